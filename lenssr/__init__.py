@@ -1,0 +1,1 @@
+"""Super-resolution of strong gravitational lenses with the physics of lensing."""

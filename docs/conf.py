@@ -1,0 +1,71 @@
+"""Settings of the docs build."""
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+
+from sphinx_astropy.conf.v2 import *  # noqa: F401, F403
+from sphinx_astropy.conf.v2 import exclude_patterns, extensions, html_theme_options, intersphinx_mapping
+
+project = "lenssr"
+author = "The lenssr developers"
+project_copyright = f"{datetime.now(tz=UTC).year}, {author}"
+release = installed_version("lenssr")
+version = ".".join(release.split(".")[:2])
+
+extensions += ["sphinx_gallery.gen_gallery"]
+exclude_patterns += ["_build", "_templates", "**/GALLERY_HEADER.rst", "sg_execution_times.rst"]
+
+# -- Cross-references ---------------------------------------------------------
+
+nitpicky = True
+
+# With a network, links to other packages are resolved (and checked) from their inventories. A build
+# without one must give the same pages less those links, so there they are taken on trust, and only
+# there; links within lenssr are checked always.
+if os.environ.get("READTHEDOCS") == "True" or os.environ.get("LENSSR_DOCS_ONLINE"):
+    intersphinx_mapping.pop("h5py", None)
+    intersphinx_mapping["photutils"] = ("https://photutils.readthedocs.io/en/stable/", None)
+    intersphinx_mapping["torch"] = ("https://docs.pytorch.org/docs/stable/", None)
+else:
+    intersphinx_mapping = {}
+    builtin = (
+        "None|True|False|Ellipsis|bool|bytes|callable|complex|dict|float|frozenset|int|iterable|list|object|"
+        "property|range|set|slice|str|tuple|type|[A-Z][A-Za-z]*(Error|Exception|Warning)"
+    )
+    elsewhere = (
+        "astropy|numpy|np|scipy|torch|matplotlib|photutils|lenstronomy|yaml|python|"
+        "abc|collections|dataclasses|os|pathlib|typing"
+    )
+    nitpick_ignore_regex = [
+        (r"py:.*", rf"({builtin})"),
+        (r"py:.*", rf"({elsewhere})(\..*)?"),
+        (r"std:.*|(py:)?term", r".*:.*"),
+    ]
+numpydoc_xref_param_type = False
+
+# -- Reference pages ----------------------------------------------------------
+
+automodapi_toctreedirnm = "api"
+automodapi_inheritance_diagram = False  # needs graphviz, a program outside Python
+automodsumm_inherited_members = False
+
+# -- Examples -----------------------------------------------------------------
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "write_computation_times": False,
+    "plot_gallery": "True",
+}
+
+# -- Pages --------------------------------------------------------------------
+
+html_title = f"lenssr {release}"
+html_static_path = ["_static"]
+html_theme_options = {**html_theme_options, "navigation_depth": 3, "show_toc_level": 2}
+htmlhelp_basename = "lenssrdoc"

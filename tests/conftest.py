@@ -1,0 +1,60 @@
+"""What all tests share: real images, random numbers, and settings that make runs repeatable."""
+
+import os
+import zlib
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from pytest_astropy_header.display import PYTEST_HEADER_MODULES, TESTED_VERSIONS
+
+import lenssr
+
+REAL_DATA = "LENSSR_REAL_DATA"
+
+# The same examples in every run, and no deadline: the first call of a torch function may take seconds.
+hypothesis.settings.register_profile("lenssr", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("lenssr")
+
+
+def pytest_configure(config):
+    PYTEST_HEADER_MODULES.clear()
+    for name in ("numpy", "scipy", "astropy", "photutils", "torch", "matplotlib", "lenstronomy"):
+        PYTEST_HEADER_MODULES[name] = name
+    TESTED_VERSIONS["lenssr"] = lenssr.__version__
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Workers share the cores: more threads than cores make every one of them slower.
+        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test on real images that skips although they were promised has failed."""
+    report = yield
+    if report.skipped and os.environ.get(REAL_DATA) and not hasattr(report, "wasxfail"):
+        if "real_data" in getattr(item, "fixturenames", ()) or REAL_DATA in str(report.longrepr):
+            report.outcome = "failed"
+            report.longrepr = f"skipped although {REAL_DATA} is set: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real images (a `pathlib.Path`), named by the environment variable LENSSR_REAL_DATA."""
+    folder = os.environ.get(REAL_DATA)
+    if not folder:
+        pytest.skip(f"{REAL_DATA} does not name the folder of real images")
+    folder = Path(folder)
+    if not folder.is_dir():
+        pytest.fail(f"{REAL_DATA} = {folder} is no folder")
+    return folder
+
+
+@pytest.fixture
+def rng(request):
+    """A `numpy.random.Generator`: the same in every run, another for every test; torch is seeded too."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)

@@ -1,0 +1,50 @@
+"""What `import lenssr` does, seen from a fresh interpreter."""
+
+import subprocess
+import sys
+
+import pytest
+
+import lenssr
+
+
+def run_python(code):
+    """Run code in a fresh interpreter and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """The names of all modules that `import lenssr` brings in."""
+    return set(run_python("import sys, lenssr; print('\\n'.join(sys.modules))").splitlines())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["matplotlib", "photutils", "lightning", "pytorch_lightning", "dask", "lenstronomy", "skimage"],
+)
+def test_import_brings_in_no_heavy_package(imported, module):
+    assert "lenssr" in imported
+    assert module not in imported
+
+
+def test_import_prints_and_warns_nothing():
+    assert run_python("import warnings; warnings.simplefilter('error'); import lenssr") == ""
+
+
+def test_import_leaves_global_settings_alone():
+    code = (
+        "import logging, torch; before = torch.get_default_dtype(), len(logging.root.handlers)\n"
+        "import lenssr; print(before == (torch.get_default_dtype(), len(logging.root.handlers)))"
+    )
+    assert run_python(code) == "True"
+
+
+def test_version_is_one():
+    assert lenssr.__version__[0].isdigit()
+
+
+def test_public_names_exist():
+    assert [name for name in lenssr.__all__ if not hasattr(lenssr, name)] == []

@@ -1,0 +1,43 @@
+"""The README's command blocks are what a stranger copies and what .ci/run runs."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_one_block_runs_the_demo_and_one_the_tests():
+    main, test = blocks("bash")
+    assert "lenssr demo" in main and "pytest" not in main
+    assert "pytest" in test and "slow or not slow" in test
+
+
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_blocks_install_with_the_constraints_into_a_new_environment(block):
+    assert "python3 -m venv" in block
+    assert all("-c constraints.txt" in line for line in block.splitlines() if line.startswith("pip install"))
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks_compile(block):
+    compile(block, "README.md", "exec")
+
+
+def test_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    missing = [target for target in targets if "://" not in target and not (ROOT / target).exists()]
+    assert missing == []
+
+
+def test_core_dependencies_are_the_agreed_ones():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.split(r"[<>=~!\[ ]", requirement)[0] for requirement in project["dependencies"]}
+    assert names == {"numpy", "scipy", "astropy", "photutils", "torch", "matplotlib", "tqdm", "pyyaml"}

@@ -1,0 +1,271 @@
+"""The forward model: rays at sub-pixels, light summed over pixels, point-spread function."""
+
+import scipy.fft
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.quadrature import adaptive_rays, gauss_rule, midpoint_rule
+
+__all__ = ["Convolution", "ImagingOperator"]
+
+
+class Convolution:
+    """Convolution of images with one kernel, on the frame of the images, zero outside.
+
+    Parameters
+    ----------
+    kernel : array or `torch.Tensor`, shape (ky, kx)
+        Odd sides, centre in the middle; used as it is, not normalised. It may be larger than the images.
+    shape : tuple of int
+        ``(ny, nx)`` of the images.
+    dtype : `torch.dtype`, optional
+        Default float64.
+    device : `torch.device` or str, optional
+        Default "cpu".
+
+    Raises
+    ------
+    InputError
+        If the kernel is not two-dimensional, or has an even side, or values that are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.imaging.forward import Convolution
+    >>> blur = Convolution(torch.ones(1, 3) / 3, (1, 4))
+    >>> blur(torch.tensor([[0.0, 3.0, 0.0, 0.0]], dtype=torch.float64)).round(decimals=9).abs()
+    tensor([[1., 1., 1., 0.]], dtype=torch.float64)
+    """
+
+    def __init__(self, kernel, shape, *, dtype=torch.float64, device="cpu"):
+        kernel = torch.as_tensor(kernel).to(device, torch.float64)
+        if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
+            raise InputError(f"kernel of shape {tuple(kernel.shape)}: give two odd sides, so that it has a centre")
+        if not bool(torch.isfinite(kernel).all()):
+            raise InputError("the kernel holds values that are not finite: replace them, for example by 0")
+        self.shape = tuple(shape)
+        # Shifts of a whole image and more carry no light from one of its pixels to another.
+        halves = [min((side - 1) // 2, size - 1) for side, size in zip(kernel.shape, shape, strict=True)]
+        self.kernel = kernel[tuple(slice(side // 2 - h, side // 2 + h + 1) for side, h in zip(kernel.shape, halves, strict=True))]
+        # Light may wrap around into the padding, only not into the image: half a kernel of padding is enough.
+        self._size = [scipy.fft.next_fast_len(size + h, real=True) for size, h in zip(shape, halves, strict=True)]
+        padded = kernel.new_zeros(self._size)
+        padded[: self.kernel.shape[0], : self.kernel.shape[1]] = self.kernel
+        self._transform = torch.fft.rfft2(padded.roll([-h for h in halves], (0, 1)))
+        self._transform = self._transform.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
+
+    def __call__(self, image):
+        """Convolve images.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, shape (..., ny, nx)
+
+        Returns
+        -------
+        convolved : `torch.Tensor`, shape (..., ny, nx)
+        """
+        transform = torch.fft.rfft2(image, s=self._size) * self._transform
+        return torch.fft.irfft2(transform, s=self._size)[..., : self.shape[0], : self.shape[1]]
+
+
+class ImagingOperator:
+    """The linear map from the brightness at rays to the flux in pixels.
+
+    It says where the rays go (``x``, ``y``); given the brightness there it integrates over the pixels and
+    convolves. It serves any number of images of one shape, along leading dimensions.
+
+    Parameters
+    ----------
+    grid : `~lenssr.grids.PixelGrid`
+        The pixels.
+    kernel : array or `torch.Tensor`, shape (ky, kx), optional
+        Point-spread function with odd sides, sampled at the pixel scale over ``kernel_subsampling``; its sum is
+        the share of the flux that is kept. Default: none.
+    oversampling : "auto" or int, optional
+        An integer s puts s x s rays at the centres of equal parts of each pixel (1: pixel centres).
+        "auto" (the default) takes 2 x 2 Gauss-Legendre points in each cell, and more where ``refine`` says.
+    kernel_subsampling : int, optional
+        Cells along a pixel on which light is collected and convolved, before cells are summed to pixels.
+        Must divide an integer ``oversampling``. Default 1: cells are pixels.
+    includes_pixel : bool, optional
+        Whether the kernel already holds the integration over the pixel; see Notes. Default False.
+    refine : callable, optional
+        ``brightness(x, y)`` of the image plane (lens light and lensed source), tensors (M,) in, (M,) or
+        (..., M) out. Cells are divided where it is steep, until each pixel above 1 % of the brightest is right
+        within 3e-4. The rays stay where they are when the light moves later: build a new operator then.
+    tolerance : float, optional
+        Relative error aimed at by ``refine``. Default 3e-4.
+    dtype : `torch.dtype`, optional
+        Default float64.
+    device : `torch.device` or str, optional
+        Default "cpu".
+
+    Attributes
+    ----------
+    x, y : `torch.Tensor`, shape (R,)
+        Positions of the rays in arcsec.
+    shape : tuple of int
+        ``(ny, nx)`` of the images.
+
+    Raises
+    ------
+    InputError
+        If options do not fit together; the message names them.
+
+    Notes
+    -----
+    With ``includes_pixel`` the flux in a pixel is (pixel area) times the brightness convolved with the kernel,
+    *at the pixel centre*. The convolution is a sum over cells, and the cell at the pixel centre is picked, so
+    ``kernel_subsampling`` must be odd. With one ray at the centre of each cell this is exactly the sum over
+    point samples. Several rays in a cell give its mean instead, which keeps the flux of a cusp but blurs by the
+    variance v of the ray positions; the kernel is then sharpened by ``-v/2`` times its discrete Laplacian,
+    which takes the blur out to second order.
+
+    Examples
+    --------
+    >>> from lenssr.grids import PixelGrid
+    >>> from lenssr.imaging.forward import ImagingOperator
+    >>> operator = ImagingOperator(PixelGrid((2, 3), 0.1), oversampling=2)
+    >>> operator.x.shape
+    torch.Size([24])
+    >>> operator(operator.x**0)
+    tensor([[0.0100, 0.0100, 0.0100],
+            [0.0100, 0.0100, 0.0100]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        grid,
+        kernel=None,
+        *,
+        oversampling="auto",
+        kernel_subsampling=1,
+        includes_pixel=False,
+        refine=None,
+        tolerance=3e-4,
+        dtype=torch.float64,
+        device="cpu",
+    ):
+        _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
+        self.grid, self.shape = grid, grid.shape
+        self._subsampling, self._picks = kernel_subsampling, includes_pixel
+        cells = grid.upsample(kernel_subsampling)
+        self._cells, self._area = cells.shape, cells.pixel_area
+        if oversampling == "auto":
+            rule, variance = gauss_rule(device=device), 1 / 12
+        else:
+            parts = oversampling // kernel_subsampling
+            rule, variance = midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
+        self._number = len(rule[0])
+        self._place_rays(cells, rule, refine, tolerance, device)
+        for name in ("x", "y", "_weight"):
+            setattr(self, name, getattr(self, name).to(dtype))
+        self._convolution = None
+        if kernel is not None:
+            kernel = torch.as_tensor(kernel).to(device, torch.float64)
+            if includes_pixel and variance:
+                kernel = _sharpened(kernel, variance)
+            self._convolution = Convolution(kernel, self._cells, dtype=dtype, device=device)
+
+    def _place_rays(self, cells, rule, refine, tolerance, device):
+        """Put rays into cells: first those of the plain ones cell by cell, then those of the divided ones."""
+        x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
+        side = cells.pixel_scale
+        extra_x = extra_y = self._weight = x[:0]
+        self._plain = self._divided = self._index = None
+        if refine is not None:
+            divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(refine, x, y, side, tolerance=tolerance)
+            if len(divided):
+                plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, divided, False)
+                self._plain, self._divided = plain.nonzero().squeeze(1), divided
+                x, y = x[plain], y[plain]
+        base = ((centre[:, None] + side * nodes).reshape(-1) for centre, nodes in zip((x, y), rule, strict=True))
+        self.x, self.y = (torch.cat(parts) for parts in zip(base, (extra_x, extra_y), strict=True))
+
+    def __repr__(self):
+        kernel = "no kernel" if self._convolution is None else f"kernel {tuple(self._convolution.kernel.shape)}"
+        return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}>"
+
+    def __call__(self, values):
+        """Flux in the pixels.
+
+        Parameters
+        ----------
+        values : `torch.Tensor`, shape (..., R)
+            Brightness at the rays, per arcsec2.
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (..., ny, nx)
+            Flux per pixel of ``grid``.
+        """
+        image = self.collect(values)
+        if self._convolution is not None:
+            image = self._convolution(image)
+        return image if self._subsampling == 1 else self._to_pixels(image)
+
+    def collect(self, values):
+        """Flux in the cells, before the convolution.
+
+        Parameters
+        ----------
+        values : `torch.Tensor`, shape (..., R)
+            Brightness at the rays, per arcsec2.
+
+        Returns
+        -------
+        cells : `torch.Tensor`, shape (..., ny * kernel_subsampling, nx * kernel_subsampling)
+        """
+        lead = values.shape[:-1]
+        extra = len(self._weight)
+        plain = values[..., : values.shape[-1] - extra]
+        if self._number > 1:
+            plain = plain.reshape(*lead, -1, self._number).sum(-1)
+        plain = plain * (self._area / self._number)
+        if extra:
+            shares = values[..., -extra:] * (self._weight * self._area)
+            divided = values.new_zeros(*lead, len(self._divided)).index_add(-1, self._index, shares)
+            cells = values.new_zeros(*lead, self._cells[0] * self._cells[1])
+            plain = cells.index_copy(-1, self._plain, plain).index_copy(-1, self._divided, divided)
+        return plain.reshape(*lead, *self._cells)
+
+    def _to_pixels(self, image):
+        ny, nx = self.shape
+        k = self._subsampling
+        cells = image.reshape(*image.shape[:-2], ny, k, nx, k)
+        # A cell holds 1 / k^2 of the area for which the brightness at the pixel centre stands.
+        return cells[..., k // 2, :, k // 2] * k**2 if self._picks else cells.sum((-3, -1))
+
+
+def _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine):
+    if oversampling != "auto" and not _is_count(oversampling):
+        raise InputError(f"oversampling = {oversampling!r}: give 'auto' or a positive integer")
+    if not _is_count(kernel_subsampling):
+        raise InputError(f"kernel_subsampling = {kernel_subsampling!r}: give a positive integer")
+    if oversampling != "auto" and oversampling % kernel_subsampling:
+        raise InputError(
+            f"oversampling = {oversampling} is not a multiple of kernel_subsampling = {kernel_subsampling}: "
+            "each cell of the kernel needs the same number of rays"
+        )
+    if refine is not None and oversampling != "auto":
+        raise InputError(f"refine needs oversampling='auto', not {oversampling}: give one of them")
+    if kernel is None and (kernel_subsampling != 1 or includes_pixel):
+        raise InputError("kernel_subsampling and includes_pixel describe a kernel: give kernel=")
+    if includes_pixel and kernel_subsampling % 2 == 0:
+        raise InputError(
+            f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one, so that a cell "
+            "lies at the pixel centre"
+        )
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _sharpened(kernel, variance):
+    """The kernel with a blur of this variance (in cells, along each axis) taken out to second order."""
+    padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
+    neighbours = sum(padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1))
+    # The frame of zeros keeps rolled values from wrapping onto the other side.
+    return padded - variance / 2 * (neighbours - 4 * padded)

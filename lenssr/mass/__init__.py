@@ -1,0 +1,7 @@
+"""What bends light: mass models and their sums."""
+
+from lenssr.mass.base import MassModel, MassSystem, Parameter
+from lenssr.mass.isothermal import SIE, SIS
+from lenssr.mass.shear import ConvergenceSheet, Shear
+
+__all__ = ["SIE", "SIS", "ConvergenceSheet", "MassModel", "MassSystem", "Parameter", "Shear"]

@@ -1,0 +1,243 @@
+"""Mass outside the field of view: constant shear, and a sheet of constant convergence."""
+
+import astropy.units as u
+import torch
+
+from lenssr.mass.base import MassModel, Parameter
+from lenssr.mass.blocks import lift
+
+__all__ = [
+    "ConvergenceSheet",
+    "Shear",
+    "shear_deflection",
+    "shear_deflection_jacobian",
+    "shear_hessian",
+    "shear_potential",
+    "sheet_deflection",
+    "sheet_deflection_jacobian",
+    "sheet_hessian",
+    "sheet_potential",
+]
+
+
+def shear_potential(x, y, gamma1, gamma2, x_0, y_0):
+    """Potential of a constant shear.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    gamma1, gamma2, x_0, y_0 : `torch.Tensor` or float
+        See `Shear`; broadcast with the positions.
+
+    Returns
+    -------
+    potential : `torch.Tensor`
+        In arcsec2.
+    """
+    x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
+    x, y = x - x_0, y - y_0
+    return gamma1 * (x * x - y * y) / 2 + gamma2 * x * y
+
+
+def shear_deflection(x, y, gamma1, gamma2, x_0, y_0):
+    """Deflection by a constant shear.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    gamma1, gamma2, x_0, y_0 : `torch.Tensor` or float
+        See `Shear`; broadcast with the positions.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`
+        In arcsec.
+    """
+    x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
+    x, y = x - x_0, y - y_0
+    return torch.addcmul(gamma1 * x, gamma2, y), torch.addcmul(gamma2 * x, gamma1, y, value=-1)
+
+
+def shear_hessian(x, y, gamma1, gamma2, x_0, y_0):
+    """Second derivatives of the potential of a constant shear.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    gamma1, gamma2, x_0, y_0 : `torch.Tensor` or float
+        See `Shear`; broadcast with the positions.
+
+    Returns
+    -------
+    psi_xx, psi_xy, psi_yy : `torch.Tensor`
+    """
+    x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
+    # 0 * x keeps shape, dtype and device, and a zero derivative by the position
+    flat = 0 * (x - x_0) + 0 * (y - y_0)
+    return gamma1 + flat, gamma2 + flat, flat - gamma1
+
+
+def shear_deflection_jacobian(x, y, gamma1, gamma2, x_0, y_0):
+    """Deflection by a constant shear, and its derivatives by the parameters.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`, broadcastable with (B, R)
+        Positions in arcsec.
+    gamma1, gamma2, x_0, y_0 : `torch.Tensor`, shape (B, 1)
+        See `Shear`.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 4, R)
+    """
+    ax, ay = shear_deflection(x, y, gamma1, gamma2, x_0, y_0)
+    x, y = x - x_0, y - y_0
+    none = torch.zeros_like(ax)
+    dax = torch.stack((x + none, y + none, none - gamma1, none - gamma2), dim=-2)
+    day = torch.stack((none - y, x + none, none - gamma2, none + gamma1), dim=-2)
+    return ax, ay, dax, day
+
+
+class Shear(MassModel):
+    """Constant shear by mass outside the field: psi = gamma1 (x^2 - y^2) / 2 + gamma2 x y.
+
+    Parameters
+    ----------
+    gamma1, gamma2 : float
+        Components of the shear.
+    x_0, y_0 : float or `~astropy.units.Quantity`, optional
+        Where the deflection vanishes, in arcsec; default 0. Fits leave it alone (``fixed``), because it
+        only moves the source.
+
+    Examples
+    --------
+    >>> from lenssr.mass import Shear
+    >>> Shear(0.05, 0.0).deflection(1.0, 1.0)
+    (0.05, -0.05)
+    """
+
+    gamma1 = Parameter("shear along the axes")
+    gamma2 = Parameter("shear along the diagonals")
+    x_0 = Parameter("origin along x", unit=u.arcsec, fixed=True)
+    y_0 = Parameter("origin along y", unit=u.arcsec, fixed=True)
+    _potential = staticmethod(shear_potential)
+    _deflection = staticmethod(shear_deflection)
+    _hessian = staticmethod(shear_hessian)
+    _deflection_jacobian = staticmethod(shear_deflection_jacobian)
+
+    def __init__(self, gamma1, gamma2, x_0=0.0, y_0=0.0):
+        super().__init__(gamma1=gamma1, gamma2=gamma2, x_0=x_0, y_0=y_0)
+
+
+def sheet_potential(x, y, kappa):
+    """Potential of a sheet of constant convergence.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    kappa : `torch.Tensor` or float
+        Its convergence; broadcasts with the positions.
+
+    Returns
+    -------
+    potential : `torch.Tensor`
+        In arcsec2.
+    """
+    x, y, kappa = lift(x, y, kappa)
+    return kappa * (x * x + y * y) / 2
+
+
+def sheet_deflection(x, y, kappa):
+    """Deflection by a sheet of constant convergence.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    kappa : `torch.Tensor` or float
+        Its convergence; broadcasts with the positions.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`
+        In arcsec.
+    """
+    x, y, kappa = lift(x, y, kappa)
+    return kappa * x, kappa * y
+
+
+def sheet_hessian(x, y, kappa):
+    """Second derivatives of the potential of a sheet of constant convergence.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    kappa : `torch.Tensor` or float
+        Its convergence; broadcasts with the positions.
+
+    Returns
+    -------
+    psi_xx, psi_xy, psi_yy : `torch.Tensor`
+    """
+    x, y, kappa = lift(x, y, kappa)
+    flat = 0 * (x + y)
+    return kappa + flat, 0 * kappa + flat, kappa + flat
+
+
+def sheet_deflection_jacobian(x, y, kappa):
+    """Deflection by a sheet of constant convergence, and its derivative by the convergence.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`, broadcastable with (B, R)
+        Positions in arcsec.
+    kappa : `torch.Tensor`, shape (B, 1)
+        Its convergence.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 1, R)
+    """
+    ax, ay = sheet_deflection(x, y, kappa)
+    return ax, ay, x.expand_as(ax).unsqueeze(-2), y.expand_as(ay).unsqueeze(-2)
+
+
+class ConvergenceSheet(MassModel):
+    """Sheet of constant convergence, around the image centre.
+
+    A sheet changes no image, only the scale of the source (the mass-sheet degeneracy [1]_), so data alone
+    cannot tell it: ``needs_prior`` is true, and a fit that leaves it free is refused.
+
+    Parameters
+    ----------
+    kappa : float
+        Its convergence; negative for a void.
+
+    References
+    ----------
+    .. [1] Falco, Gorenstein & Shapiro 1985, ApJ 289, L1
+
+    Examples
+    --------
+    >>> from lenssr.mass import ConvergenceSheet
+    >>> ConvergenceSheet(0.1).deflection(1.0, 2.0)
+    (0.1, 0.2)
+    """
+
+    needs_prior = True
+    kappa = Parameter("convergence", fixed=True)
+    _potential = staticmethod(sheet_potential)
+    _deflection = staticmethod(sheet_deflection)
+    _hessian = staticmethod(sheet_hessian)
+    _deflection_jacobian = staticmethod(sheet_deflection_jacobian)
+
+    def __init__(self, kappa):
+        super().__init__(kappa=kappa)

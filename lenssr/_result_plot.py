@@ -1,0 +1,252 @@
+"""The figure of a `~lenssr.SuperResolution`, without pyplot: no window, no global state."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lenssr._result_fits import atomic
+from lenssr._result_text import einstein_text, meta_value, rows_text, sky_scale
+from lenssr.exceptions import InputError
+
+IMAGE_MAP = "magma"
+RESIDUAL_MAP = "RdBu_r"
+CRITICAL = {"color": "#4fd1ff", "linewidth": 1.1}
+CAUSTIC = {"color": "#7dff9b", "linewidth": 1.1}
+# serious verdicts in a red that prints, the rest in dark grey
+BAD, GOOD, PLAIN = "#b3261e", "#1b6e3c", "0.25"
+
+
+# ---------------------------------------------------------------- one panel
+
+def _extent(shape, scale, centre=(0.0, 0.0)):
+    """Edges of a grid of pixels: N pixels of size d span N d."""
+    half_x, half_y = shape[1] * scale / 2, shape[0] * scale / 2
+    return (centre[0] - half_x, centre[0] + half_x, centre[1] - half_y, centre[1] + half_y)
+
+
+def _frame(axes, title):
+    axes.set_title(title, fontsize=10.5, loc="left", pad=5)
+    axes.set_xlabel("x (arcsec)")
+    axes.set_ylabel("y (arcsec)")
+    axes.tick_params(direction="out", length=3)
+    axes.set_aspect("equal")
+    # shows through where pixels are masked
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.62", edgecolor="0.78",
+                             hatch="/////", linewidth=0, zorder=-5))
+
+
+def _bar(axes, shown, label, ticks=None):
+    # an inset is as tall as the image, whatever its aspect
+    bar = axes.figure.colorbar(shown, cax=axes.inset_axes([1.025, 0.0, 0.045, 1.0]))
+    bar.set_label(label)
+    if ticks is not None:
+        bar.set_ticks(ticks)
+    bar.minorticks_off()
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}"))
+    bar.ax.tick_params(length=3)
+
+
+def _show(axes, image, extent, *, title, label, norm, cmap=IMAGE_MAP, mask=None, ticks=None):
+    bad = ~np.isfinite(image)
+    if mask is not None:
+        bad = bad | mask
+    _frame(axes, title)
+    clear = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
+    shown = axes.imshow(np.ma.array(image, mask=bad), origin="lower", extent=extent, norm=norm, cmap=clear,
+                        interpolation="nearest")
+    _bar(axes, shown, label, ticks)
+
+
+def _stretch(values, noise=0.0):
+    """Shared asinh stretch: linear in the noise, logarithmic above it; and ticks that suit it."""
+    values = values[np.isfinite(values)]
+    if values.size == 0 or np.ptp(values) == 0:
+        level = float(values[0]) if values.size else 0.0
+        return Normalize(level - 1, level + 1), None
+    low, high = np.percentile(values, 0.5), np.max(values)
+    width = max(3 * noise, 0.02 * (high - low))
+    norm = AsinhNorm(linear_width=width, vmin=low, vmax=high)
+    return norm, _ticks(norm, low, high)
+
+
+def _ticks(norm, low, high):
+    """Ticks at round values, at least a seventh of the colour bar apart."""
+    top = int(np.floor(np.log10(max(abs(low), abs(high)))))
+    round_values = [0.0] + [sign * step * 10.0**power for sign in (1, -1) for power in range(top, top - 5, -1)
+                            for step in (1, 5, 2)]
+    ticks = []
+    for value in round_values:
+        if low <= value <= high and all(abs(float(norm(value)) - float(norm(old))) > 1 / 7 for old in ticks):
+            ticks.append(value)
+    return sorted(ticks)
+
+
+def _compass(axes, wcs, extent):
+    """Arrows to the north and east, where the WCS knows them."""
+    if wcs is None or not wcs.has_celestial:
+        return
+    inverse = np.linalg.inv(wcs.celestial.pixel_scale_matrix)
+    size = 0.11 * (extent[1] - extent[0])
+    start = np.array([extent[1] - 1.9 * size, extent[2] + 1.9 * size])
+    for column, name in ((1, "N"), (0, "E")):
+        step = inverse[:, column] / np.hypot(*inverse[:, column]) * size
+        axes.annotate("", start + step, start, arrowprops={"arrowstyle": "-|>", "color": "w", "lw": 1.0,
+                                                           "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8})
+        axes.text(*(start + 1.35 * step), name, color="w", ha="center", va="center", fontsize=8)
+
+
+def _lines(axes, curves, extent, style, label):
+    for i, (x, y) in enumerate(curves):
+        axes.plot(x, y, **style, label=label if i == 0 else None)
+    axes.set_xlim(extent[:2])
+    axes.set_ylim(extent[2:])
+    if curves:
+        axes.legend(loc="upper right", fontsize=8, framealpha=0.35, facecolor="k", labelcolor="w", edgecolor="none",
+                    handlelength=1.4, borderpad=0.3)
+
+
+# ---------------------------------------------------------------- what to draw
+
+def _curves(result, extent):
+    """Critical curves and caustics of the lens as lists of (x, y) in arcsec."""
+    return [], []
+
+
+def _unit_label(unit):
+    return "" if unit is None or unit.to_string() == "" else unit.to_string()
+
+
+def _noise(result):
+    if result.residual.uncertainty is None:
+        return None
+    return np.broadcast_to(result.residual.uncertainty.array, result.residual.shape)
+
+
+def _scales(result):
+    """Pixel scale of the input and of the image in arcsec; 1 pixel without any."""
+    coarse, fine = sky_scale(result.data), sky_scale(result.image)
+    factor = result.image.shape[1] / result.data.shape[1]
+    if coarse is None:
+        coarse = meta_value(result.meta, "pixel_scale") or (fine * factor if fine is not None else 1.0)
+    return float(coarse), float(fine if fine is not None else coarse / factor)
+
+
+def _draw_input(result, axes, scale):
+    data, model, mask = result.data.data, result.model_image.data, result.data.mask
+    mask = np.zeros(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
+    noise = _noise(result)
+    extent = _extent(data.shape, scale)
+    good = ~mask & np.isfinite(data) if noise is None else ~mask & np.isfinite(data) & np.isfinite(noise)
+    typical = 0.0 if noise is None or not good.any() else float(np.median(noise[good]))
+    norm, ticks = _stretch(np.concatenate([data[good], model[good]]), typical)
+    label = _unit_label(result.data.unit)
+    title = f'data, {scale:.3g}" pixels'
+    _show(axes[0], data, extent, title=title, label=label, norm=norm, mask=mask, ticks=ticks)
+    _show(axes[1], model, extent, title="model, same stretch", label=label, norm=norm, ticks=ticks)
+    residual = result.residual.data / (1.0 if noise is None else noise)
+    _show(axes[2], residual, extent, title="residual, data $-$ model", cmap=RESIDUAL_MAP, mask=mask,
+          label=label if noise is None else "sigma", norm=Normalize(-5, 5) if noise is not None else None)
+
+
+def _draw_image(result, axes, scale, curves):
+    image = result.image
+    extent = _extent(image.shape, scale)
+    error = 0.0 if image.uncertainty is None else float(np.nanmedian(image.uncertainty.array))
+    norm, ticks = _stretch(image.data, error)
+    _show(axes, image.data, extent, title=f'super-resolved, {scale:.3g}" pixels (model)',
+          label=_unit_label(image.unit), norm=norm, ticks=ticks)
+    _compass(axes, image.wcs, extent)
+    _lines(axes, curves, extent, CRITICAL, "critical curve")
+
+
+def _draw_source(result, axes, curves):
+    source = result.source
+    if source is None:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no source:\nthis run models none", ha="center", va="center", color=PLAIN,
+                  transform=axes.transAxes)
+        return
+    scale = sky_scale(source) or 1.0
+    centre = [float(meta_value(source.meta, name) or 0.0) for name in ("x_0", "y_0")]
+    extent = _extent(source.shape, scale, centre)
+    norm, ticks = _stretch(source.data)
+    _show(axes, source.data, extent, title="source, not lensed (model)", label=_unit_label(source.unit), norm=norm,
+          ticks=ticks)
+    _lines(axes, curves, extent, CAUSTIC, "caustic")
+
+
+def _draw_text(result, axes):
+    """The verdict and the parameters, in the sixth cell."""
+    axes.set_axis_off()
+    write = {"transform": axes.transAxes, "va": "top", "ha": "left"}
+    axes.text(0.0, 1.0, "ok" if result.ok else "not ok", color=GOOD if result.ok else BAD, fontsize=15,
+              weight="bold", **write)
+    axes.text(0.0, 0.91, _flag_lines(result), color=PLAIN, fontsize=9.5, linespacing=1.35, **write)
+    rows = list(rows_text(result))
+    # a page of parameters does not fit: the file has all of them
+    shown = rows[:16]
+    top, step = 0.82 - 0.045 * _flag_lines(result).count("\n"), 0.043
+    for i, (component, name, value, unit) in enumerate(shown):
+        first = i == 0 or shown[i - 1][0] != component
+        line = {**write, "fontsize": 8.8}
+        axes.text(0.0, top - step * i, component.replace("_", " ") if first else "", color="0.5", **line)
+        axes.text(0.2, top - step * i, name, color="k", **line)
+        axes.text(0.42, top - step * i, f"{value.replace('+-', '±').replace('-', '−')}  {unit}", color="k", **line)
+    if len(rows) > len(shown):
+        axes.text(0.2, top - step * len(shown), f"and {len(rows) - len(shown)} more in the LENS table", color="0.5",
+                  **{**write, "fontsize": 8.8})
+
+
+def _flag_lines(result):
+    if not result.flags:
+        return "no flags"
+    lines, line = [], ""
+    for flag in result.flags:
+        extended = f"{line}, {flag}" if line else flag
+        if len(extended) > 46 and line:
+            lines.append(line + ",")
+            extended = flag
+        line = extended
+    return "flags: " + "\n".join([*lines, line])
+
+
+def _title(result):
+    parts = [f"reduced $\\chi^2$ = {result.reduced_chi2:.3g}"]
+    radius = einstein_text(result)
+    if radius is not None:
+        parts.append(rf'$\theta_\mathrm{{E}}$ = {radius.replace("+-", "±")}"')
+    name = meta_value(result.meta, "name", "object")
+    if name:
+        parts.insert(0, str(name))
+    parts.append("ok" if result.ok else "not ok: see the flags")
+    return "     ".join(parts)
+
+
+def draw(result, figure=None):
+    """Draw the five panels and the verdict into a figure, by default a new one."""
+    if figure is None:
+        figure = Figure(figsize=(15.0, 9.2), dpi=120, layout="constrained")
+    axes = figure.subplots(2, 3)
+    coarse, fine = _scales(result)
+    critical, caustics = _curves(result, _extent(result.image.shape, fine))
+    _draw_input(result, axes[0], coarse)
+    _draw_image(result, axes[1, 0], fine, critical)
+    _draw_source(result, axes[1, 1], caustics)
+    _draw_text(result, axes[1, 2])
+    figure.suptitle(_title(result), fontsize=13, color="k" if result.ok else BAD)
+    return figure
+
+
+def save(figure, path):
+    """Save a figure: all of it, or nothing."""
+    suffix = Path(path).suffix.lower().lstrip(".")
+    figure = figure.figure if not hasattr(figure, "savefig") else figure
+    known = figure.canvas.get_supported_filetypes()
+    if suffix not in known:
+        raise InputError(f"{path} is not an image file: end its name in .png, .pdf or .svg")
+    with atomic(path, overwrite=True) as temporary:
+        figure.savefig(temporary, format=suffix)

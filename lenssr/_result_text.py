@@ -1,0 +1,92 @@
+"""A `~lenssr.SuperResolution` in words."""
+
+import numpy as np
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+
+def meta_value(meta, *names):
+    """Look a value up in a dict or header, whatever the case of its name."""
+    lower = {str(key).lower(): value for key, value in meta.items()}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def sky_scale(image):
+    """Pixel scale of an image in arcsec: of its meta, or else its WCS; None without both."""
+    value = meta_value(image.meta, "pixel_scale", "pixscale")
+    if value is not None:
+        return float(getattr(value, "value", value))
+    if image.wcs is None:
+        return None
+    scales = proj_plane_pixel_scales(image.wcs.celestial if image.wcs.has_celestial else image.wcs)
+    to_arcsec = 3600.0 if image.wcs.has_celestial else 1.0
+    return float(np.sqrt(np.prod(scales[:2])) * to_arcsec)
+
+
+def number_text(value, error=np.nan):
+    """Write a value with its error, to two digits of the error."""
+    if not np.isfinite(error) or error <= 0:
+        return f"{value:.5g}"
+    # an error far above or below one needs an exponent; between, fixed decimals read better
+    decimals = 1 - int(np.floor(np.log10(error)))
+    if -2 <= decimals <= 8 and abs(value) < 1e6:
+        return f"{value:.{max(decimals, 0)}f} +- {error:.{max(decimals, 0)}f}"
+    return f"{value:.6g} +- {error:.2g}"
+
+
+def rows_text(result):
+    """List (component, name, value with error, unit) of every parameter."""
+    for row in result.parameters:
+        value = number_text(float(row["value"]), float(row["error"]))
+        unit = str(row["unit"])
+        yield str(row["component"]), str(row["name"]), value + ("  (fixed)" if row["fixed"] else ""), unit
+
+
+def verdict_text(result):
+    """One line: ok or not, and why."""
+    verdict = "ok" if result.ok else "NOT OK"
+    return f"{verdict}; flags: {', '.join(result.flags) if result.flags else 'none'}"
+
+
+def einstein_text(result):
+    """Einstein radius of the lens with its error, if it has one parameter of that name; otherwise None."""
+    rows = [row for row in result.parameters
+            if row["component"] == "lens" and str(row["name"]).split("_")[:2] == ["theta", "E"]]
+    if len(rows) != 1:
+        return None
+    return number_text(float(rows[0]["value"]), float(rows[0]["error"]))
+
+
+def describe(result):
+    """The text of `~lenssr.SuperResolution.summary`."""
+    def size(image):
+        scale = sky_scale(image)
+        return f"{image.shape[1]} x {image.shape[0]} pixels" + ("" if scale is None else f' of {scale:.4g}"')
+
+    lines = [
+        f"verdict        {verdict_text(result)}",
+        f"data           {size(result.data)}, {_masked(result.data)}",
+        f"image          {size(result.image)} (a model), unit {result.image.unit or 'none'}",
+    ]
+    if result.source is not None:
+        lines.append(f"source         {size(result.source)}, unit {result.source.unit}")
+    lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
+    if "seconds" in result.meta:
+        lines.append(f"seconds        {_seconds(result.meta['seconds'])}")
+    rows = list(rows_text(result))
+    if rows:
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines += ["parameters (errors conditional on the model)"]
+        lines += ["  " + "  ".join(text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True)).rstrip()
+                  for row in rows]
+    return "\n".join(lines)
+
+
+def _masked(image):
+    count = 0 if image.mask is None else int(np.sum(image.mask))
+    return f"{count} masked"
+
+
+def _seconds(seconds):
+    if isinstance(seconds, dict):
+        return ", ".join(f"{name} {value:.3g}" for name, value in seconds.items())
+    return f"{seconds:.3g}"

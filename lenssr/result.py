@@ -1,0 +1,210 @@
+"""What a run returns: the super-resolved image, its source, its lens, their errors, and a verdict."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.nddata import CCDData
+from astropy.table import QTable
+
+from lenssr import _result_fits
+from lenssr._result_text import describe, sky_scale
+
+__all__ = ["FailedResolution", "SuperResolution"]
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class SuperResolution:
+    """The result of one run of `~lenssr.SuperResolver`.
+
+    Every image is a model but ``data`` and ``residual``. Errors are conditional on the model, and correlated
+    between pixels.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.CCDData`, shape (scale ny, scale nx)
+        The fitted scene, lens light + lensed source + sky, at the finer sampling: with unit, WCS, uncertainty
+        (one standard deviation), mask and PSF; its meta says that it is a model.
+    lensed_source, lens_light_image : `~astropy.nddata.CCDData`, shape (scale ny, scale nx)
+        The parts of the scene; zeros where there is no light of the lens.
+    source : `~astropy.nddata.CCDData` or None
+        The source without lens, on its own grid and WCS, in unit per arcsec2. Its meta holds the centre of the
+        grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec.
+    data : `~astropy.nddata.CCDData`, shape (ny, nx)
+        The input as it was used, with its mask.
+    model_image : `~astropy.nddata.CCDData`, shape (ny, nx)
+        The model on the grid of the input.
+    residual : `~astropy.nddata.CCDData`, shape (ny, nx)
+        Data - model in the unit of the input; its uncertainty is the noise that the fit used.
+    chi2_map : `~numpy.ndarray`, shape (ny, nx)
+        Squared residual over noise, 0 where masked.
+    reduced_chi2 : float
+        Sum of ``chi2_map`` over the degrees of freedom of the unmasked pixels.
+    lens : `~lenssr.mass.MassModel`, `~lenssr.mass.MassSystem` or None
+        The lens; every parameter has its error in ``std``.
+    source_model : `~lenssr.light.Sersic` or None
+        The source as a parametric model, where it is one.
+    lens_light : `~lenssr.light.Sersic`, list of them, or None
+        The light of the lens galaxy.
+    sky, sky_error : `~astropy.units.Quantity`
+        The constant sky level of an input pixel, and its error.
+    parameters : `~astropy.table.QTable`
+        Columns ``name``, ``component`` ("lens", "source", "lens_light", "sky"), ``value``, ``error`` (nan if
+        fixed), ``unit`` and ``fixed``.
+    covariance : `~numpy.ndarray`, shape (free, free)
+        Covariance of the free parameters.
+    covariance_names : tuple of str
+        The parameters along its axes.
+    flags : tuple of str
+        What is wrong or doubtful, in the names of the page on verdicts.
+    ok : bool
+        False when a serious flag is set.
+    meta : dict
+        Settings, versions, seconds, scale. Plain values, which JSON can hold.
+    """
+
+    image: CCDData
+    lensed_source: CCDData | None
+    lens_light_image: CCDData | None
+    source: CCDData | None
+    data: CCDData
+    model_image: CCDData
+    residual: CCDData
+    chi2_map: np.ndarray
+    reduced_chi2: float
+    lens: Any
+    source_model: Any
+    lens_light: Any
+    sky: u.Quantity
+    sky_error: u.Quantity
+    parameters: QTable
+    covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    covariance_names: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    ok: bool = True
+    meta: dict = field(default_factory=dict)
+
+    def write(self, path, *, overwrite=False):
+        """Write everything to one FITS file: all of it, or nothing.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The file to make. It is written under a temporary name in the same folder, then renamed.
+        overwrite : bool, optional
+            Whether an existing file may be replaced; no by default.
+
+        Raises
+        ------
+        InputError
+            If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
+        """
+        _result_fits.write(self, path, overwrite)
+
+    @classmethod
+    def read(cls, path):
+        """Read a file that `write` made.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The file.
+
+        Returns
+        -------
+        result : `SuperResolution`
+            With every field as it was written, models included. A mass model of your own is found by its name;
+            import the module that defines it first.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or not a result.
+        """
+        return cls(**_result_fits.read(path))
+
+    def plot(self, *, figure=None, path=None):
+        """Draw data, model, residual, super-resolved image and source.
+
+        Parameters
+        ----------
+        figure : `~matplotlib.figure.Figure` or subfigure, optional
+            Where to draw; a new figure, outside pyplot, by default.
+        path : str or `~pathlib.Path`, optional
+            Where to save it, in the format of its suffix, replacing what is there; not saved by default.
+
+        Returns
+        -------
+        figure : `~matplotlib.figure.Figure`
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written.
+        """
+        from lenssr._result_plot import draw, save
+
+        figure = draw(self, figure)
+        if path is not None:
+            save(figure, path)
+        return figure
+
+    def summary(self):
+        """Say in a few lines of text what came out.
+
+        Returns
+        -------
+        text : str
+            Verdict, sizes, fit quality, and a table of the parameters with errors.
+        """
+        return describe(self)
+
+    def __repr__(self):
+        ny, nx = self.image.shape
+        scale = sky_scale(self.image)
+        size = f"{nx}x{ny}" + ("" if scale is None else f' at {scale:.4g}"')
+        verdict = "ok" if self.ok else "not ok"
+        flags = f", flags: {', '.join(self.flags)}" if self.flags else ""
+        return f"<SuperResolution {size}, {verdict}, reduced chi2 {self.reduced_chi2:.3g}{flags}>"
+
+
+class FailedResolution:
+    """What `~lenssr.SuperResolver.map` returns in place of a result that could not be made.
+
+    Parameters
+    ----------
+    error : Exception
+        What went wrong.
+    name : str
+        Which image it was.
+
+    Attributes
+    ----------
+    ok : bool
+        False. The object itself is false too, so that ``filter(None, results)`` keeps the results.
+    flags : tuple of str
+        ``("failed",)``.
+
+    Examples
+    --------
+    >>> from lenssr.result import FailedResolution
+    >>> failed = FailedResolution(ValueError("all pixels are masked"), "image 3")
+    >>> failed
+    <FailedResolution image 3: all pixels are masked>
+    >>> bool(failed), failed.ok, failed.flags
+    (False, False, ('failed',))
+    """
+
+    ok = False
+    flags = ("failed",)
+
+    def __init__(self, error, name):
+        self.error = error
+        self.name = name
+
+    def __bool__(self):
+        return False
+
+    def __repr__(self):
+        return f"<FailedResolution {self.name}: {self.error}>"

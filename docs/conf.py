@@ -1,9 +1,11 @@
 """Settings of the docs build."""
 
 import os
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 
+from docutils.nodes import Element
 from sphinx_astropy.conf.v2 import *  # noqa: F401, F403
 from sphinx_astropy.conf.v2 import exclude_patterns, extensions, html_theme_options, intersphinx_mapping
 
@@ -44,11 +46,38 @@ else:
     ]
 numpydoc_xref_param_type = False
 
+
+def without_module(path):
+    """Drop the name of the module from the path of an object in lenssr."""
+    parts = path.split(".")
+    modules = [n for n in range(1, len(parts)) if ".".join(parts[:n]) in sys.modules]
+    return ".".join(parts[max(modules) :]) if parts[0] == "lenssr" and modules else path
+
+
+def resolve_short_name(app, env, node, contnode):
+    """Find what a docstring names by less or by more than the path on its page, where only one page fits.
+
+    So `sie_deflection` links from the class beside it, and `lenssr.SIE` to the page of `lenssr.mass.SIE`.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    name = without_module(node["reftarget"])
+    domain = env.get_domain("py")
+    pages = [path for path in domain.objects if without_module(path) == name]
+    if len(pages) != 1:
+        return None
+    return domain.resolve_xref(env, node.get("refdoc"), app.builder, "obj", pages[0], Element(), contnode)
+
+
+def setup(app):
+    app.connect("missing-reference", resolve_short_name)
+
+
 # -- Reference pages ----------------------------------------------------------
 
 automodapi_toctreedirnm = "api"
 automodapi_inheritance_diagram = False  # needs graphviz, a program outside Python
-automodsumm_inherited_members = False
+automodsumm_inherited_members = False  # astropy's base classes bring hundreds; lenssr's are asked for by name
 
 # -- Examples -----------------------------------------------------------------
 
@@ -66,6 +95,5 @@ sphinx_gallery_conf = {
 # -- Pages --------------------------------------------------------------------
 
 html_title = f"lenssr {release}"
-html_static_path = ["_static"]
 html_theme_options = {**html_theme_options, "navigation_depth": 3, "show_toc_level": 2}
 htmlhelp_basename = "lenssrdoc"

@@ -32,10 +32,20 @@ MODEL_NOTE = "SCI is a model image: the fitted scene at the finer sampling, not 
 # field of the result: names of the HDUs of its pixels, its uncertainty, its mask and its PSF, and a comment
 IMAGES = {
     "image": ("SCI", "ERR", "MASK", "PSF", "model of the scene, super-resolved"),
-    "lensed_source": ("LENSED_SOURCE", "LENSED_SOURCE_ERR", "LENSED_SOURCE_MASK", "LENSED_SOURCE_PSF",
-                      "the lensed source alone"),
-    "lens_light_image": ("LENS_LIGHT", "LENS_LIGHT_ERR", "LENS_LIGHT_MASK", "LENS_LIGHT_PSF",
-                         "the lens galaxy alone"),
+    "lensed_source": (
+        "LENSED_SOURCE",
+        "LENSED_SOURCE_ERR",
+        "LENSED_SOURCE_MASK",
+        "LENSED_SOURCE_PSF",
+        "the lensed source alone",
+    ),
+    "lens_light_image": (
+        "LENS_LIGHT",
+        "LENS_LIGHT_ERR",
+        "LENS_LIGHT_MASK",
+        "LENS_LIGHT_PSF",
+        "the lens galaxy alone",
+    ),
     "source": ("SOURCE", "SOURCE_ERR", "SOURCE_MASK", "SOURCE_PSF", "the source galaxy, not lensed"),
     "model_image": ("MODEL", "MODEL_ERR", "MODEL_MASK", "MODEL_PSF", "model on the grid of the input"),
     "residual": ("RESIDUAL", "NOISE", "RESIDUAL_MASK", "RESIDUAL_PSF", "data minus model"),
@@ -43,8 +53,27 @@ IMAGES = {
 }
 
 # the order a reader meets them in; the rest follows
-ORDER = ("SCI", "ERR", "MASK", "LENSED_SOURCE", "LENS_LIGHT", "SOURCE", "SOURCE_ERR", "MODEL", "RESIDUAL", "PSF",
-         "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
+ORDER = (
+    "SCI",
+    "ERR",
+    "MASK",
+    "LENSED_SOURCE",
+    "LENS_LIGHT",
+    "SOURCE",
+    "SOURCE_ERR",
+    "MODEL",
+    "RESIDUAL",
+    "PSF",
+    "LENS",
+    "DATA",
+    "NOISE",
+    "CHI2",
+    "COVARIANCE",
+    "PARAMETERS",
+)
+
+# fields that go into META as they are
+EXACT = ("reduced_chi2", "sky", "sky_error", "covariance_names", "flags", "ok", "meta")
 
 # settings whose names are longer than the eight characters of a FITS keyword
 KEYWORDS = {
@@ -55,12 +84,33 @@ KEYWORDS = {
 }
 
 STRUCTURAL = frozenset(
-    ("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "EXTEND", "PCOUNT", "GCOUNT", "BSCALE", "BZERO", "BLANK", "BUNIT",
-     "EXTNAME", "EXTVER", "EXTLEVEL", "COMMENT", "HISTORY", "END", "CHECKSUM", "DATASUM", "MODELIMG")
+    (
+        "SIMPLE",
+        "XTENSION",
+        "BITPIX",
+        "NAXIS",
+        "EXTEND",
+        "PCOUNT",
+        "GCOUNT",
+        "BSCALE",
+        "BZERO",
+        "BLANK",
+        "BUNIT",
+        "EXTNAME",
+        "EXTVER",
+        "EXTLEVEL",
+        "COMMENT",
+        "HISTORY",
+        "END",
+        "CHECKSUM",
+        "DATASUM",
+        "MODELIMG",
+    )
 )
 
 
 # ---------------------------------------------------------------- JSON
+
 
 def _plain(value):
     """Say in JSON what JSON has no word for."""
@@ -74,7 +124,8 @@ def _plain(value):
         return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    raise TypeError(f"meta holds a {type(value).__name__}, which JSON cannot: leave it out, or store str(...) of it")
+    kind = type(value).__name__
+    raise TypeError(f"meta holds a {kind}, which JSON cannot: leave it out, or store str(...) of it")
 
 
 def _encode(value):
@@ -110,6 +161,7 @@ def from_json(text):
 
 # ---------------------------------------------------------------- headers
 
+
 def wcs_cards(wcs):
     """Header of a WCS: one CD matrix, all digits.
 
@@ -139,7 +191,7 @@ def _card_value(value):
 
 
 def _set(header, name, value, comment=""):
-    """Set one card, if its text fits FITS: ASCII, no line breaks, not a keyword that describes the file itself."""
+    """Set one card: ASCII without line breaks, and never a keyword that describes the file itself."""
     key = KEYWORDS.get(str(name), str(name).upper())
     value = _card_value(value)
     if isinstance(value, str):
@@ -150,11 +202,12 @@ def _set(header, name, value, comment=""):
 
 
 def _meta_cards(header, meta):
-    """Put the simple entries of an image's meta into its header, for viewers; JSON keeps all of them exactly."""
+    """Put the simple entries of a meta into a header, for viewers; JSON keeps all of them exactly."""
     for key, value in meta.items():
         simple = isinstance(value, (bool, int, float, str, np.bool_, np.integer, np.floating))
         name = KEYWORDS.get(str(key), str(key).upper())
-        if simple and len(name) <= 8 and name.replace("_", "").replace("-", "").isalnum() and name not in header:
+        standard = len(name) <= 8 and name.replace("_", "").replace("-", "").isalnum()
+        if simple and standard and name not in header:
             _set(header, key, value)
 
 
@@ -193,6 +246,7 @@ def _version():
 
 # ---------------------------------------------------------------- writing
 
+
 def _image_hdu(array, name, *, wcs=None, unit=None, comment=""):
     array = np.asarray(array)
     header = wcs_cards(wcs) if wcs is not None else fits.Header()
@@ -211,7 +265,8 @@ def _planes(field, image):
     yield main
     if image.uncertainty is not None:
         std = image.uncertainty.represent_as(StdDevUncertainty)
-        yield _image_hdu(std.array, error, wcs=image.wcs, unit=std.unit or image.unit, comment=f"1 sigma of {name}")
+        unit = std.unit or image.unit
+        yield _image_hdu(std.array, error, wcs=image.wcs, unit=unit, comment=f"1 sigma of {name}")
     if image.mask is not None:
         bad = np.broadcast_to(np.asarray(image.mask, dtype=bool), image.shape)
         yield _image_hdu(bad, mask, wcs=image.wcs, comment=f"1 where {name} has no data")
@@ -221,8 +276,7 @@ def _planes(field, image):
 
 def _exact(result):
     """Collect what the images and tables cannot hold."""
-    exact = {field: getattr(result, field) for field in ("reduced_chi2", "flags", "ok", "meta", "covariance_names")}
-    exact["sky"], exact["sky_error"] = result.sky, result.sky_error
+    exact = {field: getattr(result, field) for field in EXACT}
     for field in IMAGES:
         image = getattr(result, field)
         if image is not None:
@@ -234,10 +288,12 @@ def _exact(result):
 
 def to_hdulist(result):
     """Turn a result into an `~astropy.io.fits.HDUList`."""
-    hdus = [hdu for field in IMAGES if getattr(result, field) is not None for hdu in _planes(field, getattr(result, field))]
-    hdus.append(_image_hdu(result.chi2_map, "CHI2", wcs=result.data.wcs, comment="(data - model)^2 / sigma^2, 0 if masked"))
+    images = {field: getattr(result, field) for field in IMAGES}
+    hdus = [hdu for field, image in images.items() if image is not None for hdu in _planes(field, image)]
+    chi2 = "((data - model) / sigma)^2, 0 if masked"
+    hdus.append(_image_hdu(result.chi2_map, "CHI2", wcs=result.data.wcs, comment=chi2))
     if np.size(result.covariance):
-        hdus.append(_image_hdu(result.covariance, "COVARIANCE", comment="of the free parameters, in the order of META"))
+        hdus.append(_image_hdu(result.covariance, "COVARIANCE", comment="of the free parameters"))
     lens, extras, covariances = models_to_table(
         {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
     )
@@ -277,7 +333,7 @@ def check_output(path, overwrite):
 
 @contextmanager
 def atomic(path, overwrite):
-    """Give a temporary name beside ``path``, which becomes ``path`` if the block ends well and vanishes if not."""
+    """Give a temporary name beside ``path``: renamed to it if the block ends well, deleted if not."""
     check_output(path, overwrite)
     path = Path(path)
     # in the same folder, since a rename is atomic within one file system only; in front, to keep the suffix
@@ -286,7 +342,8 @@ def atomic(path, overwrite):
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}): give another path") from error
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be written ({reason}): give another path") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -298,6 +355,7 @@ def write(result, path, overwrite):
 
 
 # ---------------------------------------------------------------- reading
+
 
 def _native(array):
     array = np.asarray(array)

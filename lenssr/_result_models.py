@@ -13,6 +13,7 @@ COLUMNS = ("component", "model", "name", "value", "error", "unit", "fixed", "low
 
 # ---------------------------------------------------------------- to the table
 
+
 def _parts(label, model):
     """Yield (label, simple model): a system or a list becomes ``label.0``, ``label.1``."""
     if model is None:
@@ -74,8 +75,10 @@ def models_to_table(models):
             covariances[label] = _covariance(model)
     types = (str, str, str, float, float, str, bool, float, float)
     columns = zip(*rows, strict=True) if rows else ([] for _ in COLUMNS)
-    data = {name: np.array(list(column), dtype=kind)
-            for name, column, kind in zip(COLUMNS, columns, types, strict=True)}
+    data = {
+        name: np.array(list(column), dtype=kind)
+        for name, column, kind in zip(COLUMNS, columns, types, strict=True)
+    }
     return Table(data), kinds, covariances
 
 
@@ -89,6 +92,7 @@ def _kind(model):
 
 # ---------------------------------------------------------------- and back
 
+
 def _descendants(cls):
     for child in cls.__subclasses__():
         yield child
@@ -100,7 +104,7 @@ def _find_class(name):
     for cls in (Sersic, *_descendants(MassModel)):
         if cls.__name__ == name:
             return cls
-    raise InputError(f"the file holds a model {name!r}, which is not known: import the module that defines it")
+    raise InputError(f"the file holds a model {name!r}, which is not known: import its module first")
 
 
 def _build(rows):
@@ -114,7 +118,7 @@ def _build(rows):
 
 
 def _restore_errors(label, model, parts, covariance):
-    """Put back the covariance, and the errors last: a covariance without one for a fixed parameter has 0 there."""
+    """Put back the covariance, and the errors last: its 0 for a fixed parameter is not an error."""
     if covariance is not None and isinstance(model, MassModel):
         model = model.with_vector(model.vector, covariance=covariance)
     elif covariance is not None:
@@ -137,7 +141,9 @@ def models_from_table(table, kinds, covariances):
         row = {name: _python(record[name]) for name in COLUMNS}
         parts.setdefault(row["component"], []).append(row)
     models = {label: _assemble(label, kind, parts) for label, kind in kinds.items()}
-    return {label: _restore_errors(label, model, parts, covariances.get(label)) for label, model in models.items()}
+    return {
+        label: _restore_errors(label, model, parts, covariances.get(label)) for label, model in models.items()
+    }
 
 
 def _assemble(label, kind, parts):

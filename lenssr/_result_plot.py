@@ -22,6 +22,7 @@ BAD, GOOD, PLAIN = "#b3261e", "#1b6e3c", "0.25"
 
 # ---------------------------------------------------------------- one panel
 
+
 def _extent(shape, scale, centre=(0.0, 0.0)):
     """Edges of a grid of pixels: N pixels of size d span N d."""
     half_x, half_y = shape[1] * scale / 2, shape[0] * scale / 2
@@ -35,8 +36,19 @@ def _frame(axes, title):
     axes.tick_params(direction="out", length=3)
     axes.set_aspect("equal")
     # shows through where pixels are masked
-    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.62", edgecolor="0.78",
-                             hatch="/////", linewidth=0, zorder=-5))
+    axes.add_patch(
+        Rectangle(
+            (0, 0),
+            1,
+            1,
+            transform=axes.transAxes,
+            facecolor="0.62",
+            edgecolor="0.78",
+            hatch="/////",
+            linewidth=0,
+            zorder=-5,
+        )
+    )
 
 
 def _bar(axes, shown, label, ticks=None):
@@ -56,8 +68,14 @@ def _show(axes, image, extent, *, title, label, norm, cmap=IMAGE_MAP, mask=None,
         bad = bad | mask
     _frame(axes, title)
     clear = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
-    shown = axes.imshow(np.ma.array(image, mask=bad), origin="lower", extent=extent, norm=norm, cmap=clear,
-                        interpolation="nearest")
+    shown = axes.imshow(
+        np.ma.array(image, mask=bad),
+        origin="lower",
+        extent=extent,
+        norm=norm,
+        cmap=clear,
+        interpolation="nearest",
+    )
     _bar(axes, shown, label, ticks)
 
 
@@ -76,8 +94,12 @@ def _stretch(values, noise=0.0):
 def _ticks(norm, low, high):
     """Ticks at round values, at least a seventh of the colour bar apart."""
     top = int(np.floor(np.log10(max(abs(low), abs(high)))))
-    round_values = [0.0] + [sign * step * 10.0**power for sign in (1, -1) for power in range(top, top - 5, -1)
-                            for step in (1, 5, 2)]
+    round_values = [0.0] + [
+        sign * step * 10.0**power
+        for sign in (1, -1)
+        for power in range(top, top - 5, -1)
+        for step in (1, 5, 2)
+    ]
     ticks = []
     for value in round_values:
         if low <= value <= high and all(abs(float(norm(value)) - float(norm(old))) > 1 / 7 for old in ticks):
@@ -94,8 +116,19 @@ def _compass(axes, wcs, extent):
     start = np.array([extent[1] - 1.9 * size, extent[2] + 1.9 * size])
     for column, name in ((1, "N"), (0, "E")):
         step = inverse[:, column] / np.hypot(*inverse[:, column]) * size
-        axes.annotate("", start + step, start, arrowprops={"arrowstyle": "-|>", "color": "w", "lw": 1.0,
-                                                           "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8})
+        axes.annotate(
+            "",
+            start + step,
+            start,
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": "w",
+                "lw": 1.0,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "mutation_scale": 8,
+            },
+        )
         axes.text(*(start + 1.35 * step), name, color="w", ha="center", va="center", fontsize=8)
 
 
@@ -105,11 +138,20 @@ def _lines(axes, curves, extent, style, label):
     axes.set_xlim(extent[:2])
     axes.set_ylim(extent[2:])
     if curves:
-        axes.legend(loc="upper right", fontsize=8, framealpha=0.35, facecolor="k", labelcolor="w", edgecolor="none",
-                    handlelength=1.4, borderpad=0.3)
+        axes.legend(
+            loc="upper right",
+            fontsize=8,
+            framealpha=0.35,
+            facecolor="k",
+            labelcolor="w",
+            edgecolor="none",
+            handlelength=1.4,
+            borderpad=0.3,
+        )
 
 
 # ---------------------------------------------------------------- what to draw
+
 
 def _curves(result, extent):
     """Critical curves and caustics of the lens as lists of (x, y) in arcsec."""
@@ -148,8 +190,16 @@ def _draw_input(result, axes, scale):
     _show(axes[0], data, extent, title=title, label=label, norm=norm, mask=mask, ticks=ticks)
     _show(axes[1], model, extent, title="model, same stretch", label=label, norm=norm, ticks=ticks)
     residual = result.residual.data / (1.0 if noise is None else noise)
-    _show(axes[2], residual, extent, title="residual, data $-$ model", cmap=RESIDUAL_MAP, mask=mask,
-          label=label if noise is None else "sigma", norm=Normalize(-5, 5) if noise is not None else None)
+    _show(
+        axes[2],
+        residual,
+        extent,
+        title="residual, data $-$ model",
+        cmap=RESIDUAL_MAP,
+        mask=mask,
+        label=label if noise is None else "sigma",
+        norm=Normalize(-5, 5) if noise is not None else None,
+    )
 
 
 def _draw_image(result, axes, scale, curves):
@@ -157,8 +207,15 @@ def _draw_image(result, axes, scale, curves):
     extent = _extent(image.shape, scale)
     error = 0.0 if image.uncertainty is None else float(np.nanmedian(image.uncertainty.array))
     norm, ticks = _stretch(image.data, error)
-    _show(axes, image.data, extent, title=f'super-resolved, {scale:.3g}" pixels (model)',
-          label=_unit_label(image.unit), norm=norm, ticks=ticks)
+    _show(
+        axes,
+        image.data,
+        extent,
+        title=f'super-resolved, {scale:.3g}" pixels (model)',
+        label=_unit_label(image.unit),
+        norm=norm,
+        ticks=ticks,
+    )
     _compass(axes, image.wcs, extent)
     _lines(axes, curves, extent, CRITICAL, "critical curve")
 
@@ -167,24 +224,45 @@ def _draw_source(result, axes, curves):
     source = result.source
     if source is None:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "no source:\nthis run models none", ha="center", va="center", color=PLAIN,
-                  transform=axes.transAxes)
+        axes.text(
+            0.5,
+            0.5,
+            "no source:\nthis run models none",
+            ha="center",
+            va="center",
+            color=PLAIN,
+            transform=axes.transAxes,
+        )
         return
     scale = sky_scale(source) or 1.0
     centre = [float(meta_value(source.meta, name) or 0.0) for name in ("x_0", "y_0")]
     extent = _extent(source.shape, scale, centre)
     norm, ticks = _stretch(source.data)
-    _show(axes, source.data, extent, title="source, not lensed (model)", label=_unit_label(source.unit), norm=norm,
-          ticks=ticks)
+    _show(
+        axes,
+        source.data,
+        extent,
+        title="source, not lensed (model)",
+        label=_unit_label(source.unit),
+        norm=norm,
+        ticks=ticks,
+    )
     _lines(axes, curves, extent, CAUSTIC, "caustic")
 
 
 def _draw_text(result, axes):
-    """The verdict and the parameters, in the sixth cell."""
+    """Write the verdict and the parameters into the sixth cell."""
     axes.set_axis_off()
     write = {"transform": axes.transAxes, "va": "top", "ha": "left"}
-    axes.text(0.0, 1.0, "ok" if result.ok else "not ok", color=GOOD if result.ok else BAD, fontsize=15,
-              weight="bold", **write)
+    axes.text(
+        0.0,
+        1.0,
+        "ok" if result.ok else "not ok",
+        color=GOOD if result.ok else BAD,
+        fontsize=15,
+        weight="bold",
+        **write,
+    )
     axes.text(0.0, 0.91, _flag_lines(result), color=PLAIN, fontsize=9.5, linespacing=1.35, **write)
     rows = list(rows_text(result))
     # a page of parameters does not fit: the file has all of them
@@ -195,10 +273,11 @@ def _draw_text(result, axes):
         line = {**write, "fontsize": 8.8}
         axes.text(0.0, top - step * i, component.replace("_", " ") if first else "", color="0.5", **line)
         axes.text(0.2, top - step * i, name, color="k", **line)
-        axes.text(0.42, top - step * i, f"{value.replace('+-', '±').replace('-', '−')}  {unit}", color="k", **line)
+        value = value.replace("+-", "±").replace("-", "\N{MINUS SIGN}")
+        axes.text(0.42, top - step * i, f"{value}  {unit}", color="k", **line)
     if len(rows) > len(shown):
-        axes.text(0.2, top - step * len(shown), f"and {len(rows) - len(shown)} more in the LENS table", color="0.5",
-                  **{**write, "fontsize": 8.8})
+        rest = f"and {len(rows) - len(shown)} more: result.summary()"
+        axes.text(0.2, top - step * len(shown), rest, color="0.5", fontsize=8.8, **write)
 
 
 def _flag_lines(result):

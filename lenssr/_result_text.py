@@ -49,15 +49,19 @@ def verdict_text(result):
 
 def einstein_text(result):
     """Einstein radius of the lens with its error, if it has one parameter of that name; otherwise None."""
-    rows = [row for row in result.parameters
-            if row["component"] == "lens" and str(row["name"]).split("_")[:2] == ["theta", "E"]]
+    rows = [
+        row
+        for row in result.parameters
+        if row["component"] == "lens" and str(row["name"]).split("_")[:2] == ["theta", "E"]
+    ]
     if len(rows) != 1:
         return None
     return number_text(float(rows[0]["value"]), float(rows[0]["error"]))
 
 
 def describe(result):
-    """The text of `~lenssr.SuperResolution.summary`."""
+    """Write the text of `~lenssr.SuperResolution.summary`."""
+
     def size(image):
         scale = sky_scale(image)
         return f"{image.shape[1]} x {image.shape[0]} pixels" + ("" if scale is None else f' of {scale:.4g}"')
@@ -76,8 +80,9 @@ def describe(result):
     if rows:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         lines += ["parameters (errors conditional on the model)"]
-        lines += ["  " + "  ".join(text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True)).rstrip()
-                  for row in rows]
+        for row in rows:
+            cells = (text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True))
+            lines.append(("  " + "  ".join(cells)).rstrip())
     return "\n".join(lines)
 
 

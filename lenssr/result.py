@@ -29,8 +29,8 @@ class SuperResolution:
     lensed_source, lens_light_image : `~astropy.nddata.CCDData`, shape (scale ny, scale nx)
         The parts of the scene; zeros where there is no light of the lens.
     source : `~astropy.nddata.CCDData` or None
-        The source without lens, on its own grid and WCS, in unit per arcsec2. Its meta holds the centre of the
-        grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec.
+        The source without lens, on its own grid and WCS, in unit per arcsec2. Its meta holds the centre of
+        the grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec.
     data : `~astropy.nddata.CCDData`, shape (ny, nx)
         The input as it was used, with its mask.
     model_image : `~astropy.nddata.CCDData`, shape (ny, nx)
@@ -114,8 +114,8 @@ class SuperResolution:
         Returns
         -------
         result : `SuperResolution`
-            With every field as it was written, models included. A mass model of your own is found by its name;
-            import the module that defines it first.
+            With every field as it was written, models included. A mass model of your own is found by its
+            name; import the module that defines it first.
 
         Raises
         ------

@@ -1,0 +1,108 @@
+"""Poisson numbers for images: several times faster than one by one, and exactly distributed."""
+
+import functools
+
+import numpy as np
+from scipy.special import gammaln
+
+__all__ = ["draw_poisson"]
+
+# A mean is split into a multiple of 1/8, whose counts come out of a table, and a rest below that. A
+# Poisson number with a mean under 128 is below 256 but for one in 10^22: less than float64 resolves.
+_STEPS = 8
+_TOP = 128
+_ROWS = _TOP * _STEPS
+_COLUMNS = 256
+
+
+@functools.cache
+def _tables():
+    """Alias tables of Poisson distributions, shape (_ROWS * _COLUMNS,), uint64.
+
+    Column c of a row stands for the number c with the probability in the upper 56 bits, otherwise for
+    the number in the lower 8.
+    """
+    mean = np.arange(_ROWS)[:, None] / _STEPS
+    number = np.arange(_COLUMNS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_probability = number * np.log(mean) - mean - gammaln(number + 1)
+    log_probability[0] = np.where(number == 0, 0.0, -np.inf)
+    height = np.exp(log_probability)
+    height *= _COLUMNS / height.sum(axis=1, keepdims=True)
+    alias = np.broadcast_to(number, height.shape).copy()
+    share = np.ones_like(height)
+    done = np.zeros(height.shape, dtype=bool)
+    rows = np.arange(_ROWS)
+    for _ in range(_COLUMNS - 1):
+        # The highest column fills up the lowest, which is then complete (all rows at once).
+        low = np.where(done, np.inf, height).argmin(axis=1)
+        high = np.where(done, -np.inf, height).argmax(axis=1)
+        share[rows, low] = np.minimum(height[rows, low], 1.0)
+        alias[rows, low] = high
+        height[rows, high] -= 1 - share[rows, low]
+        done[rows, low] = True
+    upper = np.minimum(share * 2.0**56, 2.0**56 - 8).astype(np.uint64)
+    # A full column must never hand over, not even to round-off.
+    alias[share >= 1] = np.broadcast_to(number, alias.shape)[share >= 1]
+    return (upper << np.uint64(8) | alias.astype(np.uint64)).ravel()
+
+
+def draw_poisson(mean, rng):
+    """Draw Poisson numbers.
+
+    Parameters
+    ----------
+    mean : `~numpy.ndarray`
+        Expected numbers, not negative, any shape.
+    rng : `numpy.random.Generator`
+        Where the random bits come from.
+
+    Returns
+    -------
+    `~numpy.ndarray`
+        float64, the shape of ``mean``.
+
+    Notes
+    -----
+    The sum of Poisson numbers is a Poisson number of the sum of their means. A mean below 128 is therefore
+    split into a multiple of 1/8, drawn from the alias table of that mean, and a rest below 1/8, drawn as a
+    Poisson process: points are thrown evenly under a line at the height of 1/8, and those that fall under
+    the curve of the rests count. Larger means go to `numpy.random.Generator.poisson`. Nothing is
+    approximated, but random bits are used in another order than by numpy's method.
+
+    References
+    ----------
+    Walker 1977, ACM Transactions on Mathematical Software 3, 253 (alias tables); Lewis and Shedler 1979,
+    Naval Research Logistics Quarterly 26, 403 (thinning).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.simulation.poisson import draw_poisson
+    >>> numbers = draw_poisson(np.full(100_000, 3.3), np.random.default_rng(1))
+    >>> bool(abs(numbers.mean() - 3.3) < 0.02), bool(abs(numbers.var() - 3.3) < 0.05)
+    (True, True)
+    """
+    mean = np.asarray(mean, dtype=np.float64)
+    flat = mean.ravel()
+    large = np.flatnonzero(flat >= _TOP)
+    rest = flat * _STEPS
+    rest[large] = 0
+    row = rest.astype(np.intp)
+    rest -= row
+
+    bits = rng.integers(0, 2**64, size=flat.size, dtype=np.uint64)
+    column = bits.astype(np.uint8)
+    row *= _COLUMNS
+    row += column
+    entry = _tables().take(row)
+    numbers = np.where(bits < entry, column, entry.astype(np.uint8)).astype(np.float64)
+
+    # Points spread evenly over pixels (the integer part) and heights (the fraction).
+    points = rng.random(rng.poisson(flat.size / _STEPS))
+    points *= flat.size
+    pixel = points.astype(np.intp)
+    points -= pixel
+    numbers += np.bincount(pixel[points < rest.take(pixel)], minlength=flat.size)
+    numbers[large] = rng.poisson(flat[large])
+    return numbers.reshape(mean.shape)

@@ -1,0 +1,18 @@
+"""What the telescope does: observations, point spread functions, noise, and the forward model."""
+
+from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.noise import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
+from lenssr.imaging.observation import Observation
+from lenssr.imaging.psf import PSF, GaussianPSF
+
+__all__ = [
+    "PSF",
+    "DeepLenseNoise",
+    "GaussianNoise",
+    "GaussianPSF",
+    "ImagingOperator",
+    "NoiseModel",
+    "Observation",
+    "PoissonNoise",
+    "stack_noise",
+]

@@ -1,0 +1,435 @@
+"""Noise models: what value a pixel is expected to have, and how much it scatters, given the model's flux.
+
+A noise model answers `NoiseModel.moments`, which fits use, and `NoiseModel.draw`, which simulations use.
+Its numbers may be plain, in the image's unit and seconds, or quantities; `NoiseModel.in_unit` turns the
+latter into the former for images in a given unit.
+"""
+
+import math
+
+import astropy.units as u
+import numpy as np
+import torch
+
+from lenssr.exceptions import InputError
+
+__all__ = ["DeepLenseNoise", "GaussianNoise", "NoiseModel", "PoissonNoise", "stack_noise"]
+
+# Expected counts below this still scatter like this many: a model that is almost zero somewhere does not
+# make one stray photon there outweigh the image.
+COUNT_FLOOR = 0.01
+_COUNTS = (u.electron, u.ct, u.ph, u.adu, u.DN)
+
+
+class NoiseModel:
+    """What noise models have in common.
+
+    Subclasses name their numbers in ``names`` and hold them as attributes of those names.
+    """
+
+    names = ()
+
+    def moments(self, model):
+        """Return what the data are expected to be, and their scatter, given the noise-free model.
+
+        Parameters
+        ----------
+        model : `torch.Tensor`, shape (..., ny, nx)
+            Noise-free flux of every pixel in the image's unit. The results follow its dtype and device.
+
+        Returns
+        -------
+        mean, slope, variance : `torch.Tensor`
+            Expected data, its derivative by the model, and its variance; each broadcasts to ``model``.
+        """
+        raise NotImplementedError
+
+    def draw(self, model, rng):
+        """Draw an image.
+
+        Parameters
+        ----------
+        model : array, shape (..., ny, nx)
+            Noise-free flux in the image's unit.
+        rng : `numpy.random.Generator`
+            Where the randomness comes from.
+
+        Returns
+        -------
+        image : `~numpy.ndarray`, same shape
+        """
+        raise NotImplementedError
+
+    def in_unit(self, unit, *, pixel_area=None, gain=1.0):
+        """Return the same noise with plain numbers, for images in one unit.
+
+        Parameters
+        ----------
+        unit : `~astropy.units.Unit`
+            The unit of the images.
+        pixel_area : float, optional
+            Area of a pixel in arcsec2, which count rates per solid angle need.
+        gain : float, optional
+            Electrons in one adu or DN, for images in those.
+
+        Returns
+        -------
+        noise : `NoiseModel`
+
+        Raises
+        ------
+        InputError
+            If a unit does not convert.
+        """
+        raise NotImplementedError
+
+    def to_dict(self):
+        """Return the settings as plain values; a map is given as its median.
+
+        Returns
+        -------
+        settings : dict
+        """
+        settings = {"noise": type(self).__name__}
+        for name in self.names:
+            value = getattr(self, name)
+            scalar = isinstance(value, u.Quantity) and value.ndim == 0
+            settings[name] = str(value) if scalar else _median(value)
+        return settings
+
+    def __repr__(self):
+        """Class and settings."""
+        settings = self.to_dict()
+        settings.pop("noise")
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+
+    def _tensor(self, name, like):
+        """Return a number as it is, a map as a tensor like ``like``, kept for the next call."""
+        value = getattr(self, name)
+        if isinstance(value, u.Quantity):
+            value = value.value
+        if np.ndim(value) == 0:
+            return torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
+        cache = self.__dict__.setdefault("_cache", {})
+        key = (name, like.dtype, like.device)
+        if key not in cache:
+            cache[key] = torch.as_tensor(np.asarray(value, dtype=np.float64)).to(like)
+        return cache[key]
+
+    def _array(self, name):
+        value = getattr(self, name)
+        return np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
+
+
+class GaussianNoise(NoiseModel):
+    """Gaussian noise of known sigma: an error plane, or one number for all pixels.
+
+    Parameters
+    ----------
+    sigma : float, `~astropy.units.Quantity` or array, shape (ny, nx)
+        Standard deviation; numbers are in the image's unit. All must be positive.
+
+    Raises
+    ------
+    InputError
+        If a sigma is not positive and finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.imaging import GaussianNoise
+    >>> mean, slope, variance = GaussianNoise(0.1).moments(torch.ones(2, 2))
+    >>> float(variance)
+    0.01
+    """
+
+    names = ("sigma",)
+
+    def __init__(self, sigma):
+        self.sigma = _checked(sigma, "sigma", positive=True)
+
+    def moments(self, model):
+        """Model, 1, sigma squared; see `NoiseModel.moments`."""  # noqa: D401
+        slope = torch.ones((), dtype=model.dtype, device=model.device)
+        return model, slope, self._tensor("sigma", model) ** 2
+
+    def draw(self, model, rng):
+        """Model plus normal deviates; see `NoiseModel.draw`."""  # noqa: D401
+        model = np.asarray(model, dtype=np.float64)
+        return model + self._array("sigma") * rng.standard_normal(model.shape)
+
+    def in_unit(self, unit, *, pixel_area=None, gain=1.0):
+        """Sigma in the image's unit; see `NoiseModel.in_unit`."""  # noqa: D401
+        return type(self)(_flux_number(self.sigma, unit, "sigma"))
+
+
+class PoissonNoise(NoiseModel):
+    """Photon noise of the model's expected counts, and Gaussian background noise.
+
+    The image is ``Poisson(t m) / t + N(0, background_rms)`` with t the exposure and m the model, so its
+    variance is ``m / t + background_rms**2``.
+
+    Parameters
+    ----------
+    exposure : `~astropy.units.Quantity`, float or array, shape (ny, nx)
+        For images of count rates a time, numbers in seconds. For images of counts no exposure is needed
+        and the number is not used. For images of flux, counts per unit of flux, such as
+        ``30 * u.electron / u.nJy``.
+    background_rms : `~astropy.units.Quantity`, float or array, optional
+        Rms of everything that does not come from the model, in the image's unit; 0 by default.
+
+    Raises
+    ------
+    InputError
+        If the exposure is not positive or the rms is negative.
+
+    Notes
+    -----
+    Pixels that expect less than 0.01 counts are given the scatter of 0.01 counts.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.imaging import PoissonNoise
+    >>> mean, slope, variance = PoissonNoise(exposure=100, background_rms=0.1).moments(torch.ones(1))
+    >>> float(variance)
+    0.02
+    """
+
+    names = ("exposure", "background_rms")
+
+    def __init__(self, exposure, background_rms=0):
+        self.exposure = _checked(exposure, "exposure", positive=True)
+        self.background_rms = _checked(background_rms, "background_rms", positive=False)
+
+    def moments(self, model):
+        """Model, 1, model / exposure + background_rms squared; see `NoiseModel.moments`."""  # noqa: D401
+        exposure, rms = self._tensor("exposure", model), self._tensor("background_rms", model)
+        variance = model.clamp(min=0) / exposure + rms**2
+        variance = torch.maximum(variance, COUNT_FLOOR / exposure**2)
+        return model, torch.ones((), dtype=model.dtype, device=model.device), variance
+
+    def draw(self, model, rng):
+        """Poisson counts over the exposure, plus background; see `NoiseModel.draw`."""  # noqa: D401
+        model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
+        image = rng.poisson(np.clip(model, 0, None) * exposure) / exposure
+        rms = self._array("background_rms")
+        return image + rms * rng.standard_normal(model.shape) if np.any(rms > 0) else image
+
+    def in_unit(self, unit, *, pixel_area=None, gain=1.0):
+        """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""  # noqa: D401
+        exposure = effective_exposure(self.exposure, unit, pixel_area=pixel_area, gain=gain)
+        return type(self)(exposure, _flux_number(self.background_rms, unit, "background_rms"))
+
+
+class DeepLenseNoise(PoissonNoise):
+    """The noise of the DeepLense simulations, with the bias that its clipping brings.
+
+    The image is ``Poisson(max(0, t (m + N(0, sqrt(m / t)) + N(0, background_rms)))) / t``: the counts scatter
+    before they are clipped at zero and drawn. `moments` are those of this draw: for a pixel of empty sky
+    the mean is not 0 but ``background_rms / sqrt(2 pi)``.
+
+    Parameters
+    ----------
+    exposure : `~astropy.units.Quantity`, float or array, shape (ny, nx)
+        As for `PoissonNoise`.
+    background_rms : `~astropy.units.Quantity`, float or array
+        Rms of the background in the image's unit; positive.
+
+    Raises
+    ------
+    InputError
+        If the exposure or the rms is not positive.
+
+    Notes
+    -----
+    With a = t m, s^2 = t m + t^2 background_rms^2 and z = a / s, the clipped counts have mean
+    ``a Phi(z) + s phi(z)``, and the draw adds this mean to their variance. The slope takes in that s depends
+    on m. The variance is taken at m >= 0, where light is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.imaging import DeepLenseNoise
+    >>> mean, slope, variance = DeepLenseNoise(1000, 0.01).moments(torch.zeros(1, dtype=torch.float64))
+    >>> float(mean)
+    0.0039894228
+    """
+
+    def __init__(self, exposure, background_rms):
+        super().__init__(exposure, _checked(background_rms, "background_rms", positive=True))
+
+    def moments(self, model):
+        """Mean, slope and variance of the clipped draw; see `NoiseModel.moments`."""  # noqa: D401
+        exposure, rms = self._tensor("exposure", model), self._tensor("background_rms", model)
+        counts = model * exposure
+        deviation = torch.sqrt(counts.clamp(min=0) + (exposure * rms) ** 2)
+        z = counts / deviation
+        below, density = torch.special.ndtr(-z), torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+        mean = torch.where(z > 0, counts - counts * below, counts * torch.special.ndtr(z))
+        mean = mean + deviation * density
+        slope = 1 - below + torch.where(model >= 0, density / (2 * deviation), torch.zeros_like(density))
+        # Variance in units of deviation^2, written for z >= 0 without differences of large numbers.
+        z, below = z.clamp(min=0), below.clamp(max=0.5)
+        density = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+        missing = z * below - density
+        clipped = 1 - below + z * missing - missing**2
+        lit_mean = deviation * (z - missing)
+        return mean / exposure, slope, (deviation**2 * clipped + lit_mean) / exposure**2
+
+    def draw(self, model, rng):
+        """Scatter, clip, draw counts, divide by the exposure; see `NoiseModel.draw`."""  # noqa: D401
+        model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
+        shot = np.sqrt(np.clip(model, 0, None) / exposure) * rng.standard_normal(model.shape)
+        background = self._array("background_rms") * rng.standard_normal(model.shape)
+        return rng.poisson(np.clip(exposure * (model + shot + background), 0, None)) / exposure
+
+
+def stack_noise(models):
+    """One noise model for a batch of images.
+
+    Parameters
+    ----------
+    models : sequence of `NoiseModel`
+        Of one class, with plain numbers (`NoiseModel.in_unit`) or maps of one shape.
+
+    Returns
+    -------
+    noise : `NoiseModel`
+        Its numbers have shape (B, 1, 1) or (B, ny, nx).
+
+    Raises
+    ------
+    InputError
+        If the models are of several classes.
+
+    Examples
+    --------
+    >>> from lenssr.imaging import GaussianNoise, stack_noise
+    >>> stack_noise([GaussianNoise(0.1), GaussianNoise(0.2)]).sigma.shape
+    (2, 1, 1)
+    """
+    kinds = {type(model) for model in models}
+    if len(kinds) != 1:
+        raise InputError(f"noise models {sorted(kind.__name__ for kind in kinds)} do not stack: group them")
+    stacked = []
+    for name in models[0].names:
+        values = [np.atleast_2d(model._array(name)) for model in models]
+        stacked.append(np.stack(np.broadcast_arrays(*values)))
+    return kinds.pop()(*stacked)
+
+
+def effective_exposure(exposure, unit, *, pixel_area=None, gain=1.0):
+    """Return how many detected counts one unit of an image is.
+
+    Parameters
+    ----------
+    exposure : `~astropy.units.Quantity`, float or array
+        A time (numbers in seconds), or counts per image unit.
+    unit : `~astropy.units.Unit`
+        The unit of the image. No unit counts as a rate; electrons, photons and counts are counts
+        themselves; adu and DN are ``gain`` electrons.
+    pixel_area : float, optional
+        Area of a pixel in arcsec2, for rates per solid angle.
+    gain : float, optional
+        Electrons in an adu or DN.
+
+    Returns
+    -------
+    exposure : float or `~numpy.ndarray`
+
+    Raises
+    ------
+    InputError
+        If the image is in a unit of flux and the exposure is a time.
+    """
+    unit = u.Unit(unit)
+    quantity = exposure if isinstance(exposure, u.Quantity) else u.Quantity(exposure, u.s)
+    if not quantity.unit.is_equivalent(u.s):
+        return _counts_per_unit(quantity, unit)
+    seconds = quantity.to_value(u.s)
+    if unit.is_equivalent(u.dimensionless_unscaled):
+        return _plain(seconds * unit.to(u.dimensionless_unscaled))
+    found = _count_unit(unit)
+    if found is not None:
+        reference, count, kind, per_area = found
+        if per_area and pixel_area is None:
+            raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
+        electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
+        electrons *= pixel_area if per_area else 1.0
+        return _plain(electrons * seconds if kind == "rate" else np.full(np.shape(seconds), electrons))
+    raise InputError(
+        f"exposure = {_describe(exposure)} does not say how many counts one {unit} is: give it in electron / "
+        f"({unit}), or give an error plane"
+    )
+
+
+def count_kind(unit):
+    """Whether an image holds counts or a count rate.
+
+    Parameters
+    ----------
+    unit : `~astropy.units.Unit`
+        The unit of the image.
+
+    Returns
+    -------
+    kind : str or None
+        ``"counts"``, ``"rate"``, or None for anything else, plain numbers among it.
+    """
+    found = _count_unit(u.Unit(unit))
+    return None if found is None else found[2]
+
+
+def _count_unit(unit):
+    """Find the unit of counts, per second or not, per arcsec2 or not, that a unit is equivalent to."""
+    for count in _COUNTS:
+        for kind, base in (("counts", count), ("rate", count / u.s)):
+            for per_area, reference in ((False, base), (True, base / u.arcsec**2)):
+                if unit.is_equivalent(reference):
+                    return reference, count, kind, per_area
+    return None
+
+
+def _counts_per_unit(quantity, unit):
+    for count in (*_COUNTS, u.dimensionless_unscaled):
+        if (quantity.unit * unit).is_equivalent(count):
+            return _plain((quantity * (1 * unit)).to_value(count))
+    raise InputError(
+        f"exposure in {quantity.unit} is neither a time nor counts per {unit}: "
+        f"give seconds or electron / ({unit})"
+    )
+
+
+def _flux_number(value, unit, name):
+    if not isinstance(value, u.Quantity):
+        return value
+    if not value.unit.is_equivalent(unit):
+        raise InputError(f"{name} in {value.unit} does not convert to the image's unit '{unit}': use that")
+    return _plain(value.to_value(unit))
+
+
+def _checked(value, name, *, positive):
+    plain = np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
+    bad = ~np.isfinite(plain) | (plain <= 0 if positive else plain < 0)
+    if bad.any():
+        kind = "positive and finite" if positive else "finite and not negative"
+        where = f" in {bad.sum()} pixels" if plain.ndim else ""
+        example = _describe(plain[bad].ravel()[0])
+        raise InputError(f"{name} = {example}{where} is not {kind}: correct or mask it")
+    if isinstance(value, u.Quantity):
+        return value
+    return _plain(plain)
+
+
+def _plain(value):
+    array = np.array(value, dtype=np.float64)
+    return float(array) if array.ndim == 0 else array
+
+
+def _median(value):
+    return float(np.median(value.value if isinstance(value, u.Quantity) else value))
+
+
+def _describe(value):
+    return f"a map with median {np.median(value):g}" if np.ndim(value) else f"{value:g}"

@@ -1,0 +1,433 @@
+"""One image, ready to be fitted: any input becomes an `Observation`, or is refused with the reason."""
+
+import math
+import warnings
+from dataclasses import dataclass, field, replace
+
+import astropy.units as u
+import numpy as np
+from astropy.stats import sigma_clipped_stats
+
+from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.grids import PixelGrid, conserves_sum
+from lenssr.imaging.archive_units import parse_unit
+from lenssr.imaging.noise import GaussianNoise, NoiseModel, PoissonNoise, count_kind, effective_exposure
+from lenssr.imaging.psf import PSF
+from lenssr.imaging.reading import read_planes
+
+__all__ = ["Observation"]
+
+# Below this many pixels a side, little besides the total light is measured.
+SMALL_SIDE = 16
+_AB_ZERO = 3631 * u.Jy
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One image with all that belongs to it.
+
+    Build it with `from_any`, which checks everything.
+
+    Parameters
+    ----------
+    data : `~numpy.ndarray`, shape (ny, nx)
+        The image, 0 where it is masked.
+    mask : `~numpy.ndarray` of bool, shape (ny, nx)
+        True where a pixel is not to be used.
+    error : `~numpy.ndarray`, shape (ny, nx), or None
+        Standard deviation of every pixel if it was given; masked pixels hold the median.
+    unit : `~astropy.units.Unit`
+        The unit of ``data``, ``error`` and ``noise``.
+    grid : `~lenssr.grids.PixelGrid`
+        Where the pixels are.
+    psf : `~lenssr.imaging.PSF` or None
+        The point spread function.
+    noise : `~lenssr.imaging.NoiseModel` or None
+        The noise, with plain numbers in ``unit``.
+    flags : tuple of str
+        What had to be guessed or is out of the ordinary; see Notes.
+    meta : dict
+        ``zero_point`` (AB magnitude of one unit), ``exposure`` (median, s), ``masked`` (number of pixels),
+        telescope, filter and file where known.
+
+    Notes
+    -----
+    The flags: ``unit_missing`` (taken as a plain number per pixel), ``noise_from_exposure`` (Poisson noise
+    from the exposure, sky rms measured), ``gain_guessed`` (image in adu or DN without a gain: 1 electron
+    taken), ``noise_guessed`` (sky rms measured, nothing else known), ``constant_image``, ``small_image``
+    (a side under 16 pixels), ``psf_cropped`` (larger than the image), ``psf_off_centre`` (centroid more
+    than 0.05 pixel off), ``hdu_guessed`` (the first of several images taken).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.imaging import Observation
+    >>> image = Observation.from_any(np.eye(20), pixel_scale=0.05, noise=0.1, unit="electron/s")
+    >>> image.shape, image.unit, image.flags
+    ((20, 20), Unit("electron / s"), ())
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    error: np.ndarray | None
+    unit: u.UnitBase
+    grid: PixelGrid
+    psf: PSF | None = None
+    noise: NoiseModel | None = None
+    flags: tuple = ()
+    meta: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_any(
+        cls,
+        image,
+        *,
+        psf=None,
+        noise=None,
+        mask=None,
+        pixel_scale=None,
+        unit=None,
+        zero_point=None,
+        hdus=None,
+    ):
+        """Read and check an image.
+
+        Parameters
+        ----------
+        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.NDData`, Quantity or array
+            Of a FITS file, the HDUs SCI or IMAGE (or the first two-dimensional one), ERR or RMS, VAR or
+            VARIANCE, WHT or IVM (inverse variance, 0 where a pixel is not to be used), DQ or MASK (not 0
+            where a pixel is not to be used), PSF and EXPTIME are read, and the keywords BUNIT,
+            EXPTIME, GAIN and MAGZERO.
+        psf : anything that `PSF.from_any` takes, optional
+            The PSF; by default the one that comes with the image.
+        noise : `NoiseModel`, float, `~astropy.units.Quantity` or array, optional
+            The noise, or its standard deviation, instead of what comes with the image.
+        mask : array of bool, shape (ny, nx), optional
+            More pixels that are not to be used.
+        pixel_scale : `~astropy.units.Quantity` or float, optional
+            For images without a WCS; a number is in arcsec.
+        unit : `~astropy.units.Unit` or str, optional
+            The unit, instead of what the image says.
+        zero_point : `~astropy.units.Quantity` or float, optional
+            AB magnitude of one unit.
+        hdus : dict, optional
+            For files with names of their own: which HDU holds ``sci``, ``err``, ``var``, ``ivm``, ``mask``,
+            ``psf``, ``exptime``.
+
+        Returns
+        -------
+        observation : `Observation`
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used; the message names the value and the remedy.
+
+        Warns
+        -----
+        LensSRWarning
+            Once, with the number of pixels, if some are not finite and not masked.
+
+        Notes
+        -----
+        An error plane is used as it is. Without one, an image of counts or count rates whose
+        exposure is known gets Poisson noise plus the sky's measured rms. An image of counts needs no
+        exposure for that; adu and DN are turned to electrons by GAIN. With neither, the sky's rms is
+        all there is.
+        """
+        planes = read_planes(image, hdus)
+        flags = list(planes.flags)
+        unit, zero_point = _unit_of(planes, unit, zero_point, flags)
+        grid = _grid_of(planes, pixel_scale)
+        bad = _mask_of(planes, mask)
+        error = _error_of(planes, bad)
+        data = np.where(bad, 0.0, planes.data)
+        if min(data.shape) < SMALL_SIDE:
+            flags.append("small_image")
+        if np.ptp(data[~bad]) == 0:
+            flags.append("constant_image")
+        meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point, exposure=_median(planes.exposure))
+        psf = _psf_of(planes.psf if psf is None else psf, grid, flags)
+        self = cls(data, bad, None, unit, grid, psf, meta=meta)
+        return self._with_noise(planes, error if noise is None else None, noise, flags)
+
+    def _with_noise(self, planes, error, noise, flags):
+        area, gain = self.grid.pixel_area, planes.gain or 1.0
+        if isinstance(noise, NoiseModel):
+            noise = noise.in_unit(self.unit, pixel_area=area, gain=gain)
+        elif noise is not None:
+            error = _sigma_plane(noise, self)
+        elif error is None:
+            noise = _noise_of(self, planes, flags)
+        if error is not None:
+            noise = GaussianNoise(error)
+        return replace(self, error=error, noise=noise, flags=tuple(dict.fromkeys(flags)))
+
+    @property
+    def shape(self):
+        """Shape of the image, (ny, nx)."""
+        return self.data.shape
+
+    @property
+    def pixel_scale(self):
+        """Side of a pixel in arcsec."""
+        return self.grid.pixel_scale
+
+    @property
+    def valid(self):
+        """True where a pixel is used: the opposite of ``mask``."""
+        return ~self.mask
+
+    @property
+    def conserves_sum(self):
+        """Whether the unit is per pixel, rather than surface brightness."""
+        return conserves_sum(self.unit)
+
+    @property
+    def brightness_unit(self):
+        """Unit of surface brightness: the image's per arcsec2, or the image's own."""
+        return self.unit / u.arcsec**2 if self.conserves_sum else self.unit
+
+    @property
+    def pixel_factor(self):
+        """What turns a pixel's value into brightness integrated over the pixel: 1, or its area in arcsec2."""
+        return 1.0 if self.conserves_sum else self.grid.pixel_area
+
+    def sigma(self):
+        """Return the standard deviation of every pixel, for weights that do not wait for a model.
+
+        Returns
+        -------
+        sigma : `~numpy.ndarray`, shape (ny, nx)
+            The error plane, or what the noise model says of the data themselves.
+        """
+        import torch
+
+        if self.error is not None:
+            return self.error
+        variance = self.noise.moments(torch.as_tensor(self.data))[2]
+        return np.broadcast_to(np.sqrt(variance.numpy()), self.shape).copy()
+
+    def ab_magnitude(self, flux):
+        """AB magnitude of a flux in the image's unit.
+
+        Parameters
+        ----------
+        flux : float or array
+            In the image's unit, of the whole object.
+
+        Returns
+        -------
+        magnitude : `~astropy.units.Quantity`
+
+        Raises
+        ------
+        InputError
+            If the image has no zero point.
+        """
+        zero_point = self.meta.get("zero_point")
+        if zero_point is None:
+            raise InputError(f"an image in '{self.unit}' has no zero point: give zero_point=")
+        return (zero_point - 2.5 * np.log10(flux)) * u.ABmag
+
+    def masked(self, mask):
+        """Return the observation with more pixels masked.
+
+        Parameters
+        ----------
+        mask : array of bool, shape (ny, nx)
+            True where a pixel is not to be used either.
+
+        Returns
+        -------
+        observation : `Observation`
+        """
+        bad = self.mask | _checked_mask(mask, self.shape)
+        _refuse_all_masked(bad)
+        meta = dict(self.meta, masked=int(bad.sum()))
+        return replace(self, mask=bad, data=np.where(bad, 0.0, self.data), meta=meta)
+
+
+def _unit_of(planes, unit, zero_point, flags):
+    unit = planes.unit if unit is None else unit
+    if zero_point is None:
+        zero_point = planes.zero_point
+    elif isinstance(zero_point, u.Quantity):
+        if zero_point.unit not in (u.ABmag, u.mag):
+            raise InputError(f"zero_point = {zero_point} is no AB magnitude: give one, such as 25.0 * u.ABmag")
+        zero_point = float(zero_point.value)
+    if zero_point is not None and not math.isfinite(zero_point):
+        raise InputError(f"zero_point = {zero_point} is not finite: give the AB magnitude of one unit")
+    if unit is None:
+        # A zero point says what one unit is, even if the unit has no name.
+        if zero_point is None:
+            flags.append("unit_missing")
+        return u.dimensionless_unscaled, zero_point
+    unit = parse_unit(unit)
+    conserves_sum(unit)
+    if zero_point is None and unit.is_equivalent(u.Jy):
+        zero_point = -2.5 * math.log10((1 * unit / _AB_ZERO).to_value(u.dimensionless_unscaled))
+    return unit, zero_point
+
+
+def _grid_of(planes, pixel_scale):
+    if planes.wcs is None and pixel_scale is None:
+        raise InputError("the image has no WCS, so no pixel scale: give pixel_scale=, such as 0.05 * u.arcsec")
+    if planes.wcs is None:
+        return PixelGrid(planes.data.shape, pixel_scale)
+    if pixel_scale is None:
+        return PixelGrid.from_wcs(planes.wcs, planes.data.shape)
+    wcs = planes.wcs.celestial if planes.wcs.has_celestial else None
+    return PixelGrid(planes.data.shape, pixel_scale, wcs)
+
+
+def _mask_of(planes, mask):
+    shape = planes.data.shape
+    bad = np.zeros(shape, dtype=bool)
+    for plane, name in ((planes.mask, "the image's mask"), (mask, "mask")):
+        if plane is not None:
+            bad |= _checked_mask(plane, shape, name)
+    if planes.inverse_variance is not None and planes.error is None and planes.variance is None:
+        _same_shape(planes.inverse_variance, shape, "the inverse variance")
+        bad |= planes.inverse_variance == 0
+    broken = ~np.isfinite(planes.data) & ~bad
+    if broken.any():
+        warnings.warn(
+            f"{broken.sum()} of {broken.size} pixels are not finite and are masked", LensSRWarning, stacklevel=4
+        )
+    bad |= broken
+    _refuse_all_masked(bad)
+    return bad
+
+
+def _checked_mask(mask, shape, name="mask"):
+    mask = np.asarray(mask)
+    _same_shape(mask, shape, name)
+    # A NaN in a mask plane is not a statement that the pixel is good.
+    return mask != 0
+
+
+def _refuse_all_masked(bad):
+    if bad.all():
+        raise InputError(f"all {bad.size} pixels are masked or not finite: leave some unmasked")
+
+
+def _same_shape(plane, shape, name):
+    if np.shape(plane) != shape:
+        raise InputError(f"{name} has shape {np.shape(plane)}, the image {shape}: give planes of one shape")
+
+
+def _error_of(planes, bad):
+    """Error plane from whichever of the three kinds is there, checked where it counts."""
+    for plane, name, power in (
+        (planes.error, "the error plane", 1),
+        (planes.variance, "the variance plane", 0.5),
+        (planes.inverse_variance, "the inverse variance plane", -0.5),
+    ):
+        if plane is not None:
+            _same_shape(plane, bad.shape, name)
+            return _checked_error(plane, bad, name, power)
+    return None
+
+
+def _checked_error(plane, bad, name, power=1):
+    good = plane[~bad]
+    wrong = ~(np.isfinite(good) & (good > 0))
+    if wrong.any():
+        raise InputError(
+            f"{name} is {good[wrong][0]:g} in one of {wrong.sum()} unmasked pixels where it is not positive and "
+            "finite: correct or mask them"
+        )
+    error = np.empty(bad.shape)
+    error[~bad] = good**power
+    error[bad] = np.median(error[~bad])
+    return error
+
+
+def _sigma_plane(noise, observation):
+    """Error plane from a number, Quantity or array that the user gave as noise."""
+    if isinstance(noise, u.Quantity):
+        if not noise.unit.is_equivalent(observation.unit):
+            raise InputError(f"noise is in {noise.unit}, the image in '{observation.unit}': give it in that")
+        noise = noise.to_value(observation.unit)
+    try:
+        plane = np.asarray(noise, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"noise = {noise!r} is no noise model, number or array: give one of these") from None
+    if plane.ndim == 0:
+        plane = np.full(observation.shape, float(plane))
+    _same_shape(plane, observation.shape, "noise")
+    return _checked_error(plane, observation.mask, "noise")
+
+
+def _noise_of(observation, planes, flags):
+    """Noise of an image that brings no error plane."""
+    sky, rms = sky_level(observation.data[observation.valid])
+    kind = count_kind(observation.unit)
+    if kind is None or (kind == "rate" and planes.exposure is None):
+        flags.append("noise_guessed")
+        return GaussianNoise(rms)
+    flags.append("noise_from_exposure")
+    if planes.gain is None and any(base in (u.adu, u.DN) for base in observation.unit.bases):
+        flags.append("gain_guessed")
+    exposure = effective_exposure(
+        _exposure_of(planes.exposure, observation),
+        observation.unit,
+        pixel_area=observation.grid.pixel_area,
+        gain=planes.gain or 1.0,
+    )
+    # The rms of a sky that was not subtracted holds its photon noise, which the model's sky brings again.
+    rest = rms**2 - np.maximum(sky, 0) / exposure
+    return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
+
+
+def _exposure_of(exposure, observation):
+    if exposure is None:
+        return 1.0
+    if np.ndim(exposure) == 0:
+        return float(exposure)
+    _same_shape(exposure, observation.shape, "the exposure map")
+    good = np.isfinite(exposure) & (exposure > 0)
+    if not good[observation.valid].all():
+        number = np.count_nonzero(~good & observation.valid)
+        raise InputError(f"the exposure map is not positive in {number} unmasked pixels: correct or mask them")
+    return np.where(good, exposure, np.median(exposure[good]))
+
+
+def _psf_of(psf, grid, flags):
+    if psf is None:
+        return None
+    psf = PSF.from_any(psf, shape=grid.shape)
+    if psf.pixel_scale is None:
+        limit = tuple(size * psf.oversampling for size in grid.shape)
+    else:
+        limit = tuple(size * grid.pixel_scale * psf.oversampling / psf.pixel_scale for size in grid.shape)
+    cropped = psf.cropped(tuple(int(size + 1e-6) for size in limit))
+    if cropped is not psf:
+        flags.append("psf_cropped")
+    flags.extend(psf.flags)
+    return cropped
+
+
+def sky_level(values):
+    """Level and rms of the sky from the pixels that sigma clipping leaves.
+
+    Parameters
+    ----------
+    values : array
+        Pixel values.
+
+    Returns
+    -------
+    level, rms : float
+        The rms is positive also for constant images.
+    """
+    _, level, rms = sigma_clipped_stats(values, sigma=3, maxiters=20)
+    # Clipping takes everything but the commonest value from images that are mostly zeros.
+    rms = next((float(value) for value in (rms, np.std(values)) if value > 0), 0.0)
+    return float(level), rms or max(abs(float(level)), 1.0) * 1e-3
+
+
+def _median(values):
+    return None if values is None else float(np.median(values))

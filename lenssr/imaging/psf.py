@@ -1,0 +1,452 @@
+"""Point spread functions: from whatever the user has to a kernel at the sampling that is needed."""
+
+import math
+import warnings
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+from scipy import ndimage
+
+from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.imaging.reading import find_image, open_fits
+from lenssr.units import strip_unit
+
+__all__ = ["PSF", "GaussianPSF"]
+
+# Negative pixels of measured PSFs are noise down to this fraction of the peak; beyond it the array is no PSF.
+NEGATIVE_TOLERANCE = 1e-3
+# In image pixels; a shift of all the light by this much is a tenth of a well-measured source position.
+CENTROID_TOLERANCE = 0.05
+# Fewer samples across the FWHM than this cannot be interpolated without aliasing.
+SAMPLES_ACROSS = 2.0
+_FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+
+
+class PSF:
+    """A point spread function given as an array.
+
+    Parameters
+    ----------
+    array : array, shape (ny, nx)
+        The PSF; its centre is the centre of the array, ``((nx - 1) / 2, (ny - 1) / 2)``, which for an even
+        side lies between pixels. It is normalised to a sum of 1.
+    oversampling : int, optional
+        Samples of the array along a pixel of the image; 1 by default.
+    includes_pixel : bool, optional
+        Whether the array already holds the response of the pixel, as effective PSFs measured from stars
+        do. If not (the default), images are integrated over their pixels before the PSF is applied.
+    pixel_scale : `~astropy.units.Quantity` or float, optional
+        Size of the image pixels that ``oversampling`` refers to, in arcsec; by default the pixels of whatever
+        image the PSF is used for.
+
+    Attributes
+    ----------
+    array : `~numpy.ndarray`, shape (ny, nx)
+        The normalised array.
+    offset : tuple of float
+        How far the core's centroid lies from the array's centre, (columns, rows), in image pixels.
+    flags : tuple of str
+        ``"psf_off_centre"`` if that is more than 0.05.
+
+    Raises
+    ------
+    InputError
+        If the array is not two-dimensional, not finite, all zero, or negative by more than a thousandth of
+        its peak.
+
+    Warns
+    -----
+    LensSRWarning
+        If the centroid lies more than 0.05 pixel off the centre. Nothing is moved: such a PSF shifts
+        images, as it would have shifted the telescope's. `recentered` moves it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr import PSF
+    >>> psf = PSF(np.outer([1, 2, 1], [1, 2, 1]))
+    >>> psf.kernel(0.05)[1, 1]
+    0.25
+    """
+
+    undersampled_below = SAMPLES_ACROSS
+
+    def __init__(self, array, oversampling=1, includes_pixel=False, pixel_scale=None):
+        self.array = _checked_array(array)
+        if int(oversampling) != oversampling or oversampling < 1:
+            raise InputError(f"oversampling = {oversampling} is not a positive integer")
+        self.oversampling = int(oversampling)
+        self.includes_pixel = bool(includes_pixel)
+        self.pixel_scale = None if pixel_scale is None else _positive_angle(pixel_scale, "pixel_scale")
+        offset = _core_offset(self.array, self.fwhm_samples)
+        self.offset = tuple(shift / self.oversampling for shift in offset)
+        self.flags = ()
+        if math.hypot(*self.offset) > CENTROID_TOLERANCE:
+            self.flags = ("psf_off_centre",)
+            warnings.warn(
+                f"the PSF's centroid is {self.offset[0]:+.3f}, {self.offset[1]:+.3f} pixels off its centre "
+                "and shifts images by that much; PSF.recentered() moves it",
+                LensSRWarning,
+                stacklevel=2,
+            )
+
+    @classmethod
+    def from_fwhm(cls, fwhm):
+        """Gaussian PSF, exact at every sampling.
+
+        Parameters
+        ----------
+        fwhm : `~astropy.units.Quantity`
+            Full width at half maximum, an angle.
+
+        Returns
+        -------
+        psf : `GaussianPSF`
+
+        Examples
+        --------
+        >>> import astropy.units as u
+        >>> from lenssr import PSF
+        >>> PSF.from_fwhm(0.1 * u.arcsec).kernel(0.05).shape
+        (11, 11)
+        """
+        return GaussianPSF(fwhm)
+
+    @classmethod
+    def from_fits(cls, path, *, hdu=None, oversampling=1, includes_pixel=False, pixel_scale=None):
+        """PSF from an image in a FITS file.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The file.
+        hdu : str or int, optional
+            Which HDU; by default ``PSF``, or the first two-dimensional image.
+        oversampling, includes_pixel, pixel_scale
+            As for `PSF`. Without ``pixel_scale`` the keyword PIXELSCL (arcsec of a sample, as STPSF
+            and WebbPSF write it) is used where there is one.
+
+        Returns
+        -------
+        psf : `PSF`
+        """
+        with open_fits(path) as hdus:
+            image = find_image(hdus, ("PSF",), hdu)
+            array, header = np.array(image.data, dtype=np.float64), image.header
+        if pixel_scale is None and "PIXELSCL" in header:
+            pixel_scale = float(header["PIXELSCL"]) * oversampling
+        return cls(array, oversampling, includes_pixel, pixel_scale)
+
+    @classmethod
+    def from_any(cls, psf, *, shape=None, pixel_scale=None):
+        """PSF from anything that describes one.
+
+        Parameters
+        ----------
+        psf : `PSF`, array, `~astropy.units.Quantity`, path, HDU, kernel, model or `~astropy.nddata.NDData`
+            An angle is the FWHM of a Gaussian. Arrays, HDUs and `~astropy.convolution.Kernel2D` are at
+            native sampling. `~photutils.psf.ImagePSF` and `~photutils.psf.GriddedPSFModel` bring
+            their oversampling, and hold the pixel's response.
+        shape : tuple of int, optional
+            Shape of the image, at whose centre a `~photutils.psf.GriddedPSFModel` is evaluated.
+        pixel_scale : `~astropy.units.Quantity` or float, optional
+            Image pixels that the sampling refers to, by default those of the image it is used for.
+
+        Returns
+        -------
+        psf : `PSF`
+
+        Raises
+        ------
+        InputError
+            If it is none of these.
+        """
+        if isinstance(psf, PSF):
+            return psf
+        if isinstance(psf, (str, Path)):
+            return cls.from_fits(psf, pixel_scale=pixel_scale)
+        if isinstance(psf, u.Quantity):
+            if psf.ndim == 0:
+                return cls.from_fwhm(psf)
+            return cls(strip_unit(psf, u.dimensionless_unscaled, "psf"), pixel_scale=pixel_scale)
+        if callable(getattr(psf, "evaluate", None)) and hasattr(psf, "oversampling"):
+            return _from_photutils(psf, shape, pixel_scale)
+        if hasattr(psf, "array") or (hasattr(psf, "data") and not isinstance(psf, np.ndarray)):
+            array = psf.array if hasattr(psf, "array") else psf.data
+            return cls(array, pixel_scale=pixel_scale)
+        if np.ndim(psf) == 0:
+            raise InputError(
+                f"psf = {psf!r} is no PSF: give an array, a file, a FWHM with a unit such as 0.1 * u.arcsec, "
+                "an astropy kernel or a photutils ImagePSF"
+            )
+        return cls(psf, pixel_scale=pixel_scale)
+
+    def __repr__(self):
+        """Shape of the array and settings."""
+        settings = f", oversampling={self.oversampling}" if self.oversampling != 1 else ""
+        settings += ", includes_pixel=True" if self.includes_pixel else ""
+        settings += f", pixel_scale={self.pixel_scale:g}" if self.pixel_scale else ""
+        return f"PSF(<{self.array.shape[0]}x{self.array.shape[1]} array>{settings})"
+
+    @property
+    def fwhm_samples(self):
+        """FWHM in samples of the array: the diameter of a circle with the area above half the peak."""
+        fine = 5
+        height, width = self.array.shape
+        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in (height, width))
+        padded = np.pad(self.array, 4)
+        grid = np.meshgrid(rows + 4, columns + 4, indexing="ij")
+        smooth = ndimage.map_coordinates(padded, grid, order=3, mode="nearest")
+        return 2 * math.sqrt(np.count_nonzero(smooth > smooth.max() / 2) / math.pi) / fine
+
+    @property
+    def fwhm(self):
+        """FWHM, a `~astropy.units.Quantity` in arcsec if the pixel scale is known, else in image pixels."""
+        pixels = self.fwhm_samples / self.oversampling
+        return pixels * u.pix if self.pixel_scale is None else pixels * self.pixel_scale * u.arcsec
+
+    def undersampled(self, pixel_scale, subsampling=1):
+        """Whether the array has to be interpolated to a finer grid although its FWHM is under 2 samples.
+
+        Parameters
+        ----------
+        pixel_scale : float or `~astropy.units.Quantity`
+            As for `kernel`.
+        subsampling : int, optional
+            As for `kernel`.
+
+        Returns
+        -------
+        undersampled : bool
+        """
+        finer = self._sample_ratio(pixel_scale, subsampling) < 1 - 1e-6
+        return bool(finer and self.fwhm_samples < SAMPLES_ACROSS)
+
+    def kernel(self, pixel_scale, subsampling=1, *, shape=None):
+        """Kernel to convolve an image with.
+
+        Parameters
+        ----------
+        pixel_scale : float or `~astropy.units.Quantity`
+            Pixels of the image, in arcsec.
+        subsampling : int, optional
+            The kernel is sampled this many times along a pixel of the image.
+        shape : tuple of int, optional
+            A kernel larger than this is cut to the largest odd sides within it, and normalised again.
+
+        Returns
+        -------
+        kernel : `~numpy.ndarray`, odd sides
+            Its sum is 1, its centre that of the PSF.
+
+        Notes
+        -----
+        Where the samples do not coincide, which is always so for even sides, a cubic spline through the array
+        is sampled about the array's centre, so no light is shifted. Where the array has no negative
+        values, neither has the kernel: the spline's ringing below zero is set to 0.
+        """
+        ratio = self._sample_ratio(pixel_scale, subsampling)
+        samples = []
+        for size in self.array.shape:
+            reach = math.ceil((size - 1) / 2 / ratio - 1e-6)
+            samples.append(np.arange(-reach, reach + 1) * ratio + (size - 1) / 2)
+        values = _sample(self.array, *samples)
+        return _normalised(values if shape is None else _cut(values, shape))
+
+    def cropped(self, shape):
+        """Return the PSF cut to fit within ``shape``, centre kept, normalised again.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Largest height and width in samples of the array.
+
+        Returns
+        -------
+        psf : `PSF`
+            The same object if it fits.
+        """
+        if all(size <= limit for size, limit in zip(self.array.shape, shape, strict=True)):
+            return self
+        return self._with(_cut(self.array, shape, odd=False))
+
+    def recentered(self):
+        """Return the PSF with its core's centroid moved to the centre of an array with odd sides.
+
+        Returns
+        -------
+        psf : `PSF`
+        """
+        array = self.array
+        for _ in range(10):
+            dx, dy = _core_offset(array, self.fwhm_samples)
+            reach_y, reach_x = (math.ceil((size - 1) / 2 - 1e-6) for size in array.shape)
+            rows = np.arange(-reach_y, reach_y + 1) + (array.shape[0] - 1) / 2 + dy
+            columns = np.arange(-reach_x, reach_x + 1) + (array.shape[1] - 1) / 2 + dx
+            array = _sample(array, rows, columns)
+            if math.hypot(dx, dy) < 1e-3:
+                break
+        return self._with(array)
+
+    def _with(self, array):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LensSRWarning)
+            return PSF(array, self.oversampling, self.includes_pixel, self.pixel_scale)
+
+    def _sample_ratio(self, pixel_scale, subsampling):
+        """Return the spacing of the kernel in samples of the array."""
+        spacing = _positive_angle(pixel_scale, "pixel_scale") / _checked_subsampling(subsampling)
+        own = spacing * subsampling if self.pixel_scale is None else self.pixel_scale
+        return spacing / (own / self.oversampling)
+
+
+class GaussianPSF(PSF):
+    """A round Gaussian PSF, computed from its formula at every sampling.
+
+    Parameters
+    ----------
+    fwhm : `~astropy.units.Quantity`
+        Full width at half maximum, an angle.
+
+    Raises
+    ------
+    InputError
+        If it has no unit or is not positive.
+    """
+
+    def __init__(self, fwhm):
+        self._fwhm = _positive_angle(fwhm, "fwhm", bare=False)
+        self.oversampling, self.includes_pixel, self.pixel_scale = 1, False, None
+        self.offset, self.flags = (0.0, 0.0), ()
+
+    def __repr__(self):
+        """Width."""
+        return f"PSF.from_fwhm({self._fwhm:g} * u.arcsec)"
+
+    @property
+    def array(self):
+        """A kernel with four samples across the FWHM."""
+        return self.kernel(self._fwhm / 4)
+
+    @property
+    def fwhm(self):
+        """FWHM as a `~astropy.units.Quantity` in arcsec."""
+        return self._fwhm * u.arcsec
+
+    def undersampled(self, pixel_scale, subsampling=1):
+        """Return False: nothing is interpolated."""
+        return False
+
+    def kernel(self, pixel_scale, subsampling=1, *, shape=None):
+        """Kernel out to 5 sigma; see `PSF.kernel`."""  # noqa: D401
+        spacing = _positive_angle(pixel_scale, "pixel_scale") / _checked_subsampling(subsampling)
+        sigma = self._fwhm / _FWHM_PER_SIGMA / spacing
+        positions = np.arange(-math.ceil(5 * sigma), math.ceil(5 * sigma) + 1)
+        profile = np.exp(-0.5 * (positions / sigma) ** 2)
+        values = np.outer(profile, profile)
+        return _normalised(values if shape is None else _cut(values, shape))
+
+    def cropped(self, shape):
+        """Return the PSF itself, which has no edge; `kernel` takes ``shape``."""
+        return self
+
+    def recentered(self):
+        """Return the PSF itself, which is centred."""
+        return self
+
+
+def _checked_array(array):
+    array = np.array(array, dtype=np.float64)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"the PSF has shape {array.shape}: give one two-dimensional image")
+    if not np.all(np.isfinite(array)):
+        raise InputError(f"the PSF has {np.count_nonzero(~np.isfinite(array))} non-finite pixels: fill them")
+    if not np.any(array):
+        raise InputError("the PSF is zero everywhere: give another, or psf=None for none")
+    peak, low = array.max(), array.min()
+    if low < -NEGATIVE_TOLERANCE * abs(peak) or array.sum() <= 0:
+        raise InputError(
+            f"the PSF goes down to {low:.3g}, more than a thousandth of its peak {peak:.3g} below zero: "
+            "subtract its background, or clip it"
+        )
+    return array / array.sum()
+
+
+def _core_offset(array, fwhm):
+    """Centroid of the core relative to the array's centre, weighted by a Gaussian as wide as the core.
+
+    Without the weight, the noise of the wings decides: they have most of the lever and little light.
+    """
+    rows, columns = (np.arange(size) - (size - 1) / 2 for size in array.shape)
+    peak_row, peak_column = np.unravel_index(np.argmax(array), array.shape)
+    dx, dy = columns[peak_column], rows[peak_row]
+    sigma = max(fwhm, 2.0) / _FWHM_PER_SIGMA
+    for _ in range(50):
+        window = np.exp(-0.5 * ((columns - dx) ** 2 + (rows[:, None] - dy) ** 2) / sigma**2) * array
+        # A Gaussian window halves the way to the centroid of a core as wide as itself, hence the factor 2.
+        step_x = 2 * (window * (columns - dx)).sum() / window.sum()
+        step_y = 2 * (window * (rows[:, None] - dy)).sum() / window.sum()
+        dx, dy = dx + step_x, dy + step_y
+        if math.hypot(step_x, step_y) < 1e-6:
+            break
+    return float(dx), float(dy)
+
+
+def _sample(array, rows, columns):
+    """Sample a cubic spline through the array, zero outside it, non-negative where the array is."""
+    if all(np.allclose(positions, np.round(positions), atol=1e-9) for positions in (rows, columns)):
+        whole_rows, whole_columns = (np.round(positions).astype(int) for positions in (rows, columns))
+        inside = np.outer(
+            (whole_rows >= 0) & (whole_rows < array.shape[0]),
+            (whole_columns >= 0) & (whole_columns < array.shape[1]),
+        )
+        nearest = np.ix_(whole_rows.clip(0, array.shape[0] - 1), whole_columns.clip(0, array.shape[1] - 1))
+        return np.where(inside, array[nearest], 0.0)
+    border = 8
+    grid = np.meshgrid(rows + border, columns + border, indexing="ij")
+    values = ndimage.map_coordinates(np.pad(array, border), grid, order=3, mode="nearest")
+    return np.maximum(values, min(array.min(), 0.0))
+
+
+def _cut(array, shape, odd=True):
+    """Cut an array about its centre to sides within ``shape``, keeping the parity of its sides."""
+    slices = []
+    for size, limit in zip(array.shape, shape, strict=True):
+        keep = min(size, limit)
+        keep -= (size - keep) % 2
+        slices.append(slice((size - max(keep, 1)) // 2, (size + max(keep, 1)) // 2))
+    return array[tuple(slices)]
+
+
+def _normalised(values):
+    return values / values.sum()
+
+
+def _checked_subsampling(subsampling):
+    if int(subsampling) != subsampling or subsampling < 1:
+        raise InputError(f"subsampling = {subsampling} is not a positive integer")
+    return int(subsampling)
+
+
+def _positive_angle(value, name, *, bare=True):
+    number = strip_unit(value, u.arcsec, name, bare=bare)
+    if np.ndim(number) or not (np.isfinite(number) and number > 0):
+        raise InputError(f"{name} = {value} is not a positive angle: give arcsec, such as 0.1 * u.arcsec")
+    return float(number)
+
+
+def _from_photutils(model, shape, pixel_scale):
+    """Sample a photutils model about its own centre, on the grid of its oversampling."""
+    oversampling = np.atleast_1d(model.oversampling)
+    if len(set(oversampling.tolist())) != 1:
+        raise InputError(f"the PSF has oversampling {tuple(oversampling)}: the same along both axes is needed")
+    if hasattr(model, "grid_xypos") and shape is None:
+        raise InputError("a GriddedPSFModel is evaluated at the image's centre: give shape=")
+    column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    factor = int(oversampling[0])
+    reach = [math.ceil((size - 1) / 2) / factor for size in model.data.shape[-2:]]
+    axes = (np.linspace(-limit, limit, round(2 * limit * factor) + 1) for limit in reach)
+    y, x = np.meshgrid(*axes, indexing="ij")
+    values = model.evaluate(x + column, y + row, 1.0, column, row)
+    return PSF(np.nan_to_num(values), factor, True, pixel_scale)

@@ -118,8 +118,10 @@ def levenberg_marquardt(
         damping.clamp_(*DAMPING_RANGE)
         growth[index] = torch.where(gained, torch.full_like(gain, 2.0), growth[index] * 2)
         iterations[index] += 1
+        # A heavily damped step that succeeds may be short of its goal; one that fails has nowhere to go.
+        settled = ~gained | (damping[index] < 1)
         stuck = ~gained & (damping[index] >= DAMPING_RANGE[1])
-        converged[index] = (predicted < tolerance) & (gain < tolerance) | stuck
+        converged[index] = (predicted < tolerance) & (gain < tolerance) & settled | stuck
     on_bound = (state.parameters <= lower) | (state.parameters >= upper)
     return LeastSquaresResult(state.parameters, state.chi2, state.curvature, iterations, converged, on_bound)
 

@@ -1,0 +1,269 @@
+"""Finding a lens and its source with no hint: many starts on coarse pixels, the best refined on all."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from lenssr.fitting.least_squares import levenberg_marquardt
+from lenssr.fitting.starts import light_start, source_start
+
+__all__ = ["SceneFit", "fit_known_lens", "fit_unknown_lens", "polish"]
+
+COARSE_SIDE = 25
+COARSE_PIXEL = 0.2  # arcsec; coarser pixels cannot tell the smallest rings apart
+STARTS = 8
+WEIGHT_REFITS = 3
+POLISHES = 2
+POLISH_SIGMA = 0.05
+# The ghost (see `Scene.ghost_at_centre`) can sit in any pixel that the lens centre may still reach.
+GHOST_PIXELS = 1.4
+# Half a chance in 10^5 for a second optimum to be preferred: a difference in chi2 of 25 is 5 sigma.
+RIVAL_CHI2 = 25.0
+
+
+@dataclass
+class SceneFit:
+    """Where the fit of one image ended.
+
+    Attributes
+    ----------
+    physical : `torch.Tensor`, shape (P,)
+        Parameters of the scene.
+    covariance : `torch.Tensor`, shape (P, P)
+        Their covariance for independent noise; zero where fixed or on a bound.
+    chi2 : float
+    model : `torch.Tensor`, shape (N,)
+        Expected data.
+    lensed_source : `torch.Tensor`, shape (N,)
+        The source's part of it.
+    weight : `torch.Tensor`, shape (N,)
+        Inverse variance that was used; 0 on masked pixels.
+    converged : bool
+    at_bound : tuple of int
+        Positions in the parameter vector that ended on a bound.
+    iterations : int
+    rivals : list of (float, `torch.Tensor`)
+        Chi2 and parameters of other optima found on the same pixels.
+    """
+
+    physical: torch.Tensor
+    covariance: torch.Tensor
+    chi2: float
+    model: torch.Tensor
+    lensed_source: torch.Tensor
+    weight: torch.Tensor
+    converged: bool
+    at_bound: tuple
+    iterations: int
+    rivals: list = field(default_factory=list)
+
+
+def fit_known_lens(stack, scene, lens_vectors):
+    """Fit the light of scenes whose lens is given, or refine the lens from where it is given.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+    scene : `~lenssr.fitting.scene.Scene`
+    lens_vectors : `torch.Tensor`, shape (B, L)
+        Lens parameters of each image.
+
+    Returns
+    -------
+    fits : list of `SceneFit`
+    """
+    light, residual = light_start(stack, scene)
+    template = _assemble(scene, stack, lens_vectors, light)
+    template = source_start(stack, scene, template, residual)
+    return _refine(stack, scene, template, scene.bounds(len(stack)))
+
+
+def polish(stack, scene, number, fit):
+    """Fit once more with rays where the fitted scene is steep, if that changes the image.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+    scene : `~lenssr.fitting.scene.Scene`
+    number : int
+        Which image of the stack.
+    fit : `SceneFit`
+
+    Returns
+    -------
+    fit : `SceneFit`
+    """
+    if stack.options["oversampling"] != "auto":
+        return fit
+    physical = fit.physical.unsqueeze(0)
+    for _ in range(POLISHES):
+        refined = stack.select([number], refine=_brightness_of(scene, physical))
+        change = (refined.image(scene, physical) - stack.image(scene, physical))[0]
+        if float((change.abs() * fit.weight.sqrt()).max()) < POLISH_SIGMA:
+            break
+        better = _refine(refined, scene, physical, scene.bounds(1))[0]
+        better.rivals, better.iterations = fit.rivals, fit.iterations + better.iterations
+        fit, stack, number, physical = better, refined, 0, better.physical.unsqueeze(0)
+    return fit
+
+
+def _brightness_of(scene, physical):
+    return lambda x, y: scene.brightness(x, y, physical)[0]
+
+
+def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
+    """Fit scenes whose lens is unknown, from Einstein radii spread over the field.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+    scene : `~lenssr.fitting.scene.Scene`
+    lens_start : callable
+        ``lens_start(theta_E, x_0, y_0)`` gives the lens parameters to begin with.
+    centre_bound : float, optional
+        How far the lens may lie from its light, or from the image centre where it has none, along each axis,
+        in arcsec; by default anywhere.
+
+    Returns
+    -------
+    fits : list of `SceneFit`
+    """
+    light, residual = light_start(stack, scene)
+    centres = _lens_centres(light, len(stack))
+    bounds = _centre_bounds(scene, centres, centre_bound)
+    coarse = stack.binned(_bin_factor(stack.grid))
+    radii = einstein_radii(stack.grid, STARTS)
+    count, starts = len(stack), len(radii)
+    owner = torch.arange(count).repeat_interleave(starts)
+    vectors = torch.stack([lens_start(r, *centres[i].tolist()) for i in range(count) for r in radii])
+    coarse_many = coarse.select(owner.tolist())
+    coarse_residual = _binned_like(coarse, stack, residual)[owner]
+    template = _assemble(scene, coarse_many, vectors, None if light is None else light[owner])
+    template = source_start(coarse_many, scene, template, coarse_residual)
+    weight = coarse_many.weights(coarse_many.first_guess())
+    if scene.ghost_at_centre(stack.options["oversampling"]):
+        weight = weight * _away_from_lens(coarse.grid, scene, template)
+    many = tuple(bound[owner] for bound in bounds)
+    coarse_fit = _minimise(coarse_many, scene, template, weight, many, max_iterations=40, tolerance=0.1)
+    physical = scene.to_physical(coarse_fit.parameters, template)
+    order = coarse_fit.chi2.reshape(count, starts).argsort(dim=1)
+    best = order[:, 0] + torch.arange(count) * starts
+    fits = _refine(stack, scene, physical[best], bounds)
+    _try_rivals(stack, scene, fits, physical, coarse_fit.chi2, order, bounds)
+    return fits
+
+
+def einstein_radii(grid, number):
+    """Einstein radii to start from, in arcsec: 0.3 to 0.4 of the field, evenly in the logarithm."""
+    field_size = min(grid.shape) * grid.pixel_scale
+    lowest = min(max(0.3, 2 * grid.pixel_scale), 0.2 * field_size)
+    return np.geomspace(lowest, 0.4 * field_size, number)
+
+
+def _bin_factor(grid):
+    side = min(grid.shape)
+    factor = max(1, side // COARSE_SIDE)
+    finest = max(1, int(COARSE_PIXEL / grid.pixel_scale + 1e-6))
+    # A field of many hundred pixels would stay expensive at the finest coarse pixel.
+    return min(factor, max(finest, side // (4 * COARSE_SIDE)))
+
+
+def _lens_centres(light, count):
+    return torch.zeros(count, 2, dtype=torch.float64) if light is None else light[:, 3:5]
+
+
+def _centre_bounds(scene, centres, reach):
+    """Bounds (B, P) with the lens kept near the given centres."""
+    lower, upper = scene.bounds(len(centres))
+    columns = scene.lens_centre_columns
+    lower[:, columns], upper[:, columns] = centres - reach, centres + reach
+    return lower, upper
+
+
+def _binned_like(coarse, stack, residual):
+    if coarse is stack:
+        return residual
+    parts = type(stack)(
+        residual.reshape(-1, *stack.grid.shape).cpu().numpy(), stack.valid.reshape(-1, *stack.grid.shape).cpu().numpy(),
+        stack.noise, stack.grid, None, surface_brightness=stack.surface_brightness, oversampling=1,
+    )
+    return parts.binned(stack.grid.shape[0] // coarse.grid.shape[0]).data.to(coarse.data)
+
+
+def _assemble(scene, stack, lens_vectors, light):
+    """Physical vectors (B, P) from lens parameters and lens light; the source is still empty."""
+    physical = torch.ones(len(stack), scene.size, dtype=torch.float64, device=stack.device)
+    for block in scene.of_role("lens"):
+        physical[:, block.slice] = lens_vectors.to(physical)
+    for block in scene.of_role("lens_light"):
+        physical[:, block.slice] = light.to(physical)
+    return physical
+
+
+def _minimise(stack, scene, physical, weight, bounds, **options):
+    lower, upper = (scene.to_fit(bound) for bound in bounds)
+    start = scene.to_fit(physical)
+    model = stack.model(scene, physical)
+    data = torch.where(weight > 0, stack.data, 0)
+    return levenberg_marquardt(model, start, data, weight, lower=lower, upper=upper, **options)
+
+
+def _refine(stack, scene, physical, bounds):
+    """Fit on all pixels, the noise weights frozen and refitted, and collect the results."""
+    shown = _shown(stack, scene, physical)
+    weight = stack.weights(stack.first_guess()) * shown
+    iterations = torch.zeros(len(stack), dtype=torch.long, device=stack.device)
+    for refit in range(1 if stack.gaussian else 1 + WEIGHT_REFITS):
+        if refit:
+            weight = stack.weights(stack.image(scene, physical)) * shown
+        fit = _minimise(stack, scene, physical, weight, bounds, max_iterations=60)
+        physical = scene.to_physical(fit.parameters, physical)
+        iterations += fit.iterations
+    covariance = scene.physical_covariance(fit.covariance(), physical)
+    model = stack.expected(scene, physical)
+    source = stack.image(scene, physical, roles=("source",))
+    return [
+        SceneFit(
+            physical[i], covariance[i], float(fit.chi2[i]), model[i], source[i], weight[i], bool(fit.converged[i]),
+            tuple(scene.free_index[fit.at_bound[i]].tolist()), int(iterations[i]),
+        )
+        for i in range(len(stack))
+    ]
+
+
+def _shown(stack, scene, physical):
+    """1 for pixels (B, N) that a fit may use, 0 for those where point-sampled data show the ghost."""
+    if scene.ghost_at_centre(stack.options["oversampling"]):
+        return _away_from_lens(stack.grid, scene, physical)
+    return 1.0
+
+
+def _away_from_lens(grid, scene, physical):
+    """1 where a pixel (B, N) lies farther from the lens than its own diagonal, 0 elsewhere."""
+    x, y = (torch.as_tensor(c.ravel()).to(physical) for c in (grid.x, grid.y))
+    centre = scene.lens_centre(physical)
+    return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
+
+
+def _try_rivals(stack, scene, fits, physical, coarse_chi2, order, bounds):
+    """Refine the second-best start where it ended elsewhere and nearly as well; keep the better of the two."""
+    starts = order.shape[1]
+    theta = next(k for k, name in enumerate(scene.blocks[0].names) if name.startswith("theta_E"))
+    chosen, rows = [], []
+    for i in range(len(fits)):
+        row = order[i] + i * starts
+        radius = physical[row, theta]
+        elsewhere = (radius / radius[0] - 1).abs() > 0.03
+        near = coarse_chi2[row] - coarse_chi2[row[0]] < RIVAL_CHI2 + 0.3 * coarse_chi2[row[0]]
+        candidates = torch.nonzero(elsewhere & near).squeeze(1)
+        if len(candidates):
+            chosen.append(i)
+            rows.append(int(row[candidates[0]]))
+    if not chosen:
+        return
+    others = _refine(stack.select(chosen), scene, physical[rows], tuple(bound[chosen] for bound in bounds))
+    for i, other in zip(chosen, others, strict=True):
+        winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
+        winner.rivals.append((loser.chi2, loser.physical))
+        fits[i] = winner

@@ -1,0 +1,217 @@
+"""A lens, its light, a source and the sky as one function of one parameter vector."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
+
+__all__ = ["Block", "Scene"]
+
+SERSIC_NAMES = ("amplitude", "r_eff", "n", "x_0", "y_0", "e1", "e2")
+SERSIC_LOWER = (1e-12, 1e-3, 0.3, -torch.inf, -torch.inf, -0.6, -0.6)
+SERSIC_UPPER = (torch.inf, 1e3, 8.0, torch.inf, torch.inf, 0.6, 0.6)
+SERSIC_LOG = (True, True, False, False, False, False, False)
+
+
+# Where a fit may take a shape that the user has not bounded: beyond, no lens galaxy has been seen.
+SHAPE_BOUNDS = {"e1": 0.6, "e2": 0.6, "gamma1": 0.5, "gamma2": 0.5}
+INSIDE = 1e-6
+
+
+def _bounds_of(parameter):
+    """Ends of a mass parameter in a fit: the user's, else the shape's, else just inside the physical limits."""
+    low, high = parameter.bounds
+    shape = SHAPE_BOUNDS.get(parameter.name, torch.inf)
+    low = max(parameter.limits[0] + INSIDE, -shape) if low is None else low
+    high = min(parameter.limits[1] - INSIDE, shape) if high is None else high
+    return low, high
+
+
+@dataclass(frozen=True)
+class Block:
+    """The place of one component in the parameter vector.
+
+    Attributes
+    ----------
+    role : {"lens", "source", "lens_light", "sky"}
+    names : tuple of str
+    start, stop : int
+        Its slice of the vector.
+    """
+
+    role: str
+    names: tuple
+    start: int
+    stop: int
+
+    @property
+    def slice(self):
+        """Where the block lies."""
+        return slice(self.start, self.stop)
+
+
+class Scene:
+    """Which components make an image, where their parameters lie, and which of them are free.
+
+    The physical vector holds the lens parameters, then seven per Sérsic (`SERSIC_NAMES`, r_eff the product
+    average), then the sky. A fit works on the free ones, with the logarithm of what must stay positive.
+
+    Parameters
+    ----------
+    lens : `~lenssr.mass.MassModel` or None
+        Gives names, bounds and the deflection; its values are not used.
+    lens_free : bool
+        Whether parameters of the lens that are not ``fixed`` are fitted.
+    lens_light : int
+        Number of Sérsics on the lens.
+    sky : bool
+        Whether a constant is added to every pixel.
+    source : int, optional
+        Number of Sérsics behind the lens, by default 1.
+    extent : float
+        Half the field in arcsec; centres of light stay inside it.
+    device : str or `torch.device`, optional
+        By default the CPU.
+    """
+
+    def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, device="cpu"):
+        self.lens, self.extent = lens, extent
+        self.blocks = []
+        lower, upper, log, free = [], [], [], []
+        if lens is not None:
+            self._add("lens", lens.param_names)
+            bounds = [_bounds_of(parameter) for parameter in lens.parameters]
+            lower += [bound[0] for bound in bounds]
+            upper += [bound[1] for bound in bounds]
+            log += [False] * len(bounds)
+            free += [lens_free and not parameter.fixed for parameter in lens.parameters]
+        for role in ["source"] * source + ["lens_light"] * lens_light:
+            self._add(role, SERSIC_NAMES)
+            lower += [-extent if name in ("x_0", "y_0") else low for name, low in zip(SERSIC_NAMES, SERSIC_LOWER, strict=True)]
+            upper += [extent if name in ("x_0", "y_0") else high for name, high in zip(SERSIC_NAMES, SERSIC_UPPER, strict=True)]
+            log += SERSIC_LOG
+            free += [True] * len(SERSIC_NAMES)
+        if sky:
+            self._add("sky", ("sky",))
+            lower, upper, log, free = [*lower, -torch.inf], [*upper, torch.inf], [*log, False], [*free, True]
+        self.lower = torch.tensor(lower, dtype=torch.float64, device=device)
+        self.upper = torch.tensor(upper, dtype=torch.float64, device=device)
+        self.log = torch.tensor(log, device=device)
+        self.free = torch.tensor(free, device=device)
+        self.free_index = torch.nonzero(self.free).squeeze(1)
+
+    def _add(self, role, names):
+        start = self.blocks[-1].stop if self.blocks else 0
+        self.blocks.append(Block(role, tuple(names), start, start + len(names)))
+
+    def of_role(self, role):
+        """Blocks of one role, in order."""
+        return [block for block in self.blocks if block.role == role]
+
+    @property
+    def size(self):
+        """Length of the physical vector."""
+        return self.blocks[-1].stop
+
+    def bounds(self, count):
+        """Lower and upper ends of the physical vectors of ``count`` problems, each (count, P)."""
+        return tuple(end.expand(count, -1).clone() for end in (self.lower, self.upper))
+
+    @property
+    def lens_centre_columns(self):
+        """Where the centre of the first lens component lies in the physical vector; empty if it has none."""
+        names = self.blocks[0].names if self.lens is not None else ()
+        found = [next((k for k, name in enumerate(names) if name.startswith(axis)), None) for axis in ("x_0", "y_0")]
+        return [] if None in found else found
+
+    def lens_centre(self, physical):
+        """Centre (B, 2) of the lens; the origin if it has none."""
+        columns = self.lens_centre_columns
+        return physical[:, columns] if columns else physical.new_zeros(len(physical), 2)
+
+    def ghost_at_centre(self, oversampling):
+        """Whether data sampled at pixel centres can hold a pixel that no fit may trust.
+
+        Exactly at r = 0 the deflection of a singular lens is taken as 0, so a pixel centre there shows the
+        source un-lensed. While the lens moves in a fit, such a pixel would appear and vanish.
+        """
+        if self.lens is None or oversampling == "auto" or oversampling % 2 == 0:
+            return False
+        return bool(self.free[self.blocks[0].slice].any())
+
+    def _encode(self, vector):
+        return torch.where(self.log, vector.clamp_min(1e-300).log(), vector)
+
+    def to_fit(self, physical):
+        """Physical vectors (..., P) to fit vectors (..., F)."""
+        return self._encode(physical)[..., self.free]
+
+    def to_physical(self, fit, template):
+        """Fit vectors (..., F) to physical ones (..., P), the rest taken from ``template``."""
+        values = torch.where(self.log[self.free], fit.exp(), fit)
+        physical = template.clone()
+        physical[..., self.free] = values.to(template)
+        return physical
+
+    def physical_covariance(self, covariance, physical):
+        """Covariance (B, F, F) of the fit vector as one (B, P, P) of the physical vector."""
+        slope = torch.where(self.log, physical, torch.ones_like(physical))[..., self.free]
+        scaled = covariance * slope.unsqueeze(-1) * slope.unsqueeze(-2)
+        full = covariance.new_zeros(*physical.shape, physical.shape[-1])
+        full[..., self.free_index[:, None], self.free_index[None, :]] = scaled
+        return full
+
+    def source_positions(self, x, y, physical):
+        """Where rays (R,) or (B, R) land in the source plane, each (B, R)."""
+        if self.lens is None:
+            return x.expand(len(physical), -1), y.expand(len(physical), -1)
+        alpha_x, alpha_y = self.lens.deflection_at(x, y, physical[:, self.blocks[0].slice].to(x))
+        return x - alpha_x, y - alpha_y
+
+    def brightness(self, x, y, physical, *, roles=("source", "lens_light"), positions=None):
+        """Surface brightness (B, R) at image-plane rays."""
+        total = torch.zeros(len(physical), x.shape[-1], dtype=x.dtype, device=x.device)
+        if "source" in roles:
+            beta = self.source_positions(x, y, physical) if positions is None else positions
+        for block in self.blocks:
+            if block.role in roles and block.role in ("source", "lens_light"):
+                where = beta if block.role == "source" else (x, y)
+                parameters = physical[:, block.slice].to(x).unsqueeze(-1).unbind(1)
+                total = total + sersic_brightness(*where, *parameters)
+        return total
+
+    def brightness_jacobian(self, x, y, physical, *, positions=None):
+        """Surface brightness (B, R) and its derivatives (B, F, R) with respect to the fit vector.
+
+        The sky, which does not pass the telescope, is left to the caller.
+        """
+        physical = physical.to(x)
+        free = self.free.tolist()
+        total = 0
+        columns = []
+        lens_block = self.blocks[0] if self.lens is not None else None
+        lens_moves = lens_block is not None and any(free[lens_block.slice])
+        if lens_moves:
+            lens_parameters = physical[:, lens_block.slice]
+            alpha_x, alpha_y, d_alpha_x, d_alpha_y = self.lens.deflection_jacobian_at(x, y, lens_parameters)
+            beta = (x - alpha_x, y - alpha_y)
+        else:
+            beta = self.source_positions(x, y, physical) if positions is None else positions
+        slope_x = slope_y = 0
+        for block in self.blocks:
+            if block.role not in ("source", "lens_light"):
+                continue
+            where = beta if block.role == "source" else (x, y)
+            parameters = physical[:, block.slice]
+            value, d_x, d_y, derivative = sersic_brightness_jacobian(*where, *parameters.unsqueeze(-1).unbind(1))
+            total = total + value
+            if block.role == "source":
+                slope_x, slope_y = slope_x + d_x, slope_y + d_y
+            factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
+            columns.append(derivative * factor.unsqueeze(-1))
+        if lens_moves:
+            keep = self.free[lens_block.slice]
+            moved = slope_x.unsqueeze(1) * d_alpha_x[:, keep] + slope_y.unsqueeze(1) * d_alpha_y[:, keep]
+            columns.insert(0, -moved)
+        return total, torch.cat(columns, dim=1)

@@ -1,0 +1,171 @@
+"""Images of equal shape on one grid behind one telescope, ready to be fitted together."""
+
+import numpy as np
+import torch
+
+from lenssr.grids import PixelGrid
+from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.noise import GaussianNoise
+
+__all__ = ["ImageStack", "bin_kernel"]
+
+
+def bin_kernel(kernel, factor):
+    """The kernel that acts on pixels ``factor`` times larger, for light that is flat within them.
+
+    Parameters
+    ----------
+    kernel : `~numpy.ndarray`, odd sides
+    factor : int
+
+    Returns
+    -------
+    kernel : `~numpy.ndarray`, odd sides, same sum
+    """
+
+    def weights(size):
+        offset = np.arange(size) - size // 2
+        reach = -(-(size // 2) // factor)
+        coarse = np.arange(-reach, reach + 1)
+        return np.clip(1 - np.abs(offset[None, :] / factor - coarse[:, None]), 0, None)
+
+    return weights(kernel.shape[0]) @ kernel @ weights(kernel.shape[1]).T
+
+
+class ImageStack:
+    """B images with their noise, and the operator that turns ray brightness into their pixels.
+
+    Parameters
+    ----------
+    data : `~numpy.ndarray`, shape (B, ny, nx)
+    valid : `~numpy.ndarray` of bool, shape (B, ny, nx)
+    noise : list of `~lenssr.imaging.NoiseModel`
+    grid : `~lenssr.grids.PixelGrid`
+    kernel : `~numpy.ndarray` or None
+        The PSF at the sampling of ``grid`` over ``kernel_subsampling``.
+    oversampling : int or "auto"
+    surface_brightness : bool
+        Whether pixel values are brightness per solid angle rather than flux per pixel.
+    """
+
+    def __init__(
+        self, data, valid, noise, grid, kernel, *, oversampling="auto", kernel_subsampling=1,
+        includes_pixel=False, surface_brightness=False, refine=None, device="cpu", dtype=torch.float64,
+    ):
+        self.grid, self.kernel, self.noise = grid, kernel, list(noise)
+        self.options = {
+            "oversampling": oversampling, "kernel_subsampling": kernel_subsampling,
+            "includes_pixel": includes_pixel, "device": device, "dtype": dtype,
+        }
+        self.surface_brightness = surface_brightness
+        self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
+        self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
+        self.data = torch.as_tensor(np.asarray(data)).to(device=device, dtype=dtype).flatten(1)
+        self.valid = torch.as_tensor(np.asarray(valid)).to(device=device).flatten(1)
+        self.gaussian = all(isinstance(model, GaussianNoise) for model in self.noise)
+
+    def __len__(self):
+        return len(self.data)
+
+    @property
+    def device(self):
+        """Where the tensors live."""
+        return self.data.device
+
+    def select(self, indices, *, refine=None):
+        """The images with these numbers, behind an operator refined where ``refine`` is steep."""
+        shape = (-1, *self.grid.shape)
+        return ImageStack(
+            self.data[indices].reshape(shape).cpu().numpy(), self.valid[indices].reshape(shape).cpu().numpy(),
+            [self.noise[i] for i in indices], self.grid, self.kernel, refine=refine,
+            surface_brightness=self.surface_brightness, **self.options,
+        )
+
+    def moments(self, model, index):
+        """Expected data (b, N), its derivative with respect to the model, and the variance."""
+        images = model.reshape(-1, *self.grid.shape)
+        parts = [self.noise[i].moments(image) for i, image in zip(index.tolist(), images, strict=True)]
+        return tuple(
+            torch.stack([torch.as_tensor(part[k]).to(model).expand(self.grid.shape) for part in parts]).flatten(1)
+            for k in range(3)
+        )
+
+    def weights(self, model):
+        """Inverse variance (B, N) of the data if ``model`` were the truth; 0 on masked pixels."""
+        variance = self.moments(model, torch.arange(len(self)))[2]
+        return torch.where(self.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
+
+    def first_guess(self):
+        """The data averaged over 3x3 valid pixels, a model good enough to weigh the first fit."""
+        shape = (len(self), 1, *self.grid.shape)
+        kernel = torch.ones(1, 1, 3, 3).to(self.data)
+        valid = self.valid.to(self.data)
+        total = torch.nn.functional.conv2d((self.data * valid).reshape(shape), kernel, padding=1)
+        number = torch.nn.functional.conv2d(valid.reshape(shape), kernel, padding=1)
+        return (total / number.clamp_min(1)).flatten(1)
+
+    def image(self, scene, physical, *, positions=None, roles=("source", "lens_light", "sky")):
+        """Model images (b, N) without noise, in the unit of the data."""
+        operator = self.operator
+        value = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=positions)
+        image = operator(value).flatten(-2) * self.factor
+        for block in scene.of_role("sky") if "sky" in roles else ():
+            image = image + physical[:, block.slice].to(image)
+        return image
+
+    def expected(self, scene, physical):
+        """Expected data (B, N) of all images: the model as the noise shifts it."""
+        image = self.image(scene, physical)
+        return image if self.gaussian else self.moments(image, torch.arange(len(self)))[0]
+
+    def model(self, scene, template):
+        """The function that `levenberg_marquardt` fits: expected data and Jacobian from fit vectors."""
+        operator = self.operator
+        lens_moves = scene.lens is not None and bool(scene.free[scene.blocks[0].slice].any())
+        positions = None if lens_moves else scene.source_positions(operator.x, operator.y, template)
+
+        def evaluate(fit, index):
+            physical = scene.to_physical(fit, template[index])
+            here = None if positions is None else tuple(p[index] for p in positions)
+            value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, positions=here)
+            image = operator(value).flatten(-2) * self.factor
+            jacobian = operator(jacobian).flatten(-2) * self.factor
+            for block in scene.of_role("sky"):
+                image = image + physical[:, block.slice].to(image)
+                jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], dim=1)
+            if not self.gaussian:
+                mean, slope, _ = self.moments(image, index)
+                image, jacobian = mean, jacobian * slope.unsqueeze(1)
+            return image, jacobian
+
+        return evaluate
+
+    def binned(self, factor):
+        """The stack with ``factor`` x ``factor`` pixels summed; masked pixels are filled by their block's mean."""
+        if factor == 1:
+            return self
+        ny, nx = (side // factor for side in self.grid.shape)
+        start = [(side - factor * count) // 2 for side, count in zip(self.grid.shape, (ny, nx), strict=True)]
+
+        def blocks(image):
+            image = image.reshape(-1, *self.grid.shape)
+            image = image[:, start[0] : start[0] + ny * factor, start[1] : start[1] + nx * factor]
+            return image.reshape(-1, ny, factor, nx, factor).sum((2, 4)).cpu().numpy()
+
+        weight = self.weights(self.first_guess())
+        variance = torch.where(self.valid, 1 / weight.clamp_min(torch.finfo(weight.dtype).tiny), 0)
+        number = blocks(self.valid.to(self.data))
+        fill = factor**2 / np.maximum(number, 1) / (factor**2 if self.surface_brightness else 1)
+        data = blocks(torch.where(self.valid, self.data, 0)) * fill
+        error = np.sqrt(blocks(variance)) * fill
+        valid = number >= factor**2 / 2
+        noise = [GaussianNoise(np.where(ok, sigma, 1.0)) for ok, sigma in zip(valid, error, strict=True)]
+        grid = PixelGrid((ny, nx), self.grid.pixel_scale * factor)
+        kernel = None
+        if self.kernel is not None:
+            kernel = bin_kernel(self.kernel, factor * self.options["kernel_subsampling"])
+        options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
+        return ImageStack(
+            np.where(valid, data, 0), valid, noise, grid, kernel,
+            surface_brightness=self.surface_brightness, **options,
+        )

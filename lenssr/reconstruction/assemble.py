@@ -1,0 +1,142 @@
+"""From the fit of one image to a `~lenssr.SuperResolution`."""
+
+import astropy.units as u
+import numpy as np
+from astropy.table import QTable
+
+from lenssr.grids import conserves_sum
+from lenssr.light.sersic import Sersic, from_circular_jacobian
+from lenssr.reconstruction.measures import measure
+from lenssr.reconstruction.products import FineScene, ccd, source_image
+from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.result import SuperResolution
+
+__all__ = ["assemble"]
+
+
+def assemble(scene, fit, observation, settings):
+    """Everything a run returns, from where its fit ended.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    fit : `~lenssr.fitting.lens.SceneFit`
+    observation : `~lenssr.imaging.Observation`
+    settings : `~lenssr.resolver.Settings`
+
+    Returns
+    -------
+    result : `~lenssr.SuperResolution`
+    """
+    covariance = fit.covariance * observation.correlation_factor**2
+    fine = FineScene(scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling)
+    unit, wcs, mask = observation.unit, observation.grid.wcs, observation.mask
+    shape = observation.grid.shape
+    model = fit.model.reshape(shape).cpu().numpy()
+    weight = fit.weight.reshape(shape).cpu().numpy()
+    residual = np.where(mask, 0.0, observation.data - model)
+    chi2_map = residual**2 * weight
+    sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
+    degrees = int((weight > 0).sum()) - len(scene.free_index)
+    measures = measure(scene, fit, fit.lensed_source.reshape(shape).cpu().numpy(), observation, residual, covariance)
+    models = _models(scene, fit, covariance, unit)
+    flags = judge(measures, observation.flags)
+    parts = _fine_images(fine, observation, settings.scale)
+    sky, sky_error = _sky(scene, fit, covariance)
+    names, free = _free_covariance(scene, fit, covariance)
+    return SuperResolution(
+        **parts, **models,
+        source=source_image(*_source(scene, fit, covariance), observation, _brightness_unit(unit)),
+        data=ccd(observation.data, unit, wcs=wcs, error=sigma, mask=mask),
+        model_image=ccd(model, unit, wcs=wcs, MODEL=True),
+        residual=ccd(residual, unit, wcs=wcs, error=sigma, mask=mask),
+        chi2_map=chi2_map, reduced_chi2=float(chi2_map.sum() / max(degrees, 1)),
+        sky=sky * unit, sky_error=sky_error * unit,
+        parameters=_table(scene, models, sky, sky_error, unit),
+        covariance=free, covariance_names=names, flags=flags, ok=is_ok(flags),
+        meta={
+            **settings.describe(), **observation.meta, "converged": fit.converged, "iterations": fit.iterations,
+            "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},
+        },
+    )  # fmt: skip
+
+
+def _fine_images(fine, observation, scale):
+    unit, wcs = observation.unit, fine.grid.wcs
+    mask = np.kron(observation.mask, np.ones((scale, scale), dtype=bool))
+    has_light = bool(fine.scene.of_role("lens_light"))
+    everything = ("source", "lens_light", "sky")
+    light = fine.image("lens_light") if has_light else np.zeros(fine.grid.shape)
+    light_error = fine.error("lens_light") if has_light else np.zeros(fine.grid.shape)
+    return {
+        "image": ccd(
+            fine.image(*everything), unit, wcs=wcs, error=fine.error(*everything), mask=mask, psf=fine.kernel, MODEL=True
+        ),
+        "lensed_source": ccd(fine.image("source"), unit, wcs=wcs, error=fine.error("source"), MODEL=True),
+        "lens_light_image": ccd(light, unit, wcs=wcs, error=light_error, MODEL=True),
+    }
+
+
+def _brightness_unit(unit):
+    return unit / u.arcsec**2 if conserves_sum(unit) else unit
+
+
+def _source(scene, fit, covariance):
+    block = scene.of_role("source")[0]
+    return fit.physical[block.slice], covariance[block.slice, block.slice]
+
+
+def _models(scene, fit, covariance, unit):
+    """The lens and the light as models with errors."""
+    per_area = unit if conserves_sum(unit) else unit * u.arcsec**2
+    found = {"lens": None, "source_model": None, "lens_light": None}
+    for block in scene.blocks:
+        values, errors = fit.physical[block.slice].cpu(), covariance[block.slice, block.slice].cpu()
+        if block.role == "lens":
+            moved = bool(scene.free[block.slice].any())
+            found["lens"] = scene.lens.with_vector(values, covariance=errors) if moved else scene.lens
+        elif block.role in ("source", "lens_light"):
+            key = "source_model" if block.role == "source" else "lens_light"
+            found[key] = Sersic.from_vector(values, covariance=errors, unit=per_area)
+    return found
+
+
+def _sky(scene, fit, covariance):
+    for block in scene.of_role("sky"):
+        return float(fit.physical[block.start]), float(covariance[block.start, block.start].sqrt())
+    return 0.0, 0.0
+
+
+def _table(scene, models, sky, sky_error, unit):
+    """One row a parameter: name, component, value, error, unit, fixed."""
+    rows = []
+    for block in scene.blocks:
+        free = scene.free[block.slice].tolist()
+        if block.role == "sky":
+            rows.append(("sky", "sky", sky, sky_error, str(unit), False))
+            continue
+        model = models["source_model" if block.role == "source" else block.role]
+        for name, is_free in zip(block.names, free, strict=True):
+            parameter = _parameter(model, name)
+            error = float(parameter.std) if is_free and parameter.std is not None else np.nan
+            unit_name = "" if parameter.unit is None else parameter.unit.to_string()
+            rows.append((name, block.role, float(parameter.value), error, unit_name, not is_free))
+    table = QTable(rows=rows, names=("name", "component", "value", "error", "unit", "fixed"))
+    return table
+
+
+def _parameter(model, name):
+    return getattr(model, name) if hasattr(type(model), name) else model.parameters[model.param_names.index(name)]
+
+
+def _free_covariance(scene, fit, covariance):
+    """Covariance of the free parameters as users see them (r_eff the semi-major axis), and their names."""
+    slope = np.eye(scene.size)
+    names = []
+    for block in scene.blocks:
+        names += [name if block.role == "sky" else f"{block.role}.{name}" for name in block.names]
+        if block.role in ("source", "lens_light"):
+            slope[block.slice, block.slice] = from_circular_jacobian(fit.physical[block.slice].cpu().numpy())
+    free = scene.free.cpu().numpy()
+    matrix = slope @ covariance.cpu().numpy() @ slope.T
+    return tuple(np.array(names)[free].tolist()), matrix[np.ix_(free, free)]

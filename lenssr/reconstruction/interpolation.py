@@ -1,0 +1,103 @@
+"""No physics: bicubic interpolation, the baseline that every table shows."""
+
+import numpy as np
+from astropy.table import QTable
+
+from lenssr.grids import conserves_sum, resampling_factor
+from lenssr.metrics import bicubic
+from lenssr.reconstruction.products import ccd
+from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.result import SuperResolution
+
+__all__ = ["InterpolationReconstruction"]
+
+
+class InterpolationReconstruction:
+    """Interpolate images; a masked pixel takes the mean of its neighbours first.
+
+    Parameters
+    ----------
+    settings : `~lenssr.resolver.Settings`
+    """
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def solve(self, observations):
+        """Interpolate a group.
+
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+
+        Returns
+        -------
+        results : list of `~lenssr.SuperResolution`
+        """
+        return [self._solve_one(observation) for observation in observations]
+
+    def _solve_one(self, observation):
+        settings, scale = self.settings, self.settings.scale
+        unit, grid, mask = observation.unit, observation.grid, observation.mask
+        sigma = _sigma(observation)
+        filled, sigma = _filled(observation.data, mask), _filled(sigma, mask)
+        factor = resampling_factor(unit, scale) * scale**2
+        image = bicubic(filled, scale) * factor
+        model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
+        model = model.sum((1, 3)) if conserves_sum(unit) else model.mean((1, 3))
+        residual = np.where(mask, 0.0, observation.data - model)
+        chi2_map = (residual / sigma) ** 2
+        fine = grid.upsample(scale)
+        fine_mask = np.kron(mask, np.ones((scale, scale), dtype=bool))
+        flags = judge({"interpolated": True}, observation.flags)
+        return SuperResolution(
+            image=ccd(
+                image, unit, wcs=fine.wcs, error=_bicubic_error(sigma, scale) * factor, mask=fine_mask, MODEL=False
+            ),
+            lensed_source=None, lens_light_image=None, source=None,
+            data=ccd(observation.data, unit, wcs=grid.wcs, error=sigma, mask=mask),
+            model_image=ccd(model, unit, wcs=grid.wcs),
+            residual=ccd(residual, unit, wcs=grid.wcs, error=sigma, mask=mask),
+            chi2_map=chi2_map, reduced_chi2=float(chi2_map[~mask].mean()),
+            lens=None, source_model=None, lens_light=None, sky=0 * unit, sky_error=0 * unit,
+            parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
+            flags=flags, ok=is_ok(flags), meta={**settings.describe(), **observation.meta},
+        )  # fmt: skip
+
+
+PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
+
+
+def _sigma(observation):
+    import torch
+
+    model = torch.as_tensor(np.clip(observation.data, 0, None))
+    variance = observation.noise.moments(model)[2].expand(model.shape).numpy()
+    return np.sqrt(np.maximum(variance, np.finfo(float).tiny))
+
+
+def _filled(array, mask):
+    """Replace masked pixels by the mean of what is near, growing inwards until none is left."""
+    from scipy.ndimage import uniform_filter
+
+    array, known = np.where(mask, 0.0, array), ~mask
+    while not known.all():
+        weight = uniform_filter(known.astype(float), 3, mode="constant")
+        total = uniform_filter(np.where(known, array, 0.0), 3, mode="constant")
+        reached = ~known & (weight > 1e-6)
+        array[reached] = total[reached] / weight[reached]
+        known = known | reached
+    return array
+
+
+def _bicubic_error(sigma, scale):
+    """Propagate independent errors through the bicubic kernel, whose two axes separate."""
+    rows, columns = (_bicubic_matrix(size, scale) for size in sigma.shape)
+    return np.sqrt(rows**2 @ sigma**2 @ (columns**2).T)
+
+
+def _bicubic_matrix(size, scale):
+    """The one-dimensional interpolation, shape (scale size, size)."""
+    unit = np.eye(size)
+    wide = np.stack([bicubic(np.broadcast_to(row, (4, size)), scale)[2] for row in unit], axis=1)
+    return wide * scale**2

@@ -1,0 +1,102 @@
+"""The numbers that a verdict rests on."""
+
+import numpy as np
+import torch
+
+__all__ = ["arc_pixels", "lag_one", "measure"]
+
+ARC_SIGMA = 3.0
+FEWEST_ARC_PIXELS = 12
+
+
+def measure(scene, fit, lensed_source, observation, residual, covariance):
+    """Measure one fit for `~lenssr.reconstruction.verdict.judge`.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    fit : `~lenssr.fitting.lens.SceneFit`
+    lensed_source : `~numpy.ndarray`, shape (ny, nx)
+        The source's part of the model, on the pixels of the data.
+    observation : `~lenssr.imaging.Observation`
+    residual : `~numpy.ndarray`, shape (ny, nx)
+    covariance : `torch.Tensor`, shape (P, P)
+
+    Returns
+    -------
+    measures : dict
+        By flag name.
+    """
+    weight = fit.weight.reshape(residual.shape).cpu().numpy()
+    used = weight > 0
+    pulls = residual * np.sqrt(weight)
+    arcs = arc_pixels(lensed_source, weight)
+    degrees = max(int(used.sum()) - len(scene.free_index), 1)
+    widening = observation.correlation_factor
+    chi2 = float((pulls**2).sum() / degrees)
+    total_error = widening * np.sqrt((1 / weight[used]).sum()) if used.any() else np.inf
+    offset, flux = abs(residual[used].sum()), np.abs((observation.data - residual)[used]).sum()
+    measures = {
+        "bad_chi2": (chi2, degrees / widening**2),
+        "low_chi2": chi2,
+        "not_converged": not fit.converged,
+        "no_arcs": float(np.sqrt((lensed_source**2 * weight).sum()) / widening),
+        "flux_disagrees": float(offset / max(flux, 1e-300)) if offset > 5 * total_error else 0.0,
+        "starts_disagree": min((chi2 - fit.chi2 for chi2, _ in fit.rivals), default=np.inf),
+    }
+    if arcs.sum() >= FEWEST_ARC_PIXELS:
+        arc_degrees = max(int(arcs.sum()) - 7, 1)
+        measures["bad_arc_chi2"] = (float((pulls[arcs] ** 2).sum() / arc_degrees), arc_degrees / widening**2)
+        excess = lag_one(pulls, arcs) - lag_one(pulls, used & ~arcs)
+        measures["residual_structure"] = excess if excess > 4 / np.sqrt(arcs.sum()) else 0.0
+    return measures | _bounds(scene, fit) | _lens_measures(scene, fit, lensed_source, weight, observation, covariance)
+
+
+def arc_pixels(lensed_source, weight):
+    """Where the lensed source stands more than 3 sigma above the noise."""
+    return lensed_source * np.sqrt(weight) > ARC_SIGMA
+
+
+def lag_one(pulls, region):
+    """Correlation between neighbouring pixels of a region, along rows and columns; 0 where it has none."""
+    products, squares = [], []
+    for axis in (0, 1):
+        shifted = np.roll(pulls, -1, axis=axis)
+        both = region & np.roll(region, -1, axis=axis)
+        both[(slice(None), -1)[:: 1 if axis else -1]] = False
+        products.append((pulls * shifted)[both])
+        squares.append((0.5 * (pulls**2 + shifted**2))[both])
+    total = np.concatenate(squares).sum()
+    return float(np.concatenate(products).sum() / total) if total > 0 else 0.0
+
+
+def _bounds(scene, fit):
+    found = {}
+    for role, name in (("lens", "lens_at_bound"), ("source", "source_at_bound"), ("lens_light", "lens_light_at_bound")):
+        places = [block for block in scene.of_role(role)]
+        found[name] = any(block.start <= k < block.stop for block in places for k in fit.at_bound)
+    return found
+
+
+def _lens_measures(scene, fit, lensed_source, weight, observation, covariance):
+    """What only a lens has: its radius, the second image, the size of what it magnifies."""
+    names = scene.blocks[0].names if scene.lens is not None else ()
+    column = next((k for k, name in enumerate(names) if name.startswith("theta_E")), None)
+    measures = {"not_multiply_imaged": _counter_image(scene, fit, lensed_source, weight, observation.grid)}
+    if column is not None:
+        radius = float(fit.physical[column])
+        source = scene.of_role("source")[0]
+        measures["ring_unresolved"] = radius / observation.grid.pixel_scale
+        measures["source_too_large"] = float(fit.physical[source.start + 1]) / radius
+        if bool(scene.free[column]):
+            measures["theta_E_uncertain"] = float(covariance[column, column].sqrt()) / radius
+    return measures
+
+
+def _counter_image(scene, fit, lensed_source, weight, grid):
+    """Signal-to-noise of the images of negative parity: without one the source is seen once."""
+    x, y = (torch.as_tensor(c.ravel()).to(fit.physical) for c in (grid.x, grid.y))
+    params = fit.physical[scene.blocks[0].slice].unsqueeze(0)
+    xx, xy, yy = scene.lens.hessian_at(x, y, params)
+    flipped = ((1 - xx) * (1 - yy) - xy**2 < 0)[0].reshape(grid.shape).cpu().numpy()
+    return float(np.sqrt((lensed_source**2 * weight)[flipped].sum()))

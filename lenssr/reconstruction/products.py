@@ -1,0 +1,175 @@
+"""The images of a fitted scene and their errors: fine image, source, model and residual."""
+
+import copy
+import datetime
+
+import numpy as np
+import torch
+from astropy.nddata import CCDData, StdDevUncertainty
+
+from lenssr.grids import PixelGrid, resampling_factor, wcs_of_resampled
+from lenssr.imaging.forward import ImagingOperator
+from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
+
+__all__ = ["FineScene", "ccd", "source_image", "window_wcs"]
+
+# Derivatives of a fine image are made in pieces of about this many values, to bound the memory.
+PIECE = 2**22
+SOURCE_SIDE = 100
+SOURCE_RADII = 4.0
+
+
+def ccd(array, unit, *, wcs=None, error=None, mask=None, psf=None, **meta):
+    """A `~astropy.nddata.CCDData` of plain arrays.
+
+    Parameters
+    ----------
+    array, error, mask, psf : `~numpy.ndarray`
+    unit : `~astropy.units.Unit`
+    wcs : `~astropy.wcs.WCS`, optional
+    **meta
+        Header entries.
+
+    Returns
+    -------
+    image : `~astropy.nddata.CCDData`
+    """
+    uncertainty = None if error is None else StdDevUncertainty(np.asarray(error, dtype=np.float64))
+    header = {"DATE": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **meta}
+    return CCDData(
+        np.asarray(array, dtype=np.float64), unit=unit, wcs=copy.deepcopy(wcs), uncertainty=uncertainty,
+        mask=mask, psf=psf, meta=header,
+    )  # fmt: skip
+
+
+class FineScene:
+    """A fitted scene at a finer sampling, with the error of every pixel.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    physical, covariance : `torch.Tensor`, shapes (P,), (P, P)
+        The fit.
+    observation : `~lenssr.imaging.Observation`
+    scale : int
+    oversampling : int or "auto"
+    """
+
+    def __init__(self, scene, physical, covariance, observation, *, scale, oversampling):
+        self.scene, self.physical = scene, physical.unsqueeze(0)
+        self.covariance = covariance
+        self.grid = observation.grid.upsample(scale)
+        psf = observation.psf
+        self.kernel = None if psf is None else psf.kernel(observation.grid.pixel_scale, subsampling=scale)
+        refine = None
+        if oversampling == "auto":
+            refine = lambda x, y: scene.brightness(x, y, self.physical)[0]  # noqa: E731
+        self.operator = ImagingOperator(
+            self.grid, self.kernel, oversampling=oversampling, refine=refine, device=physical.device,
+            includes_pixel=psf is not None and psf.includes_pixel,
+        )  # fmt: skip
+        self.per_area = resampling_factor(observation.unit, scale) == 1.0
+        self.factor = 1 / self.grid.pixel_area if self.per_area else 1.0
+        self.sky_factor = resampling_factor(observation.unit, scale)
+
+    def image(self, *roles):
+        """Fine image of the components with these roles, shape (ny, nx)."""
+        light = self.scene.brightness(self.operator.x, self.operator.y, self.physical, roles=roles)
+        image = self.operator(light)[0] * self.factor
+        for block in self.scene.of_role("sky") if "sky" in roles else ():
+            image = image + self.physical[0, block.start] * self.sky_factor
+        return image.cpu().numpy()
+
+    def error(self, *roles):
+        """Standard deviation of the fine image of these components, shape (ny, nx)."""
+        root = self._root_covariance(roles)
+        variance = 0
+        step = max(1, PIECE // self.operator.x.numel())
+        for columns in root.split(step, dim=1):
+            rays = torch.cat([self._directional(part, columns, roles) for part in self._ray_pieces()], dim=1)
+            derivative = self.operator(rays) * self.factor
+            for block in self.scene.of_role("sky"):
+                row = int((self.scene.free_index == block.start).nonzero())
+                derivative = derivative + (columns[row] * self.sky_factor)[:, None, None]
+            variance = variance + derivative.square().sum(0)
+        return np.sqrt(np.asarray(variance.cpu() if torch.is_tensor(variance) else variance))
+
+    def _root_covariance(self, roles):
+        """A matrix whose square is the covariance of the fit vector, without the components left out."""
+        scene = self.scene
+        slope = torch.where(scene.log, self.physical[0], torch.ones_like(self.physical[0]))[scene.free]
+        covariance = self.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
+        values, vectors = torch.linalg.eigh(covariance)
+        root = vectors * values.clamp_min(0).sqrt()
+        used = {*roles, "lens"} if "source" in roles else set(roles)
+        for block in scene.blocks:
+            if block.role not in used:
+                rows = (scene.free_index >= block.start) & (scene.free_index < block.stop)
+                root[rows] = 0
+        return root
+
+    def _ray_pieces(self):
+        size = max(1, PIECE // max(1, len(self.scene.free_index)))
+        return torch.arange(self.operator.x.numel(), device=self.operator.x.device).split(size)
+
+    def _directional(self, part, columns, roles):
+        x, y = self.operator.x[part], self.operator.y[part]
+        _, jacobian = self.scene.brightness_jacobian(x, y, self.physical)
+        return columns[: jacobian.shape[1]].T @ jacobian[0]
+
+
+def window_wcs(grid, x_0, y_0, pixel_scale, side):
+    """WCS of a square window around a position of the image frame, with another pixel scale.
+
+    Parameters
+    ----------
+    grid : `~lenssr.grids.PixelGrid`
+    x_0, y_0 : float
+        Centre in arcsec.
+    pixel_scale : float
+        Of the window, in arcsec.
+    side : int
+        Pixels along a side.
+
+    Returns
+    -------
+    wcs : `~astropy.wcs.WCS` or None
+    """
+    if grid.wcs is None:
+        return None
+    factor = grid.pixel_scale / pixel_scale
+    wcs = wcs_of_resampled(grid.wcs, factor)
+    centre = [(position + 0.5) * factor - 0.5 for position in grid.to_pixel(x_0, y_0)]
+    wcs.wcs.crpix = wcs.wcs.crpix - np.array(centre) + (side - 1) / 2
+    wcs.pixel_shape = (side, side)
+    wcs.wcs.set()
+    return wcs
+
+
+def source_image(vector, covariance, observation, unit):
+    """The source on its own grid: four effective radii each way, in surface brightness.
+
+    Parameters
+    ----------
+    vector, covariance : `torch.Tensor`, shapes (7,), (7, 7)
+        The Sérsic and its covariance.
+    observation : `~lenssr.imaging.Observation`
+    unit : `~astropy.units.Unit`
+        Of the surface brightness.
+
+    Returns
+    -------
+    source : `~astropy.nddata.CCDData`
+    """
+    x_0, y_0 = float(vector[3]), float(vector[4])
+    pixel_scale = 2 * SOURCE_RADII * float(vector[1]) / SOURCE_SIDE
+    grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), pixel_scale)
+    x, y = (torch.as_tensor(c.ravel()).to(vector) for c in (grid.x + x_0, grid.y + y_0))
+    columns = vector.reshape(1, 7, 1).unbind(1)
+    value = sersic_brightness(x, y, *columns)[0]
+    jacobian = sersic_brightness_jacobian(x, y, *columns)[3][0]
+    variance = torch.einsum("pr,pq,qr->r", jacobian, covariance, jacobian).clamp_min(0)
+    return ccd(
+        value.reshape(grid.shape).cpu(), unit, wcs=window_wcs(observation.grid, x_0, y_0, pixel_scale, SOURCE_SIDE),
+        error=variance.sqrt().reshape(grid.shape).cpu(), x_0=x_0, y_0=y_0, pixel_scale=pixel_scale,
+    )  # fmt: skip

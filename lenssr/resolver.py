@@ -1,0 +1,311 @@
+"""`SuperResolver`: one lens cutout in; a super-resolved image, its source and its lens out."""
+
+import importlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.observation import Observation
+from lenssr.mass import MassModel
+from lenssr.result import FailedResolution
+
+__all__ = ["Settings", "SuperResolver"]
+
+SOURCES = {
+    "interpolation": ("lenssr.reconstruction.interpolation", "InterpolationReconstruction"),
+    "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
+}
+LENS_LIGHTS = (None, "sersic")
+SKIES = (None, "constant")
+# Packages whose versions a result records.
+VERSIONS = ("lenssr", "torch", "numpy", "astropy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of a `SuperResolver`, checked.
+
+    Parameters
+    ----------
+    scale : int
+    source, lens_light, sky : str or None
+    lens : `~lenssr.mass.MassModel` or None
+    fit_lens : bool or None
+    oversampling : int or "auto"
+    device : str
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning; the message says which ones do.
+    """
+
+    scale: int = 2
+    source: str = "sersic"
+    lens: Any = None
+    fit_lens: bool | None = None
+    lens_light: str | None = None
+    sky: str | None = "constant"
+    oversampling: Any = "auto"
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self):
+        _check_count("scale", self.scale)
+        if self.oversampling != "auto":
+            _check_count("oversampling", self.oversampling)
+        _check_choice("source", self.source, tuple(SOURCES))
+        _check_choice("lens_light", self.lens_light, LENS_LIGHTS)
+        _check_choice("sky", self.sky, SKIES)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise InputError(f"seed = {self.seed!r}: give an integer, 0 or larger")
+        if self.lens is not None and not isinstance(self.lens, MassModel):
+            raise InputError(f"lens = {self.lens!r} is no mass model: give one, such as SIE(1.2), or None to fit one")
+        if self.fit_lens not in (None, True, False):
+            raise InputError(f"fit_lens = {self.fit_lens!r}: give True, False or None")
+        if self.lens is None and self.fit_lens is False:
+            raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
+        if self.fit_lens is None:
+            object.__setattr__(self, "fit_lens", self.lens is None)
+        if self.fit_lens and self.lens is not None:
+            _check_fittable(self.lens)
+        _device(self.device)
+
+    @property
+    def torch_device(self):
+        """The device that "auto" stands for here."""
+        return _device(self.device)
+
+    def describe(self):
+        """The settings as plain values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["lens"] = None if self.lens is None else repr(self.lens)
+        plain["device"] = str(self.torch_device)
+        return plain
+
+
+def _check_count(name, value):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} = {value!r}: give an integer, 1 or larger")
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise InputError(f"{name} = {value!r}: give one of {', '.join(map(repr, choices))}")
+
+
+def _check_fittable(lens):
+    if lens.needs_prior and any(not p.fixed for p in lens.parameters if p.name == "kappa"):
+        raise InputError(
+            "a free ConvergenceSheet cannot be told from the size of the source (mass-sheet degeneracy): "
+            "set its kappa.fixed = True"
+        )
+    if all(parameter.fixed for parameter in lens.parameters):
+        raise InputError("fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out")
+
+
+def _device(name):
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device = {name!r} is not available here: give 'cpu' or 'auto'") from error
+    return device
+
+
+class SuperResolver:
+    """Super-resolve images of strong lenses with a model of lens and source.
+
+    Parameters
+    ----------
+    scale : int, optional
+        How many output pixels lie along an input pixel, by default 2.
+    source : {"sersic", "interpolation"}, optional
+        What describes the source: a Sérsic profile (default), or nothing: plain bicubic interpolation.
+    lens : `~lenssr.mass.MassModel`, optional
+        The lens. By default it is unknown, and an SIE with external shear is fitted without any hint.
+    fit_lens : bool, optional
+        Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
+        is kept.
+    lens_light : {None, "sersic"}, optional
+        Whether the lens galaxy shines in the image: fitted with the rest. By default it does not.
+    sky : {"constant", None}, optional
+        Whether a constant sky level is fitted; it is by default.
+    psf, noise, mask : optional
+        What `__call__` takes, for every image.
+    oversampling : int or "auto", optional
+        An integer s samples the model at s x s points of a pixel (1: at its centre, as the DeepLense images
+        are); "auto", the default, integrates over the pixel.
+    device : str, optional
+        "auto" (default: CUDA where there is one), "cpu", "cuda", ...
+    seed : int, optional
+        Of the random shapes that the search for an unknown lens starts from, by default 0.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning.
+
+    Examples
+    --------
+    >>> from lenssr import SIE, SuperResolver
+    >>> from lenssr.simulation import DeepLense
+    >>> item = DeepLense(lens="sie", noise=False, size=1, seed=1)[0]
+    >>> resolver = SuperResolver(lens=item.lens, oversampling=1)
+    >>> result = resolver(item.low, noise=item.noise)
+    >>> result.image.shape, result.ok
+    ((150, 150), True)
+    """
+
+    def __init__(
+        self, *, scale=2, source="sersic", lens=None, fit_lens=None, lens_light=None, sky="constant",
+        psf=None, noise=None, mask=None, oversampling="auto", device="auto", seed=0,
+    ):  # fmt: skip
+        self.settings = Settings(
+            scale=scale, source=source, lens=lens, fit_lens=fit_lens, lens_light=lens_light, sky=sky,
+            oversampling=oversampling, device=device, seed=seed,
+        )  # fmt: skip
+        self.psf, self.noise, self.mask = psf, noise, mask
+        module, name = SOURCES[source]
+        self._method = getattr(importlib.import_module(module), name)(self.settings)
+
+    def __repr__(self):
+        options = {name: getattr(self.settings, name) for name in Settings.__dataclass_fields__}
+        options |= {"psf": self.psf, "noise": self.noise, "mask": self.mask}
+        return f"SuperResolver({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
+    def __call__(self, image, *, psf=None, noise=None, mask=None, **reading):
+        """Super-resolve one image.
+
+        Parameters
+        ----------
+        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.CCDData` or `~astropy.nddata.NDData`
+            The cutout, shape (ny, nx), lens near the middle.
+        psf : `~lenssr.imaging.PSF`, array, path, FWHM as a Quantity, kernel or photutils PSF model, optional
+            Instead of the one of the resolver or the file.
+        noise : `~lenssr.imaging.NoiseModel`, Quantity, number or array, optional
+            Noise model, or one standard deviation per pixel. By default the error plane of the image.
+        mask : array of bool, shape (ny, nx), or "auto", optional
+            True hides a pixel; "auto" hides other objects in the field and keeps the arcs.
+        **reading
+            ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not say them itself;
+            see `~lenssr.imaging.Observation.from_any`.
+
+        Returns
+        -------
+        result : `~lenssr.SuperResolution`
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used; the message names the value and the remedy.
+        """
+        start = time.perf_counter()
+        observation = self._observe(image, psf, noise, mask, reading)
+        result = self._method.solve([observation])[0]
+        result.meta |= {"seconds": time.perf_counter() - start, "versions": _versions()}
+        return result
+
+    def map(self, images, *, psf=None, noise=None, mask=None, progress=False, **reading):
+        """Super-resolve many images; those of one shape and telescope are solved together.
+
+        Parameters
+        ----------
+        images : sequence
+            Each as in `__call__`.
+        psf, noise, mask : optional
+            As in `__call__`: one for all images, or a list with one for each.
+        progress : bool, optional
+            Whether a progress bar is shown, by default not.
+        **reading
+            As in `__call__`, for all images.
+
+        Returns
+        -------
+        results : list
+            In the order of the images: a `~lenssr.SuperResolution` each, or a
+            `~lenssr.FailedResolution` that holds the error where one failed.
+        """
+        images = list(images)
+        extras = [_one_each(name, value, len(images)) for name, value in (("psf", psf), ("noise", noise), ("mask", mask))]
+        results = [None] * len(images)
+        groups = {}
+        for i, image in enumerate(images):
+            try:
+                observation = self._observe(image, *(extra[i] for extra in extras), reading)
+            except (InputError, OSError, ValueError, TypeError) as error:
+                results[i] = FailedResolution(error, _name(image, i))
+                continue
+            groups.setdefault(observation.group_key, []).append((i, observation))
+        with _bar(len(images), progress) as bar:
+            bar.update(sum(result is not None for result in results))
+            for members in groups.values():
+                self._solve_group(members, images, results, bar)
+        return results
+
+    def _observe(self, image, psf, noise, mask, reading):
+        return Observation.from_any(
+            image,
+            psf=self.psf if psf is None else psf,
+            noise=self.noise if noise is None else noise,
+            mask=self.mask if mask is None else mask,
+            **reading,
+        )
+
+    def _solve_group(self, members, images, results, bar):
+        for part in self._method.parts(members):
+            start = time.perf_counter()
+            try:
+                solved = self._method.solve([observation for _, observation in part])
+            except Exception as error:  # noqa: BLE001 - one failure must not stop the rest
+                solved = self._solve_singly(part, images, error)
+            seconds = (time.perf_counter() - start) / len(part)
+            for (i, _), result in zip(part, solved, strict=True):
+                if not isinstance(result, FailedResolution):
+                    result.meta |= {"seconds": seconds, "versions": _versions()}
+                results[i] = result
+            bar.update(len(part))
+
+    def _solve_singly(self, part, images, error):
+        """After a group failed: each image by itself, so that only the guilty ones fail."""
+        if len(part) == 1:
+            return [FailedResolution(error, _name(images[part[0][0]], part[0][0]))]
+        solved = []
+        for i, observation in part:
+            try:
+                solved += self._method.solve([observation])
+            except Exception as own:  # noqa: BLE001
+                solved.append(FailedResolution(own, _name(images[i], i)))
+        return solved
+
+
+def _one_each(name, value, count):
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one for all")
+    return list(value)
+
+
+def _name(image, number):
+    return str(image) if isinstance(image, str | Path) else f"image {number}"
+
+
+def _bar(total, shown):
+    from tqdm import tqdm
+
+    return tqdm(total=total, disable=not shown, unit="image")
+
+
+def _versions():
+    import importlib.metadata as metadata
+
+    return {name: metadata.version(name) for name in VERSIONS}

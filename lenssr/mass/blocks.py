@@ -5,7 +5,7 @@ import math
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-__all__ = ["BLOCK", "CORE", "in_blocks", "lift", "plain_numbers"]
+__all__ = ["BLOCK", "CORE", "in_blocks", "lift", "plain_numbers", "tracked"]
 
 CORE = 1e-9
 """Radius in arcsec inside which singular models are regular: no angle there can be measured."""
@@ -25,11 +25,11 @@ def lift(x, y, *params):
     return x, y, *params
 
 
-def _tracked(tensor):
-    """Whether a derivative, in either direction, is being taken through a tensor."""
-    if torch.is_grad_enabled() and tensor.requires_grad:
+def tracked(*tensors):
+    """Whether a derivative, in either direction, is being taken through one of the tensors."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
-    return forward_ad.unpack_dual(tensor).tangent is not None
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def plain_numbers(x, y, *params):
@@ -39,7 +39,7 @@ def plain_numbers(x, y, *params):
     """
     if x.device.type != "cpu" or x.shape != y.shape or any(p.numel() != 1 for p in params):
         return None
-    if any(p.ndim > x.ndim for p in params) or any(_tracked(tensor) for tensor in (x, y, *params)):
+    if any(p.ndim > x.ndim for p in params) or tracked(x, y, *params):
         return None
     return tuple(p.item() for p in params)
 

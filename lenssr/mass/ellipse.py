@@ -11,7 +11,7 @@ from lenssr.exceptions import InputError
 from lenssr.mass.blocks import CORE, lift
 from lenssr.units import strip_unit
 
-__all__ = ["EllipticalMixin", "e_from_q_phi", "e_range", "elliptical", "power_series", "regular", "terms"]
+__all__ = ["EllipticalMixin", "centred", "e_from_q_phi", "e_range", "elliptical", "power_series", "regular", "terms"]
 
 FAR = 1e30
 
@@ -34,7 +34,7 @@ def terms(largest, dtype):
     """Number of terms of a series in u, the modulus of u at most ``largest``, to the precision of dtype."""
     if largest == 0:
         return 2
-    return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 16) / math.log(min(largest, 0.999))))
+    return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 2) / math.log(min(largest, 0.999))))
 
 
 def e_range(e1, e2):

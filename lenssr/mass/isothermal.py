@@ -6,7 +6,7 @@ import astropy.units as u
 import torch
 
 from lenssr.mass.base import MassModel, Parameter
-from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers
+from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers, tracked
 from lenssr.mass.ellipse import (
     EllipticalMixin,
     centred,
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 ROUND = 0.03
-"""Ellipticity below which the SIE is summed as a power series: its closed form divides by e."""
+"""Ellipticity below which the SIE is summed as a power series: derivatives of its closed form divide by e."""
 
 
 def sis_potential(x, y, theta_E, x_0, y_0):
@@ -169,10 +169,12 @@ def sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
 
 def _sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
     smallest, largest = e_range(e1, e2)
+    if largest == 0 and not tracked(e1, e2):
+        return _sis_deflection(x, y, theta_E, x_0, y_0)
+    # only the derivatives of the closed form suffer where e is small
+    if smallest > 1e-12 and (numbers := plain_numbers(x, y, theta_E, e1, e2, x_0, y_0)) is not None:
+        return _sie_kernel(x, y, *numbers)
     if smallest >= ROUND:
-        numbers = plain_numbers(x, y, theta_E, e1, e2, x_0, y_0)
-        if numbers is not None:
-            return _sie_kernel(x, y, *numbers)
         return _sie_closed(x - x_0, y - y_0, theta_E, e1, e2)
     if largest < ROUND:
         return _sie_series(x - x_0, y - y_0, theta_E, e1, e2)

@@ -1,0 +1,255 @@
+"""The elliptical power law (EPL)."""
+
+import math
+
+import astropy.units as u
+import torch
+
+from lenssr.mass.base import MassModel, Parameter
+from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers
+from lenssr.mass.ellipse import EllipticalMixin, centred, e_range, elliptical, power_series, regular, terms
+
+__all__ = ["EPL", "epl_deflection", "epl_deflection_jacobian", "epl_hessian", "epl_potential"]
+
+
+def epl_potential(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    """Potential of an elliptical power law.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor` or float
+        See `EPL`; broadcast with the positions.
+
+    Returns
+    -------
+    potential : `torch.Tensor`
+        In arcsec2.
+    """
+    x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
+    ax, ay = epl_deflection(x, y, theta_E, gamma, e1, e2, 0.0, 0.0)
+    return (x * ax + y * ay) / (3 - gamma)
+
+
+def epl_deflection(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    """Deflection by an elliptical power law.
+
+    With w the position from the centre, zeta = w - e conj(w), n = zeta / \\|zeta\\|, t = gamma - 1 and
+    s = theta_E sqrt(1 - e^2), it is s (s / \\|zeta\\|)^(t - 1) n 2F1(1, t/2; 2 - t/2; -conj(e) n^2) [1]_.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor` or float
+        See `EPL`; broadcast with the positions.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`
+        In arcsec.
+
+    References
+    ----------
+    .. [1] Tessore & Metcalf 2015, A&A 580, A79, equation 13
+    """
+    return in_blocks(_epl_deflection, *lift(x, y, theta_E, gamma, e1, e2, x_0, y_0))
+
+
+def _epl_deflection(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    numbers = plain_numbers(x, y, theta_E, gamma, e1, e2, x_0, y_0)
+    if numbers is not None:
+        return _epl_kernel(x, y, *numbers)
+    nx, ny, strength, re, im, square = _epl_geometry(x - x_0, y - y_0, theta_E, gamma, e1, e2)
+    coefficients = _coefficients(gamma - 1, terms(e_range(e1, e2)[1], x.dtype))
+    fx, fy = power_series(coefficients, re, im, square)
+    return strength * (nx * fx - ny * fy), strength * (nx * fy + ny * fx)
+
+
+def _coefficients(t, number):
+    """Taylor coefficients of 2F1(1, t/2; 2 - t/2; z); t is a number or a tensor."""
+    coefficients = [1 + 0 * t]
+    for k in range(number - 1):
+        coefficients.append(coefficients[-1] * (t / 2 + k) / (2 - t / 2 + k))
+    return coefficients
+
+
+def _epl_geometry(x, y, theta_E, gamma, e1, e2):
+    """n, s (s / |zeta|)^(t - 1), real and imaginary part of -conj(e) n^2, and e^2."""
+    zx, zy = elliptical(x, y, e1, e2)
+    z_square = zx * zx + zy * zy
+    inverse = torch.rsqrt(regular(z_square))
+    nx, ny = zx * inverse, zy * inverse
+    cos, sin = nx * nx - ny * ny, 2 * nx * ny
+    square = e1 * e1 + e2 * e2
+    s = theta_E * torch.sqrt(1 - square)
+    strength = s * (s * s / z_square.clamp_min(CORE**2)) ** (gamma / 2 - 1)
+    return nx, ny, strength, -(e1 * cos + e2 * sin), e2 * cos - e1 * sin, square
+
+
+def _epl_kernel(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    """`_epl_deflection` for numbers, in place, with the modulus of e taken out of the recurrence."""
+    e, t = math.hypot(e1, e2), gamma - 1
+    x, y = x - x_0, y - y_0
+    zx, zy = x * (1 - e1), y * (1 + e1)
+    zx.sub_(y, alpha=e2)
+    zy.sub_(x, alpha=e2)
+    radius = torch.mul(zx, zx, out=x).addcmul_(zy, zy)
+    radius = torch.nn.functional.threshold_(radius, CORE**2, math.inf)
+    scale = (theta_E * math.sqrt(1 - e * e)) ** t
+    strength = torch.rsqrt(radius) if t == 1 else torch.pow(radius, -t / 2)
+    strength.mul_(scale)
+    if e < 1e-15:
+        return zx.mul_(strength), zy.mul_(strength)
+    # cosine and sine of the phase of conj(e) n^2, twice
+    inverse = radius.reciprocal_()
+    cross = torch.mul(zx, zy, out=y).mul_(inverse).mul_(4)
+    along = (zx + zy).mul_(zx - zy).mul_(inverse).mul_(2)
+    cos = torch.mul(along, e1 / e, out=inverse).add_(cross, alpha=e2 / e)
+    sin = cross.mul_(e1 / e).sub_(along, alpha=e2 / e)
+    first, second = _unit_series(_coefficients(t, terms(e, x.dtype)), -e, cos)
+    fx = first.addcmul_(cos, second, value=-0.5)
+    fy = second.mul_(sin).mul_(0.5)
+    ax = torch.mul(zx, fx, out=cos).addcmul_(zy, fy, value=-1).mul_(strength)
+    ay = fy.mul_(zx).addcmul_(zy, fx).mul_(strength)
+    return ax, ay
+
+
+def _unit_series(coefficients, modulus, twice):
+    """Last two terms of Clenshaw's recurrence for sum a_k modulus^k v^k, \\|v\\| = 1, twice = 2 Re(v).
+
+    b_k = c_k + twice b_(k+1) - b_(k+2) is done in place on d_k = +-b_k with signs + + - - in turn, which make
+    the last term positive.
+    """
+    number = len(coefficients)
+    signs = (1, 1, -1, -1)
+    last, before = torch.zeros_like(twice), torch.zeros_like(twice)
+    for k in range(number - 1, -1, -1):
+        before.addcmul_(twice, last, value=(-1) ** k).add_(signs[k % 4] * coefficients[k] * modulus**k)
+        last, before = before, last
+    return last, before
+
+
+def epl_hessian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    """Second derivatives of the potential of an elliptical power law.
+
+    The convergence is (2 - t)/2 (s / \\|zeta\\|)^t, capped inside 1e-9 arcsec. The deflection is homogeneous of
+    degree 1 - t, which makes the shear ((1 - t) alpha - kappa w) / conj(w).
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor` or float
+        See `EPL`; broadcast with the positions.
+
+    Returns
+    -------
+    psi_xx, psi_xy, psi_yy : `torch.Tensor`
+    """
+    x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
+    ax, ay = epl_deflection(x, y, theta_E, gamma, e1, e2, 0.0, 0.0)
+    zx, zy = elliptical(x, y, e1, e2)
+    s_square = theta_E * theta_E * (1 - e1 * e1 - e2 * e2)
+    kappa = (3 - gamma) / 2 * (s_square / (zx * zx + zy * zy).clamp_min(CORE**2)) ** ((gamma - 1) / 2)
+    return _from_kappa(x, y, ax, ay, gamma, kappa)
+
+
+def _from_kappa(x, y, ax, ay, gamma, kappa):
+    """Second derivatives from deflection and convergence of a homogeneous potential."""
+    px, py = (2 - gamma) * ax - kappa * x, (2 - gamma) * ay - kappa * y
+    inverse = 1 / regular(x * x + y * y)
+    gamma1, gamma2 = (px * x - py * y) * inverse, (px * y + py * x) * inverse
+    return kappa + gamma1, gamma2, kappa - gamma1
+
+
+def epl_deflection_jacobian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    """Deflection by an elliptical power law, and its derivatives by the parameters.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`, broadcastable with (B, R)
+        Positions in arcsec.
+    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor`, shape (B, 1)
+        See `EPL`.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 6, R)
+    """
+    x, y = x - x_0, y - y_0
+    t = gamma - 1
+    nx, ny, strength, re, im, square = _epl_geometry(x, y, theta_E, gamma, e1, e2)
+    (fx, fy), (dx, dy), (gx, gy) = _hypergeometric(t, re, im, square, terms(e_range(e1, e2)[1], x.dtype) + 4)
+    nx, ny = strength * nx, strength * ny
+    ax, ay = nx * fx - ny * fy, nx * fy + ny * fx
+
+    zx, zy = elliptical(x, y, e1, e2)
+    z_square = regular(zx * zx + zy * zy)
+    rest = 1 - square
+    logarithm = torch.log(theta_E * theta_E * rest / z_square) / 2
+    by_gamma = ax * logarithm + nx * gx - ny * gy, ay * logarithm + nx * gy + ny * gx
+
+    # turns of n by e1 and e2, i.e. Im and -Re of zeta w / |zeta|^2; the changes of |zeta| are the same two numbers
+    turn1, turn2 = (zx * y + zy * x) / z_square, (zy * y - zx * x) / z_square
+    # strength n F' and the same times n^2
+    px, py = nx * dx - ny * dy, nx * dy + ny * dx
+    cos, sin = (zx * zx - zy * zy) / z_square, 2 * zx * zy / z_square
+    qx, qy = px * cos - py * sin, px * sin + py * cos
+    mx, my = ax + 2 * (px * re - py * im), ay + 2 * (px * im + py * re)
+    grow1, grow2 = (2 - gamma) * turn2 - t * e1 / rest, -(2 - gamma) * turn1 - t * e2 / rest
+    kappa = (3 - gamma) / 2 * (theta_E * theta_E * rest / z_square) ** (t / 2)
+    xx, xy, yy = _from_kappa(x, y, ax, ay, gamma, kappa)
+    scale = t / theta_E
+    dax = (scale * ax, by_gamma[0], grow1 * ax - turn1 * my - qx, grow2 * ax - turn2 * my - qy, -xx, -xy)
+    day = (scale * ay, by_gamma[1], grow1 * ay + turn1 * mx - qy, grow2 * ay + turn2 * mx + qx, -xy, -yy)
+    return ax, ay, torch.stack(dax, dim=-2), torch.stack(day, dim=-2)
+
+
+def _hypergeometric(t, re, im, square, number):
+    """2F1(1, t/2; 2 - t/2; z) and its derivatives by z and by t, each as real and imaginary part."""
+    coefficients = _coefficients(t, number + 1)
+    by_t, logarithmic = [torch.zeros_like(t)], torch.zeros_like(t)
+    for k in range(number):
+        logarithmic = logarithmic + 0.5 / (t / 2 + k) + 0.5 / (2 - t / 2 + k)
+        by_t.append(coefficients[k + 1] * logarithmic)
+    by_z = [(k + 1) * a for k, a in enumerate(coefficients[1:])]
+    return tuple(power_series(series, re, im, square) for series in (coefficients[:-1], by_z, by_t[:-1]))
+
+
+class EPL(EllipticalMixin, MassModel):
+    """Elliptical power law: kappa = (3 - gamma)/2 (theta_E / sqrt(q x^2 + y^2 / q))^(gamma - 1) along its axes.
+
+    Parameters
+    ----------
+    theta_E : float or `~astropy.units.Quantity`
+        Einstein radius on the intermediate axis, in arcsec.
+    gamma : float, optional
+        Slope of the density in three dimensions, between 1 and 3; default 2, which is the `SIE`.
+    e1, e2 : float, optional
+        Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    x_0, y_0 : float or `~astropy.units.Quantity`, optional
+        Centre, in arcsec; default 0.
+
+    Examples
+    --------
+    >>> from lenssr.mass import EPL
+    >>> EPL(1.2, gamma=2.1, e1=0.1).convergence(1.0, 0.5)
+    0.5019...
+    """
+
+    theta_E = Parameter("Einstein radius, intermediate axis", unit=u.arcsec, limits=(0, math.inf))
+    gamma = Parameter("slope of the density", limits=(1, 3))
+    e1 = Parameter("ellipticity along the axes", limits=(-1, 1))
+    e2 = Parameter("ellipticity along the diagonals", limits=(-1, 1))
+    x_0 = Parameter("centre along x", unit=u.arcsec)
+    y_0 = Parameter("centre along y", unit=u.arcsec)
+    _potential = staticmethod(epl_potential)
+    _deflection = staticmethod(epl_deflection)
+    _hessian = staticmethod(epl_hessian)
+    _deflection_jacobian = staticmethod(epl_deflection_jacobian)
+
+    def __init__(self, theta_E, gamma=2.0, e1=0.0, e2=0.0, x_0=0.0, y_0=0.0):
+        super().__init__(theta_E=theta_E, gamma=gamma, e1=e1, e2=e2, x_0=x_0, y_0=y_0)

@@ -1,4 +1,4 @@
-"""What all tests share: real images, random numbers, and settings that make runs repeatable."""
+"""What all tests share: real images, random numbers, and examples that are the same in every run."""
 
 import os
 import zlib
@@ -8,25 +8,12 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from pytest_astropy_header.display import PYTEST_HEADER_MODULES, TESTED_VERSIONS
-
-import lenssr
 
 REAL_DATA = "LENSSR_REAL_DATA"
 
 # The same examples in every run, and no deadline: the first call of a torch function may take seconds.
 hypothesis.settings.register_profile("lenssr", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("lenssr")
-
-
-def pytest_configure(config):
-    PYTEST_HEADER_MODULES.clear()
-    for name in ("numpy", "scipy", "astropy", "photutils", "torch", "matplotlib", "lenstronomy"):
-        PYTEST_HEADER_MODULES[name] = name
-    TESTED_VERSIONS["lenssr"] = lenssr.__version__
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Workers share the cores: more threads than cores make every one of them slower.
-        torch.set_num_threads(1)
 
 
 @pytest.hookimpl(wrapper=True)

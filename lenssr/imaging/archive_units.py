@@ -126,7 +126,7 @@ def _quotient(text):
     words = re.sub(r"\s*/\s*", "/", words)
     words = re.sub(r"[ .*]+s(ec)?(\^|\*\*)?\(?-1\)?$", "/s", words.strip(), flags=re.IGNORECASE)
     words = words.replace("(", "").replace(")", "") if words.count("/") else words
-    words = re.sub(r"(arcsec|cm)(\^|\*\*)?2", r"\12", words, flags=re.IGNORECASE)
+    words = re.sub(r"(arcsec|cm)(\^|\*\*)?2", r"\g<1>2", words, flags=re.IGNORECASE)
     unit = None
     for part in words.split("/"):
         known = _CASED.get(part.strip(), SPELLINGS.get(part.strip().lower()))

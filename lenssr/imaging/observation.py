@@ -147,7 +147,8 @@ class Observation:
             flags.append("small_image")
         if np.ptp(data[~bad]) == 0:
             flags.append("constant_image")
-        meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point, exposure=_median(planes.exposure))
+        meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point)
+        meta["exposure"] = None if planes.exposure is None else float(np.median(planes.exposure))
         psf = _psf_of(planes.psf if psf is None else psf, grid, flags)
         self = cls(data, bad, None, unit, grid, psf, meta=meta)
         return self._with_noise(planes, error if noise is None else None, noise, flags)
@@ -255,7 +256,7 @@ def _unit_of(planes, unit, zero_point, flags):
         zero_point = planes.zero_point
     elif isinstance(zero_point, u.Quantity):
         if zero_point.unit not in (u.ABmag, u.mag):
-            raise InputError(f"zero_point = {zero_point} is no AB magnitude: give one, such as 25.0 * u.ABmag")
+            raise InputError(f"zero_point = {zero_point} is no AB magnitude: give one, such as 25 * u.ABmag")
         zero_point = float(zero_point.value)
     if zero_point is not None and not math.isfinite(zero_point):
         raise InputError(f"zero_point = {zero_point} is not finite: give the AB magnitude of one unit")
@@ -273,7 +274,7 @@ def _unit_of(planes, unit, zero_point, flags):
 
 def _grid_of(planes, pixel_scale):
     if planes.wcs is None and pixel_scale is None:
-        raise InputError("the image has no WCS, so no pixel scale: give pixel_scale=, such as 0.05 * u.arcsec")
+        raise InputError("the image has no WCS, so no pixel scale: give pixel_scale=, say 0.05 * u.arcsec")
     if planes.wcs is None:
         return PixelGrid(planes.data.shape, pixel_scale)
     if pixel_scale is None:
@@ -293,9 +294,8 @@ def _mask_of(planes, mask):
         bad |= planes.inverse_variance == 0
     broken = ~np.isfinite(planes.data) & ~bad
     if broken.any():
-        warnings.warn(
-            f"{broken.sum()} of {broken.size} pixels are not finite and are masked", LensSRWarning, stacklevel=4
-        )
+        message = f"{broken.sum()} of {broken.size} pixels are not finite and are masked"
+        warnings.warn(message, LensSRWarning, stacklevel=4)
     bad |= broken
     _refuse_all_masked(bad)
     return bad
@@ -336,8 +336,8 @@ def _checked_error(plane, bad, name, power=1):
     wrong = ~(np.isfinite(good) & (good > 0))
     if wrong.any():
         raise InputError(
-            f"{name} is {good[wrong][0]:g} in one of {wrong.sum()} unmasked pixels where it is not positive and "
-            "finite: correct or mask them"
+            f"{name} is {good[wrong][0]:g} in one of {wrong.sum()} unmasked pixels where it is not positive "
+            "and finite: correct or mask them"
         )
     error = np.empty(bad.shape)
     error[~bad] = good**power
@@ -391,7 +391,7 @@ def _exposure_of(exposure, observation):
     good = np.isfinite(exposure) & (exposure > 0)
     if not good[observation.valid].all():
         number = np.count_nonzero(~good & observation.valid)
-        raise InputError(f"the exposure map is not positive in {number} unmasked pixels: correct or mask them")
+        raise InputError(f"the exposure map is not positive in {number} unmasked pixels: mask them")
     return np.where(good, exposure, np.median(exposure[good]))
 
 
@@ -427,7 +427,3 @@ def sky_level(values):
     # Clipping takes everything but the commonest value from images that are mostly zeros.
     rms = next((float(value) for value in (rms, np.std(values)) if value > 0), 0.0)
     return float(level), rms or max(abs(float(level)), 1.0) * 1e-3
-
-
-def _median(values):
-    return None if values is None else float(np.median(values))

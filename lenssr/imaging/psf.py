@@ -440,7 +440,7 @@ def _from_photutils(model, shape, pixel_scale):
     """Sample a photutils model about its own centre, on the grid of its oversampling."""
     oversampling = np.atleast_1d(model.oversampling)
     if len(set(oversampling.tolist())) != 1:
-        raise InputError(f"the PSF has oversampling {tuple(oversampling)}: the same along both axes is needed")
+        raise InputError(f"the PSF has oversampling {tuple(oversampling)}: one for both axes is needed")
     if hasattr(model, "grid_xypos") and shape is None:
         raise InputError("a GriddedPSFModel is evaluated at the image's centre: give shape=")
     column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)

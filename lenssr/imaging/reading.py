@@ -325,7 +325,7 @@ def _as_image(values, name):
     try:
         array = _native(values)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is a {type(values).__name__}: give a file, NDData, or a 2-D array") from error
+        raise InputError(f"{name} is a {type(values).__name__}: give a file, NDData or 2-D array") from error
     if array.ndim != 2:
         raise InputError(f"{name} has {array.ndim} dimensions, shape {array.shape}: give a 2-D image")
     if 0 in array.shape:

@@ -21,6 +21,7 @@ from astropy.table import QTable, Table
 from astropy.wcs import WCS
 
 from lenssr._result_models import models_from_table, models_to_table
+from lenssr._result_text import is_model
 from lenssr.exceptions import InputError
 from lenssr.grids import scale_matrix
 
@@ -28,6 +29,7 @@ FILE_VERSION = 1
 
 ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."
 MODEL_NOTE = "SCI is a model image: the fitted scene at the finer sampling, not a measurement."
+INTERPOLATED_NOTE = "SCI is interpolated, without a model: it holds no more than the input."
 
 # field of the result: names of the HDUs of its pixels, its uncertainty, its mask and its PSF, and a comment
 IMAGES = {
@@ -77,9 +79,13 @@ EXACT = ("reduced_chi2", "sky", "sky_error", "covariance_names", "flags", "ok", 
 
 # settings whose names are longer than the eight characters of a FITS keyword
 KEYWORDS = {
+    "converged": "CONVERGD",
+    "instrument": "INSTRUME",
+    "iterations": "NITER",
     "lens_light": "LENSLITE",
     "oversampling": "OVERSAMP",
     "pixel_scale": "PIXSCALE",
+    "telescope": "TELESCOP",
     "zero_point": "ZEROPNT",
 }
 
@@ -204,7 +210,7 @@ def _set(header, name, value, comment=""):
 def _meta_cards(header, meta):
     """Put the simple entries of a meta into a header, for viewers; JSON keeps all of them exactly."""
     for key, value in meta.items():
-        simple = isinstance(value, (bool, int, float, str, np.bool_, np.integer, np.floating))
+        simple = value is None or isinstance(value, (bool, int, float, str, np.generic))
         name = KEYWORDS.get(str(key), str(key).upper())
         standard = len(name) <= 8 and name.replace("_", "").replace("-", "").isalnum()
         if simple and standard and name not in header:
@@ -216,8 +222,9 @@ def _verdict_cards(header, result):
     header["FLAGS"] = (",".join(result.flags) or "none", "see the documentation of lenssr")
     if np.isfinite(result.reduced_chi2):
         header["REDCHI2"] = (float(result.reduced_chi2), "over the pixels that are not masked")
-    header["MODELIMG"] = (True, "a model image, not a measurement")
-    header["COMMENT"] = MODEL_NOTE
+    modelled = is_model(result)
+    header["MODELIMG"] = (modelled, "whether SCI is a model image, not a measurement")
+    header["COMMENT"] = MODEL_NOTE if modelled else INTERPOLATED_NOTE
     header["COMMENT"] = ERRORS_NOTE
 
 
@@ -227,13 +234,9 @@ def _primary(result):
     header["FILEVER"] = (FILE_VERSION, "version of this layout of lenssr's files")
     header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "when the file was written (UTC)")
     _verdict_cards(header, result)
-    header["COMMENT"] = "Settings of the run:"
-    for name, value in (result.meta.get("settings") or {}).items():
-        _set(header, name, value, "setting")
-    header["COMMENT"] = "Versions:"
-    for name, value in (result.meta.get("versions") or {}).items():
-        _set(header, f"V_{name}"[:8], value, f"version of {name}"[:40])
     _meta_cards(header, result.meta)
+    for name, value in result.meta.get("versions", {}).items():
+        _set(header, f"V_{name}"[:8], value, f"version of {name}"[:40])
     return fits.PrimaryHDU(header=header)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lenssr._result_fits import atomic
-from lenssr._result_text import einstein_text, meta_value, rows_text, sky_scale
+from lenssr._result_text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 from lenssr.exceptions import InputError
 
 IMAGE_MAP = "magma"
@@ -169,12 +169,10 @@ def _noise(result):
 
 
 def _scales(result):
-    """Pixel scale of the input and of the image in arcsec; 1 pixel without any."""
-    coarse, fine = sky_scale(result.data), sky_scale(result.image)
-    factor = result.image.shape[1] / result.data.shape[1]
+    coarse, fine = pixel_scales(result)
     if coarse is None:
-        coarse = meta_value(result.meta, "pixel_scale") or (fine * factor if fine is not None else 1.0)
-    return float(coarse), float(fine if fine is not None else coarse / factor)
+        raise InputError('the pixel scale is not known: set result.meta["pixel_scale"], in arcsec')
+    return coarse, fine
 
 
 def _draw_input(result, axes, scale):
@@ -207,11 +205,12 @@ def _draw_image(result, axes, scale, curves):
     extent = _extent(image.shape, scale)
     error = 0.0 if image.uncertainty is None else float(np.nanmedian(image.uncertainty.array))
     norm, ticks = _stretch(image.data, error)
+    kind = "super-resolved model" if is_model(result) else "interpolated"
     _show(
         axes,
         image.data,
         extent,
-        title=f'super-resolved, {scale:.3g}" pixels (model)',
+        title=f'{kind}, {scale:.3g}" pixels',
         label=_unit_label(image.unit),
         norm=norm,
         ticks=ticks,

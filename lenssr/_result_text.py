@@ -4,10 +4,10 @@ import numpy as np
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 
-def meta_value(meta, *names):
+def meta_value(meta, *names, default=None):
     """Look a value up in a dict or header, whatever the case of its name."""
     lower = {str(key).lower(): value for key, value in meta.items()}
-    return next((lower[name] for name in names if name in lower), None)
+    return next((lower[name] for name in names if name in lower), default)
 
 
 def sky_scale(image):
@@ -20,6 +20,19 @@ def sky_scale(image):
     scales = proj_plane_pixel_scales(image.wcs.celestial if image.wcs.has_celestial else image.wcs)
     to_arcsec = 3600.0 if image.wcs.has_celestial else 1.0
     return float(np.sqrt(np.prod(scales[:2])) * to_arcsec)
+
+
+def pixel_scales(result):
+    """Pixel scales of input and image in arcsec; (None, None) if nobody said one."""
+    coarse = sky_scale(result.data) or meta_value(result.meta, "pixel_scale")
+    if coarse is None:
+        return None, None
+    return float(coarse), float(coarse) * result.data.shape[1] / result.image.shape[1]
+
+
+def is_model(result):
+    """Whether the image is a model rather than interpolated."""
+    return bool(meta_value(result.image.meta, "model", default=True))
 
 
 def number_text(value, error=np.nan):
@@ -61,18 +74,17 @@ def einstein_text(result):
 
 def describe(result):
     """Write the text of `~lenssr.SuperResolution.summary`."""
-
-    def size(image):
-        scale = sky_scale(image)
-        return f"{image.shape[1]} x {image.shape[0]} pixels" + ("" if scale is None else f' of {scale:.4g}"')
-
+    coarse, fine = pixel_scales(result)
+    kind = "model" if is_model(result) else "interpolated"
     lines = [
         f"verdict        {verdict_text(result)}",
-        f"data           {size(result.data)}, {_masked(result.data)}",
-        f"image          {size(result.image)} (a model), unit {result.image.unit or 'none'}",
+        f"data           {_size(result.data, coarse)}, {_masked(result.data)}",
+        f"image          {_size(result.image, fine)}, {kind}, unit {result.image.unit or 'none'}",
     ]
     if result.source is not None:
-        lines.append(f"source         {size(result.source)}, unit {result.source.unit}")
+        lines.append(
+            f"source         {_size(result.source, sky_scale(result.source))}, unit {result.source.unit}"
+        )
     lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
     if "seconds" in result.meta:
         lines.append(f"seconds        {_seconds(result.meta['seconds'])}")
@@ -84,6 +96,10 @@ def describe(result):
             cells = (text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True))
             lines.append(("  " + "  ".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def _size(image, scale):
+    return f"{image.shape[1]} x {image.shape[0]} pixels" + ("" if scale is None else f' of {scale:.4g}"')
 
 
 def _masked(image):

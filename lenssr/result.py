@@ -9,7 +9,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable
 
 from lenssr import _result_fits
-from lenssr._result_text import describe, sky_scale
+from lenssr._result_text import describe, pixel_scales
 
 __all__ = ["FailedResolution", "SuperResolution"]
 
@@ -61,7 +61,8 @@ class SuperResolution:
     ok : bool
         False when a serious flag is set.
     meta : dict
-        Settings, versions, seconds, scale. Plain values, which JSON can hold.
+        Settings, versions, seconds; ``pixel_scale``, that of the input in arcsec, if it has no WCS. Plain
+        values, which JSON can hold.
     """
 
     image: CCDData
@@ -161,8 +162,9 @@ class SuperResolution:
         return describe(self)
 
     def __repr__(self):
+        """Say size, verdict and fit quality in one line."""
         ny, nx = self.image.shape
-        scale = sky_scale(self.image)
+        _, scale = pixel_scales(self)
         size = f"{nx}x{ny}" + ("" if scale is None else f' at {scale:.4g}"')
         verdict = "ok" if self.ok else "not ok"
         flags = f", flags: {', '.join(self.flags)}" if self.flags else ""
@@ -204,7 +206,9 @@ class FailedResolution:
         self.name = name
 
     def __bool__(self):
+        """Be false, as a result that is not there."""
         return False
 
     def __repr__(self):
+        """Say which image failed and why."""
         return f"<FailedResolution {self.name}: {self.error}>"

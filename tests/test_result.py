@@ -134,7 +134,12 @@ def make(shape=(31, 36), scale=0.08, **changes):
         "flags": ("correlated_noise", "psf_undersampled"),
         "ok": True,
         "meta": {
-            "settings": {"scale": 2, "source": "sersic", "lens": None, "psf": "Gaussian, FWHM 0.1 arcsec"},
+            "source": "sersic",
+            "lens": None,
+            "fit_lens": True,
+            "lens_light": None,
+            "oversampling": "auto",
+            "measures": {"bad_chi2": [1.0, 1100]},
             "versions": {"lenssr": "0.1", "torch": "2.13"},
             "seconds": 1.25,
             "scale": 2,
@@ -248,15 +253,24 @@ def test_kinds_of_models_round_trip(tmp_path, changes):
 
 def test_interpolation_round_trips_without_source(tmp_path):
     bare = dict.fromkeys(("lensed_source", "lens_light_image", "source", "lens", "source_model"))
-    bare |= {"parameters": table()[:0], "covariance": np.zeros((0, 0)), "covariance_names": ()}
-    result = make(shape=(8, 8), **bare)
+    names, kinds = (
+        ("name", "component", "value", "error", "unit", "fixed"),
+        (str, str, float, float, str, bool),
+    )
+    bare |= {"parameters": QTable(names=names, dtype=kinds), "image": plane(np.ones((16, 16)), 0.04)}
+    bare["image"].meta["MODEL"] = False
+    result = make(shape=(8, 8), covariance=np.zeros((0, 0)), covariance_names=(), **bare)
     result.write(tmp_path / "out.fits")
     again = SuperResolution.read(tmp_path / "out.fits")
     assert again.source is None
     assert again.lensed_source is None
     assert len(again.parameters) == 0
     assert again.parameters.colnames == result.parameters.colnames
-    again.plot()
+    assert "interpolated" in panels(again.plot())
+    assert "interpolated" in again.summary()
+    assert "interpolated, without a model" in " ".join(
+        fits.getheader(tmp_path / "out.fits", "SCI")["COMMENT"]
+    )
 
 
 @pytest.mark.parametrize("unit", [u.nJy, u.MJy / u.sr, u.adu, u.dimensionless_unscaled, 1e-20 * u.W / u.m**2])
@@ -270,9 +284,23 @@ def test_units_round_trip(tmp_path, unit):
 
 
 def test_without_wcs(tmp_path):
-    result = make(shape=(8, 8), data=plane(np.ones((8, 8)), 0.08, wcs=False))
+    flat = {
+        "data": plane(np.ones((8, 8)), 0.08, wcs=False),
+        "image": plane(np.ones((16, 16)), 0.04, wcs=False),
+    }
+    result = make(shape=(8, 8), meta={"pixel_scale": 0.08}, **flat)
     result.write(tmp_path / "out.fits")
-    assert SuperResolution.read(tmp_path / "out.fits").data.wcs is None
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert again.data.wcs is None
+    assert '16x16 at 0.04"' in repr(again)
+    assert panels(again.plot())["data"].images[0].get_extent() == pytest.approx((-0.32, 0.32, -0.32, 0.32))
+
+
+def test_figure_needs_a_pixel_scale():
+    bare = make(shape=(8, 8), meta={}, data=plane(np.ones((8, 8)), 0.08, wcs=False))
+    assert "pixels" in bare.summary()
+    with pytest.raises(InputError, match="pixel scale is not known"):
+        bare.plot()
 
 
 def test_meta_keeps_quantities_and_odd_floats(tmp_path):
@@ -342,12 +370,15 @@ def test_headers_are_honest(written, name):
     assert header["LSR_OK"] is True
     comments = " ".join(header["COMMENT"])
     assert "SCI is a model image" in comments
+    assert header["MODELIMG"] is True
     assert "conditional on the model and correlated between pixels" in comments
 
 
 def test_primary_header_has_settings_and_versions(written):
     header = written[0].header
-    assert (header["SCALE"], header["SOURCE"], header["LENS"]) == (2, "sersic", None)
+    assert [header[key] for key in ("SCALE", "SOURCE", "LENS", "FIT_LENS")] == [2, "sersic", None, True]
+    assert header["LENSLITE"] is None
+    assert header["OVERSAMP"] == "auto"
     assert header["V_TORCH"] == "2.13"
     assert header["V_LENSSR"] == "0.1"
     assert not any(len(key) > 8 for key in header)
@@ -507,7 +538,7 @@ def figure(result):
 
 
 def test_figure_has_five_panels(figure):
-    assert list(panels(figure)) == ["data", "model", "residual", "super-resolved", "source"]
+    assert list(panels(figure)) == ["data", "model", "residual", "super-resolved model", "source"]
 
 
 def test_panels_are_in_arcsec(figure):
@@ -548,7 +579,7 @@ def test_colour_bars_have_units(figure):
 
 
 def test_curves_lie_where_the_lens_puts_them(result, figure):
-    lines = panels(figure)["super-resolved"].lines
+    lines = panels(figure)["super-resolved model"].lines
     x, y = np.concatenate([np.transpose(line.get_data()) for line in lines]).T
     assert len(x) > 50
     assert np.median(np.abs(1 / result.lens.magnification(x, y))) < 0.02

@@ -4,7 +4,7 @@ import scipy.fft
 import torch
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.quadrature import adaptive_rays, gauss_rule, midpoint_rule
+from lenssr.imaging.quadrature import adaptive_rays, gauss_rule, midpoint_rule, rays_in_cells
 
 __all__ = ["Convolution", "ImagingOperator"]
 
@@ -40,18 +40,22 @@ class Convolution:
     def __init__(self, kernel, shape, *, dtype=torch.float64, device="cpu"):
         kernel = torch.as_tensor(kernel).to(device, torch.float64)
         if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
-            raise InputError(f"kernel of shape {tuple(kernel.shape)}: give two odd sides, so that it has a centre")
+            raise InputError(
+                f"kernel of shape {tuple(kernel.shape)}: give two odd sides, so that it has a middle"
+            )
         if not bool(torch.isfinite(kernel).all()):
             raise InputError("the kernel holds values that are not finite: replace them, for example by 0")
         self.shape = tuple(shape)
         # Shifts of a whole image and more carry no light from one of its pixels to another.
-        halves = [min((side - 1) // 2, size - 1) for side, size in zip(kernel.shape, shape, strict=True)]
-        self.kernel = kernel[tuple(slice(side // 2 - h, side // 2 + h + 1) for side, h in zip(kernel.shape, halves, strict=True))]
+        half_y, half_x = (min(side // 2, size - 1) for side, size in zip(kernel.shape, shape, strict=True))
+        cut_y, cut_x = kernel.shape[0] // 2 - half_y, kernel.shape[1] // 2 - half_x
+        self.kernel = kernel[cut_y : kernel.shape[0] - cut_y, cut_x : kernel.shape[1] - cut_x]
         # Light may wrap around into the padding, only not into the image: half a kernel of padding is enough.
-        self._size = [scipy.fft.next_fast_len(size + h, real=True) for size, h in zip(shape, halves, strict=True)]
+        sizes = (shape[0] + half_y, shape[1] + half_x)
+        self._size = [scipy.fft.next_fast_len(size, real=True) for size in sizes]
         padded = kernel.new_zeros(self._size)
         padded[: self.kernel.shape[0], : self.kernel.shape[1]] = self.kernel
-        self._transform = torch.fft.rfft2(padded.roll([-h for h in halves], (0, 1)))
+        self._transform = torch.fft.rfft2(padded.roll((-half_y, -half_x), (0, 1)))
         self._transform = self._transform.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
 
     def __call__(self, image):
@@ -80,8 +84,8 @@ class ImagingOperator:
     grid : `~lenssr.grids.PixelGrid`
         The pixels.
     kernel : array or `torch.Tensor`, shape (ky, kx), optional
-        Point-spread function with odd sides, sampled at the pixel scale over ``kernel_subsampling``; its sum is
-        the share of the flux that is kept. Default: none.
+        Point-spread function with odd sides, sampled at the pixel scale over ``kernel_subsampling``; its
+        sum is the share of the flux that is kept. Default: none.
     oversampling : "auto" or int, optional
         An integer s puts s x s rays at the centres of equal parts of each pixel (1: pixel centres).
         "auto" (the default) takes 2 x 2 Gauss-Legendre points in each cell, and more where ``refine`` says.
@@ -92,8 +96,9 @@ class ImagingOperator:
         Whether the kernel already holds the integration over the pixel; see Notes. Default False.
     refine : callable, optional
         ``brightness(x, y)`` of the image plane (lens light and lensed source), tensors (M,) in, (M,) or
-        (..., M) out. Cells are divided where it is steep, until each pixel above 1 % of the brightest is right
-        within 3e-4. The rays stay where they are when the light moves later: build a new operator then.
+        (..., M) out. Cells are divided where it is steep, until each pixel above 1 % of the brightest is
+        right within 3e-4. The rays stay where they are when the light moves later: build a new operator
+        then.
     tolerance : float, optional
         Relative error aimed at by ``refine``. Default 3e-4.
     dtype : `torch.dtype`, optional
@@ -115,12 +120,12 @@ class ImagingOperator:
 
     Notes
     -----
-    With ``includes_pixel`` the flux in a pixel is (pixel area) times the brightness convolved with the kernel,
-    *at the pixel centre*. The convolution is a sum over cells, and the cell at the pixel centre is picked, so
-    ``kernel_subsampling`` must be odd. With one ray at the centre of each cell this is exactly the sum over
-    point samples. Several rays in a cell give its mean instead, which keeps the flux of a cusp but blurs by the
-    variance v of the ray positions; the kernel is then sharpened by ``-v/2`` times its discrete Laplacian,
-    which takes the blur out to second order.
+    With ``includes_pixel`` the flux in a pixel is (pixel area) times the brightness convolved with the
+    kernel, *at the pixel centre*. The convolution is a sum over cells, and the cell at the pixel centre is
+    picked, so ``kernel_subsampling`` must be odd. With one ray at the centre of each cell this is exactly the
+    sum over point samples. Several rays in a cell give its mean instead, which keeps the flux of a cusp but
+    blurs by the variance v of the ray positions; the kernel is then sharpened by ``-v/2`` times its discrete
+    Laplacian, which takes the blur out to second order.
 
     Examples
     --------
@@ -175,16 +180,20 @@ class ImagingOperator:
         extra_x = extra_y = self._weight = x[:0]
         self._plain = self._divided = self._index = None
         if refine is not None:
-            divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(refine, x, y, side, tolerance=tolerance)
+            divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
+                refine, x, y, side, tolerance=tolerance
+            )
             if len(divided):
                 plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, divided, False)
                 self._plain, self._divided = plain.nonzero().squeeze(1), divided
                 x, y = x[plain], y[plain]
-        base = ((centre[:, None] + side * nodes).reshape(-1) for centre, nodes in zip((x, y), rule, strict=True))
-        self.x, self.y = (torch.cat(parts) for parts in zip(base, (extra_x, extra_y), strict=True))
+        base_x, base_y = rays_in_cells(x, y, side, rule)
+        self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
 
     def __repr__(self):
-        kernel = "no kernel" if self._convolution is None else f"kernel {tuple(self._convolution.kernel.shape)}"
+        """Size of the map."""
+        blur = self._convolution
+        kernel = "no kernel" if blur is None else f"kernel {tuple(blur.kernel.shape)}"
         return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}>"
 
     def __call__(self, values):
@@ -264,7 +273,7 @@ def _is_count(value):
 
 
 def _sharpened(kernel, variance):
-    """The kernel with a blur of this variance (in cells, along each axis) taken out to second order."""
+    """Take a blur of this variance (in cells, along each axis) out of a kernel, to second order."""
     padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
     neighbours = sum(padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1))
     # The frame of zeros keeps rolled values from wrapping onto the other side.

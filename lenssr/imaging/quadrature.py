@@ -4,12 +4,12 @@ import math
 
 import torch
 
-__all__ = ["adaptive_rays", "gauss_rule", "midpoint_rule"]
+__all__ = ["adaptive_rays", "gauss_rule", "midpoint_rule", "rays_in_cells"]
 
 # Rays whose brightness is computed at once while cells are tested: they stay in cache.
 _BLOCK = 2**17
 MAX_LEVEL = 12
-# Errors of neighbouring cells add with one sign, so that one cell may use a part of what its pixel is allowed.
+# Errors of neighbouring cells add with one sign, so one cell may use only a part of what its pixel may.
 SHARE = 0.1
 # Where light is smooth the quarters differ to third order and cancel in sum, which is of fourth order.
 QUARTER_SHARE = 0.1
@@ -36,7 +36,7 @@ def midpoint_rule(number, *, dtype=torch.float64, device="cpu"):
 
 
 def gauss_rule(*, dtype=torch.float64, device="cpu"):
-    """The 2 x 2 Gauss-Legendre points of a cell of side 1 around the origin.
+    """Return the 2 x 2 Gauss-Legendre points of a cell of side 1 around the origin.
 
     Exact for polynomials to third order in x and in y, with four equal weights.
 
@@ -53,15 +53,35 @@ def gauss_rule(*, dtype=torch.float64, device="cpu"):
     return x * (2 / math.sqrt(3)), y * (2 / math.sqrt(3))
 
 
+def rays_in_cells(x, y, side, rule):
+    """Put the points of a rule into square cells.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`, shape (C,)
+        Centres of the cells.
+    side : float or `torch.Tensor`, shape (C, 1)
+        Their sides.
+    rule : tuple of `torch.Tensor`, shape (points,)
+        As from `gauss_rule` or `midpoint_rule`.
+
+    Returns
+    -------
+    ray_x, ray_y : `torch.Tensor`, shape (C * points,)
+        Cell by cell.
+    """
+    return tuple(
+        (centre[:, None] + side * nodes).reshape(-1) for centre, nodes in zip((x, y), rule, strict=True)
+    )
+
+
 def _sample(brightness, x, y, side, rule):
     """Brightness at the points of a rule in square cells, (..., C, points)."""
     samples = []
     step = max(1, _BLOCK // len(rule[0]))
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        rays = [
-            (centre[part, None] + side * nodes).reshape(-1) for centre, nodes in zip((x, y), rule, strict=True)
-        ]
+        rays = rays_in_cells(x[part], y[part], side, rule)
         samples.append(brightness(*rays).unflatten(-1, (-1, len(rule[0]))))
     return torch.cat(samples, -2)
 
@@ -70,9 +90,9 @@ def _sample(brightness, x, y, side, rule):
 def adaptive_rays(brightness, x, y, side, *, tolerance=3e-4, floor=0.01, max_rays=None):
     """Divide square cells where the light is steep, until each holds the right mean brightness.
 
-    Every cell starts with the 2 x 2 Gauss rule. It is compared with the same rule on its four quarters, both in
-    sum and quarter by quarter (in sum a cusp can hide: its errors cancel somewhere in a cell). Where the two
-    disagree by more than a part of the tolerance, the quarters replace the cell and are tested in turn.
+    Every cell starts with the 2 x 2 Gauss rule. It is compared with the same rule on its four quarters, both
+    in sum and quarter by quarter (in sum a cusp can hide: its errors cancel somewhere in a cell). Where the
+    two disagree by more than a part of the tolerance, the quarters replace the cell and are tested in turn.
 
     Parameters
     ----------
@@ -113,7 +133,7 @@ def adaptive_rays(brightness, x, y, side, *, tolerance=3e-4, floor=0.01, max_ray
     kept = []
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)
-        child_x, child_y = ((c[:, None] + 2 * child_side * q).reshape(-1) for c, q in zip((x, y), quarters, strict=True))
+        child_x, child_y = rays_in_cells(x, y, 2 * child_side, quarters)
         children = _sample(brightness, child_x, child_y, child_side, rule)
         error = _disagreement(samples, children) / 4**level
         ratio = (error / allowed[..., owner]).nan_to_num(0.0).reshape(-1, len(x)).amax(0)
@@ -148,7 +168,7 @@ def _gather(kept, side, rule):
         empty = rule[0][:0]
         return empty.long(), empty, empty, empty, empty.long()
     x, y, own_side, owner = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    rays = [(c[:, None] + own_side[:, None] * nodes).reshape(-1) for c, nodes in zip((x, y), rule, strict=True)]
+    rays = rays_in_cells(x, y, own_side[:, None], rule)
     number = len(rule[0])
     weight = ((own_side / side) ** 2 / number).repeat_interleave(number)
     divided, index = torch.unique(owner.repeat_interleave(number), return_inverse=True)

@@ -1,5 +1,24 @@
 """What shines: light profiles of galaxies, as astropy models built on pure functions."""
 
-from lenssr.light.sersic import Sersic
+from lenssr.light.pixelated import PixelatedSource, interpolate_image
+from lenssr.light.sersic import (
+    Sersic,
+    sersic_b,
+    sersic_brightness,
+    sersic_brightness_jacobian,
+    sersic_flux,
+    sersic_from_lenstronomy,
+    sersic_to_lenstronomy,
+)
 
-__all__ = ["Sersic"]
+__all__ = [
+    "PixelatedSource",
+    "Sersic",
+    "interpolate_image",
+    "sersic_b",
+    "sersic_brightness",
+    "sersic_brightness_jacobian",
+    "sersic_flux",
+    "sersic_from_lenstronomy",
+    "sersic_to_lenstronomy",
+]

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 N_RANGE = (0.1, 12.0)
-# In t = 1/(n + shift) the remainder b_n - (2n - 1/3) is so smooth that a short power series reaches round-off.
+# In t = 1/(n + shift) the remainder b_n - (2n - 1/3) is so smooth that a short series reaches round-off.
 _SHIFT = 0.2
 _DEGREE = 22
 
@@ -55,7 +55,7 @@ def _b_and_slope(n):
 
 
 def sersic_b(n):
-    """The constant b_n that makes r_eff enclose half of the light.
+    """Return the constant b_n that makes r_eff enclose half of the light.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def sersic_brightness(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2):
     >>> from lenssr.light.sersic import sersic_brightness
     >>> radius = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
     >>> sersic_brightness(radius, 0.0, 2.0, 0.25, 1.0, 0.0, 0.0, 0.0, 0.0)
-    tensor([10.7153,  2.0000,  0.0130], dtype=torch.float64)
+    tensor([10.7134,  2.0000,  0.0130], dtype=torch.float64)
     """
     x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = _as_tensors(
         x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2
@@ -193,7 +193,7 @@ def sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     relative = torch.exp(b - b * power)
     brightness = amplitude * relative
 
-    # fall = -d I / d ln(radius); turned = fall / |zeta|^2, which is finite and multiplies zeta = 0 at the centre
+    # fall = -d I / d ln(radius); turned is finite and multiplies zeta = 0 at the centre
     fall = (brightness * power).mul_(b / n)
     turned = fall / zeta2.clamp_(min=tiny)
     zeta_x.mul_(turned)
@@ -262,14 +262,14 @@ def sersic_from_lenstronomy(amp, R_sersic, n_sersic):
     >>> from lenssr.light.sersic import sersic_from_lenstronomy
     >>> amplitude, r_eff_circ = sersic_from_lenstronomy(20.0, 0.25, 1.0)
     >>> round(amplitude, 4), round(r_eff_circ, 6)
-    (19.8735, 0.250944)
+    (19.8754, 0.250934)
     """
     b, approximate = sersic_b(n_sersic), _b_lenstronomy(n_sersic)
     return amp * np.exp(approximate - b), R_sersic * (b / approximate) ** n_sersic
 
 
 def sersic_to_lenstronomy(amplitude, r_eff_circ, n):
-    """The inverse of `sersic_from_lenstronomy`.
+    """Invert `sersic_from_lenstronomy`.
 
     Parameters
     ----------
@@ -299,7 +299,7 @@ def _b_lenstronomy(n):
 
 
 def _bare(value):
-    """The number without its unit, float64; ellipticities and indices have none to convert."""
+    """Drop a unit; ellipticities and indices have none to convert."""
     return np.asarray(getattr(value, "value", value), dtype=np.float64)
 
 
@@ -359,7 +359,9 @@ class Sersic(Fittable2DModel):
     """
 
     amplitude = Parameter(default=1.0, description="Surface brightness at r_eff, per arcsec2")
-    r_eff = Parameter(default=1.0, bounds=(np.finfo(np.float64).tiny, None), description="Semi-major axis (arcsec)")
+    r_eff = Parameter(
+        default=1.0, bounds=(np.finfo(np.float64).tiny, None), description="Semi-major axis (arcsec)"
+    )
     n = Parameter(default=1.0, bounds=N_RANGE, description="Sérsic index")
     x_0 = Parameter(default=0.0, description="Centre along x (arcsec)")
     y_0 = Parameter(default=0.0, description="Centre along y (arcsec)")
@@ -386,7 +388,7 @@ class Sersic(Fittable2DModel):
 
     @staticmethod
     def fit_deriv(x, y, amplitude, r_eff, n, x_0, y_0, e1, e2):
-        """Derivatives with respect to the parameters; called by astropy's fitters."""
+        """Differentiate with respect to the parameters; called by astropy's fitters."""
         x, y, *parameters = (_bare(value) for value in (x, y, amplitude, r_eff, n, x_0, y_0, e1, e2))
         vector = np.array([value.item() for value in parameters])
         inner = _to_circular(vector)
@@ -429,8 +431,10 @@ class Sersic(Fittable2DModel):
     @property
     def vector(self):
         """The parameters of `sersic_brightness` as a float64 tensor of shape (7,): arcsec, `r_eff_circ`."""
-        lengths = [strip_unit(_plain(getattr(self, name)), u.arcsec, name) for name in ("r_eff", "x_0", "y_0")]
-        values = [self.amplitude.value, lengths[0], self.n.value, *lengths[1:], self.e1.value, self.e2.value]
+        r_eff, x_0, y_0 = (
+            strip_unit(_plain(length), u.arcsec, "length") for length in (self.r_eff, self.x_0, self.y_0)
+        )
+        values = [self.amplitude.value, r_eff, self.n.value, x_0, y_0, self.e1.value, self.e2.value]
         return torch.as_tensor(_to_circular(np.array(values, dtype=np.float64)))
 
     @classmethod
@@ -459,16 +463,18 @@ class Sersic(Fittable2DModel):
         units = dict.fromkeys(cls.param_names, 1)
         if unit is not None:
             units.update(amplitude=u.Unit(unit) / u.arcsec**2, r_eff=u.arcsec, x_0=u.arcsec, y_0=u.arcsec)
-        model = cls(**{name: value * units[name] for name, value in zip(cls.param_names, values, strict=True)}, **kwargs)
+        named = zip(cls.param_names, values, strict=True)
+        model = cls(**{name: value * units[name] for name, value in named}, **kwargs)
         if covariance is not None:
             slope = _from_circular_jacobian(inner)
-            model.covariance = slope @ torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64) @ slope.T
+            inner_covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
+            model.covariance = slope @ inner_covariance @ slope.T
             for name, variance in zip(cls.param_names, np.diag(model.covariance), strict=True):
                 getattr(model, name).std = float(np.sqrt(variance))
         return model
 
     def to_sersic2d(self):
-        """The same profile as astropy's model.
+        """Convert to astropy's model of the same profile.
 
         Returns
         -------
@@ -503,7 +509,9 @@ class Sersic(Fittable2DModel):
         return cls(**{name: _plain(getattr(model, name)) for name in names}, **shape, **kwargs)
 
     @classmethod
-    def from_axis_ratio(cls, amplitude=1.0, r_eff=1.0, n=1.0, x_0=0.0, y_0=0.0, *, q=1.0, phi=0.0 * u.deg, **kwargs):
+    def from_axis_ratio(
+        cls, amplitude=1.0, r_eff=1.0, n=1.0, x_0=0.0, y_0=0.0, *, q=1.0, phi=0.0 * u.deg, **kwargs
+    ):
         """Build a model from an axis ratio and a direction.
 
         Parameters
@@ -530,7 +538,7 @@ class Sersic(Fittable2DModel):
 
 
 def _plain(parameter):
-    """The value of a parameter: a Quantity where it has a unit, otherwise a number."""
+    """Return a parameter as a Quantity where it has a unit, otherwise as a number."""
     return parameter.value if parameter.unit is None else parameter.quantity
 
 
@@ -541,7 +549,7 @@ def _to_circular(values):
 
 
 def _from_circular_jacobian(inner):
-    """Derivatives of the model's parameters with respect to those of the pure function."""
+    """Differentiate the model's parameters with respect to those of the pure function."""
     jacobian = np.eye(7)
     modulus = np.hypot(*inner[5:])
     jacobian[1, 1] = np.sqrt((1 + modulus) / (1 - modulus))

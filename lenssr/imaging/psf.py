@@ -64,7 +64,7 @@ class PSF:
     Examples
     --------
     >>> import numpy as np
-    >>> from lenssr import PSF
+    >>> from lenssr.imaging import PSF
     >>> psf = PSF(np.outer([1, 2, 1], [1, 2, 1]))
     >>> psf.kernel(0.05)[1, 1]
     0.25
@@ -107,7 +107,7 @@ class PSF:
         Examples
         --------
         >>> import astropy.units as u
-        >>> from lenssr import PSF
+        >>> from lenssr.imaging import PSF
         >>> PSF.from_fwhm(0.1 * u.arcsec).kernel(0.05).shape
         (11, 11)
         """

@@ -15,7 +15,6 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS, FITSFixedWarning
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.archive_units import parse_unit
 
 __all__ = ["Planes", "find_image", "open_fits", "read_planes"]
 
@@ -45,8 +44,8 @@ class Planes:
         The image, float64.
     error, variance, inverse_variance, mask, psf, exposure : `~numpy.ndarray` or None
         The other planes; the exposure may be a number, in seconds.
-    unit : `~astropy.units.Unit` or None
-        The image's unit, if it says.
+    unit : `~astropy.units.Unit`, str or None
+        The image's unit, if it says; a string as the header has it.
     wcs : `~astropy.wcs.WCS` or None
         Where it lies on the sky, if it says.
     gain, zero_point : float or None
@@ -133,7 +132,8 @@ def open_fits(path):
         warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
         try:
-            with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+            # astropy does not close a file that it fails to read.
+            with open(path, "rb") as file, fits.open(file, memmap=False, lazy_load_hdus=False) as hdus:
                 for hdu in hdus:
                     if hdu.is_image:
                         hdu.data  # noqa: B018 - reading is what finds a truncated file out
@@ -264,7 +264,7 @@ def _read_keywords(planes, headers):
 
     if planes.unit is None:
         spelling = next((h["BUNIT"] for h in headers if str(h.get("BUNIT", "")).strip()), None)
-        planes.unit = None if spelling is None else parse_unit(str(spelling))
+        planes.unit = None if spelling is None else str(spelling)
     if planes.exposure is None:
         exposure = number("EXPTIME", "TEXPTIME")
         planes.exposure = exposure if exposure is not None and exposure > 0 else None

@@ -44,6 +44,7 @@ else:
         (r"py:.*", rf"({elsewhere})(\..*)?"),
         (r"std:.*|(py:)?term", r".*:.*"),
     ]
+nitpick_ignore = [("py:class", "Model")]  # an annotation that astropy's Fittable2DModel hands down
 numpydoc_xref_param_type = False
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -154,8 +155,11 @@ def _lines(axes, curves, extent, style, label):
 
 
 def _curves(result, extent):
-    """Critical curves and caustics of the lens as lists of (x, y) in arcsec."""
-    return [], []
+    """Critical curves and caustics of the lens in the field, each a list of (x, y) in arcsec."""
+    if result.lens is None:
+        return [], []
+    half_width = max(extent)
+    return result.lens.critical_curves(half_width), result.lens.caustics(half_width)
 
 
 def _unit_label(unit):
@@ -319,12 +323,17 @@ def draw(result, figure=None):
     return figure
 
 
+def check_figure(path):
+    """Refuse a name that is no image file; otherwise return its format."""
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in FigureCanvasBase.filetypes:
+        raise InputError(f"{path} is not an image file: end its name in .png, .pdf or .svg")
+    return suffix
+
+
 def save(figure, path):
     """Save a figure: all of it, or nothing."""
-    suffix = Path(path).suffix.lower().lstrip(".")
-    figure = figure.figure if not hasattr(figure, "savefig") else figure
-    known = figure.canvas.get_supported_filetypes()
-    if suffix not in known:
-        raise InputError(f"{path} is not an image file: end its name in .png, .pdf or .svg")
+    suffix = check_figure(path)
+    whole = figure if isinstance(figure, Figure) else figure.figure
     with atomic(path, overwrite=True) as temporary:
-        figure.savefig(temporary, format=suffix)
+        whole.savefig(temporary, format=suffix)

@@ -1,0 +1,277 @@
+"""The ``lenssr`` command: ``resolve`` an image, see a ``demo``, ``simulate`` a data set.
+
+Imports stay inside the commands, so that ``lenssr --help`` does not wait for them.
+"""
+
+import argparse
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from lenssr.exceptions import InputError
+
+__all__ = ["main"]
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def _angle(text):
+    """Read ``0.1arcsec``; a bare number is refused, since nobody knows what it means."""
+    import astropy.units as u
+
+    try:
+        angle = u.Quantity(text)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an angle: write, for example, 0.1arcsec"
+        ) from error
+    if angle.unit.is_equivalent(u.dimensionless_unscaled):
+        raise argparse.ArgumentTypeError(f"{text!r} has no unit: write {text}arcsec if it is in arcsec")
+    if not angle.isscalar or not angle.unit.is_equivalent(u.arcsec) or not 0 < angle.value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive angle: write, for example, 0.1arcsec")
+    return angle
+
+
+def _positive(text):
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1: give 1 or more")
+    return number
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="lenssr",
+        description="Super-resolution of strong gravitational lenses with the physics of lensing.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_resolve(commands)
+    _add_demo(commands)
+    _add_simulate(commands)
+    return parser
+
+
+def _add_resolve(commands):
+    parser = commands.add_parser("resolve", help="super-resolve one FITS cutout of a lens")
+    parser.set_defaults(run=_resolve)
+    add = parser.add_argument
+    add("input", metavar="IN.fits", help="the cutout")
+    add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
+    add("--sci", metavar="HDU", help="name of the HDU of the image (default: SCI, IMAGE, or the first image)")
+    add("--err", metavar="HDU", help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)")
+    add("--psf", metavar="HDU", help="name of the HDU of its PSF (default: PSF)")
+    psf = parser.add_mutually_exclusive_group()
+    psf.add_argument("--psf-file", metavar="F", help="a FITS file of the PSF, at the pixels of the image")
+    psf.add_argument("--psf-fwhm", metavar="ANGLE", type=_angle, help="a Gaussian PSF, such as 0.1arcsec")
+    add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
+    add("--pixel-scale", metavar="ANGLE", type=_angle, help="such as 0.05arcsec, where there is no WCS")
+    add("--scale", metavar="N", type=_positive, default=2, help="how many times finer (default: 2)")
+    add("--source", default="sersic", help="sersic or interpolation (default: sersic)")
+    add("--lens", metavar="lens.yaml", help="a lens that is known (default: SIE + shear, fitted)")
+    add("--fit-lens", action="store_true", help="refine the lens given by --lens")
+    add("--lens-light", metavar="MODEL", help="light of the lens galaxy, fitted too: sersic (default: none)")
+    add("--mask", choices=["auto"], help="auto: hide other objects in the field")
+    add("--plot", metavar="OUT.png", help="draw the result too")
+    add("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    _add_debug(parser)
+
+
+def _add_demo(commands):
+    parser = commands.add_parser("demo", help="simulate a lens, super-resolve it, score it")
+    parser.set_defaults(run=_demo)
+    parser.add_argument("-o", "--output", metavar="DIR", default="lenssr-demo", help="default: lenssr-demo")
+    _add_debug(parser)
+
+
+def _add_simulate(commands):
+    parser = commands.add_parser("simulate", help="write a data set of simulated lenses")
+    parser.set_defaults(run=_simulate)
+    add = parser.add_argument
+    add("--model", default="I", help="model of DeepLenseSim (default: I)")
+    add("--lens", default="sie", help="sis or sie (default: sie)")
+    add("--noise", action="store_true", help="add noise to the low-resolution images beyond Poisson's")
+    add("-n", "--number", type=_positive, default=100, help="how many (default: 100)")
+    add("--seed", type=int, default=0, help="which ones (default: 0)")
+    add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
+    _add_debug(parser)
+
+
+def _add_debug(parser):
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+
+
+# ---------------------------------------------------------------- resolve
+
+
+def _read_lens(path):
+    """Read a lens from YAML: the form of `lenssr.mass.from_dict`."""
+    import yaml
+
+    from lenssr.mass import from_dict
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return from_dict(yaml.safe_load(file))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path} is not YAML ({problem}): see the page on the command line") from error
+
+
+def _read_psf(arguments):
+    """Build the PSF that the options name; None leaves it to the file."""
+    from lenssr.imaging import PSF
+
+    if arguments.psf_file is not None:
+        return PSF.from_fits(arguments.psf_file)
+    return None if arguments.psf_fwhm is None else PSF.from_fwhm(arguments.psf_fwhm)
+
+
+def _resolve(arguments):
+    from lenssr._result_fits import check_output
+    from lenssr._result_plot import check_figure
+    from lenssr.resolver import SuperResolver
+
+    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
+    for path in outputs:
+        check_output(path, arguments.overwrite)
+    if arguments.plot is not None:
+        check_figure(arguments.plot)
+    named = {name: getattr(arguments, name) for name in ("sci", "err", "psf")}
+    hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
+    lens = None if arguments.lens is None else _read_lens(arguments.lens)
+    resolver = SuperResolver(
+        scale=arguments.scale,
+        source=arguments.source,
+        lens=lens,
+        fit_lens=arguments.fit_lens or None,
+        lens_light=arguments.lens_light,
+        mask=arguments.mask,
+        device=arguments.device,
+    )
+    _say(f"resolving {arguments.input}")
+    result = resolver(
+        arguments.input,
+        psf=_read_psf(arguments),
+        pixel_scale=arguments.pixel_scale,
+        unit=arguments.unit,
+        hdus=hdus or None,
+    )
+    result.write(arguments.output, overwrite=arguments.overwrite)
+    if arguments.plot is not None:
+        result.plot(path=arguments.plot)
+    print(result.summary())
+    print(f"written        {', '.join(outputs)}")
+
+
+# ---------------------------------------------------------------- demo and simulate
+
+
+def _demo(arguments):
+    folder = Path(arguments.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    _say("simulating a lens")
+    from lenssr import _demo
+
+    scene = _demo.simulate()
+    _say("super-resolving it, lens unknown")
+    result = _demo.resolve(scene)
+    result.write(folder / "demo.fits", overwrite=True)
+    result.plot(path=folder / "demo.png")
+    print(result.summary())
+    print("\n".join(_demo.table(scene, result)))
+    print(f"written        {folder / 'demo.fits'}, {folder / 'demo.png'}")
+
+
+def _simulate(arguments):
+    from lenssr.simulation import DeepLense, write_dataset
+
+    dataset = DeepLense(
+        arguments.model,
+        lens=arguments.lens,
+        noise=arguments.noise,
+        size=arguments.number,
+        seed=arguments.seed,
+    )
+    write_dataset(dataset, arguments.output, progress=True)
+    print(f"written        {len(dataset)} lenses in {arguments.output}")
+
+
+# ---------------------------------------------------------------- running
+
+
+def _say(message):
+    print(f"lenssr: {message}", file=sys.stderr, flush=True)
+
+
+def _one_line(value):
+    return " ".join(str(value).split())
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    _say(f"warning: {_one_line(message)}")
+
+
+def _version():
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lenssr")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _run(arguments):
+    """Run a command, its warnings one line each."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        arguments.run(arguments)
+
+
+def main(argv=None):
+    """Run the ``lenssr`` command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments, by default those of the process.
+
+    Returns
+    -------
+    code : int
+        0 if all went well, 1 if the command failed, 130 if it was interrupted. Arguments that cannot be
+        understood end the process with 2, as argparse does.
+
+    Examples
+    --------
+    >>> from lenssr.cli import main
+    >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
+    1
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        print(f"lenssr {_version()}")
+        return 0
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except Exception as error:
+        # whatever it is, a user of a command wants its reason, not our stack
+        if arguments.debug:
+            traceback.print_exc()
+        name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
+        _say(f"error: {name}{_one_line(error)}")
+        return 1
+    return 0

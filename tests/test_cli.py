@@ -1,0 +1,268 @@
+"""The `lenssr` command: what it writes, what it prints, and how it fails."""
+
+import subprocess
+import sys
+import warnings
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from lenssr import cli
+from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.result import SuperResolution
+from lenssr.simulation import DeepLense
+
+LENS = """
+- model: SIE
+  theta_E: 1.28149057
+  e1: 0.1
+  e2: 0.0
+"""
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def cutout(tmp_path_factory):
+    """A simulated lens as a FITS file with an error plane."""
+    item = DeepLense(lens="sie", size=1, seed=1)[0]
+    header = item.low.wcs.to_header()
+    header["BUNIT"] = "electron / s"
+    error = np.sqrt(item.low_truth.data / 1000 + 1e-6)
+    path = tmp_path_factory.mktemp("cutout") / "cutout.fits"
+    fits.HDUList(
+        [
+            fits.PrimaryHDU(),
+            fits.ImageHDU(item.low.data, header, name="SCI"),
+            fits.ImageHDU(error, header, name="ERR"),
+        ]
+    ).writeto(path)
+    return path
+
+
+@pytest.fixture
+def lens(tmp_path):
+    path = tmp_path / "lens.yaml"
+    path.write_text(LENS)
+    return path
+
+
+@pytest.fixture
+def tmp_out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Replace what ``lenssr demo`` does by a function of the test's own."""
+
+    def replace(function):
+        monkeypatch.setattr(cli, "_demo", function)
+
+    return replace
+
+
+# ---------------------------------------------------------------- resolve
+
+
+def test_resolve_writes_file_and_figure(cutout, lens, tmp_out, capsys):
+    out, plot = tmp_out / "out.fits", tmp_out / "out.png"
+    assert run("resolve", cutout, "-o", out, "--lens", lens, "--plot", plot) == 0
+    result = SuperResolution.read(out)
+    assert result.image.shape == (150, 150)
+    assert result.lens.theta_E.value == 1.28149057
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr()
+    assert "reduced chi2" in printed.out
+    assert printed.err.splitlines()[0] == f"lenssr: resolving {cutout}"
+
+
+def test_options_reach_the_result(cutout, lens, tmp_out):
+    out = tmp_out / "out.fits"
+    options = ["--sci", "SCI", "--err", "ERR", "--psf-fwhm", "80mas", "--unit", "adu/s", "--scale", "3"]
+    assert run("resolve", cutout, "-o", out, "--lens", lens, "--device", "cpu", *options) == 0
+    result = SuperResolution.read(out)
+    assert result.image.shape == (225, 225)
+    assert result.image.unit == u.adu / u.s
+    assert result.image.psf is not None
+
+
+def test_pixel_scale_reaches_the_result(cutout, tmp_path, tmp_out):
+    bare = tmp_path / "bare.fits"
+    fits.PrimaryHDU(fits.getdata(cutout, "SCI")).writeto(bare)
+    out = tmp_out / "out.fits"
+    options = ["--pixel-scale", "50mas", "--unit", "electron/s", "--source", "interpolation"]
+    assert run("resolve", bare, "-o", out, *options, "--plot", tmp_out / "out.png") == 0
+    assert 'at 0.025"' in repr(SuperResolution.read(out))
+
+
+def test_existing_output_is_kept(cutout, tmp_out, capsys):
+    out = tmp_out / "out.fits"
+    out.write_text("precious")
+    assert run("resolve", cutout, "-o", out) == 1
+    assert out.read_text() == "precious"
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_overwrite_replaces(cutout, tmp_out):
+    out = tmp_out / "out.fits"
+    out.write_text("old")
+    assert run("resolve", cutout, "-o", out, "--source", "interpolation", "--overwrite") == 0
+    assert SuperResolution.read(out).source is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["missing.fits"], "missing.fits"),
+        (["{cutout}", "--source", "magic"], "source = 'magic'"),
+        (["{cutout}", "--lens", "missing.yaml"], "missing.yaml"),
+        (["{cutout}", "--lens", "{cutout}"], "is not YAML"),
+        (["{cutout}", "--sci", "FOO"], "FOO"),
+        (["{cutout}", "--unit", "bananas"], "bananas"),
+        (["{cutout}", "--fit-lens"], "--fit-lens"),
+        (["{cutout}", "--device", "abacus"], "abacus"),
+        (["{cutout}", "--plot", "out.fits"], "end its name in .png"),
+    ],
+)
+def test_errors_are_one_line(cutout, tmp_out, capsys, changes, message):
+    changes = [change.format(cutout=cutout) for change in changes]
+    assert run("resolve", "-o", tmp_out / "out.fits", *changes) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("lenssr: error: ")
+    assert message in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert list(tmp_out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--psf-fwhm", "0.1", "write 0.1arcsec if it is in arcsec"),
+        ("--pixel-scale", "0.05", "write 0.05arcsec if it is in arcsec"),
+        ("--pixel-scale", "5m", "not a positive angle"),
+        ("--pixel-scale", "-1arcsec", "not a positive angle"),
+        ("--pixel-scale", "narcsec", "not an angle"),
+        ("--scale", "0", "below 1"),
+        ("--scale", "2.5", "not a whole number"),
+        ("--mask", "yes", "invalid choice"),
+    ],
+)
+def test_arguments_that_mean_nothing(capsys, option, value, message):
+    with pytest.raises(SystemExit) as stopped:
+        run("resolve", "in.fits", "-o", "out.fits", f"{option}={value}")
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_psf_only(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("resolve", "in.fits", "-o", "out.fits", "--psf-file", "psf.fits", "--psf-fwhm", "0.1arcsec")
+    assert stopped.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- running
+
+
+def test_debug_shows_the_traceback(tmp_out, capsys):
+    assert run("resolve", "missing.fits", "-o", tmp_out / "out.fits", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_warnings_are_one_line(command, capsys):
+    def noisy(arguments):
+        warnings.warn("two\nlines", LensSRWarning, stacklevel=1)
+
+    command(noisy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert run("demo") == 0
+    assert capsys.readouterr().err == "lenssr: warning: two lines\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a\nb"), 1, "lenssr: error: a b"),
+        (OSError(28, "No space left"), 1, "lenssr: error: [Errno 28] No space left"),
+        (ZeroDivisionError("oops"), 1, "lenssr: error: ZeroDivisionError: oops"),
+        (KeyboardInterrupt(), 130, "lenssr: interrupted"),
+    ],
+)
+def test_failures_have_codes(command, capsys, error, code, line):
+    def fail(arguments):
+        raise error
+
+    command(fail)
+    assert run("demo") == code
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_without_a_command_help_is_printed(capsys):
+    assert run() == 2
+    assert "resolve" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("lenssr ")
+
+
+def test_help_does_not_wait_for_the_numerics():
+    code = (
+        "import sys; from lenssr.cli import main\n"
+        "try: main(['resolve', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'matplotlib', 'photutils', 'tqdm', 'lenssr.resolver'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---------------------------------------------------------------- demo and simulate
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "new"
+    assert run("demo", "-o", folder) == 0
+    return folder
+
+
+def test_demo_writes_file_and_figure(demo):
+    assert {path.name for path in demo.iterdir()} == {"demo.fits", "demo.png"}
+    result = SuperResolution.read(demo / "demo.fits")
+    assert result.ok, result.flags
+
+
+def test_demo_finds_the_lens_and_says_so(tmp_path, capsys):
+    # a second run into a folder that exists
+    assert run("demo", "-o", tmp_path) == 0
+    assert run("demo", "-o", tmp_path) == 0
+    rows = {line.split("  ")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert "bicubic" in rows
+    assert "lenssr" in rows
+
+
+def test_simulate_writes_a_data_set(tmp_path):
+    assert run("simulate", "--lens", "sis", "--noise", "-n", 3, "--seed", 5, "-o", tmp_path / "set") == 0
+    files = sorted((tmp_path / "set").glob("*.fits"))
+    assert len(files) == 3
+    item = DeepLense(lens="sis", noise=True, size=3, seed=5)[0]
+    with fits.open(files[0]) as hdus:
+        stored = next(hdu.data for hdu in hdus if hdu.data is not None and hdu.data.shape == item.low.shape)
+    np.testing.assert_array_equal(stored, item.low.data)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--model", "IX"), ("--lens", "nfw"), ("--seed", "-1")])
+def test_simulate_refuses_what_it_does_not_know(tmp_path, capsys, option, value):
+    assert run("simulate", f"{option}={value}", "-o", tmp_path / "set") == 1
+    assert capsys.readouterr().err.startswith("lenssr: error: ")
+    assert not (tmp_path / "set").exists()

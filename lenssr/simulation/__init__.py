@@ -2,5 +2,18 @@
 
 from lenssr.simulation.deeplense import DeepLense, DeepLenseBatch
 from lenssr.simulation.item import LensDataset, SimulatedLens
+from lenssr.simulation.population import LensPopulation
+from lenssr.simulation.spoiled import SPOILED_KINDS, Spoiled, spoiled
+from lenssr.simulation.write import write_dataset
 
-__all__ = ["DeepLense", "DeepLenseBatch", "LensDataset", "SimulatedLens"]
+__all__ = [
+    "SPOILED_KINDS",
+    "DeepLense",
+    "DeepLenseBatch",
+    "LensDataset",
+    "LensPopulation",
+    "SimulatedLens",
+    "Spoiled",
+    "spoiled",
+    "write_dataset",
+]

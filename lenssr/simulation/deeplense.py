@@ -57,8 +57,8 @@ class DeepLenseBatch:
 class _Plane:
     """One pixel grid with its rays traced to the source plane.
 
-    The lens and the shape of the source are the same for every item, so the rays are traced once, and put into
-    coordinates in which the source falls off as exp(-radius); an item only moves its centre.
+    The lens and the shape of the source are the same for every item, so the rays are traced once, and put
+    into coordinates in which the source falls off as exp(-radius); an item only moves its centre.
     """
 
     def __init__(self, grid, lens):
@@ -96,9 +96,9 @@ class _Plane:
 class DeepLense(LensDataset):
     """Model I of DeepLenseSim as a seeded sequence: one lens, sources in different places, counts as noise.
 
-    The lens has an Einstein radius of 1.28149057", and for the SIE e1 = 0.1. The source is an exponential disc
-    (lenstronomy's amplitude 20, R_sersic 0.25", e = (-0.1, 0.1)) whose centre is uniform within 0.35" of the
-    axis in x and y. Images are sampled at pixel centres, without a PSF: 75 x 75 pixels of 0.05", and
+    The lens has an Einstein radius of 1.28149057", and for the SIE e1 = 0.1. The source is an exponential
+    disc (lenstronomy's amplitude 20, R_sersic 0.25", e = (-0.1, 0.1)) whose centre is uniform within 0.35"
+    of the axis in x and y. Images are sampled at pixel centres, without a PSF: 75 x 75 pixels of 0.05", and
     ``scale`` times as many in the high image. Both exposures are ``10**U(3, 3.5)`` seconds.
 
     Parameters
@@ -126,8 +126,8 @@ class DeepLense(LensDataset):
 
     References
     ----------
-    Alexander et al. 2020, ApJ 893, 15 (the simulations). The Einstein radius is the one of their configuration;
-    it follows from luminosity distances, where angular-diameter distances would give 1.665".
+    Alexander et al. 2020, ApJ 893, 15 (the simulations). The Einstein radius is the one of their
+    configuration; it follows from luminosity distances, where angular-diameter distances would give 1.665".
 
     Examples
     --------

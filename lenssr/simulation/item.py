@@ -62,6 +62,12 @@ class SimulatedLens:
     psf: PSF | None = None
     settings: dict = field(default_factory=dict)
 
+    @property
+    def given(self):
+        """What an observer would know besides the image: noise and PSF, as keywords for a resolver's call."""
+        known = {"noise": self.noise, "psf": self.psf}
+        return {name: value for name, value in known.items() if value is not None}
+
 
 class LensDataset:
     """A seeded sequence of simulated lenses.
@@ -98,7 +104,8 @@ class LensDataset:
 
     def __repr__(self):
         """Show a call that makes the same data set."""
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._settings)})"
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
+        return f"{type(self).__name__}({settings})"
 
     def rng(self, index):
         """Start the random numbers of an item.

@@ -1,4 +1,4 @@
-"""Poisson numbers for images: several times faster than one by one, and exactly distributed."""
+"""Poisson numbers for whole images, several times faster than one by one."""
 
 import functools
 
@@ -17,9 +17,9 @@ _COLUMNS = 256
 
 @functools.cache
 def _tables():
-    """Alias tables of Poisson distributions, shape (_ROWS * _COLUMNS,), uint64.
+    """Alias tables of Poisson distributions, shape (_ROWS * _COLUMNS,), uint32.
 
-    Column c of a row stands for the number c with the probability in the upper 56 bits, otherwise for
+    Column c of a row stands for the number c with the probability in the upper 24 bits, otherwise for
     the number in the lower 8.
     """
     mean = np.arange(_ROWS)[:, None] / _STEPS
@@ -41,10 +41,10 @@ def _tables():
         alias[rows, low] = high
         height[rows, high] -= 1 - share[rows, low]
         done[rows, low] = True
-    upper = np.minimum(share * 2.0**56, 2.0**56 - 8).astype(np.uint64)
     # A full column must never hand over, not even to round-off.
-    alias[share >= 1] = np.broadcast_to(number, alias.shape)[share >= 1]
-    return (upper << np.uint64(8) | alias.astype(np.uint64)).ravel()
+    alias = np.where(share >= 1, number, alias)
+    upper = np.minimum(np.rint(share * 2.0**24), 2.0**24 - 1).astype(np.uint32)
+    return (upper << np.uint32(8) | alias.astype(np.uint32)).ravel()
 
 
 def draw_poisson(mean, rng):
@@ -67,8 +67,8 @@ def draw_poisson(mean, rng):
     The sum of Poisson numbers is a Poisson number of the sum of their means. A mean below 128 is therefore
     split into a multiple of 1/8, drawn from the alias table of that mean, and a rest below 1/8, drawn as a
     Poisson process: points are thrown evenly under a line at the height of 1/8, and those that fall under
-    the curve of the rests count. Larger means go to `numpy.random.Generator.poisson`. Nothing is
-    approximated, but random bits are used in another order than by numpy's method.
+    the curve of the rests count. Larger means go to `numpy.random.Generator.poisson`. The only rounding is that
+    of the 32 random bits which choose a number: every probability is right within 3e-10.
 
     References
     ----------
@@ -91,7 +91,7 @@ def draw_poisson(mean, rng):
     row = rest.astype(np.intp)
     rest -= row
 
-    bits = rng.integers(0, 2**64, size=flat.size, dtype=np.uint64)
+    bits = rng.integers(0, 2**32, size=flat.size, dtype=np.uint32)
     column = bits.astype(np.uint8)
     row *= _COLUMNS
     row += column
@@ -103,6 +103,6 @@ def draw_poisson(mean, rng):
     points *= flat.size
     pixel = points.astype(np.intp)
     points -= pixel
-    numbers += np.bincount(pixel[points < rest.take(pixel)], minlength=flat.size)
+    np.add.at(numbers, pixel[points < rest.take(pixel)], 1.0)
     numbers[large] = rng.poisson(flat[large])
     return numbers.reshape(mean.shape)

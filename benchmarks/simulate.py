@@ -1,0 +1,99 @@
+"""Speed of simulating DeepLense Model I pairs: lenssr beside lenstronomy, in one run on one thread.
+
+Both make the same images: a low and a high one of the same source, each with Poisson counts (and the extra
+noise of the low one in the rows "noisy"). lenstronomy does it the usual way: one ``ImageModel`` for each
+grid, built once; ``ImageModel.image`` for every source, then ``numpy.random.Generator.poisson``. The two
+take turns in chunks, so that whatever else the machine does hits both.
+
+    python benchmarks/simulate.py [--number 1000]
+"""
+
+import argparse
+import os
+import time
+
+# One thread for everybody; read when numpy and torch are imported.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from lenstronomy.Data.imaging_data import ImageData  # noqa: E402
+from lenstronomy.Data.psf import PSF  # noqa: E402
+from lenstronomy.ImSim.image_model import ImageModel  # noqa: E402
+from lenstronomy.LensModel.lens_model import LensModel  # noqa: E402
+from lenstronomy.LightModel.light_model import LightModel  # noqa: E402
+
+from lenssr.simulation import DeepLense  # noqa: E402
+
+LENSES = {
+    "sis": ("SIS", {"theta_E": 1.28149057, "center_x": 0.0, "center_y": 0.0}),
+    "sie": ("SIE", {"theta_E": 1.28149057, "e1": 0.1, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}),
+}
+SOURCE = {"amp": 20.0, "R_sersic": 0.25, "n_sersic": 1.0, "e1": -0.1, "e2": 0.1}
+CHUNK = 50
+
+
+class Lenstronomy:
+    """Images of Model I the way they are usually made."""
+
+    def __init__(self, lens):
+        name, self.lens = LENSES[lens]
+        self.models = []
+        for pixels, scale in ((75, 0.05), (150, 0.025)):
+            corner = -(pixels - 1) / 2 * scale
+            data = ImageData(
+                image_data=np.zeros((pixels, pixels)),
+                transform_pix2angle=np.eye(2) * scale,
+                ra_at_xy_0=corner,
+                dec_at_xy_0=corner,
+            )
+            light = LightModel(["SERSIC_ELLIPSE"])
+            self.models.append(ImageModel(data, PSF("NONE"), LensModel([name]), light))
+
+    def truths(self, x_0, y_0):
+        source = {**SOURCE, "center_x": x_0, "center_y": y_0}
+        return [model.image([self.lens], [source]) for model in self.models]
+
+    def pair(self, x_0, y_0, exposure, high_exposure, noise, rng):
+        low, high = self.truths(x_0, y_0)
+        if noise:
+            low = low + rng.normal(size=low.shape) * np.sqrt(low / exposure) + rng.normal(0, 0.01, low.shape)
+        low = rng.poisson(np.maximum(low * exposure, 0)) / exposure
+        return low, rng.poisson(high * high_exposure) / high_exposure
+
+
+def compare(lens, noise, number):
+    data = DeepLense(lens=lens, noise=noise, size=number, seed=1)
+    other, rng = Lenstronomy(lens), np.random.default_rng(1)
+    data.batch(slice(0, 1))  # tables and traced rays are made once
+    seconds = np.zeros(2)
+    worst = 0.0
+    for start in range(0, number, CHUNK):
+        before = time.process_time()
+        batch = data.batch(slice(start, start + CHUNK))
+        between = time.process_time()
+        for settings in zip(batch.x_0, batch.y_0, batch.exposure, batch.high_exposure, strict=True):
+            other.pair(*settings, noise, rng)
+        seconds += between - before, time.process_time() - between
+        high = other.truths(batch.x_0[0], batch.y_0[0])[1]
+        worst = max(worst, np.max(np.abs(batch.truth[0] / high - 1)))
+    return seconds, worst
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--number", type=int, default=1000, help="pairs of each kind")
+    number = parser.parse_args().number
+    torch.set_num_threads(1)
+    print(f"{number} pairs of DeepLense Model I, CPU seconds on one thread")
+    print(f"{'lens':6}{'noise':8}{'lenssr':>8}{'lenstronomy':>13}{'ratio':>8}{'largest difference':>20}")
+    for lens in LENSES:
+        for noise in (False, True):
+            (own, theirs), worst = compare(lens, noise, number)
+            label = "noisy" if noise else "clean"
+            print(f"{lens:6}{label:8}{own:8.2f}{theirs:13.2f}{theirs / own:8.2f}{worst:20.1e}")
+
+
+if __name__ == "__main__":
+    main()

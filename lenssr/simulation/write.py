@@ -1,0 +1,203 @@
+"""Simulated lenses on disk: a FITS file for each, and a table of what is in them."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from astropy.io import fits
+from astropy.table import QTable, Table, vstack
+from astropy.wcs import FITSFixedWarning
+
+from lenssr.exceptions import InputError
+from lenssr.mass import MassSystem
+
+__all__ = ["MANIFEST", "write_dataset", "write_item"]
+
+MANIFEST = "manifest.ecsv"
+
+
+def write_dataset(dataset, directory, indices=None, *, overwrite=False, progress=False):
+    """Write the lenses of a data set as FITS files, and ``manifest.ecsv``, a table of them.
+
+    Parameters
+    ----------
+    dataset : `~lenssr.simulation.LensDataset`
+        The data set.
+    directory : str or `~pathlib.Path`
+        Where to; made if it does not exist.
+    indices : iterable of int, optional
+        Which lenses; all by default.
+    overwrite : bool, optional
+        Whether files may be replaced; False by default.
+    progress : bool, optional
+        Whether to show a progress bar; False by default.
+
+    Returns
+    -------
+    manifest : `~astropy.table.Table`
+        One row for each lens: file, true parameters, exposures. Its ``meta`` holds the settings of the data
+        set and the version of lenssr.
+
+    Raises
+    ------
+    InputError
+        If a file exists, before anything is written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lenssr.simulation import DeepLense, write_dataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manifest = write_dataset(DeepLense(size=3), folder)
+    >>> list(manifest["file"])
+    ['000000.fits', '000001.fits', '000002.fits']
+    """
+    directory = Path(directory)
+    indices = list(range(len(dataset)) if indices is None else indices)
+    if not indices:
+        raise InputError("there are no indices: name at least one lens")
+    _make_folder(directory)
+    paths = [directory / MANIFEST, *(directory / file_name(index) for index in indices)]
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise InputError(
+            f"{len(existing)} files exist, the first is {existing[0]}: choose another folder, or overwrite=True"
+        )
+    if progress:
+        from tqdm import tqdm
+
+        indices = tqdm(indices, desc="simulating", unit="lens")
+    rows = []
+    for index in indices:
+        item = dataset[index]
+        path = write_item(item, directory, dataset.settings(), overwrite=overwrite)
+        rows.append(Table([{"file": path.name, "index": item.index, **_numbers(item)}]))
+    manifest = vstack(rows, metadata_conflicts="silent")
+    manifest.meta = {**dataset.settings(), "version": _version()}
+    _replace(directory / MANIFEST, lambda path: manifest.write(path, format="ascii.ecsv", overwrite=True))
+    return manifest
+
+
+def file_name(index):
+    """Name of the file of a lens."""
+    return f"{index:06d}.fits"
+
+
+def write_item(item, directory, settings, *, overwrite=False):
+    """Write one simulated lens as a FITS file.
+
+    Parameters
+    ----------
+    item : `~lenssr.simulation.SimulatedLens`
+        The lens.
+    directory : str or `~pathlib.Path`
+        An existing folder.
+    settings : dict
+        Plain values for the primary header.
+    overwrite : bool, optional
+        Whether a file of that name may be replaced; False by default.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        The file: SCI (the low image), ERR (its expected errors, where the noise does not follow from
+        EXPTIME), PSF (at low pixels, where there is one), HIGH, TRUTH, LOWTRUTH, and the tables LENS and LIGHT.
+
+    Raises
+    ------
+    InputError
+        If the file exists, or the folder does not.
+    """
+    path = Path(directory) / file_name(item.index)
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is no folder: make it, or give another")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists: choose another folder, or overwrite=True")
+    hdus = _hdus(item, settings)
+    _replace(path, lambda temporary: hdus.writeto(temporary, overwrite=True))
+    return path
+
+
+def _hdus(item, settings):
+    primary = fits.PrimaryHDU()
+    primary.header["ORIGIN"] = f"lenssr {_version()}"
+    primary.header["INDEX"] = item.index
+    for name, value in settings.items():
+        primary.header[name[:8].upper()] = value
+    hdus = [primary, _image_hdu(item.low, "SCI")]
+    _, _, variance = item.noise.moments(torch.as_tensor(item.low_truth.data))
+    if np.any(item.noise.background_rms):
+        error = np.broadcast_to(variance.sqrt().numpy(), item.low.shape)
+        hdus.append(_image_hdu(item.low_truth, "ERR", error))
+    if item.psf is not None:
+        scale = abs(item.low.wcs.wcs.cd[1, 1]) * 3600
+        hdus.append(fits.ImageHDU(item.psf.kernel(scale), name="PSF"))
+    for name, values in (("HIGH", item.high), ("TRUTH", item.truth), ("LOWTRUTH", item.low_truth)):
+        hdus.append(_image_hdu(values, name))
+    for name, values in (("LENS", _lens_numbers(item)), ("LIGHT", _light_numbers(item))):
+        table = QTable({"name": list(values), "value": np.array(list(values.values()), dtype=np.float64)})
+        hdus.append(fits.table_to_hdu(table))
+        hdus[-1].name = name
+    return fits.HDUList(hdus)
+
+
+def _image_hdu(image, name, data=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        header = image.wcs.to_header()
+    hdu = fits.ImageHDU(np.ascontiguousarray(image.data if data is None else data), header=header, name=name)
+    hdu.header["BUNIT"] = image.unit.to_string("fits")
+    if "EXPTIME" in image.meta:
+        hdu.header["EXPTIME"] = image.meta["EXPTIME"], "seconds"
+    return hdu
+
+
+def _lens_numbers(item):
+    components = list(item.lens) if isinstance(item.lens, MassSystem) else [item.lens]
+    numbers = {}
+    for component in components:
+        names = component.param_names
+        # A shear's origin would clash with the centre of the galaxy, and is where the image frame's is.
+        names = [name for name in names if f"lens_{name}" not in numbers]
+        numbers.update({f"lens_{name}": float(getattr(component, name).value) for name in names})
+    return numbers
+
+
+def _light_numbers(item):
+    profiles = {"source": item.source, "light": item.lens_light}
+    return {
+        f"{prefix}_{name}": float(getattr(profile, name).value)
+        for prefix, profile in profiles.items()
+        if profile is not None
+        for name in profile.param_names
+    }
+
+
+def _numbers(item):
+    exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
+    return {**_lens_numbers(item), **_light_numbers(item), **exposures, **item.settings}
+
+
+def _make_folder(directory):
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
+
+
+def _replace(path, write):
+    """Write under a temporary name, then rename: nobody ever sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _version():
+    from lenssr import __version__
+
+    return __version__

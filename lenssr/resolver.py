@@ -244,7 +244,7 @@ class SuperResolver:
             except (InputError, OSError, ValueError, TypeError) as error:
                 results[i] = FailedResolution(error, _name(image, i))
                 continue
-            groups.setdefault(observation.group_key, []).append((i, observation))
+            groups.setdefault(_group_key(observation), []).append((i, observation))
         with _bar(len(images), progress) as bar:
             bar.update(sum(result is not None for result in results))
             for members in groups.values():
@@ -252,13 +252,22 @@ class SuperResolver:
         return results
 
     def _observe(self, image, psf, noise, mask, reading):
-        return Observation.from_any(
+        mask = self.mask if mask is None else mask
+        automatic = isinstance(mask, str)
+        if automatic and mask != "auto":
+            raise InputError(f"mask = {mask!r}: give an array of bool, 'auto' or None")
+        observation = Observation.from_any(
             image,
             psf=self.psf if psf is None else psf,
             noise=self.noise if noise is None else noise,
-            mask=self.mask if mask is None else mask,
+            mask=None if automatic else mask,
             **reading,
         )
+        if automatic:
+            from lenssr.imaging.detection import auto_mask
+
+            return observation.masked(auto_mask(observation))
+        return observation
 
     def _solve_group(self, members, images, results, bar):
         for part in self._method.parts(members):
@@ -285,6 +294,13 @@ class SuperResolver:
             except Exception as own:  # noqa: BLE001
                 solved.append(FailedResolution(own, _name(images[i], i)))
         return solved
+
+
+def _group_key(observation):
+    """Images with the same key are solved together: one shape, sampling, PSF and kind of unit."""
+    psf = observation.psf
+    kernel = None if psf is None else (psf.kernel(observation.grid.pixel_scale).tobytes(), psf.includes_pixel)
+    return observation.shape, round(observation.grid.pixel_scale, 9), kernel, observation.conserves_sum
 
 
 def _one_each(name, value, count):

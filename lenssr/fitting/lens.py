@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lenssr.fitting.least_squares import levenberg_marquardt
-from lenssr.fitting.starts import light_start, source_start
+from lenssr.fitting.starts import light_start, source_start, without_light
 
 __all__ = ["SceneFit", "fit_known_lens", "fit_unknown_lens", "polish"]
 
@@ -16,7 +16,9 @@ STARTS = 8
 WEIGHT_REFITS = 3
 POLISHES = 2
 POLISH_SIGMA = 0.05
-# The ghost (see `Scene.ghost_at_centre`) can sit in any pixel that the lens centre may still reach.
+# How far shapes and centres may move while the Einstein radius is still being found.
+NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+# The ghost (see `ImageStack`) can sit in any pixel that the lens centre may still reach.
 GHOST_PIXELS = 1.4
 # Half a chance in 10^5 for a second optimum to be preferred: a difference in chi2 of 25 is 5 sigma.
 RIVAL_CHI2 = 25.0
@@ -73,9 +75,9 @@ def fit_known_lens(stack, scene, lens_vectors):
     -------
     fits : list of `SceneFit`
     """
-    light, residual = light_start(stack, scene)
+    light = light_start(stack.binned(_bin_factor(stack.grid)), scene)
     template = _assemble(scene, stack, lens_vectors, light)
-    template = source_start(stack, scene, template, residual)
+    template = source_start(stack, scene, template, without_light(stack, scene, light))
     return _refine(stack, scene, template, scene.bounds(len(stack)))
 
 
@@ -129,29 +131,52 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
     -------
     fits : list of `SceneFit`
     """
-    light, residual = light_start(stack, scene)
-    centres = _lens_centres(light, len(stack))
-    bounds = _centre_bounds(scene, centres, centre_bound)
     coarse = stack.binned(_bin_factor(stack.grid))
-    radii = einstein_radii(stack.grid, STARTS)
-    count, starts = len(stack), len(radii)
-    owner = torch.arange(count).repeat_interleave(starts)
-    vectors = torch.stack([lens_start(r, *centres[i].tolist()) for i in range(count) for r in radii])
-    coarse_many = coarse.select(owner.tolist())
-    coarse_residual = _binned_like(coarse, stack, residual)[owner]
-    template = _assemble(scene, coarse_many, vectors, None if light is None else light[owner])
-    template = source_start(coarse_many, scene, template, coarse_residual)
-    weight = coarse_many.weights(coarse_many.first_guess())
-    if scene.ghost_at_centre(stack.options["oversampling"]):
-        weight = weight * _away_from_lens(coarse.grid, scene, template)
-    many = tuple(bound[owner] for bound in bounds)
-    coarse_fit = _minimise(coarse_many, scene, template, weight, many, max_iterations=40, tolerance=0.1)
-    physical = scene.to_physical(coarse_fit.parameters, template)
-    order = coarse_fit.chi2.reshape(count, starts).argsort(dim=1)
-    best = order[:, 0] + torch.arange(count) * starts
+    light = light_start(coarse, scene)
+    centres = torch.zeros(len(stack), 2) if light is None else light[:, 3:5]
+    bounds = _centre_bounds(scene, centres.to(stack.device).double(), centre_bound)
+    physical, chi2 = _search(coarse, scene, lens_start, light, bounds)
+    best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
     fits = _refine(stack, scene, physical[best], bounds)
-    _try_rivals(stack, scene, fits, physical, coarse_fit.chi2, order, bounds)
+    _try_rivals(stack, scene, fits, physical, chi2, bounds)
     return fits
+
+
+def _search(coarse, scene, lens_start, light, bounds):
+    """Fit coarse pixels from every start: first with a nearly round lens at its centre, then freely.
+
+    Returns
+    -------
+    physical : `torch.Tensor`, shape (B, S, P)
+    chi2 : `torch.Tensor`, shape (B, S)
+    """
+    count, radii = len(coarse), einstein_radii(coarse.grid, STARTS)
+    owner = torch.arange(count, device=coarse.device).repeat_interleave(len(radii))
+    centres = torch.stack([bound[:, scene.lens_centre_columns] for bound in bounds]).mean(0)
+    vectors = torch.stack([lens_start(r, *centre) for centre in centres.tolist() for r in radii])
+    many = coarse.select(owner.tolist())
+    light = None if light is None else light[owner]
+    template = _assemble(scene, many, vectors, light)
+    template = source_start(many, scene, template, without_light(many, scene, light))
+    weight = many.weights(many.first_guess())
+    if many.shows_ghost and scene.lens_moves:
+        weight = weight * _away_from_lens(coarse.grid, scene, template)
+    free = tuple(bound[owner] for bound in bounds)
+    for ends in (_narrow(scene, free, template), free):
+        fit = _minimise(many, scene, template, weight, ends, max_iterations=25, tolerance=0.1)
+        template = scene.to_physical(fit.parameters, template)
+    return template.reshape(count, len(radii), -1), fit.chi2.reshape(count, len(radii))
+
+
+def _narrow(scene, bounds, start):
+    """Bounds that keep a lens near its start in shape and centre, where far-off optima cannot tempt it."""
+    lower, upper = (bound.clone() for bound in bounds)
+    for k, name in enumerate(scene.blocks[0].names):
+        reach = next((r for stem, r in NARROW.items() if name.startswith(stem)), None)
+        if reach is not None and bool(scene.free[k]):
+            lower[:, k] = torch.maximum(lower[:, k], start[:, k] - reach)
+            upper[:, k] = torch.minimum(upper[:, k], start[:, k] + reach)
+    return lower, upper
 
 
 def einstein_radii(grid, number):
@@ -169,10 +194,6 @@ def _bin_factor(grid):
     return min(factor, max(finest, side // (4 * COARSE_SIDE)))
 
 
-def _lens_centres(light, count):
-    return torch.zeros(count, 2, dtype=torch.float64) if light is None else light[:, 3:5]
-
-
 def _centre_bounds(scene, centres, reach):
     """Bounds (B, P) with the lens kept near the given centres."""
     lower, upper = scene.bounds(len(centres))
@@ -181,23 +202,13 @@ def _centre_bounds(scene, centres, reach):
     return lower, upper
 
 
-def _binned_like(coarse, stack, residual):
-    if coarse is stack:
-        return residual
-    parts = type(stack)(
-        residual.reshape(-1, *stack.grid.shape).cpu().numpy(), stack.valid.reshape(-1, *stack.grid.shape).cpu().numpy(),
-        stack.noise, stack.grid, None, surface_brightness=stack.surface_brightness, oversampling=1,
-    )
-    return parts.binned(stack.grid.shape[0] // coarse.grid.shape[0]).data.to(coarse.data)
-
-
 def _assemble(scene, stack, lens_vectors, light):
     """Physical vectors (B, P) from lens parameters and lens light; the source is still empty."""
     physical = torch.ones(len(stack), scene.size, dtype=torch.float64, device=stack.device)
     for block in scene.of_role("lens"):
         physical[:, block.slice] = lens_vectors.to(physical)
     for block in scene.of_role("lens_light"):
-        physical[:, block.slice] = light.to(physical)
+        physical[:, block.slice] = light[:, :7].to(physical)
     return physical
 
 
@@ -234,7 +245,7 @@ def _refine(stack, scene, physical, bounds):
 
 def _shown(stack, scene, physical):
     """1 for pixels (B, N) that a fit may use, 0 for those where point-sampled data show the ghost."""
-    if scene.ghost_at_centre(stack.options["oversampling"]):
+    if stack.shows_ghost and scene.lens_moves:
         return _away_from_lens(stack.grid, scene, physical)
     return 1.0
 
@@ -246,23 +257,22 @@ def _away_from_lens(grid, scene, physical):
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def _try_rivals(stack, scene, fits, physical, coarse_chi2, order, bounds):
+def _try_rivals(stack, scene, fits, physical, chi2, bounds):
     """Refine the second-best start where it ended elsewhere and nearly as well; keep the better of the two."""
-    starts = order.shape[1]
     theta = next(k for k, name in enumerate(scene.blocks[0].names) if name.startswith("theta_E"))
-    chosen, rows = [], []
+    chosen, starts = [], []
     for i in range(len(fits)):
-        row = order[i] + i * starts
-        radius = physical[row, theta]
+        order = chi2[i].argsort()
+        radius = physical[i, order, theta]
         elsewhere = (radius / radius[0] - 1).abs() > 0.03
-        near = coarse_chi2[row] - coarse_chi2[row[0]] < RIVAL_CHI2 + 0.3 * coarse_chi2[row[0]]
-        candidates = torch.nonzero(elsewhere & near).squeeze(1)
+        near = chi2[i, order] - chi2[i].min() < RIVAL_CHI2 + 0.3 * chi2[i].min()
+        candidates = order[elsewhere & near]
         if len(candidates):
             chosen.append(i)
-            rows.append(int(row[candidates[0]]))
+            starts.append(physical[i, candidates[0]])
     if not chosen:
         return
-    others = _refine(stack.select(chosen), scene, physical[rows], tuple(bound[chosen] for bound in bounds))
+    others = _refine(stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds))
     for i, other in zip(chosen, others, strict=True):
         winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
         winner.rivals.append((loser.chi2, loser.physical))

@@ -130,15 +130,10 @@ class Scene:
         columns = self.lens_centre_columns
         return physical[:, columns] if columns else physical.new_zeros(len(physical), 2)
 
-    def ghost_at_centre(self, oversampling):
-        """Whether data sampled at pixel centres can hold a pixel that no fit may trust.
-
-        Exactly at r = 0 the deflection of a singular lens is taken as 0, so a pixel centre there shows the
-        source un-lensed. While the lens moves in a fit, such a pixel would appear and vanish.
-        """
-        if self.lens is None or oversampling == "auto" or oversampling % 2 == 0:
-            return False
-        return bool(self.free[self.blocks[0].slice].any())
+    @property
+    def lens_moves(self):
+        """Whether any parameter of the lens is free."""
+        return self.lens is not None and bool(self.free[self.blocks[0].slice].any())
 
     def _encode(self, vector):
         return torch.where(self.log, vector.clamp_min(1e-300).log(), vector)
@@ -187,11 +182,10 @@ class Scene:
         The sky, which does not pass the telescope, is left to the caller.
         """
         physical = physical.to(x)
-        free = self.free.tolist()
         total = 0
         columns = []
         lens_block = self.blocks[0] if self.lens is not None else None
-        lens_moves = lens_block is not None and any(free[lens_block.slice])
+        lens_moves = self.lens_moves
         if lens_moves:
             lens_parameters = physical[:, lens_block.slice]
             alpha_x, alpha_y, d_alpha_x, d_alpha_y = self.lens.deflection_jacobian_at(x, y, lens_parameters)

@@ -46,18 +46,28 @@ class ImageStack:
     oversampling : int or "auto"
     surface_brightness : bool
         Whether pixel values are brightness per solid angle rather than flux per pixel.
+    refine : callable, optional
+        Passed to the operator.
+    shows_ghost : bool, optional
+        Whether the data were sampled at points that include pixel centres. Exactly at r = 0 the deflection of
+        a singular lens is taken as 0, so such a pixel shows the source un-lensed; while the lens moves in a
+        fit it would appear and vanish. By default as ``oversampling`` says.
+    device, dtype : optional
+        By default the CPU and float64.
     """
 
     def __init__(
         self, data, valid, noise, grid, kernel, *, oversampling="auto", kernel_subsampling=1,
-        includes_pixel=False, surface_brightness=False, refine=None, device="cpu", dtype=torch.float64,
-    ):
+        includes_pixel=False, surface_brightness=False, refine=None, shows_ghost=None,
+        device="cpu", dtype=torch.float64,
+    ):  # fmt: skip
         self.grid, self.kernel, self.noise = grid, kernel, list(noise)
         self.options = {
             "oversampling": oversampling, "kernel_subsampling": kernel_subsampling,
             "includes_pixel": includes_pixel, "device": device, "dtype": dtype,
         }
         self.surface_brightness = surface_brightness
+        self.shows_ghost = oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
         self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
         self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
         self.data = torch.as_tensor(np.asarray(data)).to(device=device, dtype=dtype).flatten(1)
@@ -78,8 +88,8 @@ class ImageStack:
         return ImageStack(
             self.data[indices].reshape(shape).cpu().numpy(), self.valid[indices].reshape(shape).cpu().numpy(),
             [self.noise[i] for i in indices], self.grid, self.kernel, refine=refine,
-            surface_brightness=self.surface_brightness, **self.options,
-        )
+            surface_brightness=self.surface_brightness, shows_ghost=self.shows_ghost, **self.options,
+        )  # fmt: skip
 
     def moments(self, model, index):
         """Expected data (b, N), its derivative with respect to the model, and the variance."""
@@ -121,8 +131,7 @@ class ImageStack:
     def model(self, scene, template):
         """The function that `levenberg_marquardt` fits: expected data and Jacobian from fit vectors."""
         operator = self.operator
-        lens_moves = scene.lens is not None and bool(scene.free[scene.blocks[0].slice].any())
-        positions = None if lens_moves else scene.source_positions(operator.x, operator.y, template)
+        positions = None if scene.lens_moves else scene.source_positions(operator.x, operator.y, template)
 
         def evaluate(fit, index):
             physical = scene.to_physical(fit, template[index])
@@ -167,5 +176,5 @@ class ImageStack:
         options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
         return ImageStack(
             np.where(valid, data, 0), valid, noise, grid, kernel,
-            surface_brightness=self.surface_brightness, **options,
-        )
+            surface_brightness=self.surface_brightness, shows_ghost=self.shows_ghost, **options,
+        )  # fmt: skip

@@ -5,27 +5,31 @@ import torch
 from lenssr.fitting.least_squares import levenberg_marquardt
 from lenssr.fitting.scene import Scene
 
-__all__ = ["light_start", "source_start"]
+__all__ = ["light_start", "source_start", "without_light"]
 
 SOURCE_INDEX = 1.0
 LIGHT_INDEX = 3.0
 
 
 def light_start(stack, scene):
-    """A first lens light, and what is left of the data without it and without the sky.
+    """A first lens light: a Sérsic fitted to the pixels, and again without those that stand out above it.
 
-    A Sérsic is fitted to the pixels, and again with the pixels that stand out above it (the arcs) hidden.
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+        Coarse pixels will do.
+    scene : `~lenssr.fitting.scene.Scene`
 
     Returns
     -------
-    light : `torch.Tensor`, shape (B, 7), or None if the scene has no lens light
-    residual : `torch.Tensor`, shape (B, N)
+    light : `torch.Tensor`, shape (B, 8), or None if the scene has no lens light
+        The Sérsic and the sky below it.
     """
+    if not scene.of_role("lens_light"):
+        return None
+    galaxy = _galaxy(scene, stack)
     sky = _border_level(stack)
     residual = torch.where(stack.valid, stack.data - sky.unsqueeze(1), 0)
-    if not scene.of_role("lens_light"):
-        return None, residual
-    galaxy = Scene(lens=None, lens_free=False, lens_light=1, sky=True, source=0, extent=scene.extent)
     physical = torch.cat([_moments(stack, residual), sky.unsqueeze(1).double()], dim=1)
     weight = stack.weights(stack.first_guess())
     lower, upper = (galaxy.to_fit(bound) for bound in galaxy.bounds(len(stack)))
@@ -38,10 +42,36 @@ def light_start(stack, scene):
         physical = galaxy.to_physical(fit.parameters, physical)
         residual = torch.where(stack.valid, stack.data - stack.image(galaxy, physical), 0)
         # The galaxy is smooth but not exactly a Sérsic: a pixel stands out if it is also well above the model.
-        pull = residual * weight.sqrt()
         image = stack.image(galaxy, physical, roles=("lens_light",))
-        kept = torch.where((pull > 3) & (residual > 0.1 * image), 0, weight)
-    return physical[:, :7], residual
+        kept = torch.where((residual * weight.sqrt() > 3) & (residual > 0.1 * image), 0, weight)
+    return physical
+
+
+def without_light(stack, scene, light):
+    """The data without sky and first lens light, 0 where masked.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+    scene : `~lenssr.fitting.scene.Scene`
+    light : `torch.Tensor`, shape (B, 8), or None
+        From `light_start`.
+
+    Returns
+    -------
+    residual : `torch.Tensor`, shape (B, N)
+    """
+    if light is None:
+        below = _border_level(stack).unsqueeze(1)
+    else:
+        below = stack.image(_galaxy(scene, stack), light)
+    return torch.where(stack.valid, stack.data - below, 0)
+
+
+def _galaxy(scene, stack):
+    return Scene(
+        lens=None, lens_free=False, lens_light=1, sky=True, source=0, extent=scene.extent, device=stack.device
+    )
 
 
 def source_start(stack, scene, template, residual):

@@ -5,7 +5,8 @@ import numpy as np
 from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
-from lenssr.light.sersic import Sersic, from_circular_jacobian
+from lenssr.imaging.correlation import sky_correlation
+from lenssr.light.sersic import Sersic, _from_circular_jacobian
 from lenssr.reconstruction.measures import measure
 from lenssr.reconstruction.products import FineScene, ccd, source_image
 from lenssr.reconstruction.verdict import is_ok, judge
@@ -28,7 +29,8 @@ def assemble(scene, fit, observation, settings):
     -------
     result : `~lenssr.SuperResolution`
     """
-    covariance = fit.covariance * observation.correlation_factor**2
+    correlation = sky_correlation(observation)
+    covariance = fit.covariance * correlation.factor**2
     fine = FineScene(scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling)
     unit, wcs, mask = observation.unit, observation.grid.wcs, observation.mask
     shape = observation.grid.shape
@@ -38,7 +40,7 @@ def assemble(scene, fit, observation, settings):
     chi2_map = residual**2 * weight
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
     degrees = int((weight > 0).sum()) - len(scene.free_index)
-    measures = measure(scene, fit, fit.lensed_source.reshape(shape).cpu().numpy(), observation, residual, covariance)
+    measures = measure(scene, fit, fit.lensed_source.reshape(shape).cpu().numpy(), observation, residual, covariance, correlation)
     models = _models(scene, fit, covariance, unit)
     flags = judge(measures, observation.flags)
     parts = _fine_images(fine, observation, settings.scale)
@@ -136,7 +138,7 @@ def _free_covariance(scene, fit, covariance):
     for block in scene.blocks:
         names += [name if block.role == "sky" else f"{block.role}.{name}" for name in block.names]
         if block.role in ("source", "lens_light"):
-            slope[block.slice, block.slice] = from_circular_jacobian(fit.physical[block.slice].cpu().numpy())
+            slope[block.slice, block.slice] = _from_circular_jacobian(fit.physical[block.slice].cpu().numpy())
     free = scene.free.cpu().numpy()
     matrix = slope @ covariance.cpu().numpy() @ slope.T
     return tuple(np.array(names)[free].tolist()), matrix[np.ix_(free, free)]

@@ -23,6 +23,10 @@ class InterpolationReconstruction:
     def __init__(self, settings):
         self.settings = settings
 
+    def parts(self, members):
+        """Cut a list of (number, observation) into pieces: one each."""
+        return [[member] for member in members]
+
     def solve(self, observations):
         """Interpolate a group.
 
@@ -39,8 +43,7 @@ class InterpolationReconstruction:
     def _solve_one(self, observation):
         settings, scale = self.settings, self.settings.scale
         unit, grid, mask = observation.unit, observation.grid, observation.mask
-        sigma = _sigma(observation)
-        filled, sigma = _filled(observation.data, mask), _filled(sigma, mask)
+        filled, sigma = (_filled(plane, mask) for plane in (observation.data, observation.sigma()))
         factor = resampling_factor(unit, scale) * scale**2
         image = bicubic(filled, scale) * factor
         model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
@@ -66,14 +69,6 @@ class InterpolationReconstruction:
 
 
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
-
-
-def _sigma(observation):
-    import torch
-
-    model = torch.as_tensor(np.clip(observation.data, 0, None))
-    variance = observation.noise.moments(model)[2].expand(model.shape).numpy()
-    return np.sqrt(np.maximum(variance, np.finfo(float).tiny))
 
 
 def _filled(array, mask):

@@ -9,7 +9,7 @@ ARC_SIGMA = 3.0
 FEWEST_ARC_PIXELS = 12
 
 
-def measure(scene, fit, lensed_source, observation, residual, covariance):
+def measure(scene, fit, lensed_source, observation, residual, covariance, correlation):
     """Measure one fit for `~lenssr.reconstruction.verdict.judge`.
 
     Parameters
@@ -21,6 +21,7 @@ def measure(scene, fit, lensed_source, observation, residual, covariance):
     observation : `~lenssr.imaging.Observation`
     residual : `~numpy.ndarray`, shape (ny, nx)
     covariance : `torch.Tensor`, shape (P, P)
+    correlation : `~lenssr.imaging.SkyCorrelation`
 
     Returns
     -------
@@ -32,11 +33,12 @@ def measure(scene, fit, lensed_source, observation, residual, covariance):
     pulls = residual * np.sqrt(weight)
     arcs = arc_pixels(lensed_source, weight)
     degrees = max(int(used.sum()) - len(scene.free_index), 1)
-    widening = observation.correlation_factor
+    widening = correlation.factor
     chi2 = float((pulls**2).sum() / degrees)
     total_error = widening * np.sqrt((1 / weight[used]).sum()) if used.any() else np.inf
     offset, flux = abs(residual[used].sum()), np.abs((observation.data - residual)[used]).sum()
     measures = {
+        "correlated_noise": correlation.lag_one,
         "bad_chi2": (chi2, degrees / widening**2),
         "low_chi2": chi2,
         "not_converged": not fit.converged,

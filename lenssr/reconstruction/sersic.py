@@ -14,6 +14,7 @@ __all__ = ["SersicReconstruction"]
 
 # Images are solved together as long as their Jacobians stay below about this many values.
 BATCH_VALUES = 2**23
+PARAMETERS = 20
 CENTRE_BOUND = 0.3
 
 
@@ -28,6 +29,12 @@ class SersicReconstruction:
     def __init__(self, settings):
         self.settings = settings
 
+    def parts(self, members):
+        """Cut a list of (number, observation) into pieces that fit into memory together."""
+        values = np.prod(members[0][1].shape) * 4 * PARAMETERS
+        size = int(max(1, BATCH_VALUES // values))
+        return [members[i : i + size] for i in range(0, len(members), size)]
+
     def solve(self, observations):
         """Fit a group and make its results.
 
@@ -40,14 +47,6 @@ class SersicReconstruction:
         -------
         results : list of `~lenssr.SuperResolution`
         """
-        return [result for part in self._parts(observations) for result in self._solve_together(part)]
-
-    def _parts(self, observations):
-        pixels = np.prod(observations[0].grid.shape) * 4
-        size = int(max(1, BATCH_VALUES // (pixels * 20)))
-        return [observations[i : i + size] for i in range(0, len(observations), size)]
-
-    def _solve_together(self, observations):
         settings = self.settings
         stack = stack_of(observations, settings)
         scene = self._scene(observations[0], stack.device)

@@ -1,5 +1,7 @@
 """What the telescope does: observations, point spread functions, noise, and the forward model."""
 
+from lenssr.imaging.correlation import SkyNoise, measure_sky
+from lenssr.imaging.detection import LightCensus, auto_mask, light_census
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.noise import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
 from lenssr.imaging.observation import Observation
@@ -11,8 +13,13 @@ __all__ = [
     "GaussianNoise",
     "GaussianPSF",
     "ImagingOperator",
+    "LightCensus",
     "NoiseModel",
     "Observation",
     "PoissonNoise",
+    "SkyNoise",
+    "auto_mask",
+    "light_census",
+    "measure_sky",
     "stack_noise",
 ]

@@ -1,0 +1,152 @@
+"""The sky of an image: its level, its rms against the error plane, and how its pixels correlate.
+
+Drizzling and resampling spread the noise of one detector pixel over several image pixels. Their errors are
+then not independent, and a fit that takes them to be so believes itself too much.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.stats import sigma_clipped_stats
+from scipy import ndimage
+
+__all__ = ["SkyNoise", "measure_sky", "source_mask"]
+
+# Fewer pixels of sky than this say nothing about correlations of a tenth.
+FEWEST_PIXELS = 200
+CORRELATED_ABOVE = 0.15
+
+
+@dataclass(frozen=True)
+class SkyNoise:
+    """What the sky of an image says about its noise.
+
+    Attributes
+    ----------
+    level : float
+        Median of the sky in the image's unit.
+    rms : float
+        Standard deviation of the sky in the image's unit.
+    rms_ratio : float
+        Standard deviation of the sky in units of the given errors: 1 if they are right.
+    lag1 : float
+        Autocorrelation of horizontal and vertical neighbours, the mean of both.
+    factor : float
+        By how much errors of parameters that many pixels determine are to be widened: the square
+        root of the autocorrelation's sum over all lags.
+    pixels : int
+        Number of pixels of sky.
+
+    Notes
+    -----
+    With fewer than 200 pixels of sky nothing is measured, and ``lag1`` is 0, ``factor`` and
+    ``rms_ratio`` are 1.
+    """
+
+    level: float
+    rms: float
+    rms_ratio: float
+    lag1: float
+    factor: float
+    pixels: int
+
+    @property
+    def correlated(self):
+        """Whether the neighbours' correlation is above 0.15, which is flagged ``correlated_noise``."""
+        return self.lag1 > CORRELATED_ABOVE
+
+
+def measure_sky(observation, *, radius=4):
+    """Measure level, rms and autocorrelation of the sky of an image.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+        The image.
+    radius : int, optional
+        Lags up to this many pixels are taken in; 4 by default.
+
+    Returns
+    -------
+    sky : `SkyNoise`
+
+    Notes
+    -----
+    Sky is what lies outside the sources of `source_mask`. With normalised pixels z, the autocorrelation at lag d
+    is ``<z(p) z(p + d)> / <z^2>`` over pairs that are both sky; the variance of a weighted sum of many
+    pixels is larger than for independent ones by its sum over d. Correlations under three times their
+    own standard error are left out of the sum, so that white noise gives 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.imaging import Observation, measure_sky
+    >>> white = np.random.default_rng(1).normal(size=(100, 100))
+    >>> image = Observation.from_any(white, pixel_scale=0.05, noise=1, unit="electron/s")
+    >>> round(measure_sky(image).factor, 1)
+    1.0
+    """
+    free = observation.valid & ~source_mask(observation)
+    if np.count_nonzero(free) < FEWEST_PIXELS:
+        good = observation.data[observation.valid]
+        _, level, rms = (float(value) for value in sigma_clipped_stats(good, sigma=3))
+        return SkyNoise(level, rms, 1.0, 0.0, 1.0, int(np.count_nonzero(free)))
+    values = observation.data[free]
+    level = float(np.median(values))
+    z = np.where(free, (observation.data - level) / observation.sigma(), 0.0)
+    variance = float((z[free] ** 2).mean())
+    if variance == 0:
+        return SkyNoise(level, 0.0, 1.0, 0.0, 1.0, values.size)
+    correlation = _autocorrelation(z, free, variance, radius)
+    lag1 = 0.5 * (correlation[0, 1][0] + correlation[1, 0][0])
+    # Every lag but (0, 0) stands for itself and its opposite.
+    total = 1 + 2 * sum(rho for rho, error in correlation.values() if abs(rho) > 3 * error)
+    factor = math.sqrt(max(total, 1.0))
+    return SkyNoise(level, float(values.std()), math.sqrt(variance), lag1, factor, values.size)
+
+
+def source_mask(observation, *, threshold=2.0):
+    """Where an image has sources, by segmentation of the smoothed image, grown outward.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+        The image.
+    threshold : float, optional
+        In standard deviations of the smoothed sky; 2 by default.
+
+    Returns
+    -------
+    mask : `~numpy.ndarray` of bool, shape (ny, nx)
+        True on sources.
+    """
+    from photutils.segmentation import detect_sources
+
+    valid = observation.valid
+    level = sigma_clipped_stats(observation.data[valid], sigma=3, maxiters=20)[1]
+    z = np.where(valid, (observation.data - level) / observation.sigma(), 0.0)
+    smooth = ndimage.gaussian_filter(z, 2.0)
+    _, middle, scatter = sigma_clipped_stats(smooth[valid], sigma=3, maxiters=20)
+    if scatter <= 0:
+        return np.zeros(valid.shape, dtype=bool)
+    found = detect_sources(smooth, middle + threshold * scatter, n_pixels=25)
+    if found is None:
+        return np.zeros(valid.shape, dtype=bool)
+    return ndimage.binary_dilation(found.data > 0, iterations=4)
+
+
+def _autocorrelation(z, free, variance, radius):
+    """Correlation and its standard error at each lag of a half-plane within the radius."""
+    result = {}
+    rows, columns = z.shape
+    for dy in range(0, min(radius, rows - 1) + 1):
+        for dx in range(-radius, radius + 1):
+            if (dy == 0 and dx <= 0) or dx**2 + dy**2 > radius**2 or abs(dx) >= columns:
+                continue
+            here = (slice(0, rows - dy), slice(max(0, -dx), columns - max(0, dx)))
+            there = (slice(dy, rows), slice(max(0, dx), columns - max(0, -dx)))
+            pairs = np.count_nonzero(free[here] & free[there])
+            mean = float((z[here] * z[there]).sum()) / max(pairs, 1)
+            result[dy, dx] = (mean / variance, 1 / math.sqrt(max(pairs, 1)))
+    return result

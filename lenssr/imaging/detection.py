@@ -1,0 +1,295 @@
+"""Which light belongs to the lens and its arcs, and which to other objects in the field.
+
+The central galaxy is taken away first, as a profile that falls outward on ellipses of one shape; what is left
+is cut into segments, and a segment counts as another object unless it can be a lensed image.
+"""
+
+import math
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from scipy import ndimage
+
+from lenssr.imaging.correlation import measure_sky
+
+__all__ = ["LightCensus", "auto_mask", "light_census"]
+
+# A profile on ellipses describes real galaxies to about this fraction of their light.
+PROFILE_TRUST = 0.07
+# Images lie within the Einstein radius and the source's offset of the centre: beyond this fraction of the
+# field nothing is taken for an image unless it is an arc.
+REACH = 0.36
+# Images of one source reach no farther out than its arcs do by more than this factor.
+BEYOND_ARCS = 1.3
+_FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+
+
+@dataclass(frozen=True)
+class LightCensus:
+    """How much light there is, and how much of it a plain galaxy does not explain.
+
+    Attributes
+    ----------
+    total : float
+        Signal to noise of the most significant feature of the whole image, in sigma.
+    arcs : float
+        The same for the light outside a central galaxy that falls outward on ellipses, other
+        objects left out.
+    center : tuple of float
+        Where the central light peaks, (x, y) in arcsec; the image centre if there is none.
+
+    Notes
+    -----
+    Pure noise stays under 6 in both; a value of ``arcs`` under 8 says that no arcs were found. A star or a
+    plain spiral leaves light outside such a galaxy too, so a large value does not say that there are arcs.
+    """
+
+    total: float
+    arcs: float
+    center: tuple
+
+
+def auto_mask(observation):
+    """Mask of the other objects in the field: stars and neighbours, not the lens, arcs and counter-images.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+        The image.
+
+    Returns
+    -------
+    mask : `~numpy.ndarray` of bool, shape (ny, nx)
+        True on other objects; what the observation masks already is not in it.
+
+    Notes
+    -----
+    After the central galaxy is subtracted, segments of at least 2.5 sigma in the smoothed image are
+    deblended. Those that are stretched along the circle about the centre count as arcs. If there are
+    any, other segments that lie more than 1.3 times as far out as they are masked. If there are none,
+    segments farther out than 0.36 of the field are, and nearer ones without light across the centre, which
+    every lensed image has. An object projected onto the arcs is not found; mask it by hand.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.imaging import Observation, auto_mask
+    >>> x, y = np.meshgrid(np.arange(60.0), np.arange(60.0))
+    >>> star = 50 * np.exp(-((x - 52) ** 2 + (y - 8) ** 2) / 4)
+    >>> galaxy = 200 * np.exp(-np.hypot(x - 30, y - 30) / 4)
+    >>> noise = np.random.default_rng(1).normal(size=(60, 60))
+    >>> image = Observation.from_any(star + galaxy + noise, pixel_scale=0.05, noise=1, unit="electron/s")
+    >>> mask = auto_mask(image)
+    >>> bool(mask[8, 52]), bool(mask[30, 30])
+    (True, False)
+    """
+    scene = _Scene(observation)
+    segments = scene.segments()
+    arcs = [segment for segment in segments if segment.is_arc]
+    others = [segment for segment in segments if not _can_be_image(segment, segments, arcs, scene)]
+    mask = np.zeros(observation.shape, dtype=bool)
+    kept = np.zeros(observation.shape, dtype=bool)
+    for segment in segments:
+        if segment not in others:
+            kept |= segment.pixels
+    for segment in others:
+        # Wings reach farther for brighter objects: out to where a Gaussian's light is lost in the noise.
+        steps = scene.sigma * math.sqrt(2 * math.log(max(segment.peak, 10.0)))
+        mask |= ndimage.distance_transform_edt(~segment.pixels) <= steps
+    return mask & ~kept & observation.valid
+
+
+def light_census(observation):
+    """How significant the light is, and that outside a central galaxy: is there anything to be fitted?
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+        The image, other objects masked.
+
+    Returns
+    -------
+    census : `LightCensus`
+    """
+    scene = _Scene(observation)
+    total = scene.significance(observation.data - scene.sky, scene.error)
+    outside = (scene.radius > 1.5 * scene.fwhm) & (scene.radius < 0.5 * min(observation.shape))
+    arcs = scene.significance(scene.residual, scene.tolerance)
+    center = observation.grid.from_pixel(*scene.center)
+    best = float(arcs[outside].max()) if outside.any() else 0.0
+    return LightCensus(float(total.max()), best, tuple(float(value) for value in center))
+
+
+@dataclass(eq=False)
+class _Segment:
+    pixels: np.ndarray
+    column: float
+    row: float
+    radius: float
+    angle: float
+    outer: float
+    along: float
+    across: float
+    signal: float
+    peak: float
+    fwhm: float
+
+    @property
+    def is_arc(self):
+        stretched = self.along > 1.6 * self.across and self.along > 0.8 * self.fwhm
+        return stretched and self.signal > 8 and self.radius > 1.5 * self.fwhm
+
+
+class _Scene:
+    """The image with its central galaxy told apart; lengths in pixels."""
+
+    def __init__(self, observation):
+        self.observation = observation
+        self.fwhm = _fwhm_pixels(observation)
+        self.sigma = self.fwhm / _FWHM_PER_SIGMA
+        sky = measure_sky(observation)
+        self.sky, self.factor = sky.level, sky.factor
+        self.error = observation.sigma() * max(1.0, sky.rms_ratio)
+        self.center = _center(observation, self.sigma, self.sky, self.error)
+        rows, columns = np.indices(observation.shape)
+        self.dx, self.dy = columns - self.center[0], rows - self.center[1]
+        self.radius = np.hypot(self.dx, self.dy)
+        self.galaxy = _galaxy(observation, self)
+        self.residual = np.where(observation.valid, observation.data - self.sky - self.galaxy, 0.0)
+        self.tolerance = np.hypot(self.error, PROFILE_TRUST * self.galaxy)
+
+    def significance(self, image, error):
+        """Signal to noise of the light seen through a Gaussian as wide as the PSF."""
+        weight = np.where(self.observation.valid, error**-2.0, 0.0)
+        kernel = _gaussian(self.sigma)
+        signal = ndimage.convolve(image * weight, kernel, mode="constant")
+        noise = np.sqrt(ndimage.convolve(weight, kernel**2, mode="constant"))
+        return np.divide(signal, noise * self.factor, out=np.zeros_like(signal), where=noise > 0)
+
+    def segments(self):
+        from photutils.segmentation import deblend_sources, detect_sources
+
+        significance = self.significance(self.residual, self.tolerance)
+        pixels = max(5, round(self.fwhm**2))
+        found = detect_sources(significance, 2.5, n_pixels=pixels)
+        if found is None:
+            return []
+        found = deblend_sources(significance, found, n_pixels=pixels, contrast=0.01, progress_bar=False)
+        labels = range(1, int(found.data.max()) + 1)
+        segments = [self._segment(found.data == label, significance) for label in labels]
+        return [segment for segment in segments if segment is not None]
+
+    def _segment(self, pixels, significance):
+        light = np.where(pixels, np.clip(self.residual, 0, None), 0.0)
+        total = light.sum()
+        if total <= 0:
+            return None
+        dx, dy = (float((light * offset).sum() / total) for offset in (self.dx, self.dy))
+        angle = math.atan2(dy, dx)
+        # Along the circle about the centre, so that a long arc counts as long and thin.
+        turn = np.angle(np.exp(1j * (np.arctan2(self.dy, self.dx) - angle)))
+        radius = float((light * self.radius).sum() / total)
+        along = math.sqrt((light * (self.radius * turn) ** 2).sum() / total)
+        across = math.sqrt((light * (self.radius - radius) ** 2).sum() / total)
+        signal = self.residual[pixels].sum() / math.sqrt((self.tolerance[pixels] ** 2).sum()) / self.factor
+        outer = float(np.percentile(self.radius[pixels], 90))
+        column, row = dx + self.center[0], dy + self.center[1]
+        peak = float(significance[pixels].max())
+        return _Segment(pixels, column, row, radius, angle, outer, along, across, signal, peak, self.fwhm)
+
+
+def _can_be_image(segment, segments, arcs, scene):
+    field = min(scene.observation.shape)
+    if segment.radius < 2 * scene.fwhm:
+        return True
+    if arcs:
+        # The most significant arc says how far out images reach.
+        limit = BEYOND_ARCS * max(arcs, key=lambda arc: arc.signal).outer
+        return segment.radius <= limit
+    if segment.radius > REACH * field:
+        return False
+    # A lensed image has a counter-image across the centre, no farther out than itself by much.
+    return any(
+        other is not segment
+        and math.cos(other.angle - segment.angle) < -0.5
+        and other.radius < 1.2 * segment.radius
+        and other.signal > 0.02 * segment.signal
+        for other in segments
+    )
+
+
+def _fwhm_pixels(observation):
+    if observation.psf is None:
+        return 2.5
+    fwhm = observation.psf.fwhm
+    pixels = fwhm.value if fwhm.unit == u.pix else fwhm.to_value(u.arcsec) / observation.pixel_scale
+    return float(np.clip(pixels, 1.5, min(observation.shape) / 4))
+
+
+def _gaussian(sigma):
+    reach = max(1, math.ceil(3 * sigma))
+    profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.outer(profile, profile)
+
+
+def _center(observation, sigma, sky, error):
+    """Brightest significant point of the inner part of the field, or the image's centre."""
+    middle = observation.grid.center
+    smooth = ndimage.gaussian_filter(np.where(observation.valid, observation.data - sky, 0.0), sigma)
+    rows, columns = np.indices(observation.shape)
+    near = np.hypot(columns - middle[0], rows - middle[1]) < 0.15 * min(observation.shape)
+    row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), observation.shape)
+    if smooth[row, column] < 3 * error[row, column]:
+        return middle
+    window = np.hypot(columns - column, rows - row) < max(2.0, sigma)
+    light = np.clip(np.where(window, smooth, 0.0), 0, None)
+    return float((light * columns).sum() / light.sum()), float((light * rows).sum() / light.sum())
+
+
+def _galaxy(observation, scene):
+    """Light that falls outward on ellipses: medians over elliptical rings, never rising."""
+    light = np.where(observation.valid, observation.data - scene.sky, 0.0)
+    e1, e2 = _ellipticity(light, scene)
+    # |z - e conj(z)| is constant on ellipses of this ellipticity and smooth at e = 0.
+    norm = math.sqrt(max(1 - e1**2 - e2**2, 0.1))
+    real = (1 - e1) * scene.dx - e2 * scene.dy
+    imaginary = (1 + e1) * scene.dy - e2 * scene.dx
+    radius = np.hypot(real, imaginary) / norm
+    edges = np.concatenate([[0, 0.8], np.arange(1.6, radius.max() + 1.5)])
+    index = np.digitize(radius, edges) - 1
+    middles, levels = [], []
+    for ring in range(len(edges) - 1):
+        inside = observation.valid & (index == ring)
+        if np.count_nonzero(inside) >= 3:
+            middles.append(float(radius[inside].mean()))
+            levels.append(float(np.median(light[inside])))
+    if not levels:
+        return np.zeros(observation.shape)
+    levels = np.minimum.accumulate(np.clip(levels, 0, None))
+    # Between the rings the light of galaxies is a straight line in its logarithm.
+    floor = 1e-3 * float(np.median(scene.error))
+    profile = np.exp(np.interp(radius, middles, np.log(levels + floor))) - floor
+    return np.clip(profile, 0, None)
+
+
+def _ellipticity(light, scene):
+    """Ellipticity of the central light from Gaussian-weighted moments, width matched to the light."""
+    scale, e1, e2 = 2 * scene.fwhm, 0.0, 0.0
+    for _ in range(20):
+        real = (1 - e1) * scene.dx - e2 * scene.dy
+        imaginary = (1 + e1) * scene.dy - e2 * scene.dx
+        squared = (real**2 + imaginary**2) / max(1 - e1**2 - e2**2, 0.1)
+        weight = light * np.exp(-0.5 * squared / scale**2)
+        total = weight.sum()
+        if total <= 0:
+            return 0.0, 0.0
+        xx, yy, xy = ((weight * a).sum() / total for a in (scene.dx**2, scene.dy**2, scene.dx * scene.dy))
+        if xx + yy <= 0 or xx * yy <= xy**2:
+            return 0.0, 0.0
+        size = xx + yy + 2 * math.sqrt(xx * yy - xy**2)
+        e1, e2 = (xx - yy) / size, 2 * xy / size
+    shrink = min(1.0, 0.6 / max(math.hypot(e1, e2), 1e-9))
+    return e1 * shrink, e2 * shrink
+
+

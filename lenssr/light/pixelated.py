@@ -148,7 +148,18 @@ class PixelatedSource(Fittable2DModel):
     def flux(self):
         """Total flux, in the image unit."""
         total = self.amplitude.value * self.image.sum().item() * self.grid.pixel_area
-        return total if self._unit is None else total * (self._unit * u.arcsec**2)
+        return total if self.flux_unit is None else total * self.flux_unit
+
+    @property
+    def center(self):
+        """Where the image centre lies, (x, y) in arcsec."""
+        lengths = (p.value if p.unit is None else p.quantity for p in (self.x_0, self.y_0))
+        return tuple(strip_unit(length, u.arcsec, "centre") for length in lengths)
+
+    @property
+    def flux_unit(self):
+        """Unit of the flux, or None."""
+        return None if self._unit is None else self._unit * u.arcsec**2
 
 
 def _unpack(image):
@@ -176,6 +187,8 @@ def _grid_of(shape, pixel_scale, wcs):
 def _per_arcsec2(data, unit, pixel_area):
     """Values and unit of surface brightness per arcsec2, from flux per pixel if a pixel area is given."""
     if pixel_area is not None:
+        if unit is not None and not conserves_sum(unit):
+            raise InputError(f"unit {unit} is not flux per pixel: leave values= out")
         return data / pixel_area, None if unit is None else unit / u.arcsec**2
     if unit is None:
         return data, None

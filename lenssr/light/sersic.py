@@ -195,7 +195,7 @@ def sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
 
     # fall = -d I / d ln(radius); turned is finite and multiplies zeta = 0 at the centre
     fall = (brightness * power).mul_(b / n)
-    turned = fall / zeta2.clamp_(min=tiny)
+    turned = fall / zeta2.clamp_(min=tiny**0.5)
     zeta_x.mul_(turned)
     zeta_y.mul_(turned)
     d_dx = torch.addcmul(e2 * zeta_y, 1 - e1, zeta_x, value=-1)

@@ -16,6 +16,9 @@ __all__ = ["SkyNoise", "measure_sky", "source_mask"]
 # Fewer pixels of sky than this say nothing about correlations of a tenth.
 FEWEST_PIXELS = 200
 CORRELATED_ABOVE = 0.15
+FEWEST_SOURCE_PIXELS = 25
+# Pixels: light that changes more slowly than this is a galaxy's halo or a gradient of the sky, not noise.
+_SMOOTH_SCALE = 8.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class SkyNoise:
         return self.lag1 > CORRELATED_ABOVE
 
 
-def measure_sky(observation, *, radius=4):
+def measure_sky(observation, *, radius=3):
     """Measure level, rms and autocorrelation of the sky of an image.
 
     Parameters
@@ -65,7 +68,7 @@ def measure_sky(observation, *, radius=4):
     observation : `~lenssr.imaging.Observation`
         The image.
     radius : int, optional
-        Lags up to this many pixels are taken in; 4 by default.
+        Lags up to this many pixels are taken in; 3 by default.
 
     Returns
     -------
@@ -76,7 +79,8 @@ def measure_sky(observation, *, radius=4):
     Sky is what lies outside the sources of `source_mask`. With normalised pixels z, the autocorrelation at lag d
     is ``<z(p) z(p + d)> / <z^2>`` over pairs that are both sky; the variance of a weighted sum of many
     pixels is larger than for independent ones by its sum over d. Correlations under three times their
-    own standard error are left out of the sum, so that white noise gives 1.
+    own standard error are left out of the sum, so that white noise gives 1. What changes over 8 pixels or
+    more is subtracted before, since halos and gradients are not noise.
 
     Examples
     --------
@@ -94,7 +98,9 @@ def measure_sky(observation, *, radius=4):
         return SkyNoise(level, rms, 1.0, 0.0, 1.0, int(np.count_nonzero(free)))
     values = observation.data[free]
     level = float(np.median(values))
-    z = np.where(free, (observation.data - level) / observation.sigma(), 0.0)
+    sigma = observation.sigma()
+    z = np.where(free, (observation.data - level) / sigma, 0.0)
+    z = np.where(free, z - _smooth_part(z, free), 0.0)
     variance = float((z[free] ** 2).mean())
     if variance == 0:
         return SkyNoise(level, 0.0, 1.0, 0.0, 1.0, values.size)
@@ -103,11 +109,12 @@ def measure_sky(observation, *, radius=4):
     # Every lag but (0, 0) stands for itself and its opposite.
     total = 1 + 2 * sum(rho for rho, error in correlation.values() if abs(rho) > 3 * error)
     factor = math.sqrt(max(total, 1.0))
-    return SkyNoise(level, float(values.std()), math.sqrt(variance), lag1, factor, values.size)
+    rms = float((z * sigma)[free].std())
+    return SkyNoise(level, rms, math.sqrt(variance), float(lag1), factor, values.size)
 
 
 def source_mask(observation, *, threshold=2.0):
-    """Where an image has sources, by segmentation of the smoothed image, grown outward.
+    """Where an image has sources, from connected pixels of the smoothed image, grown outward.
 
     Parameters
     ----------
@@ -121,8 +128,6 @@ def source_mask(observation, *, threshold=2.0):
     mask : `~numpy.ndarray` of bool, shape (ny, nx)
         True on sources.
     """
-    from photutils.segmentation import detect_sources
-
     valid = observation.valid
     level = sigma_clipped_stats(observation.data[valid], sigma=3, maxiters=20)[1]
     z = np.where(valid, (observation.data - level) / observation.sigma(), 0.0)
@@ -130,10 +135,15 @@ def source_mask(observation, *, threshold=2.0):
     _, middle, scatter = sigma_clipped_stats(smooth[valid], sigma=3, maxiters=20)
     if scatter <= 0:
         return np.zeros(valid.shape, dtype=bool)
-    found = detect_sources(smooth, middle + threshold * scatter, n_pixels=25)
-    if found is None:
-        return np.zeros(valid.shape, dtype=bool)
-    return ndimage.binary_dilation(found.data > 0, iterations=4)
+    labels, number = ndimage.label(smooth > middle + threshold * scatter)
+    large = np.bincount(labels.ravel(), minlength=number + 1) >= FEWEST_SOURCE_PIXELS
+    large[0] = False
+    return ndimage.binary_dilation(large[labels], iterations=4)
+
+
+def _smooth_part(z, free):
+    weight = ndimage.gaussian_filter(free.astype(float), _SMOOTH_SCALE)
+    return np.divide(ndimage.gaussian_filter(z, _SMOOTH_SCALE), weight, out=np.zeros_like(z), where=weight > 1e-3)
 
 
 def _autocorrelation(z, free, variance, radius):

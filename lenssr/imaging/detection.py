@@ -22,6 +22,8 @@ PROFILE_TRUST = 0.07
 REACH = 0.36
 # Images of one source reach no farther out than its arcs do by more than this factor.
 BEYOND_ARCS = 1.3
+# Fainter peaks, in sigma of the smoothed image, are noise as often as not.
+FAINTEST = 4.0
 _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 
@@ -87,7 +89,11 @@ def auto_mask(observation):
     scene = _Scene(observation)
     segments = scene.segments()
     arcs = [segment for segment in segments if segment.is_arc]
-    others = [segment for segment in segments if not _can_be_image(segment, segments, arcs, scene)]
+    others = [
+        segment
+        for segment in segments
+        if segment.peak > FAINTEST and not _can_be_image(segment, segments, arcs, scene)
+    ]
     mask = np.zeros(observation.shape, dtype=bool)
     kept = np.zeros(observation.shape, dtype=bool)
     for segment in segments:
@@ -209,7 +215,9 @@ def _can_be_image(segment, segments, arcs, scene):
         return segment.radius <= limit
     if segment.radius > REACH * field:
         return False
-    # A lensed image has a counter-image across the centre, no farther out than itself by much.
+    if segment.signal < 20 or segment.radius < 0.2 * field:
+        return True
+    # A bright lensed image has a counter-image across the centre, no farther out than itself by much.
     return any(
         other is not segment
         and math.cos(other.angle - segment.angle) < -0.5

@@ -297,15 +297,15 @@ def to_hdulist(result):
     hdus.append(_image_hdu(result.chi2_map, "CHI2", wcs=result.data.wcs, comment=chi2))
     if np.size(result.covariance):
         hdus.append(_image_hdu(result.covariance, "COVARIANCE", comment="of the free parameters"))
-    lens, extras, covariances = models_to_table(
+    lens, structure, arrays = models_to_table(
         {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
     )
     hdus.append(fits.BinTableHDU(lens, name="LENS"))
-    hdus += [_image_hdu(array, f"COV_{label.upper()}") for label, array in covariances.items()]
+    hdus += [_image_hdu(array, f"ARRAY.{name.upper()}") for name, array in arrays.items()]
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
     hdus.append(fits.BinTableHDU(parameters, name="PARAMETERS"))
-    exact = {**_exact(result), "models": extras}
+    exact = {**_exact(result), "models": structure}
     text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
     hdus.append(fits.BinTableHDU(text, name="META"))
     rank = {name: i for i, name in enumerate(ORDER)}
@@ -400,8 +400,8 @@ def _parameters(hdulist, meta):
 
 def _fields(hdulist):
     exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
-    covariances = {hdu.name[4:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("COV_")}
-    models = models_from_table(hdulist["LENS"].data, exact["models"], covariances)
+    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
+    models = models_from_table(hdulist["LENS"].data, exact["models"], arrays)
     names = tuple(exact["covariance_names"])
     covariance = _optional(hdulist, "COVARIANCE")
     return {

@@ -1,5 +1,7 @@
 """Mass and light models as a table with one row a parameter, and back."""
 
+import inspect
+
 import astropy.units as u
 import numpy as np
 from astropy.table import Table
@@ -8,21 +10,37 @@ from lenssr.exceptions import InputError
 from lenssr.light import Sersic
 from lenssr.mass import MassModel, MassSystem
 
-COLUMNS = ("component", "model", "name", "value", "error", "unit", "fixed", "lower", "upper")
+COLUMNS = {
+    "component": str,
+    "model": str,
+    "name": str,
+    "value": float,
+    "error": float,
+    "unit": str,
+    "fixed": bool,
+    "lower": float,
+    "upper": float,
+}
 
 
 # ---------------------------------------------------------------- to the table
 
 
-def _parts(label, model):
-    """Yield (label, simple model): a system or a list becomes ``label.0``, ``label.1``."""
+def _kind(model):
     if model is None:
-        return
-    parts = model.components if isinstance(model, MassSystem) else model
-    if isinstance(parts, (list, tuple)):
-        yield from ((f"{label}.{i}", part) for i, part in enumerate(parts))
-    else:
-        yield label, model
+        return "none"
+    if isinstance(model, MassSystem):
+        return "system"
+    return "list" if isinstance(model, (list, tuple)) else "model"
+
+
+def _parts(label, model):
+    """List (label, simple model): a system or a list becomes ``label.0``, ``label.1``."""
+    if model is None:
+        return []
+    if _kind(model) == "model":
+        return [(label, model)]
+    return [(f"{label}.{i}", part) for i, part in enumerate(getattr(model, "components", model))]
 
 
 def _number(value, missing):
@@ -46,10 +64,12 @@ def _rows(label, model):
         )
 
 
-def _covariance(model):
-    """Covariance of a whole model, wherever it keeps one."""
-    covariance = getattr(model, "covariance", None)
-    return None if covariance is None else np.asarray(covariance, dtype=float)
+def _arguments(model):
+    """What a mass model was built from besides its parameters, such as the maps of a pixelated one."""
+    if not isinstance(model, MassModel):
+        return {}
+    names = [name for name in inspect.signature(type(model)).parameters if name not in model.param_names]
+    return {name: getattr(model, name) for name in names}
 
 
 def models_to_table(models):
@@ -63,31 +83,30 @@ def models_to_table(models):
     -------
     table : `~astropy.table.Table`
         The columns `COLUMNS`, a row for each parameter.
-    extras : dict
-        For JSON: which entries are None, systems or lists.
-    covariances : dict of str to `~numpy.ndarray`
+    structure : dict
+        For JSON: how the parts make up the models.
+    arrays : dict of str to `~numpy.ndarray`
+        Covariances, ``cov.lens``, and maps, ``lens.0.alpha_x``.
     """
-    rows, kinds, covariances = [], {}, {}
+    rows, structure, arrays = [], {}, {}
     for label, model in models.items():
-        kinds[label] = _kind(model)
-        rows += [row for part_label, part in _parts(label, model) for row in _rows(part_label, part)]
-        if _covariance(model) is not None:
-            covariances[label] = _covariance(model)
-    types = (str, str, str, float, float, str, bool, float, float)
+        structure[label] = {"kind": _kind(model), "parts": []}
+        covariance = getattr(model, "covariance", None)
+        if covariance is not None:
+            arrays[f"cov.{label}"] = np.asarray(covariance, dtype=float)
+        for part_label, part in _parts(label, model):
+            rows += _rows(part_label, part)
+            arguments = _arguments(part)
+            arrays |= {f"{part_label}.{name}": value for name, value in arguments.items() if np.ndim(value)}
+            scalars = {name: value for name, value in arguments.items() if not np.ndim(value)}
+            entry = {"label": part_label, "model": type(part).__name__, "arguments": scalars}
+            structure[label]["parts"].append(entry)
     columns = zip(*rows, strict=True) if rows else ([] for _ in COLUMNS)
     data = {
         name: np.array(list(column), dtype=kind)
-        for name, column, kind in zip(COLUMNS, columns, types, strict=True)
+        for (name, kind), column in zip(COLUMNS.items(), columns, strict=True)
     }
-    return Table(data), kinds, covariances
-
-
-def _kind(model):
-    if model is None:
-        return "none"
-    if isinstance(model, MassSystem):
-        return "system"
-    return "list" if isinstance(model, (list, tuple)) else "model"
+    return Table(data), structure, arrays
 
 
 # ---------------------------------------------------------------- and back
@@ -107,9 +126,19 @@ def _find_class(name):
     raise InputError(f"the file holds a model {name!r}, which is not known: import its module first")
 
 
-def _build(rows):
-    """Rebuild one simple model from its rows."""
-    model = _find_class(rows[0]["model"])(**{row["name"]: _with_unit(row) for row in rows})
+def _with_unit(row):
+    # astropy's models keep a unit only if they are given one; mass models always have theirs
+    return u.Quantity(row["value"], row["unit"]) if row["unit"] else row["value"]
+
+
+def _build(part, rows, arrays):
+    """Rebuild one simple model."""
+    prefix = part["label"] + "."
+    maps = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    values = {row["name"]: _with_unit(row) for row in rows}
+    # a model without parameters has no row
+    name = rows[0]["model"] if rows else part["model"]
+    model = _find_class(name)(**values, **part["arguments"], **maps)
     for row in rows:
         parameter = getattr(model, row["name"])
         parameter.fixed = row["fixed"]
@@ -117,42 +146,37 @@ def _build(rows):
     return model
 
 
-def _restore_errors(label, model, parts, covariance):
+def _assemble(entry, rows, arrays):
+    parts = [_build(part, rows.get(part["label"], []), arrays) for part in entry["parts"]]
+    if entry["kind"] == "system":
+        return MassSystem(*parts)
+    if entry["kind"] == "list":
+        return parts
+    return parts[0] if parts else None
+
+
+def _restore_errors(label, model, rows, covariance):
     """Put back the covariance, and the errors last: its 0 for a fixed parameter is not an error."""
     if covariance is not None and isinstance(model, MassModel):
         model = model.with_vector(model.vector, covariance=covariance)
     elif covariance is not None:
         model.covariance = covariance
     for part_label, part in _parts(label, model):
-        for row in parts[part_label]:
+        for row in rows.get(part_label, []):
             getattr(part, row["name"]).std = None if np.isnan(row["error"]) else row["error"]
     return model
 
 
-def _with_unit(row):
-    # astropy's models keep a unit only if they are given one; mass models always have theirs
-    return u.Quantity(row["value"], row["unit"]) if row["unit"] else row["value"]
-
-
-def models_from_table(table, kinds, covariances):
+def models_from_table(table, structure, arrays):
     """Rebuild what `models_to_table` wrote; returns the dict it took."""
-    parts = {}
+    rows = {}
     for record in table:
         row = {name: _python(record[name]) for name in COLUMNS}
-        parts.setdefault(row["component"], []).append(row)
-    models = {label: _assemble(label, kind, parts) for label, kind in kinds.items()}
+        rows.setdefault(row["component"], []).append(row)
     return {
-        label: _restore_errors(label, model, parts, covariances.get(label)) for label, model in models.items()
+        label: _restore_errors(label, _assemble(entry, rows, arrays), rows, arrays.get(f"cov.{label}"))
+        for label, entry in structure.items()
     }
-
-
-def _assemble(label, kind, parts):
-    if kind == "none":
-        return None
-    if kind == "model":
-        return _build(parts[label])
-    several = [_build(rows) for name, rows in parts.items() if name.startswith(f"{label}.")]
-    return MassSystem(*several) if kind == "system" else several
 
 
 def _python(value):

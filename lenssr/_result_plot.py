@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from lenssr._result_fits import atomic
 from lenssr._result_text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 from lenssr.exceptions import InputError
+from lenssr.grids import scale_matrix
 
 IMAGE_MAP = "magma"
 RESIDUAL_MAP = "RdBu_r"
@@ -112,25 +113,18 @@ def _compass(axes, wcs, extent):
     """Arrows to the north and east, where the WCS knows them."""
     if wcs is None or not wcs.has_celestial:
         return
-    inverse = np.linalg.inv(wcs.celestial.pixel_scale_matrix)
-    size = 0.11 * (extent[1] - extent[0])
-    start = np.array([extent[1] - 1.9 * size, extent[2] + 1.9 * size])
-    for column, name in ((1, "N"), (0, "E")):
-        step = inverse[:, column] / np.hypot(*inverse[:, column]) * size
-        axes.annotate(
-            "",
-            start + step,
-            start,
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": "w",
-                "lw": 1.0,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "mutation_scale": 8,
-            },
-        )
-        axes.text(*(start + 1.35 * step), name, color="w", ha="center", va="center", fontsize=8)
+    inverse = np.linalg.inv(scale_matrix(wcs.celestial))
+    size = 0.1 * (extent[1] - extent[0])
+    steps = {name: inverse[:, i] / np.hypot(*inverse[:, i]) * size for i, name in enumerate("EN")}
+    # as deep in the lower right corner as the arrows allow
+    right = max(1.5 * step[0] for step in steps.values())
+    down = max(-1.5 * step[1] for step in steps.values())
+    pad = 0.35 * size
+    start = np.array([extent[1] - pad - max(right, 0.0), extent[2] + pad + max(down, 0.0)])
+    style = {"arrowstyle": "-|>", "color": "w", "lw": 1.0, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
+    for name, step in steps.items():
+        axes.annotate("", start + step, start, arrowprops=style)
+        axes.text(*(start + 1.3 * step), name, color="w", ha="center", va="center", fontsize=8)
 
 
 def _lines(axes, curves, extent, style, label):

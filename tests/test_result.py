@@ -15,7 +15,7 @@ from astropy.wcs import WCS
 from lenssr._result_fits import EXACT
 from lenssr.exceptions import InputError
 from lenssr.light import Sersic
-from lenssr.mass import SIE, MassSystem, Shear
+from lenssr.mass import EPL, NFW, SIE, ConvergenceSheet, MassSystem, PixelatedDeflection, PointMass, Shear
 from lenssr.result import FailedResolution, SuperResolution
 
 IMAGES = ("image", "lensed_source", "lens_light_image", "source", "data", "model_image", "residual")
@@ -162,6 +162,8 @@ def again(result, tmp_path):
 def same_models(first, second):
     assert type(first) is type(second)
     assert first.param_names == second.param_names
+    if hasattr(first, "deflection"):
+        assert first.deflection(0.11, 0.07) == second.deflection(0.11, 0.07)
     for name in first.param_names:
         one, two = getattr(first, name), getattr(second, name)
         for attribute in ("value", "unit", "fixed", "bounds", "std"):
@@ -231,11 +233,25 @@ def test_source_model_round_trips(result, again):
         {"lens": None},
         {"lens": SIE(1.0, 0.0, 0.0)},
         {"lens": MassSystem(SIE(1.0, 0.0, 0.0))},
+        {"lens": EPL(1.0, 2.1) + NFW(1.0, 0.5) + PointMass(0.1) + ConvergenceSheet(0.05)},
+        {
+            "lens": PixelatedDeflection(*np.random.default_rng(0).normal(size=(2, 6, 7)), 0.1)
+            + Shear(0.1, 0.0)
+        },
         {"lens_light": Sersic(2.0 * u.electron / u.arcsec**2, 0.5 * u.arcsec, 4.0)},
         {"lens_light": [Sersic(2.0, 0.5, 4.0), Sersic(1.0, 1.5, 1.0)]},
         {"lens": None, "source_model": None, "covariance": np.zeros((0, 0)), "covariance_names": ()},
     ],
-    ids=["no lens", "one lens", "system of one", "light with units", "two lights", "no models"],
+    ids=[
+        "no lens",
+        "one lens",
+        "system of one",
+        "many",
+        "maps",
+        "light with units",
+        "two lights",
+        "no models",
+    ],
 )
 def test_kinds_of_models_round_trip(tmp_path, changes):
     result = make(shape=(8, 8), **changes)

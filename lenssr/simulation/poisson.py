@@ -67,8 +67,8 @@ def draw_poisson(mean, rng):
     The sum of Poisson numbers is a Poisson number of the sum of their means. A mean below 128 is therefore
     split into a multiple of 1/8, drawn from the alias table of that mean, and a rest below 1/8, drawn as a
     Poisson process: points are thrown evenly under a line at the height of 1/8, and those that fall under
-    the curve of the rests count. Larger means go to `numpy.random.Generator.poisson`. The only rounding is that
-    of the 32 random bits which choose a number: every probability is right within 3e-10.
+    the curve of the rests count. Larger means go to `numpy.random.Generator.poisson`. The only rounding is
+    that of the 32 random bits which choose a number: every probability is right within 1e-9.
 
     References
     ----------

@@ -62,16 +62,16 @@ def _ellipticity(q, phi):
 class LensPopulation(LensDataset):
     """Mixed galaxy-galaxy lenses with PSF, noise, and for half of them the light of the lens.
 
-    The lens is an SIE with theta_E uniform in 0.5" to 2", q in 0.6 to 1 and its centre within 0.2" of the image
-    centre in x and y, plus a shear of up to 0.08 in any direction. The source is a Sérsic with n in 0.5 to 4,
-    r_eff in 0.08 to 0.25 theta_E (but at least 0.06") and q in 0.5 to 1, within 0.35 theta_E of the optical axis,
-    where it has several images. Half of the lenses shine: a Sérsic at the centre of the mass with n in
-    2 to 5, r_eff in 0.5 to 1.5 theta_E, the shape of the mass within a scatter of 0.05 in q and 10 degrees,
-    and 0.5 to 3 times the flux of the arcs.
+    The lens is an SIE with theta_E uniform in 0.5" to 2", q in 0.6 to 1 and its centre within 0.2" of the
+    image centre in x and y, plus a shear of up to 0.08 in any direction. The source is a Sérsic with n in 0.5
+    to 4, r_eff in 0.08 to 0.25 theta_E (but at least 0.06") and q in 0.5 to 1, within 0.35 theta_E of the
+    optical axis, where it has several images. Half of the lenses shine: a Sérsic at the centre of the mass
+    with n in 2 to 5, r_eff in 0.5 to 1.5 theta_E, the shape of the mass within a scatter of 0.05 in q and 10
+    degrees, and 0.5 to 3 times the flux of the arcs.
 
-    The low image has pixels of 0.05" and spans at least five Einstein radii: 100, 150 or 200 pixels a side. The
-    PSF is a Gaussian of FWHM 0.1". The exposure is ``10**U(3, 3.5)`` seconds; to the Poisson noise comes a
-    Gaussian background of 0.01 electron / s. The flux of the source gives its arcs the signal-to-noise
+    The low image has pixels of 0.05" and spans at least five Einstein radii: 100, 150 or 200 pixels a side.
+    The PSF is a Gaussian of FWHM 0.1". The exposure is ``10**U(3, 3.5)`` seconds; to the Poisson noise comes
+    a Gaussian background of 0.01 electron / s. The flux of the source gives its arcs the signal-to-noise
     ratio ``sqrt(sum(arcs**2 / variance))``, drawn between 150 and 500 evenly in the logarithm
     (``item.settings["snr"]``).
 

@@ -63,7 +63,7 @@ def write_dataset(dataset, directory, indices=None, *, overwrite=False, progress
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
         raise InputError(
-            f"{len(existing)} files exist, the first is {existing[0]}: choose another folder, or overwrite=True"
+            f"{len(existing)} files exist, such as {existing[0]}: choose another folder, or overwrite=True"
         )
     if progress:
         from tqdm import tqdm
@@ -103,7 +103,8 @@ def write_item(item, directory, settings, *, overwrite=False):
     -------
     path : `~pathlib.Path`
         The file: SCI (the low image), ERR (its expected errors, where the noise does not follow from
-        EXPTIME), PSF (at low pixels, where there is one), HIGH, TRUTH, LOWTRUTH, and the tables LENS and LIGHT.
+        EXPTIME), PSF (at low pixels, where there is one), HIGH, TRUTH, LOWTRUTH, and the tables LENS and
+        LIGHT.
 
     Raises
     ------
@@ -148,14 +149,14 @@ def _image_hdu(image, name, data=None):
         warnings.simplefilter("ignore", FITSFixedWarning)
         header = image.wcs.to_header()
     hdu = fits.ImageHDU(np.ascontiguousarray(image.data if data is None else data), header=header, name=name)
-    hdu.header["BUNIT"] = image.unit.to_string("fits")
+    hdu.header["BUNIT"] = str(image.unit)
     if "EXPTIME" in image.meta:
         hdu.header["EXPTIME"] = image.meta["EXPTIME"], "seconds"
     return hdu
 
 
 def _lens_numbers(item):
-    components = list(item.lens) if isinstance(item.lens, MassSystem) else [item.lens]
+    components = item.lens.components if isinstance(item.lens, MassSystem) else [item.lens]
     numbers = {}
     for component in components:
         names = component.param_names

@@ -3,6 +3,7 @@
 from lenssr.imaging.correlation import SkyNoise, measure_sky
 from lenssr.imaging.detection import LightCensus, auto_mask, light_census
 from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.instruments import Instrument
 from lenssr.imaging.noise import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF, GaussianPSF
@@ -13,6 +14,7 @@ __all__ = [
     "GaussianNoise",
     "GaussianPSF",
     "ImagingOperator",
+    "Instrument",
     "LightCensus",
     "NoiseModel",
     "Observation",

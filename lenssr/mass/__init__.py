@@ -1,8 +1,27 @@
 """What bends light: mass models and their sums."""
 
-from lenssr.mass.base import MassModel, MassSystem, Parameter
+from lenssr.mass.base import MassModel
+from lenssr.mass.describe import from_dict
 from lenssr.mass.isothermal import SIE, SIS
+from lenssr.mass.nfw import NFW
+from lenssr.mass.parameter import Parameter
+from lenssr.mass.pixelated import PixelatedDeflection
+from lenssr.mass.point import PointMass
 from lenssr.mass.power_law import EPL
 from lenssr.mass.shear import ConvergenceSheet, Shear
+from lenssr.mass.system import MassSystem
 
-__all__ = ["EPL", "SIE", "SIS", "ConvergenceSheet", "MassModel", "MassSystem", "Parameter", "Shear"]
+__all__ = [
+    "EPL",
+    "NFW",
+    "SIE",
+    "SIS",
+    "ConvergenceSheet",
+    "MassModel",
+    "MassSystem",
+    "Parameter",
+    "PixelatedDeflection",
+    "PointMass",
+    "Shear",
+    "from_dict",
+]

@@ -1,4 +1,4 @@
-"""What every mass model shares: parameters, the contract of methods, and sums of models."""
+"""What every mass model shares: parameters and the contract of methods."""
 
 import copy
 import math
@@ -9,109 +9,11 @@ import torch
 
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
-from lenssr.mass.blocks import in_blocks
+from lenssr.mass import critical
+from lenssr.mass.parameter import Parameter
 from lenssr.units import Boundary, strip_unit
 
-__all__ = ["MassModel", "MassSystem", "Parameter"]
-
-
-class Parameter:
-    """One number of a mass model, with the vocabulary of `astropy.modeling.Parameter`.
-
-    In a class body it declares the parameter; on an instance it holds the value.
-
-    Parameters
-    ----------
-    description : str
-        What it is.
-    unit : `~astropy.units.Unit`, optional
-        Its unit; dimensionless by default.
-    limits : tuple of float, optional
-        The open interval that physics allows; anything outside is refused.
-    fixed : bool, optional
-        Whether fits leave it alone by default.
-
-    Attributes
-    ----------
-    value : float
-        The value, in ``unit``.
-    bounds : tuple
-        Where a fit may go: lower and upper end, None for open, like in astropy.
-    std : float or None
-        Standard error, after a fit.
-    """
-
-    def __init__(self, description, *, unit=u.dimensionless_unscaled, limits=(-math.inf, math.inf), fixed=False):
-        self.name = None
-        self.description = description
-        self.unit = unit
-        self.limits = limits
-        self.fixed = fixed
-        self.std = None
-        self._bounds = (None, None)
-        self._value = None
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, instance, owner):
-        return self if instance is None else instance._parameters[self.name]
-
-    def __set__(self, instance, value):
-        instance._parameters[self.name].value = value
-        instance._validate()
-
-    @property
-    def value(self):
-        """The value in ``unit``."""
-        return self._value
-
-    @value.setter
-    def value(self, value):
-        number = strip_unit(value, self.unit, self.name)
-        try:
-            number = float(number)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self.name} = {value!r} is not one number: a model holds one lens, batches go through "
-                "deflection_at(x, y, params)"
-            ) from error
-        low, high = self.limits
-        if not math.isfinite(number) or not low < number < high:
-            raise InputError(f"{self.name} = {number} is refused: give a finite number between {low} and {high}")
-        self._value = number
-
-    @property
-    def quantity(self):
-        """The value as a `~astropy.units.Quantity`."""
-        return self._value * self.unit
-
-    @property
-    def bounds(self):
-        """Lower and upper end for fits; None leaves an end open."""
-        return self._bounds
-
-    @bounds.setter
-    def bounds(self, bounds):
-        try:
-            low, high = (None if b is None else float(strip_unit(b, self.unit, self.name)) for b in bounds)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"bounds of {self.name} = {bounds!r}: give a pair (lower, upper) or None") from error
-        if low is not None and high is not None and not low < high:
-            raise InputError(f"bounds of {self.name} = ({low}, {high}): the lower must be below the upper")
-        self._bounds = (low, high)
-
-    def __float__(self):
-        return self._value
-
-    def __repr__(self):
-        parts = [f"value={self._value}"]
-        if self.unit != u.dimensionless_unscaled:
-            parts.append(f"unit={self.unit}")
-        parts += ["fixed=True"] if self.fixed else []
-        parts += [f"bounds={self._bounds}"] if self._bounds != (None, None) else []
-        parts += [f"std={self.std}"] if self.std is not None else []
-        return f"Parameter({self.name!r}, {', '.join(parts)})"
+__all__ = ["MassModel"]
 
 
 def _columns(params):
@@ -393,9 +295,155 @@ class MassModel:
         xx, xy, yy = self._evaluate(self._hessian, boundary)
         return boundary.leave(1 / ((1 - xx) * (1 - yy) - xy * xy))
 
+    def critical_curves(self, extent=None, *, kind="all"):
+        """Curves of infinite magnification.
+
+        Parameters
+        ----------
+        extent : float or `~astropy.units.Quantity`, optional
+            Half-width of the square around the origin in which they are searched, on a grid of 200 x 200
+            cells, in arcsec; by default where the lens needs it.
+        kind : {"all", "tangential", "radial"}, optional
+            Which ones.
+
+        Returns
+        -------
+        curves : list of tuple of array
+            One (x, y) a curve, in arcsec (with the unit, if ``extent`` has one); closed curves end
+            where they begin. Points are exact to rounding.
+
+        Examples
+        --------
+        >>> from lenssr.mass import SIS
+        >>> [(x, y)] = SIS(1.0).critical_curves()
+        >>> bool(abs(x**2 + y**2 - 1).max() < 1e-12)
+        True
+        """
+        return _with_unit(critical.critical_curves(self, _arcsec(extent, "extent"), kind=kind), extent)
+
+    def caustics(self, extent=None, *, kind="all"):
+        """Critical curves, mapped to the source plane.
+
+        Parameters
+        ----------
+        extent : float or `~astropy.units.Quantity`, optional
+            As for `critical_curves`.
+        kind : {"all", "tangential", "radial"}, optional
+            Which ones. Singular isothermal lenses have no radial one (their cut is not a caustic).
+
+        Returns
+        -------
+        curves : list of tuple of array
+            One (x, y) a curve, in arcsec (with the unit, if ``extent`` has one).
+        """
+        return _with_unit(critical.caustics(self, _arcsec(extent, "extent"), kind=kind), extent)
+
+    def image_positions(self, x, y, *, extent=None):
+        """Images of a point source.
+
+        Parameters
+        ----------
+        x, y : float, `~astropy.units.Quantity` or `torch.Tensor`
+            One position in the source plane; arcsec if bare.
+        extent : float or `~astropy.units.Quantity`, optional
+            Half-width of the square around the origin in which they are searched, in arcsec; by default all
+            the field that the lens needs.
+
+        Returns
+        -------
+        x, y : like the source position, 1-D
+            The images, the most magnified first. They solve the lens equation to 1e-10 arcsec.
+
+        Notes
+        -----
+        Triangles of a grid, divided further along critical curves and at centres, are mapped to the source
+        plane; those that hold the source start Newton's method. Pairs of images closer than about 1e-4 of
+        the field's width may be missed. The image that a capped singular centre would make is left out.
+        """
+        boundary = Boundary(x, y)
+        if any(tensor.numel() != 1 for tensor in boundary.tensors):
+            raise InputError("image_positions takes one source position: call it for each")
+        source = tuple(float(tensor.detach()) for tensor in boundary.tensors)
+        if not all(math.isfinite(value) for value in source):
+            raise InputError(f"source position {source} is refused: give finite numbers")
+        images = critical.image_positions(self, source, _arcsec(extent, "extent"))
+        like = boundary.tensors[0]
+        return tuple(boundary.leave(torch.as_tensor(a).to(like), u.arcsec) for a in images)
+
+    def einstein_radius(self, extent=None):
+        """Effective Einstein radius: of the circle as large as the outermost tangential critical curve.
+
+        For an isothermal ellipsoid it is ``theta_E``, whatever its ellipticity; a shear changes it in second
+        order.
+
+        Parameters
+        ----------
+        extent : float or `~astropy.units.Quantity`, optional
+            As for `critical_curves`.
+
+        Returns
+        -------
+        theta_E : `~astropy.units.Quantity`
+            In arcsec.
+
+        Raises
+        ------
+        InputError
+            If nothing is critical.
+
+        References
+        ----------
+        .. [1] Meneghetti et al. 2013, Space Science Reviews 177, 31
+
+        Examples
+        --------
+        >>> from lenssr.mass import SIE
+        >>> SIE(1.2, e1=0.2).einstein_radius()
+        <Quantity 1.2 arcsec>
+        """
+        return critical.einstein_radius(self, _arcsec(extent, "extent")) * u.arcsec
+
+    # What critical.py knows of a model: where it is evaluated, where its centres are, and the
+    # (x, y, half-width) it is limited to, if it is.
+    _field = None
+
+    def _evaluate_plain(self, name, x, y):
+        tensors = tuple(torch.as_tensor(np.asarray(a, dtype=np.float64)) for a in (x, y))
+        return getattr(self, name)(*tensors, *self.vector.unbind())
+
+    def _centres(self):
+        if "x_0" not in self.param_names:
+            return []
+        return [(self._parameters["x_0"].value, self._parameters["y_0"].value)]
+
+    def to_dict(self):
+        """Describe the model in plain numbers and strings, ready for YAML.
+
+        Returns
+        -------
+        description : dict
+            ``{"SIE": {"theta_E": 1.2, ...}}``, with the names of ``fixed`` parameters and ``bounds``; a list
+            of those for a system.
+
+        See Also
+        --------
+        lenssr.mass.from_dict : The way back.
+        """
+        entry = {name: parameter.value for name, parameter in self._parameters.items()}
+        fixed = [name for name, parameter in self._parameters.items() if parameter.fixed]
+        if fixed != [name for name, declared in self._declared.items() if declared.fixed]:
+            entry["fixed"] = fixed
+        bounds = {n: list(p.bounds) for n, p in self._parameters.items() if p.bounds != (None, None)}
+        if bounds:
+            entry["bounds"] = bounds
+        return {type(self).__name__: entry}
+
     def __add__(self, other):
         if not isinstance(other, MassModel):
             return NotImplemented
+        # a system is itself a model, so it cannot be imported above
+        from lenssr.mass.system import MassSystem
+
         return MassSystem(self, other)
 
     def __repr__(self):
@@ -403,136 +451,14 @@ class MassModel:
         return f"{type(self).__name__}({values})"
 
 
-class MassSystem(MassModel):
-    """Mass models that act together, in one plane.
+def _arcsec(value, name):
+    return None if value is None else strip_unit(value, u.arcsec, name)
 
-    Parameters
-    ----------
-    *components : `MassModel`
-        The models; systems among them are taken apart.
 
-    Examples
-    --------
-    >>> from lenssr.mass import SIE, Shear
-    >>> system = SIE(1.2, e1=0.1) + Shear(0.03, -0.01)
-    >>> system.param_names
-    ('theta_E_0', 'e1_0', 'e2_0', 'x_0_0', 'y_0_0', 'gamma1_1', 'gamma2_1', 'x_0_1', 'y_0_1')
-    >>> system.theta_E.value
-    1.2
-    """
-
-    def __init__(self, *components):
-        flat = []
-        for component in components:
-            if not isinstance(component, MassModel):
-                raise InputError(f"{component!r} is not a mass model: give SIE(...), Shear(...), ...")
-            flat += component.components if isinstance(component, MassSystem) else [component]
-        if not flat:
-            raise InputError("a MassSystem of nothing: give at least one mass model")
-        self.components = tuple(flat)
-        self.covariance = None
-        self.param_names = tuple(f"{name}_{i}" for i, c in enumerate(flat) for name in c.param_names)
-
-    @property
-    def needs_prior(self):
-        """Whether a component must not be fitted without a prior."""
-        return any(component.needs_prior for component in self.components)
-
-    @property
-    def parameters(self):
-        """The `Parameter` objects of all components, in order."""
-        return tuple(parameter for component in self.components for parameter in component.parameters)
-
-    def _validate(self):
-        for component in self.components:
-            component._validate()
-
-    def _take(self, values, covariance):
-        self.covariance = covariance
-        for component, part in zip(self.components, self._slices(), strict=True):
-            component._take(values[part], None if covariance is None else covariance[part, part])
-
-    def _slices(self):
-        start = 0
-        for component in self.components:
-            yield slice(start, start + len(component.param_names))
-            start += len(component.param_names)
-
-    def __getattr__(self, name):
-        if name.startswith("_") or name == "components":
-            raise AttributeError(name)
-        if name in self.param_names:
-            return self.parameters[self.param_names.index(name)]
-        owners = [component for component in self.components if name in component.param_names]
-        if len(owners) == 1:
-            return getattr(owners[0], name)
-        if owners:
-            numbered = ", ".join(n for n in self.param_names if n.rpartition("_")[0] == name)
-            raise AttributeError(f"{len(owners)} components have {name}: ask for one of {numbered}")
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __setattr__(self, name, value):
-        if name in {"components", "covariance", "param_names"}:
-            object.__setattr__(self, name, value)
-            return
-        parameter = getattr(self, name)
-        if not isinstance(parameter, Parameter):
-            raise AttributeError(f"{name} cannot be set")
-        parameter.value = value
-        self._validate()
-
-    def __getitem__(self, index):
-        return self.components[index]
-
-    def __len__(self):
-        return len(self.components)
-
-    def __iter__(self):
-        return iter(self.components)
-
-    def _potential(self, x, y, *params):
-        return sum(c._potential(x, y, *params[part]) for c, part in zip(self.components, self._slices(), strict=True))
-
-    def _deflection(self, x, y, *params):
-        return in_blocks(self._sum_of_deflections, x, y, *params)
-
-    def _sum_of_deflections(self, x, y, *params):
-        return self._sum("_deflection", x, y, params)
-
-    def _hessian(self, x, y, *params):
-        return self._sum("_hessian", x, y, params)
-
-    def _sum(self, name, x, y, params):
-        parts = (
-            getattr(component, name)(x, y, *params[part])
-            for component, part in zip(self.components, self._slices(), strict=True)
-        )
-        return tuple(sum(terms[1:], start=terms[0]) for terms in zip(*parts, strict=True))
-
-    def deflection_jacobian_at(self, x, y, params):
-        """Deflection and its derivatives by the parameters, for a batch of vectors.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-        params : `torch.Tensor`, shape (B, P)
-            One vector a problem.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-        d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, P, R)
-        """
-        parts = [
-            component.deflection_jacobian_at(x, y, params[..., part])
-            for component, part in zip(self.components, self._slices(), strict=True)
-        ]
-        ax, ay, dax, day = zip(*parts, strict=True)
-        return sum(ax[1:], ax[0]), sum(ay[1:], ay[0]), torch.cat(dax, dim=-2), torch.cat(day, dim=-2)
-
-    def __repr__(self):
-        return " + ".join(repr(component) for component in self.components)
+def _with_unit(curves, like):
+    return (
+        [tuple(a * u.arcsec for a in curve) for curve in curves] if isinstance(like, u.Quantity) else curves
+    )
 
 
 def _to_array(values):

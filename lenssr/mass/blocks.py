@@ -20,7 +20,8 @@ def lift(x, y, *params):
     x = x if x.is_floating_point() else x.to(torch.float64)
     y = torch.as_tensor(y, dtype=x.dtype, device=x.device)
     params = (
-        p if isinstance(p, torch.Tensor) else torch.as_tensor(p, dtype=x.dtype, device=x.device) for p in params
+        p if isinstance(p, torch.Tensor) else torch.as_tensor(p, dtype=x.dtype, device=x.device)
+        for p in params
     )
     return x, y, *params
 

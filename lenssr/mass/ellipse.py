@@ -11,7 +11,16 @@ from lenssr.exceptions import InputError
 from lenssr.mass.blocks import CORE, lift
 from lenssr.units import strip_unit
 
-__all__ = ["EllipticalMixin", "centred", "e_from_q_phi", "e_range", "elliptical", "power_series", "regular", "terms"]
+__all__ = [
+    "EllipticalMixin",
+    "centred",
+    "e_from_q_phi",
+    "e_range",
+    "elliptical",
+    "power_series",
+    "regular",
+    "terms",
+]
 
 FAR = 1e30
 

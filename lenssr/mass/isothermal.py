@@ -5,7 +5,8 @@ import math
 import astropy.units as u
 import torch
 
-from lenssr.mass.base import MassModel, Parameter
+from lenssr.cosmology import einstein_radius_from_velocity_dispersion
+from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers, tracked
 from lenssr.mass.ellipse import (
     EllipticalMixin,
@@ -16,6 +17,7 @@ from lenssr.mass.ellipse import (
     regular,
     terms,
 )
+from lenssr.mass.parameter import Parameter
 
 __all__ = [
     "SIE",
@@ -280,7 +282,7 @@ def sie_deflection_jacobian(x, y, theta_E, e1, e2, x_0, y_0):
     Notes
     -----
     With F(v) = arctan(sqrt(v)) / sqrt(v), 2 v F' = 1 / (1 + v) - F, and n / (1 + v) =
-    \\|zeta\\| w / (\\|w\\|^2 (1 - e^2)), so the derivatives need no further transcendental function.
+    abs(zeta) w / (abs(w)^2 (1 - e^2)), so the derivatives need no further transcendental function.
     """
     ax, ay = sie_deflection(x, y, theta_E, e1, e2, x_0, y_0)
     x, y = x - x_0, y - y_0
@@ -303,8 +305,20 @@ def sie_deflection_jacobian(x, y, theta_E, e1, e2, x_0, y_0):
     turn1, turn2 = (zx * y + zy * x) * turn, (zy * y - zx * x) * turn
     gx, gy = _sie_slope(zx * inverse, zy * inverse, s, e1, e2, mx - ax, my - ay)
     ratio1, ratio2 = e1 / rest, e2 / rest
-    dax = (ax / theta_E, gx - ratio1 * ax - turn1 * my, gy - ratio2 * ax - turn2 * my, -kappa - gamma1, -gamma2)
-    day = (ay / theta_E, gy - ratio1 * ay + turn1 * mx, turn2 * mx - ratio2 * ay - gx, -gamma2, gamma1 - kappa)
+    dax = (
+        ax / theta_E,
+        gx - ratio1 * ax - turn1 * my,
+        gy - ratio2 * ax - turn2 * my,
+        -kappa - gamma1,
+        -gamma2,
+    )
+    day = (
+        ay / theta_E,
+        gy - ratio1 * ay + turn1 * mx,
+        turn2 * mx - ratio2 * ay - gx,
+        -gamma2,
+        gamma1 - kappa,
+    )
     return ax, ay, torch.stack(dax, dim=-2), torch.stack(day, dim=-2)
 
 
@@ -331,7 +345,29 @@ def _sie_slope(nx, ny, s, e1, e2, dx, dy):
     return tuple(torch.where(nearly_round, a, b) for a, b in zip(by_series, by_ratio, strict=True))
 
 
-class SIS(MassModel):
+class _FromVelocityDispersion:
+    """The constructor that isothermal models share."""
+
+    @classmethod
+    def from_velocity_dispersion(cls, sigma_v, z_lens, z_source, *, cosmology=None, **values):
+        """Make a lens of a given velocity dispersion.
+
+        Parameters
+        ----------
+        sigma_v : `~astropy.units.Quantity` or float
+            Velocity dispersion; a bare number is in km/s.
+        z_lens, z_source : float
+            Redshifts, 0 < z_lens < z_source.
+        cosmology : `~astropy.cosmology.FLRW`, optional
+            By default astropy's ``Planck18``.
+        **values : float or `~astropy.units.Quantity`
+            The other parameters, as for the class.
+        """
+        theta_E = einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, cosmology=cosmology)
+        return cls(theta_E, **values)
+
+
+class SIS(_FromVelocityDispersion, MassModel):
     """Singular isothermal sphere.
 
     Parameters
@@ -360,7 +396,7 @@ class SIS(MassModel):
         super().__init__(theta_E=theta_E, x_0=x_0, y_0=y_0)
 
 
-class SIE(EllipticalMixin, MassModel):
+class SIE(_FromVelocityDispersion, EllipticalMixin, MassModel):
     """Singular isothermal ellipsoid: kappa = theta_E / (2 sqrt(q x^2 + y^2 / q)) along its axes.
 
     Parameters

@@ -5,9 +5,10 @@ import math
 import astropy.units as u
 import torch
 
-from lenssr.mass.base import MassModel, Parameter
+from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers
 from lenssr.mass.ellipse import EllipticalMixin, centred, e_range, elliptical, power_series, regular, terms
+from lenssr.mass.parameter import Parameter
 
 __all__ = ["EPL", "epl_deflection", "epl_deflection_jacobian", "epl_hessian", "epl_potential"]
 
@@ -35,8 +36,8 @@ def epl_potential(x, y, theta_E, gamma, e1, e2, x_0, y_0):
 def epl_deflection(x, y, theta_E, gamma, e1, e2, x_0, y_0):
     """Deflection by an elliptical power law.
 
-    With w the position from the centre, zeta = w - e conj(w), n = zeta / \\|zeta\\|, t = gamma - 1 and
-    s = theta_E sqrt(1 - e^2), it is s (s / \\|zeta\\|)^(t - 1) n 2F1(1, t/2; 2 - t/2; -conj(e) n^2) [1]_.
+    With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta), t = gamma - 1 and
+    s = theta_E sqrt(1 - e^2), it is s (s / abs(zeta))^(t - 1) n 2F1(1, t/2; 2 - t/2; -conj(e) n^2) [1]_.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def _epl_kernel(x, y, theta_E, gamma, e1, e2, x_0, y_0):
 
 
 def _unit_series(coefficients, modulus, twice):
-    """Last two terms of Clenshaw's recurrence for sum a_k modulus^k v^k, \\|v\\| = 1, twice = 2 Re(v).
+    """Last two terms of Clenshaw's recurrence for sum a_k modulus^k v^k, abs(v) = 1, twice = 2 Re(v).
 
     b_k = c_k + twice b_(k+1) - b_(k+2) is done in place on d_k = +-b_k with signs + + - - in turn, which make
     the last term positive.
@@ -134,8 +135,8 @@ def _unit_series(coefficients, modulus, twice):
 def epl_hessian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
     """Second derivatives of the potential of an elliptical power law.
 
-    The convergence is (2 - t)/2 (s / \\|zeta\\|)^t, capped inside 1e-9 arcsec. The deflection is homogeneous of
-    degree 1 - t, which makes the shear ((1 - t) alpha - kappa w) / conj(w).
+    The convergence is (2 - t)/2 (s / abs(zeta))^t, capped inside 1e-9 arcsec. The deflection is
+    homogeneous of degree 1 - t, which makes the shear ((1 - t) alpha - kappa w) / conj(w).
 
     Parameters
     ----------
@@ -192,7 +193,7 @@ def epl_deflection_jacobian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
     logarithm = torch.log(theta_E * theta_E * rest / z_square) / 2
     by_gamma = ax * logarithm + nx * gx - ny * gy, ay * logarithm + nx * gy + ny * gx
 
-    # turns of n by e1 and e2, i.e. Im and -Re of zeta w / |zeta|^2; the changes of |zeta| are the same two numbers
+    # turns of n by e1 and e2, Im and -Re of zeta w / |zeta|^2; |zeta| changes by the same two numbers
     turn1, turn2 = (zx * y + zy * x) / z_square, (zy * y - zx * x) / z_square
     # strength n F' and the same times n^2
     px, py = nx * dx - ny * dy, nx * dy + ny * dx
@@ -220,7 +221,7 @@ def _hypergeometric(t, re, im, square, number):
 
 
 class EPL(EllipticalMixin, MassModel):
-    """Elliptical power law: kappa = (3 - gamma)/2 (theta_E / sqrt(q x^2 + y^2 / q))^(gamma - 1) along its axes.
+    """Elliptical power law, kappa = (3 - gamma)/2 (theta_E / sqrt(q x^2 + y^2 / q))^(gamma - 1).
 
     Parameters
     ----------

@@ -3,8 +3,9 @@
 import astropy.units as u
 import torch
 
-from lenssr.mass.base import MassModel, Parameter
+from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import lift
+from lenssr.mass.parameter import Parameter
 
 __all__ = [
     "ConvergenceSheet",
@@ -132,6 +133,9 @@ class Shear(MassModel):
 
     def __init__(self, gamma1, gamma2, x_0=0.0, y_0=0.0):
         super().__init__(gamma1=gamma1, gamma2=gamma2, x_0=x_0, y_0=y_0)
+
+    def _centres(self):
+        return []  # nothing is there
 
 
 def sheet_potential(x, y, kappa):

@@ -1,0 +1,230 @@
+"""Distances, critical density, and what a velocity dispersion or a mass means as an angle on the sky."""
+
+import math
+
+import astropy.constants as const
+import astropy.units as u
+
+from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
+
+__all__ = [
+    "critical_surface_density",
+    "einstein_mass",
+    "einstein_radius_from_mass",
+    "einstein_radius_from_velocity_dispersion",
+    "lens_distances",
+    "nfw_from_mass",
+    "velocity_dispersion",
+]
+
+
+def _positive(value, unit, name):
+    number = float(strip_unit(value, unit, name))
+    if not math.isfinite(number) or number <= 0:
+        raise InputError(f"{name} = {value} is refused: give a finite number above 0")
+    return number
+
+
+def lens_distances(z_lens, z_source, *, cosmology=None):
+    """Angular diameter distances of a lens.
+
+    Parameters
+    ----------
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    d_lens, d_source, d_lens_source : `~astropy.units.Quantity`
+        To the lens, to the source, and from lens to source, in Mpc.
+
+    Raises
+    ------
+    InputError
+        If the redshifts are not in order.
+
+    Examples
+    --------
+    >>> from lenssr.cosmology import lens_distances
+    >>> lens_distances(0.5, 1.0)[0]
+    <Quantity 1294.... Mpc>
+    """
+    z_lens, z_source = (
+        float(strip_unit(z, u.dimensionless_unscaled, name))
+        for z, name in ((z_lens, "z_lens"), (z_source, "z_source"))
+    )
+    if not 0 < z_lens < z_source < math.inf:
+        raise InputError(f"z_lens = {z_lens}, z_source = {z_source} are refused: give 0 < z_lens < z_source")
+    if cosmology is None:
+        from astropy.cosmology import Planck18 as cosmology
+    return (
+        cosmology.angular_diameter_distance(z_lens).to(u.Mpc),
+        cosmology.angular_diameter_distance(z_source).to(u.Mpc),
+        _distance_between(cosmology, z_lens, z_source),
+    )
+
+
+def _distance_between(cosmology, z_lens, z_source):
+    try:
+        distance = cosmology.angular_diameter_distance(z_lens, z_source)
+    except TypeError:  # astropy before 7.1 has another name for it
+        distance = cosmology.angular_diameter_distance_z1z2(z_lens, z_source)
+    return distance.to(u.Mpc)
+
+
+def critical_surface_density(z_lens, z_source, *, cosmology=None):
+    """Surface density at which the convergence is one: c^2 D_s / (4 pi G D_l D_ls).
+
+    Parameters
+    ----------
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    density : `~astropy.units.Quantity`
+        In solar masses per kpc2.
+    """
+    d_l, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
+    return (const.c**2 * d_s / (4 * math.pi * const.G * d_l * d_ls)).to(u.Msun / u.kpc**2)
+
+
+def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmology=None):
+    """Einstein radius of an isothermal lens: 4 pi (sigma_v / c)^2 D_ls / D_s.
+
+    Parameters
+    ----------
+    sigma_v : `~astropy.units.Quantity` or float
+        Velocity dispersion; a bare number is in km/s.
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    theta_E : `~astropy.units.Quantity`
+        In arcsec.
+
+    Examples
+    --------
+    >>> from lenssr.cosmology import einstein_radius_from_velocity_dispersion
+    >>> einstein_radius_from_velocity_dispersion(250.0, 0.5, 2.0)
+    <Quantity 1.1... arcsec>
+    """
+    _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
+    ratio = _positive(sigma_v, u.km / u.s, "sigma_v") / const.c.to_value(u.km / u.s)
+    return (4 * math.pi * ratio**2 * (d_ls / d_s).to_value(u.one) * u.rad).to(u.arcsec)
+
+
+def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
+    """Velocity dispersion of an isothermal lens of a given Einstein radius.
+
+    Parameters
+    ----------
+    theta_E : `~astropy.units.Quantity` or float
+        Einstein radius; a bare number is in arcsec.
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    sigma_v : `~astropy.units.Quantity`
+        In km/s.
+    """
+    _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
+    angle = (_positive(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    return (const.c * math.sqrt(angle / (4 * math.pi) * (d_s / d_ls).to_value(u.one))).to(u.km / u.s)
+
+
+def einstein_mass(theta_E, z_lens, z_source, *, cosmology=None):
+    """Mass inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
+
+    Parameters
+    ----------
+    theta_E : `~astropy.units.Quantity` or float
+        Einstein radius; a bare number is in arcsec.
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    mass : `~astropy.units.Quantity`
+        In solar masses.
+    """
+    angle = (_positive(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    radius = angle * lens_distances(z_lens, z_source, cosmology=cosmology)[0]
+    density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
+    return (math.pi * radius**2 * density).to(u.Msun)
+
+
+def einstein_radius_from_mass(mass, z_lens, z_source, *, cosmology=None):
+    """Einstein radius of a mass that lies all inside it.
+
+    Parameters
+    ----------
+    mass : `~astropy.units.Quantity` or float
+        A bare number is in solar masses.
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    theta_E : `~astropy.units.Quantity`
+        In arcsec.
+    """
+    mass = _positive(mass, u.Msun, "mass") * u.Msun
+    density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
+    d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
+    angle = (((mass / (math.pi * density)) ** 0.5) / d_l).to_value(u.one)
+    return (angle * u.rad).to(u.arcsec)
+
+
+def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
+    """Scale radius and deflection of an NFW halo of a given mass.
+
+    Parameters
+    ----------
+    m200 : `~astropy.units.Quantity` or float
+        Mass inside the radius of 200 times the critical density at the lens; a bare number is in solar
+        masses.
+    concentration : float
+        That radius over the scale radius.
+    z_lens, z_source : float
+        Redshifts, 0 < z_lens < z_source.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+        By default astropy's ``Planck18``.
+
+    Returns
+    -------
+    r_s : `~astropy.units.Quantity`
+        Scale radius, in arcsec.
+    alpha_rs : `~astropy.units.Quantity`
+        Deflection there, in arcsec.
+
+    References
+    ----------
+    .. [1] Wright & Brainerd 2000, ApJ 534, 34
+    """
+    mass = _positive(m200, u.Msun, "m200") * u.Msun
+    c = _positive(concentration, u.dimensionless_unscaled, "concentration")
+    if cosmology is None:
+        from astropy.cosmology import Planck18 as cosmology
+    d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
+    density = cosmology.critical_density(z_lens)
+    radius = ((3 * mass / (4 * math.pi * 200 * density)) ** (1 / 3)).to(u.kpc) / c
+    rho = mass / (4 * math.pi * radius**3 * (math.log1p(c) - c / (1 + c)))
+    kappa = (rho * radius / critical_surface_density(z_lens, z_source, cosmology=cosmology)).to_value(u.one)
+    r_s = ((radius / d_l).to_value(u.one) * u.rad).to(u.arcsec)
+    return r_s, 4 * kappa * (1 - math.log(2)) * r_s

@@ -1,0 +1,233 @@
+"""Critical curves, caustics, Einstein radius and images of a point, for any mass model."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+
+from lenssr.exceptions import InputError
+
+__all__ = ["caustics", "critical_curves", "einstein_radius", "field_of", "image_positions"]
+
+CELLS = 200
+"""Cells along a side of the grids on which curves and images are searched."""
+
+BISECTIONS = 50
+MAX_RADIUS = 1e4
+KINDS = ("all", "tangential", "radial")
+
+
+def _hessian(lens, x, y):
+    with torch.no_grad():
+        xx, xy, yy = lens._evaluate_plain("_hessian", x, y)
+    return xx.numpy(), xy.numpy(), yy.numpy()
+
+
+def _eigenvalue(lens, x, y, kind):
+    """Tangential (smaller) or radial eigenvalue of the Jacobian, squeezed into (-1, 1) to tame poles."""
+    xx, xy, yy = _hessian(lens, x, y)
+    shear = np.hypot((xx - yy) / 2, xy)
+    value = 1 - (xx + yy) / 2 + (shear if kind == "radial" else -shear)
+    return value / (1 + np.abs(value))
+
+
+def _source(lens, x, y):
+    with torch.no_grad():
+        ax, ay = lens._evaluate_plain("_deflection", x, y)
+    return x - ax.numpy(), y - ay.numpy()
+
+
+def field_of(lens, source=None):
+    """Centre and half-width in arcsec of the square in which a lens does all it does.
+
+    The half-width grows until, on circles from there outward, nothing is critical any more and, if there is a
+    source, positions map outward of it.
+    """
+    if lens._field is not None:
+        return lens._field
+    centres = np.array(lens._centres() or [(0.0, 0.0)])
+    centre = centres.mean(axis=0)
+    radius = 0.05 + np.hypot(*(centres - centre).T).max()
+    if source is not None:
+        radius += math.hypot(source[0] - centre[0], source[1] - centre[1])
+    angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    cos, sin = np.cos(angle), np.sin(angle)
+    calm = 0
+    while calm < 3 and radius < MAX_RADIUS:
+        x, y = centre[0] + radius * cos, centre[1] + radius * sin
+        quiet = (_eigenvalue(lens, x, y, "tangential") > 0).all()
+        if source is not None:
+            bx, by = _source(lens, x, y)
+            quiet &= ((bx - source[0]) * cos + (by - source[1]) * sin > 0).all()
+        calm = calm + 1 if quiet else 0
+        radius *= 1.25
+    # the last three circles were calm: the first of them is wide enough
+    return centre[0], centre[1], radius / 1.25**2
+
+
+def critical_curves(lens, extent=None, *, kind="all"):
+    """Critical curves as a list of (x, y), see `lenssr.mass.MassModel.critical_curves`."""
+    if kind not in KINDS:
+        raise InputError(f"kind = {kind!r} is refused: give one of {', '.join(KINDS)}")
+    x_c, y_c, half = _field(lens, extent)
+    x = x_c + np.linspace(-half, half, CELLS + 1)
+    y = y_c + np.linspace(-half, half, CELLS + 1)
+    return [
+        curve
+        for name in (("tangential", "radial") if kind == "all" else (kind,))
+        for curve in _zero_lines(lambda a, b, name=name: _eigenvalue(lens, a, b, name), x, y)
+    ]
+
+
+def _field(lens, extent):
+    if extent is None:
+        return field_of(lens)
+    if not math.isfinite(extent) or extent <= 0:
+        raise InputError(f"extent = {extent} is refused: give the half-width of the field in arcsec, above 0")
+    return 0.0, 0.0, float(extent)
+
+
+def _zero_lines(function, x, y):
+    """Lines on which a function vanishes, from its signs on a grid, sharpened along the grid's edges."""
+    from contourpy import contour_generator
+
+    values = function(*np.meshgrid(x, y))
+    lines = contour_generator(z=values, name="serial", line_type="Separate").lines(0.0)
+    curves = []
+    for line in lines:
+        closed = (line[0] == line[-1]).all()
+        # each point lies on an edge of the grid: one index is whole, the other between two of them
+        off = np.abs(line - np.round(line))
+        whole = off <= off[:, ::-1]
+        low, high = (np.where(whole, np.round(line), end(line)) for end in (np.floor, np.ceil))
+        low, high, line = (_at_index(c, x, y) for c in (low, high, line))
+        sign = np.sign(function(*low))
+        crosses = sign * np.sign(function(*high)) < 0
+        low, high = np.where(crosses, low, line), np.where(crosses, high, line)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            below = np.sign(function(*middle)) == sign
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        # what shrinks to nothing surrounds the capped centre of a singular lens
+        if np.ptp(low, axis=1).max() > 1e-7:
+            points = (low + high) / 2
+            points[:, -1] = points[:, 0] if closed else points[:, -1]
+            curves.append(tuple(points))
+    return curves
+
+
+def _at_index(index, x, y):
+    whole = np.arange(len(x))
+    return np.stack((np.interp(index[:, 0], whole, x), np.interp(index[:, 1], whole, y)))
+
+
+def caustics(lens, extent=None, *, kind="all"):
+    """Caustics as a list of (x, y), see `lenssr.mass.MassModel.caustics`."""
+    return [_source(lens, x, y) for x, y in critical_curves(lens, extent, kind=kind)]
+
+
+def einstein_radius(lens, extent=None):
+    """Effective Einstein radius in arcsec, see `lenssr.mass.MassModel.einstein_radius`."""
+    curves = critical_curves(lens, extent, kind="tangential")
+    closed = [curve for curve in curves if np.hypot(*(c[0] - c[-1] for c in curve)) == 0]
+    if not closed:
+        raise InputError(f"{lens!r} has no closed tangential critical curve, so no Einstein radius")
+    return math.sqrt(max(_area(x, y) for x, y in closed) / math.pi)
+
+
+def _area(x, y):
+    """Area inside a closed smooth curve, by a periodic spline through its points."""
+    step = np.hypot(np.diff(x), np.diff(y))
+    keep = np.flatnonzero(np.append(True, step > 0.2 * np.median(step)))
+    points = np.stack((x, y), axis=1)[keep]
+    points[-1] = points[0]
+    length = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
+    if len(points) < 5:
+        return 0.0
+    spline = CubicSpline(length, points, bc_type="periodic")
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    half = np.diff(length)[:, None] / 2
+    where = length[:-1, None] + half * (1 + nodes)
+    (px, py), (qx, qy) = (np.moveaxis(spline(where, k), -1, 0) for k in (0, 1))
+    return abs(np.sum(half * weights * (px * qy - py * qx)) / 2)
+
+
+def image_positions(lens, source, extent=None):
+    """Images of a point source, brightest first, see `lenssr.mass.MassModel.image_positions`."""
+    x_c, y_c, half = field_of(lens, source) if extent is None else _field(lens, extent)
+    size = 2 * half / CELLS
+    edge = np.arange(CELLS) * size - half
+    x, y = (corner.ravel() for corner in np.meshgrid(x_c + edge, y_c + edge))
+    guesses = []
+    for _ in range(4):
+        corners_x, corners_y = x + size * _CORNER_X[:, None], y + size * _CORNER_Y[:, None]
+        guesses.append(_guesses(lens, source, corners_x, corners_y))
+        # two images may share a cell at critical curves and at singular centres: divide those
+        divide = _critical_or_central(lens, corners_x, corners_y, size)
+        size /= 4
+        sub_x, sub_y = (c.ravel()[:, None] * size for c in np.meshgrid(np.arange(4), np.arange(4)))
+        x, y = (x[divide] + sub_x).ravel(), (y[divide] + sub_y).ravel()
+    start = np.concatenate(guesses, axis=1)
+    x, y = _polish(lens, source, *start, reach=half / CELLS)
+    xx, xy, yy = _hessian(lens, x, y)
+    with np.errstate(divide="ignore"):
+        magnification = 1 / np.abs((1 - xx) * (1 - yy) - xy**2)
+    # what sits in a capped centre is no image
+    order = [k for k in np.argsort(-magnification) if magnification[k] > 1e-12]
+    chosen = []
+    for k in order:
+        if all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen):
+            chosen.append(k)
+    return x[chosen], y[chosen]
+
+
+_CORNER_X = np.array([0.0, 1.0, 1.0, 0.0])
+_CORNER_Y = np.array([0.0, 0.0, 1.0, 1.0])
+
+
+def _critical_or_central(lens, x, y, size):
+    """Cells whose corners differ in parity, or that touch a lens centre."""
+    xx, xy, yy = _hessian(lens, x, y)
+    parity = np.sign((1 - xx) * (1 - yy) - xy**2)
+    divide = (parity != parity[0]).any(axis=0)
+    for x_0, y_0 in lens._centres():
+        divide |= (np.abs(x[0] + size / 2 - x_0) < 1.5 * size) & (np.abs(y[0] + size / 2 - y_0) < 1.5 * size)
+    return divide
+
+
+def _guesses(lens, source, x, y):
+    """Positions in the triangles whose images in the source plane hold the source."""
+    bx, by = _source(lens, x, y)
+    bx, by = bx - source[0], by - source[1]
+    found = []
+    for corners in ([0, 1, 2], [0, 2, 3]):
+        px, py = bx[corners], by[corners]
+        # areas of the triangles of the source with two corners: of one sign where it is inside
+        areas = np.stack([px[k - 2] * py[k - 1] - px[k - 1] * py[k - 2] for k in range(3)])
+        tiny = 1e-9 * np.abs(areas).max(axis=0)
+        inside = ((areas >= -tiny).all(axis=0) | (areas <= tiny).all(axis=0)) & (tiny > 0)
+        share = areas[:, inside] / areas[:, inside].sum(axis=0)
+        found.append(
+            [(share * x[corners][:, inside]).sum(axis=0), (share * y[corners][:, inside]).sum(axis=0)]
+        )
+    return np.concatenate(found, axis=1)
+
+
+def _polish(lens, source, x, y, *, reach):
+    """Newton's method from every guess, with steps no longer than ``reach``; those that converge."""
+    for _ in range(60):
+        bx, by = _source(lens, x, y)
+        xx, xy, yy = _hessian(lens, x, y)
+        determinant = (1 - xx) * (1 - yy) - xy**2
+        determinant = np.where(np.abs(determinant) < 1e-14, 1e-14, determinant)
+        rx, ry = source[0] - bx, source[1] - by
+        dx = ((1 - yy) * rx + xy * ry) / determinant
+        dy = ((1 - xx) * ry + xy * rx) / determinant
+        shorten = np.minimum(1, reach / np.maximum(np.hypot(dx, dy), 1e-300))
+        x, y = x + shorten * dx, y + shorten * dy
+        if (np.hypot(dx, dy) < 1e-13).all():
+            break
+    bx, by = _source(lens, x, y)
+    good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (np.hypot(dx, dy) < 1e-7)
+    return x[good], y[good]

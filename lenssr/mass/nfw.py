@@ -1,0 +1,213 @@
+"""The Navarro-Frenk-White halo."""
+
+import math
+
+import astropy.units as u
+import torch
+
+from lenssr.cosmology import nfw_from_mass
+from lenssr.mass.base import MassModel
+from lenssr.mass.blocks import CORE
+from lenssr.mass.ellipse import centred, regular
+from lenssr.mass.parameter import Parameter
+
+__all__ = ["NFW", "nfw_deflection", "nfw_hessian", "nfw_potential"]
+
+NEAR = 0.1
+"""How near to x = 1, in z = (1 - x) / (1 + x), the functions are summed as series."""
+
+SERIES = 16
+
+
+def nfw_potential(x, y, r_s, alpha_rs, x_0, y_0):
+    """Potential of an NFW halo.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    r_s, alpha_rs, x_0, y_0 : `torch.Tensor` or float
+        See `NFW`; broadcast with the positions.
+
+    Returns
+    -------
+    potential : `torch.Tensor`
+        In arcsec2.
+
+    References
+    ----------
+    .. [1] Meneghetti, Bartelmann & Moscardini 2003, MNRAS 340, 105
+    """
+    x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
+    radius = _radius(x, y, r_s)
+    logarithm = torch.log(2 / radius)
+    # inside x = 1/2 the two squared logarithms nearly cancel, so that their difference is factored
+    inside = radius < 0.5
+    small = radius.where(inside, 0.25)
+    rest = _log_half(small, _root(small))
+    outside = logarithm * logarithm - (1 - radius * radius) * _f(radius) ** 2
+    return (
+        alpha_rs
+        * r_s
+        / (2 * (1 - math.log(2)))
+        * torch.where(inside, -rest * (2 * logarithm + rest), outside)
+    )
+
+
+def nfw_deflection(x, y, r_s, alpha_rs, x_0, y_0):
+    """Deflection by an NFW halo.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    r_s, alpha_rs, x_0, y_0 : `torch.Tensor` or float
+        See `NFW`; broadcast with the positions.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`
+        In arcsec.
+
+    References
+    ----------
+    .. [1] Bartelmann 1996, A&A 313, 697
+    """
+    x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
+    mean = _mean_convergence(_radius(x, y, r_s), r_s, alpha_rs)
+    return mean * x, mean * y
+
+
+def nfw_hessian(x, y, r_s, alpha_rs, x_0, y_0):
+    """Second derivatives of the potential of an NFW halo.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`
+        Positions in arcsec.
+    r_s, alpha_rs, x_0, y_0 : `torch.Tensor` or float
+        See `NFW`; broadcast with the positions.
+
+    Returns
+    -------
+    psi_xx, psi_xy, psi_yy : `torch.Tensor`
+    """
+    x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
+    radius = _radius(x, y, r_s)
+    kappa = alpha_rs / (2 * (1 - math.log(2)) * r_s) * _surface_density(radius)
+    tangential = (_mean_convergence(radius, r_s, alpha_rs) - kappa) / regular(x * x + y * y)
+    gamma1, gamma2 = (y * y - x * x) * tangential, -2 * x * y * tangential
+    return kappa + gamma1, gamma2, kappa - gamma1
+
+
+def _radius(x, y, r_s):
+    return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
+
+
+def _root(radius):
+    return torch.sqrt(1 - radius * radius)
+
+
+def _log_half(radius, root):
+    """ln((1 + root) / 2) for root^2 = 1 - x^2, precise where x is small."""
+    return torch.log1p(-radius * radius / (2 * (1 + root)))
+
+
+def _tangent_series(z):
+    """T(z) = artanh(sqrt z) / sqrt z, arctan(sqrt -z) / sqrt -z below 0; and ((1 + z) T - 1) / z.
+
+    The second is (F of the surface density) (1 + x)^2, smooth through x = 1 at z = 0.
+    """
+    near = z.abs() < NEAR
+    inner = z.where(near, 0.0)
+    t, g = torch.zeros_like(z), torch.zeros_like(z)
+    for k in reversed(range(SERIES)):
+        t = 1 / (2 * k + 1) + inner * t
+        g = 1 / (2 * k + 1) + 1 / (2 * k + 3) + inner * g
+    positive = torch.sqrt(z.where(z >= NEAR, 0.25))
+    negative = torch.sqrt((-z).where(z <= -NEAR, 0.25))
+    far = torch.where(z > 0, torch.atanh(positive) / positive, torch.atan(negative) / negative)
+    tangent = torch.where(near, t, far)
+    return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
+
+
+def _f(radius):
+    """arcosh(1/x) / sqrt(1 - x^2), and what continues it beyond x = 1."""
+    z = (1 - radius) / (1 + radius)
+    inside = radius < 0.5
+    small = radius.where(inside, 0.25)
+    root = _root(small)
+    stable = (torch.log(2 / small) + _log_half(small, root)) / root
+    return torch.where(inside, stable, (1 + z) * _tangent_series(z.where(~inside, 0.0))[0])
+
+
+def _surface_density(radius):
+    """F(x) = (1 - f) / (x^2 - 1)."""
+    inside = radius < 0.5
+    small = radius.where(inside, 0.25)
+    stable = (_f(small) - 1) / (1 - small * small)
+    z = ((1 - radius) / (1 + radius)).where(~inside, 0.0)
+    return torch.where(inside, stable, _tangent_series(z)[1] / (1 + radius) ** 2)
+
+
+def _mean_convergence(radius, r_s, alpha_rs):
+    """Mean convergence inside a radius, which is deflection over radius."""
+    inside = radius < 0.5
+    small = radius.where(inside, 0.25)
+    root = _root(small)
+    # ln(x / 2) + f, written so that nothing cancels towards the centre; everything over x^2
+    stable = torch.log(2 / small) / (root * (1 + root)) + _log_half(small, root) / (root * small * small)
+    large = radius.where(~inside, 1.0)
+    enclosed = torch.where(inside, stable, (torch.log(large / 2) + _f(large)) / (large * large))
+    return alpha_rs / ((1 - math.log(2)) * r_s) * enclosed
+
+
+class NFW(MassModel):
+    """Navarro-Frenk-White halo, spherical.
+
+    Parameters
+    ----------
+    r_s : float or `~astropy.units.Quantity`
+        Scale radius, in arcsec.
+    alpha_rs : float or `~astropy.units.Quantity`
+        Deflection at the scale radius, in arcsec.
+    x_0, y_0 : float or `~astropy.units.Quantity`, optional
+        Centre, in arcsec; default 0.
+
+    Examples
+    --------
+    >>> from lenssr.mass import NFW
+    >>> NFW(5.0, 1.0).deflection(3.0, 4.0)
+    (0.6, 0.8)
+    """
+
+    r_s = Parameter("scale radius", unit=u.arcsec, limits=(0, math.inf))
+    alpha_rs = Parameter("deflection at the scale radius", unit=u.arcsec, limits=(0, math.inf))
+    x_0 = Parameter("centre along x", unit=u.arcsec)
+    y_0 = Parameter("centre along y", unit=u.arcsec)
+    _potential = staticmethod(nfw_potential)
+    _deflection = staticmethod(nfw_deflection)
+    _hessian = staticmethod(nfw_hessian)
+
+    def __init__(self, r_s, alpha_rs, x_0=0.0, y_0=0.0):
+        super().__init__(r_s=r_s, alpha_rs=alpha_rs, x_0=x_0, y_0=y_0)
+
+    @classmethod
+    def from_mass(cls, m200, concentration, z_lens, z_source, *, cosmology=None, **values):
+        """Make the halo of a given mass and concentration.
+
+        Parameters
+        ----------
+        m200 : `~astropy.units.Quantity` or float
+            Mass inside the radius of 200 times the critical density at the lens; a bare number is in solar
+            masses.
+        concentration : float
+            That radius over the scale radius.
+        z_lens, z_source : float
+            Redshifts, 0 < z_lens < z_source.
+        cosmology : `~astropy.cosmology.FLRW`, optional
+            By default astropy's ``Planck18``.
+        **values : float or `~astropy.units.Quantity`
+            The centre.
+        """
+        return cls(*nfw_from_mass(m200, concentration, z_lens, z_source, cosmology=cosmology), **values)

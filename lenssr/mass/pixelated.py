@@ -1,0 +1,293 @@
+"""A deflection given as a map, interpolated by cubic splines."""
+
+import astropy.units as u
+import numpy as np
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.mass.base import MassModel
+from lenssr.units import strip_unit
+
+__all__ = ["PixelatedDeflection", "potential_from_deflection", "spline_coefficients", "spline_values"]
+
+MARGIN = 1.0
+"""Pixels beyond the outermost centres up to which the last polynomials are continued."""
+
+
+def _collocation(number, like):
+    """Matrix from the coefficients of a cubic B-spline to its values at the knots, ends not-a-knot."""
+    matrix = like.new_zeros(number + 2, number + 2)
+    rows = torch.arange(number, device=like.device)
+    for offset, weight in enumerate((1 / 6, 2 / 3, 1 / 6)):
+        matrix[rows, rows + offset] = weight
+    # the third derivative is continuous at the second knot from either end
+    ends = like.new_tensor([1.0, -4.0, 6.0, -4.0, 1.0])
+    matrix[number, :5] = ends
+    matrix[number + 1, -5:] = ends
+    return matrix
+
+
+def spline_coefficients(values):
+    """Coefficients of the cubic spline through a map.
+
+    Parameters
+    ----------
+    values : `torch.Tensor`, shape (..., ny, nx)
+        The map, at least 4 x 4.
+
+    Returns
+    -------
+    coefficients : `torch.Tensor`, shape (..., ny + 2, nx + 2)
+    """
+    for axis in (-2, -1):
+        moved = values.movedim(axis, -2)
+        padded = torch.nn.functional.pad(moved, (0, 0, 0, 2))
+        values = torch.linalg.solve(_collocation(moved.shape[-2], values), padded).movedim(-2, axis)
+    return values
+
+
+def _weights(t, order):
+    """Weights of four neighbours at the fraction t of a pixel, for the value or a derivative."""
+    if order == 0:
+        r = 1 - t
+        return r**3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (4 - 6 * r**2 + 3 * r**3) / 6, t**3 / 6
+    if order == 1:
+        return -((1 - t) ** 2) / 2, (3 * t - 4) * t / 2, (1 + 2 * t - 3 * t**2) / 2, t**2 / 2
+    return 1 - t, 3 * t - 2, 1 - 3 * t, t
+
+
+def spline_values(coefficients, column, row, *, column_order=0, row_order=0):
+    """Value of a cubic spline, or of a derivative, differentiable by position and coefficients.
+
+    Parameters
+    ----------
+    coefficients : `torch.Tensor`, shape (ny + 2, nx + 2)
+        From `spline_coefficients`.
+    column, row : `torch.Tensor`
+        Where, in pixels, the centre of the first one at 0.
+    column_order, row_order : int, optional
+        Orders of the derivatives, 0 to 2, per pixel.
+
+    Returns
+    -------
+    values : `torch.Tensor`, of the shape of the positions
+    """
+    ny, nx = (size - 2 for size in coefficients.shape)
+    first_column = column.detach().floor().clamp(0, nx - 2)
+    first_row = row.detach().floor().clamp(0, ny - 2)
+    along_x = _weights(column - first_column, column_order)
+    along_y = _weights(row - first_row, row_order)
+    corner = (first_row * (nx + 2) + first_column).long()
+    flat = coefficients.reshape(-1)
+    return sum(
+        wy * sum(wx * flat[corner + j * (nx + 2) + i] for i, wx in enumerate(along_x))
+        for j, wy in enumerate(along_y)
+    )
+
+
+def _derivative_matrix(number, like):
+    """Matrix from values at the knots to derivatives of the spline there."""
+    inverse = torch.linalg.inv(_collocation(number, like))[:, :number]
+    return (inverse[2:] - inverse[:-2]) / 2
+
+
+def potential_from_deflection(alpha_x, alpha_y, pixel_scale):
+    """Potential whose gradient is nearest to a deflection map, in the sense of least squares.
+
+    Parameters
+    ----------
+    alpha_x, alpha_y : `torch.Tensor`, shape (ny, nx)
+        Deflection at pixel centres, in arcsec.
+    pixel_scale : float
+        In arcsec.
+
+    Returns
+    -------
+    potential : `torch.Tensor`, shape (ny, nx)
+        In arcsec2, with mean zero: a map of deflections cannot tell the constant.
+
+    Notes
+    -----
+    The normal equations of the spline's gradient at the pixel centres are separable and solved exactly in
+    the eigenvectors of the two axes.
+    """
+    ny, nx = alpha_x.shape
+    along_x, along_y = _derivative_matrix(nx, alpha_x), _derivative_matrix(ny, alpha_x)
+    values_x, vectors_x = torch.linalg.eigh(along_x.T @ along_x)
+    values_y, vectors_y = torch.linalg.eigh(along_y.T @ along_y)
+    right = vectors_y.T @ (alpha_x @ along_x + along_y.T @ alpha_y) @ vectors_x
+    total = values_y[:, None] + values_x
+    # the constant, and nothing else, is left open
+    free = total < 1e-10 * total.max()
+    potential = vectors_y @ torch.where(free, 0.0, right / torch.where(free, 1.0, total)) @ vectors_x.T
+    return (potential - potential.mean()) * pixel_scale
+
+
+class PixelatedDeflection(MassModel):
+    """Deflection given at pixel centres and interpolated by cubic splines; it has no parameters.
+
+    Convergence and shear are derivatives of the interpolated deflection (of a field with a curl, its
+    symmetric part). The potential is that whose gradient is nearest to the map, with mean zero.
+
+    Parameters
+    ----------
+    alpha_x, alpha_y : array_like or `~astropy.units.Quantity`, shape (ny, nx)
+        Deflection, in arcsec; at least 5 x 5 pixels.
+    pixel_scale : float or `~astropy.units.Quantity`
+        Side of a pixel, in arcsec. The map's centre is the origin, as for images.
+
+    Attributes
+    ----------
+    alpha_x, alpha_y, potential_map : `~numpy.ndarray`, shape (ny, nx)
+        The maps, in arcsec and arcsec2.
+
+    Raises
+    ------
+    InputError
+        If the maps have different shapes or hold non-finite values; and from every method for a position more
+        than a pixel outside the outermost pixel centres, where the map says nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.mass import PixelatedDeflection
+    >>> y, x = np.mgrid[-2:3, -2:3] * 0.5
+    >>> lens = PixelatedDeflection(0.3 * x, 0.3 * y, 0.5)
+    >>> lens.convergence(0.2, 0.1)
+    0.3
+    """
+
+    def __init__(self, alpha_x, alpha_y, pixel_scale):
+        super().__init__()
+        self.pixel_scale = _positive_scale(pixel_scale)
+        self.alpha_x, self.alpha_y = _map(alpha_x, u.arcsec, "alpha_x"), _map(alpha_y, u.arcsec, "alpha_y")
+        if self.alpha_x.shape != self.alpha_y.shape:
+            raise InputError(
+                f"alpha_x has shape {self.alpha_x.shape}, alpha_y {self.alpha_y.shape}: give one shape"
+            )
+        maps = torch.tensor(np.stack((self.alpha_x, self.alpha_y)))
+        potential = potential_from_deflection(*maps, self.pixel_scale)
+        self.potential_map = potential.numpy()
+        self._psi = spline_coefficients(potential)
+        self._alpha = spline_coefficients(maps)
+
+    @classmethod
+    def from_potential(cls, potential, pixel_scale):
+        """Make a model from a map of the potential; the deflection is the spline's exact gradient.
+
+        Parameters
+        ----------
+        potential : array_like or `~astropy.units.Quantity`, shape (ny, nx)
+            In arcsec2.
+        pixel_scale : float or `~astropy.units.Quantity`
+            Side of a pixel, in arcsec.
+        """
+        potential = torch.tensor(_map(potential, u.arcsec**2, "potential"))
+        scale = _positive_scale(pixel_scale)
+        along_x, along_y = (_derivative_matrix(size, potential) for size in reversed(potential.shape))
+        model = cls((potential @ along_x.T / scale).numpy(), (along_y @ potential / scale).numpy(), scale)
+        model.potential_map = potential.numpy()
+        model._psi, model._alpha = spline_coefficients(potential), None
+        return model
+
+    @property
+    def shape(self):
+        """Rows and columns of the map."""
+        return self.alpha_x.shape
+
+    @property
+    def _field(self):
+        half = (min(self.shape) - 1) / 2 * self.pixel_scale
+        return 0.0, 0.0, half
+
+    def _pixels(self, x, y):
+        ny, nx = self.shape
+        column, row = x / self.pixel_scale + (nx - 1) / 2, y / self.pixel_scale + (ny - 1) / 2
+        for index, size, name in ((column, nx, "x"), (row, ny, "y")):
+            # written so that nan is outside
+            outside = ~((index.detach() - (size - 1) / 2).abs() <= (size - 1) / 2 + MARGIN)
+            if outside.any():
+                limit = ((size - 1) / 2 + MARGIN) * self.pixel_scale
+                raise InputError(
+                    f"{int(outside.sum())} positions lie outside the deflection map, |{name}| > {limit:.6g} "
+                    "arcsec: give a wider map"
+                )
+        return column, row
+
+    def _values(self, coefficients, pixels, column_order, row_order):
+        coefficients = coefficients.to(pixels[0])
+        values = spline_values(coefficients, *pixels, column_order=column_order, row_order=row_order)
+        return values / self.pixel_scale ** (column_order + row_order)
+
+    def _potential(self, x, y):
+        return self._values(self._psi, self._pixels(x, y), 0, 0)
+
+    def _deflection(self, x, y):
+        pixels = self._pixels(*torch.broadcast_tensors(x, y))
+        if self._alpha is None:
+            return self._values(self._psi, pixels, 1, 0), self._values(self._psi, pixels, 0, 1)
+        return tuple(self._values(alpha, pixels, 0, 0) for alpha in self._alpha)
+
+    def _hessian(self, x, y):
+        pixels = self._pixels(*torch.broadcast_tensors(x, y))
+        if self._alpha is None:
+            return tuple(self._values(self._psi, pixels, *orders) for orders in ((2, 0), (1, 1), (0, 2)))
+        (xx, xy), (yx, yy) = (
+            [self._values(alpha, pixels, *orders) for orders in ((1, 0), (0, 1))] for alpha in self._alpha
+        )
+        return xx, (xy + yx) / 2, yy
+
+    def potential_at(self, x, y, params):
+        """Potential, the same for each of a batch, see `MassModel.potential_at`."""
+        return _repeat(self._potential(*torch.broadcast_tensors(x, y)), params)
+
+    def deflection_at(self, x, y, params):
+        """Deflection, the same for each of a batch, see `MassModel.deflection_at`."""
+        return tuple(_repeat(a, params) for a in self._deflection(x, y))
+
+    def hessian_at(self, x, y, params):
+        """Second derivatives, the same for each of a batch, see `MassModel.hessian_at`."""
+        return tuple(_repeat(a, params) for a in self._hessian(x, y))
+
+    def deflection_jacobian_at(self, x, y, params):
+        """Deflection, and derivatives by no parameters, see `MassModel.deflection_jacobian_at`."""
+        ax, ay = self.deflection_at(x, y, params)
+        none = ax.new_zeros(ax.shape[0], 0, ax.shape[1])
+        return ax, ay, none, none
+
+    def to_dict(self):
+        """Describe the model in plain numbers, ready for YAML; the maps as nested lists."""
+        if self._alpha is None:
+            maps = {"potential": self.potential_map.tolist()}
+        else:
+            maps = {"alpha_x": self.alpha_x.tolist(), "alpha_y": self.alpha_y.tolist()}
+        return {"PixelatedDeflection": {**maps, "pixel_scale": self.pixel_scale}}
+
+    def __repr__(self):
+        ny, nx = self.shape
+        return f"<PixelatedDeflection of {ny} x {nx} pixels of {self.pixel_scale} arcsec>"
+
+
+def _repeat(values, params):
+    return values.expand(torch.broadcast_shapes(values.shape, (params.shape[0], 1)))
+
+
+def _positive_scale(pixel_scale):
+    scale = float(strip_unit(pixel_scale, u.arcsec, "pixel_scale"))
+    if not np.isfinite(scale) or scale <= 0:
+        raise InputError(f"pixel_scale = {pixel_scale} is refused: give a finite number above 0")
+    return scale
+
+
+def _map(values, unit, name):
+    values = strip_unit(values, unit, name)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    values = np.array(values, dtype=np.float64)
+    if values.ndim != 2 or min(values.shape) < 5:
+        raise InputError(f"{name} has shape {values.shape}: give a map of at least 5 x 5 pixels")
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{name} holds {int((~np.isfinite(values)).sum())} non-finite values: fill them first"
+        )
+    return values

@@ -58,6 +58,8 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     1.075
     """
     lights, unit = _collect(source, lens_light)
+    if isinstance(sky, u.Quantity) != (unit is not None) and not (np.ndim(sky) == 0 and sky == 0):
+        raise InputError(f"sky = {sky}, but the unit of the lights is {unit}: give both a unit or neither")
     fine = grid.upsample(scale)
 
     def brightness(x, y):
@@ -72,11 +74,7 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     refine = brightness if oversampling == "auto" else None
     operator = ImagingOperator(fine, kernel, oversampling=oversampling, refine=refine, **options)
     image = operator(brightness(operator.x, operator.y)).detach().numpy()
-    if unit is not None:
-        image = image * unit
-    elif isinstance(sky, u.Quantity):
-        raise InputError(f"sky = {sky} has a unit, the lights have none: give both or neither")
-    return image + sky / scale**2 if np.any(sky) else image
+    return (image if unit is None else image * unit) + sky / scale**2
 
 
 def _kernel(psf, pixel_scale, scale, oversampling):

@@ -27,8 +27,9 @@ from lenssr.grids import scale_matrix
 
 FILE_VERSION = 1
 
+# a FITS comment holds 72 characters
 ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."
-MODEL_NOTE = "SCI is a model image: the fitted scene at the finer sampling, not a measurement."
+MODEL_NOTE = "SCI is a model image at the finer sampling, not a measurement."
 INTERPOLATED_NOTE = "SCI is interpolated, without a model: it holds no more than the input."
 
 # field of the result: names of the HDUs of its pixels, its uncertainty, its mask and its PSF, and a comment
@@ -219,7 +220,7 @@ def _meta_cards(header, meta):
 
 def _verdict_cards(header, result):
     header["LSR_OK"] = (bool(result.ok), "False where a serious flag is set")
-    header["FLAGS"] = (",".join(result.flags) or "none", "see the documentation of lenssr")
+    header["FLAGS"] = ",".join(result.flags) or "none"
     if np.isfinite(result.reduced_chi2):
         header["REDCHI2"] = (float(result.reduced_chi2), "over the pixels that are not masked")
     modelled = is_model(result)

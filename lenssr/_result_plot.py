@@ -14,6 +14,7 @@ from lenssr._result_text import einstein_text, is_model, meta_value, pixel_scale
 from lenssr.exceptions import InputError
 from lenssr.grids import scale_matrix
 
+MOST_ROWS = 24
 IMAGE_MAP = "magma"
 RESIDUAL_MAP = "RdBu_r"
 CRITICAL = {"color": "#4fd1ff", "linewidth": 1.1}
@@ -60,7 +61,7 @@ def _bar(axes, shown, label, ticks=None):
     if ticks is not None:
         bar.set_ticks(ticks)
     bar.minorticks_off()
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}"))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
     bar.ax.tick_params(length=3)
 
 
@@ -94,7 +95,7 @@ def _stretch(values, noise=0.0):
 
 
 def _ticks(norm, low, high):
-    """Ticks at round values, at least a seventh of the colour bar apart."""
+    """Ticks at round values, at least a ninth of the colour bar apart."""
     top = int(np.floor(np.log10(max(abs(low), abs(high)))))
     round_values = [0.0] + [
         sign * step * 10.0**power
@@ -104,7 +105,7 @@ def _ticks(norm, low, high):
     ]
     ticks = []
     for value in round_values:
-        if low <= value <= high and all(abs(float(norm(value)) - float(norm(old))) > 1 / 7 for old in ticks):
+        if low <= value <= high and all(abs(float(norm(value)) - float(norm(old))) > 1 / 9 for old in ticks):
             ticks.append(value)
     return sorted(ticks)
 
@@ -261,20 +262,21 @@ def _draw_text(result, axes):
         **write,
     )
     axes.text(0.0, 0.91, _flag_lines(result), color=PLAIN, fontsize=9.5, linespacing=1.35, **write)
-    rows = list(rows_text(result))
     # a page of parameters does not fit: the file has all of them
-    shown = rows[:16]
-    top, step = 0.82 - 0.045 * _flag_lines(result).count("\n"), 0.043
+    rows = [row for row in rows_text(result) if "(fixed)" not in row[2]]
+    shown = rows[:MOST_ROWS]
+    top = 0.82 - 0.045 * _flag_lines(result).count("\n")
+    step = min(0.045, top / (len(shown) + 1))
+    line = {**write, "fontsize": 8.8}
     for i, (component, name, value, unit) in enumerate(shown):
         first = i == 0 or shown[i - 1][0] != component
-        line = {**write, "fontsize": 8.8}
+        value = value.replace("+-", "±").replace("-", "\N{MINUS SIGN}")
         axes.text(0.0, top - step * i, component.replace("_", " ") if first else "", color="0.5", **line)
         axes.text(0.2, top - step * i, name, color="k", **line)
-        value = value.replace("+-", "±").replace("-", "\N{MINUS SIGN}")
-        axes.text(0.42, top - step * i, f"{value}  {unit}", color="k", **line)
+        axes.text(0.44, top - step * i, f"{value}  {unit}", color="k", **line)
     if len(rows) > len(shown):
         rest = f"and {len(rows) - len(shown)} more: result.summary()"
-        axes.text(0.2, top - step * len(shown), rest, color="0.5", fontsize=8.8, **write)
+        axes.text(0.2, top - step * len(shown), rest, color="0.5", **line)
 
 
 def _flag_lines(result):

@@ -153,10 +153,16 @@ def result():
     return make()
 
 
-@pytest.fixture
-def again(result, tmp_path):
-    result.write(tmp_path / "out.fits")
-    return SuperResolution.read(tmp_path / "out.fits")
+@pytest.fixture(scope="module")
+def path(result, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "out.fits"
+    result.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def again(path):
+    return SuperResolution.read(path)
 
 
 def same_models(first, second):
@@ -332,10 +338,9 @@ def test_meta_keeps_quantities_and_odd_floats(tmp_path):
 # ---------------------------------------------------------------- the file
 
 
-@pytest.fixture
-def written(result, tmp_path):
-    result.write(tmp_path / "out.fits")
-    with fits.open(tmp_path / "out.fits") as hdulist:
+@pytest.fixture(scope="module")
+def written(path):
+    with fits.open(path) as hdulist:
         yield hdulist
 
 
@@ -413,6 +418,14 @@ def test_lens_table_has_a_row_for_every_parameter(result, written):
 def test_nothing_is_pickled(written):
     for row in written["META"].data:
         json.loads(row["json"])
+
+
+def test_long_values_are_kept_whole(tmp_path):
+    flags, lens = tuple(f"flag_{i}" for i in range(20)), "SIE(theta_E=1.2345678901234567)" * 5
+    make(shape=(8, 8), flags=flags, meta={"lens": lens}).write(tmp_path / "out.fits")
+    header = fits.getheader(tmp_path / "out.fits")
+    assert header["FLAGS"] == ",".join(flags)
+    assert header["LENS"] == lens
 
 
 # ---------------------------------------------------------------- writing and reading go wrong

@@ -62,11 +62,9 @@ def test_low_truth_is_the_binned_truth(items):
 
 @pytest.mark.parametrize("shines", [False, True])
 def test_truth_against_brute_force(items, shines):
-    """Many rays a pixel, and the Gaussian PSF as a filter."""
-    chosen = [
-        item for item in items if item.low.shape == (100, 100) and (item.lens_light is not None) == shines
-    ]
-    item, fine = chosen[0], 8
+    """Many rays a pixel, and the Gaussian PSF as a filter; steep sources would need still more rays."""
+    fits = (item for item in items if (item.lens_light is not None) == shines and item.source.n.value < 3)
+    item, fine = next(item for item in fits if item.low.shape == (100, 100)), 8
     side = item.truth.shape[0] * fine
     positions = (np.arange(side) - (side - 1) / 2) * 0.025 / fine
     x, y = (torch.as_tensor(axis.ravel())[None] for axis in np.meshgrid(positions, positions))
@@ -79,7 +77,7 @@ def test_truth_against_brute_force(items, shines):
     sigma = 0.1 / np.sqrt(8 * np.log(2)) / 0.025
     image = ndimage.gaussian_filter(flux, sigma, mode="constant", truncate=5)
     bright = image > 0.01 * image.max()
-    assert item.truth.data[bright] == pytest.approx(image[bright], rel=3e-3)
+    assert item.truth.data[bright] == pytest.approx(image[bright], rel=1e-3)
 
 
 def test_arcs_have_the_signal_to_noise_of_the_settings(items):
@@ -154,8 +152,11 @@ def test_spiral_has_arms():
     image = spoiled("spiral", 3).image.data
     assert np.sqrt(np.sum(image**2)) / 0.01 > 100
     bright = image > 0.05
-    assert np.corrcoef(image[bright], np.rot90(image, 2)[bright])[0, 1] > 0.9  # two arms, turned by half
-    assert np.corrcoef(image[bright], np.fliplr(image)[bright])[0, 1] < 0.9
+    # Two arms look the same turned by half, but wind the other way in a mirror.
+    turned, mirrored = (
+        np.corrcoef(image[bright], other[bright])[0, 1] for other in (np.rot90(image, 2), np.fliplr(image))
+    )
+    assert turned > 0.95 and turned > mirrored + 0.02
 
 
 def test_psf_wide_is_twice_too_wide():

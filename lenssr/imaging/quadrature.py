@@ -127,7 +127,8 @@ def adaptive_rays(brightness, x, y, side, *, tolerance=3e-4, floor=0.01, max_ray
     quarters = midpoint_rule(2, dtype=x.dtype, device=x.device)
     budget = max_rays or 50_000 + 16 * len(x)
     samples = _sample(brightness, x, y, side, rule)
-    mean = samples.mean(-1).abs()
+    # A ray that is not finite may not hide what all other cells need.
+    mean = samples.mean(-1).abs().nan_to_num(0.0, posinf=0.0)
     allowed = tolerance * torch.maximum(mean, floor * mean.amax(-1, keepdim=True))
     owner = torch.arange(len(x), device=x.device)
     kept = []

@@ -187,6 +187,14 @@ def test_even_light_divides_nothing():
     assert len(operator.x) == 9 * 8 * 4
 
 
+def test_a_bad_ray_does_not_stop_the_division():
+    def cusp(x, y):
+        light = sersic_brightness(x, y, 1.0, 0.2, 4.0, 0.013, 0.007, 0.2, 0.1)
+        return torch.where((x < -0.3) & (y < -0.3), torch.nan, light)
+
+    assert len(ImagingOperator(PixelGrid((9, 8), SCALE), refine=cusp).x) > 9 * 8 * 4 + 500
+
+
 def test_darkness_divides_nothing():
     operator = ImagingOperator(PixelGrid((9, 8), SCALE), refine=lambda x, y: torch.zeros_like(x))
     assert len(operator.x) == 9 * 8 * 4

@@ -31,7 +31,9 @@ def test_interpolation_equals_scipy():
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("x, y", [(1.01, 0.0), (-5.0, 0.0), (0.0, 0.71), (1e30, 1e30), (np.inf, 0.0), (np.nan, 0.0)])
+@pytest.mark.parametrize(
+    "x, y", [(1.01, 0.0), (-5.0, 0.0), (0.0, 0.71), (1e30, 1e30), (np.inf, 0.0), (np.nan, 0.0)]
+)
 def test_outside_is_zero(x, y):
     x, y = (torch.tensor([value], dtype=torch.float64) for value in (x, y))
     assert interpolate_image(x, y, torch.ones(6, 9, dtype=torch.float64), 0.2).item() == 0

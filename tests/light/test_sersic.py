@@ -9,7 +9,8 @@ import scipy.integrate
 import scipy.special
 import torch
 from astropy.modeling.fitting import LevMarLSQFitter
-from astropy.modeling.models import Sersic2D
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
@@ -153,7 +154,9 @@ def test_centre_is_finite(n, dtype):
     parameters = torch.tensor([1.0, 0.5, n, 0.0, 0.0, 0.1, 0.2], dtype=dtype)
     brightness = sersic_brightness(*inputs, *parameters)
     assert all(slope.isfinite().all() for slope in torch.autograd.grad(brightness.sum(), inputs))
-    assert brightness.item() == pytest.approx(math.exp(sersic_b(n)), rel=1e-6 if dtype == torch.float64 else 0.3)
+    assert brightness.item() == pytest.approx(
+        math.exp(sersic_b(n)), rel=1e-6 if dtype == torch.float64 else 0.3
+    )
     results = sersic_brightness_jacobian(zero, zero, *parameters)
     assert all(result.isfinite().all() for result in results)
     assert results[1].item() == results[2].item() == 0
@@ -275,3 +278,23 @@ def test_covariance_is_finite_for_a_round_galaxy():
     model = Sersic.from_vector(PARAMETERS[1], covariance=np.eye(7) * 1e-4)
     assert np.isfinite(model.covariance).all()
     assert model.r_eff.std == pytest.approx(0.01)
+
+
+@given(q=st.floats(0.05, 0.999), phi=st.floats(-89.9, 89.9), r_eff=st.floats(1e-3, 1e3), n=st.floats(0.1, 12))
+def test_axis_ratio_round_trip(q, phi, r_eff, n):
+    model = Sersic.from_axis_ratio(1.0, r_eff, n, q=q, phi=phi * u.deg)
+    back = Sersic.from_vector(model.vector)
+    assert back.q == pytest.approx(q, rel=1e-9)
+    assert (back.phi.to_value(u.deg) - phi + 90) % 180 == pytest.approx(90, abs=1e-6 / (1 - q))
+    assert back.r_eff.value == pytest.approx(r_eff, rel=1e-12)
+
+
+@given(unit=st.sampled_from(["mas", "arcsec", "arcmin", "deg", "uas"]), r_eff=st.floats(0.01, 10))
+def test_units_of_length_do_not_matter(unit, r_eff):
+    model = Sersic(
+        2 * u.nJy / u.arcsec**2, (r_eff * u.arcsec).to(unit), 1.3, 0 * u.Unit(unit), 0 * u.Unit(unit)
+    )
+    bare = Sersic(2.0, r_eff, 1.3)
+    value = model((0.4 * u.arcsec).to(unit), (-0.1 * u.arcsec).to(unit))
+    assert value.to_value(u.nJy / u.arcsec**2) == pytest.approx(bare(0.4, -0.1), rel=1e-10)
+    assert model.flux.to_value(u.nJy) == pytest.approx(bare.flux, rel=1e-10)

@@ -16,11 +16,13 @@ STARTS = 8
 WEIGHT_REFITS = 3
 POLISHES = 2
 POLISH_SIGMA = 0.05
+# Optima whose Einstein radii differ by less than this share are one.
+SAME_RADIUS = 0.02
 # How far shapes and centres may move while the Einstein radius is still being found.
 NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 # The ghost (see `ImageStack`) can sit in any pixel that the lens centre may still reach.
 GHOST_PIXELS = 1.4
-# Half a chance in 10^5 for a second optimum to be preferred: a difference in chi2 of 25 is 5 sigma.
+# A second optimum whose chi2 is larger by less than this, 5 sigma, cannot be told from the best.
 RIVAL_CHI2 = 25.0
 
 
@@ -45,8 +47,9 @@ class SceneFit:
     at_bound : tuple of int
         Positions in the parameter vector that ended on a bound.
     iterations : int
+    bounds : tuple of two `torch.Tensor`, shape (P,)
     rivals : list of (float, `torch.Tensor`)
-        Chi2 and parameters of other optima found on the same pixels.
+        Other optima: by how much their chi2 is larger, and their parameters.
     """
 
     physical: torch.Tensor
@@ -58,6 +61,7 @@ class SceneFit:
     converged: bool
     at_bound: tuple
     iterations: int
+    bounds: tuple
     rivals: list = field(default_factory=list)
 
 
@@ -104,7 +108,7 @@ def polish(stack, scene, number, fit):
         change = (refined.image(scene, physical) - stack.image(scene, physical))[0]
         if float((change.abs() * fit.weight.sqrt()).max()) < POLISH_SIGMA:
             break
-        better = _refine(refined, scene, physical, scene.bounds(1))[0]
+        better = _refine(refined, scene, physical, tuple(bound.unsqueeze(0) for bound in fit.bounds))[0]
         better.rivals, better.iterations = fit.rivals, fit.iterations + better.iterations
         fit, stack, number, physical = better, refined, 0, better.physical.unsqueeze(0)
     return fit
@@ -238,7 +242,8 @@ def _refine(stack, scene, physical, bounds):
         SceneFit(
             physical[i], covariance[i], float(fit.chi2[i]), model[i], source[i], weight[i], bool(fit.converged[i]),
             tuple(scene.free_index[fit.at_bound[i]].tolist()), int(iterations[i]),
-        )
+            tuple(bound[i] for bound in bounds),
+        )  # fmt: skip
         for i in range(len(stack))
     ]
 
@@ -264,7 +269,7 @@ def _try_rivals(stack, scene, fits, physical, chi2, bounds):
     for i in range(len(fits)):
         order = chi2[i].argsort()
         radius = physical[i, order, theta]
-        elsewhere = (radius / radius[0] - 1).abs() > 0.03
+        elsewhere = (radius / radius[0] - 1).abs() > SAME_RADIUS
         near = chi2[i, order] - chi2[i].min() < RIVAL_CHI2 + 0.3 * chi2[i].min()
         candidates = order[elsewhere & near]
         if len(candidates):
@@ -275,5 +280,7 @@ def _try_rivals(stack, scene, fits, physical, chi2, bounds):
     others = _refine(stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds))
     for i, other in zip(chosen, others, strict=True):
         winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
-        winner.rivals.append((loser.chi2, loser.physical))
         fits[i] = winner
+        if abs(float(loser.physical[theta] / winner.physical[theta]) - 1) < SAME_RADIUS:
+            continue
+        winner.rivals.append((loser.chi2 - winner.chi2, loser.physical))

@@ -176,10 +176,12 @@ class Scene:
                 total = total + sersic_brightness(*where, *parameters)
         return total
 
-    def brightness_jacobian(self, x, y, physical, *, positions=None):
+    def brightness_jacobian(self, x, y, physical, *, positions=None, cusp=0.0):
         """Surface brightness (B, R) and its derivatives (B, F, R) with respect to the fit vector.
 
-        The sky, which does not pass the telescope, is left to the caller.
+        The sky, which does not pass the telescope, is left to the caller. Closer to a centre of light than
+        ``cusp`` (arcsec) derivatives with respect to position are zero: there they grow without limit, and
+        their integral over a small disc is zero by symmetry, which a few rays cannot reproduce.
         """
         physical = physical.to(x)
         total = 0
@@ -199,6 +201,10 @@ class Scene:
             where = beta if block.role == "source" else (x, y)
             parameters = physical[:, block.slice]
             value, d_x, d_y, derivative = sersic_brightness_jacobian(*where, *parameters.unsqueeze(-1).unbind(1))
+            if cusp > 0:
+                outside = torch.hypot(where[0] - parameters[:, 3:4], where[1] - parameters[:, 4:5]) > cusp
+                d_x, d_y = d_x * outside, d_y * outside
+                derivative[:, 3:5] *= outside.unsqueeze(1)
             total = total + value
             if block.role == "source":
                 slope_x, slope_y = slope_x + d_x, slope_y + d_y

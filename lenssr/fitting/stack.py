@@ -10,6 +10,10 @@ from lenssr.imaging.noise import GaussianNoise
 __all__ = ["ImageStack", "bin_kernel"]
 
 
+# Within this share of a pixel around a centre of light, derivatives with respect to position cancel.
+CUSP_PIXELS = 0.1
+
+
 def bin_kernel(kernel, factor):
     """The kernel that acts on pixels ``factor`` times larger, for light that is flat within them.
 
@@ -69,6 +73,8 @@ class ImageStack:
         self.surface_brightness = surface_brightness
         self.shows_ghost = oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
         self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
+        # Only where pixels are integrated; a point sample has the derivative that it has.
+        self.cusp = CUSP_PIXELS * grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
         self.data = torch.as_tensor(np.asarray(data)).to(device=device, dtype=dtype).flatten(1)
         self.valid = torch.as_tensor(np.asarray(valid)).to(device=device).flatten(1)
@@ -136,7 +142,9 @@ class ImageStack:
         def evaluate(fit, index):
             physical = scene.to_physical(fit, template[index])
             here = None if positions is None else tuple(p[index] for p in positions)
-            value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, positions=here)
+            value, jacobian = scene.brightness_jacobian(
+                operator.x, operator.y, physical, positions=here, cusp=self.cusp
+            )
             image = operator(value).flatten(-2) * self.factor
             jacobian = operator(jacobian).flatten(-2) * self.factor
             for block in scene.of_role("sky"):

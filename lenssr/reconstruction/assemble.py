@@ -1,11 +1,13 @@
 """From the fit of one image to a `~lenssr.SuperResolution`."""
 
+from dataclasses import asdict
+
 import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
-from lenssr.imaging.correlation import sky_correlation
+from lenssr.imaging.correlation import measure_sky
 from lenssr.light.sersic import Sersic, _from_circular_jacobian
 from lenssr.reconstruction.measures import measure
 from lenssr.reconstruction.products import FineScene, ccd, source_image
@@ -29,8 +31,8 @@ def assemble(scene, fit, observation, settings):
     -------
     result : `~lenssr.SuperResolution`
     """
-    correlation = sky_correlation(observation)
-    covariance = fit.covariance * correlation.factor**2
+    sky_noise = measure_sky(observation)
+    covariance = fit.covariance * sky_noise.factor**2
     fine = FineScene(scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling)
     unit, wcs, mask = observation.unit, observation.grid.wcs, observation.mask
     shape = observation.grid.shape
@@ -40,7 +42,7 @@ def assemble(scene, fit, observation, settings):
     chi2_map = residual**2 * weight
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
     degrees = int((weight > 0).sum()) - len(scene.free_index)
-    measures = measure(scene, fit, fit.lensed_source.reshape(shape).cpu().numpy(), observation, residual, covariance, correlation)
+    measures = measure(scene, fit, fit.lensed_source.reshape(shape).cpu().numpy(), observation, residual, covariance, sky_noise)
     models = _models(scene, fit, covariance, unit)
     flags = judge(measures, observation.flags)
     parts = _fine_images(fine, observation, settings.scale)
@@ -58,6 +60,7 @@ def assemble(scene, fit, observation, settings):
         covariance=free, covariance_names=names, flags=flags, ok=is_ok(flags),
         meta={
             **settings.describe(), **observation.meta, "converged": fit.converged, "iterations": fit.iterations,
+            "sky_noise": asdict(sky_noise),
             "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},
         },
     )  # fmt: skip

@@ -9,7 +9,7 @@ ARC_SIGMA = 3.0
 FEWEST_ARC_PIXELS = 12
 
 
-def measure(scene, fit, lensed_source, observation, residual, covariance, correlation):
+def measure(scene, fit, lensed_source, observation, residual, covariance, sky_noise):
     """Measure one fit for `~lenssr.reconstruction.verdict.judge`.
 
     Parameters
@@ -21,7 +21,7 @@ def measure(scene, fit, lensed_source, observation, residual, covariance, correl
     observation : `~lenssr.imaging.Observation`
     residual : `~numpy.ndarray`, shape (ny, nx)
     covariance : `torch.Tensor`, shape (P, P)
-    correlation : `~lenssr.imaging.SkyCorrelation`
+    sky_noise : `~lenssr.imaging.correlation.SkyNoise`
 
     Returns
     -------
@@ -33,18 +33,19 @@ def measure(scene, fit, lensed_source, observation, residual, covariance, correl
     pulls = residual * np.sqrt(weight)
     arcs = arc_pixels(lensed_source, weight)
     degrees = max(int(used.sum()) - len(scene.free_index), 1)
-    widening = correlation.factor
+    widening = sky_noise.factor
+    sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
+    light = observation.data - residual - sky
     chi2 = float((pulls**2).sum() / degrees)
-    total_error = widening * np.sqrt((1 / weight[used]).sum()) if used.any() else np.inf
-    offset, flux = abs(residual[used].sum()), np.abs((observation.data - residual)[used]).sum()
     measures = {
-        "correlated_noise": correlation.lag_one,
+        "correlated_noise": sky_noise.lag1,
+        "errors_too_small": sky_noise.rms_ratio,
         "bad_chi2": (chi2, degrees / widening**2),
         "low_chi2": chi2,
         "not_converged": not fit.converged,
         "no_arcs": float(np.sqrt((lensed_source**2 * weight).sum()) / widening),
-        "flux_disagrees": float(offset / max(flux, 1e-300)) if offset > 5 * total_error else 0.0,
-        "starts_disagree": min((chi2 - fit.chi2 for chi2, _ in fit.rivals), default=np.inf),
+        "flux_disagrees": _flux_offset(residual, light, weight, widening),
+        "starts_disagree": min((worse for worse, _ in fit.rivals), default=np.inf),
     }
     if arcs.sum() >= FEWEST_ARC_PIXELS:
         arc_degrees = max(int(arcs.sum()) - 7, 1)
@@ -52,6 +53,16 @@ def measure(scene, fit, lensed_source, observation, residual, covariance, correl
         excess = lag_one(pulls, arcs) - lag_one(pulls, used & ~arcs)
         measures["residual_structure"] = excess if excess > 4 / np.sqrt(arcs.sum()) else 0.0
     return measures | _bounds(scene, fit) | _lens_measures(scene, fit, lensed_source, weight, observation, covariance)
+
+
+def _flux_offset(residual, light, weight, widening):
+    """Share of the flux by which data and model differ where the model shines, 0 within 5 sigma."""
+    shining = light * np.sqrt(weight) > 1
+    if not shining.any():
+        return 0.0
+    offset = abs(residual[shining].sum())
+    error = widening * np.sqrt((1 / weight[shining]).sum())
+    return float(offset / light[shining].sum()) if offset > 5 * error else 0.0
 
 
 def arc_pixels(lensed_source, weight):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from astropy.nddata import CCDData, StdDevUncertainty
 
+from lenssr.fitting.stack import CUSP_PIXELS
 from lenssr.grids import PixelGrid, resampling_factor, wcs_of_resampled
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
@@ -68,6 +69,7 @@ class FineScene:
             self.grid, self.kernel, oversampling=oversampling, refine=refine, device=physical.device,
             includes_pixel=psf is not None and psf.includes_pixel,
         )  # fmt: skip
+        self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
         self.per_area = resampling_factor(observation.unit, scale) == 1.0
         self.factor = 1 / self.grid.pixel_area if self.per_area else 1.0
         self.sky_factor = resampling_factor(observation.unit, scale)
@@ -114,7 +116,7 @@ class FineScene:
 
     def _directional(self, part, columns, roles):
         x, y = self.operator.x[part], self.operator.y[part]
-        _, jacobian = self.scene.brightness_jacobian(x, y, self.physical)
+        _, jacobian = self.scene.brightness_jacobian(x, y, self.physical, cusp=self.cusp)
         return columns[: jacobian.shape[1]].T @ jacobian[0]
 
 

@@ -15,7 +15,9 @@ __all__ = ["SersicReconstruction"]
 # Images are solved together as long as their Jacobians stay below about this many values.
 BATCH_VALUES = 2**23
 PARAMETERS = 20
+# How far a lens may lie from the image centre, or from its light where that is fitted, in arcsec.
 CENTRE_BOUND = 0.3
+LIGHT_CENTRE_BOUND = 0.1
 
 
 class SersicReconstruction:
@@ -51,8 +53,9 @@ class SersicReconstruction:
         stack = stack_of(observations, settings)
         scene = self._scene(observations[0], stack.device)
         if settings.lens is None:
+            reach = CENTRE_BOUND if settings.lens_light is None else LIGHT_CENTRE_BOUND
             rng = np.random.default_rng(settings.seed)
-            fits = fit_unknown_lens(stack, scene, lambda *place: _lens_start(rng, *place), centre_bound=CENTRE_BOUND)
+            fits = fit_unknown_lens(stack, scene, lambda *place: _lens_start(rng, *place), centre_bound=reach)
         else:
             vectors = settings.lens.vector.to(stack.device).expand(len(stack), -1)
             fits = fit_known_lens(stack, scene, vectors)

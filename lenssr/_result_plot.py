@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from lenssr._result_fits import atomic
 from lenssr._result_text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 from lenssr.exceptions import InputError
-from lenssr.grids import scale_matrix
+from lenssr.grids import resampling_factor, scale_matrix
 
 MOST_ROWS = 24
 IMAGE_MAP = "magma"
@@ -128,11 +128,27 @@ def _compass(axes, wcs, extent):
         axes.text(*(start + 1.3 * step), name, color="w", ha="center", va="center", fontsize=8)
 
 
-def _lines(axes, curves, extent, style, label):
-    for i, (x, y) in enumerate(curves):
-        axes.plot(x, y, **style, label=label if i == 0 else None)
+def _limit(axes, extent):
     axes.set_xlim(extent[:2])
     axes.set_ylim(extent[2:])
+
+
+def _widened(extent, curves, centre):
+    """Make room for the curves around the centre: at most twice the size."""
+    points = np.concatenate([np.abs(np.transpose(curve) - centre) for curve in curves] or [np.zeros((1, 2))])
+    half_x, half_y = (extent[1] - extent[0]) / 2, (extent[3] - extent[2]) / 2
+    factor = np.clip(1.08 * max(points[:, 0].max() / half_x, points[:, 1].max() / half_y), 1, 2)
+    return (
+        centre[0] - factor * half_x,
+        centre[0] + factor * half_x,
+        centre[1] - factor * half_y,
+        centre[1] + factor * half_y,
+    )
+
+
+def _lines(axes, curves, style, label):
+    for i, (x, y) in enumerate(curves):
+        axes.plot(x, y, **style, label=label if i == 0 else None)
     if curves:
         axes.legend(
             loc="upper right",
@@ -167,6 +183,15 @@ def _noise(result):
     return np.broadcast_to(result.residual.uncertainty.array, result.residual.shape)
 
 
+def _typical_noise(result):
+    """Median noise of an input pixel that was used; 0 if none is known."""
+    noise, mask = _noise(result), result.data.mask
+    if noise is None:
+        return 0.0
+    noise = noise[np.isfinite(noise) if mask is None else np.isfinite(noise) & ~mask]
+    return float(np.median(noise)) if noise.size else 0.0
+
+
 def _scales(result):
     coarse, fine = pixel_scales(result)
     if coarse is None:
@@ -179,9 +204,7 @@ def _draw_input(result, axes, scale):
     mask = np.zeros(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     noise = _noise(result)
     extent = _extent(data.shape, scale)
-    good = ~mask & np.isfinite(data) if noise is None else ~mask & np.isfinite(data) & np.isfinite(noise)
-    typical = 0.0 if noise is None or not good.any() else float(np.median(noise[good]))
-    norm, ticks = _stretch(np.concatenate([data[good], model[good]]), typical)
+    norm, ticks = _stretch(np.concatenate([data[~mask], model[~mask]]), _typical_noise(result))
     label = _unit_label(result.data.unit)
     title = f'data, {scale:.3g}" pixels'
     _show(axes[0], data, extent, title=title, label=label, norm=norm, mask=mask, ticks=ticks)
@@ -202,8 +225,9 @@ def _draw_input(result, axes, scale):
 def _draw_image(result, axes, scale, curves):
     image = result.image
     extent = _extent(image.shape, scale)
-    error = 0.0 if image.uncertainty is None else float(np.nanmedian(image.uncertainty.array))
-    norm, ticks = _stretch(image.data, error)
+    # as deep as the data: what is fainter than their noise is not worth a colour
+    share = resampling_factor(image.unit, image.shape[1] / result.data.shape[1])
+    norm, ticks = _stretch(image.data, share * _typical_noise(result))
     kind = "super-resolved model" if is_model(result) else "interpolated"
     _show(
         axes,
@@ -215,7 +239,8 @@ def _draw_image(result, axes, scale, curves):
         ticks=ticks,
     )
     _compass(axes, image.wcs, extent)
-    _lines(axes, curves, extent, CRITICAL, "critical curve")
+    _lines(axes, curves, CRITICAL, "critical curve")
+    _limit(axes, extent)
 
 
 def _draw_source(result, axes, curves):
@@ -245,7 +270,12 @@ def _draw_source(result, axes, curves):
         norm=norm,
         ticks=ticks,
     )
-    _lines(axes, curves, extent, CAUSTIC, "caustic")
+    # no data is missing outside the grid of the source, there is only less light: no hatching, but an edge
+    axes.patches[0].set(facecolor=colormaps[IMAGE_MAP](0.0), hatch=None)
+    edge = {"fill": False, "edgecolor": "0.55", "linestyle": ":", "linewidth": 0.8}
+    axes.add_patch(Rectangle(extent[::2], extent[1] - extent[0], extent[3] - extent[2], **edge))
+    _lines(axes, curves, CAUSTIC, "caustic")
+    _limit(axes, _widened(extent, curves, centre))
 
 
 def _draw_text(result, axes):
@@ -266,8 +296,9 @@ def _draw_text(result, axes):
     rows = [row for row in rows_text(result) if "(fixed)" not in row[2]]
     shown = rows[:MOST_ROWS]
     top = 0.82 - 0.045 * _flag_lines(result).count("\n")
-    step = min(0.045, top / (len(shown) + 1))
-    line = {**write, "fontsize": 8.8}
+    # a little below the axes is free: the other panels have a label there
+    step = min(0.045, (top + 0.1) / (len(shown) + 1))
+    line = {**write, "fontsize": min(8.8, 230 * step)}
     for i, (component, name, value, unit) in enumerate(shown):
         first = i == 0 or shown[i - 1][0] != component
         value = value.replace("+-", "±").replace("-", "\N{MINUS SIGN}")

@@ -584,6 +584,16 @@ def test_source_panel_is_where_the_source_is(figure):
     np.testing.assert_allclose(extent, (0.05 - 0.55, 0.05 + 0.55, -0.08 - 0.5, -0.08 + 0.5))
 
 
+def test_source_panel_has_room_for_the_caustics():
+    wide = make(shape=(8, 8), lens=SIE(1.2, 0.4, 0.0))
+    axes = panels(wide.plot())["source"]
+    x, y = np.concatenate([np.transpose(line.get_data()) for line in axes.lines]).T
+    assert max(abs(x)) > 0.6
+    for values, limits in ((x, axes.get_xlim()), (y, axes.get_ylim())):
+        assert limits[0] < min(values)
+        assert max(values) < limits[1]
+
+
 def test_data_and_model_share_their_stretch(figure):
     limits = [panels(figure)[name].images[0].get_clim() for name in ("data", "model")]
     assert limits[0] == limits[1]

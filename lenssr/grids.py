@@ -22,6 +22,8 @@ __all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"
 # Sides, angles and local scales of a pixel may differ by this much from a square; an Einstein radius then
 # does by as much, which is below what other errors leave (real HST drizzled headers differ by 6e-5).
 SQUARE_TOLERANCE = 1e-3
+# In pixels: a shift of the corners by less than this is far below what any fit of a lens resolves.
+DISTORTION_TOLERANCE = 0.02
 _ARCSEC_PER_RADIAN = 180 / math.pi * 3600
 
 
@@ -407,6 +409,7 @@ def _scale_of(wcs, shape):
     _refuse_unless_square(matrix, "")
     if wcs.has_celestial:
         # A projection can stretch the field where the matrix at CRPIX does not (CAR off the equator).
+        _refuse_hidden_distortion(wcs, shape)
         local = _local_matrix(wcs, shape)
         _refuse_unless_square(local, f" at the image centre (projection {wcs.wcs.ctype[0]})")
         ratio = math.sqrt(abs(np.linalg.det(local) / np.linalg.det(matrix)))
@@ -431,6 +434,21 @@ def _refuse_distortions(wcs):
     if found:
         raise InputError(
             f"the WCS has distortions ({', '.join(found)}), so its pixels are not squares of one size: "
+            "drizzle or reproject the cutout to a plain TAN projection first"
+        )
+
+
+def _refuse_hidden_distortion(wcs, shape):
+    """Refuse what wcslib applies without saying so: it reads TPV headers as TAN and keeps the polynomial."""
+    corners = np.array([[x, y] for x in (-0.5, shape[1] - 0.5) for y in (-0.5, shape[0] - 0.5)])
+    plain = wcs_of_resampled(wcs, 1)
+    sky, undistorted = wcs.wcs_pix2world(corners, 0), plain.wcs_pix2world(corners, 0)
+    if not (np.all(np.isfinite(sky)) and np.all(np.isfinite(undistorted))):
+        raise InputError("a corner of the image lies outside the WCS projection: correct its CRPIX")
+    shift = np.abs(plain.wcs_world2pix(sky, 0) - corners).max()
+    if shift > DISTORTION_TOLERANCE:
+        raise InputError(
+            f"the WCS has distortions that shift the image's corners by {shift:.3g} pixels (as TPV does): "
             "drizzle or reproject the cutout to a plain TAN projection first"
         )
 

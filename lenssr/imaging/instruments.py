@@ -228,8 +228,8 @@ ROMAN_WFI = Instrument(
     exposure=642 * u.s,
     exposures=6,
     reference="NASA GSFC, Roman WFI technical pages, v1.1, 2025 (sampling, FWHM, read noise, zodiacal light at "
-    "1.44 times its minimum); STScI technical report Roman-STScI-000825 (zero point); wide-area survey, "
-    "medium tier: six exposures of 107 s",
+    "1.44 of its minimum); report Roman-STScI-000825 (zero point); wide-area "
+    "survey, medium tier: six exposures of 107 s",
 )
 """The Wide Field Instrument of the Nancy Grace Roman Space Telescope, F158."""
 

@@ -242,16 +242,17 @@ class PSF:
 
         Notes
         -----
-        Where the samples do not coincide, which is always so for even sides, a cubic spline through the array
-        is sampled about the array's centre, so no light is shifted. Where the array has no negative
-        values, neither has the kernel: the spline's ringing below zero is set to 0.
+        Where the samples do not coincide, which is always so for even sides, a spline through the array is
+        sampled about the array's centre, so no light is shifted: a quintic one, or a cubic one if the FWHM is
+        under 2 samples. Where the array has no negative values, neither has the kernel: the spline's ringing
+        below zero is set to 0.
         """
         ratio = self._sample_ratio(pixel_scale, subsampling)
         samples = []
         for size in self.array.shape:
             reach = math.ceil((size - 1) / 2 / ratio - 1e-6)
             samples.append(np.arange(-reach, reach + 1) * ratio + (size - 1) / 2)
-        values = _sample(self.array, *samples)
+        values = _sample(self.array, *samples, self._spline_order)
         return _normalised(values if shape is None else _cut(values, shape))
 
     def cropped(self, shape):
@@ -284,7 +285,7 @@ class PSF:
             reach_y, reach_x = (math.ceil((size - 1) / 2 - 1e-6) for size in array.shape)
             rows = np.arange(-reach_y, reach_y + 1) + (array.shape[0] - 1) / 2 + dy
             columns = np.arange(-reach_x, reach_x + 1) + (array.shape[1] - 1) / 2 + dx
-            array = _sample(array, rows, columns)
+            array = _sample(array, rows, columns, self._spline_order)
             if math.hypot(dx, dy) < 1e-3:
                 break
         return self._with(array)
@@ -293,6 +294,11 @@ class PSF:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LensSRWarning)
             return PSF(array, self.oversampling, self.includes_pixel, self.pixel_scale)
+
+    @property
+    def _spline_order(self):
+        # Measured on Gaussians: quintic splines are 5 times closer from 2 samples a FWHM on, but ring below.
+        return 5 if self.fwhm_samples >= SAMPLES_ACROSS else 3
 
     def _sample_ratio(self, pixel_scale, subsampling):
         """Return the spacing of the kernel in samples of the array."""
@@ -393,8 +399,8 @@ def _core_offset(array, fwhm):
     return float(dx), float(dy)
 
 
-def _sample(array, rows, columns):
-    """Sample a cubic spline through the array, zero outside it, non-negative where the array is."""
+def _sample(array, rows, columns, order):
+    """Sample a spline through the array, zero outside it, non-negative where the array is."""
     if all(np.allclose(positions, np.round(positions), atol=1e-9) for positions in (rows, columns)):
         whole_rows, whole_columns = (np.round(positions).astype(int) for positions in (rows, columns))
         inside = np.outer(
@@ -405,7 +411,7 @@ def _sample(array, rows, columns):
         return np.where(inside, array[nearest], 0.0)
     border = 8
     grid = np.meshgrid(rows + border, columns + border, indexing="ij")
-    values = ndimage.map_coordinates(np.pad(array, border), grid, order=3, mode="nearest")
+    values = ndimage.map_coordinates(np.pad(array, border), grid, order=order, mode="nearest")
     return np.maximum(values, min(array.min(), 0.0))
 
 
@@ -443,8 +449,11 @@ def _from_photutils(model, shape, pixel_scale):
         raise InputError(f"the PSF has oversampling {tuple(oversampling)}: one for both axes is needed")
     if hasattr(model, "grid_xypos") and shape is None:
         raise InputError("a GriddedPSFModel is evaluated at the image's centre: give shape=")
-    column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
     factor = int(oversampling[0])
+    middle = [(size - 1) / 2 for size in model.data.shape[::-1]]
+    if model.data.ndim == 2 and np.allclose(getattr(model, "origin", np.nan), middle):
+        return PSF(model.data, factor, True, pixel_scale)
+    column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
     reach = [math.ceil((size - 1) / 2) / factor for size in model.data.shape[-2:]]
     axes = (np.linspace(-limit, limit, round(2 * limit * factor) + 1) for limit in reach)
     y, x = np.meshgrid(*axes, indexing="ij")

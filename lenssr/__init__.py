@@ -2,7 +2,49 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["__version__"]
+from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.grids import PixelGrid
+from lenssr.imaging import PSF, Observation, render
+from lenssr.light import PixelatedSource, Sersic
+from lenssr.mass import (
+    EPL,
+    NFW,
+    SIE,
+    SIS,
+    ConvergenceSheet,
+    MassModel,
+    MassSystem,
+    PixelatedDeflection,
+    PointMass,
+    Shear,
+)
+from lenssr.resolver import SuperResolver
+from lenssr.result import FailedResolution, SuperResolution
+
+__all__ = [
+    "EPL",
+    "NFW",
+    "PSF",
+    "SIE",
+    "SIS",
+    "ConvergenceSheet",
+    "FailedResolution",
+    "InputError",
+    "LensSRWarning",
+    "MassModel",
+    "MassSystem",
+    "Observation",
+    "PixelGrid",
+    "PixelatedDeflection",
+    "PixelatedSource",
+    "PointMass",
+    "Sersic",
+    "Shear",
+    "SuperResolution",
+    "SuperResolver",
+    "__version__",
+    "render",
+]
 
 try:
     __version__ = version("lenssr")

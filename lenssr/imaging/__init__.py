@@ -7,6 +7,7 @@ from lenssr.imaging.instruments import Instrument
 from lenssr.imaging.noise import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF, GaussianPSF
+from lenssr.imaging.rendering import render
 
 __all__ = [
     "PSF",
@@ -23,5 +24,6 @@ __all__ = [
     "auto_mask",
     "light_census",
     "measure_sky",
+    "render",
     "stack_noise",
 ]

@@ -394,7 +394,7 @@ class Sersic(Fittable2DModel):
         inner = _to_circular(vector)
         flat = (torch.as_tensor(np.ascontiguousarray(position).ravel()) for position in (x, y))
         jacobian = sersic_brightness_jacobian(*flat, *torch.as_tensor(inner[:, None]))[3].numpy()
-        derivatives = np.linalg.inv(_from_circular_jacobian(inner)).T @ jacobian
+        derivatives = np.linalg.inv(from_circular_jacobian(inner)).T @ jacobian
         return [derivative.reshape(x.shape) for derivative in derivatives]
 
     @property
@@ -466,7 +466,7 @@ class Sersic(Fittable2DModel):
         named = zip(cls.param_names, values, strict=True)
         model = cls(**{name: value * units[name] for name, value in named}, **kwargs)
         if covariance is not None:
-            slope = _from_circular_jacobian(inner)
+            slope = from_circular_jacobian(inner)
             inner_covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
             model.covariance = slope @ inner_covariance @ slope.T
             for name, variance in zip(cls.param_names, np.diag(model.covariance), strict=True):
@@ -548,7 +548,7 @@ def _to_circular(values):
     return inner
 
 
-def _from_circular_jacobian(inner):
+def from_circular_jacobian(inner):
     """Differentiate the model's parameters with respect to those of the pure function."""
     jacobian = np.eye(7)
     modulus = np.hypot(*inner[5:])

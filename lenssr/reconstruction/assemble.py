@@ -8,7 +8,7 @@ from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
 from lenssr.imaging.correlation import measure_sky
-from lenssr.light.sersic import Sersic, _from_circular_jacobian
+from lenssr.light.sersic import Sersic, from_circular_jacobian
 from lenssr.reconstruction.measures import measure
 from lenssr.reconstruction.products import FineScene, ccd, source_image
 from lenssr.reconstruction.verdict import is_ok, judge
@@ -141,7 +141,7 @@ def _free_covariance(scene, fit, covariance):
     for block in scene.blocks:
         names += [name if block.role == "sky" else f"{block.role}.{name}" for name in block.names]
         if block.role in ("source", "lens_light"):
-            slope[block.slice, block.slice] = _from_circular_jacobian(fit.physical[block.slice].cpu().numpy())
+            slope[block.slice, block.slice] = from_circular_jacobian(fit.physical[block.slice].cpu().numpy())
     free = scene.free.cpu().numpy()
     matrix = slope @ covariance.cpu().numpy() @ slope.T
     return tuple(np.array(names)[free].tolist()), matrix[np.ix_(free, free)]

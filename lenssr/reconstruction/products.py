@@ -164,7 +164,9 @@ def source_image(vector, covariance, observation, unit):
     source : `~astropy.nddata.CCDData`
     """
     x_0, y_0 = float(vector[3]), float(vector[4])
-    pixel_scale = 2 * SOURCE_RADII * float(vector[1]) / SOURCE_SIDE
+    flattening = float(torch.hypot(vector[5], vector[6]))
+    major = float(vector[1]) * np.sqrt((1 + flattening) / (1 - flattening))
+    pixel_scale = 2 * SOURCE_RADII * major / SOURCE_SIDE
     grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), pixel_scale)
     x, y = (torch.as_tensor(c.ravel()).to(vector) for c in (grid.x + x_0, grid.y + y_0))
     columns = vector.reshape(1, 7, 1).unbind(1)

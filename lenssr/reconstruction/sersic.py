@@ -17,7 +17,7 @@ BATCH_VALUES = 2**23
 PARAMETERS = 20
 # How far a lens may lie from the image centre, or from its light where that is fitted, in arcsec.
 CENTRE_BOUND = 0.3
-LIGHT_CENTRE_BOUND = 0.1
+LIGHT_CENTRE_BOUND = 0.2
 
 
 class SersicReconstruction:

@@ -585,7 +585,7 @@ def test_source_panel_is_where_the_source_is(figure):
 
 
 def test_source_panel_has_room_for_the_caustics():
-    wide = make(shape=(8, 8), lens=SIE(1.2, 0.4, 0.0))
+    wide = make(lens=SIE(1.1, 0.5, 0.0))
     axes = panels(wide.plot())["source"]
     x, y = np.concatenate([np.transpose(line.get_data()) for line in axes.lines]).T
     assert max(abs(x)) > 0.6

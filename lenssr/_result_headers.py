@@ -1,0 +1,194 @@
+"""Headers and JSON of the FITS form of a `~lenssr.SuperResolution`."""
+
+import importlib.metadata
+import json
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import FITSFixedWarning
+
+from lenssr._result_text import is_model
+from lenssr.grids import scale_matrix
+
+FILE_VERSION = 1
+
+# a FITS comment holds 72 characters
+ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."
+MODEL_NOTE = "SCI is a model image at the finer sampling, not a measurement."
+INTERPOLATED_NOTE = "SCI is interpolated, without a model: it holds no more than the input."
+
+# settings whose names are longer than the eight characters of a FITS keyword
+KEYWORDS = {
+    "converged": "CONVERGD",
+    "instrument": "INSTRUME",
+    "iterations": "NITER",
+    "lens_light": "LENSLITE",
+    "oversampling": "OVERSAMP",
+    "pixel_scale": "PIXSCALE",
+    "telescope": "TELESCOP",
+    "zero_point": "ZEROPNT",
+}
+
+STRUCTURAL = frozenset(
+    (
+        "SIMPLE",
+        "XTENSION",
+        "BITPIX",
+        "NAXIS",
+        "EXTEND",
+        "PCOUNT",
+        "GCOUNT",
+        "BSCALE",
+        "BZERO",
+        "BLANK",
+        "BUNIT",
+        "EXTNAME",
+        "EXTVER",
+        "EXTLEVEL",
+        "COMMENT",
+        "HISTORY",
+        "END",
+        "CHECKSUM",
+        "DATASUM",
+        "MODELIMG",
+    )
+)
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def _plain(value):
+    """Say in JSON what JSON has no word for."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, fits.Header):
+        return {"__header__": value.tostring(sep="\n", endcard=False, padding=False)}
+    if isinstance(value, (u.UnitBase, Path)):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    kind = type(value).__name__
+    raise TypeError(f"meta holds a {kind}, which JSON cannot: leave it out, or store str(...) of it")
+
+
+def _encode(value):
+    # a Quantity is an ndarray to json's default hook, which would drop its unit
+    if isinstance(value, u.Quantity):
+        return {"__quantity__": np.asarray(value.value).tolist(), "unit": value.unit.to_string()}
+    if isinstance(value, fits.Header):
+        return _plain(value)
+    if isinstance(value, dict):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(item):
+    if "__quantity__" in item:
+        return u.Quantity(item["__quantity__"], item["unit"])
+    if "__header__" in item:
+        return fits.Header.fromstring(item["__header__"], sep="\n")
+    return item
+
+
+def to_json(value):
+    """Write a value as JSON text; headers and quantities included."""
+    return json.dumps(_encode(value), default=_plain)
+
+
+def from_json(text):
+    """Read what `to_json` wrote."""
+    return json.loads(text, object_hook=_decode)
+
+
+# ---------------------------------------------------------------- headers
+
+
+def wcs_cards(wcs):
+    """Header of a WCS: one CD matrix, all digits.
+
+    ``to_header`` rounds to twelve digits and splits the matrix into PC and CDELT; a round trip needs neither.
+    """
+    with warnings.catch_warnings():
+        # astropy says that it tidied a date; nobody asked
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        header = wcs.to_header(relax=True)
+    if wcs.naxis != 2 or wcs.wcs.has_pc() is False and wcs.wcs.has_cd() is False:
+        return header
+    for key in [key for key in header if key.startswith(("PC", "CDELT"))]:
+        del header[key]
+    matrix = scale_matrix(wcs)
+    for i in range(2):
+        header[f"CRPIX{i + 1}"] = (float(wcs.wcs.crpix[i]), "pixel coordinate of the reference point")
+        header[f"CRVAL{i + 1}"] = (float(wcs.wcs.crval[i]), "coordinate value at the reference point")
+        for j in range(2):
+            header[f"CD{i + 1}_{j + 1}"] = (float(matrix[i, j]), "coordinate transformation matrix")
+    return header
+
+
+def _card_value(value):
+    if isinstance(value, (bool, int, str, float)) or value is None:
+        # FITS has no keyword for nan or inf
+        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+    if isinstance(value, (np.bool_, np.integer, np.floating)):
+        return _card_value(value.item())
+    return str(value)
+
+
+def _set(header, name, value, comment=""):
+    """Set one card: ASCII without line breaks, and never a keyword that describes the file itself."""
+    key = KEYWORDS.get(str(name), str(name).upper())
+    value = _card_value(value)
+    if isinstance(value, str):
+        value = value.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+    if key.rstrip("0123456789") in STRUCTURAL or not key.isascii():
+        return
+    header[key if len(key) <= 8 else f"HIERARCH {key}"] = (value, comment)
+
+
+def meta_cards(header, meta):
+    """Put the simple entries of a meta into a header, for viewers; JSON keeps all of them exactly."""
+    for key, value in meta.items():
+        simple = value is None or isinstance(value, (bool, int, float, str, np.generic))
+        name = KEYWORDS.get(str(key), str(key).upper())
+        standard = len(name) <= 8 and name.replace("_", "").replace("-", "").isalnum()
+        if simple and standard and name not in header:
+            _set(header, key, value)
+
+
+def verdict_cards(header, result):
+    header["LSR_OK"] = (bool(result.ok), "False where a serious flag is set")
+    header["FLAGS"] = ",".join(result.flags) or "none"
+    if np.isfinite(result.reduced_chi2):
+        header["REDCHI2"] = (float(result.reduced_chi2), "over the pixels that are not masked")
+    modelled = is_model(result)
+    header["MODELIMG"] = (modelled, "whether SCI is a model image, not a measurement")
+    header["COMMENT"] = MODEL_NOTE if modelled else INTERPOLATED_NOTE
+    header["COMMENT"] = ERRORS_NOTE
+
+
+def primary_hdu(result):
+    header = fits.Header()
+    header["CREATOR"] = f"lenssr {_version()}"
+    header["FILEVER"] = (FILE_VERSION, "version of this layout of lenssr's files")
+    header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "when the file was written (UTC)")
+    verdict_cards(header, result)
+    meta_cards(header, result.meta)
+    for name, value in result.meta.get("versions", {}).items():
+        _set(header, f"V_{name}"[:8], value, f"version of {name}"[:40])
+    return fits.PrimaryHDU(header=header)
+
+
+def _version():
+    try:
+        return importlib.metadata.version("lenssr")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

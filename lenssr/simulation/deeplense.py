@@ -18,6 +18,7 @@ __all__ = ["DeepLense", "DeepLenseBatch"]
 THETA_E = 1.28149057
 BACKGROUND_RMS = 0.01
 _PIXELS, _PIXEL_SCALE = 75, 0.05
+_BLOCK = 11_264
 _SOURCE = {"amp": 20.0, "R_sersic": 0.25, "n_sersic": 1.0}
 _ELLIPTICITY = (-0.1, 0.1)
 _REACH = 0.35
@@ -36,8 +37,10 @@ class DeepLenseBatch:
     index : `~numpy.ndarray`, shape (B,)
         Which lenses of the data set these are.
     low : `~numpy.ndarray`, shape (B, 75, 75)
-    high, truth : `~numpy.ndarray`, shape (B, 75 scale, 75 scale)
-        The noisy images, and the high one without noise.
+    high : `~numpy.ndarray`, shape (B, 75 scale, 75 scale)
+        The noisy images.
+    truth : `~numpy.ndarray`, shape (B, 75 scale, 75 scale), or None
+        The high images without noise, if they were asked for.
     exposure, high_exposure : `~numpy.ndarray`, shape (B,)
         In seconds.
     x_0, y_0 : `~numpy.ndarray`, shape (B,)
@@ -47,11 +50,11 @@ class DeepLenseBatch:
     index: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    truth: np.ndarray
     exposure: np.ndarray
     high_exposure: np.ndarray
     x_0: np.ndarray
     y_0: np.ndarray
+    truth: np.ndarray | None = None
 
 
 class _Plane:
@@ -78,12 +81,11 @@ class _Plane:
         self._u, self._v = (row[0] * beta_x + row[1] * beta_y for row in self._matrix)
         self._peak = amplitude * np.exp(b) * grid.pixel_area
 
-    def render(self, x_0, y_0):
-        """Flux per pixel, sampled at the pixel centres."""
+    def render(self, x_0, y_0, rows):
+        """Flux per pixel of some rows, sampled at the pixel centres."""
         u_0, v_0 = self._matrix @ (x_0, y_0)
-        radius = self._u - u_0
+        radius, other = self._u[rows] - u_0, self._v[rows] - v_0
         radius *= radius
-        other = self._v - v_0
         other *= other
         radius += other
         np.sqrt(radius, out=radius)
@@ -163,25 +165,14 @@ class DeepLense(LensDataset):
     def _high(self):
         return _Plane(self._low.grid.upsample(self.scale), _LENSES[self.lens]())
 
-    def _draw(self, index, low, high, truth, low_truth=None):
+    def _draw(self, index, low, high, truth=None, low_truth=None):
         """Fill the arrays with the images of one lens; return centre of the source and exposures."""
         rng = self.rng(index)
         x_0, y_0 = rng.uniform(-_REACH, _REACH, 2)
         exposure, high_exposure = 10 ** rng.uniform(3.0, 3.5, 2)
         # The high image first: what the low one uses up of the random numbers depends on its noise.
-        expected = self._high.render(x_0, y_0)
-        truth[...] = expected
-        expected *= high_exposure
-        np.divide(draw_poisson(expected, rng), high_exposure, out=high, casting="same_kind")
-        expected = self._low.render(x_0, y_0)
-        if low_truth is not None:
-            low_truth[...] = expected
-        if self.noise:
-            # Shot noise and background are independent and normal, so that one number stands for their sum.
-            deviation = np.sqrt(expected / exposure + BACKGROUND_RMS**2)
-            expected = np.maximum(expected + deviation * rng.standard_normal(expected.shape), 0)
-        expected *= exposure
-        np.divide(draw_poisson(expected, rng), exposure, out=low, casting="same_kind")
+        _expose(self._high, (x_0, y_0), high_exposure, 0.0, rng, high, truth)
+        _expose(self._low, (x_0, y_0), exposure, BACKGROUND_RMS * self.noise, rng, low, low_truth)
         return x_0, y_0, exposure, high_exposure
 
     def _item(self, index):
@@ -203,13 +194,15 @@ class DeepLense(LensDataset):
             high_noise=PoissonNoise(high_exposure),
         )
 
-    def batch(self, indices=None, *, dtype=np.float64):
+    def batch(self, indices=None, *, truth=True, dtype=np.float64):
         """Simulate many lenses at once, as arrays; much faster than one item after the other.
 
         Parameters
         ----------
         indices : slice, sequence of int or None, optional
             Which lenses; all by default.
+        truth : bool, optional
+            Whether to keep the noise-free high images too; True by default.
         dtype : data type, optional
             Of the images; float64 by default.
 
@@ -226,7 +219,9 @@ class DeepLense(LensDataset):
         if indices is None or isinstance(indices, slice):
             indices = range(self.size)[indices or slice(None)]
         index = np.array([self._checked_index(number) for number in indices], dtype=np.int64)
-        sides = {"low": _PIXELS, "high": _PIXELS * self.scale, "truth": _PIXELS * self.scale}
+        sides = {"low": _PIXELS, "high": _PIXELS * self.scale}
+        if truth:
+            sides["truth"] = _PIXELS * self.scale
         images = {name: np.empty((len(index), side, side), dtype=dtype) for name, side in sides.items()}
         numbers = np.empty((4, len(index)))
         for place, number in enumerate(index.tolist()):
@@ -235,3 +230,20 @@ class DeepLense(LensDataset):
         return DeepLenseBatch(
             index, exposure=exposure, high_exposure=high_exposure, x_0=x_0, y_0=y_0, **images
         )
+
+
+def _expose(plane, centre, exposure, background_rms, rng, image, truth):
+    """Fill an image, and its truth unless that is None; counts scatter first if there is a background."""
+    # Blocks of rows stay in the cache, and below the size for which malloc asks the system every time.
+    step = max(1, _BLOCK // image.shape[1])
+    for start in range(0, len(image), step):
+        rows = slice(start, start + step)
+        flux = plane.render(*centre, rows)
+        if truth is not None:
+            truth[rows] = flux
+        if background_rms:
+            # Shot noise and background are independent and normal, so that one number stands for their sum.
+            deviation = np.sqrt(flux / exposure + background_rms**2)
+            flux = np.maximum(flux + deviation * rng.standard_normal(flux.shape), 0)
+        flux *= exposure
+        np.divide(draw_poisson(flux, rng), exposure, out=image[rows], casting="same_kind")

@@ -91,7 +91,8 @@ def draw_poisson(mean, rng):
     row = rest.astype(np.intp)
     rest -= row
 
-    bits = rng.integers(0, 2**32, size=flat.size, dtype=np.uint32)
+    # Two numbers out of each 64 bits: half the time of asking for 32 at once.
+    bits = rng.integers(0, 2**64, size=(flat.size + 1) // 2, dtype=np.uint64).view(np.uint32)[: flat.size]
     column = bits.astype(np.uint8)
     row *= _COLUMNS
     row += column

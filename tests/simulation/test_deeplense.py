@@ -121,6 +121,13 @@ def test_batch_selects(which, expected):
     assert DeepLense(size=4).batch(which).index.tolist() == expected
 
 
+def test_batch_without_truth():
+    data = DeepLense(size=2)
+    batch = data.batch(truth=False)
+    assert batch.truth is None
+    assert np.array_equal(batch.high, data.batch().high)
+
+
 def test_batch_in_float32():
     data = DeepLense(size=2)
     single = data.batch(dtype=np.float32)

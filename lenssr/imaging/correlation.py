@@ -76,8 +76,8 @@ def measure_sky(observation, *, radius=3):
 
     Notes
     -----
-    Sky is what lies outside the sources of `source_mask`. With normalised pixels z, the autocorrelation at lag d
-    is ``<z(p) z(p + d)> / <z^2>`` over pairs that are both sky; the variance of a weighted sum of many
+    Sky is what lies outside the sources of `source_mask`. With normalised pixels z, the autocorrelation at
+    lag d is ``<z(p) z(p + d)> / <z^2>`` over pairs that are both sky; the variance of a weighted sum of many
     pixels is larger than for independent ones by its sum over d. Correlations under three times their
     own standard error are left out of the sum, so that white noise gives 1. What changes over 8 pixels or
     more is subtracted before, since halos and gradients are not noise.
@@ -143,7 +143,8 @@ def source_mask(observation, *, threshold=2.0):
 
 def _smooth_part(z, free):
     weight = ndimage.gaussian_filter(free.astype(float), _SMOOTH_SCALE)
-    return np.divide(ndimage.gaussian_filter(z, _SMOOTH_SCALE), weight, out=np.zeros_like(z), where=weight > 1e-3)
+    smooth = ndimage.gaussian_filter(z, _SMOOTH_SCALE)
+    return np.divide(smooth, weight, out=np.zeros_like(z), where=weight > 1e-3)
 
 
 def _autocorrelation(z, free, variance, radius):

@@ -5,6 +5,7 @@ is cut into segments, and a segment counts as another object unless it can be a 
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import astropy.units as u
@@ -23,7 +24,7 @@ REACH = 0.36
 # Images of one source reach no farther out than its arcs do by more than this factor.
 BEYOND_ARCS = 1.3
 # Fainter peaks, in sigma of the smoothed image, are noise as often as not.
-FAINTEST = 4.0
+FAINTEST = 4.5
 _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 
@@ -43,7 +44,7 @@ class LightCensus:
 
     Notes
     -----
-    Pure noise stays under 6 in both; a value of ``arcs`` under 8 says that no arcs were found. A star or a
+    Pure noise stays under 6 in both, so a value of ``arcs`` under 6 says that no arcs were found. A star or a
     plain spiral leaves light outside such a galaxy too, so a large value does not say that there are arcs.
     """
 
@@ -107,7 +108,7 @@ def auto_mask(observation):
 
 
 def light_census(observation):
-    """How significant the light is, and that outside a central galaxy: is there anything to be fitted?
+    """Measure how significant the light is, and that outside a central galaxy.
 
     Parameters
     ----------
@@ -175,10 +176,13 @@ class _Scene:
 
     def segments(self):
         from photutils.segmentation import deblend_sources, detect_sources
+        from photutils.utils.exceptions import NoDetectionsWarning
 
         significance = self.significance(self.residual, self.tolerance)
         pixels = max(5, round(self.fwhm**2))
-        found = detect_sources(significance, 2.5, n_pixels=pixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoDetectionsWarning)
+            found = detect_sources(significance, 2.5, n_pixels=pixels)
         if found is None:
             return []
         found = deblend_sources(significance, found, n_pixels=pixels, contrast=0.01, progress_bar=False)
@@ -250,9 +254,12 @@ def _center(observation, sigma, sky, error):
     row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), observation.shape)
     if smooth[row, column] < 3 * error[row, column]:
         return middle
-    window = np.hypot(columns - column, rows - row) < max(2.0, sigma)
-    light = np.clip(np.where(window, smooth, 0.0), 0, None)
-    return float((light * columns).sum() / light.sum()), float((light * rows).sum() / light.sum())
+    x, y = float(column), float(row)
+    for _ in range(20):
+        window = np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / max(1.5, sigma) ** 2)
+        light = np.clip(smooth, 0, None) * window
+        x, y = float((light * columns).sum() / light.sum()), float((light * rows).sum() / light.sum())
+    return x, y
 
 
 def _galaxy(observation, scene):
@@ -299,5 +306,3 @@ def _ellipticity(light, scene):
         e1, e2 = (xx - yy) / size, 2 * xy / size
     shrink = min(1.0, 0.6 / max(math.hypot(e1, e2), 1e-9))
     return e1 * shrink, e2 * shrink
-
-

@@ -227,9 +227,9 @@ ROMAN_WFI = Instrument(
     sky=22.7,
     exposure=642 * u.s,
     exposures=6,
-    reference="NASA GSFC, Roman WFI technical pages, v1.1, 2025 (sampling, FWHM, read noise, zodiacal light at "
-    "1.44 of its minimum); report Roman-STScI-000825 (zero point); wide-area "
-    "survey, medium tier: six exposures of 107 s",
+    reference="NASA GSFC, Roman WFI technical pages, v1.1, 2025 (sampling, FWHM, read noise, zodiacal light "
+    "at 1.44 times its minimum); report Roman-STScI-000825 (zero point); wide-area survey, medium tier: six "
+    "exposures of 107 s",
 )
 """The Wide Field Instrument of the Nancy Grace Roman Space Telescope, F158."""
 

@@ -33,7 +33,7 @@ else:
     intersphinx_mapping = {}
     builtin = (
         "None|True|False|Ellipsis|bool|bytes|callable|complex|dict|float|frozenset|int|iterable|list|object|"
-        "property|range|set|slice|str|tuple|type|[A-Z][A-Za-z]*(Error|Exception|Warning)"
+        r"property|range|set|slice|str|tuple(\[.*)?|type|[A-Z][A-Za-z]*(Error|Exception|Warning)"
     )
     elsewhere = (
         "astropy|numpy|np|scipy|torch|matplotlib|photutils|lenstronomy|yaml|python|"
@@ -95,6 +95,6 @@ sphinx_gallery_conf = {
 
 # -- Pages --------------------------------------------------------------------
 
-html_title = f"lenssr {release}"
+html_title = f"lenssr {release.split('+')[0]}"  # without the commit
 html_theme_options = {**html_theme_options, "navigation_depth": 3, "show_toc_level": 2}
 htmlhelp_basename = "lenssrdoc"

@@ -15,8 +15,3 @@ ROOMS = [room.name for room in pkgutil.iter_modules(lenssr.__path__) if not room
 @pytest.mark.parametrize("room", sorted(set(ROOMS) - {"cli"}))
 def test_every_room_has_a_reference_page(room):
     assert f".. automodapi:: lenssr.{room}" in PAGES
-
-
-@pytest.mark.parametrize("page", sorted(path.stem for path in (DOCS / "user").glob("*.rst")))
-def test_every_page_is_in_the_table_of_contents(page):
-    assert f"   user/{page}\n" in (DOCS / "index.rst").read_text(encoding="utf-8")

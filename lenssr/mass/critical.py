@@ -13,6 +13,9 @@ __all__ = ["caustics", "critical_curves", "einstein_radius", "field_of", "image_
 CELLS = 200
 """Cells along a side of the grids on which curves and images are searched."""
 
+LEVELS = 4
+"""How often cells are divided in the search for images, each time by four."""
+
 BISECTIONS = 50
 MAX_RADIUS = 1e4
 KINDS = ("all", "tangential", "radial")
@@ -160,11 +163,15 @@ def image_positions(lens, source, extent=None):
     edge = np.arange(CELLS) * size - half
     x, y = (corner.ravel() for corner in np.meshgrid(x_c + edge, y_c + edge))
     guesses = []
-    for _ in range(4):
+    for _ in range(LEVELS):
         corners_x, corners_y = x + size * _CORNER_X[:, None], y + size * _CORNER_Y[:, None]
-        guesses.append(_guesses(lens, source, corners_x, corners_y))
+        bx, by = _source(lens, corners_x, corners_y)
+        bx, by = bx - source[0], by - source[1]
+        guesses.append(_guesses(corners_x, corners_y, bx, by))
         # two images may share a cell at critical curves and at singular centres: divide those
-        divide = _critical_or_central(lens, corners_x, corners_y, size)
+        divide = _central(lens, x, y, size)
+        near = np.flatnonzero(~divide & _surrounds(bx) & _surrounds(by))
+        divide[near] = _critical(lens, corners_x[:, near], corners_y[:, near])
         size /= 4
         sub_x, sub_y = (c.ravel()[:, None] * size for c in np.meshgrid(np.arange(4), np.arange(4)))
         x, y = (x[divide] + sub_x).ravel(), (y[divide] + sub_y).ravel()
@@ -186,20 +193,29 @@ _CORNER_X = np.array([0.0, 1.0, 1.0, 0.0])
 _CORNER_Y = np.array([0.0, 0.0, 1.0, 1.0])
 
 
-def _critical_or_central(lens, x, y, size):
-    """Cells whose corners differ in parity, or that touch a lens centre."""
+def _critical(lens, x, y):
+    """Cells whose corners differ in parity."""
     xx, xy, yy = _hessian(lens, x, y)
     parity = np.sign((1 - xx) * (1 - yy) - xy**2)
-    divide = (parity != parity[0]).any(axis=0)
+    return (parity != parity[0]).any(axis=0)
+
+
+def _central(lens, x, y, size):
+    """Cells that touch a lens centre."""
+    found = np.zeros(x.shape, dtype=bool)
     for x_0, y_0 in lens._centres():
-        divide |= (np.abs(x[0] + size / 2 - x_0) < 1.5 * size) & (np.abs(y[0] + size / 2 - y_0) < 1.5 * size)
-    return divide
+        found |= (np.abs(x + size / 2 - x_0) < 1.5 * size) & (np.abs(y + size / 2 - y_0) < 1.5 * size)
+    return found
 
 
-def _guesses(lens, source, x, y):
-    """Positions in the triangles whose images in the source plane hold the source."""
-    bx, by = _source(lens, x, y)
-    bx, by = bx - source[0], by - source[1]
+def _surrounds(offset):
+    """Whether the range of the corners, widened by itself because cells may fold, holds the source."""
+    low, high = offset.min(axis=0), offset.max(axis=0)
+    return (2 * low - high <= 0) & (2 * high - low >= 0)
+
+
+def _guesses(x, y, bx, by):
+    """Positions in the triangles that hold the origin, once they are mapped to (bx, by)."""
     found = []
     for corners in ([0, 1, 2], [0, 2, 3]):
         px, py = bx[corners], by[corners]

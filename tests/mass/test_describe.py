@@ -1,0 +1,68 @@
+"""Lenses to dictionaries and YAML, and back."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+import yaml
+
+from lenssr.exceptions import InputError
+from lenssr.mass import EPL, NFW, SIE, SIS, ConvergenceSheet, PixelatedDeflection, PointMass, Shear, from_dict
+
+MAP = np.arange(30.0).reshape(5, 6) / 100
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [
+        SIS(1.0),
+        SIE(1.2, 0.1, 0.05),
+        EPL(1.2, 2.1),
+        NFW(2.0, 1.0),
+        PointMass(1.0),
+        ConvergenceSheet(0.1),
+        SIE(1.2) + Shear(0.1, 0.0),
+        PixelatedDeflection(MAP, MAP**2, 0.05),
+        PixelatedDeflection.from_potential(MAP, 0.05),
+    ],
+)
+def test_yaml_round_trip(lens):
+    again = from_dict(yaml.safe_load(yaml.safe_dump(lens.to_dict())))
+    assert repr(again) == repr(lens)
+    np.testing.assert_array_equal(again.deflection(0.03, 0.04), lens.deflection(0.03, 0.04))
+
+
+def test_fixed_and_bounds_survive():
+    lens = SIE(1.2) + Shear(0.1, 0.0)
+    lens[0].x_0.fixed = True
+    lens[1].x_0.fixed = False
+    lens[0].theta_E.bounds = (0.5, None)
+    again = from_dict(lens.to_dict())
+    assert [p.fixed for p in again.parameters] == [p.fixed for p in lens.parameters]
+    assert again.theta_E.bounds == (0.5, None)
+
+
+def test_units_and_angles():
+    lens = from_dict(
+        yaml.safe_load("SIE: {theta_E: 1200 mas, q: 0.7, phi: 30 deg, bounds: {theta_E: [0.5, 2]}}")
+    )
+    assert lens.theta_E.value == pytest.approx(1.2)
+    assert lens.q == pytest.approx(0.7) and lens.phi.to_value(u.deg) == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    "description, match",
+    [
+        ({"SIEE": {}}, "'SIEE' is no mass model: give one of .*SIE"),
+        ({"SIE": {"thetaE": 1.0}}, "no parameter 'thetaE'"),
+        ({"SIE": {}}, "theta_E"),
+        ({"SIE": 1.2}, "give a dictionary"),
+        ({"SIE": {"theta_E": 1.0, "fixed": ["g"]}}, "no parameter 'g'"),
+        ({"SIE": {"theta_E": "broad"}}, "neither a number nor a quantity"),
+        ({"SIE": {"theta_E": 1.0, "q": 0.5}}, "phi"),
+        ([], "describes no lens"),
+        ("SIE", "describes no lens"),
+    ],
+)
+def test_refused(description, match):
+    with pytest.raises(InputError, match=match):
+        from_dict(description)

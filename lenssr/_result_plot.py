@@ -174,7 +174,7 @@ def _curves(result, extent):
 
 
 def _unit_label(unit):
-    return "" if unit is None or unit.to_string() == "" else unit.to_string()
+    return unit.to_string() or "no unit"
 
 
 def _noise(result):

@@ -79,11 +79,11 @@ def describe(result):
     lines = [
         f"verdict        {verdict_text(result)}",
         f"data           {_size(result.data, coarse)}, {_masked(result.data)}",
-        f"image          {_size(result.image, fine)}, {kind}, unit {result.image.unit or 'none'}",
+        f"image          {_size(result.image, fine)}, {kind}, {_unit(result.image)}",
     ]
     if result.source is not None:
         lines.append(
-            f"source         {_size(result.source, sky_scale(result.source))}, unit {result.source.unit}"
+            f"source         {_size(result.source, sky_scale(result.source))}, {_unit(result.source)}"
         )
     lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
     if "seconds" in result.meta:
@@ -100,6 +100,11 @@ def describe(result):
 
 def _size(image, scale):
     return f"{image.shape[1]} x {image.shape[0]} pixels" + ("" if scale is None else f' of {scale:.4g}"')
+
+
+def _unit(image):
+    unit = image.unit.to_string()
+    return f"unit {unit}" if unit else "no unit"
 
 
 def _masked(image):

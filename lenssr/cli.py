@@ -65,7 +65,7 @@ def _add_resolve(commands):
     add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
     add("--sci", metavar="HDU", help="name of the HDU of the image (default: SCI, IMAGE, or the first image)")
     add("--err", metavar="HDU", help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)")
-    add("--psf", metavar="HDU", help="name of the HDU of its PSF (default: PSF)")
+    add("--psf", metavar="HDU", help="name of the HDU of its PSF (default: PSF), in F if there is --psf-file")
     psf = parser.add_mutually_exclusive_group()
     psf.add_argument("--psf-file", metavar="F", help="a FITS file of the PSF, at the pixels of the image")
     psf.add_argument("--psf-fwhm", metavar="ANGLE", type=_angle, help="a Gaussian PSF, such as 0.1arcsec")
@@ -129,7 +129,9 @@ def _read_psf(arguments):
     from lenssr.imaging import PSF
 
     if arguments.psf_file is not None:
-        return PSF.from_fits(arguments.psf_file)
+        return PSF.from_fits(arguments.psf_file, hdu=arguments.psf)
+    if arguments.psf is not None and arguments.psf_fwhm is not None:
+        raise InputError("--psf and --psf-fwhm both name a PSF: give one")
     return None if arguments.psf_fwhm is None else PSF.from_fwhm(arguments.psf_fwhm)
 
 
@@ -143,7 +145,9 @@ def _resolve(arguments):
         check_output(path, arguments.overwrite)
     if arguments.plot is not None:
         check_figure(arguments.plot)
-    named = {name: getattr(arguments, name) for name in ("sci", "err", "psf")}
+    named = {"sci": arguments.sci, "err": arguments.err}
+    if arguments.psf_file is None:
+        named["psf"] = arguments.psf
     hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
     resolver = SuperResolver(

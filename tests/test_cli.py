@@ -123,6 +123,8 @@ def test_overwrite_replaces(cutout, tmp_out):
         (["{cutout}", "--lens", "{cutout}"], "is not YAML"),
         (["{cutout}", "--sci", "FOO"], "FOO"),
         (["{cutout}", "--unit", "bananas"], "bananas"),
+        (["{cutout}", "--psf", "PSF", "--psf-fwhm", "0.1arcsec"], "both name a PSF"),
+        (["{cutout}", "--psf-file", "{cutout}", "--psf", "FOO"], "FOO"),
         (["{cutout}", "--device", "abacus"], "abacus"),
         (["{cutout}", "--plot", "out.fits"], "end its name in .png"),
     ],

@@ -1,54 +1,48 @@
 """Super-resolution of strong gravitational lenses with the physics of lensing."""
 
-from importlib.metadata import PackageNotFoundError, version
+import importlib as _importlib
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
 
-from lenssr.exceptions import InputError, LensSRWarning
-from lenssr.grids import PixelGrid
-from lenssr.imaging import PSF, Observation, render
-from lenssr.light import PixelatedSource, Sersic
-from lenssr.mass import (
-    EPL,
-    NFW,
-    SIE,
-    SIS,
-    ConvergenceSheet,
-    MassModel,
-    MassSystem,
-    PixelatedDeflection,
-    PointMass,
-    Shear,
-)
-from lenssr.resolver import SuperResolver
-from lenssr.result import FailedResolution, SuperResolution
+# Public names and the modules they live in. They are imported when they are first used, so that
+# `import lenssr` costs a script nothing before it does.
+_HOMES = {
+    "lenssr.exceptions": ("InputError", "LensSRWarning"),
+    "lenssr.grids": ("PixelGrid",),
+    "lenssr.imaging": ("PSF", "Observation", "render"),
+    "lenssr.light": ("PixelatedSource", "Sersic"),
+    "lenssr.mass": (
+        "EPL",
+        "NFW",
+        "SIE",
+        "SIS",
+        "ConvergenceSheet",
+        "MassModel",
+        "MassSystem",
+        "PixelatedDeflection",
+        "PointMass",
+        "Shear",
+    ),
+    "lenssr.resolver": ("SuperResolver",),
+    "lenssr.result": ("FailedResolution", "SuperResolution"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "EPL",
-    "NFW",
-    "PSF",
-    "SIE",
-    "SIS",
-    "ConvergenceSheet",
-    "FailedResolution",
-    "InputError",
-    "LensSRWarning",
-    "MassModel",
-    "MassSystem",
-    "Observation",
-    "PixelGrid",
-    "PixelatedDeflection",
-    "PixelatedSource",
-    "PointMass",
-    "Sersic",
-    "Shear",
-    "SuperResolution",
-    "SuperResolver",
-    "__version__",
-    "render",
-]
+__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604
 
 try:
-    __version__ = version("lenssr")
-except PackageNotFoundError:  # a source tree on the path, never installed
+    __version__ = _version("lenssr")
+except _PackageNotFoundError:  # a source tree on the path, never installed
     __version__ = "0.1.dev0"
 
-del PackageNotFoundError, version
+
+def __getattr__(name):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'lenssr' has no attribute {name!r}")
+    value = getattr(_importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

@@ -10,8 +10,8 @@ __all__ = ["BLOCK", "CORE", "in_blocks", "lift", "plain_numbers", "tracked"]
 CORE = 1e-9
 """Radius in arcsec inside which singular models are regular: no angle there can be measured."""
 
-BLOCK = 65536
-"""Rays a block: ten float64 arrays of this size fit a few MB of cache."""
+BLOCK = 32768
+"""Rays a block: ten float64 arrays of this size stay in the cache, and malloc keeps them for the next."""
 
 
 def lift(x, y, *params):

@@ -12,6 +12,7 @@ from lenssr.mass.blocks import CORE, lift
 from lenssr.units import strip_unit
 
 __all__ = [
+    "FAR",
     "EllipticalMixin",
     "centred",
     "e_from_q_phi",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 FAR = 1e30
+"""Squared radius in arcsec2 that stands for "far away", where what falls off with the radius is zero."""
 
 
 def elliptical(x, y, e1, e2):

@@ -9,6 +9,7 @@ from lenssr.cosmology import einstein_radius_from_velocity_dispersion
 from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers, tracked
 from lenssr.mass.ellipse import (
+    FAR,
     EllipticalMixin,
     centred,
     e_range,
@@ -225,16 +226,17 @@ def _sie_kernel(x, y, theta_E, e1, e2, x_0, y_0):
     px, py = x * ((1 - e) * cos), y * ((1 + e) * cos)
     px.add_(y, alpha=(1 - e) * sin)
     py.sub_(x, alpha=(1 + e) * sin)
-    radius = torch.mul(px, px, out=x).addcmul_(py, py)
-    radius = torch.nn.functional.threshold_(radius, CORE**2, math.inf).sqrt_()
+    square = torch.mul(px, px, out=x).addcmul_(py, py)
+    # rsqrt takes half the time of sqrt
+    square = torch.nn.functional.threshold_(square, CORE**2, FAR)
+    radius = torch.rsqrt(square, out=y).mul_(square)
     root = 2 * math.sqrt(e)
-    py.mul_(root)
     # arctanh(z) = log1p(2 z / (1 - z)) / 2, twice as fast as atanh
-    im = py.div_(torch.mul(radius, 1 + e, out=y).sub_(py)).mul_(2).log1p_()
-    re = torch.atan2(px.mul_(root), radius.mul_(1 - e), out=px)
+    im = py.div_(torch.mul(radius, (1 + e) / (2 * root), out=square).sub_(py, alpha=0.5)).log1p_()
+    re = torch.atan2(px, radius.mul_((1 - e) / root), out=px)
     scale = theta_E * math.sqrt(1 - e * e) / root
-    ax = torch.mul(re, scale * cos, out=x).sub_(im, alpha=scale * sin / 2)
-    ay = torch.mul(im, scale * cos / 2, out=y).add_(re, alpha=scale * sin)
+    ax = torch.mul(re, scale * cos, out=square).sub_(im, alpha=scale * sin / 2)
+    ay = torch.mul(im, scale * cos / 2, out=radius).add_(re, alpha=scale * sin)
     return ax, ay
 
 

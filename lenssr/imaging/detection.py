@@ -99,11 +99,12 @@ def auto_mask(observation):
     kept = np.zeros(observation.shape, dtype=bool)
     for segment in segments:
         if segment not in others:
-            kept |= segment.pixels
+            kept[segment.box] |= segment.pixels
     for segment in others:
         # Wings reach farther for brighter objects: out to where a Gaussian's light is lost in the noise.
         steps = scene.sigma * math.sqrt(2 * math.log(max(segment.peak, 10.0)))
-        mask |= ndimage.distance_transform_edt(~segment.pixels) <= steps
+        box, pixels = segment.grown(math.ceil(steps), mask.shape)
+        mask[box] |= ndimage.distance_transform_edt(~pixels) <= steps
     return mask & ~kept & observation.valid
 
 
@@ -130,9 +131,8 @@ def light_census(observation):
 
 @dataclass(eq=False)
 class _Segment:
+    box: tuple
     pixels: np.ndarray
-    column: float
-    row: float
     radius: float
     angle: float
     outer: float
@@ -146,6 +146,16 @@ class _Segment:
     def is_arc(self):
         stretched = self.along > 1.6 * self.across and self.along > 0.8 * self.fwhm
         return stretched and self.signal > 8 and self.radius > 1.5 * self.fwhm
+
+    def grown(self, margin, shape):
+        """Return the box with a margin, within the image, and the pixels in it."""
+        low = [max(side.start - margin, 0) for side in self.box]
+        high = [min(side.stop + margin, size) for side, size in zip(self.box, shape, strict=True)]
+        pixels = np.zeros([stop - start for start, stop in zip(low, high, strict=True)], dtype=bool)
+        pixels[
+            tuple(slice(s.start - start, s.stop - start) for s, start in zip(self.box, low, strict=True))
+        ] = self.pixels
+        return tuple(slice(start, stop) for start, stop in zip(low, high, strict=True)), pixels
 
 
 class _Scene:
@@ -185,28 +195,39 @@ class _Scene:
             found = detect_sources(significance, 2.5, n_pixels=pixels)
         if found is None:
             return []
-        found = deblend_sources(significance, found, n_pixels=pixels, contrast=0.01, progress_bar=False)
-        labels = range(1, int(found.data.max()) + 1)
-        segments = [self._segment(found.data == label, significance) for label in labels]
+        # Small or faint ones are not two objects, and a large empty image has thousands of them.
+        peaks = ndimage.maximum(significance, found.data, found.labels)
+        large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > FAINTEST)]
+        if large.size:
+            found = deblend_sources(
+                significance, found, n_pixels=pixels, labels=large, contrast=0.01, progress_bar=False
+            )
+        boxes = ndimage.find_objects(found.data)
+        segments = [
+            self._segment(box, found.data[box] == label, significance)
+            for label, box in enumerate(boxes, start=1)
+            if box is not None
+        ]
         return [segment for segment in segments if segment is not None]
 
-    def _segment(self, pixels, significance):
-        light = np.where(pixels, np.clip(self.residual, 0, None), 0.0)
+    def _segment(self, box, pixels, significance):
+        residual, tolerance, radii = self.residual[box], self.tolerance[box], self.radius[box]
+        x, y = self.dx[box], self.dy[box]
+        light = np.where(pixels, np.clip(residual, 0, None), 0.0)
         total = light.sum()
         if total <= 0:
             return None
-        dx, dy = (float((light * offset).sum() / total) for offset in (self.dx, self.dy))
+        dx, dy = (float((light * offset).sum() / total) for offset in (x, y))
         angle = math.atan2(dy, dx)
         # Along the circle about the centre, so that a long arc counts as long and thin.
-        turn = np.angle(np.exp(1j * (np.arctan2(self.dy, self.dx) - angle)))
-        radius = float((light * self.radius).sum() / total)
-        along = math.sqrt((light * (self.radius * turn) ** 2).sum() / total)
-        across = math.sqrt((light * (self.radius - radius) ** 2).sum() / total)
-        signal = self.residual[pixels].sum() / math.sqrt((self.tolerance[pixels] ** 2).sum()) / self.factor
-        outer = float(np.percentile(self.radius[pixels], 90))
-        column, row = dx + self.center[0], dy + self.center[1]
-        peak = float(significance[pixels].max())
-        return _Segment(pixels, column, row, radius, angle, outer, along, across, signal, peak, self.fwhm)
+        turn = np.angle(np.exp(1j * (np.arctan2(y, x) - angle)))
+        radius = float((light * radii).sum() / total)
+        along = math.sqrt((light * (radii * turn) ** 2).sum() / total)
+        across = math.sqrt((light * (radii - radius) ** 2).sum() / total)
+        signal = residual[pixels].sum() / math.sqrt((tolerance[pixels] ** 2).sum()) / self.factor
+        outer = float(np.percentile(radii[pixels], 90))
+        peak = float(significance[box][pixels].max())
+        return _Segment(box, pixels, radius, angle, outer, along, across, signal, peak, self.fwhm)
 
 
 def _can_be_image(segment, segments, arcs, scene):
@@ -273,15 +294,12 @@ def _galaxy(observation, scene):
     radius = np.hypot(real, imaginary) / norm
     edges = np.concatenate([[0, 0.8], np.arange(1.6, radius.max() + 1.5)])
     index = np.digitize(radius, edges) - 1
-    middles, levels = [], []
-    for ring in range(len(edges) - 1):
-        inside = observation.valid & (index == ring)
-        if np.count_nonzero(inside) >= 3:
-            middles.append(float(radius[inside].mean()))
-            levels.append(float(np.median(light[inside])))
-    if not levels:
+    index = np.where(observation.valid, index, -1)
+    rings = np.flatnonzero(np.bincount(index[index >= 0], minlength=1) >= 3)
+    if not rings.size:
         return np.zeros(observation.shape)
-    levels = np.minimum.accumulate(np.clip(levels, 0, None))
+    middles = ndimage.mean(radius, index, rings)
+    levels = np.minimum.accumulate(np.clip(ndimage.median(light, index, rings), 0, None))
     # Between the rings the light of galaxies is a straight line in its logarithm.
     floor = 1e-3 * float(np.median(scene.error))
     profile = np.exp(np.interp(radius, middles, np.log(levels + floor))) - floor
@@ -291,15 +309,16 @@ def _galaxy(observation, scene):
 def _ellipticity(light, scene):
     """Ellipticity of the central light from Gaussian-weighted moments, width matched to the light."""
     scale, e1, e2 = 2 * scene.fwhm, 0.0, 0.0
+    near = scene.radius < 8 * scale
+    light, x, y = light[near], scene.dx[near], scene.dy[near]
     for _ in range(20):
-        real = (1 - e1) * scene.dx - e2 * scene.dy
-        imaginary = (1 + e1) * scene.dy - e2 * scene.dx
+        real, imaginary = (1 - e1) * x - e2 * y, (1 + e1) * y - e2 * x
         squared = (real**2 + imaginary**2) / max(1 - e1**2 - e2**2, 0.1)
         weight = light * np.exp(-0.5 * squared / scale**2)
         total = weight.sum()
         if total <= 0:
             return 0.0, 0.0
-        xx, yy, xy = ((weight * a).sum() / total for a in (scene.dx**2, scene.dy**2, scene.dx * scene.dy))
+        xx, yy, xy = ((weight * a).sum() / total for a in (x**2, y**2, x * y))
         if xx + yy <= 0 or xx * yy <= xy**2:
             return 0.0, 0.0
         size = xx + yy + 2 * math.sqrt(xx * yy - xy**2)

@@ -157,6 +157,11 @@ class Observation:
         area, gain = self.grid.pixel_area, planes.gain or 1.0
         if isinstance(noise, NoiseModel):
             noise = noise.in_unit(self.unit, pixel_area=area, gain=gain)
+            for name in noise.names:
+                if np.ndim(getattr(noise, name)):
+                    _same_shape(getattr(noise, name), self.shape, f"the noise's {name}")
+            if isinstance(noise, GaussianNoise):
+                error = np.broadcast_to(noise.sigma, self.shape).copy()
         elif noise is not None:
             error = _sigma_plane(noise, self)
         elif error is None:

@@ -234,7 +234,7 @@ def test_exposure_map_gives_poisson_noise(tmp_path):
     exposure[:, 12:] = 250
     observation = Observation.from_any(write(tmp_path / "a.fits", EXPTIME=exposure))
     variance = observation.noise.moments(torch.full(SHAPE, 1e4, dtype=torch.float64))[2]
-    assert float((variance[0, -1] - variance[0, 0])) == pytest.approx(1e4 / 500, rel=1e-3)
+    assert float(variance[0, -1] - variance[0, 0]) == pytest.approx(1e4 / 500, rel=1e-3)
     assert observation.meta["exposure"] == 375
 
 
@@ -328,6 +328,7 @@ NAN_ERROR[2, 3] = np.nan
         (image(), dict(mask=np.ones(SHAPE, bool)), "all 480 pixels are masked"),
         (image(), dict(mask=np.ones((3, 3), bool)), r"mask has shape \(3, 3\), the image \(20, 24\)"),
         (image(), dict(noise=np.ones((3, 3))), r"noise has shape \(3, 3\)"),
+        (image(), dict(noise=GaussianNoise(np.ones((3, 3)))), r"noise's sigma has shape \(3, 3\)"),
         (image(), dict(noise=0), "noise is 0"),
         (image(), dict(noise=BAD_ERROR), "noise is 0 in one of 1 unmasked"),
         (image(), dict(noise=NAN_ERROR), "noise is nan"),

@@ -300,7 +300,7 @@ def _mask_of(planes, mask):
     broken = ~np.isfinite(planes.data) & ~bad
     if broken.any():
         message = f"{broken.sum()} of {broken.size} pixels are not finite and are masked"
-        warnings.warn(message, LensSRWarning, stacklevel=4)
+        warnings.warn(message, LensSRWarning, stacklevel=3)
     bad |= broken
     _refuse_all_masked(bad)
     return bad

@@ -322,6 +322,8 @@ def _native(values):
 
 
 def _as_image(values, name):
+    if np.iscomplexobj(values):
+        raise InputError(f"{name} is complex: give its real part or its modulus")
     try:
         array = _native(values)
     except (TypeError, ValueError) as error:

@@ -339,6 +339,7 @@ NAN_ERROR[2, 3] = np.nan
         (image((20,)), {}, "1 dimensions"),
         (image((2, 20, 20)), {}, "3 dimensions"),
         (np.ones((0, 3)), {}, "empty"),
+        (image() * 1j, {}, "is complex"),
         ("no_such_file.fits", {}, "no_such_file.fits does not exist"),
         (image(), dict(psf=np.zeros((5, 5))), "PSF is zero everywhere"),
         (object(), {}, "is a object"),

@@ -36,6 +36,7 @@ def forward_jacobian(function, parameters):
         pairs = [forward_ad.unpack_dual(result) for result in ((results,) if single else results)]
     values = tuple(pair.primal[0] for pair in pairs)
     jacobians = tuple(
-        (torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent).movedim(0, 1) for pair in pairs
+        (torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent).movedim(0, 1)
+        for pair in pairs
     )
     return (values[0], jacobians[0]) if single else (values, jacobians)

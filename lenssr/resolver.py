@@ -66,7 +66,9 @@ class Settings:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
             raise InputError(f"seed = {self.seed!r}: give an integer, 0 or larger")
         if self.lens is not None and not isinstance(self.lens, MassModel):
-            raise InputError(f"lens = {self.lens!r} is no mass model: give one, such as SIE(1.2), or None to fit one")
+            raise InputError(
+                f"lens = {self.lens!r} is no mass model: give one, such as SIE(1.2), or None to fit one"
+            )
         if self.fit_lens not in (None, True, False):
             raise InputError(f"fit_lens = {self.fit_lens!r}: give True, False or None")
         if self.lens is None and self.fit_lens is False:
@@ -107,7 +109,9 @@ def _check_fittable(lens):
             "set its kappa.fixed = True"
         )
     if all(parameter.fixed for parameter in lens.parameters):
-        raise InputError("fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out")
+        raise InputError(
+            "fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out"
+        )
 
 
 def _device(name):
@@ -235,7 +239,10 @@ class SuperResolver:
             `~lenssr.FailedResolution` that holds the error where one failed.
         """
         images = list(images)
-        extras = [_one_each(name, value, len(images)) for name, value in (("psf", psf), ("noise", noise), ("mask", mask))]
+        extras = [
+            _one_each(name, value, len(images))
+            for name, value in (("psf", psf), ("noise", noise), ("mask", mask))
+        ]
         results = [None] * len(images)
         groups = {}
         for i, image in enumerate(images):

@@ -97,8 +97,16 @@ def levenberg_marquardt(
     non-linear least squares problems", section 3.2 (the update of the damping).
     """
     count, number = start.shape
-    lower = torch.full_like(start, -torch.inf) if lower is None else torch.as_tensor(lower).to(start).expand_as(start)
-    upper = torch.full_like(start, torch.inf) if upper is None else torch.as_tensor(upper).to(start).expand_as(start)
+    lower = (
+        torch.full_like(start, -torch.inf)
+        if lower is None
+        else torch.as_tensor(lower).to(start).expand_as(start)
+    )
+    upper = (
+        torch.full_like(start, torch.inf)
+        if upper is None
+        else torch.as_tensor(upper).to(start).expand_as(start)
+    )
     state = _State(model, torch.clamp(start, lower, upper), data, weight)
     damping = torch.full((count,), DAMPING_START, dtype=torch.float64, device=start.device)
     growth = torch.full_like(damping, 2.0)

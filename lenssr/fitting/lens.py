@@ -240,8 +240,15 @@ def _refine(stack, scene, physical, bounds):
     source = stack.image(scene, physical, roles=("source",))
     return [
         SceneFit(
-            physical[i], covariance[i], float(fit.chi2[i]), model[i], source[i], weight[i], bool(fit.converged[i]),
-            tuple(scene.free_index[fit.at_bound[i]].tolist()), int(iterations[i]),
+            physical[i],
+            covariance[i],
+            float(fit.chi2[i]),
+            model[i],
+            source[i],
+            weight[i],
+            bool(fit.converged[i]),
+            tuple(scene.free_index[fit.at_bound[i]].tolist()),
+            int(iterations[i]),
             tuple(bound[i] for bound in bounds),
         )  # fmt: skip
         for i in range(len(stack))
@@ -277,7 +284,9 @@ def _try_rivals(stack, scene, fits, physical, chi2, bounds):
             starts.append(physical[i, candidates[0]])
     if not chosen:
         return
-    others = _refine(stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds))
+    others = _refine(
+        stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds)
+    )
     for i, other in zip(chosen, others, strict=True):
         winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
         fits[i] = winner

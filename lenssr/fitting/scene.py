@@ -11,11 +11,13 @@ __all__ = ["Block", "Scene"]
 SERSIC_NAMES = ("amplitude", "r_eff", "n", "x_0", "y_0", "e1", "e2")
 SERSIC_LOWER = (1e-12, 1e-3, 0.3, -torch.inf, -torch.inf, -0.6, -0.6)
 SERSIC_UPPER = (torch.inf, 1e3, 8.0, torch.inf, torch.inf, 0.6, 0.6)
+# A source larger than this share of half the field is no longer told from the halo of the lens.
+SOURCE_SHARE = 0.3
 SERSIC_LOG = (True, True, False, False, False, False, False)
 
 
 # Where a fit may take a shape that the user has not bounded: beyond, no lens galaxy has been seen.
-SHAPE_BOUNDS = {"e1": 0.6, "e2": 0.6, "gamma1": 0.5, "gamma2": 0.5}
+SHAPE_BOUNDS = {"e1": 0.5, "e2": 0.5, "gamma1": 0.3, "gamma2": 0.3}
 INSIDE = 1e-6
 
 
@@ -26,6 +28,16 @@ def _bounds_of(parameter):
     low = max(parameter.limits[0] + INSIDE, -shape) if low is None else low
     high = min(parameter.limits[1] - INSIDE, shape) if high is None else high
     return low, high
+
+
+def _sersic_bounds(extent, share):
+    """Ends of the seven parameters of a Sérsic: centred in the field, r_eff up to a share of its half."""
+    low = {"x_0": -extent, "y_0": -extent}
+    high = {"x_0": extent, "y_0": extent, "r_eff": share * extent}
+    return tuple(
+        [ends.get(name, end) for name, end in zip(SERSIC_NAMES, default, strict=True)]
+        for ends, default in ((low, SERSIC_LOWER), (high, SERSIC_UPPER))
+    )
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,8 @@ class Scene:
             free += [lens_free and not parameter.fixed for parameter in lens.parameters]
         for role in ["source"] * source + ["lens_light"] * lens_light:
             self._add(role, SERSIC_NAMES)
-            lower += [-extent if name in ("x_0", "y_0") else low for name, low in zip(SERSIC_NAMES, SERSIC_LOWER, strict=True)]
-            upper += [extent if name in ("x_0", "y_0") else high for name, high in zip(SERSIC_NAMES, SERSIC_UPPER, strict=True)]
+            ends = _sersic_bounds(extent, SOURCE_SHARE if role == "source" else 1.0)
+            lower, upper = lower + ends[0], upper + ends[1]
             log += SERSIC_LOG
             free += [True] * len(SERSIC_NAMES)
         if sky:
@@ -122,7 +134,10 @@ class Scene:
     def lens_centre_columns(self):
         """Where the centre of the first lens component lies in the physical vector; empty if it has none."""
         names = self.blocks[0].names if self.lens is not None else ()
-        found = [next((k for k, name in enumerate(names) if name.startswith(axis)), None) for axis in ("x_0", "y_0")]
+        found = [
+            next((k for k, name in enumerate(names) if name.startswith(axis)), None)
+            for axis in ("x_0", "y_0")
+        ]
         return [] if None in found else found
 
     def lens_centre(self, physical):
@@ -200,7 +215,9 @@ class Scene:
                 continue
             where = beta if block.role == "source" else (x, y)
             parameters = physical[:, block.slice]
-            value, d_x, d_y, derivative = sersic_brightness_jacobian(*where, *parameters.unsqueeze(-1).unbind(1))
+            value, d_x, d_y, derivative = sersic_brightness_jacobian(
+                *where, *parameters.unsqueeze(-1).unbind(1)
+            )
             if cusp > 0:
                 outside = torch.hypot(where[0] - parameters[:, 3:4], where[1] - parameters[:, 4:5]) > cusp
                 d_x, d_y = d_x * outside, d_y * outside

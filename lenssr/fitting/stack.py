@@ -67,11 +67,16 @@ class ImageStack:
     ):  # fmt: skip
         self.grid, self.kernel, self.noise = grid, kernel, list(noise)
         self.options = {
-            "oversampling": oversampling, "kernel_subsampling": kernel_subsampling,
-            "includes_pixel": includes_pixel, "device": device, "dtype": dtype,
+            "oversampling": oversampling,
+            "kernel_subsampling": kernel_subsampling,
+            "includes_pixel": includes_pixel,
+            "device": device,
+            "dtype": dtype,
         }
         self.surface_brightness = surface_brightness
-        self.shows_ghost = oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
+        self.shows_ghost = (
+            oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
+        )
         self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
         # Only where pixels are integrated; a point sample has the derivative that it has.
         self.cusp = CUSP_PIXELS * grid.pixel_scale if oversampling == "auto" else 0.0
@@ -102,7 +107,9 @@ class ImageStack:
         images = model.reshape(-1, *self.grid.shape)
         parts = [self.noise[i].moments(image) for i, image in zip(index.tolist(), images, strict=True)]
         return tuple(
-            torch.stack([torch.as_tensor(part[k]).to(model).expand(self.grid.shape) for part in parts]).flatten(1)
+            torch.stack(
+                [torch.as_tensor(part[k]).to(model).expand(self.grid.shape) for part in parts]
+            ).flatten(1)
             for k in range(3)
         )
 

@@ -37,7 +37,14 @@ def light_start(stack, scene):
     for _ in range(3):
         model = stack.model(galaxy, physical)
         fit = levenberg_marquardt(
-            model, galaxy.to_fit(physical), stack.data, kept, lower=lower, upper=upper, max_iterations=20, tolerance=1.0
+            model,
+            galaxy.to_fit(physical),
+            stack.data,
+            kept,
+            lower=lower,
+            upper=upper,
+            max_iterations=20,
+            tolerance=1.0,
         )
         physical = galaxy.to_physical(fit.parameters, physical)
         residual = torch.where(stack.valid, stack.data - stack.image(galaxy, physical), 0)
@@ -108,7 +115,9 @@ def source_start(stack, scene, template, residual):
     for block in scene.of_role("sky"):
         template[:, block.slice] = _border_level(stack).unsqueeze(1).to(template)
     shape = stack.image(scene, template, roles=("source",))
-    overlap = (light * shape).sum(1) / (shape.square() * (light > 0)).sum(1).clamp_min(torch.finfo(shape.dtype).tiny)
+    overlap = (light * shape).sum(1) / (shape.square() * (light > 0)).sum(1).clamp_min(
+        torch.finfo(shape.dtype).tiny
+    )
     for block in scene.of_role("source"):
         template[:, block.start] = overlap.clamp_min(1e-12).to(template)
     return template
@@ -147,4 +156,6 @@ def _moments(stack, residual):
     brightness = flux / (2 * torch.pi * radius**2)
     index = torch.full_like(radius, LIGHT_INDEX)
     zero = torch.zeros_like(radius)
-    return torch.stack([brightness.clamp_min(1e-12), radius, index, centre_x, centre_y, zero, zero], dim=1).double()
+    return torch.stack(
+        [brightness.clamp_min(1e-12), radius, index, centre_x, centre_y, zero, zero], dim=1
+    ).double()

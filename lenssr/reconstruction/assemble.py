@@ -33,7 +33,9 @@ def assemble(scene, fit, observation, settings):
     """
     sky_noise = measure_sky(observation)
     covariance = fit.covariance * sky_noise.factor**2
-    fine = FineScene(scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling)
+    fine = FineScene(
+        scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling
+    )
     unit, wcs, mask = observation.unit, observation.grid.wcs, observation.mask
     shape = observation.grid.shape
     model = fit.model.reshape(shape).cpu().numpy()
@@ -42,7 +44,15 @@ def assemble(scene, fit, observation, settings):
     chi2_map = residual**2 * weight
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
     degrees = int((weight > 0).sum()) - len(scene.free_index)
-    measures = measure(scene, fit, fit.lensed_source.reshape(shape).cpu().numpy(), observation, residual, covariance, sky_noise)
+    measures = measure(
+        scene,
+        fit,
+        fit.lensed_source.reshape(shape).cpu().numpy(),
+        observation,
+        residual,
+        covariance,
+        sky_noise,
+    )
     models = _models(scene, fit, covariance, unit)
     flags = judge(measures, observation.flags)
     parts = _fine_images(fine, observation, settings.scale)
@@ -59,7 +69,7 @@ def assemble(scene, fit, observation, settings):
         parameters=_table(scene, models, sky, sky_error, unit),
         covariance=free, covariance_names=names, flags=flags, ok=is_ok(flags),
         meta={
-            **settings.describe(), **observation.meta, "converged": fit.converged, "iterations": fit.iterations,
+            **settings.describe(), **observation.meta, "pixel_scale": observation.grid.pixel_scale, "converged": fit.converged, "iterations": fit.iterations,
             "sky_noise": asdict(sky_noise),
             "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},
         },
@@ -75,7 +85,13 @@ def _fine_images(fine, observation, scale):
     light_error = fine.error("lens_light") if has_light else np.zeros(fine.grid.shape)
     return {
         "image": ccd(
-            fine.image(*everything), unit, wcs=wcs, error=fine.error(*everything), mask=mask, psf=fine.kernel, MODEL=True
+            fine.image(*everything),
+            unit,
+            wcs=wcs,
+            error=fine.error(*everything),
+            mask=mask,
+            psf=fine.kernel,
+            MODEL=True,
         ),
         "lensed_source": ccd(fine.image("source"), unit, wcs=wcs, error=fine.error("source"), MODEL=True),
         "lens_light_image": ccd(light, unit, wcs=wcs, error=light_error, MODEL=True),
@@ -131,7 +147,11 @@ def _table(scene, models, sky, sky_error, unit):
 
 
 def _parameter(model, name):
-    return getattr(model, name) if hasattr(type(model), name) else model.parameters[model.param_names.index(name)]
+    return (
+        getattr(model, name)
+        if hasattr(type(model), name)
+        else model.parameters[model.param_names.index(name)]
+    )
 
 
 def _free_covariance(scene, fit, covariance):

@@ -64,7 +64,7 @@ class InterpolationReconstruction:
             chi2_map=chi2_map, reduced_chi2=float(chi2_map[~mask].mean()),
             lens=None, source_model=None, lens_light=None, sky=0 * unit, sky_error=0 * unit,
             parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
-            flags=flags, ok=is_ok(flags), meta={**settings.describe(), **observation.meta},
+            flags=flags, ok=is_ok(flags), meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
         )  # fmt: skip
 
 

@@ -52,7 +52,11 @@ def measure(scene, fit, lensed_source, observation, residual, covariance, sky_no
         measures["bad_arc_chi2"] = (float((pulls[arcs] ** 2).sum() / arc_degrees), arc_degrees / widening**2)
         excess = lag_one(pulls, arcs) - lag_one(pulls, used & ~arcs)
         measures["residual_structure"] = excess if excess > 4 / np.sqrt(arcs.sum()) else 0.0
-    return measures | _bounds(scene, fit) | _lens_measures(scene, fit, lensed_source, weight, observation, covariance)
+    return (
+        measures
+        | _bounds(scene, fit)
+        | _lens_measures(scene, fit, lensed_source, weight, observation, covariance)
+    )
 
 
 def _flux_offset(residual, light, weight, widening):
@@ -85,7 +89,11 @@ def lag_one(pulls, region):
 
 def _bounds(scene, fit):
     found = {}
-    for role, name in (("lens", "lens_at_bound"), ("source", "source_at_bound"), ("lens_light", "lens_light_at_bound")):
+    for role, name in (
+        ("lens", "lens_at_bound"),
+        ("source", "source_at_bound"),
+        ("lens_light", "lens_light_at_bound"),
+    ):
         places = [block for block in scene.of_role(role)]
         found[name] = any(block.start <= k < block.stop for block in places for k in fit.at_bound)
     return found

@@ -27,9 +27,13 @@ class Flag:
 
 FLAGS = {
     "bad_chi2": Flag("reduced chi2 above the threshold and 5 sigma above 1", True, 1.2),
-    "bad_arc_chi2": Flag("reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1", True, 1.35),
+    "bad_arc_chi2": Flag(
+        "reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1", True, 1.35
+    ),
     "low_chi2": Flag("reduced chi2 below the threshold: errors too large, or correlated noise", False, 0.8),
-    "residual_structure": Flag("residuals of neighbouring pixels in the arcs correlate more than the sky's, by", True, 0.15),
+    "residual_structure": Flag(
+        "residuals of neighbouring pixels in the arcs correlate more than the sky's, by", True, 0.15
+    ),
     "not_converged": Flag("the fit stopped before it converged", True),
     "lens_at_bound": Flag("a lens parameter ended on a bound", True),
     "source_at_bound": Flag("a source parameter ended on a bound", True),
@@ -48,7 +52,9 @@ FLAGS = {
     "hdu_guessed": Flag("the file has several images and names none SCI: the first was taken"),
     "gain_guessed": Flag("counts of unknown gain: one electron each"),
     "noise_guessed": Flag("no error plane and no exposure: the noise was estimated from the image"),
-    "noise_from_exposure": Flag("no error plane: Poisson noise from the exposure, the sky's rms from the image"),
+    "noise_from_exposure": Flag(
+        "no error plane: Poisson noise from the exposure, the sky's rms from the image"
+    ),
     "no_psf": Flag("no PSF was given: the image is taken as sharp"),
     "psf_undersampled": Flag("FWHM of the PSF in pixels below; it had to be interpolated", False, 2.0),
     "psf_cropped": Flag("the PSF is larger than the image and was cropped"),
@@ -87,7 +93,13 @@ def is_ok(flags):
 
 
 LOWER_IS_WORSE = {
-    "low_chi2", "no_arcs", "not_multiply_imaged", "ring_unresolved", "small_image", "psf_undersampled", "starts_disagree",
+    "low_chi2",
+    "no_arcs",
+    "not_multiply_imaged",
+    "ring_unresolved",
+    "small_image",
+    "psf_undersampled",
+    "starts_disagree",
 }
 
 

@@ -1,5 +1,7 @@
 """Jacobians of the pure functions by forward-mode differentiation."""
 
+import warnings
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 
@@ -30,7 +32,10 @@ def forward_jacobian(function, parameters):
     tangents = torch.eye(number, dtype=parameters.dtype, device=parameters.device)
     tangents = tangents.unsqueeze(1).expand_as(repeated).contiguous()
     with forward_ad.dual_level():
-        dual = forward_ad.make_dual(repeated, tangents)
+        with warnings.catch_warnings():
+            # The first call in a process imports a part of torch that uses what torch itself deprecates.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            dual = forward_ad.make_dual(repeated, tangents)
         results = function(*(dual[..., k : k + 1] for k in range(number)))
         single = isinstance(results, torch.Tensor)
         pairs = [forward_ad.unpack_dual(result) for result in ((results,) if single else results)]

@@ -170,13 +170,32 @@ class SuperResolver:
     """
 
     def __init__(
-        self, *, scale=2, source="sersic", lens=None, fit_lens=None, lens_light=None, sky="constant",
-        psf=None, noise=None, mask=None, oversampling="auto", device="auto", seed=0,
-    ):  # fmt: skip
+        self,
+        *,
+        scale=2,
+        source="sersic",
+        lens=None,
+        fit_lens=None,
+        lens_light=None,
+        sky="constant",
+        psf=None,
+        noise=None,
+        mask=None,
+        oversampling="auto",
+        device="auto",
+        seed=0,
+    ):
         self.settings = Settings(
-            scale=scale, source=source, lens=lens, fit_lens=fit_lens, lens_light=lens_light, sky=sky,
-            oversampling=oversampling, device=device, seed=seed,
-        )  # fmt: skip
+            scale=scale,
+            source=source,
+            lens=lens,
+            fit_lens=fit_lens,
+            lens_light=lens_light,
+            sky=sky,
+            oversampling=oversampling,
+            device=device,
+            seed=seed,
+        )
         self.psf, self.noise, self.mask = psf, noise, mask
         module, name = SOURCES[source]
         self._method = getattr(importlib.import_module(module), name)(self.settings)

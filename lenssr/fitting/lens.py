@@ -250,7 +250,7 @@ def _refine(stack, scene, physical, bounds):
             tuple(scene.free_index[fit.at_bound[i]].tolist()),
             int(iterations[i]),
             tuple(bound[i] for bound in bounds),
-        )  # fmt: skip
+        )
         for i in range(len(stack))
     ]
 

@@ -61,10 +61,22 @@ class ImageStack:
     """
 
     def __init__(
-        self, data, valid, noise, grid, kernel, *, oversampling="auto", kernel_subsampling=1,
-        includes_pixel=False, surface_brightness=False, refine=None, shows_ghost=None,
-        device="cpu", dtype=torch.float64,
-    ):  # fmt: skip
+        self,
+        data,
+        valid,
+        noise,
+        grid,
+        kernel,
+        *,
+        oversampling="auto",
+        kernel_subsampling=1,
+        includes_pixel=False,
+        surface_brightness=False,
+        refine=None,
+        shows_ghost=None,
+        device="cpu",
+        dtype=torch.float64,
+    ):
         self.grid, self.kernel, self.noise = grid, kernel, list(noise)
         self.options = {
             "oversampling": oversampling,
@@ -97,10 +109,16 @@ class ImageStack:
         """The images with these numbers, behind an operator refined where ``refine`` is steep."""
         shape = (-1, *self.grid.shape)
         return ImageStack(
-            self.data[indices].reshape(shape).cpu().numpy(), self.valid[indices].reshape(shape).cpu().numpy(),
-            [self.noise[i] for i in indices], self.grid, self.kernel, refine=refine,
-            surface_brightness=self.surface_brightness, shows_ghost=self.shows_ghost, **self.options,
-        )  # fmt: skip
+            self.data[indices].reshape(shape).cpu().numpy(),
+            self.valid[indices].reshape(shape).cpu().numpy(),
+            [self.noise[i] for i in indices],
+            self.grid,
+            self.kernel,
+            refine=refine,
+            surface_brightness=self.surface_brightness,
+            shows_ghost=self.shows_ghost,
+            **self.options,
+        )
 
     def moments(self, model, index):
         """Expected data (b, N), its derivative with respect to the model, and the variance."""
@@ -190,6 +208,12 @@ class ImageStack:
             kernel = bin_kernel(self.kernel, factor * self.options["kernel_subsampling"])
         options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
         return ImageStack(
-            np.where(valid, data, 0), valid, noise, grid, kernel,
-            surface_brightness=self.surface_brightness, shows_ghost=self.shows_ghost, **options,
-        )  # fmt: skip
+            np.where(valid, data, 0),
+            valid,
+            noise,
+            grid,
+            kernel,
+            surface_brightness=self.surface_brightness,
+            shows_ghost=self.shows_ghost,
+            **options,
+        )

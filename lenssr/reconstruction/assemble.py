@@ -59,21 +59,31 @@ def assemble(scene, fit, observation, settings):
     sky, sky_error = _sky(scene, fit, covariance)
     names, free = _free_covariance(scene, fit, covariance)
     return SuperResolution(
-        **parts, **models,
+        **parts,
+        **models,
         source=source_image(*_source(scene, fit, covariance), observation, _brightness_unit(unit)),
         data=ccd(observation.data, unit, wcs=wcs, error=sigma, mask=mask),
         model_image=ccd(model, unit, wcs=wcs, MODEL=True),
         residual=ccd(residual, unit, wcs=wcs, error=sigma, mask=mask),
-        chi2_map=chi2_map, reduced_chi2=float(chi2_map.sum() / max(degrees, 1)),
-        sky=sky * unit, sky_error=sky_error * unit,
+        chi2_map=chi2_map,
+        reduced_chi2=float(chi2_map.sum() / max(degrees, 1)),
+        sky=sky * unit,
+        sky_error=sky_error * unit,
         parameters=_table(scene, models, sky, sky_error, unit),
-        covariance=free, covariance_names=names, flags=flags, ok=is_ok(flags),
+        covariance=free,
+        covariance_names=names,
+        flags=flags,
+        ok=is_ok(flags),
         meta={
-            **settings.describe(), **observation.meta, "pixel_scale": observation.grid.pixel_scale, "converged": fit.converged, "iterations": fit.iterations,
+            **settings.describe(),
+            **observation.meta,
+            "pixel_scale": observation.grid.pixel_scale,
+            "converged": fit.converged,
+            "iterations": fit.iterations,
             "sky_noise": asdict(sky_noise),
             "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},
         },
-    )  # fmt: skip
+    )
 
 
 def _fine_images(fine, observation, scale):

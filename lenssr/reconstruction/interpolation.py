@@ -55,17 +55,31 @@ class InterpolationReconstruction:
         flags = judge({"interpolated": True}, observation.flags)
         return SuperResolution(
             image=ccd(
-                image, unit, wcs=fine.wcs, error=_bicubic_error(sigma, scale) * factor, mask=fine_mask, MODEL=False
+                image,
+                unit,
+                wcs=fine.wcs,
+                error=_bicubic_error(sigma, scale) * factor,
+                mask=fine_mask,
+                MODEL=False,
             ),
-            lensed_source=None, lens_light_image=None, source=None,
+            lensed_source=None,
+            lens_light_image=None,
+            source=None,
             data=ccd(observation.data, unit, wcs=grid.wcs, error=sigma, mask=mask),
             model_image=ccd(model, unit, wcs=grid.wcs),
             residual=ccd(residual, unit, wcs=grid.wcs, error=sigma, mask=mask),
-            chi2_map=chi2_map, reduced_chi2=float(chi2_map[~mask].mean()),
-            lens=None, source_model=None, lens_light=None, sky=0 * unit, sky_error=0 * unit,
+            chi2_map=chi2_map,
+            reduced_chi2=float(chi2_map[~mask].mean()),
+            lens=None,
+            source_model=None,
+            lens_light=None,
+            sky=0 * unit,
+            sky_error=0 * unit,
             parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
-            flags=flags, ok=is_ok(flags), meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
-        )  # fmt: skip
+            flags=flags,
+            ok=is_ok(flags),
+            meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
+        )
 
 
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")

@@ -38,9 +38,14 @@ def ccd(array, unit, *, wcs=None, error=None, mask=None, psf=None, **meta):
     uncertainty = None if error is None else StdDevUncertainty(np.asarray(error, dtype=np.float64))
     header = {"DATE": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **meta}
     return CCDData(
-        np.asarray(array, dtype=np.float64), unit=unit, wcs=copy.deepcopy(wcs), uncertainty=uncertainty,
-        mask=mask, psf=psf, meta=header,
-    )  # fmt: skip
+        np.asarray(array, dtype=np.float64),
+        unit=unit,
+        wcs=copy.deepcopy(wcs),
+        uncertainty=uncertainty,
+        mask=mask,
+        psf=psf,
+        meta=header,
+    )
 
 
 class FineScene:
@@ -66,9 +71,13 @@ class FineScene:
         if oversampling == "auto":
             refine = lambda x, y: scene.brightness(x, y, self.physical)[0]  # noqa: E731
         self.operator = ImagingOperator(
-            self.grid, self.kernel, oversampling=oversampling, refine=refine, device=physical.device,
+            self.grid,
+            self.kernel,
+            oversampling=oversampling,
+            refine=refine,
+            device=physical.device,
             includes_pixel=psf is not None and psf.includes_pixel,
-        )  # fmt: skip
+        )
         self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
         self.per_area = resampling_factor(observation.unit, scale) == 1.0
         self.factor = 1 / self.grid.pixel_area if self.per_area else 1.0
@@ -174,6 +183,11 @@ def source_image(vector, covariance, observation, unit):
     jacobian = sersic_brightness_jacobian(x, y, *columns)[3][0]
     variance = torch.einsum("pr,pq,qr->r", jacobian, covariance, jacobian).clamp_min(0)
     return ccd(
-        value.reshape(grid.shape).cpu(), unit, wcs=window_wcs(observation.grid, x_0, y_0, pixel_scale, SOURCE_SIDE),
-        error=variance.sqrt().reshape(grid.shape).cpu(), x_0=x_0, y_0=y_0, pixel_scale=pixel_scale,
-    )  # fmt: skip
+        value.reshape(grid.shape).cpu(),
+        unit,
+        wcs=window_wcs(observation.grid, x_0, y_0, pixel_scale, SOURCE_SIDE),
+        error=variance.sqrt().reshape(grid.shape).cpu(),
+        x_0=x_0,
+        y_0=y_0,
+        pixel_scale=pixel_scale,
+    )

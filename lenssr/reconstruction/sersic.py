@@ -72,10 +72,13 @@ class SersicReconstruction:
             lens = SIE(theta_E=0.2 * field, e1=0.0, e2=0.0) + Shear(gamma1=0.0, gamma2=0.0)
             lens[0].theta_E.bounds = (min(0.05, 0.05 * field), 0.5 * field)
         return Scene(
-            lens=lens, lens_free=settings.fit_lens, lens_light=int(settings.lens_light == "sersic"),
-            sky=settings.sky is not None, extent=0.5 * max(observation.grid.shape) * observation.grid.pixel_scale,
+            lens=lens,
+            lens_free=settings.fit_lens,
+            lens_light=int(settings.lens_light == "sersic"),
+            sky=settings.sky is not None,
+            extent=0.5 * max(observation.grid.shape) * observation.grid.pixel_scale,
             device=device,
-        )  # fmt: skip
+        )
 
 
 def stack_of(observations, settings):
@@ -83,12 +86,16 @@ def stack_of(observations, settings):
     first = observations[0]
     psf = first.psf
     return ImageStack(
-        np.stack([o.data for o in observations]), np.stack([~o.mask for o in observations]),
-        [o.noise for o in observations], first.grid,
+        np.stack([o.data for o in observations]),
+        np.stack([~o.mask for o in observations]),
+        [o.noise for o in observations],
+        first.grid,
         None if psf is None else psf.kernel(first.grid.pixel_scale),
-        oversampling=settings.oversampling, includes_pixel=psf is not None and psf.includes_pixel,
-        surface_brightness=not conserves_sum(first.unit), device=settings.torch_device,
-    )  # fmt: skip
+        oversampling=settings.oversampling,
+        includes_pixel=psf is not None and psf.includes_pixel,
+        surface_brightness=not conserves_sum(first.unit),
+        device=settings.torch_device,
+    )
 
 
 def _lens_start(rng, theta_E, x_0, y_0):

@@ -9,10 +9,14 @@ __all__ = ["light_start", "source_start", "without_light"]
 
 SOURCE_INDEX = 1.0
 LIGHT_INDEX = 3.0
+# How far from the image centre the light of the lens is looked for, and may move from there, in arcsec.
+CENTRE_REACH = 0.3
+# A pixel belongs to something else if it is brighter than the smooth light by this share.
+OUTSTANDING = 0.3
 
 
 def light_start(stack, scene):
-    """A first lens light: a Sérsic fitted to the pixels, and again without those that stand out above it.
+    """A first lens light: a Sérsic fitted to the pixels that do not stand out above it.
 
     Parameters
     ----------
@@ -28,29 +32,21 @@ def light_start(stack, scene):
     if not scene.of_role("lens_light"):
         return None
     galaxy = _galaxy(scene, stack)
-    sky = _border_level(stack)
-    residual = torch.where(stack.valid, stack.data - sky.unsqueeze(1), 0)
-    physical = torch.cat([_moments(stack, residual), sky.unsqueeze(1).double()], dim=1)
     weight = stack.weights(stack.first_guess())
-    lower, upper = (galaxy.to_fit(bound) for bound in galaxy.bounds(len(stack)))
-    kept = weight
-    for _ in range(3):
-        model = stack.model(galaxy, physical)
-        fit = levenberg_marquardt(
-            model,
-            galaxy.to_fit(physical),
-            stack.data,
-            kept,
-            lower=lower,
-            upper=upper,
-            max_iterations=20,
-            tolerance=1.0,
-        )
-        physical = galaxy.to_physical(fit.parameters, physical)
-        residual = torch.where(stack.valid, stack.data - stack.image(galaxy, physical), 0)
+    physical, smooth = _moments(stack)
+    bounds = galaxy.bounds(len(stack))
+    for end, sign in zip(bounds, (-1, 1), strict=True):
+        end[:, 3:5] = physical[:, 3:5] + sign * CENTRE_REACH
+    lower, upper = (galaxy.to_fit(end) for end in bounds)
+    for _ in range(4):
         # The galaxy is smooth but not exactly a Sérsic: a pixel stands out if it is also well above the model.
-        image = stack.image(galaxy, physical, roles=("lens_light",))
-        kept = torch.where((residual * weight.sqrt() > 3) & (residual > 0.1 * image), 0, weight)
+        excess = torch.where(stack.valid, stack.data - physical[:, 7:].to(smooth) - smooth, 0)
+        kept = torch.where((excess * weight.sqrt() > 3) & (excess > OUTSTANDING * smooth), 0, weight)
+        model, start = stack.model(galaxy, physical), galaxy.to_fit(physical)
+        options = {"lower": lower, "upper": upper, "max_iterations": 20, "tolerance": 1.0}
+        fit = levenberg_marquardt(model, start, stack.data, kept, **options)
+        physical = galaxy.to_physical(fit.parameters, physical)
+        smooth = stack.image(galaxy, physical, roles=("lens_light",))
     return physical
 
 
@@ -140,22 +136,29 @@ def _significant(stack, residual):
     return torch.where(residual * weight.sqrt() > 2, residual, 0).clamp_min(0)
 
 
-def _moments(stack, residual):
-    """A Sérsic (B, 7) from the light near the image centre."""
-    grid = stack.grid
-    x, y = (torch.as_tensor(c.ravel()).to(residual) for c in (grid.x, grid.y))
-    half = 0.5 * min(grid.shape) * grid.pixel_scale
-    window = torch.exp(-(x**2 + y**2) / (2 * (0.35 * half) ** 2))
-    light = _significant(stack, residual) * window
-    total = light.sum(1).clamp_min(torch.finfo(light.dtype).tiny)
-    peak = light.argmax(1)
-    centre_x, centre_y = x[peak], y[peak]
-    distance = ((x - centre_x[:, None]) ** 2 + (y - centre_y[:, None]) ** 2).sqrt()
-    radius = ((light * distance).sum(1) / total).clamp(2 * grid.pixel_scale, 0.5 * half)
+def _moments(stack):
+    """A Sérsic with sky (B, 8) around the brightest point near the image centre, and the light (B, N) it is from.
+
+    Arcs are bright at their radius but fill little of a circle: the light is the lower quartile on rings.
+    """
+    grid, sky = stack.grid, _border_level(stack)
+    x, y = (torch.as_tensor(c.ravel()).to(stack.data) for c in (grid.x, grid.y))
+    data = torch.where(stack.valid, stack.data - sky.unsqueeze(1), torch.nan)
+    near = torch.hypot(x, y) < max(CENTRE_REACH, 2 * grid.pixel_scale)
+    peak = torch.where(near, torch.nan_to_num(data, nan=-torch.inf), -torch.inf).argmax(1)
+    centre = torch.stack([x[peak], y[peak]], dim=1)
+    ring = (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) / grid.pixel_scale).round().long()
+    smooth = torch.zeros_like(data)
+    for k in range(int(ring.max()) + 1):
+        level = (
+            torch.nanquantile(torch.where(ring == k, data, torch.nan), 0.25, dim=1).nan_to_num().clamp_min(0)
+        )
+        smooth = torch.where(ring == k, level.unsqueeze(1), smooth)
+    total = smooth.sum(1).clamp_min(torch.finfo(smooth.dtype).tiny)
+    radius = (smooth * ring).sum(1) / total * grid.pixel_scale
+    radius = radius.clamp(grid.pixel_scale, 0.25 * min(grid.shape) * grid.pixel_scale)
     flux = total * grid.pixel_area if stack.surface_brightness else total
-    brightness = flux / (2 * torch.pi * radius**2)
-    index = torch.full_like(radius, LIGHT_INDEX)
-    zero = torch.zeros_like(radius)
-    return torch.stack(
-        [brightness.clamp_min(1e-12), radius, index, centre_x, centre_y, zero, zero], dim=1
-    ).double()
+    brightness = (flux / (2 * torch.pi * radius**2)).clamp_min(1e-12)
+    index, zero = torch.full_like(radius, LIGHT_INDEX), torch.zeros_like(radius)
+    columns = (brightness, radius, index, centre[:, 0], centre[:, 1], zero, zero, sky)
+    return torch.stack(columns, dim=1).double(), smooth

@@ -17,7 +17,6 @@ BATCH_VALUES = 2**23
 PARAMETERS = 20
 # How far a lens may lie from the image centre, or from its light where that is fitted, in arcsec.
 CENTRE_BOUND = 0.3
-LIGHT_CENTRE_BOUND = 0.2
 
 
 class SersicReconstruction:
@@ -53,9 +52,10 @@ class SersicReconstruction:
         stack = stack_of(observations, settings)
         scene = self._scene(observations[0], stack.device)
         if settings.lens is None:
-            reach = CENTRE_BOUND if settings.lens_light is None else LIGHT_CENTRE_BOUND
             rng = np.random.default_rng(settings.seed)
-            fits = fit_unknown_lens(stack, scene, lambda *place: _lens_start(rng, *place), centre_bound=reach)
+            fits = fit_unknown_lens(
+                stack, scene, lambda *place: _lens_start(rng, *place), centre_bound=CENTRE_BOUND
+            )
         else:
             vectors = settings.lens.vector.to(stack.device).expand(len(stack), -1)
             fits = fit_known_lens(stack, scene, vectors)

@@ -7,7 +7,7 @@ import numpy as np
 from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
-from lenssr.imaging.correlation import measure_sky
+from lenssr.imaging.correlation import sky_noise
 from lenssr.light.sersic import Sersic, from_circular_jacobian
 from lenssr.reconstruction.measures import measure
 from lenssr.reconstruction.products import FineScene, ccd, source_image
@@ -31,8 +31,8 @@ def assemble(scene, fit, observation, settings):
     -------
     result : `~lenssr.SuperResolution`
     """
-    sky_noise = measure_sky(observation)
-    covariance = fit.covariance * sky_noise.factor**2
+    noise = _sky_noise(scene, fit, observation)
+    covariance = fit.covariance * noise.factor**2
     fine = FineScene(
         scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling
     )
@@ -51,7 +51,7 @@ def assemble(scene, fit, observation, settings):
         observation,
         residual,
         covariance,
-        sky_noise,
+        noise,
     )
     models = _models(scene, fit, covariance, unit)
     flags = judge(measures, observation.flags)
@@ -80,10 +80,19 @@ def assemble(scene, fit, observation, settings):
             "pixel_scale": observation.grid.pixel_scale,
             "converged": fit.converged,
             "iterations": fit.iterations,
-            "sky_noise": asdict(sky_noise),
+            "sky_noise": asdict(noise),
             "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},
         },
     )
+
+
+def _sky_noise(scene, fit, observation):
+    """Noise of the residual where the model is faint: arcs that fill a small field would pass for sky."""
+    sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
+    model, weight = (plane.reshape(observation.shape).cpu().numpy() for plane in (fit.model, fit.weight))
+    sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.inf)
+    free = (weight > 0) & (np.abs(model - sky) < sigma)
+    return sky_noise(observation.data - model, sigma, free)
 
 
 def _fine_images(fine, observation, scale):

@@ -4,6 +4,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from docutils.nodes import Element
 from sphinx_astropy.conf.v2 import *  # noqa: F401, F403
@@ -15,7 +16,9 @@ project_copyright = f"{datetime.now(tz=UTC).year}, {author}"
 release = installed_version("lenssr")
 version = ".".join(release.split(".")[:2])
 
-extensions += ["sphinx_gallery.gen_gallery"]
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+extensions += ["sphinx_gallery.gen_gallery", "printed"]
+html_static_path = ["_static"]
 exclude_patterns += ["_build", "_templates", "**/GALLERY_HEADER.rst", "sg_execution_times.rst"]
 
 # -- Cross-references ---------------------------------------------------------

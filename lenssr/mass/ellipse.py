@@ -55,7 +55,7 @@ def e_range(e1, e2):
 
 
 def power_series(coefficients, re, im, square):
-    """Sum of a_k z^k with real coefficients, z = re + i im and square = |z|^2.
+    """Sum of a_k z^k with real coefficients, z = re + i im and square = z conj(z).
 
     By Clenshaw's recurrence, in real arithmetic: two multiplications a term.
     """

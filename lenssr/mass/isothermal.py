@@ -147,7 +147,7 @@ def sie_potential(x, y, theta_E, e1, e2, x_0, y_0):
 def sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
     """Deflection by a singular isothermal ellipsoid.
 
-    With w the position from the centre, zeta = w - e conj(w), n = zeta / |zeta| and
+    With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta) and
     s = theta_E sqrt(1 - e^2), it is alpha = s n arctan(sqrt(v)) / sqrt(v), v = conj(e) n^2 [1]_.
 
     Parameters
@@ -243,7 +243,7 @@ def _sie_kernel(x, y, theta_E, e1, e2, x_0, y_0):
 def sie_hessian(x, y, theta_E, e1, e2, x_0, y_0):
     """Second derivatives of the potential of a singular isothermal ellipsoid.
 
-    The convergence is kappa = s / (2 |zeta|), capped inside 1e-9 arcsec, and the shear points to the centre:
+    The convergence is kappa = s / (2 abs(zeta)), capped inside 1e-9 arcsec, and the shear points to the centre:
     gamma = -kappa w / conj(w).
 
     Parameters

@@ -16,8 +16,14 @@ STARTS = 8
 WEIGHT_REFITS = 3
 POLISHES = 2
 POLISH_SIGMA = 0.05
-# Optima whose Einstein radii differ by less than this share are one.
+# Optima whose Einstein radii differ by less than this share, and whose shapes by less than this, are one.
 SAME_RADIUS = 0.02
+SAME_SHAPE = 0.1
+# Starts whose coarse chi2 is larger by less than this share are worth a second look on all pixels.
+RIVAL_SHARE = 0.3
+RIVALS = 2
+# Share of the light of a lens galaxy that a first, coarse model may miss.
+GALAXY_ERROR = 0.1
 # How far shapes and centres may move while the Einstein radius is still being found.
 NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 # The ghost (see `ImageStack`) can sit in any pixel that the lens centre may still reach.
@@ -81,7 +87,8 @@ def fit_known_lens(stack, scene, lens_vectors):
     """
     light = light_start(stack.binned(_bin_factor(stack.grid)), scene)
     template = _assemble(scene, stack, lens_vectors, light)
-    template = source_start(stack, scene, template, without_light(stack, scene, light))
+    weight = _softened(stack.weights(stack.first_guess()), stack, scene, template)
+    template = source_start(stack, scene, template, without_light(stack, scene, light), weight)
     return _refine(stack, scene, template, scene.bounds(len(stack)))
 
 
@@ -161,8 +168,8 @@ def _search(coarse, scene, lens_start, light, bounds):
     many = coarse.select(owner.tolist())
     light = None if light is None else light[owner]
     template = _assemble(scene, many, vectors, light)
-    template = source_start(many, scene, template, without_light(many, scene, light))
-    weight = many.weights(many.first_guess())
+    weight = _softened(many.weights(many.first_guess()), many, scene, template)
+    template = source_start(many, scene, template, without_light(many, scene, light), weight)
     if many.shows_ghost and scene.lens_moves:
         weight = weight * _away_from_lens(coarse.grid, scene, template)
     free = tuple(bound[owner] for bound in bounds)
@@ -170,6 +177,14 @@ def _search(coarse, scene, lens_start, light, bounds):
         fit = _minimise(many, scene, template, weight, ends, max_iterations=25, tolerance=0.1)
         template = scene.to_physical(fit.parameters, template)
     return template.reshape(count, len(radii), -1), fit.chi2.reshape(count, len(radii))
+
+
+def _softened(weight, stack, scene, template):
+    """Weights that know that a galaxy is not quite a Sérsic, and that coarse pixels blur its cusp."""
+    if not scene.of_role("lens_light"):
+        return weight
+    smooth = stack.image(scene, template, roles=("lens_light",))
+    return weight / (1 + weight * (GALAXY_ERROR * smooth) ** 2)
 
 
 def _narrow(scene, bounds, start):
@@ -270,26 +285,35 @@ def _away_from_lens(grid, scene, physical):
 
 
 def _try_rivals(stack, scene, fits, physical, chi2, bounds):
-    """Refine the second-best start where it ended elsewhere and nearly as well; keep the better of the two."""
-    theta = next(k for k, name in enumerate(scene.blocks[0].names) if name.startswith("theta_E"))
+    """Refine the next-best starts where they ended elsewhere and nearly as well; keep the best of all."""
     chosen, starts = [], []
     for i in range(len(fits)):
         order = chi2[i].argsort()
-        radius = physical[i, order, theta]
-        elsewhere = (radius / radius[0] - 1).abs() > SAME_RADIUS
-        near = chi2[i, order] - chi2[i].min() < RIVAL_CHI2 + 0.3 * chi2[i].min()
-        candidates = order[elsewhere & near]
-        if len(candidates):
-            chosen.append(i)
-            starts.append(physical[i, candidates[0]])
+        near = chi2[i, order] - chi2[i].min() < RIVAL_CHI2 + RIVAL_SHARE * chi2[i].min()
+        kept = [physical[i, order[0]]]
+        for start in physical[i, order[near]]:
+            if len(kept) <= RIVALS and all(_differ(scene, start, other) for other in kept):
+                kept.append(start)
+        chosen += [i] * (len(kept) - 1)
+        starts += kept[1:]
     if not chosen:
         return
-    others = _refine(
-        stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds)
-    )
+    others = _refine(stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds))
     for i, other in zip(chosen, others, strict=True):
         winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
+        winner.rivals = [*fits[i].rivals, (loser.chi2, loser.physical)]
         fits[i] = winner
-        if abs(float(loser.physical[theta] / winner.physical[theta]) - 1) < SAME_RADIUS:
-            continue
-        winner.rivals.append((loser.chi2 - winner.chi2, loser.physical))
+    for fit in fits:
+        others = [(chi2 - fit.chi2, place) for chi2, place in fit.rivals]
+        fit.rivals = [(worse, place) for worse, place in others if _differ(scene, place, fit.physical)]
+
+
+def _differ(scene, first, second):
+    """Whether two lenses are more than one optimum seen twice: in radius, ellipticity or shear."""
+    for k, name in enumerate(scene.blocks[0].names):
+        apart = abs(float(first[k] - second[k]))
+        if name.startswith("theta_E") and apart > SAME_RADIUS * abs(float(second[k])):
+            return True
+        if name.startswith(("e1", "e2", "gamma1", "gamma2")) and apart > SAME_SHAPE:
+            return True
+    return False

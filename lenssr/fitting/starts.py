@@ -77,7 +77,7 @@ def _galaxy(scene, stack):
     )
 
 
-def source_start(stack, scene, template, residual):
+def source_start(stack, scene, template, residual, weight):
     """Fill in the sources of a template: where the light traces back to, how wide and how bright it is there.
 
     Parameters
@@ -88,6 +88,8 @@ def source_start(stack, scene, template, residual):
         Lens and lens light filled in.
     residual : `torch.Tensor`, shape (B, N)
         Data without sky and lens light.
+    weight : `torch.Tensor`, shape (B, N)
+        Inverse variance.
 
     Returns
     -------
@@ -96,7 +98,8 @@ def source_start(stack, scene, template, residual):
     grid = stack.grid
     x, y = (torch.as_tensor(c.ravel()).to(residual) for c in (grid.x, grid.y))
     beta_x, beta_y = scene.source_positions(x, y, template)
-    light = _significant(stack, residual)
+    # Only what stands out of the noise may say where the source is.
+    light = torch.where(residual * weight.sqrt() > 2, residual, 0)
     total = light.sum(1).clamp_min(torch.finfo(light.dtype).tiny)
     centre_x = (light * beta_x).sum(1) / total
     centre_y = (light * beta_y).sum(1) / total
@@ -128,12 +131,6 @@ def _border_level(stack):
     data = torch.where(stack.valid & border.flatten(), stack.data, torch.nan)
     level = torch.nanmedian(data, dim=1).values
     return torch.nan_to_num(level)
-
-
-def _significant(stack, residual):
-    """The light that stands 2 sigma above the noise, 0 elsewhere."""
-    weight = stack.weights(stack.first_guess())
-    return torch.where(residual * weight.sqrt() > 2, residual, 0).clamp_min(0)
 
 
 def _moments(stack):

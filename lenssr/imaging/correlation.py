@@ -11,7 +11,7 @@ import numpy as np
 from astropy.stats import sigma_clipped_stats
 from scipy import ndimage
 
-__all__ = ["SkyNoise", "measure_sky", "source_mask"]
+__all__ = ["SkyNoise", "measure_sky", "sky_noise", "source_mask"]
 
 # Fewer pixels of sky than this say nothing about correlations of a tenth.
 FEWEST_PIXELS = 200
@@ -96,10 +96,34 @@ def measure_sky(observation, *, radius=3):
         good = observation.data[observation.valid]
         _, level, rms = (float(value) for value in sigma_clipped_stats(good, sigma=3))
         return SkyNoise(level, rms, 1.0, 0.0, 1.0, int(np.count_nonzero(free)))
-    values = observation.data[free]
+    return sky_noise(observation.data, observation.sigma(), free, radius=radius)
+
+
+def sky_noise(image, sigma, free, *, radius=3):
+    """Level, rms and autocorrelation of the pixels that are known to be sky, or residuals of a good model.
+
+    Parameters
+    ----------
+    image : `~numpy.ndarray`, shape (ny, nx)
+        The image, or data - model.
+    sigma : `~numpy.ndarray`, shape (ny, nx)
+        Standard deviation of every pixel.
+    free : `~numpy.ndarray` of bool, shape (ny, nx)
+        Which pixels to use.
+    radius : int, optional
+        Lags up to this many pixels are taken in; 3 by default.
+
+    Returns
+    -------
+    sky : `SkyNoise`
+        As `measure_sky` defines it.
+    """
+    if np.count_nonzero(free) < FEWEST_PIXELS:
+        return SkyNoise(0.0, 0.0, 1.0, 0.0, 1.0, int(np.count_nonzero(free)))
+    values = image[free]
     level = float(np.median(values))
-    sigma = observation.sigma()
-    z = np.where(free, (observation.data - level) / sigma, 0.0)
+    sigma = np.where(free, sigma, 1.0)
+    z = np.where(free, (image - level) / sigma, 0.0)
     z = np.where(free, z - _smooth_part(z, free), 0.0)
     variance = float((z[free] ** 2).mean())
     if variance == 0:

@@ -8,7 +8,7 @@ import torch
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from lenssr.fitting.stack import CUSP_PIXELS
-from lenssr.grids import PixelGrid, resampling_factor, wcs_of_resampled
+from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 
@@ -79,8 +79,7 @@ class FineScene:
             includes_pixel=psf is not None and psf.includes_pixel,
         )
         self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
-        self.per_area = resampling_factor(observation.unit, scale) == 1.0
-        self.factor = 1 / self.grid.pixel_area if self.per_area else 1.0
+        self.factor = 1.0 if conserves_sum(observation.unit) else 1 / self.grid.pixel_area
         self.sky_factor = resampling_factor(observation.unit, scale)
 
     def image(self, *roles):

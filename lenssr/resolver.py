@@ -1,5 +1,6 @@
 """`SuperResolver`: one lens cutout in; a super-resolved image, its source and its lens out."""
 
+import functools
 import importlib
 import time
 from dataclasses import dataclass
@@ -323,10 +324,11 @@ class SuperResolver:
 
 
 def _group_key(observation):
-    """Images with the same key are solved together: one shape, sampling, PSF and kind of unit."""
+    """Images with the same key are solved together: one shape, sampling, PSF, kind of unit and of noise."""
     psf = observation.psf
     kernel = None if psf is None else (psf.kernel(observation.grid.pixel_scale).tobytes(), psf.includes_pixel)
-    return observation.shape, round(observation.grid.pixel_scale, 9), kernel, observation.conserves_sum
+    key = observation.shape, round(observation.grid.pixel_scale, 9), kernel, observation.conserves_sum
+    return *key, type(observation.noise)
 
 
 def _one_each(name, value, count):
@@ -347,6 +349,7 @@ def _bar(total, shown):
     return tqdm(total=total, disable=not shown, unit="image")
 
 
+@functools.cache
 def _versions():
     import importlib.metadata as metadata
 

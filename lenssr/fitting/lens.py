@@ -298,7 +298,9 @@ def _try_rivals(stack, scene, fits, physical, chi2, bounds):
         starts += kept[1:]
     if not chosen:
         return
-    others = _refine(stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds))
+    others = _refine(
+        stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds)
+    )
     for i, other in zip(chosen, others, strict=True):
         winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
         winner.rivals = [*fits[i].rivals, (loser.chi2, loser.physical)]

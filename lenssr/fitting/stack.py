@@ -5,7 +5,7 @@ import torch
 
 from lenssr.grids import PixelGrid
 from lenssr.imaging.forward import ImagingOperator
-from lenssr.imaging.noise import GaussianNoise
+from lenssr.imaging.noise import GaussianNoise, stack_noise
 
 __all__ = ["ImageStack", "bin_kernel"]
 
@@ -95,6 +95,7 @@ class ImageStack:
         self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
         self.data = torch.as_tensor(np.asarray(data)).to(device=device, dtype=dtype).flatten(1)
         self.valid = torch.as_tensor(np.asarray(valid)).to(device=device).flatten(1)
+        self._stacked = None
         self.gaussian = all(isinstance(model, GaussianNoise) for model in self.noise)
 
     def __len__(self):
@@ -122,14 +123,15 @@ class ImageStack:
 
     def moments(self, model, index):
         """Expected data (b, N), its derivative with respect to the model, and the variance."""
+        noise = self._noise_of(tuple(index.tolist()))
         images = model.reshape(-1, *self.grid.shape)
-        parts = [self.noise[i].moments(image) for i, image in zip(index.tolist(), images, strict=True)]
-        return tuple(
-            torch.stack(
-                [torch.as_tensor(part[k]).to(model).expand(self.grid.shape) for part in parts]
-            ).flatten(1)
-            for k in range(3)
-        )
+        return tuple(part.to(model).expand_as(images).flatten(1) for part in noise.moments(images))
+
+    def _noise_of(self, index):
+        """The noise of some images as one model; the last choice is kept, for fits ask for it again and again."""
+        if self._stacked is None or self._stacked[0] != index:
+            self._stacked = index, stack_noise([self.noise[i] for i in index])
+        return self._stacked[1]
 
     def weights(self, model):
         """Inverse variance (B, N) of the data if ``model`` were the truth; 0 on masked pixels."""

@@ -98,22 +98,19 @@ def _sky_noise(scene, fit, observation):
 def _fine_images(fine, observation, scale):
     unit, wcs = observation.unit, fine.grid.wcs
     mask = np.kron(observation.mask, np.ones((scale, scale), dtype=bool))
-    has_light = bool(fine.scene.of_role("lens_light"))
-    everything = ("source", "lens_light", "sky")
-    light = fine.image("lens_light") if has_light else np.zeros(fine.grid.shape)
-    light_error = fine.error("lens_light") if has_light else np.zeros(fine.grid.shape)
+    error, source_error, light_error = fine.errors()
     return {
         "image": ccd(
-            fine.image(*everything),
+            fine.image("source", "lens_light", "sky"),
             unit,
             wcs=wcs,
-            error=fine.error(*everything),
+            error=error,
             mask=mask,
             psf=fine.kernel,
             MODEL=True,
         ),
-        "lensed_source": ccd(fine.image("source"), unit, wcs=wcs, error=fine.error("source"), MODEL=True),
-        "lens_light_image": ccd(light, unit, wcs=wcs, error=light_error, MODEL=True),
+        "lensed_source": ccd(fine.image("source"), unit, wcs=wcs, error=source_error, MODEL=True),
+        "lens_light_image": ccd(fine.image("lens_light"), unit, wcs=wcs, error=light_error, MODEL=True),
     }
 
 

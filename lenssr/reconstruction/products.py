@@ -78,54 +78,65 @@ class FineScene:
             device=physical.device,
             includes_pixel=psf is not None and psf.includes_pixel,
         )
+        self.positions = scene.source_positions(self.operator.x, self.operator.y, self.physical)
         self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1.0 if conserves_sum(observation.unit) else 1 / self.grid.pixel_area
         self.sky_factor = resampling_factor(observation.unit, scale)
 
     def image(self, *roles):
         """Fine image of the components with these roles, shape (ny, nx)."""
-        light = self.scene.brightness(self.operator.x, self.operator.y, self.physical, roles=roles)
+        light = self.scene.brightness(
+            self.operator.x, self.operator.y, self.physical, roles=roles, positions=self.positions
+        )
         image = self.operator(light)[0] * self.factor
         for block in self.scene.of_role("sky") if "sky" in roles else ():
             image = image + self.physical[0, block.start] * self.sky_factor
         return image.cpu().numpy()
 
-    def error(self, *roles):
-        """Standard deviation of the fine image of these components, shape (ny, nx)."""
-        root = self._root_covariance(roles)
-        variance = 0
-        step = max(1, PIECE // self.operator.x.numel())
-        for columns in root.split(step, dim=1):
-            rays = torch.cat([self._directional(part, columns, roles) for part in self._ray_pieces()], dim=1)
-            derivative = self.operator(rays) * self.factor
-            for block in self.scene.of_role("sky"):
-                row = int((self.scene.free_index == block.start).nonzero())
-                derivative = derivative + (columns[row] * self.sky_factor)[:, None, None]
-            variance = variance + derivative.square().sum(0)
-        return np.sqrt(np.asarray(variance.cpu() if torch.is_tensor(variance) else variance))
+    def errors(self):
+        """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.
 
-    def _root_covariance(self, roles):
-        """A matrix whose square is the covariance of the fit vector, without the components left out."""
+        Returns
+        -------
+        everything, source, lens_light : `~numpy.ndarray`, shape (ny, nx)
+        """
+        root = self._root_covariance()
+        step = max(1, PIECE // self.operator.x.numel())
+        variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
+        for columns in root.split(step, dim=1):
+            parts = [self.operator(rays) * self.factor for rays in self._derivatives(columns)]
+            sky = columns[self._rows("sky")].sum(0)[:, None, None] * self.sky_factor
+            for variance, derivative in zip(variances, (sum(parts) + sky, *parts), strict=False):
+                variance += derivative.square().sum(0)
+        return tuple(variances.sqrt().cpu().numpy())
+
+    def _root_covariance(self):
+        """A matrix whose square is the covariance of the fit vector."""
         scene = self.scene
         slope = torch.where(scene.log, self.physical[0], torch.ones_like(self.physical[0]))[scene.free]
         covariance = self.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
         values, vectors = torch.linalg.eigh(covariance)
-        root = vectors * values.clamp_min(0).sqrt()
-        used = {*roles, "lens"} if "source" in roles else set(roles)
-        for block in scene.blocks:
-            if block.role not in used:
-                rows = (scene.free_index >= block.start) & (scene.free_index < block.stop)
-                root[rows] = 0
-        return root
+        return vectors * values.clamp_min(0).sqrt()
 
-    def _ray_pieces(self):
+    def _rows(self, *roles):
+        """Which entries of the fit vector belong to components with these roles."""
+        rows = torch.zeros_like(self.scene.free_index, dtype=torch.bool)
+        for block in (block for role in roles for block in self.scene.of_role(role)):
+            rows |= (self.scene.free_index >= block.start) & (self.scene.free_index < block.stop)
+        return rows
+
+    def _derivatives(self, columns):
+        """Derivatives of the rays' brightness along directions (F, K): of the source's, and of the lens's light."""
+        groups = [self._rows("lens", "source")]
+        groups += [self._rows("lens_light")] if self.scene.of_role("lens_light") else []
+        found = [[] for _ in groups]
         size = max(1, PIECE // max(1, len(self.scene.free_index)))
-        return torch.arange(self.operator.x.numel(), device=self.operator.x.device).split(size)
-
-    def _directional(self, part, columns, roles):
-        x, y = self.operator.x[part], self.operator.y[part]
-        _, jacobian = self.scene.brightness_jacobian(x, y, self.physical, cusp=self.cusp)
-        return columns[: jacobian.shape[1]].T @ jacobian[0]
+        for x, y in zip(self.operator.x.split(size), self.operator.y.split(size), strict=True):
+            _, jacobian = self.scene.brightness_jacobian(x, y, self.physical, cusp=self.cusp)
+            lit = jacobian.shape[1]
+            for rows, pieces in zip(groups, found, strict=True):
+                pieces.append(columns[rows].T @ jacobian[0, rows[:lit]])
+        return [torch.cat(pieces, dim=1) for pieces in found]
 
 
 def window_wcs(grid, x_0, y_0, pixel_scale, side):

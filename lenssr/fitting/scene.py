@@ -22,7 +22,7 @@ INSIDE = 1e-6
 
 
 def _bounds_of(parameter):
-    """Ends of a mass parameter in a fit: the user's, else the shape's, else just inside the physical limits."""
+    """Ends of a mass parameter in a fit: the user's, else the shape's, else just inside the limits."""
     low, high = parameter.bounds
     shape = SHAPE_BOUNDS.get(parameter.name, torch.inf)
     low = max(parameter.limits[0] + INSIDE, -shape) if low is None else low

@@ -128,7 +128,7 @@ class ImageStack:
         return tuple(part.to(model).expand_as(images).flatten(1) for part in noise.moments(images))
 
     def _noise_of(self, index):
-        """The noise of some images as one model; the last choice is kept, for fits ask for it again and again."""
+        """The noise of some images as one model; the last choice is kept, for fits ask for it often."""
         if self._stacked is None or self._stacked[0] != index:
             self._stacked = index, stack_noise([self.noise[i] for i in index])
         return self._stacked[1]
@@ -185,7 +185,7 @@ class ImageStack:
         return evaluate
 
     def binned(self, factor):
-        """The stack with ``factor`` x ``factor`` pixels summed; masked pixels are filled by their block's mean."""
+        """The stack with ``factor`` x ``factor`` pixels summed; masked ones take the mean of their block."""
         if factor == 1:
             return self
         ny, nx = (side // factor for side in self.grid.shape)

@@ -39,7 +39,7 @@ def light_start(stack, scene):
         end[:, 3:5] = physical[:, 3:5] + sign * CENTRE_REACH
     lower, upper = (galaxy.to_fit(end) for end in bounds)
     for _ in range(4):
-        # The galaxy is smooth but not exactly a Sérsic: a pixel stands out if it is also well above the model.
+        # The galaxy is smooth but no exact Sérsic: a pixel stands out if it is also well above the model.
         excess = torch.where(stack.valid, stack.data - physical[:, 7:].to(smooth) - smooth, 0)
         kept = torch.where((excess * weight.sqrt() > 3) & (excess > OUTSTANDING * smooth), 0, weight)
         model, start = stack.model(galaxy, physical), galaxy.to_fit(physical)
@@ -134,7 +134,7 @@ def _border_level(stack):
 
 
 def _moments(stack):
-    """A Sérsic with sky (B, 8) around the brightest point near the image centre, and the light (B, N) it is from.
+    """A Sérsic with sky (B, 8) at the brightest point near the middle, and the light (B, N) it is from.
 
     Arcs are bright at their radius but fill little of a circle: the light is the lower quartile on rings.
     """

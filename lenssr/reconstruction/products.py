@@ -126,7 +126,7 @@ class FineScene:
         return rows
 
     def _derivatives(self, columns):
-        """Derivatives of the rays' brightness along directions (F, K): of the source's, and of the lens's light."""
+        """Derivatives of the rays' brightness along directions (F, K): of source, and of lens light."""
         groups = [self._rows("lens", "source")]
         groups += [self._rows("lens_light")] if self.scene.of_role("lens_light") else []
         found = [[] for _ in groups]

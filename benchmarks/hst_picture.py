@@ -7,20 +7,17 @@ beside it, the summary that the command prints.
 import contextlib
 import io
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from PIL import Image
-
 from lenssr.cli import main
 
 STATIC = Path(__file__).parents[1] / "docs" / "_static"
 NAME = "hst_f475x"
-COLOURS = 200
-WIDTH = 1500
 
 
 def arguments(folder, out):
@@ -32,17 +29,15 @@ def arguments(folder, out):
 
 
 def make(folder):
-    """Run the command; keep the picture with few colours, and the text without the time and the paths."""
+    """Run the command; keep the picture, and the text without the time and the paths."""
     printed = io.StringIO()
+    STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as out:
         with contextlib.redirect_stdout(printed):
             status = main(arguments(folder, out))
         if status:
             sys.exit(status)
-        picture = Image.open(f"{out}/{NAME}.png").convert("RGB")
-    picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
-    STATIC.mkdir(exist_ok=True)
-    picture.quantize(COLOURS).save(STATIC / f"{NAME}.png", optimize=True)
+        shutil.copy(f"{out}/{NAME}.png", STATIC)
     lines = [line for line in printed.getvalue().splitlines() if not line.startswith(("seconds", "written"))]
     command = " ".join(["lenssr", *arguments(".", ".")]).replace("./", "")
     text = "\n".join([f"$ {command}", *lines]) + "\n"

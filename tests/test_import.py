@@ -1,7 +1,9 @@
 """What `import lenssr` does, seen from a fresh interpreter."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,25 @@ def test_version_is_one():
 
 def test_public_names_exist():
     assert [name for name in lenssr.__all__ if not hasattr(lenssr, name)] == []
+
+
+ROOMS = (
+    *("exceptions", "units", "autodiff", "cosmology", "grids", "metrics", "mass", "light", "imaging"),
+    *("simulation", "fitting", "result", "reconstruction", "resolver", "cli"),
+)
+
+
+def imported_rooms(room):
+    """Rooms of lenssr that the source of one room names in its imports."""
+    package = Path(lenssr.__file__).parent
+    files = [package / f"{room}.py"] if (package / f"{room}.py").exists() else (package / room).glob("*.py")
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lenssr."):
+                yield node.module.split(".")[1]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_from_rooms_before_them(room):
+    later = set(ROOMS[ROOMS.index(room) + 1 :])
+    assert later.isdisjoint(imported_rooms(room))

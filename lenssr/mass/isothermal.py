@@ -243,8 +243,8 @@ def _sie_kernel(x, y, theta_E, e1, e2, x_0, y_0):
 def sie_hessian(x, y, theta_E, e1, e2, x_0, y_0):
     """Second derivatives of the potential of a singular isothermal ellipsoid.
 
-    The convergence is kappa = s / (2 abs(zeta)), capped inside 1e-9 arcsec, and the shear points to the centre:
-    gamma = -kappa w / conj(w).
+    The convergence is kappa = s / (2 abs(zeta)), capped inside 1e-9 arcsec, and the shear points to the
+    centre: gamma = -kappa w / conj(w).
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from astropy.table import QTable
 from lenssr.grids import conserves_sum
 from lenssr.imaging.correlation import sky_noise
 from lenssr.light.sersic import Sersic, from_circular_jacobian
-from lenssr.reconstruction.measures import measure
+from lenssr.reconstruction.measures import measure, measure_telescope
 from lenssr.reconstruction.products import FineScene, ccd, source_image
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
@@ -54,7 +54,7 @@ def assemble(scene, fit, observation, settings):
         noise,
     )
     models = _models(scene, fit, covariance, unit)
-    flags = judge(measures, observation.flags)
+    flags = judge(measures | measure_telescope(observation, settings), observation.flags)
     parts = _fine_images(fine, observation, settings.scale)
     sky, sky_error = _sky(scene, fit, covariance)
     names, free = _free_covariance(scene, fit, covariance)

@@ -82,6 +82,8 @@ class InterpolationReconstruction:
         )
 
 
+# A new pixel sees four old ones along an axis, so that the responses to pixels this far apart do not overlap.
+APART = 6
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
@@ -101,12 +103,21 @@ def _filled(array, mask):
 
 def _bicubic_error(sigma, scale):
     """Propagate independent errors through the bicubic kernel, whose two axes separate."""
-    rows, columns = (_bicubic_matrix(size, scale) for size in sigma.shape)
-    return np.sqrt(rows**2 @ sigma**2 @ (columns**2).T)
+    rows, columns = (_bicubic_matrix(size, scale) ** 2 for size in sigma.shape)
+    return np.sqrt((columns @ (rows @ sigma**2).T).T)
 
 
 def _bicubic_matrix(size, scale):
-    """The one-dimensional interpolation, shape (scale size, size)."""
-    unit = np.eye(size)
-    wide = np.stack([bicubic(np.broadcast_to(row, (4, size)), scale)[2] for row in unit], axis=1)
-    return wide * scale**2
+    """The one-dimensional interpolation, sparse, shape (scale size, size)."""
+    from scipy.sparse import csr_array
+
+    new = np.arange(scale * size)
+    place = (new + 0.5) / scale - 0.5
+    matrix = csr_array((scale * size, size))
+    for first in range(min(APART, size)):
+        comb = np.zeros((1, size))
+        comb[:, first::APART] = 1
+        response = bicubic(comb, scale)[0] * scale**2
+        tooth = np.clip(np.round((place - first) / APART), 0, (size - 1 - first) // APART).astype(int)
+        matrix = matrix + csr_array((response, (new, first + APART * tooth)), shape=matrix.shape)
+    return matrix

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-__all__ = ["arc_pixels", "lag_one", "measure"]
+__all__ = ["arc_pixels", "lag_one", "measure", "measure_telescope"]
 
 ARC_SIGMA = 3.0
 FEWEST_ARC_PIXELS = 12
@@ -67,6 +67,30 @@ def _flux_offset(residual, light, weight, widening):
     offset = abs(residual[shining].sum())
     error = widening * np.sqrt((1 / weight[shining]).sum())
     return float(offset / light[shining].sum()) if offset > 5 * error else 0.0
+
+
+def measure_telescope(observation, settings):
+    """What image and settings say by themselves, for any kind of source.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+    settings : `~lenssr.resolver.Settings`
+
+    Returns
+    -------
+    measures : dict
+        By flag name.
+    """
+    psf = observation.psf
+    # With one sample in the middle of a pixel nothing is said to have passed a telescope.
+    return {
+        "no_psf": psf is None and settings.oversampling == "auto",
+        "psf_undersampled": psf is not None
+        and settings.scale > 1
+        and psf.undersampled(observation.grid.pixel_scale, subsampling=settings.scale),
+        "no_wcs": observation.grid.wcs is None,
+    }
 
 
 def arc_pixels(lensed_source, weight):

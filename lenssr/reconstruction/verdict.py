@@ -45,7 +45,7 @@ FLAGS = {
     "ring_unresolved": Flag("Einstein radius in pixels below", True, 2.0),
     "source_too_large": Flag("effective radius of the source over the Einstein radius above", True, 1.5),
     "flux_disagrees": Flag("model and data differ in total flux by 5 sigma and a share above", True, 0.05),
-    "small_image": Flag("the image has fewer pixels along a side than", False, 16),
+    "small_image": Flag("the image has fewer than 16 pixels along a side"),
     "correlated_noise": Flag("lag-1 autocorrelation of the sky above; errors are widened", False, 0.15),
     "errors_too_small": Flag("rms of the sky over the given errors above", True, 1.3),
     "constant_image": Flag("all pixels have the same value", True),
@@ -56,9 +56,9 @@ FLAGS = {
         "no error plane: Poisson noise from the exposure, the sky's rms from the image"
     ),
     "no_psf": Flag("no PSF was given: the image is taken as sharp"),
-    "psf_undersampled": Flag("FWHM of the PSF in pixels below; it had to be interpolated", False, 2.0),
+    "psf_undersampled": Flag("FWHM of the PSF below two of its own samples; it had to be interpolated"),
     "psf_cropped": Flag("the PSF is larger than the image and was cropped"),
-    "psf_off_centre": Flag("centroid of the PSF off by more pixels than", False, 0.05),
+    "psf_off_centre": Flag("centroid of the PSF off by more than 0.05 pixel"),
     "unit_missing": Flag("the image has no unit: taken as flux per pixel"),
     "no_wcs": Flag("the image has no WCS: positions are in the image frame only"),
     "failed": Flag("the image could not be processed", True),
@@ -97,8 +97,6 @@ LOWER_IS_WORSE = {
     "no_arcs",
     "not_multiply_imaged",
     "ring_unresolved",
-    "small_image",
-    "psf_undersampled",
     "starts_disagree",
 }
 

@@ -1,4 +1,8 @@
-"""Evaluate the pure functions of mass models in blocks that stay in the processor's cache."""
+"""Sum deflections in blocks of rays that stay in the processor's cache, in place.
+
+A pass over memory as large as all rays costs more than the arithmetic in it. So where nothing is being
+differentiated a model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place.
+"""
 
 import math
 
@@ -6,7 +10,7 @@ import numpy as np
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-__all__ = ["BLOCK", "CORE", "in_blocks", "lift", "plain_numbers", "tracked"]
+__all__ = ["BLOCK", "CORE", "lift", "plain_numbers", "sum_in_blocks", "tracked"]
 
 CORE = 1e-9
 """Radius in arcsec inside which singular models are regular: no angle there can be measured."""
@@ -35,50 +39,58 @@ def tracked(*tensors):
 
 
 def plain_numbers(x, y, *params):
-    """Parameters as floats where a kernel on numbers may be used, otherwise None.
+    """Parameters as floats where kernels on numbers may be used, otherwise None.
 
-    It may where there is one model, on the CPU, and nothing is being differentiated.
+    They may where there is one model, on the CPU, in a type that numpy computes with, and nothing is being
+    differentiated.
     """
     if x.device.type != "cpu" or x.shape != y.shape or any(p.numel() != 1 for p in params):
         return None
-    if any(p.ndim > x.ndim for p in params) or tracked(x, y, *params):
+    if x.dtype not in (torch.float32, torch.float64) or y.dtype != x.dtype:
+        return None
+    if any(p.ndim > x.ndim for p in params) or tracked(x, y, *params) or not _has_memory(x, y):
         return None
     return tuple(p.item() for p in params)
 
 
-def _empty_like(flat):
+def _has_memory(*tensors):
+    """Whether numpy can see the tensors; those inside a ``torch.func.vmap`` it cannot."""
+    try:
+        for tensor in tensors:
+            tensor.detach().numpy()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _empty(flat):
     """Memory for a result: numpy asks the system for huge pages, which are six times faster to get."""
     return torch.from_numpy(np.empty(flat.shape, dtype=flat[:0].detach().numpy().dtype))
 
 
-def in_blocks(function, x, y, *params):
-    """Evaluate a function that acts on each ray alone, block by block where that pays.
+def sum_in_blocks(x, y, *terms):
+    """Sum deflections at each ray, block by block.
 
     Parameters
     ----------
-    function : callable
-        Takes x, y and parameters, returns a tuple of tensors.
     x, y : `torch.Tensor`
-        Positions in arcsec.
-    *params : `torch.Tensor`
-        Parameters that broadcast with the positions.
+        Positions in arcsec, of one shape, on the CPU.
+    *terms : tuple of (callable, tuple of float)
+        For each model the kernel ``add(ax, ay, x, y, *numbers)``, which adds a deflection to ax and ay in
+        place and leaves x and y alone, and its numbers.
 
     Returns
     -------
-    results : tuple of `torch.Tensor`
+    alpha_x, alpha_y : `torch.Tensor`
+        Of the shape of the positions, in arcsec.
     """
-    if x.numel() <= BLOCK or x.dtype == torch.bfloat16 or plain_numbers(x, y, *params) is None:
-        return function(x, y, *params)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    params = [p.reshape(()) for p in params]
-    results = None
+    results = _empty(flat_x), _empty(flat_x)
     # equal blocks: a short last one would cost as many calls as a full one
-    size = math.ceil(len(flat_x) / math.ceil(len(flat_x) / BLOCK))
-    for start in range(0, len(flat_x), size):
-        block = slice(start, start + size)
-        parts = function(flat_x[block], flat_y[block], *params)
-        if results is None:
-            results = tuple(_empty_like(flat_x) for _ in parts)
-        for result, part in zip(results, parts, strict=True):
-            result[block] = part
+    number = math.ceil(len(flat_x) / BLOCK)
+    for k in range(number):
+        block = slice(k * len(flat_x) // number, (k + 1) * len(flat_x) // number)
+        ax, ay = (result[block].zero_() for result in results)
+        for add, numbers in terms:
+            add(ax, ay, flat_x[block], flat_y[block], *numbers)
     return tuple(result.reshape(x.shape) for result in results)

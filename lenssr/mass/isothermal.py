@@ -3,13 +3,13 @@
 import math
 
 import astropy.units as u
+import numpy as np
 import torch
 
 from lenssr.cosmology import einstein_radius_from_velocity_dispersion
 from lenssr.mass.base import MassModel
-from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers, tracked
+from lenssr.mass.blocks import CORE, lift, plain_numbers, sum_in_blocks, tracked
 from lenssr.mass.ellipse import (
-    FAR,
     EllipticalMixin,
     centred,
     e_range,
@@ -35,6 +35,12 @@ __all__ = [
 
 ROUND = 0.03
 """Ellipticity below which the SIE is summed as a power series: derivatives of its closed form divide by e."""
+
+NO_ELLIPTICITY = 1e-12
+"""Ellipticity below which the closed form of the SIE, which divides by it, gives way to the SIS."""
+
+VANISHING = 1e-36
+"""Squared radius in arcsec2 that keeps 0 / 0 from the centre and, far below `CORE`, changes nothing else."""
 
 
 def sis_potential(x, y, theta_E, x_0, y_0):
@@ -72,13 +78,21 @@ def sis_deflection(x, y, theta_E, x_0, y_0):
     alpha_x, alpha_y : `torch.Tensor`
         In arcsec.
     """
-    return in_blocks(_sis_deflection, *lift(x, y, theta_E, x_0, y_0))
-
-
-def _sis_deflection(x, y, theta_E, x_0, y_0):
-    x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
+    x, y, *params = lift(x, y, theta_E, x_0, y_0)
+    numbers = plain_numbers(x, y, *params)
+    if numbers is not None:
+        return sum_in_blocks(x, y, (_add_sis, numbers))
+    x, y, theta_E = centred(x, y, *params)
     scale = theta_E * torch.rsqrt(regular(x * x + y * y))
     return x * scale, y * scale
+
+
+def _add_sis(ax, ay, x, y, theta_E, x_0, y_0):
+    """Add `sis_deflection` for numbers in place."""
+    x, y = x - x_0, y - y_0
+    inverse = regular(x * x + y * y).rsqrt_()
+    ax.addcmul_(x, inverse, value=theta_E)
+    ay.addcmul_(y, inverse, value=theta_E)
 
 
 def sis_hessian(x, y, theta_E, x_0, y_0):
@@ -167,16 +181,17 @@ def sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
     .. [1] Kormann, Schneider & Bartelmann 1994, A&A 284, 285, in complex form; Tessore & Metcalf 2015,
        A&A 580, A79, equation 13 for t = 1
     """
-    return in_blocks(_sie_deflection, *lift(x, y, theta_E, e1, e2, x_0, y_0))
+    x, y, *params = lift(x, y, theta_E, e1, e2, x_0, y_0)
+    numbers = plain_numbers(x, y, *params)
+    if numbers is not None:
+        return sum_in_blocks(x, y, (_add_sie, numbers))
+    return _sie_deflection(x, y, *params)
 
 
 def _sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
     smallest, largest = e_range(e1, e2)
     if largest == 0 and not tracked(e1, e2):
-        return _sis_deflection(x, y, theta_E, x_0, y_0)
-    # only the derivatives of the closed form suffer where e is small
-    if smallest > 1e-12 and (numbers := plain_numbers(x, y, theta_E, e1, e2, x_0, y_0)) is not None:
-        return _sie_kernel(x, y, *numbers)
+        return sis_deflection(x, y, theta_E, x_0, y_0)
     if smallest >= ROUND:
         return _sie_closed(x - x_0, y - y_0, theta_E, e1, e2)
     if largest < ROUND:
@@ -217,27 +232,34 @@ def _sie_closed(x, y, theta_E, e1, e2):
     return scale * (re * cos - im * sin), scale * (re * sin + im * cos)
 
 
-def _sie_kernel(x, y, theta_E, e1, e2, x_0, y_0):
-    """`_sie_closed` for numbers, in place: each pass over memory costs as much as the arithmetic in it."""
+def _add_sie(ax, ay, x, y, theta_E, e1, e2, x_0, y_0):
+    """Add `_sie_closed` for numbers in place.
+
+    In the frame of the axes, with P and Q the positions along them and
+    R^2 = ((1 - e)^2 P^2 + (1 + e)^2 Q^2) / 4e, it is
+    theta_E sqrt((1 - e^2) / 4e) (arctan(P / R), arctanh(Q / R)). P, Q and R may share a factor, which here is
+    the cosine of the angle of the axes; where that is small, x and y change places.
+    """
     e = math.hypot(e1, e2)
-    half = math.atan2(e2, e1) / 2
-    cos, sin = math.cos(half), math.sin(half)
+    if e < NO_ELLIPTICITY:
+        return _add_sis(ax, ay, x, y, theta_E, x_0, y_0)
+    if e1 < 0:
+        return _add_sie(ay, ax, y, x, theta_E, -e1, e2, y_0, x_0)
+    angle = math.atan2(e2, e1) / 2
     x, y = x - x_0, y - y_0
-    px, py = x * ((1 - e) * cos), y * ((1 + e) * cos)
-    px.add_(y, alpha=(1 - e) * sin)
-    py.sub_(x, alpha=(1 + e) * sin)
-    square = torch.mul(px, px, out=x).addcmul_(py, py)
-    # rsqrt takes half the time of sqrt
-    square = torch.nn.functional.threshold_(square, CORE**2, FAR)
-    radius = torch.rsqrt(square, out=y).mul_(square)
-    root = 2 * math.sqrt(e)
-    # arctanh(z) = log1p(2 z / (1 - z)) / 2, twice as fast as atanh
-    im = py.div_(torch.mul(radius, (1 + e) / (2 * root), out=square).sub_(py, alpha=0.5)).log1p_()
-    re = torch.atan2(px, radius.mul_((1 - e) / root), out=px)
-    scale = theta_E * math.sqrt(1 - e * e) / root
-    ax = torch.mul(re, scale * cos, out=square).sub_(im, alpha=scale * sin / 2)
-    ay = torch.mul(im, scale * cos / 2, out=radius).add_(re, alpha=scale * sin)
-    return ax, ay
+    p = torch.add(x, y, alpha=math.tan(angle))
+    q = y.sub_(x, alpha=math.tan(angle))
+    inverse = torch.addcmul(x.new_tensor(VANISHING), p, p, value=(1 - e) ** 2 / (4 * e), out=x)
+    inverse.addcmul_(q, q, value=(1 + e) ** 2 / (4 * e)).rsqrt_()
+    p.mul_(inverse)
+    q.mul_(inverse)
+    # numpy's take a third of the time of torch's
+    np.arctan(p.numpy(), out=p.numpy())
+    np.arctanh(q.numpy(), out=q.numpy())
+    scale = theta_E * math.sqrt((1 - e * e) / (4 * e))
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    ax.add_(p, alpha=cos).sub_(q, alpha=sin)
+    ay.add_(p, alpha=sin).add_(q, alpha=cos)
 
 
 def sie_hessian(x, y, theta_E, e1, e2, x_0, y_0):
@@ -391,6 +413,7 @@ class SIS(_FromVelocityDispersion, MassModel):
     y_0 = Parameter("centre along y", unit=u.arcsec)
     _potential = staticmethod(sis_potential)
     _deflection = staticmethod(sis_deflection)
+    _add_deflection = staticmethod(_add_sis)
     _hessian = staticmethod(sis_hessian)
     _deflection_jacobian = staticmethod(sis_deflection_jacobian)
 
@@ -427,6 +450,7 @@ class SIE(_FromVelocityDispersion, EllipticalMixin, MassModel):
     y_0 = Parameter("centre along y", unit=u.arcsec)
     _potential = staticmethod(sie_potential)
     _deflection = staticmethod(sie_deflection)
+    _add_deflection = staticmethod(_add_sie)
     _hessian = staticmethod(sie_hessian)
     _deflection_jacobian = staticmethod(sie_deflection_jacobian)
 

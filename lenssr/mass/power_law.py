@@ -6,7 +6,7 @@ import astropy.units as u
 import torch
 
 from lenssr.mass.base import MassModel
-from lenssr.mass.blocks import CORE, in_blocks, lift, plain_numbers
+from lenssr.mass.blocks import CORE, lift, plain_numbers, sum_in_blocks
 from lenssr.mass.ellipse import EllipticalMixin, centred, e_range, elliptical, power_series, regular, terms
 from lenssr.mass.parameter import Parameter
 
@@ -55,13 +55,10 @@ def epl_deflection(x, y, theta_E, gamma, e1, e2, x_0, y_0):
     ----------
     .. [1] Tessore & Metcalf 2015, A&A 580, A79, equation 13
     """
-    return in_blocks(_epl_deflection, *lift(x, y, theta_E, gamma, e1, e2, x_0, y_0))
-
-
-def _epl_deflection(x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    x, y, theta_E, gamma, e1, e2, x_0, y_0 = lift(x, y, theta_E, gamma, e1, e2, x_0, y_0)
     numbers = plain_numbers(x, y, theta_E, gamma, e1, e2, x_0, y_0)
     if numbers is not None:
-        return _epl_kernel(x, y, *numbers)
+        return sum_in_blocks(x, y, (_add_epl, numbers))
     nx, ny, strength, re, im, square = _epl_geometry(x - x_0, y - y_0, theta_E, gamma, e1, e2)
     coefficients = _coefficients(gamma - 1, terms(e_range(e1, e2)[1], x.dtype))
     fx, fy = power_series(coefficients, re, im, square)
@@ -89,8 +86,8 @@ def _epl_geometry(x, y, theta_E, gamma, e1, e2):
     return nx, ny, strength, -(e1 * cos + e2 * sin), e2 * cos - e1 * sin, square
 
 
-def _epl_kernel(x, y, theta_E, gamma, e1, e2, x_0, y_0):
-    """`_epl_deflection` for numbers, in place, with the modulus of e taken out of the recurrence."""
+def _add_epl(ax, ay, x, y, theta_E, gamma, e1, e2, x_0, y_0):
+    """Add `epl_deflection` for numbers in place, with the modulus of e taken out of the recurrence."""
     e, t = math.hypot(e1, e2), gamma - 1
     x, y = x - x_0, y - y_0
     zx, zy = x * (1 - e1), y * (1 + e1)
@@ -102,7 +99,9 @@ def _epl_kernel(x, y, theta_E, gamma, e1, e2, x_0, y_0):
     strength = torch.rsqrt(radius) if t == 1 else torch.pow(radius, -t / 2)
     strength.mul_(scale)
     if e < 1e-15:
-        return zx.mul_(strength), zy.mul_(strength)
+        ax.addcmul_(zx, strength)
+        ay.addcmul_(zy, strength)
+        return
     # cosine and sine of the phase of conj(e) n^2, twice
     inverse = radius.reciprocal_()
     cross = torch.mul(zx, zy, out=y).mul_(inverse).mul_(4)
@@ -112,9 +111,8 @@ def _epl_kernel(x, y, theta_E, gamma, e1, e2, x_0, y_0):
     first, second = _unit_series(_coefficients(t, terms(e, x.dtype)), -e, cos)
     fx = first.addcmul_(cos, second, value=-0.5)
     fy = second.mul_(sin).mul_(0.5)
-    ax = torch.mul(zx, fx, out=cos).addcmul_(zy, fy, value=-1).mul_(strength)
-    ay = fy.mul_(zx).addcmul_(zy, fx).mul_(strength)
-    return ax, ay
+    ax.addcmul_(torch.mul(zx, fx, out=cos).addcmul_(zy, fy, value=-1), strength)
+    ay.addcmul_(fy.mul_(zx).addcmul_(zy, fx), strength)
 
 
 def _unit_series(coefficients, modulus, twice):
@@ -249,6 +247,7 @@ class EPL(EllipticalMixin, MassModel):
     y_0 = Parameter("centre along y", unit=u.arcsec)
     _potential = staticmethod(epl_potential)
     _deflection = staticmethod(epl_deflection)
+    _add_deflection = staticmethod(_add_epl)
     _hessian = staticmethod(epl_hessian)
     _deflection_jacobian = staticmethod(epl_deflection_jacobian)
 

@@ -4,7 +4,7 @@ import astropy.units as u
 import torch
 
 from lenssr.mass.base import MassModel
-from lenssr.mass.blocks import lift, plain_numbers
+from lenssr.mass.blocks import lift, plain_numbers, sum_in_blocks
 from lenssr.mass.parameter import Parameter
 
 __all__ = [
@@ -59,17 +59,18 @@ def shear_deflection(x, y, gamma1, gamma2, x_0, y_0):
     x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
     numbers = plain_numbers(x, y, gamma1, gamma2, x_0, y_0)
     if numbers is not None:
-        return _shear_kernel(x, y, *numbers)
+        return sum_in_blocks(x, y, (_add_shear, numbers))
     x, y = x - x_0, y - y_0
     return torch.addcmul(gamma1 * x, gamma2, y), torch.addcmul(gamma2 * x, gamma1, y, value=-1)
 
 
-def _shear_kernel(x, y, gamma1, gamma2, x_0, y_0):
-    """`shear_deflection` for numbers, in place, the origin left for last because it mostly is 0."""
-    ax, ay = torch.mul(x, gamma1).add_(y, alpha=gamma2), torch.mul(x, gamma2).sub_(y, alpha=gamma1)
-    if x_0 == y_0 == 0:
-        return ax, ay
-    return ax.sub_(gamma1 * x_0 + gamma2 * y_0), ay.sub_(gamma2 * x_0 - gamma1 * y_0)
+def _add_shear(ax, ay, x, y, gamma1, gamma2, x_0, y_0):
+    """Add `shear_deflection` for numbers in place, the origin left for last because it mostly is 0."""
+    ax.add_(x, alpha=gamma1).add_(y, alpha=gamma2)
+    ay.add_(x, alpha=gamma2).sub_(y, alpha=gamma1)
+    if x_0 or y_0:
+        ax.sub_(gamma1 * x_0 + gamma2 * y_0)
+        ay.sub_(gamma2 * x_0 - gamma1 * y_0)
 
 
 def shear_hessian(x, y, gamma1, gamma2, x_0, y_0):
@@ -139,6 +140,7 @@ class Shear(MassModel):
     y_0 = Parameter("origin along y", unit=u.arcsec, fixed=True)
     _potential = staticmethod(shear_potential)
     _deflection = staticmethod(shear_deflection)
+    _add_deflection = staticmethod(_add_shear)
     _hessian = staticmethod(shear_hessian)
     _deflection_jacobian = staticmethod(shear_deflection_jacobian)
 

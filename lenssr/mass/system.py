@@ -4,7 +4,7 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel
-from lenssr.mass.blocks import in_blocks
+from lenssr.mass.blocks import lift, plain_numbers, sum_in_blocks
 from lenssr.mass.parameter import Parameter
 
 __all__ = ["MassSystem"]
@@ -121,10 +121,12 @@ class MassSystem(MassModel):
         )
 
     def _deflection(self, x, y, *params):
-        return in_blocks(self._sum_of_deflections, x, y, *params)
-
-    def _sum_of_deflections(self, x, y, *params):
-        return self._sum("_deflection", x, y, params)
+        x, y, *params = lift(x, y, *params)
+        numbers = plain_numbers(x, y, *params)
+        if numbers is None:
+            return self._sum("_deflection", x, y, params)
+        terms = zip(self.components, self._slices(), strict=True)
+        return sum_in_blocks(x, y, *((c._add_deflection, numbers[part]) for c, part in terms))
 
     def _hessian(self, x, y, *params):
         return self._sum("_hessian", x, y, params)

@@ -106,6 +106,20 @@ def test_large_arrays_equal_small_ones(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_positions_are_left_alone(model):
+    x, y = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = x.clone(), y.clone()
+    model.deflection(x, y)
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_positions(model):
+    none = np.zeros((2, 0))
+    assert all(alpha.shape == (2, 0) for alpha in model.deflection(none, none))
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_repr_can_be_pasted(model):
     names = {cls.__name__: cls for cls in (SIS, SIE, EPL, PointMass, NFW, Shear, ConvergenceSheet)}
     again = eval(repr(model), names)

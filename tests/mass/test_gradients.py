@@ -105,7 +105,17 @@ def test_jacobian_by_parameters(name):
         torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("theta_E, e1, e2", [(1.2, 0.15, -0.1), (0.8, 0.02, 0.01), (1.0, -0.5, 0.3)])
+@pytest.mark.parametrize(
+    "theta_E, e1, e2",
+    [
+        (1.2, 0.15, -0.1),
+        (0.8, 0.02, 0.01),
+        (1.0, -0.5, 0.3),
+        (1.0, -0.2, 0.0),
+        (1.0, 0.0, -0.3),
+        (1.0, 0.0, 0.0),
+    ],
+)
 @pytest.mark.parametrize("cls", [SIE, EPL])
 def test_kernel_equals_differentiable_formula(cls, theta_E, e1, e2):
     model = cls(theta_E=theta_E, e1=e1, e2=e2, x_0=0.1)
@@ -115,6 +125,14 @@ def test_kernel_equals_differentiable_formula(cls, theta_E, e1, e2):
     slow = model.deflection(x.clone().requires_grad_(), y)
     for a, b in zip(quick, slow, strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", [SIS(1.2), SIE(1.2, 0.2, 0.1) + Shear(0.05, 0.02), EPL(1.2, 2.3, 0.2, 0.1)])
+def test_vmap_over_positions(model):
+    x, y = torch.randn(2, 3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    at_once = torch.func.vmap(model.deflection)(x, y)
+    for a, b in zip(at_once, model.deflection(x, y), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,14 @@ def header(title, **settings):
 
 
 def in_processes(function, tasks, jobs=1):
-    """Results of a function for many arguments, in order; with ``jobs`` > 1 in as many processes."""
+    """Yield the results of a function for many arguments, in order, from one process or from several."""
     bar = {"total": len(tasks), "disable": None}  # shown where somebody watches
     if jobs == 1:
-        return [function(*task) for task in tqdm(tasks, **bar)]
+        yield from (function(*task) for task in tqdm(tasks, **bar))
+        return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(function, *task) for task in tasks]
-        return [future.result() for future in tqdm(futures, **bar)]
+        yield from (future.result() for future in tqdm(futures, **bar))
 
 
 def resolve(cases):

@@ -15,6 +15,7 @@ image: that is the number to compare T with.
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -244,16 +245,17 @@ def main():
             tasks += [(cell, row, size, arguments.seed, i, min(i + CHUNK, size)) for i in chunks]
     found = {}
     for task, scores in zip(tasks, common.in_processes(score, tasks, arguments.jobs), strict=True):
-        found.setdefault((task[0], CELLS[task[0]].methods[task[1]].name), []).extend(scores)
+        key = task[0], CELLS[task[0]].methods[task[1]].name
+        found.setdefault(key, []).extend(scores)
+        for each in scores if arguments.details else ():
+            if each is not None and not (each.right and each.ok):
+                print(*key, each.words, file=sys.stderr, flush=True)
     failed = {key: sum(each is None for each in scores) for key, scores in found.items()}
     found = {key: [each for each in scores if each is not None] for key, scores in found.items()}
     t_table(found)
     m_table({key: scores for key, scores in found.items() if key[0] != MIXED})
     if MIXED in arguments.cells:
         mixed_table(found[MIXED, FREE.name], failed[MIXED, FREE.name])
-    if arguments.details:
-        for key, scores in found.items():
-            print("\n".join(f"{key}: {each.words}" for each in scores if not (each.right and each.ok)))
 
 
 if __name__ == "__main__":

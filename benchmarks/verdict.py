@@ -8,6 +8,7 @@ there is some), one of each DeepLense cell (SIS and SIE, clean and noisy). The s
 """
 
 import argparse
+import sys
 from collections import Counter
 
 import common
@@ -65,7 +66,12 @@ def main():
     number, seed = arguments.n, arguments.seed
     common.header("Verdicts on good and spoiled lenses", seed=seed)
     tasks = [(number, seed, start, min(start + CHUNK, 2 * number)) for start in range(0, 2 * number, CHUNK)]
-    found = [case for part in common.in_processes(judge, tasks, arguments.jobs) for case in part]
+    found = []
+    for part in common.in_processes(judge, tasks, arguments.jobs):
+        found += part
+        for _, good, ok, _, words in part if arguments.details else ():
+            if good != ok:
+                print(words, file=sys.stderr, flush=True)
     rows = []
     for good in (True, False):
         group = [case for case in found if case[1] == good]
@@ -73,8 +79,6 @@ def main():
             rows.append(_row(kind, [case for case in group if case[0] == kind]))
         rows.append(_row(f"all {'good, <= 5 %' if good else 'spoiled, >= 95 %'}", group))
     common.table(["kind", "number", "flagged", "serious flags"], rows)
-    if arguments.details:
-        print("\n".join(case[4] for case in found if case[1] != case[2]))
 
 
 def _row(name, cases):

@@ -3,6 +3,7 @@
 import astropy.units as u
 import numpy as np
 import pytest
+import torch
 from astropy.nddata import CCDData
 
 from lenssr import SIE, Sersic, Shear, SuperResolver
@@ -64,7 +65,7 @@ class Simulated:
         noise = PoissonNoise(1000, 0.01)
         self.image = CCDData(noise.draw(low, rng), unit=UNIT)
         near = self.lens.vector.clone()
-        near[:7] += 0.01 * rng.normal(size=7)
+        near[:7] += 0.01 * torch.as_tensor(rng.normal(size=7))
         self.near = self.lens.with_vector(near)
 
     def values(self):

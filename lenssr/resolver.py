@@ -136,7 +136,10 @@ class SuperResolver:
     source : {"sersic", "interpolation"}, optional
         What describes the source: a Sérsic profile (default), or nothing: plain bicubic interpolation.
     lens : `~lenssr.mass.MassModel`, optional
-        The lens. By default it is unknown, and an SIE with external shear is fitted without any hint.
+        The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
+        Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
+        of the lens (of the image centre where none is fitted), and weak Gaussian priors on its shape and
+        place (`lenssr.fitting.terms`). A given lens is fitted without priors.
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.

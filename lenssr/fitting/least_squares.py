@@ -65,7 +65,7 @@ def masked_inverse(matrix, held):
 
 
 def levenberg_marquardt(
-    model, start, data, weight, *, lower=None, upper=None, max_iterations=50, tolerance=1e-3
+    model, start, data, weight, *, lower=None, upper=None, prior=None, max_iterations=50, tolerance=1e-3
 ):
     """Minimise sum(weight * (data - model)^2) for a batch of problems with box bounds.
 
@@ -81,6 +81,9 @@ def levenberg_marquardt(
         Data and inverse variance (0 hides a pixel).
     lower, upper : `torch.Tensor`, shape (B, P) or (P,), optional
         Bounds, by default none.
+    prior : tuple of two `torch.Tensor`, shape (B, P), optional
+        Mean and inverse variance of Gaussian priors on the parameters (0 for none), which chi2 and curvature
+        then include. By default none.
     max_iterations : int, optional
         By default 50.
     tolerance : float, optional
@@ -107,7 +110,7 @@ def levenberg_marquardt(
         if upper is None
         else torch.as_tensor(upper).to(start).expand_as(start)
     )
-    state = _State(model, torch.clamp(start, lower, upper), data, weight)
+    state = _State(model, torch.clamp(start, lower, upper), data, weight, prior)
     damping = torch.full((count,), DAMPING_START, dtype=torch.float64, device=start.device)
     growth = torch.full_like(damping, 2.0)
     converged = torch.zeros(count, dtype=torch.bool, device=start.device)
@@ -137,8 +140,8 @@ def levenberg_marquardt(
 class _State:
     """Current parameters, chi2, gradient and curvature of every problem of the batch."""
 
-    def __init__(self, model, parameters, data, weight):
-        self.model, self.data = model, data
+    def __init__(self, model, parameters, data, weight, prior):
+        self.model, self.data, self.prior = model, data, prior
         self.root = weight.sqrt()
         self.parameters = parameters.clone()
         everything = torch.arange(len(parameters), device=parameters.device)
@@ -152,6 +155,11 @@ class _State:
         chi2 = residual.square().sum(1, dtype=torch.float64)
         gradient = (weighted @ residual.unsqueeze(2)).squeeze(2).double()
         curvature = (weighted @ weighted.mT).double()
+        if self.prior is not None:
+            mean, stiffness = (part[index].double() for part in self.prior)
+            pull = mean - parameters.double()
+            chi2 = chi2 + (stiffness * pull.square()).sum(1)
+            gradient, curvature = gradient + stiffness * pull, curvature + torch.diag_embed(stiffness)
         return chi2, gradient, curvature
 
     def step(self, index, damping, lower, upper):

@@ -7,11 +7,12 @@ import torch
 
 from lenssr.fitting.least_squares import levenberg_marquardt
 from lenssr.fitting.starts import light_start, source_start, without_light
+from lenssr.fitting.terms import Terms
 
 __all__ = ["SceneFit", "fit_known_lens", "fit_unknown_lens", "polish"]
 
 COARSE_SIDE = 25
-COARSE_PIXEL = 0.2  # arcsec; coarser pixels cannot tell the smallest rings apart
+COARSE_PIXEL = 0.15  # arcsec; coarser pixels cannot tell the smallest rings apart
 STARTS = 8
 WEIGHT_REFITS = 3
 POLISHES = 2
@@ -24,8 +25,6 @@ RIVAL_SHARE = 0.3
 RIVALS = 2
 # Share of the light of a lens galaxy that a first, coarse model may miss.
 GALAXY_ERROR = 0.1
-# How far shapes and centres may move while the Einstein radius is still being found.
-NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 # The ghost (see `ImageStack`) can sit in any pixel that the lens centre may still reach.
 GHOST_PIXELS = 1.4
 # A second optimum whose chi2 is larger by less than this, 5 sigma, cannot be told from the best.
@@ -53,7 +52,8 @@ class SceneFit:
     at_bound : tuple of int
         Positions in the parameter vector that ended on a bound.
     iterations : int
-    bounds : tuple of two `torch.Tensor`, shape (P,)
+    terms : `Terms`
+        Bounds and priors of this image.
     rivals : list of (float, `torch.Tensor`)
         Other optima: by how much their chi2 is larger, and their parameters.
     """
@@ -67,7 +67,7 @@ class SceneFit:
     converged: bool
     at_bound: tuple
     iterations: int
-    bounds: tuple
+    terms: Terms
     rivals: list = field(default_factory=list)
 
 
@@ -89,7 +89,7 @@ def fit_known_lens(stack, scene, lens_vectors):
     template = _assemble(scene, stack, lens_vectors, light)
     weight = _softened(stack.weights(stack.first_guess()), stack, scene, template)
     template = source_start(stack, scene, template, without_light(stack, scene, light), weight)
-    return _refine(stack, scene, template, scene.bounds(len(stack)))
+    return _refine(stack, scene, template, Terms.of(scene, len(stack)))
 
 
 def polish(stack, scene, number, fit):
@@ -115,7 +115,7 @@ def polish(stack, scene, number, fit):
         change = (refined.image(scene, physical) - stack.image(scene, physical))[0]
         if float((change.abs() * fit.weight.sqrt()).max()) < POLISH_SIGMA:
             break
-        better = _refine(refined, scene, physical, tuple(bound.unsqueeze(0) for bound in fit.bounds))[0]
+        better = _refine(refined, scene, physical, fit.terms)[0]
         better.rivals, better.iterations = fit.rivals, fit.iterations + better.iterations
         fit, stack, number, physical = better, refined, 0, better.physical.unsqueeze(0)
     return fit
@@ -145,15 +145,15 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
     coarse = stack.binned(_bin_factor(stack.grid))
     light = light_start(coarse, scene)
     centres = torch.zeros(len(stack), 2) if light is None else light[:, 3:5]
-    bounds = _centre_bounds(scene, centres.to(stack.device).double(), centre_bound)
-    physical, chi2 = _search(coarse, scene, lens_start, light, bounds)
+    terms = Terms.of(scene, len(stack)).near(scene, centres.to(stack.device).double(), centre_bound)
+    physical, chi2 = _search(coarse, scene, lens_start, light, terms)
     best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
-    fits = _refine(stack, scene, physical[best], bounds)
-    _try_rivals(stack, scene, fits, physical, chi2, bounds)
+    fits = _refine(stack, scene, physical[best], terms)
+    _try_rivals(stack, scene, fits, physical, chi2, terms)
     return fits
 
 
-def _search(coarse, scene, lens_start, light, bounds):
+def _search(coarse, scene, lens_start, light, terms):
     """Fit coarse pixels from every start: first with a nearly round lens at its centre, then freely.
 
     Returns
@@ -163,7 +163,7 @@ def _search(coarse, scene, lens_start, light, bounds):
     """
     count, radii = len(coarse), einstein_radii(coarse.grid, STARTS)
     owner = torch.arange(count, device=coarse.device).repeat_interleave(len(radii))
-    centres = torch.stack([bound[:, scene.lens_centre_columns] for bound in bounds]).mean(0)
+    centres = terms.mean[:, scene.lens_centre_columns]
     vectors = torch.stack([lens_start(r, *centre) for centre in centres.tolist() for r in radii])
     many = coarse.select(owner.tolist())
     light = None if light is None else light[owner]
@@ -172,9 +172,9 @@ def _search(coarse, scene, lens_start, light, bounds):
     template = source_start(many, scene, template, without_light(many, scene, light), weight)
     if many.shows_ghost and scene.lens_moves:
         weight = weight * _away_from_lens(coarse.grid, scene, template)
-    free = tuple(bound[owner] for bound in bounds)
-    for ends in (_narrow(scene, free, template), free):
-        fit = _minimise(many, scene, template, weight, ends, max_iterations=25, tolerance=0.1)
+    free = terms.select(owner)
+    for stage in (free.narrowed(scene, template), free):
+        fit = _minimise(many, scene, template, weight, stage, max_iterations=25, tolerance=0.1)
         template = scene.to_physical(fit.parameters, template)
     return template.reshape(count, len(radii), -1), fit.chi2.reshape(count, len(radii))
 
@@ -187,17 +187,6 @@ def _softened(weight, stack, scene, template):
     return weight / (1 + weight * (GALAXY_ERROR * smooth) ** 2)
 
 
-def _narrow(scene, bounds, start):
-    """Bounds that keep a lens near its start in shape and centre, where far-off optima cannot tempt it."""
-    lower, upper = (bound.clone() for bound in bounds)
-    for k, name in enumerate(scene.blocks[0].names):
-        reach = next((r for stem, r in NARROW.items() if name.startswith(stem)), None)
-        if reach is not None and bool(scene.free[k]):
-            lower[:, k] = torch.maximum(lower[:, k], start[:, k] - reach)
-            upper[:, k] = torch.minimum(upper[:, k], start[:, k] + reach)
-    return lower, upper
-
-
 def einstein_radii(grid, number):
     """Einstein radii to start from, in arcsec: 0.3 to 0.4 of the field, evenly in the logarithm."""
     field_size = min(grid.shape) * grid.pixel_scale
@@ -208,17 +197,9 @@ def einstein_radii(grid, number):
 def _bin_factor(grid):
     side = min(grid.shape)
     factor = max(1, side // COARSE_SIDE)
-    finest = max(1, int(COARSE_PIXEL / grid.pixel_scale + 1e-6))
+    finest = max(1, round(COARSE_PIXEL / grid.pixel_scale))
     # A field of many hundred pixels would stay expensive at the finest coarse pixel.
     return min(factor, max(finest, side // (4 * COARSE_SIDE)))
-
-
-def _centre_bounds(scene, centres, reach):
-    """Bounds (B, P) with the lens kept near the given centres."""
-    lower, upper = scene.bounds(len(centres))
-    columns = scene.lens_centre_columns
-    lower[:, columns], upper[:, columns] = centres - reach, centres + reach
-    return lower, upper
 
 
 def _assemble(scene, stack, lens_vectors, light):
@@ -231,15 +212,16 @@ def _assemble(scene, stack, lens_vectors, light):
     return physical
 
 
-def _minimise(stack, scene, physical, weight, bounds, **options):
-    lower, upper = (scene.to_fit(bound) for bound in bounds)
+def _minimise(stack, scene, physical, weight, terms, **options):
+    lower, upper = (scene.to_fit(end) for end in (terms.lower, terms.upper))
+    prior = terms.mean[:, scene.free], terms.stiffness[:, scene.free]
     start = scene.to_fit(physical)
     model = stack.model(scene, physical)
     data = torch.where(weight > 0, stack.data, 0)
-    return levenberg_marquardt(model, start, data, weight, lower=lower, upper=upper, **options)
+    return levenberg_marquardt(model, start, data, weight, lower=lower, upper=upper, prior=prior, **options)
 
 
-def _refine(stack, scene, physical, bounds):
+def _refine(stack, scene, physical, terms):
     """Fit on all pixels, the noise weights frozen and refitted, and collect the results."""
     shown = _shown(stack, scene, physical)
     weight = stack.weights(stack.first_guess()) * shown
@@ -247,7 +229,7 @@ def _refine(stack, scene, physical, bounds):
     for refit in range(1 if stack.gaussian else 1 + WEIGHT_REFITS):
         if refit:
             weight = stack.weights(stack.image(scene, physical)) * shown
-        fit = _minimise(stack, scene, physical, weight, bounds, max_iterations=60)
+        fit = _minimise(stack, scene, physical, weight, terms, max_iterations=60)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations
     covariance = scene.physical_covariance(fit.covariance(), physical)
@@ -264,7 +246,7 @@ def _refine(stack, scene, physical, bounds):
             bool(fit.converged[i]),
             tuple(scene.free_index[fit.at_bound[i]].tolist()),
             int(iterations[i]),
-            tuple(bound[i] for bound in bounds),
+            terms.select([i]),
         )
         for i in range(len(stack))
     ]
@@ -284,7 +266,7 @@ def _away_from_lens(grid, scene, physical):
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def _try_rivals(stack, scene, fits, physical, chi2, bounds):
+def _try_rivals(stack, scene, fits, physical, chi2, terms):
     """Refine the next-best starts where they ended elsewhere and nearly as well; keep the best of all."""
     chosen, starts = [], []
     for i in range(len(fits)):
@@ -298,16 +280,20 @@ def _try_rivals(stack, scene, fits, physical, chi2, bounds):
         starts += kept[1:]
     if not chosen:
         return
-    others = _refine(
-        stack.select(chosen), scene, torch.stack(starts), tuple(bound[chosen] for bound in bounds)
-    )
+    others = _refine(stack.select(chosen), scene, torch.stack(starts), terms.select(chosen))
     for i, other in zip(chosen, others, strict=True):
-        winner, loser = (other, fits[i]) if other.chi2 < fits[i].chi2 else (fits[i], other)
+        winner, loser = sorted((fits[i], other), key=lambda fit: _cost(scene, fit))
         winner.rivals = [*fits[i].rivals, (loser.chi2, loser.physical)]
         fits[i] = winner
     for fit in fits:
         others = [(chi2 - fit.chi2, place) for chi2, place in fit.rivals]
         fit.rivals = [(worse, place) for worse, place in others if _differ(scene, place, fit.physical)]
+
+
+def _cost(scene, fit):
+    """Chi2, and more where the lens ended on a bound, which is no optimum: it must be better beyond doubt."""
+    stop = scene.blocks[0].stop
+    return fit.chi2 + RIVAL_CHI2 * any(k < stop for k in fit.at_bound)
 
 
 def _differ(scene, first, second):

@@ -1,0 +1,72 @@
+"""What a fit is told besides the data: bounds, and weak priors on a lens that nobody has described."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+__all__ = ["Terms"]
+
+# Standard deviations of the priors on an unknown lens: wide against what arcs of any quality say, narrow
+# enough that a lens which only mimics the halo of its galaxy does not win. Ellipticities of lens galaxies
+# scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
+# ApJ 482, 604).
+LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+SOURCE_PRIORS = {"e1": 0.3, "e2": 0.3}
+# How far shapes and centres may move while the Einstein radius is still being found.
+NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Bounds and Gaussian priors on the physical vectors of a batch.
+
+    Attributes
+    ----------
+    lower, upper : `torch.Tensor`, shape (B, P)
+    mean, stiffness : `torch.Tensor`, shape (B, P)
+        Mean and inverse variance of the priors; an inverse variance of 0 is none.
+    """
+
+    lower: torch.Tensor
+    upper: torch.Tensor
+    mean: torch.Tensor
+    stiffness: torch.Tensor
+
+    @classmethod
+    def of(cls, scene, count):
+        """The bounds of a scene, and no priors."""
+        lower, upper = scene.bounds(count)
+        return cls(lower, upper, torch.zeros_like(lower), torch.zeros_like(lower))
+
+    def select(self, index):
+        """The terms of some problems of the batch."""
+        return Terms(*(part[index] for part in (self.lower, self.upper, self.mean, self.stiffness)))
+
+    def near(self, scene, centres, reach):
+        """Terms for an unknown lens: within ``reach`` of a centre (B, 2), with the weak priors."""
+        lower, upper, mean, stiffness = (
+            part.clone() for part in (self.lower, self.upper, self.mean, self.stiffness)
+        )
+        columns = scene.lens_centre_columns
+        lower[:, columns], upper[:, columns], mean[:, columns] = centres - reach, centres + reach, centres
+        for role, priors in (("lens", LENS_PRIORS), ("source", SOURCE_PRIORS)):
+            for column, sigma in _columns(scene, role, priors):
+                stiffness[:, column] = sigma**-2
+        return Terms(lower, upper, mean, stiffness)
+
+    def narrowed(self, scene, start):
+        """Terms that keep a lens near its start, where far-off optima cannot tempt it."""
+        lower, upper = self.lower.clone(), self.upper.clone()
+        for column, reach in _columns(scene, "lens", NARROW):
+            lower[:, column] = torch.maximum(lower[:, column], start[:, column] - reach)
+            upper[:, column] = torch.minimum(upper[:, column], start[:, column] + reach)
+        return replace(self, lower=lower, upper=upper)
+
+
+def _columns(scene, role, table):
+    """Columns of free parameters whose names a table knows, with its entry."""
+    for block in scene.of_role(role):
+        for column, name in enumerate(block.names, start=block.start):
+            value = next((entry for stem, entry in table.items() if name.startswith(stem)), None)
+            if value is not None and bool(scene.free[column]):
+                yield column, value

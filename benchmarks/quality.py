@@ -7,8 +7,8 @@ is 100 mixed lenses (`lenssr.simulation.LensPopulation`), half of them with lens
 The bound is that of the parameters at the truth, carried to the fine pixels: with the Fisher matrix
 F = J^T W J of the low image and the derivatives G of the N fine pixels, the mean squared error of an unbiased
 estimate is at least trace(G F^-1 G^T) / N. "bound" is the PSNR of that; "efficient" is the mean PSNR of an
-estimate that reaches it with normal errors, which is 1 to 2 dB higher since the logarithm is taken image by
-image: that is the number to compare T with.
+estimate that reaches it with normal errors, somewhat higher since T averages logarithms: that is the number
+to compare T with.
 
     python benchmarks/quality.py [-n 50] [--cells "SIS clean" mixed] [--seed 0] [--jobs 1] [--details]
 """

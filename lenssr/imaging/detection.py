@@ -192,7 +192,7 @@ class _Scene:
         pixels = max(5, round(self.fwhm**2))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoDetectionsWarning)
-            found = detect_sources(significance, 2.5, n_pixels=pixels)
+            found = detect_sources(significance, 2.5, pixels)
         if found is None:
             return []
         # Small or faint ones are not two objects, and a large empty image has thousands of them.
@@ -200,7 +200,7 @@ class _Scene:
         large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > FAINTEST)]
         if large.size:
             found = deblend_sources(
-                significance, found, n_pixels=pixels, labels=large, contrast=0.01, progress_bar=False
+                significance, found, pixels, labels=large, contrast=0.01, progress_bar=False
             )
         boxes = ndimage.find_objects(found.data)
         segments = [

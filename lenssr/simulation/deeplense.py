@@ -18,7 +18,7 @@ __all__ = ["DeepLense", "DeepLenseBatch"]
 THETA_E = 1.28149057
 BACKGROUND_RMS = 0.01
 _PIXELS, _PIXEL_SCALE = 75, 0.05
-_BLOCK = 11_264
+_BLOCK = 22_500
 _SOURCE = {"amp": 20.0, "R_sersic": 0.25, "n_sersic": 1.0}
 _ELLIPTICITY = (-0.1, 0.1)
 _REACH = 0.35
@@ -79,20 +79,18 @@ class _Plane:
             b / (r_eff_circ * np.sqrt(1 - e1**2 - e2**2)) * np.array([[1 - e1, -e2], [-e2, 1 + e1]])
         )
         self._u, self._v = (row[0] * beta_x + row[1] * beta_y for row in self._matrix)
-        self._peak = amplitude * np.exp(b) * grid.pixel_area
+        self._log_peak = np.log(amplitude * grid.pixel_area) + b
 
-    def render(self, x_0, y_0, rows):
-        """Flux per pixel of some rows, sampled at the pixel centres."""
+    def render(self, x_0, y_0, exposure, rows):
+        """Expected counts in the pixels of some rows, sampled at their centres."""
         u_0, v_0 = self._matrix @ (x_0, y_0)
         radius, other = self._u[rows] - u_0, self._v[rows] - v_0
         radius *= radius
         other *= other
         radius += other
         np.sqrt(radius, out=radius)
-        np.negative(radius, out=radius)
-        np.exp(radius, out=radius)
-        radius *= self._peak
-        return radius
+        np.subtract(self._log_peak + np.log(exposure), radius, out=radius)
+        return np.exp(radius, out=radius)
 
 
 class DeepLense(LensDataset):
@@ -238,12 +236,13 @@ def _expose(plane, centre, exposure, background_rms, rng, image, truth):
     step = max(1, _BLOCK // image.shape[1])
     for start in range(0, len(image), step):
         rows = slice(start, start + step)
-        flux = plane.render(*centre, rows)
+        counts = plane.render(*centre, exposure, rows)
         if truth is not None:
-            truth[rows] = flux
+            np.divide(counts, exposure, out=truth[rows], casting="same_kind")
         if background_rms:
             # Shot noise and background are independent and normal, so that one number stands for their sum.
-            deviation = np.sqrt(flux / exposure + background_rms**2)
-            flux = np.maximum(flux + deviation * rng.standard_normal(flux.shape), 0)
-        flux *= exposure
-        np.divide(draw_poisson(flux, rng), exposure, out=image[rows], casting="same_kind")
+            deviation = np.sqrt(counts + (background_rms * exposure) ** 2)
+            deviation *= rng.standard_normal(counts.shape)
+            counts += deviation
+            np.maximum(counts, 0, out=counts)
+        np.divide(draw_poisson(counts, rng), exposure, out=image[rows], casting="same_kind")

@@ -88,21 +88,24 @@ def draw_poisson(mean, rng):
     large = np.flatnonzero(flat >= _TOP)
     rest = flat * _STEPS
     rest[large] = 0
-    row = rest.astype(np.intp)
+    row = np.floor(rest)
     rest -= row
 
     # Two numbers out of each 64 bits: half the time of asking for 32 at once.
-    bits = rng.integers(0, 2**64, size=(flat.size + 1) // 2, dtype=np.uint64).view(np.uint32)[: flat.size]
+    bits = rng.bit_generator.random_raw((flat.size + 1) // 2).view(np.uint32)[: flat.size]
     column = bits.astype(np.uint8)
-    row *= _COLUMNS
-    row += column
-    entry = _tables().take(row)
-    numbers = np.where(bits < entry, column, entry.astype(np.uint8)).astype(np.float64)
+    place = row.astype(np.uint32)
+    place *= np.uint32(_COLUMNS)
+    place += column
+    entry = _tables().take(place.view(np.int32))
+    numbers = entry.astype(np.uint8)
+    np.putmask(numbers, bits < entry, column)
+    numbers = numbers.astype(np.float64)
 
     # Points spread evenly over pixels (the integer part) and heights (the fraction).
     points = rng.random(rng.poisson(flat.size / _STEPS))
     points *= flat.size
-    pixel = points.astype(np.intp)
+    pixel = points.astype(np.int32)
     points -= pixel
     np.add.at(numbers, pixel[points < rest.take(pixel)], 1.0)
     numbers[large] = rng.poisson(flat[large])

@@ -1,94 +1,24 @@
 """The Sérsic profile: pure functions on tensors, and the `Sersic` model built on them."""
 
-import functools
 import math
 
 import astropy.units as u
 import numpy as np
-import scipy.special
 import torch
 from astropy.modeling import Fittable2DModel, Parameter
 from astropy.modeling.models import Sersic2D
 
 from lenssr.exceptions import InputError
+from lenssr.light.sersic_shape import N_RANGE, b_and_slope
 from lenssr.units import strip_unit
 
 __all__ = [
     "Sersic",
-    "sersic_b",
+    "from_circular_jacobian",
     "sersic_brightness",
     "sersic_brightness_jacobian",
     "sersic_flux",
-    "sersic_from_lenstronomy",
-    "sersic_to_lenstronomy",
 ]
-
-N_RANGE = (0.1, 12.0)
-# In t = 1/(n + shift) the remainder b_n - (2n - 1/3) is so smooth that a short series reaches round-off.
-_SHIFT = 0.2
-_DEGREE = 22
-
-
-@functools.cache
-def _b_series(device):
-    """Coefficients of the remainder of b_n and of its derivative, in powers of the scaled t."""
-    upper, lower = 1 / (N_RANGE[0] + _SHIFT), 1 / (N_RANGE[1] + _SHIFT)
-    middle, half = (upper + lower) / 2, (upper - lower) / 2
-    nodes = np.cos(np.pi * (np.arange(200) + 0.5) / 200)
-    n = 1 / (middle + half * nodes) - _SHIFT
-    remainder = scipy.special.gammaincinv(2 * n, 0.5) - (2 * n - 1 / 3)
-    series = np.polynomial.chebyshev.cheb2poly(np.polynomial.chebyshev.chebfit(nodes, remainder, _DEGREE))
-    slope = np.append(np.polynomial.polynomial.polyder(series), 0.0)
-    both = torch.as_tensor(np.stack([series, slope], axis=1), device=device)
-    return both, torch.arange(_DEGREE + 1.0, dtype=torch.float64, device=device), middle, half
-
-
-def _b_and_slope(n):
-    """b_n and d b_n / dn; not a number where n is out of range. In float64 whatever n is."""
-    wide = n.to(torch.float64)
-    series, exponents, middle, half = _b_series(n.device)
-    t = 1 / (wide + _SHIFT)
-    remainder, slope = (((t - middle) / half).unsqueeze(-1) ** exponents @ series).unbind(-1)
-    b, db_dn = 2 * wide - 1 / 3 + remainder, 2 - slope * t**2 / half
-    inside = (wide >= N_RANGE[0]) & (wide <= N_RANGE[1])
-    return torch.where(inside, b, torch.nan).to(n.dtype), torch.where(inside, db_dn, torch.nan).to(n.dtype)
-
-
-def sersic_b(n):
-    """Return the constant b_n that makes r_eff enclose half of the light.
-
-    Parameters
-    ----------
-    n : float, array or `torch.Tensor`
-        Sérsic index, 0.1 to 12.
-
-    Returns
-    -------
-    b_n : float, array or `torch.Tensor`
-        The solution of ``gammainc(2 n, b_n) = 1/2``, within 1e-12, differentiable.
-
-    Raises
-    ------
-    InputError
-        If an index is out of range.
-
-    References
-    ----------
-    Ciotti & Bertin (1999), A&A 352, 447, equation 3.
-
-    Examples
-    --------
-    >>> from lenssr.light.sersic import sersic_b
-    >>> round(sersic_b(4.0), 6)
-    7.669249
-    """
-    tensor = n if isinstance(n, torch.Tensor) else torch.as_tensor(np.asarray(n, dtype=np.float64))
-    if not bool(((tensor >= N_RANGE[0]) & (tensor <= N_RANGE[1])).all()):
-        raise InputError(f"Sérsic index n = {n} is outside {N_RANGE[0]} to {N_RANGE[1]}: give one inside")
-    b = _b_and_slope(tensor)[0]
-    if isinstance(n, torch.Tensor):
-        return b
-    return b.numpy() if b.ndim else b.item()
 
 
 def _as_tensors(*values):
@@ -143,7 +73,7 @@ def sersic_brightness(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2):
     zeta_x, zeta_y = (1 - e1) * dx - e2 * dy, (1 + e1) * dy - e2 * dx
     scale = 1 / ((1 - e1**2 - e2**2) * r_eff_circ**2)
     radius2 = (scale * (zeta_x**2 + zeta_y**2)).clamp(min=torch.finfo(zeta_x.dtype).tiny)
-    b = _b_and_slope(n)[0]
+    b = b_and_slope(n)[0]
     return amplitude * torch.exp(b - b * torch.exp(torch.log(radius2) / (2 * n)))
 
 
@@ -181,7 +111,7 @@ def sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = _as_tensors(
         x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2
     )
-    b, db_dn = _b_and_slope(n)
+    b, db_dn = b_and_slope(n)
     dx, dy = x - x_0, y - y_0
     zeta_x = torch.addcmul((1 - e1) * dx, e2, dy, value=-1)
     zeta_y = torch.addcmul((1 + e1) * dy, e2, dx, value=-1)
@@ -239,63 +169,9 @@ def sersic_flux(amplitude, r_eff_circ, n):
     tensor(11.9485, dtype=torch.float64)
     """
     amplitude, r_eff_circ, n = _as_tensors(amplitude, r_eff_circ, n)
-    b = _b_and_slope(n)[0]
+    b = b_and_slope(n)[0]
     shape = 2 * math.pi * n * torch.exp(b - 2 * n * torch.log(b) + torch.lgamma(2 * n))
     return amplitude * r_eff_circ**2 * shape
-
-
-def sersic_from_lenstronomy(amp, R_sersic, n_sersic):
-    """Amplitude and radius of the same profile with the exact b_n, from lenstronomy's.
-
-    Parameters
-    ----------
-    amp, R_sersic, n_sersic : float or array
-        As in lenstronomy's ``SERSIC`` and ``SERSIC_ELLIPSE``, which take b_n = 1.9992 n - 0.3271.
-
-    Returns
-    -------
-    amplitude, r_eff_circ : float or array
-        At the true half-light radius; the index and the ellipticity stay as they are.
-
-    Examples
-    --------
-    >>> from lenssr.light.sersic import sersic_from_lenstronomy
-    >>> amplitude, r_eff_circ = sersic_from_lenstronomy(20.0, 0.25, 1.0)
-    >>> round(amplitude, 4), round(r_eff_circ, 6)
-    (19.8754, 0.250934)
-    """
-    b, approximate = sersic_b(n_sersic), _b_lenstronomy(n_sersic)
-    return amp * np.exp(approximate - b), R_sersic * (b / approximate) ** n_sersic
-
-
-def sersic_to_lenstronomy(amplitude, r_eff_circ, n):
-    """Invert `sersic_from_lenstronomy`.
-
-    Parameters
-    ----------
-    amplitude, r_eff_circ, n : float or array
-        As in `sersic_brightness`.
-
-    Returns
-    -------
-    amp, R_sersic : float or array
-
-    Examples
-    --------
-    >>> from lenssr.light.sersic import sersic_from_lenstronomy, sersic_to_lenstronomy
-    >>> amp, R_sersic = sersic_to_lenstronomy(*sersic_from_lenstronomy(20.0, 0.25, 1.0), 1.0)
-    >>> round(amp, 9), round(R_sersic, 9)
-    (20.0, 0.25)
-    """
-    b, approximate = sersic_b(n), _b_lenstronomy(n)
-    return amplitude * np.exp(b - approximate), r_eff_circ * (approximate / b) ** n
-
-
-def _b_lenstronomy(n):
-    approximate = 1.9992 * n - 0.3271
-    if np.any(np.asarray(approximate) <= 0):
-        raise InputError(f"lenstronomy's b_n = 1.9992 n - 0.3271 is not positive at n = {n}: give n > 0.17")
-    return approximate
 
 
 def _bare(value):
@@ -549,7 +425,18 @@ def _to_circular(values):
 
 
 def from_circular_jacobian(inner):
-    """Differentiate the model's parameters with respect to those of the pure function."""
+    """Differentiate the parameters of `Sersic` with respect to those of `sersic_brightness`.
+
+    Parameters
+    ----------
+    inner : `~numpy.ndarray`, shape (7,)
+        amplitude, r_eff_circ, n, x_0, y_0, e1, e2.
+
+    Returns
+    -------
+    jacobian : `~numpy.ndarray`, shape (7, 7)
+        One row a parameter of `Sersic`. At e = 0, where the axis ratio has a cone, its slope counts as zero.
+    """
     jacobian = np.eye(7)
     modulus = np.hypot(*inner[5:])
     jacobian[1, 1] = np.sqrt((1 + modulus) / (1 - modulus))

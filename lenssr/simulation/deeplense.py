@@ -8,7 +8,8 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
-from lenssr.light.sersic import Sersic, sersic_b, sersic_from_lenstronomy
+from lenssr.light.sersic import Sersic
+from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS
 from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count, image, sky_grid
 from lenssr.simulation.poisson import draw_poisson
@@ -232,7 +233,7 @@ class DeepLense(LensDataset):
 
 def _expose(plane, centre, exposure, background_rms, rng, image, truth):
     """Fill an image, and its truth unless that is None; counts scatter first if there is a background."""
-    # Blocks of rows stay in the cache, and below the size for which malloc asks the system every time.
+    # Blocks of rows whose arrays stay in the cache, large enough that few calls are made.
     step = max(1, _BLOCK // image.shape[1])
     for start in range(0, len(image), step):
         rows = slice(start, start + step)

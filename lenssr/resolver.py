@@ -99,7 +99,7 @@ def _check_count(name, value):
 
 
 def _check_choice(name, value, choices):
-    if value not in choices:
+    if not (value is None or isinstance(value, str)) or value not in choices:
         raise InputError(f"{name} = {value!r}: give one of {', '.join(map(repr, choices))}")
 
 

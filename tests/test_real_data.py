@@ -31,10 +31,6 @@ def hst(real_data, tmp_path_factory):
     return {band: resolve(real_data / f"{band}.fits", folder) for band in BANDS}
 
 
-@pytest.mark.parametrize("band", BANDS)
-def test_hst_takes_less_than_a_minute(hst, band):
-    assert hst[band][1] < 60
-
 
 @pytest.mark.parametrize("band", BANDS)
 def test_hst_einstein_radius(hst, band):
@@ -85,6 +81,5 @@ def test_euclid_vis_is_right_or_says_that_it_is_not(euclid):
     assert not {"no_psf", "noise_guessed"} & set(euclid.flags)
 
 
-@pytest.mark.xfail(reason="one Sérsic for the lens light prefers a smaller lens, at its bounds", strict=False)
 def test_euclid_vis_einstein_radius(euclid):
     assert 0.75 < euclid.lens[0].theta_E.value < 0.9

@@ -167,7 +167,7 @@ class _State:
         gradient, curvature, here = self.gradient[index], self.curvature[index], self.parameters[index]
         held = ((here <= lower) & (gradient < 0)) | ((here >= upper) & (gradient > 0))
         diagonal = torch.diagonal(curvature, dim1=1, dim2=2)
-        scale = diagonal.clamp_min(1e-12 * diagonal.amax(1, keepdim=True) + 1e-30).sqrt()
+        scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).sqrt()
         normal = curvature / (scale.unsqueeze(1) * scale.unsqueeze(2))
         normal = torch.where(held.unsqueeze(1) | held.unsqueeze(2), torch.zeros_like(normal), normal)
         normal = normal + torch.diag_embed(damping.unsqueeze(1) + held.double() + 1e-12)

@@ -9,7 +9,9 @@ from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 __all__ = ["Block", "Scene"]
 
 SERSIC_NAMES = ("amplitude", "r_eff", "n", "x_0", "y_0", "e1", "e2")
-SERSIC_LOWER = (1e-12, 1e-3, 0.3, -torch.inf, -torch.inf, -0.6, -0.6)
+# Amplitudes are positive in whatever unit the image has.
+FAINTEST = 1e-60
+SERSIC_LOWER = (FAINTEST, 1e-3, 0.3, -torch.inf, -torch.inf, -0.6, -0.6)
 SERSIC_UPPER = (torch.inf, 1e3, 8.0, torch.inf, torch.inf, 0.6, 0.6)
 # A source larger than this share of half the field is no longer told from the halo of the lens.
 SOURCE_SHARE = 0.3

@@ -3,7 +3,7 @@
 import torch
 
 from lenssr.fitting.least_squares import levenberg_marquardt
-from lenssr.fitting.scene import Scene
+from lenssr.fitting.scene import FAINTEST, Scene
 
 __all__ = ["light_start", "source_start", "without_light"]
 
@@ -118,7 +118,7 @@ def source_start(stack, scene, template, residual, weight):
         torch.finfo(shape.dtype).tiny
     )
     for block in scene.of_role("source"):
-        template[:, block.start] = overlap.clamp_min(1e-12).to(template)
+        template[:, block.start] = overlap.clamp_min(FAINTEST).to(template)
     return template
 
 
@@ -155,7 +155,7 @@ def _moments(stack):
     radius = (smooth * ring).sum(1) / total * grid.pixel_scale
     radius = radius.clamp(grid.pixel_scale, 0.25 * min(grid.shape) * grid.pixel_scale)
     flux = total * grid.pixel_area if stack.surface_brightness else total
-    brightness = (flux / (2 * torch.pi * radius**2)).clamp_min(1e-12)
+    brightness = (flux / (2 * torch.pi * radius**2)).clamp_min(FAINTEST)
     index, zero = torch.full_like(radius, LIGHT_INDEX), torch.zeros_like(radius)
     columns = (brightness, radius, index, centre[:, 0], centre[:, 1], zero, zero, sky)
     return torch.stack(columns, dim=1).double(), smooth

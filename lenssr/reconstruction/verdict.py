@@ -107,7 +107,8 @@ def _is_raised(name, measure):
         return bool(measure)
     if name in ("bad_chi2", "bad_arc_chi2"):
         value, degrees = measure
-        return value > max(threshold, 1 + 5 * np.sqrt(2 / max(degrees, 1)))
+        # A chi2 that is not a number is bad too.
+        return not value <= max(threshold, 1 + 5 * np.sqrt(2 / max(degrees, 1)))
     if np.isnan(measure):
         return True
     return measure < threshold if name in LOWER_IS_WORSE else measure > threshold

@@ -5,6 +5,7 @@ image centre, zero-based pixel ``((nx - 1) / 2, (ny - 1) / 2)``. N pixels of siz
 centres span (N - 1) d.
 """
 
+import copy
 import math
 import warnings
 from functools import cached_property
@@ -257,11 +258,18 @@ class PixelGrid:
         """
         if int(factor) != factor or factor < 1:
             raise InputError(f"factor = {factor} is not a positive integer")
-        wcs = None if self.wcs is None else wcs_of_resampled(self.wcs, factor)
-        shape = tuple(size * int(factor) for size in self.shape)
-        if wcs is not None:
-            wcs.pixel_shape = shape[::-1]
-        return PixelGrid(shape, self.pixel_scale / factor, wcs)
+        if factor == 1:
+            return self
+        # Smaller pixels of a checked grid are square too; checking them again would cost more than making them.
+        finer = copy.copy(self)
+        for cached in ("x", "y"):
+            vars(finer).pop(cached, None)
+        finer.shape = tuple(size * int(factor) for size in self.shape)
+        finer.pixel_scale = self.pixel_scale / factor
+        if self.wcs is not None:
+            finer.wcs = wcs_of_resampled(self.wcs, factor)
+            finer.wcs.pixel_shape = finer.shape[::-1]
+        return finer
 
     def to_pixel(self, x, y):
         """Zero-based pixel coordinates of positions in the image frame.

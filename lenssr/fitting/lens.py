@@ -229,7 +229,9 @@ def _refine(stack, scene, physical, terms):
     for refit in range(1 if stack.gaussian else 1 + WEIGHT_REFITS):
         if refit:
             weight = stack.weights(stack.image(scene, physical)) * shown
-        fit = _minimise(stack, scene, physical, weight, terms, max_iterations=60)
+        # Weights that will change are not worth the last digits.
+        tolerance = 1e-3 if stack.gaussian or refit == WEIGHT_REFITS else 0.03
+        fit = _minimise(stack, scene, physical, weight, terms, max_iterations=60, tolerance=tolerance)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations
     covariance = scene.physical_covariance(fit.covariance(), physical)

@@ -1,5 +1,6 @@
 """From the fit of one image to a `~lenssr.SuperResolution`."""
 
+import copy
 from dataclasses import asdict
 
 import astropy.units as u
@@ -36,7 +37,7 @@ def assemble(scene, fit, observation, settings):
     fine = FineScene(
         scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling
     )
-    unit, wcs, mask = observation.unit, observation.grid.wcs, observation.mask
+    unit, wcs, mask = observation.unit, copy.deepcopy(observation.grid.wcs), observation.mask
     shape = observation.grid.shape
     model = fit.model.reshape(shape).cpu().numpy()
     weight = fit.weight.reshape(shape).cpu().numpy()

@@ -1,6 +1,5 @@
 """The images of a fitted scene and their errors: fine image, source, model and residual."""
 
-import copy
 import datetime
 
 import numpy as np
@@ -40,7 +39,7 @@ def ccd(array, unit, *, wcs=None, error=None, mask=None, psf=None, **meta):
     return CCDData(
         np.asarray(array, dtype=np.float64),
         unit=unit,
-        wcs=copy.deepcopy(wcs),
+        wcs=wcs,
         uncertainty=uncertainty,
         mask=mask,
         psf=psf,

@@ -31,7 +31,6 @@ def hst(real_data, tmp_path_factory):
     return {band: resolve(real_data / f"{band}.fits", folder) for band in BANDS}
 
 
-
 @pytest.mark.parametrize("band", BANDS)
 def test_hst_einstein_radius(hst, band):
     assert 1.2 < hst[band][0].lens[0].theta_E.value < 1.4

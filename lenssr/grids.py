@@ -260,7 +260,7 @@ class PixelGrid:
             raise InputError(f"factor = {factor} is not a positive integer")
         if factor == 1:
             return self
-        # Smaller pixels of a checked grid are square too; to check them again would cost more than to make them.
+        # Smaller pixels of a checked grid are square too; to check them would cost more than to make them.
         finer = copy.copy(self)
         for cached in ("x", "y"):
             vars(finer).pop(cached, None)

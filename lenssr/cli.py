@@ -72,7 +72,7 @@ def _add_resolve(commands):
     add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
     add("--pixel-scale", metavar="ANGLE", type=_angle, help="such as 0.05arcsec, where there is no WCS")
     add("--scale", metavar="N", type=_positive, default=2, help="how many times finer (default: 2)")
-    add("--source", default="sersic", help="sersic or interpolation (default: sersic)")
+    add("--source", default="sersic", help="sersic, pixelated or interpolation (default: sersic)")
     add("--lens", metavar="lens.yaml", help="a lens that is known (default: SIE + shear, fitted)")
     add("--fit-lens", action="store_true", help="refine the lens given by --lens")
     add("--lens-light", metavar="MODEL", help="light of the lens galaxy, fitted too: sersic (default: none)")

@@ -19,6 +19,7 @@ __all__ = ["Settings", "SuperResolver"]
 
 SOURCES = {
     "interpolation": ("lenssr.reconstruction.interpolation", "InterpolationReconstruction"),
+    "pixelated": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
     "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
 }
 LENS_LIGHTS = (None, "sersic")
@@ -133,8 +134,10 @@ class SuperResolver:
     ----------
     scale : int, optional
         How many output pixels lie along an input pixel, by default 2.
-    source : {"sersic", "interpolation"}, optional
-        What describes the source: a Sérsic profile (default), or nothing: plain bicubic interpolation.
+    source : {"sersic", "pixelated", "interpolation"}, optional
+        What describes the source: a Sérsic profile (default); its brightness on a grid, free but for a prior
+        on its roughness that the evidence chooses, started from the Sérsic fit; or nothing: plain bicubic
+        interpolation.
     lens : `~lenssr.mass.MassModel`, optional
         The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
         Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
@@ -153,9 +156,10 @@ class SuperResolver:
         An integer s samples the model at s x s points of a pixel (1: at its centre, as the DeepLense images
         are); "auto", the default, integrates over the pixel.
     device : str, optional
-        "auto" (default: CUDA where there is one), "cpu", "cuda", ...
+        "auto" (default: CUDA where there is one), "cpu", "cuda", ... A pixelated source is solved on the CPU.
     seed : int, optional
-        Of the random shapes that the search for an unknown lens starts from, by default 0.
+        Of the random shapes that the search for an unknown lens starts from, and of the draws that give a
+        pixelated source its errors; by default 0.
 
     Raises
     ------

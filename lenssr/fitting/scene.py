@@ -1,5 +1,6 @@
 """A lens, its light, a source and the sky as one function of one parameter vector."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +120,12 @@ class Scene:
         start = self.blocks[-1].stop if self.blocks else 0
         self.blocks.append(Block(role, tuple(names), start, start + len(names)))
 
+    def copy(self):
+        """A copy whose choice of free parameters is its own."""
+        twin = copy.copy(self)
+        twin.free, twin.free_index = self.free.clone(), self.free_index.clone()
+        return twin
+
     def of_role(self, role):
         """Blocks of one role, in order."""
         return [block for block in self.blocks if block.role == role]
@@ -212,25 +219,32 @@ class Scene:
         else:
             beta = self.source_positions(x, y, physical) if positions is None else positions
         slope_x = slope_y = 0
-        for block in self.blocks:
-            if block.role not in ("source", "lens_light"):
-                continue
+        for block in self.of_role("source") + self.of_role("lens_light"):
             where = beta if block.role == "source" else (x, y)
-            parameters = physical[:, block.slice]
-            value, d_x, d_y, derivative = sersic_brightness_jacobian(
-                *where, *parameters.unsqueeze(-1).unbind(1)
-            )
-            if cusp > 0:
-                outside = torch.hypot(where[0] - parameters[:, 3:4], where[1] - parameters[:, 4:5]) > cusp
-                d_x, d_y = d_x * outside, d_y * outside
-                derivative[:, 3:5] *= outside.unsqueeze(1)
+            value, d_x, d_y, derivative = self._light_derivatives(block, *where, physical, cusp)
             total = total + value
             if block.role == "source":
                 slope_x, slope_y = slope_x + d_x, slope_y + d_y
-            factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
-            columns.append(derivative * factor.unsqueeze(-1))
+            columns.append(derivative)
         if lens_moves:
             keep = self.free[lens_block.slice]
             moved = slope_x.unsqueeze(1) * d_alpha_x[:, keep] + slope_y.unsqueeze(1) * d_alpha_y[:, keep]
             columns.insert(0, -moved)
         return total, torch.cat(columns, dim=1)
+
+    def light_jacobian(self, x, y, physical, *, cusp=0.0):
+        """Derivatives (B, F', R) of the lens light alone, with respect to its own part of the fit vector."""
+        physical = physical.to(x)
+        blocks = self.of_role("lens_light")
+        return torch.cat([self._light_derivatives(block, x, y, physical, cusp)[3] for block in blocks], dim=1)
+
+    def _light_derivatives(self, block, x, y, physical, cusp):
+        """Brightness of one Sérsic, its slopes along x and y, and its derivatives in fit variables."""
+        parameters = physical[:, block.slice]
+        value, d_x, d_y, derivative = sersic_brightness_jacobian(x, y, *parameters.unsqueeze(-1).unbind(1))
+        if cusp > 0:
+            outside = torch.hypot(x - parameters[:, 3:4], y - parameters[:, 4:5]) > cusp
+            d_x, d_y = d_x * outside, d_y * outside
+            derivative[:, 3:5] *= outside.unsqueeze(1)
+        factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
+        return value, d_x, d_y, derivative * factor.unsqueeze(-1)

@@ -18,6 +18,9 @@ class Convolution:
         Odd sides, centre in the middle; used as it is, not normalised. It may be larger than the images.
     shape : tuple of int
         ``(ny, nx)`` of the images.
+    cells : tuple of int
+        The same of the cells on which light is collected. Without ``refine`` all have equally many rays, one
+        cell after the other.
     dtype : `torch.dtype`, optional
         Default float64.
     device : `torch.device` or str, optional
@@ -112,6 +115,9 @@ class ImagingOperator:
         Positions of the rays in arcsec.
     shape : tuple of int
         ``(ny, nx)`` of the images.
+    cells : tuple of int
+        The same of the cells on which light is collected. Without ``refine`` all have equally many rays, one
+        cell after the other.
 
     Raises
     ------
@@ -156,7 +162,7 @@ class ImagingOperator:
         self.grid, self.shape = grid, grid.shape
         self._subsampling, self._picks = kernel_subsampling, includes_pixel
         cells = grid.upsample(kernel_subsampling)
-        self._cells, self._area = cells.shape, cells.pixel_area
+        self.cells, self._area = cells.shape, cells.pixel_area
         if oversampling == "auto":
             rule, variance = gauss_rule(device=device), 1 / 12
         else:
@@ -171,7 +177,7 @@ class ImagingOperator:
             kernel = torch.as_tensor(kernel).to(device, torch.float64)
             if includes_pixel and variance:
                 kernel = _sharpened(kernel, variance)
-            self._convolution = Convolution(kernel, self._cells, dtype=dtype, device=device)
+            self._convolution = Convolution(kernel, self.cells, dtype=dtype, device=device)
 
     def _place_rays(self, cells, rule, refine, tolerance, device):
         """Put rays into cells: first those of the plain ones cell by cell, then those of the divided ones."""
@@ -209,9 +215,20 @@ class ImagingOperator:
         image : `torch.Tensor`, shape (..., ny, nx)
             Flux per pixel of ``grid``.
         """
-        image = self.collect(values)
-        if self._convolution is not None:
-            image = self._convolution(image)
+        return self.convolve(self.collect(values))
+
+    def convolve(self, cells):
+        """Flux in the pixels, from the flux in the cells that `collect` gives.
+
+        Parameters
+        ----------
+        cells : `torch.Tensor`, shape (..., ny * kernel_subsampling, nx * kernel_subsampling)
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (..., ny, nx)
+        """
+        image = cells if self._convolution is None else self._convolution(cells)
         return image if self._subsampling == 1 else self._to_pixels(image)
 
     def collect(self, values):
@@ -235,9 +252,9 @@ class ImagingOperator:
         if extra:
             shares = values[..., -extra:] * (self._weight * self._area)
             divided = values.new_zeros(*lead, len(self._divided)).index_add(-1, self._index, shares)
-            cells = values.new_zeros(*lead, self._cells[0] * self._cells[1])
+            cells = values.new_zeros(*lead, self.cells[0] * self.cells[1])
             plain = cells.index_copy(-1, self._plain, plain).index_copy(-1, self._divided, divided)
-        return plain.reshape(*lead, *self._cells)
+        return plain.reshape(*lead, *self.cells)
 
     def _to_pixels(self, image):
         ny, nx = self.shape

@@ -12,7 +12,7 @@ from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.psf import PSF, GaussianPSF
 from lenssr.light import PixelatedSource, Sersic, interpolate_image, sersic_brightness
 
-__all__ = ["brightness_of", "render"]
+__all__ = ["brightness_of", "kernel_options", "render"]
 
 
 def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, oversampling="auto", scale=1):
@@ -70,15 +70,32 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
         total = sum(light(*deflected) for light in lights["source"])
         return total + sum(light(x, y) for light in lights["lens_light"])
 
-    kernel, options = _kernel(psf, fine.pixel_scale, scale, oversampling)
+    kernel, options = kernel_options(psf, fine.pixel_scale, scale=scale, oversampling=oversampling)
     refine = brightness if oversampling == "auto" else None
     operator = ImagingOperator(fine, kernel, oversampling=oversampling, refine=refine, **options)
     image = operator(brightness(operator.x, operator.y)).detach().numpy()
     return (image if unit is None else image * unit) + sky / scale**2
 
 
-def _kernel(psf, pixel_scale, scale, oversampling):
-    """Kernel at the sampling of the image, or finer where the PSF knows more and the rays allow."""
+def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
+    """Kernel for an `ImagingOperator`, finer than its pixels where the PSF knows more and the rays allow.
+
+    Parameters
+    ----------
+    psf : `~lenssr.imaging.PSF`, array or None
+    pixel_scale : float
+        Of the operator's grid, in arcsec.
+    scale : int, optional
+        How many pixels of that grid lie along one of the detector, by default 1.
+    oversampling : int or "auto", optional
+        Of the operator.
+
+    Returns
+    -------
+    kernel : `~numpy.ndarray` or None
+    options : dict
+        ``kernel_subsampling`` and ``includes_pixel`` for the operator.
+    """
     if psf is None:
         return None, {}
     psf = psf if isinstance(psf, PSF) else PSF(psf)

@@ -11,14 +11,14 @@ from lenssr.grids import conserves_sum
 from lenssr.imaging.correlation import sky_noise
 from lenssr.light.sersic import Sersic, from_circular_jacobian
 from lenssr.reconstruction.measures import measure, measure_telescope
-from lenssr.reconstruction.products import FineScene, ccd, source_image
+from lenssr.reconstruction.products import ccd
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
 __all__ = ["assemble"]
 
 
-def assemble(scene, fit, observation, settings):
+def assemble(scene, fit, observation, settings, make_products):
     """Everything a run returns, from where its fit ended.
 
     Parameters
@@ -27,6 +27,9 @@ def assemble(scene, fit, observation, settings):
     fit : `~lenssr.fitting.lens.SceneFit`
     observation : `~lenssr.imaging.Observation`
     settings : `~lenssr.resolver.Settings`
+    make_products : callable
+        ``make_products(widening)`` gives the `~lenssr.reconstruction.products.Products`, with errors wider
+        by this factor than independent noise makes them.
 
     Returns
     -------
@@ -34,9 +37,7 @@ def assemble(scene, fit, observation, settings):
     """
     noise = _sky_noise(scene, fit, observation)
     covariance = fit.covariance * noise.factor**2
-    fine = FineScene(
-        scene, fit.physical, covariance, observation, scale=settings.scale, oversampling=settings.oversampling
-    )
+    products = make_products(noise.factor)
     unit, wcs, mask = observation.unit, copy.deepcopy(observation.grid.wcs), observation.mask
     shape = observation.grid.shape
     model = fit.model.reshape(shape).cpu().numpy()
@@ -44,25 +45,16 @@ def assemble(scene, fit, observation, settings):
     residual = np.where(mask, 0.0, observation.data - model)
     chi2_map = residual**2 * weight
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
-    degrees = int((weight > 0).sum()) - len(scene.free_index)
-    measures = measure(
-        scene,
-        fit,
-        fit.lensed_source.reshape(shape).cpu().numpy(),
-        observation,
-        residual,
-        covariance,
-        noise,
-    )
+    degrees = int((weight > 0).sum()) - _free_beside_source(scene) - products.parameters
+    measures = measure(scene, fit, observation, residual, covariance, noise, degrees)
     models = _models(scene, fit, covariance, unit)
     flags = judge(measures | measure_telescope(observation, settings), observation.flags)
-    parts = _fine_images(fine, observation, settings.scale)
     sky, sky_error = _sky(scene, fit, covariance)
     names, free = _free_covariance(scene, fit, covariance)
     return SuperResolution(
-        **parts,
+        **_fine_images(products, observation, settings.scale),
         **models,
-        source=source_image(*_source(scene, fit, covariance), observation, _brightness_unit(unit)),
+        source=products.source,
         data=ccd(observation.data, unit, wcs=wcs, error=sigma, mask=mask),
         model_image=ccd(model, unit, wcs=wcs, MODEL=True),
         residual=ccd(residual, unit, wcs=wcs, error=sigma, mask=mask),
@@ -96,32 +88,18 @@ def _sky_noise(scene, fit, observation):
     return sky_noise(observation.data - model, sigma, free)
 
 
-def _fine_images(fine, observation, scale):
-    unit, wcs = observation.unit, fine.grid.wcs
+def _free_beside_source(scene):
+    return sum(int(scene.free[block.slice].sum()) for block in scene.blocks if block.role != "source")
+
+
+def _fine_images(products, observation, scale):
     mask = np.kron(observation.mask, np.ones((scale, scale), dtype=bool))
-    error, source_error, light_error = fine.errors()
+    extras = ({"mask": mask, "psf": products.kernel}, {}, {})
+    names = ("image", "lensed_source", "lens_light_image")
     return {
-        "image": ccd(
-            fine.image("source", "lens_light", "sky"),
-            unit,
-            wcs=wcs,
-            error=error,
-            mask=mask,
-            psf=fine.kernel,
-            MODEL=True,
-        ),
-        "lensed_source": ccd(fine.image("source"), unit, wcs=wcs, error=source_error, MODEL=True),
-        "lens_light_image": ccd(fine.image("lens_light"), unit, wcs=wcs, error=light_error, MODEL=True),
+        name: ccd(image, observation.unit, wcs=products.wcs, error=error, MODEL=True, **extra)
+        for name, image, error, extra in zip(names, products.images, products.errors, extras, strict=True)
     }
-
-
-def _brightness_unit(unit):
-    return unit / u.arcsec**2 if conserves_sum(unit) else unit
-
-
-def _source(scene, fit, covariance):
-    block = scene.of_role("source")[0]
-    return fit.physical[block.slice], covariance[block.slice, block.slice]
 
 
 def _models(scene, fit, covariance, unit):

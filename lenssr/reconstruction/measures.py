@@ -9,19 +9,19 @@ ARC_SIGMA = 3.0
 FEWEST_ARC_PIXELS = 12
 
 
-def measure(scene, fit, lensed_source, observation, residual, covariance, sky_noise):
+def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
     """Measure one fit for `~lenssr.reconstruction.verdict.judge`.
 
     Parameters
     ----------
     scene : `~lenssr.fitting.scene.Scene`
     fit : `~lenssr.fitting.lens.SceneFit`
-    lensed_source : `~numpy.ndarray`, shape (ny, nx)
-        The source's part of the model, on the pixels of the data.
     observation : `~lenssr.imaging.Observation`
     residual : `~numpy.ndarray`, shape (ny, nx)
     covariance : `torch.Tensor`, shape (P, P)
     sky_noise : `~lenssr.imaging.correlation.SkyNoise`
+    degrees : float
+        Degrees of freedom.
 
     Returns
     -------
@@ -31,8 +31,8 @@ def measure(scene, fit, lensed_source, observation, residual, covariance, sky_no
     weight = fit.weight.reshape(residual.shape).cpu().numpy()
     used = weight > 0
     pulls = residual * np.sqrt(weight)
-    arcs = arc_pixels(lensed_source, weight)
-    degrees = max(int(used.sum()) - len(scene.free_index), 1)
+    lensed_source = fit.lensed_source.reshape(residual.shape).cpu().numpy()
+    arcs, degrees = arc_pixels(lensed_source, weight), max(degrees, 1)
     widening = sky_noise.factor
     sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
     light = observation.data - residual - sky
@@ -130,9 +130,9 @@ def _lens_measures(scene, fit, lensed_source, weight, observation, covariance):
     measures = {"not_multiply_imaged": _counter_image(scene, fit, lensed_source, weight, observation.grid)}
     if column is not None:
         radius = float(fit.physical[column])
-        source = scene.of_role("source")[0]
         measures["ring_unresolved"] = radius / observation.grid.pixel_scale
-        measures["source_too_large"] = float(fit.physical[source.start + 1]) / radius
+        for source in scene.of_role("source"):
+            measures["source_too_large"] = float(fit.physical[source.start + 1]) / radius
         if bool(scene.free[column]):
             measures["theta_E_uncertain"] = float(covariance[column, column].sqrt()) / radius
     return measures

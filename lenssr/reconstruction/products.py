@@ -1,6 +1,7 @@
 """The images of a fitted scene and their errors: fine image, source, model and residual."""
 
 import datetime
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from lenssr.fitting.stack import CUSP_PIXELS
 from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
 from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.rendering import kernel_options
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 
-__all__ = ["FineScene", "ccd", "source_image", "window_wcs"]
+__all__ = ["FineScene", "Products", "ccd", "source_image", "window_wcs"]
 
 # Derivatives of a fine image are made in pieces of about this many values, to bound the memory.
 PIECE = 2**22
@@ -47,6 +49,54 @@ def ccd(array, unit, *, wcs=None, error=None, mask=None, psf=None, **meta):
     )
 
 
+@dataclass(frozen=True)
+class Products:
+    """The images of one solved scene, whatever described its source.
+
+    Attributes
+    ----------
+    images : tuple of `~numpy.ndarray`, shape (scale ny, scale nx)
+        The scene, its lensed source, its lens light.
+    errors : tuple of `~numpy.ndarray`, shape (scale ny, scale nx)
+        Their standard deviations.
+    source : `~astropy.nddata.CCDData`
+        The source on its own grid.
+    wcs : `~astropy.wcs.WCS` or None
+        Of the images.
+    kernel : `~numpy.ndarray` or None
+        The PSF of the images.
+    parameters : float
+        How many free parameters the source took from the data.
+    """
+
+    images: tuple
+    errors: tuple
+    source: CCDData
+    wcs: object
+    kernel: object
+    parameters: float
+
+
+def fine_operator(observation, scale, oversampling, **options):
+    """The operator of the telescope at a finer sampling.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+    scale : int
+    oversampling : int or "auto"
+    **options
+        Passed to `~lenssr.imaging.ImagingOperator`.
+
+    Returns
+    -------
+    operator : `~lenssr.imaging.ImagingOperator`
+    """
+    grid = observation.grid.upsample(scale)
+    kernel, how = kernel_options(observation.psf, grid.pixel_scale, scale=scale, oversampling=oversampling)
+    return ImagingOperator(grid, kernel, oversampling=oversampling, **how, **options)
+
+
 class FineScene:
     """A fitted scene at a finer sampling, with the error of every pixel.
 
@@ -69,14 +119,7 @@ class FineScene:
         refine = None
         if oversampling == "auto":
             refine = lambda x, y: scene.brightness(x, y, self.physical)[0]  # noqa: E731
-        self.operator = ImagingOperator(
-            self.grid,
-            self.kernel,
-            oversampling=oversampling,
-            refine=refine,
-            device=physical.device,
-            includes_pixel=psf is not None and psf.includes_pixel,
-        )
+        self.operator = fine_operator(observation, scale, oversampling, refine=refine, device=physical.device)
         self.positions = scene.source_positions(self.operator.x, self.operator.y, self.physical)
         self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1.0 if conserves_sum(observation.unit) else 1 / self.grid.pixel_area
@@ -92,6 +135,12 @@ class FineScene:
             image = image + self.physical[0, block.start] * self.sky_factor
         return image.cpu().numpy()
 
+    def products(self, source, parameters):
+        """All images of the scene, with a given source image that took so many parameters."""
+        roles = (("source", "lens_light", "sky"), ("source",), ("lens_light",))
+        images = tuple(self.image(*names) for names in roles)
+        return Products(images, self.errors(), source, self.grid.wcs, self.kernel, parameters)
+
     def errors(self):
         """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.
 
@@ -104,7 +153,7 @@ class FineScene:
         variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
         for columns in root.split(step, dim=1):
             parts = [self.operator(rays) * self.factor for rays in self._derivatives(columns)]
-            sky = columns[self._rows("sky")].sum(0)[:, None, None] * self.sky_factor
+            sky = columns[self.rows("sky")].sum(0)[:, None, None] * self.sky_factor
             for variance, derivative in zip(variances, (sum(parts) + sky, *parts), strict=False):
                 variance += derivative.square().sum(0)
         return tuple(variances.sqrt().cpu().numpy())
@@ -117,7 +166,7 @@ class FineScene:
         values, vectors = torch.linalg.eigh(covariance)
         return vectors * values.clamp_min(0).sqrt()
 
-    def _rows(self, *roles):
+    def rows(self, *roles):
         """Which entries of the fit vector belong to components with these roles."""
         rows = torch.zeros_like(self.scene.free_index, dtype=torch.bool)
         for block in (block for role in roles for block in self.scene.of_role(role)):
@@ -126,8 +175,8 @@ class FineScene:
 
     def _derivatives(self, columns):
         """Derivatives of the rays' brightness along directions (F, K): of source, and of lens light."""
-        groups = [self._rows("lens", "source")]
-        groups += [self._rows("lens_light")] if self.scene.of_role("lens_light") else []
+        groups = [self.rows("lens", "source")]
+        groups += [self.rows("lens_light")] if self.scene.of_role("lens_light") else []
         found = [[] for _ in groups]
         size = max(1, PIECE // max(1, len(self.scene.free_index)))
         for x, y in zip(self.operator.x.split(size), self.operator.y.split(size), strict=True):
@@ -166,7 +215,7 @@ def window_wcs(grid, x_0, y_0, pixel_scale, side):
     return wcs
 
 
-def source_image(vector, covariance, observation, unit):
+def source_image(vector, covariance, observation):
     """The source on its own grid: four effective radii each way, in surface brightness.
 
     Parameters
@@ -174,8 +223,6 @@ def source_image(vector, covariance, observation, unit):
     vector, covariance : `torch.Tensor`, shapes (7,), (7, 7)
         The Sérsic and its covariance.
     observation : `~lenssr.imaging.Observation`
-    unit : `~astropy.units.Unit`
-        Of the surface brightness.
 
     Returns
     -------
@@ -193,7 +240,7 @@ def source_image(vector, covariance, observation, unit):
     variance = torch.einsum("pr,pq,qr->r", jacobian, covariance, jacobian).clamp_min(0)
     return ccd(
         value.reshape(grid.shape).cpu(),
-        unit,
+        observation.brightness_unit,
         wcs=window_wcs(observation.grid, x_0, y_0, pixel_scale, SOURCE_SIDE),
         error=variance.sqrt().reshape(grid.shape).cpu(),
         x_0=x_0,

@@ -7,8 +7,10 @@ from lenssr.fitting.lens import fit_known_lens, fit_unknown_lens, polish
 from lenssr.fitting.scene import Scene
 from lenssr.fitting.stack import ImageStack
 from lenssr.grids import conserves_sum
+from lenssr.imaging.rendering import kernel_options
 from lenssr.mass import SIE, Shear
 from lenssr.reconstruction.assemble import assemble
+from lenssr.reconstruction.products import FineScene, source_image
 
 __all__ = ["SersicReconstruction"]
 
@@ -48,24 +50,52 @@ class SersicReconstruction:
         -------
         results : list of `~lenssr.SuperResolution`
         """
+        stack, scene, fits = self.fit(observations)
+        return [self._result(scene, *pair) for pair in zip(fits, observations, strict=True)]
+
+    def fit(self, observations):
+        """Fit a group.
+
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+
+        Returns
+        -------
+        stack : `~lenssr.fitting.stack.ImageStack`
+        scene : `~lenssr.fitting.scene.Scene`
+        fits : list of `~lenssr.fitting.lens.SceneFit`
+        """
         settings = self.settings
         stack = stack_of(observations, settings)
-        scene = self._scene(observations[0], stack.device)
+        scene = self.scene(observations[0], stack.device)
         if settings.lens is None:
             rng = np.random.default_rng(settings.seed)
-            fits = fit_unknown_lens(
-                stack, scene, lambda *place: _lens_start(rng, *place), centre_bound=CENTRE_BOUND
-            )
+
+            def start(*place):
+                return _lens_start(rng, *place)
+
+            fits = fit_unknown_lens(stack, scene, start, centre_bound=CENTRE_BOUND)
         else:
             vectors = settings.lens.vector.to(stack.device).expand(len(stack), -1)
             fits = fit_known_lens(stack, scene, vectors)
-        fits = [polish(stack, scene, i, fit) for i, fit in enumerate(fits)]
-        return [
-            assemble(scene, fit, observation, settings)
-            for fit, observation in zip(fits, observations, strict=True)
-        ]
+        return stack, scene, [polish(stack, scene, i, fit) for i, fit in enumerate(fits)]
 
-    def _scene(self, observation, device):
+    def _result(self, scene, fit, observation):
+        settings = self.settings
+
+        def products(widening):
+            covariance = fit.covariance * widening**2
+            options = {"scale": settings.scale, "oversampling": settings.oversampling}
+            fine = FineScene(scene, fit.physical, covariance, observation, **options)
+            place = scene.of_role("source")[0].slice
+            source = source_image(fit.physical[place], covariance[place, place], observation)
+            return fine.products(source, place.stop - place.start)
+
+        return assemble(scene, fit, observation, settings, products)
+
+    def scene(self, observation, device, *, source=1):
+        """Return the scene that the settings ask for, with so many Sérsic sources."""
         settings = self.settings
         lens, field = settings.lens, min(observation.grid.shape) * observation.grid.pixel_scale
         if lens is None:
@@ -77,6 +107,7 @@ class SersicReconstruction:
             lens_light=int(settings.lens_light == "sersic"),
             sky=settings.sky is not None,
             extent=0.5 * max(observation.grid.shape) * observation.grid.pixel_scale,
+            source=source,
             device=device,
         )
 
@@ -84,17 +115,18 @@ class SersicReconstruction:
 def stack_of(observations, settings):
     """Put observations of one group into an `~lenssr.fitting.stack.ImageStack`."""
     first = observations[0]
-    psf = first.psf
+    oversampling = settings.oversampling
+    kernel, options = kernel_options(first.psf, first.grid.pixel_scale, oversampling=oversampling)
     return ImageStack(
         np.stack([o.data for o in observations]),
         np.stack([~o.mask for o in observations]),
         [o.noise for o in observations],
         first.grid,
-        None if psf is None else psf.kernel(first.grid.pixel_scale),
-        oversampling=settings.oversampling,
-        includes_pixel=psf is not None and psf.includes_pixel,
+        kernel,
+        oversampling=oversampling,
         surface_brightness=not conserves_sum(first.unit),
         device=settings.torch_device,
+        **options,
     )
 
 

@@ -34,7 +34,8 @@ def sky_wcs(angle=0.0, flip=True, scale=0.1):
 
 
 def observed(psf=None, unit=ELECTRON, wcs=None):
-    return SimpleNamespace(grid=PixelGrid((20, 24), 0.1, wcs), psf=psf, unit=unit)
+    grid = PixelGrid((20, 24), 0.1, wcs)
+    return SimpleNamespace(grid=grid, psf=psf, unit=unit, brightness_unit=ELECTRON / u.arcsec**2)
 
 
 def fitted(rng, *, light=1, sky=True, relative=0.01):
@@ -146,9 +147,7 @@ def test_windows_without_a_sky_have_no_wcs():
 def test_source_image_shows_the_source(rng):
     scene, vector, covariance = fitted(rng)
     block = scene.of_role("source")[0].slice
-    image = source_image(
-        vector[block], covariance[block, block], observed(wcs=sky_wcs()), ELECTRON / u.arcsec**2
-    )
+    image = source_image(vector[block], covariance[block, block], observed(wcs=sky_wcs()))
     grid = PixelGrid(image.shape, image.meta["pixel_scale"])
     x, y = grid.x + image.meta["x_0"], grid.y + image.meta["y_0"]
     np.testing.assert_allclose(image.data, SOURCE(x, y), rtol=1e-9)
@@ -163,7 +162,7 @@ def test_source_error_equals_monte_carlo(rng):
     scene, vector, covariance = fitted(rng, relative=0.003)
     block = scene.of_role("source")[0].slice
     vector, covariance = vector[block], covariance[block, block]
-    image = source_image(vector, covariance, observed(), ELECTRON / u.arcsec**2)
+    image = source_image(vector, covariance, observed())
     grid = PixelGrid(image.shape, image.meta["pixel_scale"])
     x = torch.as_tensor(grid.x.ravel() + image.meta["x_0"])
     y = torch.as_tensor(grid.y.ravel() + image.meta["y_0"])

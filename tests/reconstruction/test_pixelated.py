@@ -1,0 +1,54 @@
+"""The free-form source through the resolver."""
+
+import numpy as np
+import pytest
+
+from lenssr import SuperResolver
+from lenssr.metrics import scores_t
+from lenssr.simulation import DeepLense
+
+
+@pytest.fixture(scope="module")
+def item():
+    return DeepLense(lens="sie", noise=True, size=4, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def result(item):
+    return SuperResolver(source="pixelated", lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+
+
+def test_it_is_near_the_truth(result, item):
+    assert scores_t(result.image.data, item.truth.data).psnr > 43
+
+
+def test_two_of_three_errors_hold_the_truth(result, item):
+    truth = item.truth.data
+    bright = truth > 0.02 * truth.max()
+    pulls = (result.image.data - truth)[bright] / result.image.uncertainty.array[bright]
+    assert 0.5 < np.mean(np.abs(pulls) < 1) < 0.9
+
+
+def test_it_says_which_prior_and_is_ok(result):
+    assert result.meta["prior"] in ("curvature", "laplacian3")
+    assert result.ok
+    assert result.source_model is None
+    assert result.source.shape == (60, 60)
+
+
+def test_a_rerun_gives_the_same_bytes(result, item):
+    again = SuperResolver(source="pixelated", lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+    assert again.image.data.tobytes() == result.image.data.tobytes()
+    assert again.image.uncertainty.array.tobytes() == result.image.uncertainty.array.tobytes()
+
+
+def test_it_survives_the_file(result, tmp_path):
+    result.write(tmp_path / "out.fits")
+    back = type(result).read(tmp_path / "out.fits")
+    np.testing.assert_array_equal(back.source.data, result.source.data)
+
+
+def test_an_unknown_lens_is_found(item):
+    found = SuperResolver(source="pixelated", oversampling=1)(item.low, noise=item.noise)
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens.theta_E.value, rel=0.01)
+    assert scores_t(found.image.data, item.truth.data).psnr > 43

@@ -73,8 +73,8 @@ def levenberg_marquardt(
     ----------
     model : callable
         ``model(parameters, index)`` takes parameters (b, P) of the problems numbered ``index`` (b,) and
-        returns the model (b, N) and its derivatives (b, P, N). Problems that have finished are left out
-        of the call.
+        returns the model (b, N) and its derivatives (b, P, N), which are overwritten. Problems that have
+        finished are left out of the call.
     start : `torch.Tensor`, shape (B, P)
         Where to begin; moved inside the bounds.
     data, weight : `torch.Tensor`, shape (B, N)
@@ -151,7 +151,7 @@ class _State:
         value, jacobian = self.model(parameters, index)
         root = self.root[index]
         residual = (self.data[index] - value) * root
-        weighted = jacobian * root.unsqueeze(1)
+        weighted = jacobian.mul_(root.unsqueeze(1))
         chi2 = residual.square().sum(1, dtype=torch.float64)
         gradient = (weighted @ residual.unsqueeze(2)).squeeze(2).double()
         curvature = (weighted @ weighted.mT).double()

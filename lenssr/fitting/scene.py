@@ -230,7 +230,7 @@ class Scene:
             keep = self.free[lens_block.slice]
             moved = slope_x.unsqueeze(1) * d_alpha_x[:, keep] + slope_y.unsqueeze(1) * d_alpha_y[:, keep]
             columns.insert(0, -moved)
-        return total, torch.cat(columns, dim=1)
+        return total, columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def light_jacobian(self, x, y, physical, *, cusp=0.0):
         """Derivatives (B, F', R) of the lens light alone, with respect to its own part of the fit vector."""
@@ -247,4 +247,4 @@ class Scene:
             d_x, d_y = d_x * outside, d_y * outside
             derivative[:, 3:5] *= outside.unsqueeze(1)
         factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
-        return value, d_x, d_y, derivative * factor.unsqueeze(-1)
+        return value, d_x, d_y, derivative.mul_(factor.unsqueeze(-1))

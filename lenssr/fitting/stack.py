@@ -1,5 +1,8 @@
 """Images of equal shape on one grid behind one telescope, ready to be fitted together."""
 
+import copy
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -106,6 +109,13 @@ class ImageStack:
         """Where the tensors live."""
         return self.data.device
 
+    def single(self):
+        """The same images behind the same operator in single precision."""
+        twin = copy.copy(self)
+        twin.options = {**self.options, "dtype": torch.float32}
+        twin.operator, twin.data, twin._stacked = self.operator.to(torch.float32), self.data.float(), None
+        return twin
+
     def select(self, indices, *, refine=None):
         """The images with these numbers, behind an operator refined where ``refine`` is steep."""
         shape = (-1, *self.grid.shape)
@@ -141,11 +151,17 @@ class ImageStack:
     def first_guess(self):
         """The data averaged over 3x3 valid pixels, a model good enough to weigh the first fit."""
         shape = (len(self), 1, *self.grid.shape)
-        kernel = torch.ones(1, 1, 3, 3).to(self.data)
         valid = self.valid.to(self.data)
-        total = torch.nn.functional.conv2d((self.data * valid).reshape(shape), kernel, padding=1)
-        number = torch.nn.functional.conv2d(valid.reshape(shape), kernel, padding=1)
+        total, number = (
+            torch.nn.functional.avg_pool2d(plane.reshape(shape), 3, stride=1, padding=1, divisor_override=1)
+            for plane in (self.data * valid, valid)
+        )
         return (total / number.clamp_min(1)).flatten(1)
+
+    @cached_property
+    def first_weights(self):
+        """The weights of the first guess, which several starts ask for."""
+        return self.weights(self.first_guess())
 
     def image(self, scene, physical, *, positions=None, roles=("source", "lens_light", "sky")):
         """Model images (b, N) without noise, in the unit of the data."""
@@ -173,13 +189,15 @@ class ImageStack:
                 operator.x, operator.y, physical, positions=here, cusp=self.cusp
             )
             image = operator(value).flatten(-2) * self.factor
-            jacobian = operator(jacobian).flatten(-2) * self.factor
+            jacobian = operator(jacobian).flatten(-2)
+            if self.factor != 1:
+                jacobian.mul_(self.factor)
             for block in scene.of_role("sky"):
                 image = image + physical[:, block.slice].to(image)
                 jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], dim=1)
             if not self.gaussian:
                 mean, slope, _ = self.moments(image, index)
-                image, jacobian = mean, jacobian * slope.unsqueeze(1)
+                image, jacobian = mean, jacobian.mul_(slope.unsqueeze(1))
             return image, jacobian
 
         return evaluate
@@ -196,7 +214,7 @@ class ImageStack:
             image = image[:, start[0] : start[0] + ny * factor, start[1] : start[1] + nx * factor]
             return image.reshape(-1, ny, factor, nx, factor).sum((2, 4)).cpu().numpy()
 
-        weight = self.weights(self.first_guess())
+        weight = self.first_weights
         variance = torch.where(self.valid, 1 / weight.clamp_min(torch.finfo(weight.dtype).tiny), 0)
         number = blocks(self.valid.to(self.data))
         fill = factor**2 / np.maximum(number, 1) / (factor**2 if self.surface_brightness else 1)

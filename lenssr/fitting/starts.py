@@ -32,7 +32,7 @@ def light_start(stack, scene):
     if not scene.of_role("lens_light"):
         return None
     galaxy = _galaxy(scene, stack)
-    weight = stack.weights(stack.first_guess())
+    weight = stack.first_weights
     physical, smooth = _moments(stack)
     bounds = galaxy.bounds(len(stack))
     for end, sign in zip(bounds, (-1, 1), strict=True):

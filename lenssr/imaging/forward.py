@@ -1,5 +1,7 @@
 """The forward model: rays at sub-pixels, light summed over pixels, point-spread function."""
 
+import copy
+
 import scipy.fft
 import torch
 
@@ -18,9 +20,6 @@ class Convolution:
         Odd sides, centre in the middle; used as it is, not normalised. It may be larger than the images.
     shape : tuple of int
         ``(ny, nx)`` of the images.
-    cells : tuple of int
-        The same of the cells on which light is collected. Without ``refine`` all have equally many rays, one
-        cell after the other.
     dtype : `torch.dtype`, optional
         Default float64.
     device : `torch.device` or str, optional
@@ -201,6 +200,25 @@ class ImagingOperator:
         blur = self._convolution
         kernel = "no kernel" if blur is None else f"kernel {tuple(blur.kernel.shape)}"
         return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}>"
+
+    def to(self, dtype):
+        """Return the same operator in another precision.
+
+        Parameters
+        ----------
+        dtype : `torch.dtype`
+
+        Returns
+        -------
+        operator : `ImagingOperator`
+        """
+        twin = copy.copy(self)
+        for name in ("x", "y", "_weight"):
+            setattr(twin, name, getattr(self, name).to(dtype))
+        if self._convolution is not None:
+            kernel = self._convolution.kernel
+            twin._convolution = Convolution(kernel, self.cells, dtype=dtype, device=kernel.device)
+        return twin
 
     def __call__(self, values):
         """Flux in the pixels.

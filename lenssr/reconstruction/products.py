@@ -17,7 +17,7 @@ __all__ = ["FineScene", "Products", "ccd", "source_image", "window_wcs"]
 
 # Derivatives of a fine image are made in pieces of about this many values, to bound the memory.
 PIECE = 2**22
-SOURCE_SIDE = 100
+SOURCE_SIDE = 80
 SOURCE_RADII = 4.0
 
 
@@ -127,18 +127,19 @@ class FineScene:
 
     def image(self, *roles):
         """Fine image of the components with these roles, shape (ny, nx)."""
-        light = self.scene.brightness(
-            self.operator.x, self.operator.y, self.physical, roles=roles, positions=self.positions
-        )
-        image = self.operator(light)[0] * self.factor
+        image = torch.zeros(self.grid.shape, dtype=torch.float64, device=self.physical.device)
+        if any(self.scene.of_role(role) for role in roles if role != "sky"):
+            rays = (self.operator.x, self.operator.y, self.physical)
+            light = self.scene.brightness(*rays, roles=roles, positions=self.positions)
+            image = self.operator(light)[0] * self.factor
         for block in self.scene.of_role("sky") if "sky" in roles else ():
             image = image + self.physical[0, block.start] * self.sky_factor
         return image.cpu().numpy()
 
     def products(self, source, parameters):
         """All images of the scene, with a given source image that took so many parameters."""
-        roles = (("source", "lens_light", "sky"), ("source",), ("lens_light",))
-        images = tuple(self.image(*names) for names in roles)
+        lensed, light = self.image("source"), self.image("lens_light")
+        images = (lensed + light + self.image("sky"), lensed, light)
         return Products(images, self.errors(), source, self.grid.wcs, self.kernel, parameters)
 
     def errors(self):
@@ -179,8 +180,10 @@ class FineScene:
         groups += [self.rows("lens_light")] if self.scene.of_role("lens_light") else []
         found = [[] for _ in groups]
         size = max(1, PIECE // max(1, len(self.scene.free_index)))
-        for x, y in zip(self.operator.x.split(size), self.operator.y.split(size), strict=True):
-            _, jacobian = self.scene.brightness_jacobian(x, y, self.physical, cusp=self.cusp)
+        rays = (self.operator.x, self.operator.y, *(axis[0] for axis in self.positions))
+        for x, y, *landed in zip(*(axis.split(size) for axis in rays), strict=True):
+            here = tuple(axis.unsqueeze(0) for axis in landed)
+            _, jacobian = self.scene.brightness_jacobian(x, y, self.physical, positions=here, cusp=self.cusp)
             lit = jacobian.shape[1]
             for rows, pieces in zip(groups, found, strict=True):
                 pieces.append(columns[rows].T @ jacobian[0, rows[:lit]])

@@ -11,7 +11,7 @@ from lenssr.fitting.stack import CUSP_PIXELS
 from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.rendering import kernel_options
-from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
+from lenssr.light.sersic import sersic_brightness_jacobian
 
 __all__ = ["FineScene", "Products", "ccd", "source_image", "window_wcs"]
 
@@ -151,12 +151,14 @@ class FineScene:
         """
         root = self._root_covariance()
         step = max(1, PIECE // self.operator.x.numel())
+        # An error needs no more than seven digits; only its square may leave the range of single precision.
+        operator, root = self.operator.to(torch.float32), root.float()
         variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
         for columns in root.split(step, dim=1):
-            parts = [self.operator(rays) * self.factor for rays in self._derivatives(columns)]
+            parts = [operator(rays) * self.factor for rays in self._derivatives(operator, columns)]
             sky = columns[self.rows("sky")].sum(0)[:, None, None] * self.sky_factor
             for variance, derivative in zip(variances, (sum(parts) + sky, *parts), strict=False):
-                variance += derivative.square().sum(0)
+                variance += derivative.double().square().sum(0)
         return tuple(variances.sqrt().cpu().numpy())
 
     def _root_covariance(self):
@@ -174,13 +176,13 @@ class FineScene:
             rows |= (self.scene.free_index >= block.start) & (self.scene.free_index < block.stop)
         return rows
 
-    def _derivatives(self, columns):
+    def _derivatives(self, operator, columns):
         """Derivatives of the rays' brightness along directions (F, K): of source, and of lens light."""
         groups = [self.rows("lens", "source")]
         groups += [self.rows("lens_light")] if self.scene.of_role("lens_light") else []
         found = [[] for _ in groups]
         size = max(1, PIECE // max(1, len(self.scene.free_index)))
-        rays = (self.operator.x, self.operator.y, *(axis[0] for axis in self.positions))
+        rays = (operator.x, operator.y, *(axis[0].to(operator.x) for axis in self.positions))
         for x, y, *landed in zip(*(axis.split(size) for axis in rays), strict=True):
             here = tuple(axis.unsqueeze(0) for axis in landed)
             _, jacobian = self.scene.brightness_jacobian(x, y, self.physical, positions=here, cusp=self.cusp)
@@ -238,9 +240,8 @@ def source_image(vector, covariance, observation):
     grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), pixel_scale)
     x, y = (torch.as_tensor(c.ravel()).to(vector) for c in (grid.x + x_0, grid.y + y_0))
     columns = vector.reshape(1, 7, 1).unbind(1)
-    value = sersic_brightness(x, y, *columns)[0]
-    jacobian = sersic_brightness_jacobian(x, y, *columns)[3][0]
-    variance = torch.einsum("pr,pq,qr->r", jacobian, covariance, jacobian).clamp_min(0)
+    value, _, _, jacobian = (part[0] for part in sersic_brightness_jacobian(x, y, *columns))
+    variance = (jacobian * (covariance @ jacobian)).sum(0).clamp_min(0)
     return ccd(
         value.reshape(grid.shape).cpu(),
         observation.brightness_unit,

@@ -123,7 +123,7 @@ def test_error_in_small_pieces_is_the_same(rng, monkeypatch):
     fine = fine_of(*fitted(rng), observed())
     whole = fine.errors()
     monkeypatch.setattr("lenssr.reconstruction.products.PIECE", 50_000)
-    np.testing.assert_allclose(fine.errors(), whole)
+    np.testing.assert_allclose(fine.errors(), whole, rtol=1e-4)  # single precision
 
 
 @pytest.mark.parametrize(("angle", "flip"), [(0, True), (30, True), (-110, False), (180, True)])

@@ -43,9 +43,9 @@ def psnr(image, truth):
     return 10 * np.log10(truth.max() ** 2 / np.mean((np.asarray(image) - truth) ** 2))
 
 
-def run(image, *, pixel_scale=0.1, source="sersic", **given):
+def run(image, *, pixel_scale=0.1, source="sersic", scale=2, **given):
     lens = LENS if source == "sersic" else None
-    return SuperResolver(lens=lens, source=source)(image, pixel_scale=pixel_scale, **given)
+    return SuperResolver(lens=lens, source=source, scale=scale)(image, pixel_scale=pixel_scale, **given)
 
 
 def looked_at(image, **given):

@@ -26,6 +26,7 @@ SAME_SHAPE = 0.1
 # Starts whose coarse chi2 is larger by less than this share are worth a second look on all pixels.
 RIVAL_SHARE = 0.3
 RIVALS = 2
+POOR_CHI2 = 1.2
 # Share of the light of a lens galaxy that a first, coarse model may miss.
 GALAXY_ERROR = 0.1
 # The ghost (see `ImageStack`) can sit in any pixel that the lens centre may still reach.
@@ -176,8 +177,9 @@ def _search(coarse, scene, lens_start, light, terms):
     if many.shows_ghost and scene.lens_moves:
         weight = weight * _away_from_lens(coarse.grid, scene, template)
     free = terms.select(owner)
-    for stage in (free.narrowed(scene, template), free):
-        fit = _minimise(many, scene, template, weight, stage, max_iterations=25, tolerance=0.1)
+    for stage, iterations in ((free.narrowed(scene, template), 25), (free, 40)):
+        options = {"max_iterations": iterations, "tolerance": 0.1}
+        fit = _minimise(many, scene, template, weight, stage, **options)
         template = scene.to_physical(fit.parameters, template)
     return template.reshape(count, len(radii), -1), fit.chi2.reshape(count, len(radii))
 
@@ -287,10 +289,14 @@ def _try_rivals(stack, scene, fits, physical, chi2, terms):
     chosen, starts = [], []
     for i in range(len(fits)):
         order = chi2[i].argsort()
+        # A fit that does not explain its pixels may have begun from the wrong start: then all have a turn.
+        poor = fits[i].chi2 > POOR_CHI2 * float((fits[i].weight > 0).sum())
         near = chi2[i, order] - chi2[i].min() < RIVAL_CHI2 + RIVAL_SHARE * chi2[i].min()
         kept = [physical[i, order[0]]]
-        for start in physical[i, order[near]]:
-            if len(kept) <= RIVALS and all(_differ(scene, start, other) for other in kept):
+        for start in physical[i, order[near | poor]]:
+            if len(kept) <= (STARTS if poor else RIVALS) and all(
+                _differ(scene, start, other) for other in kept
+            ):
                 kept.append(start)
         chosen += [i] * (len(kept) - 1)
         starts += kept[1:]

@@ -78,7 +78,7 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
 
 
 def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
-    """Kernel for an `ImagingOperator`, finer than its pixels where the PSF knows more and the rays allow.
+    """Kernel for an `~lenssr.imaging.ImagingOperator`, as fine as the PSF knows it and the rays allow.
 
     Parameters
     ----------

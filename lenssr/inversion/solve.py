@@ -27,8 +27,8 @@ class Solution:
     chi2 : float
     evidence : float
         Logarithm of the Laplace evidence, up to what data alone determine.
-    factor : `Factor`
-        Of the Gauss-Newton matrix at the end.
+    factor : object
+        Factor of the Gauss-Newton matrix at the end: solves with it, and draws from its inverse.
     prior : `~lenssr.inversion.priors.Prior`
     iterations : int
     converged : bool

@@ -1,7 +1,9 @@
 """Cameras that take images of strong lenses: their sampling, resolution and noise, with sources.
 
 The numbers describe typical images in one broad filter, for simulations and exposure estimates. They
-replace neither a measured PSF nor the error plane of a real image.
+replace neither a measured PSF nor the error plane of a real image. Each ``reference`` says which numbers
+its sources give; those it calls approximate are rounded or chosen here: the sky changes from field to
+field by tenths of a magnitude, a zero point between calibrations by hundredths.
 """
 
 import math
@@ -133,10 +135,6 @@ class Instrument:
         return 10 ** (-0.4 * (value - self.zero_point))
 
 
-_WFC3 = (
-    "WFC3 Instrument Handbook (STScI): plate scale and gain ch. 2 and 5, PSF tables 6.7 and 7.5, sky ch. 9"
-)
-
 HST_WFC3_UVIS = Instrument(
     name="HST WFC3/UVIS",
     filter="F606W",
@@ -144,11 +142,15 @@ HST_WFC3_UVIS = Instrument(
     psf_fwhm=0.07 * u.arcsec,
     gain=1.55,
     read_noise=3.1,
-    zero_point=26.10,
+    zero_point=26.07,
     sky=22.5,
     exposure=2400 * u.s,
     exposures=4,
-    reference=f"{_WFC3}; zero point: Calamida et al. (2021), WFC3 ISR 2021-04",
+    reference="WFC3 Instrument Handbook (STScI): Table 5.1 (gain, read noise), sec. 2.2 (a pixel of 0.0395 "
+    "arcsec; drizzled images have 0.0396); zero point: AB magnitude of STScI's system throughput for chip "
+    "1 before its revision in 2020 (Calamida et al. 2022, arXiv:2205.13014); approximate: FWHM (Table 6.7 "
+    "of the handbook has it by wavelength), sky (average zodiacal light and earthshine, sec. 9.7), "
+    "exposures of one orbit",
 )
 """HST Wide Field Camera 3, ultraviolet and visible channel, F606W."""
 
@@ -157,13 +159,17 @@ HST_WFC3_IR = Instrument(
     filter="F160W",
     pixel_scale=0.128 * u.arcsec,
     psf_fwhm=0.15 * u.arcsec,
-    gain=2.5,
+    gain=2.3,
     read_noise=12.0,
     zero_point=25.95,
     sky=22.3,
     exposure=2400 * u.s,
     exposures=4,
-    reference=f"{_WFC3}, read noise of a ramp sec. 5.7; zero point: Kalirai et al. (2009), WFC3 ISR 2009-30",
+    reference="WFC3 Instrument Handbook (STScI): Table 5.1 (gain as measured; the setting is called 2.5), "
+    "sec. 7.4 (pixels of 0.135 by 0.121 arcsec, here a square of that area), ch. 9 (read noise of a fitted "
+    "ramp of 16 reads); zero point: AB magnitude of STScI's system throughput before its revision in 2020 "
+    "(Calamida et al. 2022, arXiv:2205.13014); approximate: FWHM (Table 7.5 of the handbook has it by "
+    "wavelength), sky (average zodiacal light and earthshine, sec. 9.7), exposures of one orbit",
 )
 """HST Wide Field Camera 3, infrared channel, F160W, pixels as they are on the detector."""
 
@@ -176,10 +182,13 @@ HST_ACS_WFC = Instrument(
     read_noise=4.0,
     zero_point=25.95,
     sky=22.3,
-    exposure=2100 * u.s,
+    exposure=2028 * u.s,
     exposures=4,
-    reference="ACS Instrument Handbook (STScI), ch. 3 to 5; exposure and FWHM: Koekemoer et al. (2007), "
-    "ApJS 172, 196; zero point: Bohlin (2016), AJ 152, 60",
+    reference="ACS Instrument Handbook (STScI): Table 3.1 (pixel, gain); FWHM in COSMOS: Scoville et al. "
+    "(2007), ApJS 172, 38; exposure, the median of COSMOS: Koekemoer et al. (2007), "
+    "arXiv:astro-ph/0703095; approximate: read noise (3.75 to 5.65 by amplifier and epoch), zero point "
+    "(25.94 to 25.96 by epoch and calibration; the method: Bohlin 2016, AJ 152, 60), sky (average zodiacal "
+    "light and earthshine, sec. 9.4 of the handbook)",
 )
 """HST Advanced Camera for Surveys, wide field channel, F814W."""
 
@@ -194,9 +203,11 @@ EUCLID_VIS = Instrument(
     sky=22.3,
     exposure=2260 * u.s,
     exposures=4,
-    reference="Euclid Collaboration: Cropper et al. (2025), A&A 697, A2 (detectors); Mellier et al. (2025), "
-    "A&A 697, A1 (survey: four exposures of 565 s, zero point, sky); McCracken et al. (2025), "
-    "arXiv:2503.15303 (FWHM of the Q1 images)",
+    reference="Euclid Consortium, web page of the VIS instrument (pixel, gain, four exposures of 565 s); "
+    "the instrument: Cropper et al. (2025), A&A 697, A2; FWHM of the Q1 images: McCracken et al. (2025), "
+    "arXiv:2503.15303; approximate: read noise (below 4.4 on that page), zero point and sky, taken from "
+    "the Euclid configuration of lenstronomy, which cites Cuillandre et al. (2025), A&A 697, A6, for the "
+    "last two",
 )
 """Euclid's visible imager, the wide survey."""
 
@@ -205,14 +216,16 @@ RUBIN_LSST = Instrument(
     filter="i",
     pixel_scale=0.2 * u.arcsec,
     psf_fwhm=0.71 * u.arcsec,
-    gain=2.3,
+    gain=1.6,
     read_noise=8.8,
-    zero_point=27.85,
-    sky=20.48,
-    exposure=6900 * u.s,
-    exposures=230,
-    reference="Jones, SMTN-002 (gain, zero point at airmass 1, dark sky, read noise); Ivezic et al. (2019), "
-    "ApJ 873, 111 (median seeing, 230 visits of 30 s in ten years)",
+    zero_point=28.17,
+    sky=20.46,
+    exposure=5520 * u.s,
+    exposures=184,
+    reference="Jones, SMTN-002, with throughputs v1.9, doi:10.71929/rubin/3408482 (gain 1.5 to 1.7, zero "
+    "point through the standard atmosphere, dark sky at zenith, highest read noise allowed, FWHM_geom for "
+    "its fiducial FWHM_eff of 0.80 arcsec); Ivezic et al. (2019), ApJ 873, 111, Table 1 (pixel, 184 visits "
+    "in ten years, of 30 s each, here read once)",
 )
 """The camera of the Vera C. Rubin Observatory, i band, ten years of the wide survey."""
 
@@ -227,9 +240,11 @@ ROMAN_WFI = Instrument(
     sky=22.7,
     exposure=642 * u.s,
     exposures=6,
-    reference="NASA GSFC, Roman WFI technical pages, v1.1, 2025 (sampling, FWHM, read noise, zodiacal light "
-    "at 1.44 times its minimum); report Roman-STScI-000825 (zero point); wide-area survey, medium tier: six "
-    "exposures of 107 s",
+    reference="NASA GSFC, Roman WFI technical page (pixel; sky: zodiacal light, at its minimum 0.244 "
+    "electrons per second in a pixel, 1.5 times that at high galactic latitudes); STScI, "
+    "roman-technical-information (FWHM); GalSim, galsim.roman (read noise of an exposure; gain of one, "
+    "images being in electrons); zero point and the six exposures of 107 s of the wide-area survey's "
+    "medium tier as in lenstronomy, which cites report Roman-STScI-000825 and STScI's page of the survey",
 )
 """The Wide Field Instrument of the Nancy Grace Roman Space Telescope, F158."""
 

@@ -1,0 +1,304 @@
+"""Shapes of real galaxies: cutouts that serve as sources of simulated lenses."""
+
+import functools
+import importlib.util
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.reading import find_image, open_fits
+
+__all__ = ["GalaxyShapes"]
+
+SUFFIXES = (".fits", ".fit", ".fits.gz", ".npy", ".png")
+_SMALLEST = 12
+# What a shape may show: nothing finer than a camera with these pixels would.
+_BLUR_PIXELS = 0.8
+_BLUR_BOX = 1 / 250
+# Light falls to zero between these radii, in sides of the box, so that no edge shows however it is turned.
+_TAPER = 0.40, 0.49
+
+_DEEP_FIELD = "hubble_deep_field"
+_DETECTION_SIGMA = 4.0
+_LEAST_PIXELS = 20
+_DEBLEND_PIXELS, _DEBLEND_CONTRAST = 60, 0.03
+# About twenty pixels across: enough to show arms and clumps.
+_GALAXY_PIXELS = 350
+# Sides of the boxes over twice the radius of what was detected: what is looked at for neighbours, what is cut.
+_AROUND, _BOX = 1.25, 1.1
+# Light of other objects in the box, over that of the galaxy. The spikes of the stars count as such, so that
+# this leaves out the stars as well.
+_NEIGHBOURS = 0.2
+
+
+class GalaxyShapes:
+    """Shapes of galaxies without their brightness: square images, dark at the rim, each with a sum of 1.
+
+    Cutouts are made square by padding, their background (the median of their outermost pixels) is
+    subtracted, what is below zero then is set to zero, they are blurred a little and faded out towards
+    the circle that fits into the box.
+
+    Parameters
+    ----------
+    images : sequence of array, shape (ny, nx) or (ny, nx, channels)
+        Cutouts, at least 12 pixels a side, a galaxy in the middle of each. Channels are averaged. Pixels that
+        are not finite count as background.
+    names : sequence of str, optional
+        What they are called; their numbers by default.
+
+    Attributes
+    ----------
+    names : tuple of str
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is too small, has another number of dimensions, or no light above its
+        background.
+
+    Notes
+    -----
+    The blur is a Gaussian with a standard deviation of 0.8 pixels, or of a 250th of the box if that is more.
+    What is left can be interpolated without showing the pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.simulation import GalaxyShapes
+    >>> y, x = np.indices((40, 30))
+    >>> shapes = GalaxyShapes([100 + np.exp(-np.hypot(x - 15, y - 20) / 3)], names=["disc"])
+    >>> shapes
+    <GalaxyShapes: 1 cutout>
+    >>> shapes[0].shape, float(shapes[0].sum())
+    ((40, 40), 1.0)
+    """
+
+    def __init__(self, images, names=None):
+        images = list(images)
+        names = [str(number) for number in range(len(images))] if names is None else list(map(str, names))
+        if len(names) != len(images):
+            raise InputError(f"{len(names)} names for {len(images)} cutouts: give as many")
+        if not images:
+            raise InputError("there are no cutouts: give at least one")
+        self._images = tuple(_shape(image, name) for image, name in zip(images, names, strict=True))
+        self.names = tuple(names)
+
+    @classmethod
+    def hubble_deep_field(cls):
+        """Galaxies of the Hubble extreme deep field, cut from the image that scikit-image brings along.
+
+        The image is a JPEG with a non-linear stretch: bright cores are compressed and faint outskirts raised.
+        The galaxies are good for their shapes, never for photometry.
+
+        Returns
+        -------
+        shapes : `GalaxyShapes`
+            Some twenty galaxies, the boxes 37 to 77 pixels a side, named by their column and row in the image,
+            in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at the
+            edge of the image, or under 350 pixels are left out, and so are the stars.
+
+        Raises
+        ------
+        InputError
+            If scikit-image is not installed, or without the image. Nothing is downloaded.
+
+        References
+        ----------
+        Illingworth et al. 2013, ApJS 209, 6 (the extreme deep field).
+        """
+        return _from_deep_field()
+
+    @classmethod
+    def from_folder(cls, path):
+        """Cutouts from the files of a folder.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The folder. All its FITS, PNG and NPY files are taken, in the order of their names, as the
+            names of the shapes; of a FITS file the HDU ``SCI`` or ``IMAGE``, or the first two-dimensional
+            one.
+
+        Returns
+        -------
+        shapes : `GalaxyShapes`
+
+        Raises
+        ------
+        InputError
+            If there is no such folder or nothing in it, or a file cannot be read or is no cutout (see
+            `GalaxyShapes`); the message names the file.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder: give one with cutouts of galaxies")
+        files = sorted(file for file in folder.iterdir() if _is_cutout(file))
+        if not files:
+            raise InputError(f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}")
+        return cls([_read(file) for file in files], [file.name for file in files])
+
+    @classmethod
+    def from_any(cls, shapes):
+        """Shapes from whatever names them.
+
+        Parameters
+        ----------
+        shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None
+            A folder, or cutouts; None stands for `hubble_deep_field`.
+
+        Returns
+        -------
+        shapes : `GalaxyShapes`
+        """
+        if isinstance(shapes, cls):
+            return shapes
+        if shapes is None:
+            return cls.hubble_deep_field()
+        return cls.from_folder(shapes) if isinstance(shapes, str | Path) else cls(shapes)
+
+    def __len__(self):
+        """Count the shapes."""
+        return len(self._images)
+
+    def __getitem__(self, number):
+        """Return one, (side, side)."""
+        return self._images[number]
+
+    def __repr__(self):
+        """Count the shapes."""
+        return f"<GalaxyShapes: {len(self)} cutout{'s' * (len(self) > 1)}>"
+
+
+def _is_cutout(file):
+    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(SUFFIXES)
+
+
+def _read(file):
+    try:
+        if file.suffix.lower() == ".npy":
+            return np.load(file, allow_pickle=False)
+        if file.suffix.lower() == ".png":
+            from matplotlib.image import imread
+
+            return imread(file)
+        with open_fits(file) as hdus:
+            return np.array(find_image(hdus, ("SCI", "IMAGE"), None).data, dtype=np.float64)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a broken file makes its reader raise
+        raise InputError(f"{file} cannot be read ({error}): take it out of the folder") from error
+
+
+def _shape(image, name):
+    """Make a shape of a cutout."""
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or not np.issubdtype(image.dtype, np.number) or np.iscomplexobj(image):
+        raise InputError(f"cutout {name} has shape {image.shape} and type {image.dtype}: give a plain image")
+    image = image.astype(np.float64)
+    if image.ndim == 3:
+        # Two or four channels end with one that says how opaque a pixel is.
+        image = image[..., : image.shape[2] - (image.shape[2] in (2, 4))].mean(axis=2)
+    if min(image.shape) < _SMALLEST:
+        raise InputError(f"cutout {name} of {image.shape} pixels: give at least {_SMALLEST} a side")
+    good = np.isfinite(image)
+    rim = good.copy()
+    rim[1:-1, 1:-1] = False
+    background = np.median(image[rim]) if rim.any() else 0.0
+    image = np.where(good, np.maximum(np.where(good, image, 0.0) - background, 0.0), 0.0)
+    side = max(image.shape)
+    missing = [side - size for size in image.shape]
+    image = np.pad(image, [(size // 2, size - size // 2) for size in missing])
+    # Nothing may come from beyond the box, nor be lost there.
+    image = ndimage.gaussian_filter(image, max(_BLUR_PIXELS, _BLUR_BOX * side), mode="constant")
+    image = image * _fade(side)
+    total = image.sum()
+    if not total > 0:
+        raise InputError(f"cutout {name} has no light above its background: take it out")
+    image = image / total
+    image.flags.writeable = False
+    return image
+
+
+def _fade(side):
+    """Return 1 within a circle, 0 towards the edges of the box, smooth between."""
+    positions = (np.arange(side) - (side - 1) / 2) / side
+    radius = np.hypot(positions, positions[:, None])
+    inner, outer = _TAPER
+    share = np.clip((radius - inner) / (outer - inner), 0, 1)
+    return (1 + np.cos(np.pi * share)) / 2
+
+
+@functools.cache
+def _from_deep_field():
+    image = _deep_field()
+    image = image - np.median(image)
+    smooth = ndimage.gaussian_filter(image, 1.0)
+    segments = _segments(smooth)
+    found = []
+    for label, box in enumerate(ndimage.find_objects(segments), start=1):
+        if box is not None and np.count_nonzero(segments[box] == label) >= _GALAXY_PIXELS:
+            found.append(_cut(image, segments, label, box))
+    found = sorted((each for each in found if each is not None), key=lambda each: each[:2])
+    return GalaxyShapes([each[2] for each in found], [f"{column}_{row}" for row, column, _ in found])
+
+
+def _deep_field():
+    """Brightness of the image in scikit-image's folder, rows from the top as in the file."""
+    from matplotlib.image import imread
+
+    package = importlib.util.find_spec("skimage")
+    if package is None:
+        raise InputError(
+            f"{_DEEP_FIELD} comes with scikit-image, which is not installed: pip install scikit-image, or give "
+            "a folder of cutouts"
+        )
+    # The file itself and not `skimage.data`, which would go and fetch it where it is missing.
+    file = Path(package.origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
+    if not file.is_file():
+        raise InputError(
+            f"{file} is missing from this scikit-image: install version 0.22 or later from PyPI, or give a "
+            "folder of cutouts"
+        )
+    return imread(file).astype(np.float64).mean(axis=2)
+
+
+def _segments(smooth):
+    """Label what is there, galaxies that overlap apart."""
+    from astropy.stats import sigma_clipped_stats
+    from photutils.segmentation import deblend_sources, detect_sources
+
+    noise = sigma_clipped_stats(smooth, sigma=3.0)[2]
+    found = detect_sources(smooth, _DETECTION_SIGMA * noise, _LEAST_PIXELS)
+    large = found.labels[found.areas >= _GALAXY_PIXELS]
+    with warnings.catch_warnings():
+        # Small ones among them have too few pixels for all the levels; that is no matter.
+        warnings.simplefilter("ignore")
+        return deblend_sources(
+            smooth, found, _DEBLEND_PIXELS, labels=large, contrast=_DEBLEND_CONTRAST, progress_bar=False
+        ).data
+
+
+def _cut(image, segments, label, box):
+    """Row, column and cutout of a galaxy, or None if it is not alone or at the edge."""
+    rows, columns = np.nonzero(segments[box] == label)
+    rows, columns = rows + box[0].start, columns + box[1].start
+    light = np.maximum(image[rows, columns], 0)
+    row, column = (int(round((light * place).sum() / light.sum())) for place in (rows, columns))
+    radius = np.hypot(rows - row, columns - column).max()
+    half = math.ceil(_AROUND * radius)
+    if not all(half <= place < size - half for place, size in zip((row, column), image.shape, strict=True)):
+        return None
+    window = slice(row - half, row + half + 1), slice(column - half, column + half + 1)
+    own, light = segments[window] == label, np.maximum(image[window], 0.0)
+    neighbours = ndimage.binary_dilation((segments[window] > 0) & ~own) & ~own
+    if light[neighbours & (_fade(len(own)) > 0)].sum() > _NEIGHBOURS * light[own].sum():
+        return None
+    # The outskirts go over into the dark within a few pixels beyond what was detected.
+    share = ndimage.gaussian_filter(ndimage.binary_dilation(own, iterations=2).astype(float), 1.5)
+    cut = half - math.ceil(_BOX * radius)
+    inner = slice(cut, len(own) - cut)
+    return row, column, np.where(neighbours, 0.0, light * share)[inner, inner]

@@ -7,7 +7,7 @@ import numpy as np
 from astropy.table import Table
 
 from lenssr.exceptions import InputError
-from lenssr.light import Sersic
+from lenssr.light import MultiGaussian, Sersic
 from lenssr.mass import MassModel, MassSystem
 
 COLUMNS = {
@@ -31,7 +31,7 @@ def _kind(model):
         return "none"
     if isinstance(model, MassSystem):
         return "system"
-    return "list" if isinstance(model, (list, tuple)) else "model"
+    return {list: "list", tuple: "tuple"}.get(type(model), "model")
 
 
 def _parts(label, model):
@@ -66,6 +66,8 @@ def _rows(label, model):
 
 def _arguments(model):
     """What a mass model was built from besides its parameters, such as the maps of a pixelated one."""
+    if isinstance(model, MultiGaussian):
+        return {"sigma": model.sigma}
     if not isinstance(model, MassModel):
         return {}
     names = [name for name in inspect.signature(type(model)).parameters if name not in model.param_names]
@@ -95,6 +97,8 @@ def models_to_table(models):
         if covariance is not None:
             arrays[f"cov.{label}"] = np.asarray(covariance, dtype=float)
         for part_label, part in _parts(label, model):
+            if isinstance(model, list | tuple) and part.covariance is not None:
+                arrays[f"cov.{part_label}"] = np.asarray(part.covariance, dtype=float)
             rows += _rows(part_label, part)
             arguments = _arguments(part)
             arrays |= {f"{part_label}.{name}": value for name, value in arguments.items() if np.ndim(value)}
@@ -120,7 +124,7 @@ def _descendants(cls):
 
 def _find_class(name):
     """Find a model by name among those imported: a model of the user's own reads back once its module is."""
-    for cls in (Sersic, *_descendants(MassModel)):
+    for cls in (Sersic, MultiGaussian, *_descendants(MassModel)):
         if cls.__name__ == name:
             return cls
     raise InputError(f"the file holds a model {name!r}, which is not known: import its module first")
@@ -150,14 +154,18 @@ def _assemble(entry, rows, arrays):
     parts = [_build(part, rows.get(part["label"], []), arrays) for part in entry["parts"]]
     if entry["kind"] == "system":
         return MassSystem(*parts)
-    if entry["kind"] == "list":
-        return parts
+    if entry["kind"] in ("list", "tuple"):
+        return parts if entry["kind"] == "list" else tuple(parts)
     return parts[0] if parts else None
 
 
-def _restore_errors(label, model, rows, covariance):
+def _restore_errors(label, model, rows, arrays):
     """Put back the covariance, and the errors last: its 0 for a fixed parameter is not an error."""
-    if covariance is not None and isinstance(model, MassModel):
+    covariance = arrays.get(f"cov.{label}")
+    if isinstance(model, list | tuple):
+        for part_label, part in _parts(label, model):
+            part.covariance = arrays.get(f"cov.{part_label}")
+    elif covariance is not None and isinstance(model, MassModel):
         model = model.with_vector(model.vector, covariance=covariance)
     elif covariance is not None:
         model.covariance = covariance
@@ -174,7 +182,7 @@ def models_from_table(table, structure, arrays):
         row = {name: _python(record[name]) for name in COLUMNS}
         rows.setdefault(row["component"], []).append(row)
     return {
-        label: _restore_errors(label, _assemble(entry, rows, arrays), rows, arrays.get(f"cov.{label}"))
+        label: _restore_errors(label, _assemble(entry, rows, arrays), rows, arrays)
         for label, entry in structure.items()
     }
 

@@ -12,6 +12,7 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
+from lenssr.light.lens_light import check_lens_light, describe_lens_light
 from lenssr.mass import MassModel
 from lenssr.result import FailedResolution
 
@@ -22,7 +23,6 @@ SOURCES = {
     "pixelated": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
     "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
 }
-LENS_LIGHTS = (None, "sersic")
 SKIES = (None, "constant")
 # Packages whose versions a result records.
 VERSIONS = ("lenssr", "torch", "numpy", "astropy")
@@ -35,7 +35,8 @@ class Settings:
     Parameters
     ----------
     scale : int
-    source, lens_light, sky : str or None
+    source, sky : str or None
+    lens_light : None, str, model or list of these
     lens : `~lenssr.mass.MassModel` or None
     fit_lens : bool or None
     oversampling : int or "auto"
@@ -52,7 +53,7 @@ class Settings:
     source: str = "sersic"
     lens: Any = None
     fit_lens: bool | None = None
-    lens_light: str | None = None
+    lens_light: Any = None
     sky: str | None = "constant"
     oversampling: Any = "auto"
     device: str = "auto"
@@ -63,7 +64,7 @@ class Settings:
         if self.oversampling != "auto":
             _check_count("oversampling", self.oversampling)
         _check_choice("source", self.source, tuple(SOURCES))
-        _check_choice("lens_light", self.lens_light, LENS_LIGHTS)
+        check_lens_light(self.lens_light)
         _check_choice("sky", self.sky, SKIES)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
             raise InputError(f"seed = {self.seed!r}: give an integer, 0 or larger")
@@ -90,6 +91,7 @@ class Settings:
         """The settings as plain values."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["lens"] = None if self.lens is None else repr(self.lens)
+        plain["lens_light"] = describe_lens_light(self.lens_light)
         plain["device"] = str(self.torch_device)
         return plain
 
@@ -146,8 +148,12 @@ class SuperResolver:
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.
-    lens_light : {None, "sersic"}, optional
-        Whether the lens galaxy shines in the image: fitted with the rest. By default it does not.
+    lens_light : None, "sersic", "mge", model, or a list of these, optional
+        What the lens galaxy looks like, fitted with the rest: a Sérsic profile; a multi-Gaussian expansion
+        of its light, which follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of
+        them, such as ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
+        `~lenssr.light.MultiGaussian` says where the fit begins, honouring ``fixed`` and ``bounds`` of its
+        parameters. By default the galaxy does not shine.
     sky : {"constant", None}, optional
         Whether a constant sky level is fitted; it is by default.
     psf, noise, mask : optional

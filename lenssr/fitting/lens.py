@@ -90,10 +90,16 @@ def fit_known_lens(stack, scene, lens_vectors):
     fits : list of `SceneFit`
     """
     light = light_start(stack.binned(_bin_factor(stack.grid)), scene)
-    template = _assemble(scene, stack, lens_vectors, light)
-    weight = _softened(stack.first_weights, stack, scene, template)
-    template = source_start(stack, scene, template, without_light(stack, scene, light), weight)
-    return _refine(stack, scene, template, Terms.of(scene, len(stack)))
+    plain = scene.with_plain_light()
+    template = _assemble(plain, stack, lens_vectors, light)
+    weight = _softened(stack.first_weights, stack, plain, template)
+    template = source_start(stack, plain, template, without_light(stack, plain, light), weight)
+    terms = Terms.of(plain, len(stack))
+    if plain is not scene:
+        physical = _early(stack, plain, template, terms)
+        template = scene.from_plain_light(plain, physical)
+        terms = Terms.of(scene, len(stack)).lit(scene, template)
+    return _refine(stack, scene, template, terms)
 
 
 def polish(stack, scene, number, fit):
@@ -149,12 +155,37 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
     coarse = stack.binned(_bin_factor(stack.grid))
     light = light_start(coarse, scene)
     centres = torch.zeros(len(stack), 2) if light is None else light[:, 3:5]
-    terms = Terms.of(scene, len(stack)).near(scene, centres.to(stack.device).double(), centre_bound)
-    physical, chi2 = _search(coarse, scene, lens_start, light, terms)
+    centres = centres.to(stack.device).double()
+    plain = scene.with_plain_light()
+    terms = Terms.of(plain, len(stack)).near(plain, centres, centre_bound)
+    physical, chi2 = _search(coarse, plain, lens_start, light, terms)
     best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
+    if plain is not scene:
+        found = _early(stack, plain, physical[best], terms)
+        physical = _with_light_of(plain, physical, found)
+        physical[best] = found
+        physical = scene.from_plain_light(plain, physical)
+        terms = Terms.of(scene, len(stack)).near(scene, centres, centre_bound).lit(scene, physical[best])
     fits = _refine(stack, scene, physical[best], terms)
     _try_rivals(stack, scene, fits, physical, chi2, terms)
     return fits
+
+
+def _early(stack, scene, physical, terms):
+    """Fit on all pixels once, with the first weights: enough for a start of a richer scene."""
+    weight = stack.first_weights * _shown(stack, scene, physical)
+    where, tolerance = _passes(stack, weight)[0]
+    options = {"max_iterations": 60, "tolerance": tolerance}
+    fit = _minimise(where, scene, physical, weight.to(where.data), terms, **options)
+    return scene.to_physical(fit.parameters, physical)
+
+
+def _with_light_of(scene, physical, found):
+    """Physical vectors (B, S, P) with the lens light of others (B, P)."""
+    physical = physical.clone()
+    for block in scene.of_role("lens_light"):
+        physical[..., block.slice] = found[:, None, block.slice]
+    return physical
 
 
 def _search(coarse, scene, lens_start, light, terms):

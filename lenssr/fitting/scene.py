@@ -5,18 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
+from lenssr.light.profile import FAINTEST, LightProfile
+from lenssr.light.sersic_profile import SersicProfile
 
-__all__ = ["Block", "Scene"]
+__all__ = ["FAINTEST", "Block", "Scene"]
 
-SERSIC_NAMES = ("amplitude", "r_eff", "n", "x_0", "y_0", "e1", "e2")
-# Amplitudes are positive in whatever unit the image has.
-FAINTEST = 1e-60
-SERSIC_LOWER = (FAINTEST, 1e-3, 0.3, -torch.inf, -torch.inf, -0.6, -0.6)
-SERSIC_UPPER = (torch.inf, 1e3, 8.0, torch.inf, torch.inf, 0.6, 0.6)
 # A source larger than this share of half the field is no longer told from the halo of the lens.
 SOURCE_SHARE = 0.3
-SERSIC_LOG = (True, True, False, False, False, False, False)
+LIGHT_ROLES = ("source", "lens_light")
 
 
 # Where a fit may take a shape that the user has not bounded: beyond, no lens galaxy has been seen.
@@ -33,14 +29,9 @@ def _bounds_of(parameter):
     return low, high
 
 
-def _sersic_bounds(extent, share):
-    """Ends of the seven parameters of a Sérsic: centred in the field, r_eff up to a share of its half."""
-    low = {"x_0": -extent, "y_0": -extent}
-    high = {"x_0": extent, "y_0": extent, "r_eff": share * extent}
-    return tuple(
-        [ends.get(name, end) for name, end in zip(SERSIC_NAMES, default, strict=True)]
-        for ends, default in ((low, SERSIC_LOWER), (high, SERSIC_UPPER))
-    )
+def _profiles(light):
+    """Profiles of one role; a number means so many Sérsics."""
+    return tuple(SersicProfile() for _ in range(light)) if isinstance(light, int) else tuple(light)
 
 
 @dataclass(frozen=True)
@@ -53,12 +44,15 @@ class Block:
     names : tuple of str
     start, stop : int
         Its slice of the vector.
+    profile : `~lenssr.light.profile.LightProfile` or None
+        What shines, if it does.
     """
 
     role: str
     names: tuple
     start: int
     stop: int
+    profile: LightProfile | None = None
 
     @property
     def slice(self):
@@ -69,8 +63,9 @@ class Block:
 class Scene:
     """Which components make an image, where their parameters lie, and which of them are free.
 
-    The physical vector holds the lens parameters, then seven per Sérsic (`SERSIC_NAMES`, r_eff the product
-    average), then the sky. A fit works on the free ones, with the logarithm of what must stay positive.
+    The physical vector holds the lens parameters, then those of each source and of each profile on the lens,
+    as their `~lenssr.light.profile.LightProfile` orders them, then the sky. A fit works on the free ones,
+    with the logarithm of what must stay positive.
 
     Parameters
     ----------
@@ -78,12 +73,12 @@ class Scene:
         Gives names, bounds and the deflection; its values are not used.
     lens_free : bool
         Whether parameters of the lens that are not ``fixed`` are fitted.
-    lens_light : int
-        Number of Sérsics on the lens.
+    lens_light : sequence of `~lenssr.light.profile.LightProfile` or int
+        What shines on the lens, or how many Sérsics do.
     sky : bool
         Whether a constant is added to every pixel.
-    source : int, optional
-        Number of Sérsics behind the lens, by default 1.
+    source : sequence of `~lenssr.light.profile.LightProfile` or int, optional
+        What shines behind it, by default 1 Sérsic.
     extent : float
         Half the field in arcsec; centres of light stay inside it.
     device : str or `torch.device`, optional
@@ -92,6 +87,9 @@ class Scene:
 
     def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, device="cpu"):
         self.lens, self.extent = lens, extent
+        light = {"source": _profiles(source), "lens_light": _profiles(lens_light)}
+        self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
+        self._options |= light
         self.blocks = []
         lower, upper, log, free = [], [], [], []
         if lens is not None:
@@ -101,12 +99,12 @@ class Scene:
             upper += [bound[1] for bound in bounds]
             log += [False] * len(bounds)
             free += [lens_free and not parameter.fixed for parameter in lens.parameters]
-        for role in ["source"] * source + ["lens_light"] * lens_light:
-            self._add(role, SERSIC_NAMES)
-            ends = _sersic_bounds(extent, SOURCE_SHARE if role == "source" else 1.0)
+        for role, profile in [(name, one) for name in LIGHT_ROLES for one in light[name]]:
+            self._add(role, profile.names, profile)
+            ends = profile.bounds(extent, SOURCE_SHARE if role == "source" else 1.0)
             lower, upper = lower + ends[0], upper + ends[1]
-            log += SERSIC_LOG
-            free += [True] * len(SERSIC_NAMES)
+            log += profile.log
+            free += profile.free
         if sky:
             self._add("sky", ("sky",))
             lower, upper, log, free = [*lower, -torch.inf], [*upper, torch.inf], [*log, False], [*free, True]
@@ -116,15 +114,44 @@ class Scene:
         self.free = torch.tensor(free, device=device)
         self.free_index = torch.nonzero(self.free).squeeze(1)
 
-    def _add(self, role, names):
+    def _add(self, role, names, profile=None):
         start = self.blocks[-1].stop if self.blocks else 0
-        self.blocks.append(Block(role, tuple(names), start, start + len(names)))
+        self.blocks.append(Block(role, tuple(names), start, start + len(names), profile))
 
     def copy(self):
         """A copy whose choice of free parameters is its own."""
         twin = copy.copy(self)
         twin.free, twin.free_index = self.free.clone(), self.free_index.clone()
         return twin
+
+    def with_plain_light(self):
+        """The scene with one Sérsic for all light of the lens, or itself if that is what it has."""
+        profiles = [block.profile for block in self.of_role("lens_light")]
+        if not profiles or (len(profiles) == 1 and profiles[0].plain):
+            return self
+        return Scene(**{**self._options, "lens_light": 1})
+
+    def from_plain_light(self, plain, physical):
+        """Carry physical vectors (..., P') of `with_plain_light` to this scene, its Sérsic shared out.
+
+        Parameters
+        ----------
+        plain : `Scene`
+        physical : `torch.Tensor`, shape (..., P')
+
+        Returns
+        -------
+        physical : `torch.Tensor`, shape (..., P)
+        """
+        flat = physical.reshape(-1, plain.size)
+        light = flat[:, plain.of_role("lens_light")[0].slice]
+        parts = [flat[:, block.slice] for block in plain.blocks if block.role in ("lens", "source")]
+        shared = [block.profile for block in self.of_role("lens_light") if block.profile.given is None]
+        for profile in (block.profile for block in self.of_role("lens_light")):
+            rank = shared.index(profile) if profile in shared else 0
+            parts.append(profile.start(light, rank, max(len(shared), 1)))
+        parts += [flat[:, block.slice] for block in plain.of_role("sky")]
+        return torch.cat(parts, dim=1).reshape(*physical.shape[:-1], self.size)
 
     def of_role(self, role):
         """Blocks of one role, in order."""
@@ -194,10 +221,9 @@ class Scene:
         if "source" in roles:
             beta = self.source_positions(x, y, physical) if positions is None else positions
         for block in self.blocks:
-            if block.role in roles and block.role in ("source", "lens_light"):
+            if block.role in roles and block.profile is not None:
                 where = beta if block.role == "source" else (x, y)
-                parameters = physical[:, block.slice].to(x).unsqueeze(-1).unbind(1)
-                total = total + sersic_brightness(*where, *parameters)
+                total = total + block.profile.brightness(*where, physical[:, block.slice].to(x))
         return total
 
     def brightness_jacobian(self, x, y, physical, *, positions=None, cusp=0.0):
@@ -239,12 +265,10 @@ class Scene:
         return torch.cat([self._light_derivatives(block, x, y, physical, cusp)[3] for block in blocks], dim=1)
 
     def _light_derivatives(self, block, x, y, physical, cusp):
-        """Brightness of one Sérsic, its slopes along x and y, and its derivatives in fit variables."""
+        """Brightness of one profile, its slopes along x and y, and its derivatives in fit variables."""
         parameters = physical[:, block.slice]
-        value, d_x, d_y, derivative = sersic_brightness_jacobian(x, y, *parameters.unsqueeze(-1).unbind(1))
-        if cusp > 0:
-            outside = torch.hypot(x - parameters[:, 3:4], y - parameters[:, 4:5]) > cusp
-            d_x, d_y = d_x * outside, d_y * outside
-            derivative[:, 3:5] *= outside.unsqueeze(1)
+        value, d_x, d_y, derivative = block.profile.jacobian(x, y, parameters, cusp)
         factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
-        return value, d_x, d_y, derivative.mul_(factor.unsqueeze(-1))
+        derivative = derivative.mul_(factor.unsqueeze(-1))
+        free = self.free[block.slice]
+        return value, d_x, d_y, derivative if bool(free.all()) else derivative[:, free]

@@ -16,7 +16,7 @@ OUTSTANDING = 0.3
 
 
 def light_start(stack, scene):
-    """A first lens light: a Sérsic fitted to the pixels that do not stand out above it.
+    """A first lens light, for any scene: a Sérsic fitted to the pixels that do not stand out above it.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def light_start(stack, scene):
         return None
     galaxy = _galaxy(scene, stack)
     weight = stack.first_weights
-    physical, smooth = _moments(stack)
+    physical, smooth = _moments(stack, _hint(scene))
     bounds = galaxy.bounds(len(stack))
     for end, sign in zip(bounds, (-1, 1), strict=True):
         end[:, 3:5] = physical[:, 3:5] + sign * CENTRE_REACH
@@ -133,15 +133,23 @@ def _border_level(stack):
     return torch.nan_to_num(level)
 
 
-def _moments(stack):
-    """A Sérsic with sky (B, 8) at the brightest point near the middle, and the light (B, N) it is from.
+def _hint(scene):
+    """Where the lens galaxy is looked for: the middle of the image, or where a given model puts it."""
+    for block in scene.of_role("lens_light"):
+        if block.profile.given is not None:
+            return tuple(float(block.profile.given_vector[k]) for k in block.profile.centre)
+    return 0.0, 0.0
+
+
+def _moments(stack, hint=(0.0, 0.0)):
+    """A Sérsic with sky (B, 8) at the brightest point near a place, and the light (B, N) it is from.
 
     Arcs are bright at their radius but fill little of a circle: the light is the lower quartile on rings.
     """
     grid, sky = stack.grid, _border_level(stack)
     x, y = (torch.as_tensor(c.ravel()).to(stack.data) for c in (grid.x, grid.y))
     data = torch.where(stack.valid, stack.data - sky.unsqueeze(1), torch.nan)
-    near = torch.hypot(x, y) < max(CENTRE_REACH, 2 * grid.pixel_scale)
+    near = torch.hypot(x - hint[0], y - hint[1]) < max(CENTRE_REACH, 2 * grid.pixel_scale)
     peak = torch.where(near, torch.nan_to_num(data, nan=-torch.inf), -torch.inf).argmax(1)
     centre = torch.stack([x[peak], y[peak]], dim=1)
     ring = (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) / grid.pixel_scale).round().long()

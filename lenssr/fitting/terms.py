@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lenssr.light.profile import FAINTEST
+
 __all__ = ["Terms"]
 
 # Standard deviations of the priors on an unknown lens: wide against what arcs of any quality say, narrow
@@ -24,7 +26,8 @@ class Terms:
     ----------
     lower, upper : `torch.Tensor`, shape (B, P)
     mean, stiffness : `torch.Tensor`, shape (B, P)
-        Mean and inverse variance of the priors; an inverse variance of 0 is none.
+        Mean and inverse variance of the priors; an inverse variance of 0 is none. Where a scene fits the
+        logarithm of a parameter, they are those of the logarithm.
     """
 
     lower: torch.Tensor
@@ -41,6 +44,23 @@ class Terms:
     def select(self, index):
         """The terms of some problems of the batch."""
         return Terms(*(part[index] for part in (self.lower, self.upper, self.mean, self.stiffness)))
+
+    def lit(self, scene, physical):
+        """Terms with the priors that the profiles of the lens light ask for, around a start (B, P)."""
+        mean, stiffness = self.mean.clone(), self.stiffness.clone()
+        start = torch.where(scene.log, physical.clamp_min(FAINTEST).log(), physical)
+        for block in scene.of_role("lens_light"):
+            sigma = torch.tensor(block.profile.prior, dtype=mean.dtype, device=mean.device)
+            mean[:, block.slice] = torch.where(sigma.isfinite(), start[:, block.slice], mean[:, block.slice])
+            stiffness[:, block.slice] = sigma**-2
+        return replace(self, mean=mean, stiffness=stiffness)
+
+    def without(self, scene, role):
+        """Terms for the scene that is left when all blocks of a role are taken out of ``scene``."""
+        kept = torch.ones(scene.size, dtype=torch.bool, device=self.mean.device)
+        for block in scene.of_role(role):
+            kept[block.slice] = False
+        return Terms(*(part[:, kept] for part in (self.lower, self.upper, self.mean, self.stiffness)))
 
     def near(self, scene, centres, reach):
         """Terms for an unknown lens: within ``reach`` of a centre (B, 2), with the weak priors."""

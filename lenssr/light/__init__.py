@@ -1,12 +1,24 @@
 """What shines: light profiles of galaxies, as astropy models built on pure functions."""
 
+from lenssr.light.gaussians import (
+    MultiGaussian,
+    gaussian_widths,
+    gaussians_brightness,
+    gaussians_brightness_jacobian,
+    gaussians_from_sersic,
+)
 from lenssr.light.pixelated import PixelatedSource, interpolate_image
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
 from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy, sersic_to_lenstronomy
 
 __all__ = [
+    "MultiGaussian",
     "PixelatedSource",
     "Sersic",
+    "gaussian_widths",
+    "gaussians_brightness",
+    "gaussians_brightness_jacobian",
+    "gaussians_from_sersic",
     "interpolate_image",
     "sersic_b",
     "sersic_brightness",

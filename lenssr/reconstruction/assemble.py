@@ -9,13 +9,12 @@ from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
 from lenssr.imaging.correlation import sky_noise
-from lenssr.light.sersic import Sersic, from_circular_jacobian
 from lenssr.reconstruction.measures import measure, measure_telescope
 from lenssr.reconstruction.products import ccd
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "flux_unit"]
 
 
 def assemble(scene, fit, observation, settings, make_products):
@@ -47,7 +46,7 @@ def assemble(scene, fit, observation, settings, make_products):
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
     degrees = int((weight > 0).sum()) - _free_beside_source(scene) - products.parameters
     measures = measure(scene, fit, observation, residual, covariance, noise, degrees)
-    models = _models(scene, fit, covariance, unit)
+    models = _models(scene, fit, covariance, flux_unit(observation))
     flags = judge(measures | measure_telescope(observation, settings), observation.flags)
     sky, sky_error = _sky(scene, fit, covariance)
     names, free = _free_covariance(scene, fit, covariance)
@@ -102,18 +101,27 @@ def _fine_images(products, observation, scale):
     }
 
 
+def flux_unit(observation):
+    """Unit of the flux in a pixel, of which models hold an amount per arcsec2."""
+    unit = observation.unit
+    return unit if conserves_sum(unit) else unit * u.arcsec**2
+
+
 def _models(scene, fit, covariance, unit):
-    """The lens and the light as models with errors."""
-    per_area = unit if conserves_sum(unit) else unit * u.arcsec**2
-    found = {"lens": None, "source_model": None, "lens_light": None}
+    """The lens and the light as models with errors; several profiles of the lens light are a tuple."""
+    found = {"lens": None, "source_model": None, "lens_light": ()}
     for block in scene.blocks:
         values, errors = fit.physical[block.slice].cpu(), covariance[block.slice, block.slice].cpu()
         if block.role == "lens":
             moved = bool(scene.free[block.slice].any())
             found["lens"] = scene.lens.with_vector(values, covariance=errors) if moved else scene.lens
-        elif block.role in ("source", "lens_light"):
-            key = "source_model" if block.role == "source" else "lens_light"
-            found[key] = Sersic.from_vector(values, covariance=errors, unit=per_area)
+        elif block.role == "source":
+            found["source_model"] = block.profile.model(values, errors, unit)
+        elif block.role == "lens_light":
+            found["lens_light"] += (block.profile.model(values, errors, unit),)
+    light = found["lens_light"]
+    if len(light) < 2:
+        found["lens_light"] = light[0] if light else None
     return found
 
 
@@ -132,21 +140,33 @@ def _table(scene, models, sky, sky_error, unit):
             rows.append(("sky", "sky", sky, sky_error, str(unit), False))
             continue
         model = models["source_model" if block.role == "source" else block.role]
-        for name, is_free in zip(block.names, free, strict=True):
+        place = _place(scene, block)
+        model = model if place is None else model[place]
+        for name, shown, is_free in zip(block.names, _shown_names(scene, block), free, strict=True):
             parameter = _parameter(model, name)
             error = float(parameter.std) if is_free and parameter.std is not None else np.nan
             unit_name = "" if parameter.unit is None else parameter.unit.to_string()
-            rows.append((name, block.role, float(parameter.value), error, unit_name, not is_free))
+            rows.append((shown, block.role, float(parameter.value), error, unit_name, not is_free))
     table = QTable(rows=rows, names=("name", "component", "value", "error", "unit", "fixed"))
     return table
 
 
+def _place(scene, block):
+    """Which of several profiles of the lens light a block is; None if it is the only one."""
+    blocks = scene.of_role(block.role)
+    return blocks.index(block) if block.role == "lens_light" and len(blocks) > 1 else None
+
+
+def _shown_names(scene, block):
+    """Names of a block's parameters; those of several profiles are numbered, as in a compound model."""
+    place = _place(scene, block)
+    return block.names if place is None else tuple(f"{name}_{place}" for name in block.names)
+
+
 def _parameter(model, name):
-    return (
-        getattr(model, name)
-        if hasattr(type(model), name)
-        else model.parameters[model.param_names.index(name)]
-    )
+    if hasattr(model, name):
+        return getattr(model, name)
+    return model.parameters[model.param_names.index(name)]
 
 
 def _free_covariance(scene, fit, covariance):
@@ -154,9 +174,10 @@ def _free_covariance(scene, fit, covariance):
     slope = np.eye(scene.size)
     names = []
     for block in scene.blocks:
-        names += [name if block.role == "sky" else f"{block.role}.{name}" for name in block.names]
-        if block.role in ("source", "lens_light"):
-            slope[block.slice, block.slice] = from_circular_jacobian(fit.physical[block.slice].cpu().numpy())
+        shown = _shown_names(scene, block)
+        names += [name if block.role == "sky" else f"{block.role}.{name}" for name in shown]
+        if block.profile is not None:
+            slope[block.slice, block.slice] = block.profile.outward(fit.physical[block.slice].cpu().numpy())
     free = scene.free.cpu().numpy()
     matrix = slope @ covariance.cpu().numpy() @ slope.T
     return tuple(np.array(names)[free].tolist()), matrix[np.ix_(free, free)]

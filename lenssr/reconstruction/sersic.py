@@ -8,8 +8,9 @@ from lenssr.fitting.scene import Scene
 from lenssr.fitting.stack import ImageStack
 from lenssr.grids import conserves_sum
 from lenssr.imaging.rendering import kernel_options
+from lenssr.light.lens_light import light_profiles
 from lenssr.mass import SIE, Shear
-from lenssr.reconstruction.assemble import assemble
+from lenssr.reconstruction.assemble import assemble, flux_unit
 from lenssr.reconstruction.products import FineScene, source_image
 
 __all__ = ["SersicReconstruction"]
@@ -36,7 +37,11 @@ class SersicReconstruction:
         """Cut a list of (number, observation) into pieces that fit into memory together."""
         values = np.prod(members[0][1].shape) * 4 * PARAMETERS
         size = int(max(1, BATCH_VALUES // values))
-        return [members[i : i + size] for i in range(0, len(members), size)]
+        # A given model of the light means another number in every unit.
+        by_unit = {}
+        for member in members:
+            by_unit.setdefault(str(member[1].unit), []).append(member)
+        return [group[i : i + size] for group in by_unit.values() for i in range(0, len(group), size)]
 
     def solve(self, observations):
         """Fit a group and make its results.
@@ -98,15 +103,18 @@ class SersicReconstruction:
         """Return the scene that the settings ask for, with so many Sérsic sources."""
         settings = self.settings
         lens, field = settings.lens, min(observation.grid.shape) * observation.grid.pixel_scale
+        extent = 0.5 * max(observation.grid.shape) * observation.grid.pixel_scale
         if lens is None:
             lens = SIE(theta_E=0.2 * field, e1=0.0, e2=0.0) + Shear(gamma1=0.0, gamma2=0.0)
             lens[0].theta_E.bounds = (min(0.05, 0.05 * field), 0.5 * field)
         return Scene(
             lens=lens,
             lens_free=settings.fit_lens,
-            lens_light=int(settings.lens_light == "sersic"),
+            lens_light=light_profiles(
+                settings.lens_light, observation.grid.pixel_scale, extent, flux_unit(observation)
+            ),
             sky=settings.sky is not None,
-            extent=0.5 * max(observation.grid.shape) * observation.grid.pixel_scale,
+            extent=extent,
             source=source,
             device=device,
         )

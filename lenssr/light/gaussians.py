@@ -1,0 +1,449 @@
+"""Multi-Gaussian expansion: pure functions on tensors, and the `MultiGaussian` model built on them."""
+
+import math
+
+import astropy.units as u
+import numpy as np
+import torch
+from astropy.modeling import Fittable2DModel, Parameter
+
+from lenssr.exceptions import InputError
+from lenssr.light.sersic import sersic_brightness
+from lenssr.units import strip_unit
+
+__all__ = [
+    "MultiGaussian",
+    "gaussian_widths",
+    "gaussians_brightness",
+    "gaussians_brightness_jacobian",
+    "gaussians_from_sersic",
+]
+
+# Two neighbouring widths differ by at most this factor: sums of Gaussians then follow a Sérsic within 1 %.
+WIDTH_RATIO = 1.6
+# Narrowest Gaussian in pixels: what is narrower looks like a point through any PSF and pixel.
+NARROWEST = 0.4
+SHAPE_NAMES = ("x_0", "y_0", "e1", "e2")
+# Iterations of, and radii in, the decomposition of a Sérsic; it is a start, not an answer.
+PASSES, RADII = 200, 120
+# No Gaussian starts fainter than this share of its even part, from where a logarithm would hardly move.
+FLOOR = 0.01
+
+
+def gaussian_widths(pixel_scale, extent):
+    """Widths of the Gaussians that a galaxy in an image may need, evenly spaced in the logarithm.
+
+    Parameters
+    ----------
+    pixel_scale : float
+        In arcsec; the narrowest Gaussian has 0.4 pixel.
+    extent : float
+        Half the field in arcsec: the widest Gaussian.
+
+    Returns
+    -------
+    sigma : `~numpy.ndarray`, shape (K,)
+        Standard deviations in arcsec, neighbours at most a factor of 1.6 apart.
+
+    References
+    ----------
+    Emsellem, Monnet & Bacon 1994, A&A 285, 723; Cappellari 2002, MNRAS 333, 400.
+
+    Examples
+    --------
+    >>> from lenssr.light import gaussian_widths
+    >>> gaussian_widths(0.04, 1.8).round(3)
+    array([0.016, 0.025, 0.038, 0.058, 0.089, 0.137, 0.21 , 0.323, 0.496,
+           0.763, 1.172, 1.8  ])
+    """
+    low, high = NARROWEST * pixel_scale, max(extent, pixel_scale)
+    number = 1 + math.ceil(math.log(high / low) / math.log(WIDTH_RATIO) - 1e-9)
+    return np.geomspace(low, high, number)
+
+
+def _as_tensors(*values):
+    like = next((value for value in values if isinstance(value, torch.Tensor)), None)
+    kind = {"dtype": torch.float64} if like is None else {"dtype": like.dtype, "device": like.device}
+    return [torch.as_tensor(value, **kind) for value in values]
+
+
+def _exponents(sigma):
+    """Factors on the squared radius, and peaks at unit flux, (K, 1) each."""
+    rate = 0.5 / sigma.square()
+    return -rate.unsqueeze(-1), (rate / math.pi).unsqueeze(-1)
+
+
+def gaussians_brightness(x, y, sigma, flux, x_0, y_0, e1, e2):
+    """Surface brightness of concentric elliptical Gaussians of one shape.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`, broadcastable with (B, R)
+        Positions in arcsec.
+    sigma : `torch.Tensor` or array, shape (K,)
+        Widths in arcsec: product averages of the standard deviations along both axes.
+    flux : `torch.Tensor` or array, shape (K,) or (B, K)
+        Total flux of each Gaussian, in image unit.
+    x_0, y_0 : `torch.Tensor` or float, broadcastable with (B, 1)
+        Centre in arcsec.
+    e1, e2 : `torch.Tensor` or float, broadcastable with (B, 1)
+        Ellipticity, ``(1-q)/(1+q)`` times the cosine and sine of ``2 phi``.
+
+    Returns
+    -------
+    brightness : `torch.Tensor`, shape (B, R)
+        In image unit per arcsec2.
+
+    Notes
+    -----
+    With the product-average elliptical radius r of `~lenssr.light.sersic_brightness`,
+    ``sum_k flux_k exp(-r^2 / (2 sigma_k^2)) / (2 pi sigma_k^2)``: lenstronomy's ``MULTI_GAUSSIAN_ELLIPSE``
+    with ``amp = flux``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.light import gaussians_brightness
+    >>> x = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    >>> gaussians_brightness(x, 0.0, [0.5, 1.0], [1.0, 2.0], 0.0, 0.0, 0.0, 0.0)
+    tensor([0.9549, 0.2792], dtype=torch.float64)
+    """
+    x, y, sigma, flux, x_0, y_0, e1, e2 = _as_tensors(x, y, sigma, flux, x_0, y_0, e1, e2)
+    dx, dy = x - x_0, y - y_0
+    zeta_x, zeta_y = (1 - e1) * dx - e2 * dy, (1 + e1) * dy - e2 * dx
+    radius2 = (zeta_x**2 + zeta_y**2) / (1 - e1**2 - e2**2)
+    fall, peak = _exponents(sigma)
+    return _summed(flux, peak * torch.exp(fall * radius2.unsqueeze(-2)))
+
+
+def _summed(factor, parts):
+    """Sum of (..., K, R) over K with factors (..., K)."""
+    return (factor.unsqueeze(-2) @ parts).squeeze(-2)
+
+
+@torch.no_grad()
+def gaussians_brightness_jacobian(x, y, sigma, flux, x_0, y_0, e1, e2):
+    """Surface brightness of concentric Gaussians and its derivatives, by hand.
+
+    One exponential for each Gaussian and ray serves them all. The results carry no graph.
+
+    Parameters
+    ----------
+    x, y, sigma, flux, x_0, y_0, e1, e2
+        As in `gaussians_brightness`.
+
+    Returns
+    -------
+    brightness : `torch.Tensor`, shape (B, R)
+    d_dx, d_dy : `torch.Tensor`, shape (B, R)
+        Derivatives with respect to the position.
+    d_dp : `torch.Tensor`, shape (B, K + 4, R)
+        Derivatives with respect to the K fluxes, x_0, y_0, e1 and e2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.light import gaussians_brightness_jacobian
+    >>> x = torch.tensor([[0.1, 0.2, 0.3]])
+    >>> flux = torch.tensor([[1.0, 2.0]])
+    >>> value, d_dx, d_dy, d_dp = gaussians_brightness_jacobian(x, 0.1, [0.2, 0.4], flux, 0.0, 0.0, 0.1, 0.0)
+    >>> value.shape, d_dp.shape
+    (torch.Size([1, 3]), torch.Size([1, 6, 3]))
+    """
+    x, y, sigma, flux, x_0, y_0, e1, e2 = _as_tensors(x, y, sigma, flux, x_0, y_0, e1, e2)
+    dx, dy = x - x_0, y - y_0
+    zeta_x, zeta_y = (1 - e1) * dx - e2 * dy, (1 + e1) * dy - e2 * dx
+    q2 = 1 - e1**2 - e2**2
+    radius2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y) / q2
+    fall, peak = _exponents(sigma)
+    number = len(sigma)
+    d_dp = radius2.new_empty((*radius2.shape[:-1], number + 4, radius2.shape[-1]))
+    parts = d_dp[..., :number, :]
+    torch.mul(fall, radius2.unsqueeze(-2), out=parts)
+    parts.exp_().mul_(peak)
+    brightness = _summed(flux, parts)
+    # slope = 2 d I / d r^2, over q2 for what the derivatives of |zeta|^2 share
+    slope = _summed(flux * (2 * fall.squeeze(-1)), parts)
+    turned_x, turned_y = zeta_x * (slope / q2), zeta_y * (slope / q2)
+    d_dx = (1 - e1) * turned_x - e2 * turned_y
+    d_dy = (1 + e1) * turned_y - e2 * turned_x
+    wider = slope * radius2 / q2
+    d_dp[..., number, :] = -d_dx
+    d_dp[..., number + 1, :] = -d_dy
+    d_dp[..., number + 2, :] = dy * turned_y - dx * turned_x + e1 * wider
+    d_dp[..., number + 3, :] = e2 * wider - dy * turned_x - dx * turned_y
+    return brightness, d_dx, d_dy, d_dp
+
+
+@torch.no_grad()
+def gaussians_from_sersic(sersic, sigma):
+    """Fluxes of Gaussians that together look like a Sérsic.
+
+    Parameters
+    ----------
+    sersic : `torch.Tensor`, shape (B, 7)
+        Parameters as `~lenssr.light.sersic_brightness` takes them.
+    sigma : `torch.Tensor` or array, shape (K,)
+        Widths in arcsec.
+
+    Returns
+    -------
+    flux : `torch.Tensor`, shape (B, K)
+        All positive. Light beyond the reach of the widths is left out.
+
+    Notes
+    -----
+    The flux per logarithm of the radius is a mixture of those of the Gaussians, whose weights expectation
+    maximisation finds (Dempster, Laird & Rubin 1977, J. R. Stat. Soc. B 39, 1): always positive and smooth.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.light import gaussians_from_sersic, gaussian_widths
+    >>> sersic = torch.tensor([[1.0, 0.3, 2.0, 0.0, 0.0, 0.0, 0.0]])
+    >>> flux = gaussians_from_sersic(sersic, gaussian_widths(0.05, 2.5))
+    >>> float(flux.sum()) < 1.36, float(flux.sum()) > 1.33
+    (True, True)
+    """
+    sigma = torch.as_tensor(sigma).to(sersic)
+    low, high = math.log(0.3 * float(sigma[0])), math.log(2.5 * float(sigma[-1]))
+    radius = torch.linspace(low, high, RADII, dtype=sersic.dtype, device=sersic.device).exp()
+    round_one = sersic.clone()
+    round_one[:, 3:] = 0
+    step = (high - low) / (RADII - 1)
+    wanted = (
+        sersic_brightness(radius, 0.0, *round_one.unsqueeze(-1).unbind(1)) * radius**2 * step * 2 * math.pi
+    )
+    fall, peak = _exponents(sigma)
+    response = peak * torch.exp(fall * radius**2) * radius**2 * step * 2 * math.pi
+    response = response / response.sum(1, keepdim=True)
+    total = wanted.sum(1, keepdim=True).clamp_min(torch.finfo(sersic.dtype).tiny)
+    share, wanted = torch.full((len(sersic), len(sigma)), 1 / len(sigma)).to(sersic), wanted / total
+    for _ in range(PASSES):
+        share = share * ((wanted / (share @ response).clamp_min(1e-30)) @ response.mT)
+    return total * share.clamp_min(FLOOR / len(sigma))
+
+
+def _bare(value):
+    return np.asarray(getattr(value, "value", value), dtype=np.float64).item()
+
+
+class MultiGaussian(Fittable2DModel):
+    """A galaxy as a sum of concentric Gaussians of one shape: a multi-Gaussian expansion (MGE).
+
+    Parameters
+    ----------
+    sigma : array or `~astropy.units.Quantity`, shape (K,)
+        Widths in arcsec, positive: product averages of the standard deviations along both axes. They are not
+        fitted.
+    flux : array or `~astropy.units.Quantity`, shape (K,) or a single one for all, optional
+        Total flux of each Gaussian in image unit, not negative. They are the parameters ``flux_0``,
+        ``flux_1``, ... Default 1.
+    x_0, y_0 : float or `~astropy.units.Quantity`, optional
+        Centre in arcsec. Default 0.
+    e1, e2 : float, optional
+        Ellipticity, ``(1-q)/(1+q)`` times the cosine and sine of ``2 phi``, phi counter-clockwise from +x.
+        Default 0.
+    **kwargs
+        ``flux_0``, ... one by one; and as for every `~astropy.modeling.Model`: ``name``, ``fixed``,
+        ``bounds``, ``meta``.
+
+    Attributes
+    ----------
+    sigma : `numpy.ndarray`, shape (K,)
+        The widths in arcsec.
+    covariance : `numpy.ndarray`, shape (K + 4, K + 4), or None
+        Covariance of the parameters, where a fit made one; its diagonal is in the ``std`` of each parameter.
+
+    References
+    ----------
+    Emsellem, Monnet & Bacon 1994, A&A 285, 723; Cappellari 2002, MNRAS 333, 400.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from lenssr.light import MultiGaussian
+    >>> galaxy = MultiGaussian([0.1, 0.4], [1.0, 3.0], e1=0.1)
+    >>> galaxy.param_names
+    ('flux_0', 'flux_1', 'x_0', 'y_0', 'e1', 'e2')
+    >>> round(float(galaxy(0.1, 0.0)), 4)
+    13.4808
+    >>> bright = MultiGaussian([100, 400] * u.mas, [1.0, 3.0] * u.electron)
+    >>> bright.flux, bright(0 * u.arcsec, 0 * u.arcsec).unit
+    (<Quantity 4. electron>, Unit("electron / arcsec2"))
+    """
+
+    _param_names = ()
+    covariance = None
+
+    def __init__(self, sigma, flux=1.0, x_0=0.0, y_0=0.0, e1=0.0, e2=0.0, **kwargs):
+        self.sigma = np.atleast_1d(np.asarray(strip_unit(sigma, u.arcsec, "sigma"), dtype=np.float64))
+        if self.sigma.ndim != 1 or not len(self.sigma) or not np.all(self.sigma > 0):
+            raise InputError(f"sigma = {sigma}: give the widths as one list of positive numbers, in arcsec")
+        number = len(self.sigma)
+        names = tuple(f"flux_{k}" for k in range(number))
+        if np.shape(flux) not in ((), (number,)):
+            raise InputError(
+                f"{np.size(flux)} values of flux for {number} widths: give one each, or one for all"
+            )
+        unit = getattr(flux, "unit", 1)
+        values = np.broadcast_to(np.asarray(getattr(flux, "value", flux), dtype=np.float64), number)
+        # Parameters of the instance, since their number is the user's; astropy's own take over from here.
+        self._param_names = (*names, *SHAPE_NAMES)
+        for name in self._param_names:
+            parameter = Parameter(name, default=0.0, bounds=usual_bounds(name), description=_describe(name))
+            parameter.model = self
+            self.__dict__[name] = parameter
+        parameters = {name: value * unit for name, value in zip(names, values, strict=True)}
+        parameters |= {"x_0": x_0, "y_0": y_0, "e1": e1, "e2": e2} | kwargs
+        super().__init__(**parameters)
+        self._check()
+
+    def _check(self):
+        if any(getattr(self, name).value < 0 for name in self._param_names[:-4]):
+            raise InputError("a flux is negative: light is positive")
+        if np.hypot(self.e1.value, self.e2.value) >= 1:
+            raise InputError(
+                f"e1 = {self.e1.value}, e2 = {self.e2.value} is no ellipse: sqrt(e1^2 + e2^2) must be below 1"
+            )
+
+    @property
+    def param_names(self):
+        """Names of the parameters: the fluxes, then centre and ellipticity."""
+        return self._param_names
+
+    def __repr__(self):
+        """Show widths and parameters."""
+        return self._format_repr([self.sigma.tolist()])
+
+    def evaluate(self, x, y, *parameters):
+        """Surface brightness at positions; called by the model itself."""
+        *flux, x_0, y_0, e1, e2 = parameters
+        x, y, x_0, y_0 = (
+            np.asarray(strip_unit(value, u.arcsec, "position"), dtype=np.float64)
+            for value in (x, y, x_0, y_0)
+        )
+        unit = getattr(flux[0], "unit", None)
+        arrays = (x, y, self.sigma, [_bare(f) for f in flux], *(_bare(p) for p in (x_0, y_0, e1, e2)))
+        brightness = gaussians_brightness(*(torch.as_tensor(np.array(array)) for array in arrays)).numpy()
+        return brightness if unit is None else brightness * (unit / u.arcsec**2)
+
+    def fit_deriv(self, x, y, *parameters):
+        """Differentiate with respect to the parameters; called by astropy's fitters."""
+        values = [_bare(value) for value in parameters]
+        flat = (torch.as_tensor(np.array(position, dtype=np.float64).ravel()) for position in (x, y))
+        flux = torch.tensor(values[:-4], dtype=torch.float64)
+        jacobian = gaussians_brightness_jacobian(*flat, self.sigma, flux, *values[-4:])[3].numpy()
+        return [derivative.reshape(np.shape(x)) for derivative in jacobian]
+
+    @property
+    def input_units(self):
+        """Units of the positions: those of the centre."""
+        unit = self.x_0.input_unit
+        return None if unit is None else {self.inputs[0]: unit, self.inputs[1]: unit}
+
+    def _parameter_units_for_data_units(self, inputs_unit, outputs_unit):
+        length = inputs_unit[self.inputs[0]]
+        flux = outputs_unit[self.outputs[0]] * u.arcsec**2
+        return {"x_0": length, "y_0": length} | dict.fromkeys(self._param_names[:-4], flux)
+
+    @property
+    def q(self):
+        """Axis ratio, minor over major."""
+        modulus = float(np.hypot(self.e1.value, self.e2.value))
+        return (1 - modulus) / (1 + modulus)
+
+    @property
+    def phi(self):
+        """Direction of the major axis, counter-clockwise from +x, as a `~astropy.units.Quantity`."""
+        return np.degrees(np.arctan2(self.e2.value, self.e1.value) / 2) * u.deg
+
+    @property
+    def flux(self):
+        """Total flux, in the image unit."""
+        total = float(sum(getattr(self, name).value for name in self._param_names[:-4]))
+        return total if self.flux_0.unit is None else total * self.flux_0.unit
+
+    @property
+    def vector(self):
+        """The parameters as a float64 tensor of shape (K + 4,), lengths in arcsec."""
+        parameters = [getattr(self, name) for name in self._param_names]
+        values = [float(parameter.value) for parameter in parameters]
+        for k in (-4, -3):
+            unit = parameters[k].unit
+            values[k] *= 1 if unit is None else unit.to(u.arcsec)
+        return torch.tensor(values, dtype=torch.float64)
+
+    @classmethod
+    def from_vector(cls, vector, sigma, *, covariance=None, unit=None, **kwargs):
+        """Build a model from its parameters as one vector.
+
+        Parameters
+        ----------
+        vector : `torch.Tensor` or array, shape (K + 4,)
+            The fluxes, then x_0, y_0, e1, e2, in arcsec.
+        sigma : array, shape (K,)
+            Widths in arcsec.
+        covariance : `torch.Tensor` or array, shape (K + 4, K + 4), optional
+            Covariance of these parameters.
+        unit : `~astropy.units.Unit`, optional
+            Image unit: with it the fluxes get this unit, and lengths get arcsec.
+        **kwargs
+            Passed to `MultiGaussian`.
+
+        Returns
+        -------
+        model : `MultiGaussian`
+        """
+        values = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
+        flux, (x_0, y_0, e1, e2) = values[:-4], values[-4:]
+        if unit is not None:
+            flux, x_0, y_0 = flux * u.Unit(unit), x_0 * u.arcsec, y_0 * u.arcsec
+        model = cls(sigma, flux, x_0, y_0, e1, e2, **kwargs)
+        if covariance is not None:
+            model.covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
+            for name, variance in zip(model.param_names, np.diag(model.covariance), strict=True):
+                getattr(model, name).std = float(np.sqrt(variance))
+        return model
+
+    @classmethod
+    def from_sersic(cls, sersic, sigma, **kwargs):
+        """Expand a Sérsic profile.
+
+        Parameters
+        ----------
+        sersic : `~lenssr.light.Sersic`
+        sigma : array or `~astropy.units.Quantity`, shape (K,)
+            Widths in arcsec; light much beyond the widest is left out. See `gaussian_widths`.
+        **kwargs
+            Passed to `MultiGaussian`.
+
+        Returns
+        -------
+        model : `MultiGaussian`
+
+        Examples
+        --------
+        >>> from lenssr.light import MultiGaussian, Sersic, gaussian_widths
+        >>> galaxy = Sersic(1.0, 0.3, 2.0)
+        >>> expanded = MultiGaussian.from_sersic(galaxy, gaussian_widths(0.05, 2.5))
+        >>> bool(abs(expanded(0.2, 0.1) / galaxy(0.2, 0.1) - 1) < 0.02)
+        True
+        """
+        sigma, vector = strip_unit(sigma, u.arcsec, "sigma"), sersic.vector
+        flux = gaussians_from_sersic(vector.unsqueeze(0), np.asarray(sigma))[0]
+        unit = None if sersic.amplitude.unit is None else sersic.amplitude.unit * u.arcsec**2
+        return cls.from_vector(torch.cat([flux, vector[3:]]), sigma, unit=unit, **kwargs)
+
+
+def usual_bounds(name):
+    """Bounds that a parameter of a `MultiGaussian` has if nobody sets them."""
+    if name.startswith("flux"):
+        return (0.0, None)
+    return (-0.7, 0.7) if name.startswith("e") else (None, None)
+
+
+def _describe(name):
+    if name.startswith("flux"):
+        return f"Total flux of Gaussian {name.removeprefix('flux_')}"
+    return {"x": "Centre along x (arcsec)", "y": "Centre along y (arcsec)"}.get(name[0], "Ellipticity")

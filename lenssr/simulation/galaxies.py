@@ -30,9 +30,9 @@ GALAXY_CELLS = {
 }
 
 _BOX = 1.0
-# Nodes along the box of the source: six and more to a pixel of the cutouts it is interpolated from.
+# Nodes along the box of the source: several to a pixel of the cutouts it is interpolated from.
 _NODES = 240
-# Distance of the rays in arcsec: with half of it no pixel changes by more than a ten-thousandth of the peak.
+# Distance of the rays in arcsec. Against a quarter of it, images differ by 83 to 96 dB below their peaks.
 _RAYS = 0.00625
 
 
@@ -102,9 +102,9 @@ class GalaxyLenses(LensDataset):
 
     The lens is an SIE with theta_E uniform in 1" to 1.25", e1 and e2 uniform within 0.15 and a centre that
     scatters by 0.02" in x and y, plus a shear with gamma1 and gamma2 uniform within 0.05. The source is a
-    shape, one after the other, in a box of 1", turned by any angle, whose centre is uniform within 0.25" in x
-    and y. The exposure is ``10**U(3, 3.5)`` seconds; noise is Poisson's and that of the sky. There is no light
-    of the lens.
+    shape, one after the other, in a box of 1", turned by any angle, whose centre is uniform within 0.25" in
+    x and y. The exposure is ``10**U(3, 3.5)`` seconds; noise is Poisson's and that of the sky. The lens does
+    not shine.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ class GalaxyLenses(LensDataset):
     sky_rms : float, optional
         Noise of the sky in a low pixel, in electron / s; 0.01 by default.
     flux : float, optional
-        Flux of the source before it is magnified, in electron / s; 15 by default. The images together have some
-        13 times as much.
+        Flux of the source before it is magnified, in electron / s; 15 by default. The images together have
+        some 13 times as much.
     scale : int, optional
         How many high pixels lie along a low one; 2 by default.
 
@@ -137,8 +137,8 @@ class GalaxyLenses(LensDataset):
     Notes
     -----
     The source is the shape's cubic spline on a grid of 240 x 240 nodes, bilinear between these, so nothing
-    of the cutout's pixels is left. Rays 0.006" apart see it through the lens, on a field wider than the image,
-    so that the PSF brings in light from beyond its edge. The truth is the sum over high pixels behind
+    of the cutout's pixels is left. Rays 0.006" apart see it through the lens, on a field wider than the
+    image, so that the PSF brings in light from beyond its edge. The truth is the sum over high pixels behind
     the PSF, the low image the sum over ``scale`` x ``scale`` of those.
 
     The deep field's image is a JPEG with a non-linear stretch. Its galaxies are used for their shapes
@@ -195,7 +195,10 @@ class GalaxyLenses(LensDataset):
         number = index % len(self.shapes)
         lens, angle, centre = self._draw_lens(rng), rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25, 2)
         exposure = 10 ** rng.uniform(3.0, 3.5)
-        grid, psf = sky_grid((self.pixels, self.pixels), self.pixel_scale), PSF.from_fwhm(self.fwhm * u.arcsec)
+        grid, psf = (
+            sky_grid((self.pixels, self.pixels), self.pixel_scale),
+            PSF.from_fwhm(self.fwhm * u.arcsec),
+        )
 
         fine = grid.upsample(self.scale)
         source = _source(self.flux * _turned(self.shapes[number], angle), centre)
@@ -256,7 +259,7 @@ def _scene(grid, lens, source, psf):
     rim = 0 if psf is None else max(psf.kernel(grid.pixel_scale).shape) // 2
     wide = PixelGrid(tuple(side + 2 * rim for side in grid.shape), grid.pixel_scale)
     operator = ImagingOperator(wide, oversampling=max(2, math.ceil(grid.pixel_scale / _RAYS)))
-    # Beyond the box all is dark; the rays of a row at a time stay in cache.
+    # Blocks of rays that stay in cache.
     flux = [
         _brightness(source, x - alpha_x[0], y - alpha_y[0])
         for x, y in zip(operator.x.split(2**17), operator.y.split(2**17), strict=True)

@@ -19,8 +19,9 @@ _SMALLEST = 12
 # What a shape may show: nothing finer than a camera with these pixels would.
 _BLUR_PIXELS = 0.8
 _BLUR_BOX = 1 / 250
-# Light falls to zero between these radii, in sides of the box, so that no edge shows however it is turned.
-_TAPER = 0.40, 0.49
+# Light falls to zero between these radii (1 is from the first pixel to the last), so that no edge shows
+# however the box is turned.
+_TAPER = 0.4, 0.5
 
 _DEEP_FIELD = "hubble_deep_field"
 _DETECTION_SIGMA = 4.0
@@ -28,11 +29,11 @@ _LEAST_PIXELS = 20
 _DEBLEND_PIXELS, _DEBLEND_CONTRAST = 60, 0.03
 # About twenty pixels across: enough to show arms and clumps.
 _GALAXY_PIXELS = 350
-# Sides of the boxes over twice the radius of what was detected: what is looked at for neighbours, what is cut.
+# Boxes over twice the radius of what was detected: what is searched for neighbours, and what is cut.
 _AROUND, _BOX = 1.25, 1.1
 # Light of other objects in the box, over that of the galaxy. The spikes of the stars count as such, so that
 # this leaves out the stars as well.
-_NEIGHBOURS = 0.2
+_NEIGHBOURS = 0.15
 
 
 class GalaxyShapes:
@@ -97,9 +98,9 @@ class GalaxyShapes:
         Returns
         -------
         shapes : `GalaxyShapes`
-            Some twenty galaxies, the boxes 37 to 77 pixels a side, named by their column and row in the image,
-            in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at the
-            edge of the image, or under 350 pixels are left out, and so are the stars.
+            Some twenty galaxies in boxes of 31 to 65 pixels a side, named by their column and row in the
+            image, in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at
+            the edge of the image, or under 350 pixels are left out, and so are the stars.
 
         Raises
         ------
@@ -138,7 +139,9 @@ class GalaxyShapes:
             raise InputError(f"{folder} is no folder: give one with cutouts of galaxies")
         files = sorted(file for file in folder.iterdir() if _is_cutout(file))
         if not files:
-            raise InputError(f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}")
+            raise InputError(
+                f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}"
+            )
         return cls([_read(file) for file in files], [file.name for file in files])
 
     @classmethod
@@ -225,7 +228,7 @@ def _shape(image, name):
 
 def _fade(side):
     """Return 1 within a circle, 0 towards the edges of the box, smooth between."""
-    positions = (np.arange(side) - (side - 1) / 2) / side
+    positions = (np.arange(side) - (side - 1) / 2) / (side - 1)
     radius = np.hypot(positions, positions[:, None])
     inner, outer = _TAPER
     share = np.clip((radius - inner) / (outer - inner), 0, 1)
@@ -251,10 +254,10 @@ def _deep_field():
     from matplotlib.image import imread
 
     package = importlib.util.find_spec("skimage")
-    if package is None:
+    if package is None or package.origin is None:
         raise InputError(
-            f"{_DEEP_FIELD} comes with scikit-image, which is not installed: pip install scikit-image, or give "
-            "a folder of cutouts"
+            f"{_DEEP_FIELD} comes with scikit-image, which is not installed: pip install scikit-image, "
+            "or give a folder of cutouts"
         )
     # The file itself and not `skimage.data`, which would go and fetch it where it is missing.
     file = Path(package.origin).parent / "data" / f"{_DEEP_FIELD}.jpg"

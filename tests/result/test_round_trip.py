@@ -1,0 +1,187 @@
+"""Writing and reading a result gives the same one again."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import QTable
+
+from lenssr._result_fits import EXACT
+from lenssr.exceptions import InputError
+from lenssr.light import Sersic
+from lenssr.mass import EPL, NFW, SIE, ConvergenceSheet, MassSystem, PixelatedDeflection, PointMass, Shear
+from lenssr.result import SuperResolution
+
+IMAGES = ("image", "lensed_source", "lens_light_image", "source", "data", "model_image", "residual")
+
+
+@pytest.fixture(scope="module")
+def again(path):
+    return SuperResolution.read(path)
+
+
+def same_models(first, second):
+    assert type(first) is type(second)
+    assert first.param_names == second.param_names
+    if hasattr(first, "deflection"):
+        assert first.deflection(0.11, 0.07) == second.deflection(0.11, 0.07)
+    for name in first.param_names:
+        one, two = getattr(first, name), getattr(second, name)
+        for attribute in ("value", "unit", "fixed", "bounds", "std"):
+            assert getattr(one, attribute) == getattr(two, attribute), (name, attribute)
+
+
+@pytest.mark.parametrize("field", IMAGES)
+def test_images_round_trip(result, again, field):
+    one, two = getattr(result, field), getattr(again, field)
+    np.testing.assert_array_equal(one.data, two.data)
+    assert one.unit == two.unit
+    assert type(one.meta) is type(two.meta)
+    assert one.meta == two.meta
+    for plane_name in ("mask", "psf"):
+        np.testing.assert_array_equal(getattr(one, plane_name), getattr(two, plane_name))
+    assert (one.uncertainty is None) == (two.uncertainty is None)
+    if one.uncertainty is not None:
+        np.testing.assert_array_equal(one.uncertainty.array, two.uncertainty.array)
+        assert two.uncertainty.unit == one.unit
+
+
+@pytest.mark.parametrize("field", IMAGES)
+def test_wcs_keeps_every_digit(result, again, field):
+    one, two = getattr(result, field).wcs, getattr(again, field).wcs
+    pixels = np.array([[0.0, 0.0], [11.0, 29.0]])
+    np.testing.assert_array_equal(one.wcs_pix2world(pixels, 0), two.wcs_pix2world(pixels, 0))
+    assert list(two.wcs.ctype) == ["RA---TAN", "DEC--TAN"]
+
+
+@pytest.mark.parametrize("field", EXACT)
+def test_plain_fields_round_trip(result, again, field):
+    assert getattr(again, field) == getattr(result, field)
+    assert type(getattr(again, field)) is type(getattr(result, field))
+
+
+@pytest.mark.parametrize("field", ["chi2_map", "covariance"])
+def test_arrays_round_trip(result, again, field):
+    np.testing.assert_array_equal(getattr(again, field), getattr(result, field))
+
+
+def test_parameter_table_round_trips(result, again):
+    one, two = result.parameters, again.parameters
+    assert one.colnames == two.colnames
+    assert one.meta == two.meta
+    for name in one.colnames:
+        assert one[name].dtype.kind == two[name].dtype.kind
+        np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(two[name]))
+
+
+def test_lens_round_trips(result, again):
+    same_models(result.lens, again.lens)
+    np.testing.assert_array_equal(result.lens.covariance, again.lens.covariance)
+    np.testing.assert_array_equal(result.lens[0].covariance, again.lens[0].covariance)
+
+
+def test_source_model_round_trips(result, again):
+    same_models(result.source_model, again.source_model)
+    assert again.source_model(0.1, 0.2) == result.source_model(0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lens": None},
+        {"lens": SIE(1.0, 0.0, 0.0)},
+        {"lens": MassSystem(SIE(1.0, 0.0, 0.0))},
+        {"lens": EPL(1.0, 2.1) + NFW(1.0, 0.5) + PointMass(0.1) + ConvergenceSheet(0.05)},
+        {
+            "lens": PixelatedDeflection(*np.random.default_rng(0).normal(size=(2, 6, 7)), 0.1)
+            + Shear(0.1, 0.0)
+        },
+        {"lens_light": Sersic(2.0 * u.electron / u.arcsec**2, 0.5 * u.arcsec, 4.0)},
+        {"lens_light": [Sersic(2.0, 0.5, 4.0), Sersic(1.0, 1.5, 1.0)]},
+        {"lens": None, "source_model": None, "covariance": np.zeros((0, 0)), "covariance_names": ()},
+    ],
+    ids=[
+        "no lens",
+        "one lens",
+        "system of one",
+        "many",
+        "maps",
+        "light with units",
+        "two lights",
+        "no models",
+    ],
+)
+def test_kinds_of_models_round_trip(tmp_path, changes, make):
+    result = make(shape=(8, 8), **changes)
+    result.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    for field in ("lens", "source_model", "lens_light"):
+        one, two = getattr(result, field), getattr(again, field)
+        assert type(one) is type(two)
+        pairs = zip(one, two, strict=True) if isinstance(one, list) else [(one, two)]
+        for pair in pairs:
+            if pair[0] is not None:
+                same_models(*pair)
+    assert again.covariance.shape == result.covariance.shape
+
+
+def test_interpolation_round_trips_without_source(tmp_path, plane, make, panels):
+    bare = dict.fromkeys(("lensed_source", "lens_light_image", "source", "lens", "source_model"))
+    names, kinds = (
+        ("name", "component", "value", "error", "unit", "fixed"),
+        (str, str, float, float, str, bool),
+    )
+    bare |= {"parameters": QTable(names=names, dtype=kinds), "image": plane(np.ones((16, 16)), 0.04)}
+    bare["image"].meta["MODEL"] = False
+    result = make(shape=(8, 8), covariance=np.zeros((0, 0)), covariance_names=(), **bare)
+    result.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert again.source is None
+    assert again.lensed_source is None
+    assert len(again.parameters) == 0
+    assert again.parameters.colnames == result.parameters.colnames
+    assert "interpolated" in panels(again.plot())
+    assert "interpolated" in again.summary()
+    assert "interpolated, without a model" in " ".join(
+        fits.getheader(tmp_path / "out.fits", "SCI")["COMMENT"]
+    )
+
+
+@pytest.mark.parametrize("unit", [u.nJy, u.MJy / u.sr, u.adu, u.dimensionless_unscaled, 1e-20 * u.W / u.m**2])
+def test_units_round_trip(tmp_path, unit, plane, make):
+    unit = u.Unit(unit)
+    result = make(shape=(8, 8), image=plane(np.ones((16, 16)), 0.04, unit=unit), sky=2 * unit)
+    result.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert again.image.unit == unit
+    assert again.sky == result.sky
+
+
+def test_without_wcs(tmp_path, plane, make, panels):
+    flat = {
+        "data": plane(np.ones((8, 8)), 0.08, wcs=False),
+        "image": plane(np.ones((16, 16)), 0.04, wcs=False),
+    }
+    result = make(shape=(8, 8), meta={"pixel_scale": 0.08}, **flat)
+    result.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert again.data.wcs is None
+    assert '16x16 at 0.04"' in repr(again)
+    assert panels(again.plot())["data"].images[0].get_extent() == pytest.approx((-0.32, 0.32, -0.32, 0.32))
+
+
+def test_figure_needs_a_pixel_scale(plane, make):
+    bare = make(shape=(8, 8), meta={}, data=plane(np.ones((8, 8)), 0.08, wcs=False))
+    assert "pixels" in bare.summary()
+    with pytest.raises(InputError, match="pixel scale is not known"):
+        bare.plot()
+
+
+def test_meta_keeps_quantities_and_odd_floats(tmp_path, make):
+    settings = {"fwhm": 0.1 * u.arcsec}
+    meta = {"settings": settings, "best": np.float64(np.inf), "note": "β = θ − α", "n": np.int64(3)}
+    result = make(shape=(8, 8), meta=meta, reduced_chi2=float("nan"))
+    result.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert again.meta == meta
+    assert np.isnan(again.reduced_chi2)

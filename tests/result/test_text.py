@@ -1,0 +1,31 @@
+"""What a result says of itself."""
+
+from lenssr.exceptions import InputError
+from lenssr.result import FailedResolution
+
+
+def test_summary_says_verdict_and_errors(result):
+    text = result.summary()
+    assert "ok; flags: correlated_noise, psf_undersampled" in text
+    assert "1.2000 +- 0.0012" in text
+    assert "(fixed)" in text
+    assert '36 x 31 pixels of 0.08"' in text
+    assert "35 masked" in text
+
+
+def test_repr_is_one_line(result):
+    assert repr(result).startswith('<SuperResolution 72x62 at 0.04", ok, reduced chi2 ')
+    assert "\n" not in repr(result)
+
+
+def test_bad_verdict_is_said(make):
+    bad = make(shape=(8, 8), ok=False, flags=("bad_chi2",))
+    assert "not ok" in repr(bad)
+    assert "NOT OK; flags: bad_chi2" in bad.summary()
+
+
+def test_failed_resolution_is_false():
+    error = InputError("all pixels are masked")
+    failed = FailedResolution(error, "a.fits")
+    assert not failed
+    assert (failed.ok, failed.flags, failed.error, failed.name) == (False, ("failed",), error, "a.fits")

@@ -31,7 +31,7 @@ def check_lens_light(lens_light):
     """
     items = _items(lens_light)
     for item in items:
-        known = item in LENS_LIGHTS if isinstance(item, str) else isinstance(item, Sersic | MultiGaussian)
+        known = item in LENS_LIGHTS if isinstance(item, str) else isinstance(item, (Sersic, MultiGaussian))
         if not known:
             raise InputError(
                 f"lens_light = {lens_light!r}: give one of None, {', '.join(map(repr, LENS_LIGHTS))}, "

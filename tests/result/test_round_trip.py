@@ -8,7 +8,7 @@ from astropy.table import QTable
 
 from lenssr._result_fits import EXACT
 from lenssr.exceptions import InputError
-from lenssr.light import Sersic
+from lenssr.light import MultiGaussian, Sersic
 from lenssr.mass import EPL, NFW, SIE, ConvergenceSheet, MassSystem, PixelatedDeflection, PointMass, Shear
 from lenssr.result import SuperResolution
 
@@ -98,6 +98,7 @@ def test_source_model_round_trips(result, again):
         },
         {"lens_light": Sersic(2.0 * u.electron / u.arcsec**2, 0.5 * u.arcsec, 4.0)},
         {"lens_light": [Sersic(2.0, 0.5, 4.0), Sersic(1.0, 1.5, 1.0)]},
+        {"lens_light": (Sersic(2.0, 0.5, 4.0), MultiGaussian([0.1, 0.3], [1.0, 2.0]))},
         {"lens": None, "source_model": None, "covariance": np.zeros((0, 0)), "covariance_names": ()},
     ],
     ids=[
@@ -108,6 +109,7 @@ def test_source_model_round_trips(result, again):
         "maps",
         "light with units",
         "two lights",
+        "Gaussians among them",
         "no models",
     ],
 )
@@ -118,7 +120,7 @@ def test_kinds_of_models_round_trip(tmp_path, changes, make):
     for field in ("lens", "source_model", "lens_light"):
         one, two = getattr(result, field), getattr(again, field)
         assert type(one) is type(two)
-        pairs = zip(one, two, strict=True) if isinstance(one, list) else [(one, two)]
+        pairs = zip(one, two, strict=True) if isinstance(one, list | tuple) else [(one, two)]
         for pair in pairs:
             if pair[0] is not None:
                 same_models(*pair)

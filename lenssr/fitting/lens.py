@@ -18,6 +18,8 @@ WEIGHT_REFITS = 3
 # Gains in chi2 below which a fit has converged: one that is followed by another, and the last.
 EARLY_TOLERANCE = 0.03
 LAST_TOLERANCE = 1e-3
+# How many iterations a fit may take, and how many more for each parameter beyond a common number of them.
+ITERATIONS, MORE_ITERATIONS, COMMON_NUMBER = 60, 4, 22
 POLISHES = 2
 POLISH_SIGMA = 0.05
 # Optima whose Einstein radii differ by less than this share, and whose shapes by less than this, are one.
@@ -175,9 +177,14 @@ def _early(stack, scene, physical, terms):
     """Fit on all pixels once, with the first weights: enough for a start of a richer scene."""
     weight = stack.first_weights * _shown(stack, scene, physical)
     where, tolerance = _passes(stack, weight)[0]
-    options = {"max_iterations": 60, "tolerance": tolerance}
+    options = {"max_iterations": _patience(scene), "tolerance": tolerance}
     fit = _minimise(where, scene, physical, weight.to(where.data), terms, **options)
     return scene.to_physical(fit.parameters, physical)
+
+
+def _patience(scene):
+    """Iterations that a fit may take; those with many parameters that fade away need more."""
+    return ITERATIONS + MORE_ITERATIONS * max(0, len(scene.free_index) - COMMON_NUMBER)
 
 
 def _with_light_of(scene, physical, found):
@@ -265,7 +272,7 @@ def _refine(stack, scene, physical, terms):
     for number, (where, tolerance) in enumerate(_passes(stack, weight)):
         if number and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
-        options = {"max_iterations": 60, "tolerance": tolerance}
+        options = {"max_iterations": _patience(scene), "tolerance": tolerance}
         fit = _minimise(where, scene, physical, weight.to(where.data), terms, **options)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations

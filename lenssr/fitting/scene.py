@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from lenssr.light.profile import FAINTEST, LightProfile
+from lenssr.light.profile import LightProfile
 from lenssr.light.sersic_profile import SersicProfile
 
-__all__ = ["FAINTEST", "Block", "Scene"]
+__all__ = ["Block", "Scene"]
 
 # A source larger than this share of half the field is no longer told from the halo of the lens.
 SOURCE_SHARE = 0.3

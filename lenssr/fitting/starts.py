@@ -3,7 +3,8 @@
 import torch
 
 from lenssr.fitting.least_squares import levenberg_marquardt
-from lenssr.fitting.scene import FAINTEST, Scene
+from lenssr.fitting.scene import Scene
+from lenssr.light.profile import FAINTEST
 
 __all__ = ["light_start", "source_start", "without_light"]
 

@@ -6,7 +6,7 @@ from lenssr.light.gaussians_profile import GaussiansProfile
 from lenssr.light.sersic import Sersic
 from lenssr.light.sersic_profile import SersicProfile
 
-__all__ = ["LENS_LIGHTS", "check_lens_light", "describe_lens_light", "light_profiles"]
+__all__ = ["check_lens_light", "describe_lens_light", "light_profiles"]
 
 LENS_LIGHTS = ("sersic", "mge")
 

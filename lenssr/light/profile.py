@@ -8,7 +8,7 @@ import torch
 
 from lenssr.exceptions import InputError
 
-__all__ = ["FAINTEST", "LightProfile"]
+__all__ = ["LightProfile"]
 
 # Amplitudes and fluxes are positive in whatever unit the image has.
 FAINTEST = 1e-60

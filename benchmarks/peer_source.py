@@ -14,15 +14,15 @@ noise-free truth, and data without the shift of the mean that clipping at zero b
 images; lenssr is tried on just these ("same inputs") and on the image as it comes, with its noise model. No
 pixel is masked. lenssr also fits a constant sky; PyAutoLens fits none, and there is none.
 
-PyAutoLens runs with its defaults (NumPy, sources that are nowhere negative, zero at the edge of the mesh), a
-mesh of some 900 pixels (a uniform one of 1600 scored no higher on DeepLense images), and the numbers of the
-regularization for which its log evidence is highest, found by Nelder-Mead; rays and mesh are computed once.
-"Highest evidence" takes from each image the setting that this evidence prefers, and needs the time of all. The
-adaptive mesh of this release swaps two weights of its interpolation along one axis, so that brightness jumps
-between rows of the mesh; its row is what a user gets. DeepLense images are sampled at pixel centres by both.
-Where pixels integrate, PyAutoLens has 4 x 4 rays to a pixel and applies the PSF at half a pixel, as the images
-were made. T is scored on the source that PyAutoLens maps to twice the resolution, blurred by its own
-convolution. Seconds are of the processor and include every trial.
+PyAutoLens runs with its defaults (NumPy, sources that are nowhere negative, zero at the edge of the mesh),
+a mesh of some 900 pixels (a uniform one of 1600 scored no higher on DeepLense images), and the numbers of
+the regularization for which its log evidence is highest, found by Nelder-Mead; rays and mesh are computed
+once. "Highest evidence" takes from each image the setting that this evidence prefers, and needs the time of
+all. The adaptive mesh of this release swaps two weights of its interpolation along one axis, so that
+brightness jumps between rows of the mesh; its row is what a user gets. DeepLense images are sampled at
+pixel centres by both. Where pixels integrate, PyAutoLens has 4 x 4 rays to a pixel and applies the PSF at
+half a pixel, as the images were made. T is scored on the source that PyAutoLens maps to twice the
+resolution, blurred by its own convolution. Seconds are of the processor and include every trial.
 """
 
 import argparse

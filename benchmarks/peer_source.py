@@ -1,6 +1,6 @@
 """A pixelated source behind a known lens: lenssr beside PyAutoLens, on the same images in one run.
 
-PyAutoLens is no dependency of lenssr. It pins NumPy, SciPy, astropy and scikit-image, so give both an
+PyAutoLens is no dependency of lenssr. It holds SciPy, astropy and scikit-image back, so give both an
 environment of their own. With Python 3.11 the last release that installs is this one (later ones want 3.12):
 
     python3.11 -m venv peer

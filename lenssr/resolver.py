@@ -21,6 +21,8 @@ __all__ = ["Settings", "SuperResolver"]
 SOURCES = {
     "interpolation": ("lenssr.reconstruction.interpolation", "InterpolationReconstruction"),
     "pixelated": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
+    "perturbed_sersic": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
+    "auto": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
     "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
 }
 SKIES = (None, "constant")
@@ -56,6 +58,8 @@ class Settings:
     lens_light: Any = None
     sky: str | None = "constant"
     oversampling: Any = "auto"
+    prior: str = "auto"
+    positive: bool = True
     device: str = "auto"
     seed: int = 0
 

@@ -1,8 +1,11 @@
 """The forward model: rays at sub-pixels, light summed over pixels, point-spread function."""
 
 import copy
+from functools import cached_property
 
+import numpy as np
 import scipy.fft
+import scipy.signal
 import torch
 
 from lenssr.exceptions import InputError
@@ -71,8 +74,15 @@ class Convolution:
         -------
         convolved : `torch.Tensor`, shape (..., ny, nx)
         """
-        transform = torch.fft.rfft2(image, s=self._size) * self._transform
-        return torch.fft.irfft2(transform, s=self._size)[..., : self.shape[0], : self.shape[1]]
+        return self._filter(image, self._transform)
+
+    def transposed(self, image):
+        """Apply the transpose of the convolution: images (..., ny, nx) to images of the same shape."""
+        return self._filter(image, self._transform.conj())
+
+    def _filter(self, image, transform):
+        product = torch.fft.rfft2(image, s=self._size) * transform
+        return torch.fft.irfft2(product, s=self._size)[..., : self.shape[0], : self.shape[1]]
 
 
 class ImagingOperator:
@@ -248,6 +258,45 @@ class ImagingOperator:
         """
         image = cells if self._convolution is None else self._convolution(cells)
         return image if self._subsampling == 1 else self._to_pixels(image)
+
+    def spread(self, image):
+        """Transpose of `convolve`: what each cell gets of values in the pixels.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, shape (..., ny, nx)
+
+        Returns
+        -------
+        cells : `torch.Tensor`, shape (..., ny * kernel_subsampling, nx * kernel_subsampling)
+        """
+        k = self._subsampling
+        if k == 1:
+            cells = image
+        elif self._picks:
+            cells = image.new_zeros(*image.shape[:-2], *self.cells)
+            cells[..., k // 2 :: k, k // 2 :: k] = image * k**2
+        else:
+            cells = image.repeat_interleave(k, -2).repeat_interleave(k, -1)
+        return cells if self._convolution is None else self._convolution.transposed(cells)
+
+    @cached_property
+    def response(self):
+        """What a pixel collects of the cells around: offsets along y and x from its first cell, and shares.
+
+        Three arrays of one length.
+        """
+        k = self._subsampling
+        kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
+        pixel = torch.zeros(k, k) if self._picks else torch.ones(k, k)
+        if self._picks:
+            pixel[k // 2, k // 2] = k**2
+        # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel turned around.
+        turned = kernel.flip(0, 1).cpu().numpy()
+        values = scipy.signal.convolve2d(turned, pixel.numpy())
+        rows, columns = np.indices(values.shape)
+        rows, columns = rows - kernel.shape[0] // 2, columns - kernel.shape[1] // 2
+        return rows.ravel(), columns.ravel(), values.ravel()
 
     def collect(self, values):
         """Flux in the cells, before the convolution.

@@ -1,11 +1,15 @@
-"""The free-form source: a grid of nodes behind the lens, and the linear map from it to the pixels."""
+"""The free-form source: a grid of nodes behind the lens, and the linear map from it to rays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sparse
+import torch
 
-__all__ = ["SourceGrid"]
+from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
+
+__all__ = ["SourceGrid", "SourceMap"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +24,27 @@ class SourceGrid:
         Half its side, from the first node to the last, in arcsec.
     side : int
         Nodes along a side.
+    stretch : float
+        By how much nodes crowd in the middle: their distances grow outwards as cosh, up to cosh(stretch).
+        At 0 they are all the same.
     """
 
     x_0: float
     y_0: float
     half: float
     side: int
+    stretch: float = 0.0
+
+    @cached_property
+    def offsets(self):
+        """Distances of the nodes of a row from its middle, in arcsec."""
+        line = np.linspace(-1, 1, self.side)
+        return self.half * (np.sinh(self.stretch * line) / np.sinh(self.stretch) if self.stretch else line)
 
     @property
     def spacing(self):
-        """Distance of neighbouring nodes in arcsec."""
-        return 2 * self.half / (self.side - 1)
+        """Distance of neighbouring nodes in the middle, in arcsec."""
+        return float(np.diff(self.offsets).min())
 
     @property
     def size(self):
@@ -40,12 +54,11 @@ class SourceGrid:
     @property
     def nodes(self):
         """Positions x, y of the nodes in arcsec, each of shape (side^2,), rows first."""
-        axis = np.linspace(-self.half, self.half, self.side)
-        y, x = np.meshgrid(axis + self.y_0, axis + self.x_0, indexing="ij")
+        y, x = np.meshgrid(self.offsets + self.y_0, self.offsets + self.x_0, indexing="ij")
         return x.ravel(), y.ravel()
 
     @classmethod
-    def around(cls, x, y, side):
+    def around(cls, x, y, side, stretch=0.0):
         """The smallest square grid that holds all positions, with a node to spare on each side.
 
         Parameters
@@ -53,23 +66,31 @@ class SourceGrid:
         x, y : array
             Positions in arcsec.
         side : int
+        stretch : float, optional
 
         Returns
         -------
         grid : `SourceGrid`
         """
         ends = [(float(np.min(axis)), float(np.max(axis))) for axis in (x, y)]
-        half = max(high - low for low, high in ends) / 2 * (side - 1) / (side - 3)
         x_0, y_0 = ((low + high) / 2 for low, high in ends)
-        return cls(x_0, y_0, half, side)
+        unit = cls(0.0, 0.0, 1.0, side, stretch)
+        half = max(high - low for low, high in ends) / 2 / unit.offsets[-2]
+        return cls(x_0, y_0, half, side, stretch)
+
+    def refined(self, side):
+        """The same square with another number of nodes along a side."""
+        return replace(self, side=side)
 
     def locate(self, x, y):
         """Cells of rays: the lower left node, the shares along x and y, and which lie inside, each (R,)."""
-        column, row = (x - self.x_0 + self.half) / self.spacing, (y - self.y_0 + self.half) / self.spacing
-        inside = (column >= 0) & (row >= 0) & (column <= self.side - 1) & (row <= self.side - 1)
-        left = np.clip(np.floor(column), 0, self.side - 2).astype(np.int64)
-        below = np.clip(np.floor(row), 0, self.side - 2).astype(np.int64)
-        return below * self.side + left, column - left, row - below, inside
+        places = []
+        for distance in (x - self.x_0, y - self.y_0):
+            cell = np.clip(np.searchsorted(self.offsets, distance, side="right") - 1, 0, self.side - 2)
+            share = (distance - self.offsets[cell]) / (self.offsets[cell + 1] - self.offsets[cell])
+            places.append((cell, share, (distance >= self.offsets[0]) & (distance <= self.offsets[-1])))
+        (left, right, inside_x), (below, up, inside_y) = places
+        return below * self.side + left, right, up, inside_x & inside_y
 
     def matrix(self, x, y):
         """Bilinear interpolation to rays.
@@ -97,5 +118,52 @@ class SourceGrid:
         upper_left, upper_right = values[node + self.side], values[node + self.side + 1]
         along_x = (1 - up) * (lower_right - lower_left) + up * (upper_right - upper_left)
         along_y = (1 - right) * (upper_left - lower_left) + right * (upper_right - lower_right)
-        scale = inside / self.spacing
-        return along_x * scale, along_y * scale
+        step = np.diff(self.offsets)
+        return along_x * inside / step[node % self.side], along_y * inside / step[node // self.side]
+
+
+class SourceMap:
+    """How the brightness of the source at a ray follows from values at the nodes.
+
+    It is the interpolated values; or, with a Sérsic, that profile times them, so that they need not follow
+    its cusp.
+
+    Parameters
+    ----------
+    grid : `SourceGrid`
+    sersic : `torch.Tensor`, shape (7,), optional
+        As `~lenssr.light.sersic.sersic_brightness` takes it.
+    """
+
+    def __init__(self, grid, sersic=None):
+        self.grid = grid
+        self.sersic = None if sersic is None else sersic.reshape(1, 7, 1).unbind(1)
+
+    def matrix(self, x, y):
+        """Values at the nodes (n,) to brightness at rays (R,), a sparse array (R, n)."""
+        matrix = self.grid.matrix(x, y)
+        if self.sersic is not None:
+            matrix.data *= np.repeat(self.profile(x, y), 4)
+        return matrix
+
+    def profile(self, x, y):
+        """What the values are multiplied with at positions (M,)."""
+        if self.sersic is None:
+            return np.ones(len(x))
+        return sersic_brightness(torch.as_tensor(x), torch.as_tensor(y), *self.sersic)[0].numpy()
+
+    def brightness(self, values):
+        """Brightness at the nodes."""
+        return values * self.profile(*self.grid.nodes)
+
+    def slope(self, values, x, y):
+        """Slopes of the brightness at rays, along x and y, each of shape (R,)."""
+        along_x, along_y = self.grid.slope(values, x, y)
+        if self.sersic is None:
+            return along_x, along_y
+        profile, d_x, d_y, _ = (
+            part[0].numpy()
+            for part in sersic_brightness_jacobian(torch.as_tensor(x), torch.as_tensor(y), *self.sersic)
+        )
+        between = self.grid.matrix(x, y) @ values
+        return profile * along_x + d_x * between, profile * along_y + d_y * between

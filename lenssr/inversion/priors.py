@@ -1,85 +1,150 @@
-"""Gaussian priors on the logarithm of a source: how rough it may be."""
+"""Gaussian priors on a source, or on its logarithm: how rough it may be."""
 
+import math
 from functools import cached_property
 
 import numpy as np
+import scipy.fft
 import scipy.sparse as sparse
+import scipy.sparse.linalg
 
 from lenssr.exceptions import InputError
+from lenssr.inversion.normal import to_banded
 
-__all__ = ["PRIORS", "Prior", "to_banded"]
+__all__ = ["PRIORS", "Prior"]
 
-# Powers of the lattice Laplacian: with a quadratic form g L^p g, p = 1 punishes gradients, 2 curvature.
-PRIORS = {"gradient": 1, "curvature": 2, "laplacian3": 3}
-# A constant offset of a whole grid is free but for this share, which makes the prior normalisable.
-RIDGE = 1e-3
-
-
-def to_banded(matrix, width):
-    """The lower band of a symmetric sparse matrix, as LAPACK wants it.
-
-    Parameters
-    ----------
-    matrix : sparse array, shape (n, n)
-    width : int
-        Diagonals below the main one.
-
-    Returns
-    -------
-    band : `~numpy.ndarray`, shape (width + 1, n)
-    """
-    entries = matrix.tocoo()
-    offset = entries.row - entries.col
-    keep = (offset >= 0) & (offset <= width)
-    band = np.zeros((width + 1, matrix.shape[0]))
-    np.add.at(band, (offset[keep], entries.col[keep]), entries.data[keep])
-    return band
+# Spectra of the precision in the eigenvalue of the lattice Laplacian (its square wave number for long
+# waves), as powers. Integer ones are sparse stencils: 1 punishes gradients, 2 curvature. The spectrum of a
+# Matern field of smoothness 3/2 in two dimensions is (3 / length^2 + k^2)^(5/2), which is not; near the
+# waves that data of lenses just determine the sum of the powers 2 and 3 is like it.
+PRIORS = {
+    "gradient": (1,),
+    "curvature": (2,),
+    "curvature+laplacian3": (2, 3),
+    "laplacian3": (3,),
+    "matern32": (2.5,),
+}
+# Scales in shares of the side of the grid, so that a prior means the same on a coarser one. Waves as long as
+# RIDGE are left to the data but for what makes the prior normalisable; at CROSSING the powers 2 and 3 are even.
+RIDGE = 0.53
+CROSSING = 0.0373
+MATERN_LENGTH = 1 / 3
 
 
 class Prior:
-    """The precision matrix of a stationary Gaussian prior on a square grid, for unit strength.
+    """A stationary Gaussian prior on a square grid with reflecting edges, for unit strength.
+
+    Its precision matrix is a power of (L + ridge), or a sum of two, where L is the lattice Laplacian; the
+    discrete cosine transform turns it into a list of numbers, which gives determinant, variances and draws in
+    closed form.
 
     Parameters
     ----------
-    name : {"gradient", "curvature", "laplacian3"}
+    name : {"gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32"}
+        Powers 1, 2, 2 and 3, 3, and 5/2.
     side : int
         Nodes along a side.
+    length : float, optional
+        Correlation length of "matern32" as a share of the side, by default a third; the others have none.
+
+    Raises
+    ------
+    InputError
+        If there is no prior of this name, or it has no length.
+
+    References
+    ----------
+    Suyu et al. 2006, MNRAS 371, 983 (priors on pixelated sources and their strength); Vernardos & Koopmans
+    2022, MNRAS 516, 1347 (Matern priors on sources).
+
+    Examples
+    --------
+    >>> from lenssr.inversion import Prior
+    >>> prior = Prior("curvature", 5)
+    >>> prior.matrix.shape
+    (25, 25)
     """
 
-    def __init__(self, name, side):
+    def __init__(self, name, side, *, length=None):
         if name not in PRIORS:
             raise InputError(f"prior = {name!r}: give one of {', '.join(map(repr, PRIORS))}")
-        self.name, self.side, self.power = name, side, PRIORS[name]
+        if length is not None and name != "matern32":
+            raise InputError(f"length = {length!r}: only 'matern32' has one, not {name!r}")
+        self.name, self.side, self.powers = name, side, PRIORS[name]
+        self.length = (length or MATERN_LENGTH) if name == "matern32" else None
+        self.ridge = ((RIDGE if self.length is None else self.length / math.sqrt(3)) * side) ** -2
+
+    @property
+    def _terms(self):
+        """Pairs of power and weight."""
+        return [(power, (CROSSING * self.side) ** (2 * (power - self.powers[0]))) for power in self.powers]
+
+    @property
+    def is_sparse(self):
+        """Whether the matrix is a stencil."""
+        return all(isinstance(power, int) for power in self.powers)
+
+    @property
+    def size(self):
+        """Number of nodes."""
+        return self.side**2
+
+    @cached_property
+    def spectrum(self):
+        """Eigenvalues of the matrix, shape (side, side), by wave numbers along y and x."""
+        line = 2 - 2 * np.cos(np.pi * np.arange(self.side) / self.side)
+        laplacian = line[:, None] + line[None, :] + self.ridge
+        return sum(weight * laplacian**power for power, weight in self._terms)
 
     @cached_property
     def matrix(self):
-        """Sparse array (n, n)."""
+        """Precision: a sparse array (n, n), or a dense one where it is no stencil."""
+        if not self.is_sparse:
+            return self.apply(np.eye(self.size))
         step = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(self.side - 1, self.side))
         line = step.T @ step
         eye = sparse.eye_array(self.side)
-        laplacian = sparse.kron(line, eye) + sparse.kron(eye, line) + RIDGE * sparse.eye_array(self.side**2)
-        matrix = laplacian
-        for _ in range(self.power - 1):
-            matrix = matrix @ laplacian
-        return matrix.tocsr()
+        laplacian = sparse.kron(line, eye) + sparse.kron(eye, line) + self.ridge * sparse.eye_array(self.size)
+        return sum(weight * sparse.linalg.matrix_power(laplacian, power) for power, weight in self._terms).tocsr()
 
     @property
     def width(self):
-        """Half the bandwidth."""
-        return self.power * self.side
+        """Half the bandwidth of the matrix."""
+        return self.powers[-1] * self.side if self.is_sparse else self.size - 1
 
     @cached_property
     def band(self):
-        """The lower band of the matrix."""
+        """The lower band of the matrix, as LAPACK wants it."""
         return to_banded(self.matrix, self.width)
 
     @cached_property
     def dense(self):
         """The whole matrix."""
-        return self.matrix.toarray()
+        return self.matrix.toarray() if self.is_sparse else self.matrix
+
+    def apply(self, values):
+        """The matrix times a source (n,), or times each column of (n, m)."""
+        if self.is_sparse:
+            return self.matrix @ values
+        return self._filter(values, self.spectrum)
+
+    def draws(self, normals):
+        """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
+        planes = normals.reshape(self.side, self.side, -1) / np.sqrt(self.spectrum)[:, :, None]
+        return scipy.fft.idctn(planes, axes=(0, 1), norm="ortho").reshape(normals.shape)
+
+    def _filter(self, values, factors):
+        planes = values.reshape(self.side, self.side, -1)
+        waves = scipy.fft.dctn(planes, axes=(0, 1), norm="ortho") * factors[:, :, None]
+        return scipy.fft.idctn(waves, axes=(0, 1), norm="ortho").reshape(values.shape)
+
+    @cached_property
+    def variance(self):
+        """Variances (n,) of the nodes at unit strength."""
+        waves = scipy.fft.dct(np.eye(self.side), axis=0, norm="ortho") ** 2
+        return (waves.T @ (1 / self.spectrum) @ waves).ravel()
 
     @cached_property
     def log_determinant(self):
-        """Logarithm of the determinant, from the eigenvalues of the lattice Laplacian."""
-        line = 2 - 2 * np.cos(np.pi * np.arange(self.side) / self.side)
-        return float(self.power * np.log(line[:, None] + line[None, :] + RIDGE).sum())
+        """Logarithm of the determinant of the matrix."""
+        return float(np.log(self.spectrum).sum())

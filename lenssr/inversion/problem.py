@@ -4,19 +4,27 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 
-__all__ = ["Problem"]
+from lenssr.inversion.normal import NormalMatrix
 
-# Columns of the source that pass the telescope at once, to bound the memory.
-COLUMNS = 256
+__all__ = ["Problem", "blur_matrix"]
+
+# The curvature of chi2 needs no more of a PSF than its core: this share of it, in so many samples.
+KERNEL_SHARE = 0.99
+KERNEL_SAMPLES = 600
+# While rays of the arcs move by less than this many nodes, the curvature is kept.
+REACH = 0.2
 
 
 class Problem:
-    """What `lenssr.inversion.solve.solve` needs to know of an image.
+    """What `lenssr.inversion.solve` needs to know of an image.
+
+    Model and gradient are exact; the curvature of chi2, which only says how far to step and how wide the
+    posterior is, sees the PSF cut to its core.
 
     Parameters
     ----------
     stack : `~lenssr.fitting.stack.ImageStack`
-        Holding the one image; its operator traces the source.
+        Holding the one image; its operator traces the source, with equally many rays in all cells.
     light_stack : `~lenssr.fitting.stack.ImageStack`
         The same image with rays where the lens light is steep.
     scene : `~lenssr.fitting.scene.Scene`
@@ -25,72 +33,94 @@ class Problem:
         Parameters of the scene; the free ones are fitted.
     terms : `~lenssr.fitting.terms.Terms`
         Their priors and bounds.
-    grid : `~lenssr.inversion.mapping.SourceGrid`
+    mapping : `~lenssr.inversion.mapping.SourceMap`
     weight, offset : `~numpy.ndarray`, shape (N,)
         Inverse variance, and by how much the noise shifts the expected data.
-    mean : float
-        Mean of the prior on the log source.
     """
 
-    def __init__(self, stack, light_stack, scene, physical, terms, grid, weight, offset, mean):
-        self.stack, self.light_stack, self.scene, self.grid = stack, light_stack, scene, grid
+    def __init__(self, stack, light_stack, scene, physical, terms, mapping, weight, offset):
+        self.stack, self.light_stack, self.scene, self.mapping = stack, light_stack, scene, mapping
         self.template = physical.unsqueeze(0)
-        self.data, self.weight, self.mean = stack.data[0].numpy() - offset, weight, mean
+        self.data, self.weight = stack.data[0].numpy() - offset, weight
         self.parameter_prior = tuple(part[0, scene.free].numpy() for part in (terms.mean, terms.stiffness))
         self.bounds = tuple(scene.to_fit(end)[0].numpy() for end in (terms.lower, terms.upper))
+        self._gather, self._blur = _gather(stack), None
         self._traced = self._normal = None
 
     def physical(self, parameters):
         """Physical vector (1, P) of free parameters (K,)."""
         return self.scene.to_physical(torch.as_tensor(parameters)[None], self.template)
 
-    def linearise(self, source, parameters):
-        """Model (N,), matrix (N, n) and Jacobian (N, K) at a source (n,) and free parameters (K,)."""
+    def predict(self, source, parameters):
+        """Expected data (N,) of node values (n,) and free parameters (K,)."""
         physical = self.physical(parameters)
-        rays, matrix = self._trace(physical)
-        model = matrix @ source
-        below, jacobian = self._rest(physical)
-        if self.scene.lens_moves:
-            jacobian[:, : self._lens_count] = self._lens_columns(source, physical, rays)
-        return model + below, matrix, jacobian
+        light = self.light_stack.image(self.scene, physical, roles=("lens_light", "sky"))[0].numpy()
+        return self.lensed_source(source, parameters) + light
 
     def lensed_source(self, source, parameters):
-        """The source's part of the model, (N,)."""
-        return self._trace(self.physical(parameters))[1] @ source
+        """The source's part of the expected data, (N,)."""
+        _, matrix = self._trace(self.physical(parameters))
+        cells = torch.as_tensor(matrix @ source).reshape(self.stack.operator.cells)
+        return self.stack.operator.convolve(cells).flatten().numpy()
 
-    def normal(self, matrix):
-        """M^T W M of a dense matrix, kept as long as the lens stays."""
-        if self._normal is None or self._normal[0] is not matrix:
-            self._normal = matrix, matrix.T @ (matrix * self.weight[:, None])
+    def chi2(self, source, parameters):
+        """Chi2 of node values (n,) and free parameters (K,)."""
+        return float((self.weight * (self.data - self.predict(source, parameters)) ** 2).sum())
+
+    def adjoint(self, values, parameters):
+        """Transpose of `lensed_source`: pixels (N,) or (N, m) to nodes (n,) or (n, m)."""
+        operator, images = self.stack.operator, values.T.reshape(*values.shape[1:], *self.stack.grid.shape)
+        cells = operator.spread(torch.as_tensor(images)).flatten(-2).numpy().T
+        return self._trace(self.physical(parameters))[1].T @ cells
+
+    def jacobian(self, source, parameters):
+        """Derivatives (N, K) of the expected data."""
+        physical = self.physical(parameters)
+        rays, _ = self._trace(physical)
+        columns = []
+        if self.scene.lens_moves:
+            columns.append(self._lens_columns(source, physical, rays))
+        if self.scene.of_role("lens_light"):
+            operator = self.light_stack.operator
+            slopes = self.scene.light_jacobian(operator.x, operator.y, physical, cusp=self.light_stack.cusp)
+            columns.append((operator(slopes)[0].flatten(-2) * self.light_stack.factor).numpy())
+        if self.scene.of_role("sky"):
+            columns.append(np.ones((1, len(self.data))))
+        return np.concatenate(columns or [np.zeros((0, len(self.data)))]).T
+
+    def normal(self, parameters, *, exact=False):
+        """M^T W M; kept while the lens moves too little to matter, unless it has to be exact.
+
+        Parameters
+        ----------
+        parameters : `~numpy.ndarray`, shape (K,)
+        exact : bool, optional
+
+        Returns
+        -------
+        normal : `~lenssr.inversion.normal.NormalMatrix`
+        """
+        rays, matrix = self._trace(self.physical(parameters))
+        if self._normal is not None:
+            moved = max(np.abs(new - old).max() for new, old in zip(rays, self._normal[0], strict=True))
+            if moved <= (0.0 if exact else REACH * self.mapping.grid.spacing):
+                return self._normal[1]
+        if self.stack.kernel is not None:
+            if self._blur is None:
+                self._blur = blur_matrix(self.stack, KERNEL_SHARE, KERNEL_SAMPLES)
+            matrix = self._blur @ matrix
+        self._normal = rays, NormalMatrix(matrix, self.weight)
         return self._normal[1]
 
-    @property
-    def _lens_count(self):
-        blocks = self.scene.of_role("lens")
-        return int(self.scene.free[blocks[0].slice].sum()) if blocks else 0
-
     def _trace(self, physical):
-        """Where the rays land, and the matrix from the source to the pixels; the last answer is kept."""
-        key = tuple(physical[0, : self.scene.blocks[0].stop].tolist())
+        """Where the rays land, and the map (cells, n) from the source to cells; the last answer is kept."""
+        lens = self.scene.of_role("lens")
+        key = tuple(physical[0, lens[0].slice].tolist()) if lens else ()
         if self._traced is None or self._traced[0] != key:
             operator = self.stack.operator
             rays = [axis[0].numpy() for axis in self.scene.source_positions(operator.x, operator.y, physical)]
-            self._traced = key, rays, source_matrix(self.stack, self.grid, *rays)
+            self._traced = key, rays, self._gather @ self.mapping.matrix(*rays)
         return self._traced[1:]
-
-    def _rest(self, physical):
-        """Lens light and sky (N,), and the Jacobian (N, K) with empty columns for the lens."""
-        stack, scene = self.light_stack, self.scene
-        below = stack.image(scene, physical, roles=("lens_light", "sky"))[0].numpy()
-        jacobian = np.zeros((len(below), len(scene.free_index)))
-        operator, column = stack.operator, self._lens_count
-        if scene.of_role("lens_light"):
-            slopes = scene.light_jacobian(operator.x, operator.y, physical, cusp=stack.cusp)
-            images = operator(slopes)[0].flatten(-2) * stack.factor
-            jacobian[:, column : column + len(images)] = images.T.numpy()
-        if scene.of_role("sky"):
-            jacobian[:, -1] = 1.0
-        return below, jacobian
 
     def _lens_columns(self, source, physical, rays):
         operator = self.stack.operator
@@ -99,39 +129,49 @@ class Problem:
             operator.x, operator.y, physical[:, block.slice]
         )
         keep = self.scene.free[block.slice]
-        slope_x, slope_y = (torch.as_tensor(slope) for slope in self.grid.slope(source, *rays))
+        slope_x, slope_y = (torch.as_tensor(slope) for slope in self.mapping.slope(source, *rays))
         moved = -(slope_x * d_x[0, keep] + slope_y * d_y[0, keep])
-        return (operator(moved).flatten(-2) * self.stack.factor).T.numpy()
+        return (operator(moved).flatten(-2) * self.stack.factor).numpy()
 
 
-def source_matrix(stack, grid, x, y):
-    """The map from a source to the pixels: sparse without a PSF, dense with one.
+def _gather(stack):
+    """Brightness at rays to flux in cells, a sparse array (cells, R)."""
+    cells = stack.operator.cells[0] * stack.operator.cells[1]
+    rays = len(stack.operator.x)
+    share = stack.grid.pixel_area * stack.data.shape[1] / rays * stack.factor
+    starts = np.arange(0, rays + 1, rays // cells)
+    return sparse.csr_array((np.full(rays, share), np.arange(rays), starts), shape=(cells, rays))
+
+
+def blur_matrix(stack, share, samples):
+    """The telescope as a sparse array from cells to pixels, cut to the strongest samples of its response.
 
     Parameters
     ----------
     stack : `~lenssr.fitting.stack.ImageStack`
-        Its operator must have the same number of rays in every pixel.
-    grid : `~lenssr.inversion.mapping.SourceGrid`
-    x, y : `~numpy.ndarray`, shape (R,)
-        Where its rays land.
+    share : float
+        How much of the response is kept, before it is scaled to the whole.
+    samples : int
+        The most samples that are kept.
 
     Returns
     -------
-    matrix : sparse array or `~numpy.ndarray`, shape (N, n)
+    matrix : sparse array, shape (N, cells)
     """
     operator = stack.operator
-    cells = operator.cells[0] * operator.cells[1]
-    rays = len(x) // cells
-    share = stack.grid.pixel_area * stack.data.shape[1] / len(x) * stack.factor
-    gather = sparse.csr_array(
-        (np.full(len(x), share), np.arange(len(x)), np.arange(0, len(x) + 1, rays)), shape=(cells, len(x))
+    rows, columns, values = operator.response
+    order = np.argsort(-np.abs(values))
+    total = np.abs(values[order]).cumsum()
+    count = min(samples, int(np.searchsorted(total, share * total[-1])) + 1)
+    rows, columns, values = rows[order[:count]], columns[order[:count]], values[order[:count]]
+    values = values * (operator.response[2].sum() / values.sum())
+    (ny, nx), (cy, cx) = stack.grid.shape, operator.cells
+    y, x = np.divmod(np.arange(ny * nx), nx)
+    row = y[:, None] * (cy // ny) + rows
+    column = x[:, None] * (cx // nx) + columns
+    inside = (row >= 0) & (row < cy) & (column >= 0) & (column < cx)
+    starts = np.concatenate([[0], inside.sum(axis=1).cumsum()])
+    index = (row * cx + column)[inside]
+    return sparse.csr_array(
+        (np.broadcast_to(values, inside.shape)[inside], index, starts), shape=(ny * nx, cy * cx)
     )
-    matrix = gather @ grid.matrix(x, y)
-    if stack.kernel is None:
-        return matrix
-    dense = np.empty((stack.data.shape[1], grid.size))
-    for start in range(0, grid.size, COLUMNS):
-        part = torch.as_tensor(matrix[:, start : start + COLUMNS].toarray().T.copy())
-        images = operator.convolve(part.reshape(-1, *operator.cells))
-        dense[:, start : start + COLUMNS] = images.flatten(1).T.numpy()
-    return dense

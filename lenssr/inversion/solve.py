@@ -1,253 +1,271 @@
-"""Gauss-Newton for a positive source s = exp(g) and the parameters of lens and sky, with its evidence."""
+"""Gauss-Newton for a source and the parameters of lens, lens light and sky, with its evidence."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import scipy.linalg as linalg
-import scipy.sparse as sparse
 
-from lenssr.inversion.priors import to_banded
+__all__ = ["LINKS", "Solution", "choose_prior", "solve"]
 
-__all__ = ["Solution", "maximise_evidence", "solve"]
+STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
+PROBES = 8
+PROBE_SEED = 20061
+# Strengths settle within this factor; the evidence is flat there.
+SETTLED = 1.1
+WEAKEST, STRONGEST = 1e-8, 1e12
 
-STEP = 2.0  # a node may brighten or fade by e^2 in one step
-STRENGTHS = 10.0 ** np.arange(4.0, -3.1, -1.0)
-SEARCH_GAIN = 0.5  # evidences are compared before the last digits are found
 
-
-@dataclass
-class Solution:
-    """Where the inversion ended for one strength of the prior.
+@dataclass(frozen=True)
+class Link:
+    """How brightness follows from the field that has the Gaussian prior.
 
     Attributes
     ----------
-    log_source : `~numpy.ndarray`, shape (n,)
+    brightness, slope : callable
+        Of the field (n,): brightness, and its derivative.
+    is_linear : bool
+    """
+
+    brightness: object
+    slope: object
+    is_linear: bool
+
+
+LINKS = {"log": Link(np.exp, np.exp, False), "linear": Link(lambda g: g, np.ones_like, True)}
+
+
+class Solution:
+    """Where the inversion ended; the factor there, and what needs it, is made when asked for.
+
+    Attributes
+    ----------
+    field : `~numpy.ndarray`, shape (n,)
+        Logarithm of the node values, or the values themselves if the inversion was linear.
     parameters : `~numpy.ndarray`, shape (K,)
     strength : float
+    mean : float
+        Mean of the prior of the field.
     chi2 : float
-    evidence : float
-        Logarithm of the Laplace evidence, up to what data alone determine.
-    factor : object
-        Factor of the Gauss-Newton matrix at the end: solves with it, and draws from its inverse.
     prior : `~lenssr.inversion.priors.Prior`
+    options : dict
+        ``link`` and ``mean`` as `solve` was given them.
     iterations : int
     converged : bool
     """
 
-    log_source: np.ndarray
-    parameters: np.ndarray
-    strength: float
-    chi2: float
-    evidence: float
-    factor: object
-    prior: object
-    iterations: int
-    converged: bool
-
-    def samples(self, number, rng):
-        """Draws (number, n + K) of log source and parameters from the Laplace posterior."""
-        offsets = self.factor.sample(rng.standard_normal((self.factor.size, number)))
-        return np.concatenate([self.log_source, self.parameters]) + offsets.T
-
-
-class Factor:
-    """Cholesky factor of [[A, B], [B^T, C]]: A banded or dense (n, n), C the few parameters (K, K)."""
-
-    def __init__(self, curvature, cross, corner):
-        self.banded = isinstance(curvature, tuple)
-        self.count, self.parameters = cross.shape
-        if self.banded:
-            self.lower = linalg.cholesky_banded(
-                curvature[0], lower=True, overwrite_ab=True, check_finite=False
-            )
-            diagonal = self.lower[0]
-        else:
-            self.lower = linalg.cholesky(curvature, lower=True, overwrite_a=True, check_finite=False)
-            diagonal = np.diagonal(self.lower)
-        self.half = self._forward(cross)
-        self.schur = linalg.cholesky(corner - self.half.T @ self.half, lower=True)
-        self.log_determinant = 2 * float(np.log(diagonal).sum() + np.log(np.diagonal(self.schur)).sum())
+    def __init__(self, state, iterations, converged, options):
+        self._state, self._link, self.options = state, LINKS[options["link"]], options
+        self.field, self.parameters, self.strength = state.field, state.parameters, state.strength
+        self.mean, self.chi2, self.prior = state.mean, state.chi2, state.prior
+        self.iterations, self.converged = iterations, converged
 
     @property
-    def size(self):
-        """Nodes and parameters."""
-        return self.count + self.parameters
-
-    def _forward(self, right):
-        if self.banded:
-            return linalg.lapack.dtbtrs(self.lower, right, uplo="L")[0]
-        return linalg.solve_triangular(self.lower, right, lower=True, check_finite=False)
-
-    def _backward(self, right):
-        if self.banded:
-            return linalg.lapack.dtbtrs(self.lower, right, uplo="L", trans="T")[0]
-        return linalg.solve_triangular(self.lower, right, lower=True, trans=1, check_finite=False)
-
-    def solve(self, right):
-        """Solution of the system for one right-hand side (n + K,)."""
-        above = self._forward(right[: self.count, None])[:, 0]
-        below = linalg.solve_triangular(self.schur, right[self.count :] - self.half.T @ above, lower=True)
-        return self._join(above[:, None], below[:, None])[:, 0]
-
-    def sample(self, normals):
-        """Vectors (n + K, S) whose covariance is the inverse of the matrix, from standard normals."""
-        return self._join(normals[: self.count], normals[self.count :])
-
-    def _join(self, above, below):
-        parameters = linalg.solve_triangular(self.schur, below, lower=True, trans=1)
-        return np.concatenate([self._backward(above - self.half @ parameters), parameters])
+    def values(self):
+        """Node values, shape (n,)."""
+        return self._link.brightness(self.field)
 
     @property
-    def parameter_covariance(self):
-        """Covariance (K, K) of the parameters."""
-        inverse = linalg.solve_triangular(self.schur, np.eye(self.parameters), lower=True)
-        return inverse.T @ inverse
+    def slope(self):
+        """Derivative of the node values with respect to the field, shape (n,)."""
+        return self._link.slope(self.field)
+
+    @cached_property
+    def factor(self):
+        """`~lenssr.inversion.normal.Factor` of the Gauss-Newton matrix: solves with it, draws from its inverse."""
+        return self._state.factorise(exact=True)
+
+    @cached_property
+    def evidence(self):
+        """Logarithm of the Laplace evidence, up to what data alone determine."""
+        return self._state.evidence(self.factor)
+
+    @cached_property
+    def determined(self):
+        """Number of nodes that the data determine."""
+        return self._state.determined(self.factor)
 
 
-def solve(problem, prior, strength, log_source, parameters, *, max_iterations=30, tolerance=0.05):
-    """Maximise the posterior for one strength of the prior.
+def solve(
+    problem,
+    prior,
+    strength,
+    field,
+    parameters,
+    *,
+    mean=None,
+    link="log",
+    adapt=True,
+    max_iterations=40,
+    tolerance=0.05,
+):
+    """Maximise the posterior, and with it the evidence of the strength of the prior.
+
+    Between Gauss-Newton steps the strength moves to where the evidence would be stationary if the posterior
+    were Gaussian, (nodes that the data determine) / (roughness of the field), and so does the constant mean.
 
     Parameters
     ----------
     problem : object
-        ``problem.linearise(source, parameters)`` gives model (N,), matrix (N, n) and Jacobian (N, K);
-        ``problem.data``, ``problem.weight`` (N,), ``problem.mean`` (the prior's mean of g), and
-        ``problem.parameter_prior`` (mean, inverse variance) and ``problem.bounds`` (lower, upper), each (K,).
+        ``problem.predict(source, parameters)`` gives the expected data (N,), ``problem.jacobian`` its
+        derivatives (N, K); ``problem.adjoint(values, parameters)`` the transpose of the map from source to
+        data; ``problem.normal(parameters, exact=)`` a `~lenssr.inversion.normal.NormalMatrix`;
+        ``problem.data``, ``problem.weight`` (N,), ``problem.parameter_prior`` (mean, inverse variance) and
+        ``problem.bounds`` (lower, upper), each (K,).
     prior : `~lenssr.inversion.priors.Prior`
-    strength : float
-    log_source, parameters : `~numpy.ndarray`, shapes (n,), (K,)
-        Where to begin.
+    strength : float or None
+        Where its strength begins; None takes what ``field`` suggests.
+    field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
+        Where they begin.
+    mean : float, optional
+        Mean of the prior; by default it is found with the strength, or 0 if the link is linear.
+    link : {"log", "linear"}, optional
+        What the field is: the logarithm of a positive source (default), or the source.
+    adapt : bool, optional
+        Whether the strength moves; it does by default.
     max_iterations : int, optional
     tolerance : float, optional
-        Converged once a step gains less than this in twice the log posterior.
+        Converged once a step gains less than this in twice the log posterior, and the strength has settled.
 
     Returns
     -------
     solution : `Solution`
+
+    References
+    ----------
+    MacKay 1992, Neural Computation 4, 415 (eq. 4.10); Suyu et al. 2006, MNRAS 371, 983.
     """
-    state = _State(problem, prior, strength, log_source, parameters)
-    iteration, converged = 0, False
-    while iteration < max_iterations and not converged:
+    state = _State(problem, prior, field, parameters, mean, LINKS[link])
+    state.set_strength(state.rough_strength() if strength is None else strength)
+    iteration, converged, settled = 0, False, not adapt
+    while iteration < max_iterations and not (converged and settled):
         iteration += 1
         factor = state.factorise()
-        step = factor.solve(state.gradient())
-        step *= min(1.0, STEP / max(np.abs(step[: factor.count]).max(), 1e-300))
+        step = factor.solve(state.gradient()[:, None])[:, 0]
+        if not state.link.is_linear:
+            step *= min(1.0, STEP / max(step[: factor.count].max(), 1e-300))
         converged = state.advance(step) < tolerance
-    factor = state.factorise()
-    return Solution(
-        state.g, state.p, strength, state.chi2, state.evidence(factor), factor, prior, iteration, converged
-    )
+        if adapt:
+            likeliest = state.likeliest_strength(factor)
+            settled = abs(np.log(likeliest / state.strength)) < np.log(SETTLED)
+            state.set_strength(likeliest)
+    return Solution(state, iteration, converged and settled, {"link": link, "mean": mean})
 
 
 class _State:
-    """Log source and parameters with what they predict."""
+    """Field and parameters with what they predict."""
 
-    def __init__(self, problem, prior, strength, g, p):
-        self.problem, self.prior, self.strength = problem, prior, strength
-        self._move(g, p)
+    def __init__(self, problem, prior, field, parameters, mean, link):
+        self.problem, self.prior, self.link = problem, prior, link
+        self.finds_mean = mean is None and not link.is_linear
+        self.mean = float(field.mean()) if self.finds_mean else float(mean or 0.0)
+        self._move(field, parameters, self._predict(field, parameters))
+        self.probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (len(field), PROBES))
 
-    def _predict(self, g, p):
-        source = np.exp(g)
-        model, matrix, jacobian = self.problem.linearise(source, p)
-        residual = self.problem.data - model
-        chi2 = float((self.problem.weight * residual**2).sum())
+    def _predict(self, field, parameters):
+        return self.problem.data - self.problem.predict(self.link.brightness(field), parameters)
+
+    def _move(self, field, parameters, residual):
+        self.field, self.parameters, self.residual = field, parameters, residual
+        self.slope = self.link.slope(field)
+        self.chi2 = float((self.problem.weight * residual**2).sum())
+
+    def _roughness(self, field):
+        offset = field - self.mean
+        return float(offset @ self.prior.apply(offset))
+
+    def _penalty(self, field, parameters):
         mean, stiffness = self.problem.parameter_prior
-        rough = g - self.problem.mean
-        penalty = self.strength * float(rough @ (self.prior.matrix @ rough)) + float(
-            (stiffness * (p - mean) ** 2).sum()
-        )
-        return source, matrix, jacobian, residual, chi2, penalty
+        return self.strength * self._roughness(field) + float((stiffness * (parameters - mean) ** 2).sum())
 
-    def _move(self, g, p):
-        self.g, self.p = g, p
-        self.source, self.matrix, self.jacobian, self.residual, self.chi2, self.penalty = self._predict(g, p)
+    def set_strength(self, strength):
+        """Change the strength of the prior."""
+        self.strength = float(np.clip(strength, WEAKEST, STRONGEST))
+
+    def rough_strength(self):
+        """A first strength, as if the data determined a tenth of the nodes."""
+        return 0.1 * len(self.field) / max(self._roughness(self.field), 1e-300)
 
     def gradient(self):
         """Half the gradient of the log posterior, (n + K,)."""
         weighted = self.problem.weight * self.residual
-        rough = self.prior.matrix @ (self.g - self.problem.mean)
+        rough = self.prior.apply(self.field - self.mean)
         mean, stiffness = self.problem.parameter_prior
         return np.concatenate(
             [
-                self.source * (self.matrix.T @ weighted) - self.strength * rough,
-                self.jacobian.T @ weighted - stiffness * (self.p - mean),
+                self.slope * self.problem.adjoint(weighted, self.parameters) - self.strength * rough,
+                self._jacobian().T @ weighted - stiffness * (self.parameters - mean),
             ]
         )
 
-    def factorise(self):
+    def _jacobian(self):
+        return self.problem.jacobian(self.link.brightness(self.field), self.parameters)
+
+    def factorise(self, *, exact=False):
         """Factor the Gauss-Newton matrix."""
-        weight, source = self.problem.weight, self.source
-        weighted = self.jacobian * weight[:, None]
-        cross = source[:, None] * (self.matrix.T @ weighted)
-        corner = self.jacobian.T @ weighted + np.diag(self.problem.parameter_prior[1])
-        if sparse.issparse(self.matrix):
-            scaled = sparse.diags_array(np.sqrt(weight)) @ self.matrix @ sparse.diags_array(source)
-            side = self.prior.side
-            width = max(self.prior.width, side + 1)
-            band = to_banded((scaled.T @ scaled), width)
-            band[: self.prior.width + 1] += self.strength * self.prior.band
-            return Factor((band,), cross, corner)
-        normal = self.problem.normal(self.matrix) * (source[:, None] * source[None, :])
-        normal += self.strength * self.prior.dense
-        return Factor(normal, cross, corner)
+        jacobian = self._jacobian()
+        weighted = jacobian * self.problem.weight[:, None]
+        cross = self.slope[:, None] * self.problem.adjoint(weighted, self.parameters)
+        corner = jacobian.T @ weighted + np.diag(self.problem.parameter_prior[1])
+        normal = self.problem.normal(self.parameters, exact=exact)
+        return normal.factor(self.slope, self.prior, self.strength, cross, corner)
 
     def advance(self, step):
         """Move along a step, shortened until the posterior grows; returns the gain."""
-        before = self.chi2 + self.penalty
-        count = len(self.g)
+        before = self.chi2 + self._penalty(self.field, self.parameters)
+        count = len(self.field)
         for _ in range(8):
-            g, p = self.g + step[:count], np.clip(self.p + step[count:], *self.problem.bounds)
-            trial = self._predict(g, p)
-            gain = before - trial[4] - trial[5]
+            field = self.field + step[:count]
+            parameters = np.clip(self.parameters + step[count:], *self.problem.bounds)
+            residual = self._predict(field, parameters)
+            chi2 = float((self.problem.weight * residual**2).sum())
+            gain = before - chi2 - self._penalty(field, parameters)
             if gain > 0:
-                self.g, self.p = g, p
-                self.source, self.matrix, self.jacobian, self.residual, self.chi2, self.penalty = trial
+                self._move(field, parameters, residual)
                 return gain
             step = step / 3
         return 0.0
 
+    def determined(self, factor):
+        """Number of nodes that the data determine: n - strength tr(A^-1 C), the trace by fixed probes."""
+        probes = self.strength * self.prior.apply(self.probes)
+        right = np.concatenate([probes, np.zeros((factor.parameters, PROBES))])
+        fixed = (self.probes * factor.solve(right)[: factor.count]).sum() / PROBES
+        return float(np.clip(factor.count - fixed, 1.0, factor.count))
+
+    def likeliest_strength(self, factor):
+        """The strength at which the evidence of the present field is stationary."""
+        if self.finds_mean:
+            self.mean = float(self.field.mean())
+        return self.determined(factor) / max(self._roughness(self.field), 1e-300)
+
     def evidence(self, factor):
         """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""
-        volume = self.prior.log_determinant + len(self.g) * np.log(self.strength) - factor.log_determinant
+        volume = (
+            self.prior.log_determinant
+            + len(self.field) * np.log(self.strength)
+            - factor.log_determinant
+        )
         stiffness = self.problem.parameter_prior[1]
         volume += float(np.log(stiffness[stiffness > 0]).sum())
-        return 0.5 * (volume - self.chi2 - self.penalty)
+        return 0.5 * (volume - self.chi2 - self._penalty(self.field, self.parameters))
 
 
-def maximise_evidence(problem, prior, log_source, parameters, *, strengths=STRENGTHS):
-    """Solve for strengths from high to low until the evidence falls, then for those between the best ones.
+def choose_prior(problem, priors, field, parameters, **options):
+    """Solve with several priors, each from where the one before ended.
 
     Parameters
     ----------
-    problem, prior, log_source, parameters
+    problem, field, parameters, **options
         As for `solve`.
-    strengths : sequence of float, optional
-        From high to low; each fit begins where the last one ended.
+    priors : sequence of `~lenssr.inversion.priors.Prior`
 
     Returns
     -------
-    solution : `Solution`
-        Of the strength with the highest evidence, fully converged.
+    solutions : list of `Solution`
+        The likeliest first.
     """
-    best = None
-    for strength in strengths:
-        solution = solve(
-            problem, prior, strength, log_source, parameters, max_iterations=10, tolerance=SEARCH_GAIN
-        )
-        log_source, parameters = solution.log_source, solution.parameters
-        if best is not None and solution.evidence < best.evidence:
-            break
-        best = solution
-    step = np.sqrt(strengths[0] / strengths[1]) if len(strengths) > 1 else 1.0
-    for strength in (best.strength * step, best.strength / step) if step > 1 else ():
-        between = solve(
-            problem,
-            prior,
-            strength,
-            best.log_source,
-            best.parameters,
-            max_iterations=10,
-            tolerance=SEARCH_GAIN,
-        )
-        best = max(best, between, key=lambda solution: solution.evidence)
-    return solve(problem, prior, best.strength, best.log_source, best.parameters)
+    solutions = []
+    for prior in priors:
+        solutions.append(solve(problem, prior, None, field, parameters, **options))
+        field, parameters = solutions[-1].field, solutions[-1].parameters
+    return sorted(solutions, key=lambda solution: -solution.evidence)

@@ -14,7 +14,7 @@ from lenssr.reconstruction.products import ccd
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
-__all__ = ["assemble", "flux_unit"]
+__all__ = ["assemble", "flux_unit", "noise_of_sky"]
 
 
 def assemble(scene, fit, observation, settings, make_products):
@@ -34,7 +34,7 @@ def assemble(scene, fit, observation, settings, make_products):
     -------
     result : `~lenssr.SuperResolution`
     """
-    noise = _sky_noise(scene, fit, observation)
+    noise = noise_of_sky(scene, fit, observation)
     covariance = fit.covariance * noise.factor**2
     products = make_products(noise.factor)
     unit, wcs, mask = observation.unit, copy.deepcopy(observation.grid.wcs), observation.mask
@@ -78,8 +78,19 @@ def assemble(scene, fit, observation, settings, make_products):
     )
 
 
-def _sky_noise(scene, fit, observation):
-    """Noise of the residual where the model is faint: arcs that fill a small field would pass for sky."""
+def noise_of_sky(scene, fit, observation):
+    """Noise of the residual where the model is faint: arcs that fill a small field would pass for sky.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    fit : `~lenssr.fitting.lens.SceneFit`
+    observation : `~lenssr.imaging.Observation`
+
+    Returns
+    -------
+    noise : `~lenssr.imaging.correlation.SkyNoise`
+    """
     sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
     model, weight = (plane.reshape(observation.shape).cpu().numpy() for plane in (fit.model, fit.weight))
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.inf)

@@ -1,5 +1,7 @@
 """The fine images of a free-form source, with errors from draws of its posterior."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ __all__ = ["FineSource"]
 
 SAMPLES = 64
 AT_ONCE = 16
+FINEST_SOURCE = 120  # pixels along a side
 
 
 class FineSource:
@@ -35,11 +38,11 @@ class FineSource:
         self.operator = fine_operator(observation, settings.scale, settings.oversampling)
         x, y = self.operator.x, self.operator.y
         self.rays = [axis[0].numpy() for axis in self.scene.source_positions(x, y, self.physical)]
-        self.matrix = problem.grid.matrix(*self.rays)
+        self.matrix = problem.mapping.matrix(*self.rays)
 
     def products(self):
         """All images with their errors, as `~lenssr.reconstruction.products.Products`."""
-        source = np.exp(self.solution.log_source)
+        source = self.solution.values
         lensed = self._image(torch.as_tensor(self.matrix @ source))
         light, sky = self.fine.image("lens_light"), self.fine.image("sky")
         draws = self.solution.factor.sample(self.rng.standard_normal((self.solution.factor.size, SAMPLES)))
@@ -49,7 +52,7 @@ class FineSource:
             self._source(source, draws),
             self.fine.grid.wcs,
             self.fine.kernel,
-            self._parameters_used(draws),
+            self.solution.determined,
         )
 
     def _image(self, values):
@@ -60,7 +63,7 @@ class FineSource:
         count = len(source)
         for start in range(0, SAMPLES, AT_ONCE):
             nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
-            of_source = self._image(self._source_change(source, nodes, parameters))
+            of_source = self._image(self._source_change(nodes, parameters))
             of_light = self._light_change(parameters)
             of_sky = self._sky_change(parameters)
             for total, change in zip(
@@ -69,14 +72,15 @@ class FineSource:
                 total += (change**2).sum(0)
         return tuple(self.widening * np.sqrt(totals / SAMPLES))
 
-    def _source_change(self, source, nodes, parameters):
-        change = torch.as_tensor((self.matrix @ (source[:, None] * nodes)).T.copy())
+    def _source_change(self, nodes, parameters):
+        source, slope = self.solution.values, self.solution.slope
+        change = torch.as_tensor((self.matrix @ (slope[:, None] * nodes)).T.copy())
         if self.scene.lens_moves:
             block = self.scene.blocks[0]
             keep = self.scene.free[block.slice]
             x, y = self.operator.x, self.operator.y
             _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(x, y, self.physical[:, block.slice])
-            slopes = [torch.as_tensor(slope) for slope in self.problem.grid.slope(source, *self.rays)]
+            slopes = [torch.as_tensor(slope) for slope in self.problem.mapping.slope(source, *self.rays)]
             moved = slopes[0] * d_x[0, keep] + slopes[1] * d_y[0, keep]
             change = change - torch.as_tensor(parameters[: int(keep.sum())]).T @ moved
         return change
@@ -93,22 +97,20 @@ class FineSource:
         rows = self.fine.rows("sky")
         return (parameters[rows.numpy()].sum(0) * self.fine.sky_factor)[:, None, None]
 
-    def _source(self, source, draws):
-        grid = self.problem.grid
-        shape = (grid.side, grid.side)
-        error = self.widening * source * draws[: len(source)].std(axis=1)
+    def _source(self, values, draws):
+        """The source on even pixels, as fine as its nodes where they are closest."""
+        mapping = self.problem.mapping
+        grid = mapping.grid
+        side = min(round(2 * grid.half / grid.spacing) + 1, FINEST_SOURCE)
+        even = replace(grid, side=side, stretch=0.0, half=grid.half * (1 - 1e-12))
+        matrix = mapping.matrix(*even.nodes)
+        changes = matrix @ (self.solution.slope[:, None] * draws[: len(values)])
         return ccd(
-            source.reshape(shape),
+            (matrix @ values).reshape(side, side),
             self.observation.brightness_unit,
-            wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, grid.spacing, grid.side),
-            error=error.reshape(shape),
+            wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, even.spacing, side),
+            error=self.widening * changes.std(axis=1).reshape(side, side),
             x_0=grid.x_0,
             y_0=grid.y_0,
-            pixel_scale=grid.spacing,
+            pixel_scale=even.spacing,
         )
-
-    def _parameters_used(self, draws):
-        """Nodes that the data determine: n - tr(precision of the prior x covariance of the posterior)."""
-        nodes = draws[: self.problem.grid.size]
-        prior = self.solution.strength * (self.solution.prior.matrix @ nodes)
-        return float(self.problem.grid.size - (nodes * prior).sum() / nodes.shape[1])

@@ -1,0 +1,167 @@
+"""Normal matrices of the inversion, banded or dense, and the factor of what is solved."""
+
+import numpy as np
+import scipy.linalg as linalg
+import scipy.sparse as sparse
+
+__all__ = ["Factor", "NormalMatrix", "to_banded"]
+
+# A band wider than this share of the matrix costs more than the whole matrix.
+WIDEST_BAND = 0.2
+
+
+def to_banded(matrix, width):
+    """The lower band of a symmetric sparse matrix, as LAPACK wants it.
+
+    Parameters
+    ----------
+    matrix : sparse array, shape (n, n)
+    width : int
+        Diagonals below the main one.
+
+    Returns
+    -------
+    band : `~numpy.ndarray`, shape (width + 1, n)
+    """
+    entries = matrix.tocoo()
+    offset = entries.row - entries.col
+    keep = (offset >= 0) & (offset <= width)
+    band = np.zeros((width + 1, matrix.shape[0]))
+    np.add.at(band, (offset[keep], entries.col[keep]), entries.data[keep])
+    return band
+
+
+class NormalMatrix:
+    """M^T W M of a map M from a source to pixels with weights W.
+
+    Parameters
+    ----------
+    matrix : sparse array, shape (N, n)
+    weight : `~numpy.ndarray`, shape (N,)
+    """
+
+    def __init__(self, matrix, weight):
+        self.size = matrix.shape[1]
+        used = np.flatnonzero((weight > 0) & (np.diff(matrix.indptr) > 0))
+        scaled = sparse.diags_array(np.sqrt(weight[used])) @ matrix[used]
+        self.band = self.dense = None
+        self.offsets = ()
+        if scaled.nnz > WIDEST_BAND * scaled.shape[0] * self.size / 4:
+            self._fill(scaled)
+            return
+        product = (scaled.T @ scaled).tocoo()
+        width = int((product.row - product.col).max(initial=0))
+        if width > WIDEST_BAND * self.size:
+            self.dense = product.toarray()
+        else:
+            self.band = to_banded(product, width)
+            self.offsets = np.flatnonzero(self.band.any(axis=1))
+
+    def _fill(self, scaled):
+        rows = np.asfortranarray(scaled.toarray())
+        self.dense = linalg.blas.dsyrk(1.0, rows, trans=1, lower=1)
+
+    def factor(self, slope, prior, strength, cross, corner):
+        """Factor [[D M^T W M D + strength C, B], [B^T, K]].
+
+        Parameters
+        ----------
+        slope : `~numpy.ndarray`, shape (n,)
+            The diagonal D: how brightness changes with what is solved for.
+        prior : `~lenssr.inversion.priors.Prior`
+            C.
+        strength : float
+        cross, corner : `~numpy.ndarray`, shapes (n, K), (K, K)
+            B and K.
+
+        Returns
+        -------
+        factor : `Factor`
+        """
+        if self.band is None or not prior.is_sparse:
+            whole = self._lower() * slope[:, None]
+            whole *= slope[None, :]
+            whole += strength * prior.dense
+            return Factor(whole, cross, corner)
+        width = max(len(self.band) - 1, prior.width)
+        band = np.zeros((width + 1, self.size))
+        band[: prior.width + 1] = strength * prior.band
+        for offset in self.offsets:
+            count = self.size - offset
+            band[offset, :count] += self.band[offset, :count] * slope[offset:] * slope[:count]
+        return Factor(band, cross, corner, banded=True)
+
+    def _lower(self):
+        """The matrix with at least its lower half right."""
+        if self.dense is None:
+            self.dense = np.zeros((self.size, self.size))
+            for offset in self.offsets:
+                columns = np.arange(self.size - offset)
+                self.dense[columns + offset, columns] = self.band[offset, columns]
+        return self.dense
+
+
+class Factor:
+    """Cholesky factor of [[A, B], [B^T, C]].
+
+    Parameters
+    ----------
+    curvature : `~numpy.ndarray`, shape (n, n) or, banded, (width + 1, n)
+        The lower half of A; overwritten.
+    cross, corner : `~numpy.ndarray`, shapes (n, K), (K, K)
+        B and C, of the few parameters.
+    banded : bool, optional
+        Whether A is given by its band.
+    """
+
+    def __init__(self, curvature, cross, corner, *, banded=False):
+        self.banded = banded
+        self.count, self.parameters = cross.shape
+        if banded:
+            self.lower = linalg.cholesky_banded(curvature, lower=True, overwrite_ab=True, check_finite=False)
+            diagonal = self.lower[0]
+        else:
+            # LAPACK works on columns: the transpose of a row-wise array spares a copy.
+            upper, info = linalg.lapack.dpotrf(curvature.T, lower=0, overwrite_a=1, clean=1)
+            if info:
+                raise linalg.LinAlgError(f"the matrix of the inversion is not positive (row {info})")
+            self.lower = upper.T
+            diagonal = np.diagonal(self.lower)
+        self.half = self._forward(cross)
+        self.schur = linalg.cholesky(corner - self.half.T @ self.half, lower=True)
+        self.log_determinant = 2 * float(np.log(diagonal).sum() + np.log(np.diagonal(self.schur)).sum())
+
+    @property
+    def size(self):
+        """Nodes and parameters."""
+        return self.count + self.parameters
+
+    def _forward(self, right):
+        if self.banded:
+            return linalg.lapack.dtbtrs(self.lower, right, uplo="L")[0]
+        return linalg.solve_triangular(self.lower, right, lower=True, check_finite=False)
+
+    def _backward(self, right):
+        if self.banded:
+            return linalg.lapack.dtbtrs(self.lower, right, uplo="L", trans="T")[0]
+        return linalg.solve_triangular(self.lower, right, lower=True, trans=1, check_finite=False)
+
+    def solve(self, right):
+        """Solutions of the system for right-hand sides (n + K, m)."""
+        above = self._forward(right[: self.count])
+        below = linalg.solve_triangular(self.schur, right[self.count :] - self.half.T @ above, lower=True)
+        return self._join(above, below)
+
+    def sample(self, normals):
+        """Vectors (n + K, m) whose covariance is the inverse of the matrix, from standard normals."""
+        return self._join(normals[: self.count], normals[self.count :])
+
+    def _join(self, above, below):
+        parameters = linalg.solve_triangular(self.schur, below, lower=True, trans=1)
+        return np.concatenate([self._backward(above - self.half @ parameters), parameters])
+
+    @property
+    def parameter_covariance(self):
+        """Covariance (K, K) of the parameters."""
+        inverse = linalg.solve_triangular(self.schur, np.eye(self.parameters), lower=True)
+        return inverse.T @ inverse

@@ -1,0 +1,263 @@
+"""How one image is inverted: candidates compared on a coarse grid, the likeliest brought to a fine one."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from lenssr.inversion import Prior, Problem, SourceGrid, SourceMap, choose_prior, solve
+from lenssr.light.sersic import sersic_brightness
+
+__all__ = ["Candidate", "Inversion"]
+
+# Which priors compete where none is asked for; the evidence chooses.
+AUTO_PRIORS = ("curvature", "curvature+laplacian3")
+# Nodes along a side, and how they crowd: a sharp image shows the cusp of a galaxy, one behind a PSF does not.
+SIDE, SIDE_WITH_PSF = 60, 48
+STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
+# The grid holds every ray on which the parametric source shines this much, in sigma of a pixel.
+EDGE_SIGMA = 0.25
+FLOOR = 3e-3  # of the peak, below which a first source is no guide
+COARSE = 2 / 3  # side of the grid on which candidates are compared
+COARSE_GAIN = 0.5
+# How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify.
+RADIUS_REACH = 0.1
+# A source that fills the field may trade a pedestal, on which its logarithm is smoother, for a darker sky:
+# so many errors of the parametric fit are the width of a prior on the sky.
+SKY_REACH = 5.0
+# A free-form source takes about as much from chi2 as it has determined nodes, from noise alone.
+MISFIT = 3.0
+# Widths of the priors on a Sérsic that is compared: log amplitude, log r_eff, n, centre, ellipticity.
+SERSIC_WIDTHS = (3.0, 1.0, 2.0, 0.3, 0.3, 0.3, 0.3)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One description of the source with its evidence.
+
+    Attributes
+    ----------
+    source : {"sersic", "perturbed_sersic", "pixelated"}
+    prior : str or None
+    evidence : float
+    """
+
+    source: str
+    prior: str | None
+    evidence: float
+
+
+class Inversion:
+    """The way of one image from its parametric fit to a free-form source.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+        Holding the one image.
+    scene, bare : `~lenssr.fitting.scene.Scene`
+        With the Sérsic source, and without.
+    fit : `~lenssr.fitting.lens.SceneFit`
+    settings : `~lenssr.resolver.Settings`
+    temper : float, optional
+        By how much correlated noise makes chi2 count less.
+
+    Attributes
+    ----------
+    candidates : list of `Candidate`
+        What was compared, the likeliest first.
+    """
+
+    def __init__(self, stack, scene, bare, fit, settings, *, temper=1.0):
+        self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
+        source = scene.of_role("source")[0]
+        keep = torch.ones(scene.size, dtype=torch.bool)
+        keep[source.slice] = False
+        self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
+        self.source_slice = source.slice
+        self.terms = self._terms(scene, keep)
+        self.weight, self.offset, self.temper = fit.weight.numpy() / temper, self._offset(), temper
+        self.grid = self._place_grid(scene)
+        self.light_stack = stack
+        if settings.oversampling == "auto" and bare.of_role("lens_light"):
+            physical = self.physical[None]
+            self.light_stack = stack.select([0], refine=lambda x, y: bare.brightness(x, y, physical)[0])
+        self.candidates = []
+
+    def run(self):
+        """Invert.
+
+        Returns
+        -------
+        problem : `~lenssr.inversion.Problem`
+        solution : `~lenssr.inversion.Solution`
+        """
+        coarse = self.grid.refined(round(COARSE * self.grid.side))
+        automatic = self.settings.source == "auto"
+        kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
+        found = [self._compare(kind, coarse) for kind in kinds]
+        kind, problem, solution = max(found, key=lambda one: one[2].evidence + self._occam(one[0]))
+        problem, solution = self._free_the_lens(problem, solution)
+        problem, solution = self._reweigh(problem, solution, tolerance=COARSE_GAIN)
+        problem, solution = self._refine(kind, problem, solution)
+        return self._reweigh(problem, solution)
+
+    def _compare(self, kind, grid):
+        """The likeliest prior for one kind of source, the lens held."""
+        held = _with_lens_held(self.bare)
+        problem = self._problem(held, self.physical, self._map(kind, grid))
+        parameters = held.to_fit(self.physical[None])[0].numpy()
+        names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
+        priors = [Prior(name, grid.side) for name in names]
+        field = self._first_field(kind, problem, parameters)
+        found = choose_prior(problem, priors, field, parameters, tolerance=COARSE_GAIN, **self._options(kind))
+        self.candidates += [Candidate(kind, s.prior.name, s.evidence + self._occam(kind)) for s in found]
+        return kind, problem, found[0]
+
+    def _options(self, kind):
+        link = "log" if self.settings.positive else "linear"
+        if kind == "perturbed_sersic":
+            # The field is the logarithm of a factor, or the factor.
+            return {"link": link, "mean": 0.0 if self.settings.positive else 1.0}
+        return {"link": link, "mean": None}
+
+    def _first_field(self, kind, problem, parameters):
+        """A field to begin with: none beside a Sérsic, else that or the linear inversion, whichever fits."""
+        grid = problem.mapping.grid
+        if kind == "perturbed_sersic":
+            return np.zeros(grid.size) if self.settings.positive else np.ones(grid.size)
+        sersic, prior = self._sersic_at(grid), Prior("curvature", grid.side)
+        linear = solve(problem, prior, None, sersic, parameters, link="linear", tolerance=COARSE_GAIN).values
+        if not self.settings.positive:
+            return linear
+        starts = [np.log(np.maximum(values, FLOOR * values.max())) for values in (sersic, linear)]
+        return min(starts, key=lambda field: problem.chi2(np.exp(field), parameters))
+
+    def _sersic_at(self, grid):
+        nodes = (torch.as_tensor(axis) for axis in grid.nodes)
+        return sersic_brightness(*nodes, *self.sersic.reshape(1, 7, 1).unbind(1))[0].numpy()
+
+    def _free_the_lens(self, problem, solution):
+        if not self.bare.lens_moves:
+            return problem, solution
+        physical = problem.physical(solution.parameters)[0]
+        parameters = self.bare.to_fit(physical[None])[0].numpy()
+        problem = self._problem(self.bare, physical, problem.mapping)
+        return problem, _again(problem, solution, parameters, tolerance=COARSE_GAIN)
+
+    def _refine(self, kind, problem, solution):
+        """From the coarse grid to the fine one, beginning with as many determined nodes.
+
+        Where the coarse grid could not follow the data, a Sérsic that can is the better beginning.
+        """
+        scene, coarse, fine = problem.scene, problem.mapping.grid, self.grid
+        # Nodes on the rim of both grids are inside but for rounding.
+        rim, centre = coarse.half * (1 - 1e-12), (coarse.x_0, coarse.y_0)
+        nodes = [np.clip(axis, at - rim, at + rim) for axis, at in zip(fine.nodes, centre, strict=True)]
+        field, parameters = coarse.matrix(*nodes) @ solution.field, solution.parameters
+        problem = self._problem(scene, problem.physical(parameters)[0], self._map(kind, fine))
+        if kind == "pixelated" and self.settings.positive:
+            sersic = self._sersic_at(fine)
+            smooth = np.log(np.maximum(sersic, FLOOR * sersic.max()))
+            plain = scene.to_fit(self.physical[None])[0].numpy()
+            pairs = (field, parameters), (smooth, plain)
+            field, parameters = min(pairs, key=lambda pair: problem.chi2(np.exp(pair[0]), pair[1]))
+        prior, mean = Prior(solution.prior.name, fine.side), solution.options["mean"]
+        offset = field - (field.mean() if mean is None else mean)
+        strength = solution.determined / max(float(offset @ prior.apply(offset)), 1e-300)
+        return problem, solve(problem, prior, strength, field, parameters, **solution.options)
+
+    def _reweigh(self, problem, solution, **options):
+        """Weights as the model has them, where the noise depends on it, and the solution that follows.
+
+        Not where the Sérsic explains the data as well: its weights follow less of their noise.
+        """
+        gain = self.fit.chi2 / self.temper - solution.chi2
+        if self.stack.gaussian or gain < MISFIT * solution.determined:
+            return problem, solution
+        model = problem.predict(solution.values, solution.parameters)
+        mean, _, variance = (
+            part[0].numpy() for part in self.stack.moments(torch.as_tensor(model)[None], torch.tensor([0]))
+        )
+        floor = np.finfo(float).tiny
+        self.weight = np.where(self.weight > 0, 1 / np.maximum(self.temper * variance, floor), 0.0)
+        self.offset = mean - model
+        problem = self._problem(problem.scene, problem.physical(solution.parameters)[0], problem.mapping)
+        return problem, _again(problem, solution, solution.parameters, **options)
+
+    def _problem(self, scene, physical, mapping):
+        return Problem(
+            self.stack, self.light_stack, scene, physical, self.terms, mapping, self.weight, self.offset
+        )
+
+    def _map(self, kind, grid):
+        return SourceMap(grid, self.sersic if kind == "perturbed_sersic" else None)
+
+    def _terms(self, scene, keep):
+        """Bounds and priors of the parametric fit, the lens and the sky kept near where that ended."""
+        terms, start = self.fit.terms.without(scene, "source"), self.physical[None]
+        for block in self.bare.of_role("sky"):
+            variance = self.fit.covariance.diagonal()[keep][block.slice]
+            terms.mean[:, block.slice] = start[:, block.slice]
+            terms.stiffness[:, block.slice] = 1 / (SKY_REACH**2 * variance)
+        if self.settings.lens is None and self.bare.lens_moves:
+            terms = terms.narrowed(self.bare, start)
+            block = self.bare.blocks[0]
+            radii = [k for k, name in enumerate(block.names) if name.startswith("theta_E")]
+            terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
+            terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]
+        return terms
+
+    def _offset(self):
+        """By how much the noise shifts the expected data; zero for noise without a bias."""
+        if self.stack.gaussian:
+            return np.zeros(len(self.fit.model))
+        light = self.stack.image(self.bare, self.physical[None], roles=("lens_light", "sky"))[0]
+        return (self.fit.model - self.fit.lensed_source - light).numpy()
+
+    def _place_grid(self, scene):
+        """The square of all rays on which the parametric source shines."""
+        operator = self.stack.operator
+        x, y = (
+            axis[0].numpy()
+            for axis in scene.source_positions(operator.x, operator.y, self.fit.physical[None])
+        )
+        column, row = (
+            np.rint(place).astype(int)
+            for place in self.stack.grid.to_pixel(operator.x.numpy(), operator.y.numpy())
+        )
+        bright = (self.fit.lensed_source * self.fit.weight.sqrt()).numpy() > EDGE_SIGMA
+        bright = bright.reshape(self.stack.grid.shape)[row, column]
+        if not bright.any():
+            bright[:] = True
+        sharp = self.stack.kernel is None
+        side, stretch = (SIDE, STRETCH) if sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
+        return SourceGrid.around(x[bright], y[bright], side, stretch)
+
+    def _occam(self, kind):
+        """What the seven parameters of a Sérsic cost a model that has one."""
+        return 0.0 if kind == "pixelated" else self._sersic_volume
+
+    @cached_property
+    def _sersic_volume(self):
+        place = self.source_slice
+        slope = torch.ones(7, dtype=torch.float64)
+        slope[:2] = self.sersic[:2]
+        covariance = self.fit.covariance[place, place] / slope[:, None] / slope[None, :]
+        widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)
+        posterior = torch.linalg.slogdet(covariance + torch.diag(1e-12 * widths**2))[1]
+        return 0.5 * float(posterior - 2 * widths.log().sum())
+
+
+def _again(problem, solution, parameters, **options):
+    """Solve once more from where a solution ended."""
+    start = (solution.prior, solution.strength, solution.field, parameters)
+    return solve(problem, *start, **solution.options, **options)
+
+
+def _with_lens_held(scene):
+    held = scene.copy()
+    for block in held.of_role("lens"):
+        held.free[block.slice] = False
+    held.free_index = torch.nonzero(held.free).squeeze(1)
+    return held

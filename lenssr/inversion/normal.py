@@ -137,6 +137,8 @@ class Factor:
         return self.count + self.parameters
 
     def _forward(self, right):
+        if not right.shape[1]:
+            return right  # LAPACK's banded solver does not survive an empty right-hand side
         if self.banded:
             return linalg.lapack.dtbtrs(self.lower, right, uplo="L")[0]
         return linalg.solve_triangular(self.lower, right, lower=True, check_finite=False)

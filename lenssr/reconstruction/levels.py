@@ -1,6 +1,6 @@
 """How one image is inverted: candidates compared on a coarse grid, the likeliest brought to a fine one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from lenssr.inversion import Prior, Problem, SourceGrid, SourceMap, choose_prior, solve
 from lenssr.light.sersic import sersic_brightness
+from lenssr.reconstruction.assemble import noise_of_sky
 
 __all__ = ["Candidate", "Inversion"]
 
@@ -58,17 +59,19 @@ class Inversion:
     scene, bare : `~lenssr.fitting.scene.Scene`
         With the Sérsic source, and without.
     fit : `~lenssr.fitting.lens.SceneFit`
+    observation : `~lenssr.imaging.Observation`
     settings : `~lenssr.resolver.Settings`
-    temper : float, optional
-        By how much correlated noise makes chi2 count less.
 
     Attributes
     ----------
     candidates : list of `Candidate`
-        What was compared, the likeliest first.
+        What was compared.
+    temper : float
+        By how much correlated noise makes chi2 count less.
     """
 
-    def __init__(self, stack, scene, bare, fit, settings, *, temper=1.0):
+    def __init__(self, stack, scene, bare, fit, observation, settings):
+        self.observation, self.temper = observation, 1.0
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
         source = scene.of_role("source")[0]
         keep = torch.ones(scene.size, dtype=torch.bool)
@@ -76,7 +79,7 @@ class Inversion:
         self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
         self.source_slice = source.slice
         self.terms = self._terms(scene, keep)
-        self.weight, self.offset, self.temper = fit.weight.numpy() / temper, self._offset(), temper
+        self.weight, self.offset = fit.weight.numpy(), self._offset()
         self.grid = self._place_grid(scene)
         self.light_stack = stack
         if settings.oversampling == "auto" and bare.of_role("lens_light"):
@@ -97,6 +100,7 @@ class Inversion:
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
         found = [self._compare(kind, coarse) for kind in kinds]
         kind, problem, solution = max(found, key=lambda one: one[2].evidence + self._occam(one[0]))
+        self._temper(problem, solution)
         problem, solution = self._free_the_lens(problem, solution)
         problem, solution = self._reweigh(problem, solution, tolerance=COARSE_GAIN)
         problem, solution = self._refine(kind, problem, solution)
@@ -137,8 +141,21 @@ class Inversion:
         nodes = (torch.as_tensor(axis) for axis in grid.nodes)
         return sersic_brightness(*nodes, *self.sersic.reshape(1, 7, 1).unbind(1))[0].numpy()
 
+    def _temper(self, problem, solution):
+        """Let chi2 count less where noise of neighbouring pixels is correlated.
+
+        Measured around a free-form source: what a Sérsic leaves would pass for correlated noise.
+        """
+        model = torch.as_tensor(problem.predict(solution.values, solution.parameters))
+        physical = problem.physical(solution.parameters)[0]
+        expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
+        around = replace(self.fit, model=expected, physical=physical)
+        self.temper = noise_of_sky(self.bare, around, self.observation).factor ** 2
+        self.weight = self.weight / self.temper
+
     def _free_the_lens(self, problem, solution):
-        if not self.bare.lens_moves:
+        """Everything together, on the coarse grid."""
+        if not self.bare.lens_moves and self.temper == 1.0:
             return problem, solution
         physical = problem.physical(solution.parameters)[0]
         parameters = self.bare.to_fit(physical[None])[0].numpy()

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from lenssr.reconstruction.assemble import assemble, noise_of_sky
+from lenssr.reconstruction.assemble import assemble
 from lenssr.reconstruction.freeform import FineSource
 from lenssr.reconstruction.levels import Inversion
 from lenssr.reconstruction.sersic import SersicReconstruction
@@ -50,14 +51,14 @@ class PixelatedReconstruction:
     def _solve_one(self, stack, scene, fit, observation):
         bare = self.parametric.scene(observation, stack.device, source=0)
         settings = self.settings
-        widening = noise_of_sky(scene, fit, observation).factor
-        inversion = Inversion(stack, scene, bare, fit, settings, temper=widening**2)
+        inversion = Inversion(stack, scene, bare, fit, observation, settings)
         problem, solution = inversion.run()
-        found = _as_fit(problem, bare, fit, solution, stack, widening**2)
+        temper = inversion.temper
+        found = _as_fit(problem, bare, fit, solution, stack, temper)
 
         def products(now):
-            # The posterior already knows how noise was correlated around the parametric fit.
-            return FineSource(problem, solution, observation, settings, now / widening).products()
+            # The posterior already knows how noise was correlated around the coarse solution.
+            return FineSource(problem, solution, observation, settings, now / np.sqrt(temper)).products()
 
         result = assemble(bare, found, observation, settings, products)
         result.meta |= {

@@ -57,6 +57,11 @@ class NormalMatrix:
             self.band = to_banded(product, width)
             self.offsets = np.flatnonzero(self.band.any(axis=1))
 
+    @property
+    def diagonal(self):
+        """Its diagonal, shape (n,)."""
+        return np.diagonal(self.dense) if self.band is None else self.band[0]
+
     def _fill(self, scaled):
         rows = np.asfortranarray(scaled.toarray())
         self.dense = linalg.blas.dsyrk(1.0, rows, trans=1, lower=1)

@@ -105,7 +105,9 @@ class Prior:
         line = step.T @ step
         eye = sparse.eye_array(self.side)
         laplacian = sparse.kron(line, eye) + sparse.kron(eye, line) + self.ridge * sparse.eye_array(self.size)
-        return sum(weight * sparse.linalg.matrix_power(laplacian, power) for power, weight in self._terms).tocsr()
+        return sum(
+            weight * sparse.linalg.matrix_power(laplacian, power) for power, weight in self._terms
+        ).tocsr()
 
     @property
     def width(self):

@@ -182,8 +182,11 @@ class _State:
         self.strength = float(np.clip(strength, WEAKEST, STRONGEST))
 
     def rough_strength(self):
-        """A first strength, as if the data determined a tenth of the nodes."""
-        return 0.1 * len(self.field) / max(self._roughness(self.field), 1e-300)
+        """A first strength: as if the data determined a tenth of the nodes, but no stiffer than the data."""
+        rough = self._roughness(self.field)
+        data = (self.slope**2 * self.problem.normal(self.parameters).diagonal).sum()
+        stiffness = self.prior.spectrum.sum()
+        return min(0.1 * len(self.field) / max(rough, 1e-300), data / stiffness)
 
     def gradient(self):
         """Half the gradient of the log posterior, (n + K,)."""
@@ -240,11 +243,7 @@ class _State:
 
     def evidence(self, factor):
         """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""
-        volume = (
-            self.prior.log_determinant
-            + len(self.field) * np.log(self.strength)
-            - factor.log_determinant
-        )
+        volume = self.prior.log_determinant + len(self.field) * np.log(self.strength) - factor.log_determinant
         stiffness = self.problem.parameter_prior[1]
         volume += float(np.log(stiffness[stiffness > 0]).sum())
         return 0.5 * (volume - self.chi2 - self._penalty(self.field, self.parameters))

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
-from lenssr.inversion import SourceGrid
+from lenssr.inversion import SourceGrid, SourceMap
+from lenssr.light.sersic import sersic_brightness
 
 
-@pytest.fixture
-def grid():
-    return SourceGrid(0.1, -0.2, 0.6, 13)
+@pytest.fixture(params=[0.0, 1.5])
+def grid(request):
+    return SourceGrid(0.1, -0.2, 0.6, 13, request.param)
 
 
 def test_interpolation_is_exact_for_bilinear_functions(grid, rng):
@@ -49,3 +51,16 @@ def test_a_grid_around_positions_holds_them_with_a_node_to_spare(rng):
     grid = SourceGrid.around(x, y, 20)
     assert grid.locate(x, y)[3].all()
     assert grid.half == pytest.approx((x.max() - x.min()) / 2 + grid.spacing)
+    assert SourceGrid.around(x, y, 20, 2.0).locate(x, y)[3].all()
+
+
+def test_a_map_with_a_sersic_multiplies_it(grid, rng):
+    sersic = torch.tensor([2.0, 0.2, 1.5, 0.12, -0.15, 0.1, -0.2], dtype=torch.float64)
+    mapping, values = SourceMap(grid, sersic), rng.uniform(0.5, 1.5, grid.size)
+    x, y = rng.uniform(-0.4, 0.6, 20), rng.uniform(-0.7, 0.3, 20)
+    profile = sersic_brightness(torch.as_tensor(x), torch.as_tensor(y), *sersic.reshape(1, 7, 1).unbind(1))[0]
+    np.testing.assert_allclose(mapping.matrix(x, y) @ values, profile.numpy() * (grid.matrix(x, y) @ values))
+    step = 1e-6
+    for slope, (dx, dy) in zip(mapping.slope(values, x, y), ((step, 0), (0, step)), strict=True):
+        ends = [mapping.matrix(x + sign * dx, y + sign * dy) @ values for sign in (1, -1)]
+        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-4)

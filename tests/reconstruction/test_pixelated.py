@@ -30,10 +30,10 @@ def test_two_of_three_errors_hold_the_truth(result, item):
 
 
 def test_it_says_which_prior_and_is_ok(result):
-    assert result.meta["prior"] in ("curvature", "laplacian3")
+    assert result.meta["prior"] in ("curvature", "curvature+laplacian3")
     assert result.ok
     assert result.source_model is None
-    assert result.source.shape == (60, 60)
+    assert min(result.source.shape) >= 60
 
 
 def test_a_rerun_gives_the_same_bytes(result, item):

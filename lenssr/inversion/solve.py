@@ -12,7 +12,7 @@ PROBES = 8
 PROBE_SEED = 20061
 # Strengths settle within this factor; the evidence is flat there.
 SETTLED = 1.1
-WEAKEST, STRONGEST = 1e-8, 1e12
+WEAKEST, STRONGEST = 1e-8, 1e9
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ def solve(
         converged = state.advance(step) < tolerance
         if adapt:
             likeliest = state.likeliest_strength(factor)
-            settled = abs(np.log(likeliest / state.strength)) < np.log(SETTLED)
+            before = state.strength
             state.set_strength(likeliest)
+            settled = abs(np.log(state.strength / before)) < np.log(SETTLED)
     return Solution(state, iteration, converged and settled, {"link": link, "mean": mean})
 
 
@@ -159,7 +160,8 @@ class _State:
         self.finds_mean = mean is None and not link.is_linear
         self.mean = float(field.mean()) if self.finds_mean else float(mean or 0.0)
         self._move(field, parameters, self._predict(field, parameters))
-        self.probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (len(field), PROBES))
+        size = len(field) + len(parameters)
+        self.probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (size, PROBES))
 
     def _predict(self, field, parameters):
         return self.problem.data - self.problem.predict(self.link.brightness(field), parameters)
@@ -229,11 +231,14 @@ class _State:
         return 0.0
 
     def determined(self, factor):
-        """Number of nodes that the data determine: n - strength tr(A^-1 C), the trace by fixed probes."""
-        probes = self.strength * self.prior.apply(self.probes)
-        right = np.concatenate([probes, np.zeros((factor.parameters, PROBES))])
-        fixed = (self.probes * factor.solve(right)[: factor.count]).sum() / PROBES
-        return float(np.clip(factor.count - fixed, 1.0, factor.count))
+        """Number of nodes that the data determine: n - strength tr(A^-1 C), the trace by fixed probes.
+
+        Probes are spread as the posterior, z^T z - strength x^T C x with x = L^-T z: of what remains only the
+        determined directions scatter, so that a few probes are enough.
+        """
+        fields = factor.sample(self.probes)[: factor.count]
+        undetermined = self.strength * (fields * self.prior.apply(fields)).sum() / PROBES
+        return float(np.clip(factor.count - undetermined, 1.0, factor.count))
 
     def likeliest_strength(self, factor):
         """The strength at which the evidence of the present field is stationary."""

@@ -13,6 +13,10 @@ from lenssr.exceptions import InputError
 
 __all__ = ["main"]
 
+# Named here as well as where they live, so that --help need not import torch.
+SOURCES = ("sersic", "pixelated", "perturbed_sersic", "auto", "interpolation")
+PRIORS = ("auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32")
+
 
 # ---------------------------------------------------------------- arguments
 
@@ -44,6 +48,12 @@ def _positive(text):
     return number
 
 
+def _names(text):
+    """Read ``sersic``, or ``sersic,mge`` as a list."""
+    names = [name.strip() for name in text.split(",")]
+    return names if len(names) > 1 else names[0]
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="lenssr",
@@ -72,10 +82,14 @@ def _add_resolve(commands):
     add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
     add("--pixel-scale", metavar="ANGLE", type=_angle, help="such as 0.05arcsec, where there is no WCS")
     add("--scale", metavar="N", type=_positive, default=2, help="how many times finer (default: 2)")
-    add("--source", default="sersic", help="sersic, pixelated or interpolation (default: sersic)")
+    source = {"choices": SOURCES, "default": "sersic", "metavar": "SOURCE"}
+    add("--source", **source, help=f"{', '.join(SOURCES)} (default: sersic)")
+    prior = {"choices": PRIORS, "default": "auto", "metavar": "PRIOR"}
+    add("--prior", **prior, help=f"of a source on a grid: {', '.join(PRIORS)} (default: auto)")
     add("--lens", metavar="lens.yaml", help="a lens that is known (default: SIE + shear, fitted)")
     add("--fit-lens", action="store_true", help="refine the lens given by --lens")
-    add("--lens-light", metavar="MODEL", help="light of the lens galaxy, fitted too: sersic (default: none)")
+    light = "light of the lens galaxy, fitted too: sersic, mge, or several with commas (default: none)"
+    add("--lens-light", metavar="MODEL", type=_names, help=light)
     add("--mask", choices=["auto"], help="auto: hide other objects in the field")
     add("--plot", metavar="OUT.png", help="draw the result too")
     add("--device", default="auto", help="cpu, cuda or auto (default: auto)")
@@ -156,6 +170,7 @@ def _resolve(arguments):
         lens=lens,
         fit_lens=arguments.fit_lens or None,
         lens_light=arguments.lens_light,
+        prior=arguments.prior,
         mask=arguments.mask,
         device=arguments.device,
     )

@@ -12,6 +12,7 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
+from lenssr.inversion.priors import PRIORS
 from lenssr.light.lens_light import check_lens_light, describe_lens_light
 from lenssr.mass import MassModel
 from lenssr.result import FailedResolution
@@ -26,6 +27,8 @@ SOURCES = {
     "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
 }
 SKIES = (None, "constant")
+# Sources with a prior on their roughness.
+FREE_FORM = ("pixelated", "perturbed_sersic", "auto")
 # Packages whose versions a result records.
 VERSIONS = ("lenssr", "torch", "numpy", "astropy")
 
@@ -42,6 +45,8 @@ class Settings:
     lens : `~lenssr.mass.MassModel` or None
     fit_lens : bool or None
     oversampling : int or "auto"
+    prior : str
+    positive : bool
     device : str
     seed : int
 
@@ -70,6 +75,7 @@ class Settings:
         _check_choice("source", self.source, tuple(SOURCES))
         check_lens_light(self.lens_light)
         _check_choice("sky", self.sky, SKIES)
+        self._check_source()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
             raise InputError(f"seed = {self.seed!r}: give an integer, 0 or larger")
         if self.lens is not None and not isinstance(self.lens, MassModel):
@@ -85,6 +91,18 @@ class Settings:
         if self.fit_lens and self.lens is not None:
             _check_fittable(self.lens)
         _device(self.device)
+
+    def _check_source(self):
+        """Refuse options of another kind of source."""
+        _check_choice("prior", self.prior, ("auto", *PRIORS))
+        if not isinstance(self.positive, bool | np.bool_):
+            raise InputError(f"positive = {self.positive!r}: give True or False")
+        for name, usual in (("prior", "auto"), ("positive", True)):
+            if self.source not in FREE_FORM and getattr(self, name) != usual:
+                raise InputError(
+                    f"{name} = {getattr(self, name)!r} with source = {self.source!r}: only the sources "
+                    f"{', '.join(map(repr, FREE_FORM))} are on a grid, leave it out"
+                )
 
     @property
     def torch_device(self):
@@ -140,10 +158,12 @@ class SuperResolver:
     ----------
     scale : int, optional
         How many output pixels lie along an input pixel, by default 2.
-    source : {"sersic", "pixelated", "interpolation"}, optional
+    source : {"sersic", "pixelated", "perturbed_sersic", "auto", "interpolation"}, optional
         What describes the source: a Sérsic profile (default); its brightness on a grid, free but for a prior
-        on its roughness that the evidence chooses, started from the Sérsic fit; or nothing: plain bicubic
-        interpolation.
+        on its roughness, started from the Sérsic fit ("pixelated"); that Sérsic times a factor on a grid with
+        such a prior, which need not follow the cusp itself ("perturbed_sersic"); whichever of these three
+        has the highest evidence ("auto"; ``result.meta`` names it and its candidates); or nothing: plain
+        bicubic interpolation.
     lens : `~lenssr.mass.MassModel`, optional
         The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
         Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
@@ -165,6 +185,13 @@ class SuperResolver:
     oversampling : int or "auto", optional
         An integer s samples the model at s x s points of a pixel (1: at its centre, as the DeepLense images
         are); "auto", the default, integrates over the pixel.
+    prior : str, optional
+        The prior on the roughness of a source on a grid: a name of `lenssr.inversion.PRIORS`, or "auto",
+        the default, which compares some of them by evidence. Its strength is always found by evidence.
+    positive : bool, optional
+        Whether a source on a grid is positive, by default True: the prior is then on the logarithm of its
+        brightness. False gives the linear inversion, whose prior is on the brightness itself, so that it
+        may fall below zero.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ... A pixelated source is solved on the CPU.
     seed : int, optional
@@ -200,6 +227,8 @@ class SuperResolver:
         noise=None,
         mask=None,
         oversampling="auto",
+        prior="auto",
+        positive=True,
         device="auto",
         seed=0,
     ):
@@ -211,6 +240,8 @@ class SuperResolver:
             lens_light=lens_light,
             sky=sky,
             oversampling=oversampling,
+            prior=prior,
+            positive=positive,
             device=device,
             seed=seed,
         )

@@ -13,6 +13,8 @@ from astropy.io import fits
 
 from lenssr import cli
 from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.inversion import PRIORS
+from lenssr.resolver import SOURCES
 from lenssr.result import SuperResolution
 from lenssr.simulation import DeepLense
 
@@ -66,6 +68,17 @@ def command(monkeypatch):
 
 
 # ---------------------------------------------------------------- resolve
+
+
+def test_choices_are_those_of_the_package():
+    assert set(cli.SOURCES) == set(SOURCES)
+    assert set(cli.PRIORS) == {"auto", *PRIORS}
+
+
+@pytest.mark.parametrize(("text", "value"), [("mge", "mge"), ("sersic, mge", ["sersic", "mge"])])
+def test_several_lights_are_a_list(text, value):
+    arguments = cli._parser().parse_args(["resolve", "in.fits", "-o", "out.fits", "--lens-light", text])
+    assert arguments.lens_light == value
 
 
 def test_resolve_writes_file_and_figure(cutout, lens, tmp_out, capsys):

@@ -1,16 +1,17 @@
 """How one image is inverted: candidates compared on a coarse grid, the likeliest brought to a fine one."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from lenssr.inversion import Prior, Problem, SourceGrid, SourceMap, choose_prior, solve
 from lenssr.light.sersic import sersic_brightness
 from lenssr.reconstruction.assemble import noise_of_sky
+from lenssr.reconstruction.evidence import Candidate, SersicEvidence
 
-__all__ = ["Candidate", "Inversion"]
+__all__ = ["Inversion"]
 
 # Which priors compete where none is asked for; the evidence chooses.
 AUTO_PRIORS = ("curvature", "curvature+laplacian3")
@@ -22,31 +23,17 @@ EDGE_SIGMA = 0.25
 FLOOR = 3e-3  # of the peak, below which a first source is no guide
 COARSE = 2 / 3  # side of the grid on which candidates are compared
 COARSE_GAIN = 0.5
+# What it leaves, so many sigma in 3x3 pixels, widens the grid, but not beyond so many times its size.
+LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
 # How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify.
 RADIUS_REACH = 0.1
 # A source that fills the field may trade a pedestal, on which its logarithm is smoother, for a darker sky:
 # so many errors of the parametric fit are the width of a prior on the sky.
 SKY_REACH = 5.0
+# Evidences that differ by less choose the simpler source.
+SAME_EVIDENCE = 1.0
 # A free-form source takes about as much from chi2 as it has determined nodes, from noise alone.
 MISFIT = 3.0
-# Widths of the priors on a Sérsic that is compared: log amplitude, log r_eff, n, centre, ellipticity.
-SERSIC_WIDTHS = (3.0, 1.0, 2.0, 0.3, 0.3, 0.3, 0.3)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One description of the source with its evidence.
-
-    Attributes
-    ----------
-    source : {"sersic", "perturbed_sersic", "pixelated"}
-    prior : str or None
-    evidence : float
-    """
-
-    source: str
-    prior: str | None
-    evidence: float
 
 
 class Inversion:
@@ -77,7 +64,6 @@ class Inversion:
         keep = torch.ones(scene.size, dtype=torch.bool)
         keep[source.slice] = False
         self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
-        self.source_slice = source.slice
         self.terms = self._terms(scene, keep)
         self.weight, self.offset = fit.weight.numpy(), self._offset()
         self.grid = self._place_grid(scene)
@@ -85,6 +71,7 @@ class Inversion:
         if settings.oversampling == "auto" and bare.of_role("lens_light"):
             physical = self.physical[None]
             self.light_stack = stack.select([0], refine=lambda x, y: bare.brightness(x, y, physical)[0])
+        self.sersic_evidence = SersicEvidence(scene, fit, self.terms.stiffness[0])
         self.candidates = []
 
     def run(self):
@@ -92,14 +79,22 @@ class Inversion:
 
         Returns
         -------
-        problem : `~lenssr.inversion.Problem`
-        solution : `~lenssr.inversion.Solution`
+        problem : `~lenssr.inversion.Problem` or None
+        solution : `~lenssr.inversion.Solution` or None
+            None if candidates of several kinds were compared and the parametric fit is the likeliest.
         """
         coarse = self.grid.refined(round(COARSE * self.grid.side))
         automatic = self.settings.source == "auto"
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
         found = [self._compare(kind, coarse) for kind in kinds]
-        kind, problem, solution = max(found, key=lambda one: one[2].evidence + self._occam(one[0]))
+        if automatic:
+            evidence = self.sersic_evidence.value(self.stack.data[0])
+            self.candidates.append(Candidate("sersic", None, evidence))
+            # A modulation that fades away ends at the Sérsic itself.
+            if evidence > max(one[0].evidence for one in found) - SAME_EVIDENCE:
+                return None, None
+        candidate, problem, solution = max(found, key=lambda one: one[0].evidence)
+        kind = candidate.source
         self._temper(problem, solution)
         problem, solution = self._free_the_lens(problem, solution)
         problem, solution = self._reweigh(problem, solution, tolerance=COARSE_GAIN)
@@ -107,7 +102,7 @@ class Inversion:
         return self._reweigh(problem, solution)
 
     def _compare(self, kind, grid):
-        """The likeliest prior for one kind of source, the lens held."""
+        """The likeliest prior for one kind of source, the lens held: candidate, problem and solution."""
         held = _with_lens_held(self.bare)
         problem = self._problem(held, self.physical, self._map(kind, grid))
         parameters = held.to_fit(self.physical[None])[0].numpy()
@@ -115,8 +110,10 @@ class Inversion:
         priors = [Prior(name, grid.side) for name in names]
         field = self._first_field(kind, problem, parameters)
         found = choose_prior(problem, priors, field, parameters, tolerance=COARSE_GAIN, **self._options(kind))
-        self.candidates += [Candidate(kind, s.prior.name, s.evidence + self._occam(kind)) for s in found]
-        return kind, problem, found[0]
+        cost = 0.0 if kind == "pixelated" else self.sersic_evidence.volume
+        candidates = [Candidate(kind, one.prior.name, one.evidence + cost) for one in found]
+        self.candidates += candidates
+        return candidates[0], problem, found[0]
 
     def _options(self, kind):
         link = "log" if self.settings.positive else "linear"
@@ -243,27 +240,18 @@ class Inversion:
             np.rint(place).astype(int)
             for place in self.stack.grid.to_pixel(operator.x.numpy(), operator.y.numpy())
         )
-        bright = (self.fit.lensed_source * self.fit.weight.sqrt()).numpy() > EDGE_SIGMA
-        bright = bright.reshape(self.stack.grid.shape)[row, column]
+        root, shape = self.fit.weight.sqrt(), self.stack.grid.shape
+        bright = (self.fit.lensed_source * root > EDGE_SIGMA).numpy().reshape(shape)[row, column]
         if not bright.any():
             bright[:] = True
+        grid = SourceGrid.around(x[bright], y[bright], SIDE)
+        # What the parametric source leaves of the arcs may be another part of the galaxy, not far from it.
+        left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(shape)
+        left = 3 * ndimage.uniform_filter(left, 3)[row, column] > LEFT_SIGMA
+        bright |= left & (np.hypot(x - grid.x_0, y - grid.y_0) < LEFT_REACH * grid.half)
         sharp = self.stack.kernel is None
         side, stretch = (SIDE, STRETCH) if sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
         return SourceGrid.around(x[bright], y[bright], side, stretch)
-
-    def _occam(self, kind):
-        """What the seven parameters of a Sérsic cost a model that has one."""
-        return 0.0 if kind == "pixelated" else self._sersic_volume
-
-    @cached_property
-    def _sersic_volume(self):
-        place = self.source_slice
-        slope = torch.ones(7, dtype=torch.float64)
-        slope[:2] = self.sersic[:2]
-        covariance = self.fit.covariance[place, place] / slope[:, None] / slope[None, :]
-        widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)
-        posterior = torch.linalg.slogdet(covariance + torch.diag(1e-12 * widths**2))[1]
-        return 0.5 * float(posterior - 2 * widths.log().sum())
 
 
 def _again(problem, solution, parameters, **options):

@@ -53,6 +53,11 @@ class PixelatedReconstruction:
         settings = self.settings
         inversion = Inversion(stack, scene, bare, fit, observation, settings)
         problem, solution = inversion.run()
+        candidates = [(one.source, one.prior, one.evidence) for one in inversion.candidates]
+        if solution is None:
+            result = self.parametric.result(scene, fit, observation)
+            result.meta |= {"chosen": "sersic", "candidates": candidates}
+            return result
         temper = inversion.temper
         found = _as_fit(problem, bare, fit, solution, stack, temper)
 
@@ -66,7 +71,8 @@ class PixelatedReconstruction:
             "strength": solution.strength,
             "evidence": solution.evidence,
             "determined": solution.determined,
-            "candidates": [(one.source, one.prior, one.evidence) for one in inversion.candidates],
+            "chosen": "pixelated" if problem.mapping.sersic is None else "perturbed_sersic",
+            "candidates": candidates,
         }
         return result
 

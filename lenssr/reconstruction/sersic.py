@@ -56,7 +56,7 @@ class SersicReconstruction:
         results : list of `~lenssr.SuperResolution`
         """
         stack, scene, fits = self.fit(observations)
-        return [self._result(scene, *pair) for pair in zip(fits, observations, strict=True)]
+        return [self.result(scene, *pair) for pair in zip(fits, observations, strict=True)]
 
     def fit(self, observations):
         """Fit a group.
@@ -86,7 +86,19 @@ class SersicReconstruction:
             fits = fit_known_lens(stack, scene, vectors)
         return stack, scene, [polish(stack, scene, i, fit) for i, fit in enumerate(fits)]
 
-    def _result(self, scene, fit, observation):
+    def result(self, scene, fit, observation):
+        """Make the result of one fit.
+
+        Parameters
+        ----------
+        scene : `~lenssr.fitting.scene.Scene`
+        fit : `~lenssr.fitting.lens.SceneFit`
+        observation : `~lenssr.imaging.Observation`
+
+        Returns
+        -------
+        result : `~lenssr.SuperResolution`
+        """
         settings = self.settings
 
         def products(widening):

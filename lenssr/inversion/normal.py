@@ -86,7 +86,11 @@ class NormalMatrix:
         if self.band is None or not prior.is_sparse:
             whole = self._lower() * slope[:, None]
             whole *= slope[None, :]
-            whole += strength * prior.dense
+            if prior.is_sparse:
+                entries = prior.matrix.tocoo()
+                whole[entries.row, entries.col] += strength * entries.data
+            else:
+                whole += strength * prior.matrix
             return Factor(whole, cross, corner)
         width = max(len(self.band) - 1, prior.width)
         band = np.zeros((width + 1, self.size))

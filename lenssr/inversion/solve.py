@@ -71,7 +71,7 @@ class Solution:
 
     @cached_property
     def factor(self):
-        """`~lenssr.inversion.normal.Factor` of the Gauss-Newton matrix: solves with it, draws from its inverse."""
+        """`~lenssr.inversion.normal.Factor` of the Gauss-Newton matrix at the end."""
         return self._state.factorise(exact=True)
 
     @cached_property
@@ -170,6 +170,7 @@ class _State:
         self.field, self.parameters, self.residual = field, parameters, residual
         self.slope = self.link.slope(field)
         self.chi2 = float((self.problem.weight * residual**2).sum())
+        self.jacobian = self.problem.jacobian(self.link.brightness(field), parameters)
 
     def _roughness(self, field):
         offset = field - self.mean
@@ -198,16 +199,13 @@ class _State:
         return np.concatenate(
             [
                 self.slope * self.problem.adjoint(weighted, self.parameters) - self.strength * rough,
-                self._jacobian().T @ weighted - stiffness * (self.parameters - mean),
+                self.jacobian.T @ weighted - stiffness * (self.parameters - mean),
             ]
         )
 
-    def _jacobian(self):
-        return self.problem.jacobian(self.link.brightness(self.field), self.parameters)
-
     def factorise(self, *, exact=False):
         """Factor the Gauss-Newton matrix."""
-        jacobian = self._jacobian()
+        jacobian = self.jacobian
         weighted = jacobian * self.problem.weight[:, None]
         cross = self.slope[:, None] * self.problem.adjoint(weighted, self.parameters)
         corner = jacobian.T @ weighted + np.diag(self.problem.parameter_prior[1])

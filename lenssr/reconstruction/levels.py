@@ -21,7 +21,8 @@ STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
 # The grid holds every ray on which the parametric source shines this much, in sigma of a pixel.
 EDGE_SIGMA = 0.25
 FLOOR = 3e-3  # of the peak, below which a first source is no guide
-COARSE = 2 / 3  # side of the grid on which candidates are compared
+# Share of the side of the grid on which candidates are compared.
+COARSE, COARSE_WITH_PSF = 2 / 3, 7 / 12
 COARSE_GAIN = 0.5
 # What it leaves, so many sigma in 3x3 pixels, widens the grid, but not beyond so many times its size.
 LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
@@ -58,7 +59,7 @@ class Inversion:
     """
 
     def __init__(self, stack, scene, bare, fit, observation, settings):
-        self.observation, self.temper = observation, 1.0
+        self.observation, self.temper, self.sharp = observation, 1.0, stack.kernel is None
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
         source = scene.of_role("source")[0]
         keep = torch.ones(scene.size, dtype=torch.bool)
@@ -83,7 +84,7 @@ class Inversion:
         solution : `~lenssr.inversion.Solution` or None
             None if candidates of several kinds were compared and the parametric fit is the likeliest.
         """
-        coarse = self.grid.refined(round(COARSE * self.grid.side))
+        coarse = self.grid.refined(round((COARSE if self.sharp else COARSE_WITH_PSF) * self.grid.side))
         automatic = self.settings.source == "auto"
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
         found = [self._compare(kind, coarse) for kind in kinds]
@@ -224,7 +225,7 @@ class Inversion:
 
     def _offset(self):
         """By how much the noise shifts the expected data; zero for noise without a bias."""
-        if self.stack.gaussian:
+        if all(noise.unbiased for noise in self.stack.noise):
             return np.zeros(len(self.fit.model))
         light = self.stack.image(self.bare, self.physical[None], roles=("lens_light", "sky"))[0]
         return (self.fit.model - self.fit.lensed_source - light).numpy()
@@ -249,8 +250,7 @@ class Inversion:
         left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(shape)
         left = 3 * ndimage.uniform_filter(left, 3)[row, column] > LEFT_SIGMA
         bright |= left & (np.hypot(x - grid.x_0, y - grid.y_0) < LEFT_REACH * grid.half)
-        sharp = self.stack.kernel is None
-        side, stretch = (SIDE, STRETCH) if sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
+        side, stretch = (SIDE, STRETCH) if self.sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
         return SourceGrid.around(x[bright], y[bright], side, stretch)
 
 

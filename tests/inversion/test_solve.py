@@ -106,7 +106,7 @@ def test_normal_matrix_is_that_of_numpy(dense, rng):
 
 
 def test_evidence_of_a_linear_inversion_is_the_gaussian_integral(rng):
-    """With a linear source everything is Gaussian: data ~ N(0, W^-1 + M C^-1 M^T), the sky held by its prior."""
+    """With a linear source all is Gaussian: data ~ N(0, W^-1 + M C^-1 M^T), the sky held by its prior."""
     problem, prior = Blurred(rng), Prior("gradient", 6)
     problem.parameter_prior = np.zeros(1), np.full(1, 4.0)
     matrix = problem.matrix.toarray()

@@ -48,6 +48,10 @@ def _positive(text):
     return number
 
 
+def _psf_out(text):
+    return text if text == "pixel" else _angle(text)
+
+
 def _names(text):
     """Read ``sersic``, or ``sersic,mge`` as a list."""
     names = [name.strip() for name in text.split(",")]
@@ -86,6 +90,7 @@ def _add_resolve(commands):
     add("--source", **source, help=f"{', '.join(SOURCES)} (default: sersic)")
     prior = {"choices": PRIORS, "default": "auto", "metavar": "PRIOR"}
     add("--prior", **prior, help=f"of a source on a grid: {', '.join(PRIORS)} (default: auto)")
+    add("--psf-out", metavar="ANGLE", type=_psf_out, help="FWHM of a Gaussian PSF of the output, or pixel")
     add("--lens", metavar="lens.yaml", help="a lens that is known (default: SIE + shear, fitted)")
     add("--fit-lens", action="store_true", help="refine the lens given by --lens")
     light = "light of the lens galaxy, fitted too: sersic, mge, or several with commas (default: none)"
@@ -171,6 +176,7 @@ def _resolve(arguments):
         fit_lens=arguments.fit_lens or None,
         lens_light=arguments.lens_light,
         prior=arguments.prior,
+        psf_out=arguments.psf_out,
         mask=arguments.mask,
         device=arguments.device,
     )

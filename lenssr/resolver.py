@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import astropy.units as u
 import numpy as np
 import torch
 
@@ -15,6 +16,7 @@ from lenssr.imaging.observation import Observation
 from lenssr.inversion.priors import PRIORS
 from lenssr.light.lens_light import check_lens_light, describe_lens_light
 from lenssr.mass import MassModel
+from lenssr.reconstruction.telescope import PIXEL, check_psf_out
 from lenssr.result import FailedResolution
 
 __all__ = ["Settings", "SuperResolver"]
@@ -45,6 +47,7 @@ class Settings:
     lens : `~lenssr.mass.MassModel` or None
     fit_lens : bool or None
     oversampling : int or "auto"
+    psf_out : None, "pixel" or `~astropy.units.Quantity`
     prior : str
     positive : bool
     device : str
@@ -63,6 +66,7 @@ class Settings:
     lens_light: Any = None
     sky: str | None = "constant"
     oversampling: Any = "auto"
+    psf_out: Any = None
     prior: str = "auto"
     positive: bool = True
     device: str = "auto"
@@ -76,6 +80,7 @@ class Settings:
         check_lens_light(self.lens_light)
         _check_choice("sky", self.sky, SKIES)
         self._check_source()
+        self._check_psf_out()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
             raise InputError(f"seed = {self.seed!r}: give an integer, 0 or larger")
         if self.lens is not None and not isinstance(self.lens, MassModel):
@@ -104,6 +109,20 @@ class Settings:
                     f"{', '.join(map(repr, FREE_FORM))} are on a grid, leave it out"
                 )
 
+    def _check_psf_out(self):
+        psf_out = self.psf_out
+        if psf_out is None or (isinstance(psf_out, str) and psf_out == PIXEL):
+            pass
+        elif not isinstance(psf_out, u.Quantity) or not psf_out.isscalar:
+            raise InputError(f"psf_out = {psf_out!r}: give a FWHM such as 0.1 * u.arcsec, {PIXEL!r} or None")
+        elif not psf_out.unit.is_equivalent(u.arcsec) or not 0 < psf_out.value < np.inf:
+            raise InputError(f"psf_out = {psf_out} is not a positive angle: give arcsec")
+        if psf_out is not None and self.source == "interpolation":
+            raise InputError(
+                f"psf_out = {psf_out!r} with source = 'interpolation': what is interpolated keeps the PSF of "
+                "the telescope, leave it out"
+            )
+
     @property
     def torch_device(self):
         """The device that "auto" stands for here."""
@@ -114,6 +133,7 @@ class Settings:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["lens"] = None if self.lens is None else repr(self.lens)
         plain["lens_light"] = describe_lens_light(self.lens_light)
+        plain["psf_out"] = None if self.psf_out is None else str(self.psf_out)
         plain["device"] = str(self.torch_device)
         return plain
 
@@ -185,6 +205,11 @@ class SuperResolver:
     oversampling : int or "auto", optional
         An integer s samples the model at s x s points of a pixel (1: at its centre, as the DeepLense images
         are); "auto", the default, integrates over the pixel.
+    psf_out : None, "pixel" or `~astropy.units.Quantity`, optional
+        What ``image``, ``lensed_source`` and ``lens_light_image`` are seen with: the PSF of the telescope
+        (None, the default); a Gaussian of this FWHM, at least two output pixels and narrower than the PSF
+        of the image; or the output pixels alone, which shows detail that the data do not hold: the result
+        is then flagged ``extrapolated``.
     prior : str, optional
         The prior on the roughness of a source on a grid: a name of `lenssr.inversion.PRIORS`, or "auto",
         the default, which compares some of them by evidence. Its strength is always found by evidence.
@@ -227,6 +252,7 @@ class SuperResolver:
         noise=None,
         mask=None,
         oversampling="auto",
+        psf_out=None,
         prior="auto",
         positive=True,
         device="auto",
@@ -240,6 +266,7 @@ class SuperResolver:
             lens_light=lens_light,
             sky=sky,
             oversampling=oversampling,
+            psf_out=psf_out,
             prior=prior,
             positive=positive,
             device=device,
@@ -338,6 +365,7 @@ class SuperResolver:
             mask=None if automatic else mask,
             **reading,
         )
+        check_psf_out(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
             from lenssr.imaging.detection import auto_mask
 

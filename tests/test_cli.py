@@ -75,6 +75,12 @@ def test_choices_are_those_of_the_package():
     assert set(cli.PRIORS) == {"auto", *PRIORS}
 
 
+@pytest.mark.parametrize(("text", "value"), [("pixel", "pixel"), ("0.1arcsec", 0.1 * u.arcsec)])
+def test_output_psf_is_a_word_or_an_angle(text, value):
+    arguments = cli._parser().parse_args(["resolve", "in.fits", "-o", "out.fits", "--psf-out", text])
+    assert arguments.psf_out == value
+
+
 @pytest.mark.parametrize(("text", "value"), [("mge", "mge"), ("sersic, mge", ["sersic", "mge"])])
 def test_several_lights_are_a_list(text, value):
     arguments = cli._parser().parse_args(["resolve", "in.fits", "-o", "out.fits", "--lens-light", text])

@@ -11,6 +11,7 @@ from lenssr.grids import conserves_sum
 from lenssr.imaging.correlation import sky_noise
 from lenssr.reconstruction.measures import measure, measure_telescope
 from lenssr.reconstruction.products import ccd
+from lenssr.reconstruction.telescope import describe_psf_out, is_extrapolated
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
@@ -47,11 +48,12 @@ def assemble(scene, fit, observation, settings, make_products):
     degrees = int((weight > 0).sum()) - _free_beside_source(scene) - products.parameters
     measures = measure(scene, fit, observation, residual, covariance, noise, degrees)
     models = _models(scene, fit, covariance, flux_unit(observation))
+    measures["extrapolated"] = is_extrapolated(settings.psf_out, observation)
     flags = judge(measures | measure_telescope(observation, settings), observation.flags)
     sky, sky_error = _sky(scene, fit, covariance)
     names, free = _free_covariance(scene, fit, covariance)
     return SuperResolution(
-        **_fine_images(products, observation, settings.scale),
+        **_fine_images(products, observation, settings),
         **models,
         source=products.source,
         data=ccd(observation.data, unit, wcs=wcs, error=sigma, mask=mask),
@@ -102,12 +104,13 @@ def _free_beside_source(scene):
     return sum(int(scene.free[block.slice].sum()) for block in scene.blocks if block.role != "source")
 
 
-def _fine_images(products, observation, scale):
-    mask = np.kron(observation.mask, np.ones((scale, scale), dtype=bool))
+def _fine_images(products, observation, settings):
+    mask = np.kron(observation.mask, np.ones((settings.scale, settings.scale), dtype=bool))
+    seen = {"MODEL": True, "PSF_OUT": describe_psf_out(settings.psf_out)}
     extras = ({"mask": mask, "psf": products.kernel}, {}, {})
     names = ("image", "lensed_source", "lens_light_image")
     return {
-        name: ccd(image, observation.unit, wcs=products.wcs, error=error, MODEL=True, **extra)
+        name: ccd(image, observation.unit, wcs=products.wcs, error=error, **seen, **extra)
         for name, image, error, extra in zip(names, products.images, products.errors, extras, strict=True)
     }
 

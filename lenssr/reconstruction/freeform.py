@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lenssr.reconstruction.products import FineScene, Products, ccd, fine_operator, window_wcs
+from lenssr.reconstruction.products import FineScene, Products, ccd, window_wcs
+from lenssr.reconstruction.telescope import fine_operator
 
 __all__ = ["FineSource"]
 
@@ -32,10 +33,10 @@ class FineSource:
         self.widening, self.rng = widening, np.random.default_rng(settings.seed)
         self.scene, self.physical = problem.scene, problem.physical(solution.parameters)
         empty = torch.zeros(self.scene.size, self.scene.size, dtype=torch.float64)
-        options = {"scale": settings.scale, "oversampling": settings.oversampling}
+        options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
         # The light of the lens has rays of its own, where it is steep; the source keeps plain ones.
         self.fine = FineScene(self.scene, self.physical[0], empty, observation, **options)
-        self.operator = fine_operator(observation, settings.scale, settings.oversampling)
+        self.operator = fine_operator(observation, **options)
         x, y = self.operator.x, self.operator.y
         self.rays = [axis[0].numpy() for axis in self.scene.source_positions(x, y, self.physical)]
         self.matrix = problem.mapping.matrix(*self.rays)

@@ -9,9 +9,8 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from lenssr.fitting.stack import CUSP_PIXELS
 from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
-from lenssr.imaging.forward import ImagingOperator
-from lenssr.imaging.rendering import kernel_options
 from lenssr.light.sersic import sersic_brightness_jacobian
+from lenssr.reconstruction.telescope import fine_kernel, fine_operator
 
 __all__ = ["FineScene", "Products", "ccd", "source_image", "window_wcs"]
 
@@ -77,26 +76,6 @@ class Products:
     parameters: float
 
 
-def fine_operator(observation, scale, oversampling, **options):
-    """The operator of the telescope at a finer sampling.
-
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-    scale : int
-    oversampling : int or "auto"
-    **options
-        Passed to `~lenssr.imaging.ImagingOperator`.
-
-    Returns
-    -------
-    operator : `~lenssr.imaging.ImagingOperator`
-    """
-    grid = observation.grid.upsample(scale)
-    kernel, how = kernel_options(observation.psf, grid.pixel_scale, scale=scale, oversampling=oversampling)
-    return ImagingOperator(grid, kernel, oversampling=oversampling, **how, **options)
-
-
 class FineScene:
     """A fitted scene at a finer sampling, with the error of every pixel.
 
@@ -108,18 +87,20 @@ class FineScene:
     observation : `~lenssr.imaging.Observation`
     scale : int
     oversampling : int or "auto"
+    psf_out : None, "pixel" or `~astropy.units.Quantity`, optional
+        What the images are seen with, by default the telescope.
     """
 
-    def __init__(self, scene, physical, covariance, observation, *, scale, oversampling):
+    def __init__(self, scene, physical, covariance, observation, *, scale, oversampling, psf_out=None):
         self.scene, self.physical = scene, physical.unsqueeze(0)
         self.covariance = covariance
         self.grid = observation.grid.upsample(scale)
-        psf = observation.psf
-        self.kernel = None if psf is None else psf.kernel(observation.grid.pixel_scale, subsampling=scale)
+        self.kernel = fine_kernel(observation, scale, psf_out)
         refine = None
         if oversampling == "auto":
             refine = lambda x, y: scene.brightness(x, y, self.physical)[0]  # noqa: E731
-        self.operator = fine_operator(observation, scale, oversampling, refine=refine, device=physical.device)
+        options = {"refine": refine, "device": physical.device}
+        self.operator = fine_operator(observation, scale, oversampling, psf_out, **options)
         self.positions = scene.source_positions(self.operator.x, self.operator.y, self.physical)
         self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1.0 if conserves_sum(observation.unit) else 1 / self.grid.pixel_area

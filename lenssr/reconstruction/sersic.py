@@ -103,7 +103,7 @@ class SersicReconstruction:
 
         def products(widening):
             covariance = fit.covariance * widening**2
-            options = {"scale": settings.scale, "oversampling": settings.oversampling}
+            options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
             fine = FineScene(scene, fit.physical, covariance, observation, **options)
             place = scene.of_role("source")[0].slice
             source = source_image(fit.physical[place], covariance[place, place], observation)

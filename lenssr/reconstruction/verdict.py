@@ -55,10 +55,14 @@ FLAGS = {
     "noise_from_exposure": Flag(
         "no error plane: Poisson noise from the exposure, the sky's rms from the image"
     ),
+    "errors_follow_counts": Flag(
+        "the error plane was made from the counts seen: its photon noise now follows the model"
+    ),
     "no_psf": Flag("no PSF was given: the image is taken as sharp"),
     "psf_undersampled": Flag("FWHM of the PSF below two of its own samples; it had to be interpolated"),
     "psf_cropped": Flag("the PSF is larger than the image and was cropped"),
     "psf_off_centre": Flag("centroid of the PSF off by more than 0.05 pixel"),
+    "extrapolated": Flag("psf_out='pixel': detail finer than the telescope's PSF comes from the model"),
     "unit_missing": Flag("the image has no unit: taken as flux per pixel"),
     "no_wcs": Flag("the image has no WCS: positions are in the image frame only"),
     "failed": Flag("the image could not be processed", True),

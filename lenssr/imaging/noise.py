@@ -24,10 +24,12 @@ _COUNTS = (u.electron, u.ct, u.ph, u.adu, u.DN)
 class NoiseModel:
     """What noise models have in common.
 
-    Subclasses name their numbers in ``names`` and hold them as attributes of those names.
+    Subclasses name their numbers in ``names`` and hold them as attributes of those names; ``unbiased`` says
+    whether the expected data are the noise-free model.
     """
 
     names = ()
+    unbiased = True
 
     def moments(self, model):
         """Return what the data are expected to be, and their scatter, given the noise-free model.
@@ -255,6 +257,8 @@ class DeepLenseNoise(PoissonNoise):
     >>> float(mean)
     0.0039894228
     """
+
+    unbiased = False
 
     def __init__(self, exposure, background_rms):
         super().__init__(exposure, _checked(background_rms, "background_rms", positive=True))

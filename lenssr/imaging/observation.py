@@ -11,6 +11,7 @@ from astropy.stats import sigma_clipped_stats
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.grids import PixelGrid, conserves_sum
 from lenssr.imaging.archive_units import parse_unit
+from lenssr.imaging.error_planes import noise_of_counts
 from lenssr.imaging.noise import GaussianNoise, NoiseModel, PoissonNoise, count_kind, effective_exposure
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
@@ -56,7 +57,8 @@ class Observation:
     from the exposure, sky rms measured), ``gain_guessed`` (image in adu or DN without a gain: 1 electron
     taken), ``noise_guessed`` (sky rms measured, nothing else known), ``constant_image``, ``small_image``
     (a side under 16 pixels), ``psf_cropped`` (larger than the image), ``psf_off_centre`` (centroid more
-    than 0.05 pixel off), ``hdu_guessed`` (the first of several images taken).
+    than 0.05 pixel off), ``hdu_guessed`` (the first of several images taken), ``errors_follow_counts`` (the
+    error plane was made from the counts seen; see `~lenssr.imaging.error_planes.noise_of_counts`).
 
     Examples
     --------
@@ -131,10 +133,11 @@ class Observation:
 
         Notes
         -----
-        An error plane is used as it is. Without one, an image of counts or count rates whose
-        exposure is known gets Poisson noise plus the sky's measured rms. An image of counts needs no
-        exposure for that; adu and DN are turned to electrons by GAIN. With neither, the sky's rms is
-        all there is.
+        An error plane is used as it is, unless its photon noise follows, beyond doubt, the very counts
+        that were seen: then that part follows those that a model expects. ``noise=GaussianNoise(plane)``
+        uses any plane as it is. Without one, an image of counts or count rates whose exposure
+        is known gets Poisson noise plus the sky's measured rms. An image of counts needs no exposure for
+        that; adu and DN are turned to electrons by GAIN. With neither, the sky's rms is all there is.
         """
         planes = read_planes(image, hdus)
         flags = list(planes.flags)
@@ -155,7 +158,8 @@ class Observation:
 
     def _with_noise(self, planes, error, noise, flags):
         area, gain = self.grid.pixel_area, planes.gain or 1.0
-        if isinstance(noise, NoiseModel):
+        as_it_is = isinstance(noise, NoiseModel)
+        if as_it_is:
             noise = noise.in_unit(self.unit, pixel_area=area, gain=gain)
             for name in noise.names:
                 if np.ndim(getattr(noise, name)):
@@ -168,6 +172,11 @@ class Observation:
             noise = _noise_of(self, planes, flags)
         if error is not None:
             noise = GaussianNoise(error)
+            self = replace(self, error=error, noise=noise)
+            photons = None if as_it_is else noise_of_counts(self, _known_counts(planes, self))
+            if photons is not None:
+                noise = photons
+                flags.append("errors_follow_counts")
         return replace(self, error=error, noise=noise, flags=tuple(dict.fromkeys(flags)))
 
     @property
@@ -376,15 +385,31 @@ def _noise_of(observation, planes, flags):
     flags.append("noise_from_exposure")
     if planes.gain is None and any(base in (u.adu, u.DN) for base in observation.unit.bases):
         flags.append("gain_guessed")
-    exposure = effective_exposure(
+    exposure = _counts_per_unit(planes, observation)
+    # The rms of a sky that was not subtracted holds its photon noise, which the model's sky brings again.
+    rest = rms**2 - np.maximum(sky, 0) / exposure
+    return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
+
+
+def _known_counts(planes, observation):
+    """Counts in one unit of the image, or None if it does not say."""
+    kind = count_kind(observation.unit)
+    if kind is None or (kind == "rate" and planes.exposure is None):
+        return None
+    if kind == "rate" and np.ndim(planes.exposure):
+        _same_shape(planes.exposure, observation.shape, "the exposure map")
+        if not (planes.exposure[observation.valid] > 0).all():
+            return None
+    return _counts_per_unit(planes, observation)
+
+
+def _counts_per_unit(planes, observation):
+    return effective_exposure(
         _exposure_of(planes.exposure, observation),
         observation.unit,
         pixel_area=observation.grid.pixel_area,
         gain=planes.gain or 1.0,
     )
-    # The rms of a sky that was not subtracted holds its photon noise, which the model's sky brings again.
-    rest = rms**2 - np.maximum(sky, 0) / exposure
-    return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
 
 
 def _exposure_of(exposure, observation):

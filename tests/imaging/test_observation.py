@@ -453,7 +453,7 @@ def test_magnitudes_do_not_depend_on_the_unit(one, other, flux):
 @pytest.mark.parametrize("name", ["hst_f475x.fits", "hst_f600lp.fits"])
 def test_hst(real_data, name):
     observation = Observation.from_any(real_data / name)
-    assert observation.flags == ()
+    assert observation.flags == ("errors_follow_counts",)
     assert observation.pixel_scale == pytest.approx(0.04, rel=1e-4)
     assert observation.unit == u.electron / u.s
 

@@ -73,20 +73,24 @@ class Problem:
         cells = operator.spread(torch.as_tensor(images)).flatten(-2).numpy().T
         return self._trace(self.physical(parameters))[1].T @ cells
 
+    def lens_jacobian(self, source, parameters):
+        """Derivatives (N, L) of the source's part of the expected data by the free parameters of the lens."""
+        physical = self.physical(parameters)
+        if not self.scene.lens_moves:
+            return np.zeros((len(self.data), 0))
+        return self._lens_columns(source, physical, self._trace(physical)[0]).T
+
     def jacobian(self, source, parameters):
         """Derivatives (N, K) of the expected data."""
         physical = self.physical(parameters)
-        rays, _ = self._trace(physical)
-        columns = []
-        if self.scene.lens_moves:
-            columns.append(self._lens_columns(source, physical, rays))
+        columns = [self.lens_jacobian(source, parameters).T]
         if self.scene.of_role("lens_light"):
             operator = self.light_stack.operator
             slopes = self.scene.light_jacobian(operator.x, operator.y, physical, cusp=self.light_stack.cusp)
             columns.append((operator(slopes)[0].flatten(-2) * self.light_stack.factor).numpy())
         if self.scene.of_role("sky"):
             columns.append(np.ones((1, len(self.data))))
-        return np.concatenate(columns or [np.zeros((0, len(self.data)))]).T
+        return np.concatenate(columns).T
 
     def normal(self, parameters, *, exact=False):
         """M^T W M; kept while the lens moves too little to matter, unless it has to be exact.

@@ -8,6 +8,8 @@ __all__ = ["Factor", "NormalMatrix", "to_banded"]
 
 # A band wider than this share of the matrix costs more than the whole matrix.
 WIDEST_BAND = 0.2
+# Least stiffness of a combination of parameters, as a share of their own, where none follows.
+SOFTEST = 1e-3
 
 
 def to_banded(matrix, width):
@@ -110,6 +112,21 @@ class NormalMatrix:
         return self.dense
 
 
+def _root(schur, diagonal):
+    """Lower Cholesky factor of the Schur complement, which must be positive.
+
+    Where the curvature of the nodes is cut short (a wide PSF, a lens that has moved) and the data are
+    precise, it may not be: parameters then get a stiffness in proportion to their own.
+    """
+    try:
+        return linalg.cholesky(schur, lower=True)
+    except linalg.LinAlgError:
+        scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        values, vectors = linalg.eigh(schur / scale[:, None] / scale[None, :])
+        positive = (vectors * np.maximum(np.abs(values), SOFTEST)) @ vectors.T
+        return linalg.cholesky(positive * scale[:, None] * scale[None, :], lower=True)
+
+
 class Factor:
     """Cholesky factor of [[A, B], [B^T, C]].
 
@@ -137,7 +154,7 @@ class Factor:
             self.lower = upper.T
             diagonal = np.diagonal(self.lower)
         self.half = self._forward(cross)
-        self.schur = linalg.cholesky(corner - self.half.T @ self.half, lower=True)
+        self.schur = _root(corner - self.half.T @ self.half, np.diagonal(corner))
         self.log_determinant = 2 * float(np.log(diagonal).sum() + np.log(np.diagonal(self.schur)).sum())
 
     @property

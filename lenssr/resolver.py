@@ -1,5 +1,6 @@
 """`SuperResolver`: one lens cutout in; a super-resolved image, its source and its lens out."""
 
+import contextlib
 import functools
 import importlib
 import time
@@ -11,6 +12,7 @@ import astropy.units as u
 import numpy as np
 import torch
 
+from lenssr._parallel import count_jobs, solve_parts
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.inversion.priors import PRIORS
@@ -313,8 +315,10 @@ class SuperResolver:
         result.meta |= {"seconds": time.perf_counter() - start, "versions": _versions()}
         return result
 
-    def map(self, images, *, psf=None, noise=None, mask=None, progress=False, **reading):
-        """Super-resolve many images; those of one shape and telescope are solved together.
+    def map(self, images, *, psf=None, noise=None, mask=None, jobs=1, progress=False, **reading):
+        """Super-resolve many images: in batches, in several processes, whatever becomes of any one of them.
+
+        Sérsic sources of images of one shape and telescope are fitted together.
 
         Parameters
         ----------
@@ -322,6 +326,10 @@ class SuperResolver:
             Each as in `__call__`.
         psf, noise, mask : optional
             As in `__call__`: one for all images, or a list with one for each.
+        jobs : int, optional
+            In how many processes images are solved on the CPU; -1 or None: one for each core. Each has one
+            thread for its arithmetic, unless ``OMP_NUM_THREADS`` says otherwise, and gives what 1 process,
+            the default, gives with as many threads. On a GPU it is 1, for batches fill it.
         progress : bool, optional
             Whether a progress bar is shown, by default not.
         **reading
@@ -332,8 +340,21 @@ class SuperResolver:
         results : list
             In the order of the images: a `~lenssr.SuperResolution` each, or a
             `~lenssr.FailedResolution` that holds the error where one failed.
+
+        Raises
+        ------
+        InputError
+            If there are more or fewer PSFs, noise models or masks than images, or if ``jobs`` is no number
+            of processes, or they cannot be started.
+
+        Notes
+        -----
+        A script that asks for several processes must do so below ``if __name__ == "__main__":``, for each of
+        them imports it. An image whose process ends, for lack of memory say, fails by itself.
         """
         images = list(images)
+        jobs = count_jobs(jobs, self._method.settings.torch_device)
+        names = [_name(image, i) for i, image in enumerate(images)]
         extras = [
             _one_each(name, value, len(images))
             for name, value in (("psf", psf), ("noise", noise), ("mask", mask))
@@ -344,13 +365,21 @@ class SuperResolver:
             try:
                 observation = self._observe(image, *(extra[i] for extra in extras), reading)
             except (InputError, OSError, ValueError, TypeError) as error:
-                results[i] = FailedResolution(error, _name(image, i))
+                results[i] = FailedResolution(error, names[i])
                 continue
             groups.setdefault(_group_key(observation), []).append((i, observation))
-        with _bar(len(images), progress) as bar:
+        parts = [part for members in groups.values() for part in self._method.parts(members)]
+        solving = contextlib.closing(solve_parts(self._method, parts, jobs))
+        with _bar(len(images), progress) as bar, solving as solved:
             bar.update(sum(result is not None for result in results))
-            for members in groups.values():
-                self._solve_group(members, images, results, bar)
+            for numbers, found in solved:
+                for i, result in zip(numbers, found, strict=True):
+                    if isinstance(result, Exception):
+                        results[i] = FailedResolution(result, names[i])
+                        continue
+                    result.meta["versions"] = _versions()
+                    results[i] = result
+                bar.update(len(numbers))
         return results
 
     def _observe(self, image, psf, noise, mask, reading):
@@ -371,32 +400,6 @@ class SuperResolver:
 
             return observation.masked(auto_mask(observation))
         return observation
-
-    def _solve_group(self, members, images, results, bar):
-        for part in self._method.parts(members):
-            start = time.perf_counter()
-            try:
-                solved = self._method.solve([observation for _, observation in part])
-            except Exception as error:  # noqa: BLE001 - one failure must not stop the rest
-                solved = self._solve_singly(part, images, error)
-            seconds = (time.perf_counter() - start) / len(part)
-            for (i, _), result in zip(part, solved, strict=True):
-                if not isinstance(result, FailedResolution):
-                    result.meta |= {"seconds": seconds, "versions": _versions()}
-                results[i] = result
-            bar.update(len(part))
-
-    def _solve_singly(self, part, images, error):
-        """After a group failed: each image by itself, so that only the guilty ones fail."""
-        if len(part) == 1:
-            return [FailedResolution(error, _name(images[part[0][0]], part[0][0]))]
-        solved = []
-        for i, observation in part:
-            try:
-                solved += self._method.solve([observation])
-            except Exception as own:  # noqa: BLE001
-                solved.append(FailedResolution(own, _name(images[i], i)))
-        return solved
 
 
 def _group_key(observation):

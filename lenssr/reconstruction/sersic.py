@@ -15,8 +15,9 @@ from lenssr.reconstruction.products import FineScene, source_image
 
 __all__ = ["SersicReconstruction"]
 
-# Images are solved together as long as their Jacobians stay below about this many values.
-BATCH_VALUES = 2**23
+# Images are solved together as long as their Jacobians stay below about this many values: few enough for the
+# cache of a CPU, and for processes to share; many enough to fill a GPU.
+CPU_VALUES, GPU_VALUES = 2**22, 2**26
 PARAMETERS = 20
 # How far a lens may lie from the image centre, or from its light where that is fitted, in arcsec.
 CENTRE_BOUND = 0.3
@@ -36,7 +37,8 @@ class SersicReconstruction:
     def parts(self, members):
         """Cut a list of (number, observation) into pieces that fit into memory together."""
         values = np.prod(members[0][1].shape) * 4 * PARAMETERS
-        size = int(max(1, BATCH_VALUES // values))
+        on_cpu = self.settings.torch_device.type == "cpu"
+        size = int(max(1, (CPU_VALUES if on_cpu else GPU_VALUES) // values))
         # A given model of the light means another number in every unit.
         by_unit = {}
         for member in members:

@@ -62,6 +62,8 @@ ORDER = (
     "LENS_LIGHT",
     "SOURCE",
     "SOURCE_ERR",
+    "SOURCE_MASK",
+    "INFORMATION",
     "MODEL",
     "RESIDUAL",
     "PSF",
@@ -74,7 +76,17 @@ ORDER = (
 )
 
 # fields that go into META as they are
-EXACT = ("reduced_chi2", "sky", "sky_error", "covariance_names", "flags", "ok", "meta")
+EXACT = (
+    "reduced_chi2",
+    "sky",
+    "sky_error",
+    "covariance_names",
+    "flags",
+    "ok",
+    "magnification",
+    "magnification_error",
+    "meta",
+)
 
 # ---------------------------------------------------------------- writing
 
@@ -101,7 +113,8 @@ def _planes(field, image):
         yield _image_hdu(std.array, error, wcs=image.wcs, unit=unit, comment=f"1 sigma of {name}")
     if image.mask is not None:
         bad = np.broadcast_to(np.asarray(image.mask, dtype=bool), image.shape)
-        yield _image_hdu(bad, mask, wcs=image.wcs, comment=f"1 where {name} has no data")
+        why = "is prior, not data" if field == "source" else "has no data"
+        yield _image_hdu(bad, mask, wcs=image.wcs, comment=f"1 where {name} {why}")
     if image.psf is not None:
         yield _image_hdu(image.psf, psf, comment=f"point spread function of {name}, at its sampling")
 
@@ -124,6 +137,9 @@ def to_hdulist(result):
     hdus = [hdu for field, image in images.items() if image is not None for hdu in _planes(field, image)]
     chi2 = "((data - model) / sigma)^2, 0 if masked"
     hdus.append(_image_hdu(result.chi2_map, "CHI2", wcs=result.data.wcs, comment=chi2))
+    if result.information is not None:
+        known = "1 - posterior / prior variance of SOURCE"
+        hdus.append(_image_hdu(result.information, "INFORMATION", wcs=result.source.wcs, comment=known))
     if np.size(result.covariance):
         hdus.append(_image_hdu(result.covariance, "COVARIANCE", comment="of the free parameters"))
     lens, structure, arrays = models_to_table(
@@ -253,6 +269,9 @@ def _fields(hdulist):
         "covariance_names": names,
         "flags": tuple(exact["flags"]),
         "ok": exact["ok"],
+        "magnification": exact["magnification"],
+        "magnification_error": exact["magnification_error"],
+        "information": _optional(hdulist, "INFORMATION"),
         "meta": exact["meta"],
     }
 

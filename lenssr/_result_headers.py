@@ -19,6 +19,7 @@ FILE_VERSION = 1
 # a FITS comment holds 72 characters
 ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."
 MODEL_NOTE = "SCI is a model image at the finer sampling, not a measurement."
+FAMILY_NOTE = "MAGNIF, size and flux of SOURCE are conditional on the mass family."
 INTERPOLATED_NOTE = "SCI is interpolated, without a model: it holds no more than the input."
 
 # settings whose names are longer than the eight characters of a FITS keyword
@@ -173,6 +174,10 @@ def verdict_cards(header, result):
     header["MODELIMG"] = (modelled, "whether SCI is a model image, not a measurement")
     header["COMMENT"] = MODEL_NOTE if modelled else INTERPOLATED_NOTE
     header["COMMENT"] = ERRORS_NOTE
+    if np.isfinite(result.magnification):
+        header["MAGNIF"] = (float(result.magnification), "lensed over intrinsic flux of the source")
+        header["MAGNERR"] = (_card_value(float(result.magnification_error)), "1 sigma of MAGNIF")
+        header["COMMENT"] = FAMILY_NOTE
 
 
 def primary_hdu(result):

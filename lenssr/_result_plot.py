@@ -270,12 +270,27 @@ def _draw_source(result, axes, curves):
         norm=norm,
         ticks=ticks,
     )
+    _mark_prior(axes, source, scale, extent)
     # no data is missing outside the grid of the source, there is only less light: no hatching, but an edge
     axes.patches[0].set(facecolor=colormaps[IMAGE_MAP](0.0), hatch=None)
     edge = {"fill": False, "edgecolor": "0.55", "linestyle": ":", "linewidth": 0.8}
     axes.add_patch(Rectangle(extent[::2], extent[1] - extent[0], extent[3] - extent[2], **edge))
     _lines(axes, curves, CAUSTIC, "caustic")
     _limit(axes, _widened(extent, curves, centre))
+
+
+def _mark_prior(axes, source, scale, extent):
+    """Hatch the source where it is prior rather than data."""
+    if source.mask is None or not np.any(source.mask):
+        return
+    x = extent[0] + scale * (np.arange(source.shape[1]) + 0.5)
+    y = extent[2] + scale * (np.arange(source.shape[0]) + 0.5)
+    prior = np.asarray(source.mask, dtype=float)
+    hatched = axes.contourf(x, y, prior, levels=[0.5, 1.5], colors="none", hatches=["////"])
+    hatched.set(edgecolor="0.6", linewidth=0.0)
+    axes.contour(x, y, prior, levels=[0.5], colors="0.6", linewidths=0.8)
+    note = {"color": "0.85", "fontsize": 8, "ha": "left", "va": "bottom", "transform": axes.transAxes}
+    axes.text(0.02, 0.02, "hatched: prior, not data", **note)
 
 
 def _draw_text(result, axes):

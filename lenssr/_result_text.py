@@ -85,6 +85,9 @@ def describe(result):
         lines.append(
             f"source         {_size(result.source, sky_scale(result.source))}, {_unit(result.source)}"
         )
+    if np.isfinite(result.magnification):
+        total = number_text(result.magnification, result.magnification_error)
+        lines.append(f"magnification  {total}, conditional on the family of the mass model")
     lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
     if "seconds" in result.meta:
         lines.append(f"seconds        {_seconds(result.meta['seconds'])}")

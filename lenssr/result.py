@@ -1,7 +1,7 @@
 """What a run returns: the super-resolved image, its source, its lens, their errors, and a verdict."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import astropy.units as u
 import numpy as np
@@ -10,8 +10,24 @@ from astropy.table import QTable
 
 from lenssr import _result_fits
 from lenssr._result_text import describe, pixel_scales
+from lenssr.exceptions import InputError
 
-__all__ = ["FailedResolution", "SuperResolution"]
+__all__ = ["Draws", "FailedResolution", "SuperResolution"]
+
+
+class Draws(NamedTuple):
+    """Images and sources that the data allow, as `SuperResolution.sample` draws them.
+
+    Attributes
+    ----------
+    image : `~astropy.units.Quantity`, shape (n, scale ny, scale nx)
+        Super-resolved images, on the pixels of ``result.image``.
+    source : `~astropy.units.Quantity`, shape (n, my, mx)
+        The sources that belong to them, on the pixels of ``result.source``.
+    """
+
+    image: u.Quantity
+    source: u.Quantity
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -30,7 +46,8 @@ class SuperResolution:
         The parts of the scene; zeros where there is no light of the lens.
     source : `~astropy.nddata.CCDData` or None
         The source without lens, on its own grid and WCS, in unit per arcsec2. Its meta holds the centre of
-        the grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec.
+        the grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec. Its mask is True where ``information``
+        is below 0.5: there it shows the prior rather than the data.
     data : `~astropy.nddata.CCDData`, shape (ny, nx)
         The input as it was used, with its mask.
     model_image : `~astropy.nddata.CCDData`, shape (ny, nx)
@@ -60,6 +77,15 @@ class SuperResolution:
         What is wrong or doubtful, in the names of the page on verdicts.
     ok : bool
         False when a serious flag is set.
+    magnification, magnification_error : float
+        Total magnification: flux of the lensed source before the PSF, over the flux of the source; and its
+        error. Conditional on the family of the mass model, as are size and flux of the source: a sheet of
+        mass changes them and leaves the image as it is. nan where there is no lens.
+    information : `~numpy.ndarray` or None
+        For a source on a grid, how much the data say of each pixel of ``source``: 1 - (posterior
+        variance) / (prior variance) of the field that has the prior. None for other sources.
+    posterior : object or None
+        What `sample` draws from, kept in memory only: None after `read`.
     meta : dict
         Settings, versions, seconds; ``pixel_scale``, that of the input in arcsec, if it has no WCS. Plain
         values, which JSON can hold.
@@ -84,7 +110,59 @@ class SuperResolution:
     covariance_names: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     ok: bool = True
+    magnification: float = np.nan
+    magnification_error: float = np.nan
+    information: np.ndarray | None = None
+    posterior: Any = field(default=None, repr=False)
     meta: dict = field(default_factory=dict)
+
+    def sample(self, n, seed=0):
+        """Draw images and sources from the posterior: what else the data allow, given the model.
+
+        All parameters of source, lens, lens light and sky vary together, so that features of a draw are as
+        correlated as errors are. Model and posterior are linearised around the most likely ones: the draws
+        scatter about ``image`` and ``source`` by their uncertainties, and may fall below zero where these are
+        large.
+
+        Parameters
+        ----------
+        n : int
+            How many, 1 or more.
+        seed : int, optional
+            The same seed gives the same draws; 0 by default.
+
+        Returns
+        -------
+        draws : `Draws`
+            ``draws.image`` and ``draws.source``, with units.
+
+        Raises
+        ------
+        InputError
+            If there is no posterior: the result was read from a file, or interpolated.
+
+        Examples
+        --------
+        >>> from lenssr import SuperResolver
+        >>> from lenssr.simulation import DeepLense
+        >>> item = DeepLense(lens="sie", size=1, seed=1)[0]
+        >>> result = SuperResolver(lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+        >>> draws = result.sample(3)
+        >>> draws.image.shape, draws.source.unit
+        ((3, 150, 150), Unit("electron / (s arcsec2)"))
+        """
+        for name, value, least in (("n", n, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise InputError(f"{name} = {value!r}: give an integer, {least} or larger")
+        if self.posterior is None:
+            raise InputError(
+                "this result has no posterior to draw from (files hold none, and interpolation has none): "
+                "run SuperResolver on the image again, with a model of the source, and sample before writing"
+            )
+        images, sources = self.posterior.changes(int(n), np.random.default_rng(int(seed)))
+        return Draws(
+            (self.image.data + images) * self.image.unit, (self.source.data + sources) * self.source.unit
+        )
 
     def write(self, path, *, overwrite=False):
         """Write everything to one FITS file: all of it, or nothing.

@@ -1,18 +1,210 @@
-"""The fine images of a free-form source, with errors from draws of its posterior."""
+"""The fine images of a free-form source, with errors and draws from its posterior."""
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import scipy.linalg as linalg
 import torch
 
+from lenssr.reconstruction.information import LEAST_INFORMATION, information
 from lenssr.reconstruction.products import FineScene, Products, ccd, window_wcs
-from lenssr.reconstruction.telescope import fine_operator
+from lenssr.reconstruction.telescope import fine_operator, surroundings
 
-__all__ = ["FineSource"]
+__all__ = ["FineSource", "FreeFormPosterior"]
 
 SAMPLES = 64
 AT_ONCE = 16
 FINEST_SOURCE = 120  # pixels along a side
+# Points along a side of a cell of the source's grid, to integrate over it.
+POINTS = 4
+
+
+@dataclass(frozen=True)
+class FreeForm:
+    """A free-form source and what lies before it, where an inversion ended.
+
+    Attributes
+    ----------
+    mapping : `~lenssr.inversion.mapping.SourceMap`
+    scene : `~lenssr.fitting.scene.Scene`
+        Lens, lens light and sky.
+    physical : `torch.Tensor`, shape (1, P)
+        Its parameters.
+    values, slope : `~numpy.ndarray`, shape (n,)
+        Node values, and their derivatives with respect to the field.
+    """
+
+    mapping: object
+    scene: object
+    physical: torch.Tensor
+    values: np.ndarray
+    slope: np.ndarray
+
+
+class FineView:
+    """A free-form source on fine pixels, with and without the lens, and how both change.
+
+    Parameters
+    ----------
+    state : `FreeForm`
+    observation : `~lenssr.imaging.Observation`
+    options : dict
+        ``scale``, ``oversampling`` and ``psf_out``.
+    """
+
+    def __init__(self, state, observation, options):
+        self.state, self.observation = state, observation
+        scene = state.scene
+        empty = torch.zeros(scene.size, scene.size, dtype=torch.float64)
+        # The light of the lens has rays of its own, where it is steep; the source keeps plain ones.
+        self.fine = FineScene(scene, state.physical[0], empty, observation, **options)
+        self.operator = fine_operator(observation, **options)
+        self.rays, self.matrix = self._trace(self.operator.x, self.operator.y)
+        self.grid = _even(state.mapping.grid)
+
+    def _trace(self, x, y):
+        """Where rays land, and the map from the nodes to their brightness."""
+        state = self.state
+        rays = [axis[0].numpy() for axis in state.scene.source_positions(x, y, state.physical)]
+        return rays, state.mapping.matrix(*rays)
+
+    def image(self, values):
+        """Fine images (..., ny, nx) of brightness at the rays, (..., R)."""
+        return (self.operator(torch.as_tensor(values)) * self.fine.factor).numpy()
+
+    def changes(self, draws):
+        """How the images change with vectors (n + K, m) of field and parameters, some of them at a time.
+
+        Yields
+        ------
+        everything, source, lens_light : `~numpy.ndarray`, shape (k, ny, nx)
+        """
+        count = len(self.state.values)
+        for start in range(0, draws.shape[1], AT_ONCE):
+            nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
+            change = (self.matrix @ (self.state.slope[:, None] * nodes)).T
+            of_source = self.image(change + parameters[: len(self._moved)].T @ self._moved)
+            of_light, of_sky = self._light_change(parameters), self._sky_change(parameters)
+            yield of_source + of_light + of_sky, of_source, np.broadcast_to(of_light, of_source.shape)
+
+    @cached_property
+    def _moved(self):
+        """How the brightness at the rays changes with the free parameters of the lens, (L, R)."""
+        return self._moved_at(self.operator.x, self.operator.y, self.rays)
+
+    def _moved_at(self, x, y, rays):
+        state = self.state
+        if not state.scene.lens_moves:
+            return np.zeros((0, len(x)))
+        block = state.scene.blocks[0]
+        keep = state.scene.free[block.slice]
+        _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
+        slopes = state.mapping.slope(state.values, *rays)
+        return -(slopes[0] * d_x[0, keep].numpy() + slopes[1] * d_y[0, keep].numpy())
+
+    def _light_change(self, parameters):
+        fine, rows = self.fine, self.fine.rows("lens_light")
+        if not rows.any():
+            return np.zeros(1)
+        operator = fine.operator
+        slopes = fine.scene.light_jacobian(operator.x, operator.y, self.state.physical, cusp=fine.cusp)[0]
+        return (operator(torch.as_tensor(parameters)[rows].T @ slopes) * fine.factor).numpy()
+
+    def _sky_change(self, parameters):
+        return (parameters[self.fine.rows("sky").numpy()].sum(0) * self.fine.sky_factor)[:, None, None]
+
+    def source(self, values):
+        """The source on even pixels (..., side, side) of node values (..., n), the lens taken off."""
+        matrix = self.state.mapping.matrix(*self.grid.nodes)
+        return (matrix @ values.T).T.reshape(*values.shape[:-1], self.grid.side, self.grid.side)
+
+    def magnification(self, factor, widening):
+        """Total magnification of the source, and its standard deviation.
+
+        Both fluxes are sums over the nodes, so that the error follows from one solution, without draws.
+        """
+        state = self.state
+        x, y, area = surroundings(self.observation.grid)
+        rays, matrix = self._trace(torch.as_tensor(x), torch.as_tensor(y))
+        share = self.observation.grid.pixel_area * np.prod(self.observation.shape) / len(self.operator.x)
+        seen = self.matrix.T @ np.full(len(self.operator.x), share) + matrix.T @ area
+        shines = _integral(state.mapping)
+        flux = shines @ state.values
+        value = (seen @ state.values) / flux
+        gradient = np.zeros(factor.size)
+        gradient[: factor.count] = state.slope * (seen - value * shines) / flux
+        moved = share * self._moved.sum(axis=1)
+        moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
+        gradient[factor.count : factor.count + len(moved)] = moved / flux
+        variance = float(gradient @ factor.solve(gradient[:, None])[:, 0])
+        return float(value), widening * np.sqrt(max(variance, 0.0))
+
+
+def _even(grid):
+    """Even pixels over the grid of a source, as fine as its nodes where they are closest."""
+    side = min(round(2 * grid.half / grid.spacing) + 1, FINEST_SOURCE)
+    return replace(grid, side=side, stretch=0.0, half=grid.half * (1 - 1e-12))
+
+
+def _integral(mapping):
+    """Weights (n,) that sum node values to the flux of the source."""
+    grid = mapping.grid
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    step = np.diff(grid.offsets)
+    line = (grid.offsets[:-1, None] + step[:, None] * (nodes + 1) / 2).ravel()
+    share = (step[:, None] * weights / 2).ravel()
+    y, x = np.meshgrid(line + grid.y_0, line + grid.x_0, indexing="ij")
+    return mapping.matrix(x.ravel(), y.ravel()).T @ np.outer(share, share).ravel()
+
+
+class FreeFormPosterior:
+    """What draws of image and free-form source come from; the images are made when they are asked for.
+
+    The factor is kept in single precision, which draws do not feel, and half of it if it is not banded.
+
+    Parameters
+    ----------
+    state : `FreeForm`
+    factor : `~lenssr.inversion.normal.Factor`
+    observation : `~lenssr.imaging.Observation`
+    options : dict
+        ``scale``, ``oversampling`` and ``psf_out``.
+    widening : float
+        By how much errors are wider than independent noise makes them.
+    """
+
+    def __init__(self, state, factor, observation, options, widening):
+        self.state, self.observation, self.options, self.widening = state, observation, options, widening
+        self._factor, lower = copy.copy(factor), factor.lower.astype(np.float32, order="F")
+        self._factor.lower = None
+        self._packed = lower if factor.banded else linalg.lapack.strttp(lower, uplo="L")[0]
+
+    def changes(self, count, rng):
+        """How far draws lie from the most likely image and source.
+
+        Parameters
+        ----------
+        count : int
+        rng : `~numpy.random.Generator`
+
+        Returns
+        -------
+        image, source : `~numpy.ndarray`, shapes (count, ny, nx), (count, my, mx)
+        """
+        factor = self._unpacked()
+        draws = self.widening * factor.sample(rng.standard_normal((count, factor.size)).T)
+        view = FineView(self.state, self.observation, self.options)
+        images = np.concatenate([everything for everything, *_ in view.changes(draws)])
+        return images, view.source((self.state.slope[:, None] * draws[: factor.count]).T)
+
+    def _unpacked(self):
+        factor, lower = copy.copy(self._factor), self._packed
+        if not factor.banded:
+            lower = linalg.lapack.stpttr(factor.count, lower, uplo="L")[0]
+        factor.lower = lower.astype(np.float64)
+        return factor
 
 
 class FineSource:
@@ -29,89 +221,50 @@ class FineSource:
     """
 
     def __init__(self, problem, solution, observation, settings, widening):
-        self.problem, self.solution, self.observation = problem, solution, observation
-        self.widening, self.rng = widening, np.random.default_rng(settings.seed)
-        self.scene, self.physical = problem.scene, problem.physical(solution.parameters)
-        empty = torch.zeros(self.scene.size, self.scene.size, dtype=torch.float64)
-        options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
-        # The light of the lens has rays of its own, where it is steep; the source keeps plain ones.
-        self.fine = FineScene(self.scene, self.physical[0], empty, observation, **options)
-        self.operator = fine_operator(observation, **options)
-        x, y = self.operator.x, self.operator.y
-        self.rays = [axis[0].numpy() for axis in self.scene.source_positions(x, y, self.physical)]
-        self.matrix = problem.mapping.matrix(*self.rays)
+        self.solution, self.observation, self.widening = solution, observation, widening
+        self.rng = np.random.default_rng(settings.seed)
+        physical = problem.physical(solution.parameters)
+        self.state = FreeForm(problem.mapping, problem.scene, physical, solution.values, solution.slope)
+        self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
+        self.view = FineView(self.state, observation, self.options)
 
     def products(self):
         """All images with their errors, as `~lenssr.reconstruction.products.Products`."""
-        source = self.solution.values
-        lensed = self._image(torch.as_tensor(self.matrix @ source))
-        light, sky = self.fine.image("lens_light"), self.fine.image("sky")
-        draws = self.solution.factor.sample(self.rng.standard_normal((self.solution.factor.size, SAMPLES)))
+        view, factor = self.view, self.solution.factor
+        lensed = view.image(view.matrix @ self.state.values)
+        light, sky = view.fine.image("lens_light"), view.fine.image("sky")
+        draws = factor.sample(self.rng.standard_normal((factor.size, SAMPLES)))
+        known = view.state.mapping.grid.matrix(*view.grid.nodes) @ information(self.solution)
+        known = known.reshape(view.grid.side, view.grid.side)
         return Products(
             (lensed + light + sky, lensed, light),
-            self._errors(source, draws),
-            self._source(source, draws),
-            self.fine.grid.wcs,
-            self.fine.kernel,
+            self._errors(draws),
+            self._source(draws, known),
+            view.fine.grid.wcs,
+            view.fine.kernel,
             self.solution.determined,
+            FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
+            view.magnification(factor, self.widening),
+            known,
         )
 
-    def _image(self, values):
-        return (self.operator(values) * self.fine.factor).numpy()
-
-    def _errors(self, source, draws):
-        totals = np.zeros((3, *self.fine.grid.shape))
-        count = len(source)
-        for start in range(0, SAMPLES, AT_ONCE):
-            nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
-            of_source = self._image(self._source_change(nodes, parameters))
-            of_light = self._light_change(parameters)
-            of_sky = self._sky_change(parameters)
-            for total, change in zip(
-                totals, (of_source + of_light + of_sky, of_source, of_light), strict=True
-            ):
+    def _errors(self, draws):
+        totals = np.zeros((3, *self.view.fine.grid.shape))
+        for changes in self.view.changes(draws):
+            for total, change in zip(totals, changes, strict=True):
                 total += (change**2).sum(0)
-        return tuple(self.widening * np.sqrt(totals / SAMPLES))
+        return tuple(self.widening * np.sqrt(totals / draws.shape[1]))
 
-    def _source_change(self, nodes, parameters):
-        source, slope = self.solution.values, self.solution.slope
-        change = torch.as_tensor((self.matrix @ (slope[:, None] * nodes)).T.copy())
-        if self.scene.lens_moves:
-            block = self.scene.blocks[0]
-            keep = self.scene.free[block.slice]
-            x, y = self.operator.x, self.operator.y
-            _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(x, y, self.physical[:, block.slice])
-            slopes = [torch.as_tensor(slope) for slope in self.problem.mapping.slope(source, *self.rays)]
-            moved = slopes[0] * d_x[0, keep] + slopes[1] * d_y[0, keep]
-            change = change - torch.as_tensor(parameters[: int(keep.sum())]).T @ moved
-        return change
-
-    def _light_change(self, parameters):
-        rows = self.fine.rows("lens_light")
-        if not rows.any():
-            return np.zeros(1)
-        x, y = self.fine.operator.x, self.fine.operator.y
-        slopes = self.scene.light_jacobian(x, y, self.physical, cusp=self.fine.cusp)[0]
-        return (self.fine.operator(torch.as_tensor(parameters)[rows].T @ slopes) * self.fine.factor).numpy()
-
-    def _sky_change(self, parameters):
-        rows = self.fine.rows("sky")
-        return (parameters[rows.numpy()].sum(0) * self.fine.sky_factor)[:, None, None]
-
-    def _source(self, values, draws):
-        """The source on even pixels, as fine as its nodes where they are closest."""
-        mapping = self.problem.mapping
-        grid = mapping.grid
-        side = min(round(2 * grid.half / grid.spacing) + 1, FINEST_SOURCE)
-        even = replace(grid, side=side, stretch=0.0, half=grid.half * (1 - 1e-12))
-        matrix = mapping.matrix(*even.nodes)
-        changes = matrix @ (self.solution.slope[:, None] * draws[: len(values)])
+    def _source(self, draws, known):
+        grid, slope = self.view.grid, self.state.slope
+        changes = self.view.source((slope[:, None] * draws[: len(slope)]).T)
         return ccd(
-            (matrix @ values).reshape(side, side),
+            self.view.source(self.state.values),
             self.observation.brightness_unit,
-            wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, even.spacing, side),
-            error=self.widening * changes.std(axis=1).reshape(side, side),
+            wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, grid.spacing, grid.side),
+            error=self.widening * np.sqrt((changes**2).mean(axis=0)),
+            mask=known < LEAST_INFORMATION,
             x_0=grid.x_0,
             y_0=grid.y_0,
-            pixel_scale=even.spacing,
+            pixel_scale=grid.spacing,
         )

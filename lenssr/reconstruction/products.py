@@ -9,10 +9,10 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from lenssr.fitting.stack import CUSP_PIXELS
 from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
-from lenssr.light.sersic import sersic_brightness_jacobian
-from lenssr.reconstruction.telescope import fine_kernel, fine_operator
+from lenssr.light.sersic import sersic_brightness_jacobian, sersic_flux
+from lenssr.reconstruction.telescope import fine_kernel, fine_operator, surroundings
 
-__all__ = ["FineScene", "Products", "ccd", "source_image", "window_wcs"]
+__all__ = ["FineScene", "Products", "SersicPosterior", "ccd", "source_image", "window_wcs"]
 
 # Derivatives of a fine image are made in pieces of about this many values, to bound the memory.
 PIECE = 2**22
@@ -66,6 +66,12 @@ class Products:
         The PSF of the images.
     parameters : float
         How many free parameters the source took from the data.
+    posterior : object
+        What draws of image and source come from: ``posterior.changes(count, rng)``.
+    magnification : tuple of float
+        Total magnification and its standard deviation.
+    information : `~numpy.ndarray` or None
+        How much the data say of each pixel of the source.
     """
 
     images: tuple
@@ -74,6 +80,9 @@ class Products:
     wcs: object
     kernel: object
     parameters: float
+    posterior: object
+    magnification: tuple
+    information: object = None
 
 
 class FineScene:
@@ -93,7 +102,8 @@ class FineScene:
 
     def __init__(self, scene, physical, covariance, observation, *, scale, oversampling, psf_out=None):
         self.scene, self.physical = scene, physical.unsqueeze(0)
-        self.covariance = covariance
+        self.covariance, self.observation = covariance, observation
+        self._seen = observation, {"scale": scale, "oversampling": oversampling, "psf_out": psf_out}
         self.grid = observation.grid.upsample(scale)
         self.kernel = fine_kernel(observation, scale, psf_out)
         refine = None
@@ -121,7 +131,10 @@ class FineScene:
         """All images of the scene, with a given source image that took so many parameters."""
         lensed, light = self.image("source"), self.image("lens_light")
         images = (lensed + light + self.image("sky"), lensed, light)
-        return Products(images, self.errors(), source, self.grid.wcs, self.kernel, parameters)
+        errors, flux = self._errors()
+        posterior = SersicPosterior(self.scene, self.physical[0], self.covariance, *self._seen)
+        more = posterior, self.magnification(flux)
+        return Products(images, errors, source, self.grid.wcs, self.kernel, parameters, *more)
 
     def errors(self):
         """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.
@@ -130,20 +143,67 @@ class FineScene:
         -------
         everything, source, lens_light : `~numpy.ndarray`, shape (ny, nx)
         """
-        root = self._root_covariance()
+        return self._errors()[0]
+
+    def _errors(self):
+        """Standard deviations, and how the lensed flux in the field changes along `root_covariance` (F,)."""
+        root = self.root_covariance()
+        variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
+        fluxes = [root.new_zeros(0)]
+        for *changes, flux in self.changes(root):
+            for variance, change in zip(variances, changes, strict=False):
+                variance += change.double().square().sum(0)
+            fluxes.append(flux.double())
+        return tuple(variances.sqrt().cpu().numpy()), torch.cat(fluxes)
+
+    def changes(self, directions):
+        """How the images change along directions (F, K) of the fit vector, some of them at a time.
+
+        Yields
+        ------
+        everything, source, lens_light : `torch.Tensor`, shape (k, ny, nx)
+            The last only if the lens shines.
+        flux : `torch.Tensor`, shape (k,)
+            Of the lensed source in the field, before the PSF.
+        """
         step = max(1, PIECE // self.operator.x.numel())
         # An error needs no more than seven digits; only its square may leave the range of single precision.
-        operator, root = self.operator.to(torch.float32), root.float()
-        variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
-        for columns in root.split(step, dim=1):
-            parts = [operator(rays) * self.factor for rays in self._derivatives(operator, columns)]
+        operator, directions = self.operator.to(torch.float32), directions.float()
+        for columns in directions.split(step, dim=1):
+            cells = [operator.collect(rays) for rays in self._derivatives(operator, columns)]
+            parts = [operator.convolve(light) * self.factor for light in cells]
             sky = columns[self.rows("sky")].sum(0)[:, None, None] * self.sky_factor
-            for variance, derivative in zip(variances, (sum(parts) + sky, *parts), strict=False):
-                variance += derivative.double().square().sum(0)
-        return tuple(variances.sqrt().cpu().numpy())
+            yield sum(parts) + sky, *parts, cells[0].sum((-2, -1))
 
-    def _root_covariance(self):
-        """A matrix whose square is the covariance of the fit vector."""
+    def magnification(self, flux_changes):
+        """Total magnification of the source, and its standard deviation.
+
+        Parameters
+        ----------
+        flux_changes : `torch.Tensor`, shape (F,)
+            How the lensed flux in the field changes along `root_covariance`.
+
+        Returns
+        -------
+        magnification, error : float
+        """
+        scene, operator = self.scene, self.operator
+        here = scene.brightness(
+            operator.x, operator.y, self.physical, roles=("source",), positions=self.positions
+        )
+        x, y, area = (torch.as_tensor(part).to(self.physical) for part in surroundings(self.observation.grid))
+        beyond = scene.brightness(x, y, self.physical, roles=("source",))[0]
+        lensed = operator.collect(here).sum() + (beyond * area).sum()
+        flux, flux_slope = _source_flux(scene, self.physical[0])
+        value = lensed / flux
+        root, rows = self.root_covariance(), self.rows("lens", "source")
+        _, slopes = scene.brightness_jacobian(x, y, self.physical)
+        d_lensed = flux_changes + root[rows].T @ (slopes[0, rows[: slopes.shape[1]]] @ area)
+        d_flux = root.T @ flux_slope
+        return float(value), float(((d_lensed - value * d_flux) / flux).norm())
+
+    def root_covariance(self):
+        """A matrix (F, F) that, times its transpose, is the covariance of the fit vector."""
         scene = self.scene
         slope = torch.where(scene.log, self.physical[0], torch.ones_like(self.physical[0]))[scene.free]
         covariance = self.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
@@ -171,6 +231,58 @@ class FineScene:
             for rows, pieces in zip(groups, found, strict=True):
                 pieces.append(columns[rows].T @ jacobian[0, rows[:lit]])
         return [torch.cat(pieces, dim=1) for pieces in found]
+
+
+def _source_flux(scene, physical):
+    """Flux of the source without a lens, and its derivatives with respect to the fit vector (F,)."""
+    vector = physical.detach().clone().requires_grad_()
+    start = scene.of_role("source")[0].start
+    flux = sersic_flux(*vector[start : start + 3])
+    (slope,) = torch.autograd.grad(flux, vector)
+    slope = torch.where(scene.log, slope * physical, slope)
+    return flux.detach(), slope[scene.free]
+
+
+class SersicPosterior:
+    """What draws of a fitted scene come from; images are made when they are asked for.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    physical, covariance : `torch.Tensor`, shapes (P,), (P, P)
+    observation : `~lenssr.imaging.Observation`
+    options : dict
+        ``scale``, ``oversampling`` and ``psf_out``.
+    """
+
+    def __init__(self, scene, physical, covariance, observation, options):
+        self.scene, self.physical, self.covariance = scene, physical, covariance
+        self.observation, self.options = observation, options
+
+    def changes(self, count, rng):
+        """How far draws lie from the most likely image and source.
+
+        Parameters
+        ----------
+        count : int
+        rng : `~numpy.random.Generator`
+
+        Returns
+        -------
+        image, source : `~numpy.ndarray`, shapes (count, ny, nx), (count, my, mx)
+        """
+        scene = self.scene
+        fine = FineScene(scene, self.physical, self.covariance, self.observation, **self.options)
+        root = fine.root_covariance()
+        normals = torch.as_tensor(rng.standard_normal((count, len(root)))).to(root)
+        directions = root @ normals.T
+        images = torch.cat([everything.double() for everything, *_ in fine.changes(directions)])
+        block = scene.of_role("source")[0]
+        vector, free = self.physical[block.slice], scene.free[block.slice]
+        slope = torch.where(scene.log[block.slice], vector, torch.ones_like(vector))[free]
+        view = _SourceView(vector)
+        sources = (directions[fine.rows("source")] * slope[:, None]).T @ view.jacobian[free]
+        return images.cpu().numpy(), sources.reshape(count, *view.grid.shape).cpu().numpy()
 
 
 def window_wcs(grid, x_0, y_0, pixel_scale, side):
@@ -214,21 +326,29 @@ def source_image(vector, covariance, observation):
     -------
     source : `~astropy.nddata.CCDData`
     """
-    x_0, y_0 = float(vector[3]), float(vector[4])
-    flattening = float(torch.hypot(vector[5], vector[6]))
-    major = float(vector[1]) * np.sqrt((1 + flattening) / (1 - flattening))
-    pixel_scale = 2 * SOURCE_RADII * major / SOURCE_SIDE
-    grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), pixel_scale)
-    x, y = (torch.as_tensor(c.ravel()).to(vector) for c in (grid.x + x_0, grid.y + y_0))
-    columns = vector.reshape(1, 7, 1).unbind(1)
-    value, _, _, jacobian = (part[0] for part in sersic_brightness_jacobian(x, y, *columns))
-    variance = (jacobian * (covariance @ jacobian)).sum(0).clamp_min(0)
+    view = _SourceView(vector)
+    x_0, y_0, pixel_scale = view.x_0, view.y_0, view.grid.pixel_scale
+    variance = (view.jacobian * (covariance @ view.jacobian)).sum(0).clamp_min(0)
     return ccd(
-        value.reshape(grid.shape).cpu(),
+        view.value.reshape(view.grid.shape).cpu(),
         observation.brightness_unit,
         wcs=window_wcs(observation.grid, x_0, y_0, pixel_scale, SOURCE_SIDE),
-        error=variance.sqrt().reshape(grid.shape).cpu(),
+        error=variance.sqrt().reshape(view.grid.shape).cpu(),
         x_0=x_0,
         y_0=y_0,
         pixel_scale=pixel_scale,
     )
+
+
+class _SourceView:
+    """A Sérsic (7,) on a grid around it: brightness ``value`` (M,) and its ``jacobian`` (7, M)."""
+
+    def __init__(self, vector):
+        self.x_0, self.y_0 = float(vector[3]), float(vector[4])
+        flattening = float(torch.hypot(vector[5], vector[6]))
+        major = float(vector[1]) * np.sqrt((1 + flattening) / (1 - flattening))
+        self.grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), 2 * SOURCE_RADII * major / SOURCE_SIDE)
+        x, y = self.grid.x + self.x_0, self.grid.y + self.y_0
+        rays = (torch.as_tensor(axis.ravel()).to(vector) for axis in (x, y))
+        parts = sersic_brightness_jacobian(*rays, *vector.reshape(1, 7, 1).unbind(1))
+        self.value, self.jacobian = parts[0][0], parts[3][0]

@@ -1,17 +1,28 @@
 """What the fine images are seen with: the telescope's PSF at a finer sampling, a narrower one, or none."""
 
 import astropy.units as u
+import numpy as np
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.rendering import kernel_options
 
-__all__ = ["PIXEL", "check_psf_out", "describe_psf_out", "fine_kernel", "fine_operator", "is_extrapolated"]
+__all__ = [
+    "PIXEL",
+    "check_psf_out",
+    "describe_psf_out",
+    "fine_kernel",
+    "fine_operator",
+    "is_extrapolated",
+    "surroundings",
+]
 
 PIXEL = "pixel"
 # Output pixels across a PSF, below which they do not sample it.
 PIXELS_ACROSS = 2.0
+# Parts into which a side of the field is cut to follow the little light that falls beside it.
+PARTS = 32
 
 
 def check_psf_out(psf_out, observation, scale):
@@ -101,3 +112,23 @@ def fine_operator(observation, scale, oversampling, psf_out=None, **options):
     grid, psf = observation.grid.upsample(scale), _output_psf(psf_out, observation)
     kernel, how = kernel_options(psf, grid.pixel_scale, scale=scale, oversampling=oversampling)
     return ImagingOperator(grid, kernel, oversampling=oversampling, **how, **options)
+
+
+def surroundings(grid):
+    """Rays beside an image, out to three times its size: what a total flux needs beyond its pixels.
+
+    Parameters
+    ----------
+    grid : `~lenssr.grids.PixelGrid`
+
+    Returns
+    -------
+    x, y, area : `~numpy.ndarray`, shape (R,)
+        In arcsec and arcsec2.
+    """
+    height, width = (side * grid.pixel_scale for side in grid.shape)
+    steps = (np.arange(3 * PARTS) + 0.5) / PARTS - 1.5
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    beside = np.maximum(np.abs(x), np.abs(y)) > 0.5
+    x, y = x[beside] * width, y[beside] * height
+    return x, y, np.full(len(x), width * height / PARTS**2)

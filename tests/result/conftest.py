@@ -8,6 +8,9 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable
 from astropy.wcs import WCS
 
+from lenssr import SuperResolver
+from lenssr.grids import PixelGrid
+from lenssr.imaging import PSF, render
 from lenssr.light import Sersic
 from lenssr.mass import SIE, Shear
 from lenssr.result import SuperResolution
@@ -126,6 +129,9 @@ def make_result(shape=(31, 36), scale=0.08, **changes):
         "covariance_names": ("theta_E_0", "r_eff", "level"),
         "flags": ("correlated_noise", "psf_undersampled"),
         "ok": True,
+        "magnification": 11.25,
+        "magnification_error": 0.125,
+        "information": np.linspace(0, 1, 40 * 44).reshape(40, 44),
         "meta": {
             "source": "sersic",
             "lens": None,
@@ -139,6 +145,37 @@ def make_result(shape=(31, 36), scale=0.08, **changes):
         },
     }
     return SuperResolution(**{**fields, **changes})
+
+
+TRUE_LENS = SIE(0.8, 0.1, -0.05, 0.02, 0.0) + Shear(0.02, 0.01)
+TRUE_SOURCE = Sersic(20.0, r_eff=0.15, n=1.2, x_0=0.08, y_0=-0.05, e1=0.1, e2=0.0)
+BLUR = PSF.from_fwhm(0.2 * u.arcsec)
+
+
+class Solver:
+    """Runs of the resolver on one simulated lens, each made once."""
+
+    lens, source, shape, sigma = TRUE_LENS, TRUE_SOURCE, (32, 32), 0.02
+
+    def __init__(self):
+        self.done = {}
+        self.truth = render(PixelGrid(self.shape, 0.1), lens=self.lens, source=self.source, psf=BLUR)
+        self.data = self.truth + np.random.default_rng(8).normal(0, self.sigma, self.shape)
+
+    def __call__(self, source, **options):
+        key = source, tuple(sorted((name, repr(value)) for name, value in options.items()))
+        if key not in self.done:
+            mask = options.pop("mask", None)
+            resolver = SuperResolver(source=source, psf=BLUR, **options)
+            image = CCDData(self.data, unit=UNIT)
+            self.done[key] = resolver(image, noise=self.sigma, pixel_scale=0.1, mask=mask)
+        return self.done[key]
+
+
+@pytest.fixture(scope="session")
+def solve():
+    """Function that super-resolves one simulated lens with a kind of source and options of the resolver."""
+    return Solver()
 
 
 @pytest.fixture(scope="session")

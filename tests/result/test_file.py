@@ -25,7 +25,7 @@ def test_file_is_standard_fits(written):
 
 def test_file_has_the_planes_in_order(written):
     names = [hdu.name for hdu in written][1:]
-    assert names[:11] == [
+    assert names[:12] == [
         "SCI",
         "ERR",
         "MASK",
@@ -33,6 +33,7 @@ def test_file_has_the_planes_in_order(written):
         "LENS_LIGHT",
         "SOURCE",
         "SOURCE_ERR",
+        "INFORMATION",
         "MODEL",
         "RESIDUAL",
         "PSF",

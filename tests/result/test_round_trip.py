@@ -60,7 +60,7 @@ def test_plain_fields_round_trip(result, again, field):
     assert type(getattr(again, field)) is type(getattr(result, field))
 
 
-@pytest.mark.parametrize("field", ["chi2_map", "covariance"])
+@pytest.mark.parametrize("field", ["chi2_map", "covariance", "information"])
 def test_arrays_round_trip(result, again, field):
     np.testing.assert_array_equal(getattr(again, field), getattr(result, field))
 
@@ -128,7 +128,9 @@ def test_kinds_of_models_round_trip(tmp_path, changes, make):
 
 
 def test_interpolation_round_trips_without_source(tmp_path, plane, make, panels):
-    bare = dict.fromkeys(("lensed_source", "lens_light_image", "source", "lens", "source_model"))
+    bare = dict.fromkeys(
+        ("lensed_source", "lens_light_image", "source", "lens", "source_model", "information")
+    )
     names, kinds = (
         ("name", "component", "value", "error", "unit", "fixed"),
         (str, str, float, float, str, bool),

@@ -1,0 +1,85 @@
+"""What is data and what is prior in a source on a grid."""
+
+import numpy as np
+import pytest
+
+from lenssr.inversion import Prior
+from lenssr.inversion.normal import Factor
+from lenssr.light import Sersic
+from lenssr.reconstruction.information import node_variances
+from lenssr.result import SuperResolution
+
+
+@pytest.fixture(scope="module")
+def half(solve):
+    """Most of the image hidden, and a prior that guesses little."""
+    rows, columns = np.indices(solve.shape)
+    return solve("pixelated", lens=solve.lens, prior="gradient", mask=rows < columns + 8)
+
+
+@pytest.mark.parametrize("parameters", [0, 3])
+@pytest.mark.parametrize(("size", "width"), [(50, 7), (49, 7), (30, 29), (20, 0)])
+@pytest.mark.parametrize("banded", [True, False])
+def test_variances_are_the_diagonal_of_the_inverse(size, width, parameters, banded, rng):
+    matrix = np.tril(np.triu(rng.normal(size=(size, size)), -width)) * 0.2
+    matrix = matrix + matrix.T + np.eye(size) * (4 + width)
+    band = np.zeros((width + 1, size))
+    for offset in range(width + 1):
+        band[offset, : size - offset] = np.diagonal(matrix, -offset)
+    cross, corner = rng.normal(size=(size, parameters)), size * np.eye(parameters)
+    factor = Factor(band if banded else matrix.copy(), cross, corner, banded=banded)
+    whole = np.linalg.inv(np.block([[matrix, cross], [cross.T, corner]]))
+    np.testing.assert_allclose(node_variances(factor), np.diagonal(whole)[:size], rtol=1e-10)
+
+
+def test_it_is_a_share(half):
+    assert half.information.shape == half.source.shape
+    assert 0 <= half.information.min() < 0.4
+    assert 0.6 < half.information.max() <= 1
+
+
+def test_the_source_is_masked_where_it_is_prior(half):
+    np.testing.assert_array_equal(half.source.mask, half.information < 0.5)
+    assert 0 < half.source.mask.mean() < 1
+
+
+def test_it_follows_from_draws_and_prior(half):
+    """In the middle of the grid, where source pixels are nodes, for a source with one node per pixel."""
+    state, strength = half.posterior.state, half.meta["strength"]
+    prior = Prior("gradient", state.mapping.grid.side).variance / strength
+    factor = half.posterior._unpacked()
+    draws = factor.sample(np.random.default_rng(0).normal(size=(factor.size, 2000)))
+    expected = 1 - draws[: factor.count].var(axis=1) / prior
+    grid = half.posterior.state.mapping.grid
+    side = half.information.shape[0]
+    even = np.linspace(-grid.half, grid.half, side) * (1 - 1e-12)
+    y, x = np.meshgrid(even + grid.y_0, even + grid.x_0, indexing="ij")
+    expected = grid.matrix(x.ravel(), y.ravel()) @ expected
+    np.testing.assert_allclose(half.information.ravel(), expected, atol=0.1)
+
+
+def test_fewer_data_know_less(solve, half):
+    whole = solve("pixelated", lens=solve.lens, prior="gradient")
+    assert np.median(whole.information) > np.median(half.information)
+
+
+def test_a_profile_has_none(solve):
+    result = solve("sersic", lens=solve.lens, fit_lens=False)
+    assert result.information is None
+    assert result.source.mask is None
+    assert isinstance(result.source_model, Sersic)
+
+
+def test_it_survives_the_file(half, tmp_path):
+    half.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    np.testing.assert_array_equal(again.information, half.information)
+    np.testing.assert_array_equal(again.source.mask, half.source.mask)
+
+
+def test_the_figure_hatches_the_prior(half, solve, panels):
+    def notes(result):
+        return [text.get_text() for text in panels(result.plot())["source"].texts]
+
+    assert "hatched: prior, not data" in notes(half)
+    assert "hatched: prior, not data" not in notes(solve("sersic", lens=solve.lens, fit_lens=False))

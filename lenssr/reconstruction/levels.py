@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from lenssr.imaging.correlation import measure_sky
 from lenssr.inversion import Prior, Problem, SourceGrid, SourceMap, choose_prior, solve
 from lenssr.light.sersic import sersic_brightness
 from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.evidence import Candidate, SersicEvidence
+from lenssr.reconstruction.verdict import FLAGS
 
 __all__ = ["Inversion"]
 
@@ -21,6 +23,7 @@ STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
 # The grid holds every ray on which the parametric source shines this much, in sigma of a pixel.
 EDGE_SIGMA = 0.25
 FLOOR = 3e-3  # of the peak, below which a first source is no guide
+DARK = 1e-100  # brightness of a source in an image that holds none
 # Share of the side of the grid on which candidates are compared.
 COARSE, COARSE_WITH_PSF = 2 / 3, 7 / 12
 COARSE_GAIN = 0.5
@@ -55,24 +58,30 @@ class Inversion:
     candidates : list of `Candidate`
         What was compared.
     temper : float
-        By how much correlated noise makes chi2 count less.
+        By how much chi2 counts less because noise is correlated, or larger than the errors say.
+    doubt : float
+        By how much the errors are too small, if they clearly are; else 1.
     """
 
     def __init__(self, stack, scene, bare, fit, observation, settings):
-        self.observation, self.temper, self.sharp = observation, 1.0, stack.kernel is None
+        self.observation, self.sharp = observation, stack.kernel is None
+        # Errors that the sky belies would let the source follow its noise.
+        self.doubt = _doubt(measure_sky(observation))
+        self.temper = self.doubt**2
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
         source = scene.of_role("source")[0]
         keep = torch.ones(scene.size, dtype=torch.bool)
         keep[source.slice] = False
         self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
         self.terms = self._terms(scene, keep)
-        self.weight, self.offset = fit.weight.numpy(), self._offset()
+        self.weight, self.offset = fit.weight.numpy() / self.temper, self._offset()
         self.grid = self._place_grid(scene)
         self.light_stack = stack
         if settings.oversampling == "auto" and bare.of_role("lens_light"):
             physical = self.physical[None]
             self.light_stack = stack.select([0], refine=lambda x, y: bare.brightness(x, y, physical)[0])
-        self.sersic_evidence = SersicEvidence(scene, fit, self.terms.stiffness[0])
+        doubted = replace(fit, weight=fit.weight / self.temper, covariance=fit.covariance * self.temper)
+        self.sersic_evidence = SersicEvidence(scene, doubted, self.terms.stiffness[0])
         self.candidates = []
 
     def run(self):
@@ -132,7 +141,7 @@ class Inversion:
         linear = solve(problem, prior, None, sersic, parameters, link="linear", tolerance=COARSE_GAIN).values
         if not self.settings.positive:
             return linear
-        starts = [np.log(np.maximum(values, FLOOR * values.max())) for values in (sersic, linear)]
+        starts = [_log(values) for values in (sersic, linear)]
         return min(starts, key=lambda field: problem.chi2(np.exp(field), parameters))
 
     def _sersic_at(self, grid):
@@ -140,7 +149,7 @@ class Inversion:
         return sersic_brightness(*nodes, *self.sersic.reshape(1, 7, 1).unbind(1))[0].numpy()
 
     def _temper(self, problem, solution):
-        """Let chi2 count less where noise of neighbouring pixels is correlated.
+        """Let chi2 count less where noise of neighbouring pixels is correlated, or beyond its errors.
 
         Measured around a free-form source: what a Sérsic leaves would pass for correlated noise.
         """
@@ -148,12 +157,14 @@ class Inversion:
         physical = problem.physical(solution.parameters)[0]
         expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
         around = replace(self.fit, model=expected, physical=physical)
-        self.temper = noise_of_sky(self.bare, around, self.observation).factor ** 2
-        self.weight = self.weight / self.temper
+        noise = noise_of_sky(self.bare, around, self.observation)
+        self.doubt, before = _doubt(noise), self.temper
+        self.temper = (noise.factor * self.doubt) ** 2
+        self.weight = self.weight * (before / self.temper)
 
     def _free_the_lens(self, problem, solution):
         """Everything together, on the coarse grid."""
-        if not self.bare.lens_moves and self.temper == 1.0:
+        if not self.bare.lens_moves and np.array_equal(self.weight, problem.weight):
             return problem, solution
         physical = problem.physical(solution.parameters)[0]
         parameters = self.bare.to_fit(physical[None])[0].numpy()
@@ -172,8 +183,7 @@ class Inversion:
         field, parameters = coarse.matrix(*nodes) @ solution.field, solution.parameters
         problem = self._problem(scene, problem.physical(parameters)[0], self._map(kind, fine))
         if kind == "pixelated" and self.settings.positive:
-            sersic = self._sersic_at(fine)
-            smooth = np.log(np.maximum(sersic, FLOOR * sersic.max()))
+            smooth = _log(self._sersic_at(fine))
             plain = scene.to_fit(self.physical[None])[0].numpy()
             pairs = (field, parameters), (smooth, plain)
             field, parameters = min(pairs, key=lambda pair: problem.chi2(np.exp(pair[0]), pair[1]))
@@ -241,7 +251,7 @@ class Inversion:
             np.rint(place).astype(int)
             for place in self.stack.grid.to_pixel(operator.x.numpy(), operator.y.numpy())
         )
-        root, shape = self.fit.weight.sqrt(), self.stack.grid.shape
+        root, shape = (self.fit.weight / self.temper).sqrt(), self.stack.grid.shape
         bright = (self.fit.lensed_source * root > EDGE_SIGMA).numpy().reshape(shape)[row, column]
         if not bright.any():
             bright[:] = True
@@ -252,6 +262,16 @@ class Inversion:
         bright |= left & (np.hypot(x - grid.x_0, y - grid.y_0) < LEFT_REACH * grid.half)
         side, stretch = (SIDE, STRETCH) if self.sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
         return SourceGrid.around(x[bright], y[bright], side, stretch)
+
+
+def _doubt(noise):
+    """By how much the sky scatters more than its errors, if it is flagged."""
+    return noise.rms_ratio if noise.rms_ratio > FLAGS["errors_too_small"].threshold else 1.0
+
+
+def _log(values):
+    """Logarithm of a first source, which may be dark or negative."""
+    return np.log(np.maximum(values, max(FLOOR * values.max(), DARK)))
 
 
 def _again(problem, solution, parameters, **options):

@@ -61,12 +61,12 @@ class PixelatedReconstruction:
             result = self.parametric.result(scene, fit, observation)
             result.meta |= {"chosen": "sersic", "candidates": candidates}
             return result
-        temper = inversion.temper
-        found = _as_fit(problem, bare, fit, solution, stack, temper)
+        found = _as_fit(problem, bare, fit, solution, stack, inversion)
+        # The posterior already knows how noise was correlated around the coarse solution.
+        known = np.sqrt(inversion.temper) / inversion.doubt
 
         def products(now):
-            # The posterior already knows how noise was correlated around the coarse solution.
-            return FineSource(problem, solution, observation, settings, now / np.sqrt(temper)).products()
+            return FineSource(problem, solution, observation, settings, now / known).products()
 
         result = assemble(bare, found, observation, settings, products)
         result.meta |= {
@@ -80,11 +80,15 @@ class PixelatedReconstruction:
         return result
 
 
-def _as_fit(problem, scene, fit, solution, stack, temper):
-    """The inversion in the form that the verdict and the result read, as if noise were independent."""
+def _as_fit(problem, scene, fit, solution, stack, inversion):
+    """The inversion in the form that the verdict and the result read, as if noise were independent.
+
+    Errors of the data are those that were given; errors of parameters know it if these were too small.
+    """
+    temper, correlated = inversion.temper, inversion.temper / inversion.doubt**2
     physical = problem.physical(solution.parameters)
     model = problem.predict(solution.values, solution.parameters)
-    covariance = torch.as_tensor(solution.factor.parameter_covariance / temper)[None]
+    covariance = torch.as_tensor(solution.factor.parameter_covariance / correlated)[None]
     lower, upper = problem.bounds
     outside = (solution.parameters <= lower) | (solution.parameters >= upper)
     expected = torch.as_tensor(model + stack.data[0].numpy() - problem.data)

@@ -81,6 +81,11 @@ def test_output_psf_is_a_word_or_an_angle(text, value):
     assert arguments.psf_out == value
 
 
+def test_output_psf_without_a_psf_is_refused(cutout, tmp_out, capsys):
+    assert run("resolve", cutout, "-o", tmp_out / "out.fits", "--psf-out", "0.05arcsec") == 1
+    assert "psf_out = 0.05 arcsec: the image has no PSF to narrow: give psf=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("text", "value"), [("mge", "mge"), ("sersic, mge", ["sersic", "mge"])])
 def test_several_lights_are_a_list(text, value):
     arguments = cli._parser().parse_args(["resolve", "in.fits", "-o", "out.fits", "--lens-light", text])

@@ -45,10 +45,11 @@ def node_variances(factor):
 
 
 def _dense(lower):
-    inverse, info = linalg.lapack.dtrtri(np.asfortranarray(lower), lower=1)
+    # The transpose of the factor is what lies in memory as LAPACK wants it.
+    inverse, info = linalg.lapack.dtrtri(np.asfortranarray(lower.T), lower=0)
     if info:
         raise linalg.LinAlgError(f"the factor of the inversion is singular (row {info})")
-    return np.einsum("ij,ij->j", inverse, inverse)
+    return np.einsum("ij,ij->i", inverse, inverse)
 
 
 def _banded(lower):

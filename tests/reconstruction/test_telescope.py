@@ -10,6 +10,8 @@ from lenssr import SIE, Sersic, SuperResolver
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, render
+from lenssr.metrics import scores_t
+from lenssr.simulation import GALAXY_CELLS, GalaxyLenses
 
 LENS = SIE(0.8, 0.1, -0.05, 0.02, 0.0)
 SOURCE = Sersic(20.0, r_eff=0.15, n=1.2, x_0=0.08, y_0=-0.05, e1=0.1, e2=0.0)
@@ -93,6 +95,20 @@ def test_without_a_psf_pixels_are_what_they_were():
 def test_a_width_without_meaning_is_refused(fwhm, psf, message):
     with pytest.raises(InputError, match=message):
         run(psf=psf, psf_out=fwhm * u.arcsec)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least"), [("pixel", 36), (0.1 * u.arcsec, 40)], ids=["pixel", "two pixels"]
+)
+def test_a_clumpy_source_is_seen_with_it(asked, least):
+    """Against a truth that was made with finer rays, and with what was asked for."""
+    y, x = np.indices((40, 40)) - 20
+    clumps = np.exp(-np.hypot(x, y) / 4) + np.exp(-np.hypot(x - 8, y + 5) / 2)
+    item = GalaxyLenses([clumps], size=1, seed=2, **GALAXY_CELLS['0.1"'])[0]
+    resolver = SuperResolver(source="pixelated", lens=item.lens, prior="curvature", psf_out=asked)
+    result = resolver(item.low, psf=item.psf, noise=item.noise)
+    truth = item.pixel_truth if isinstance(asked, str) else item.truth_behind(asked)
+    assert scores_t(result.image.data, truth.data).psnr > least
 
 
 def test_two_output_pixels_are_enough():

@@ -142,7 +142,8 @@ def test_overwrite_replaces(cutout, tmp_out):
     ("changes", "message"),
     [
         (["missing.fits"], "missing.fits"),
-        (["{cutout}", "--source", "magic"], "source = 'magic'"),
+        (["{cutout}", "--lens-light", "magic"], "lens_light = 'magic'"),
+        (["{cutout}", "--prior", "gradient"], "prior = 'gradient' with source = 'sersic'"),
         (["{cutout}", "--lens", "missing.yaml"], "missing.yaml"),
         (["{cutout}", "--lens", "{cutout}"], "is not YAML"),
         (["{cutout}", "--sci", "FOO"], "FOO"),
@@ -174,6 +175,9 @@ def test_errors_are_one_line(cutout, tmp_out, capsys, changes, message):
         ("--scale", "0", "below 1"),
         ("--scale", "2.5", "not a whole number"),
         ("--mask", "yes", "invalid choice"),
+        ("--source", "magic", "invalid choice"),
+        ("--prior", "magic", "invalid choice"),
+        ("--psf-out", "0.1", "no unit"),
     ],
 )
 def test_arguments_that_mean_nothing(capsys, option, value, message):

@@ -8,7 +8,7 @@ import torch
 
 from lenssr.grids import PixelGrid
 from lenssr.imaging.forward import ImagingOperator
-from lenssr.imaging.noise import GaussianNoise, stack_noise
+from lenssr.imaging.noise import GaussianNoise, NoiseModel, stack_noise
 
 __all__ = ["ImageStack", "bin_kernel"]
 
@@ -44,9 +44,11 @@ class ImageStack:
 
     Parameters
     ----------
-    data : `~numpy.ndarray`, shape (B, ny, nx)
-    valid : `~numpy.ndarray` of bool, shape (B, ny, nx)
-    noise : list of `~lenssr.imaging.NoiseModel`
+    data : `torch.Tensor` or `~numpy.ndarray`, shape (B, ny, nx)
+        A tensor on the device stays there, as do ``valid`` and the numbers of ``noise``.
+    valid : `torch.Tensor` or `~numpy.ndarray` of bool, shape (B, ny, nx)
+    noise : `~lenssr.imaging.NoiseModel` or list of them
+        One for each image, or a stack of all (`~lenssr.imaging.stack_noise`).
     grid : `~lenssr.grids.PixelGrid`
     kernel : `~numpy.ndarray` or None
         The PSF at the sampling of ``grid`` over ``kernel_subsampling``.
@@ -80,7 +82,8 @@ class ImageStack:
         device="cpu",
         dtype=torch.float64,
     ):
-        self.grid, self.kernel, self.noise = grid, kernel, list(noise)
+        self.grid, self.kernel = grid, kernel
+        self.noise = (noise if isinstance(noise, NoiseModel) else stack_noise(noise)).on(device)
         self.options = {
             "oversampling": oversampling,
             "kernel_subsampling": kernel_subsampling,
@@ -96,10 +99,9 @@ class ImageStack:
         # Only where pixels are integrated; a point sample has the derivative that it has.
         self.cusp = CUSP_PIXELS * grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
-        self.data = torch.as_tensor(np.asarray(data)).to(device=device, dtype=dtype).flatten(1)
-        self.valid = torch.as_tensor(np.asarray(valid)).to(device=device).flatten(1)
-        self._stacked = None
-        self.gaussian = all(isinstance(model, GaussianNoise) for model in self.noise)
+        self.data = torch.as_tensor(data).to(device=device, dtype=dtype).flatten(1)
+        self.valid = torch.as_tensor(valid).to(device=device).flatten(1)
+        self.gaussian = isinstance(self.noise, GaussianNoise)
 
     def __len__(self):
         return len(self.data)
@@ -113,16 +115,16 @@ class ImageStack:
         """The same images behind the same operator in single precision."""
         twin = copy.copy(self)
         twin.options = {**self.options, "dtype": torch.float32}
-        twin.operator, twin.data, twin._stacked = self.operator.to(torch.float32), self.data.float(), None
+        twin.operator, twin.data = self.operator.to(torch.float32), self.data.float()
         return twin
 
     def select(self, indices, *, refine=None):
         """The images with these numbers, behind an operator refined where ``refine`` is steep."""
-        shape = (-1, *self.grid.shape)
+        index, shape = torch.as_tensor(indices, device=self.device), (-1, *self.grid.shape)
         return ImageStack(
-            self.data[indices].reshape(shape).cpu().numpy(),
-            self.valid[indices].reshape(shape).cpu().numpy(),
-            [self.noise[i] for i in indices],
+            self.data[index].reshape(shape),
+            self.valid[index].reshape(shape),
+            self.noise.select(index),
             self.grid,
             self.kernel,
             refine=refine,
@@ -131,21 +133,18 @@ class ImageStack:
             **self.options,
         )
 
-    def moments(self, model, index):
-        """Expected data (b, N), its derivative with respect to the model, and the variance."""
-        noise = self._noise_of(tuple(index.tolist()))
+    def moments(self, model, index=None):
+        """Expected data (b, N), its derivative with respect to the model, and the variance.
+
+        Of the images numbered ``index`` (b,), by default all.
+        """
+        noise = self.noise if index is None else self.noise.select(index)
         images = model.reshape(-1, *self.grid.shape)
         return tuple(part.to(model).expand_as(images).flatten(1) for part in noise.moments(images))
 
-    def _noise_of(self, index):
-        """The noise of some images as one model; the last choice is kept, for fits ask for it often."""
-        if self._stacked is None or self._stacked[0] != index:
-            self._stacked = index, stack_noise([self.noise[i] for i in index])
-        return self._stacked[1]
-
     def weights(self, model):
         """Inverse variance (B, N) of the data if ``model`` were the truth; 0 on masked pixels."""
-        variance = self.moments(model, torch.arange(len(self)))[2]
+        variance = self.moments(model)[2]
         return torch.where(self.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
 
     def first_guess(self):
@@ -175,7 +174,7 @@ class ImageStack:
     def expected(self, scene, physical):
         """Expected data (B, N) of all images: the model as the noise shifts it."""
         image = self.image(scene, physical)
-        return image if self.gaussian else self.moments(image, torch.arange(len(self)))[0]
+        return image if self.gaussian else self.moments(image)[0]
 
     def model(self, scene, template):
         """The function that `levenberg_marquardt` fits: expected data and Jacobian from fit vectors."""
@@ -212,23 +211,23 @@ class ImageStack:
         def blocks(image):
             image = image.reshape(-1, *self.grid.shape)
             image = image[:, start[0] : start[0] + ny * factor, start[1] : start[1] + nx * factor]
-            return image.reshape(-1, ny, factor, nx, factor).sum((2, 4)).cpu().numpy()
+            return image.reshape(-1, ny, factor, nx, factor).sum((2, 4))
 
         weight = self.first_weights
         variance = torch.where(self.valid, 1 / weight.clamp_min(torch.finfo(weight.dtype).tiny), 0)
         number = blocks(self.valid.to(self.data))
-        fill = factor**2 / np.maximum(number, 1) / (factor**2 if self.surface_brightness else 1)
+        fill = factor**2 / number.clamp_min(1) / (factor**2 if self.surface_brightness else 1)
         data = blocks(torch.where(self.valid, self.data, 0)) * fill
-        error = np.sqrt(blocks(variance)) * fill
+        error = blocks(variance).sqrt() * fill
         valid = number >= factor**2 / 2
-        noise = [GaussianNoise(np.where(ok, sigma, 1.0)) for ok, sigma in zip(valid, error, strict=True)]
+        noise = GaussianNoise(1.0).with_numbers(torch.where(valid, error, 1.0))
         grid = PixelGrid((ny, nx), self.grid.pixel_scale * factor)
         kernel = None
         if self.kernel is not None:
             kernel = bin_kernel(self.kernel, factor * self.options["kernel_subsampling"])
         options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
         return ImageStack(
-            np.where(valid, data, 0),
+            torch.where(valid, data, 0),
             valid,
             noise,
             grid,

@@ -5,6 +5,7 @@ Its numbers may be plain, in the image's unit and seconds, or quantities; `Noise
 latter into the former for images in a given unit.
 """
 
+import copy
 import math
 
 import astropy.units as u
@@ -85,6 +86,54 @@ class NoiseModel:
         """
         raise NotImplementedError
 
+    def with_numbers(self, *numbers):
+        """Return the same kind of noise with other numbers, which are not checked.
+
+        Parameters
+        ----------
+        *numbers : float, array or `torch.Tensor`
+            In the order of ``names``. Tensors stay where they are.
+
+        Returns
+        -------
+        noise : `NoiseModel`
+        """
+        twin = copy.copy(self)
+        twin.__dict__ = {**self.__dict__, **dict(zip(self.names, numbers, strict=True))}
+        twin.__dict__.pop("_cache", None)
+        return twin
+
+    def on(self, device):
+        """Return the same noise with its numbers as float64 tensors on a device.
+
+        Parameters
+        ----------
+        device : str or `torch.device`
+
+        Returns
+        -------
+        noise : `NoiseModel`
+        """
+        numbers = (getattr(self, name) for name in self.names)
+        numbers = (getattr(number, "value", number) for number in numbers)
+        return self.with_numbers(
+            *(torch.as_tensor(number, dtype=torch.float64, device=device) for number in numbers)
+        )
+
+    def select(self, index):
+        """Return the noise of some images of a stack.
+
+        Parameters
+        ----------
+        index : int, list of int or `torch.Tensor`
+            Which ones, along the first axis of every number.
+
+        Returns
+        -------
+        noise : `NoiseModel`
+        """
+        return self.with_numbers(*(getattr(self, name)[index] for name in self.names))
+
     def to_dict(self):
         """Return the settings as plain values; a map is given as its median.
 
@@ -106,8 +155,10 @@ class NoiseModel:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
 
     def _tensor(self, name, like):
-        """Return a number as it is, a map as a tensor like ``like``, kept for the next call."""
+        """Return a number or a map as a tensor like ``like``; a map made of an array is kept."""
         value = getattr(self, name)
+        if isinstance(value, torch.Tensor):
+            return value.to(like)
         if isinstance(value, u.Quantity):
             value = value.value
         if np.ndim(value) == 0:
@@ -120,6 +171,8 @@ class NoiseModel:
 
     def _array(self, name):
         value = getattr(self, name)
+        if isinstance(value, torch.Tensor):
+            return value.double().cpu().numpy()
         return np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
 
 
@@ -432,6 +485,7 @@ def _plain(value):
 
 
 def _median(value):
+    value = value.cpu() if isinstance(value, torch.Tensor) else value
     return float(np.median(value.value if isinstance(value, u.Quantity) else value))
 
 

@@ -235,7 +235,7 @@ class Inversion:
 
     def _offset(self):
         """By how much the noise shifts the expected data; zero for noise without a bias."""
-        if all(noise.unbiased for noise in self.stack.noise):
+        if self.stack.noise.unbiased:
             return np.zeros(len(self.fit.model))
         light = self.stack.image(self.bare, self.physical[None], roles=("lens_light", "sky"))[0]
         return (self.fit.model - self.fit.lensed_source - light).numpy()

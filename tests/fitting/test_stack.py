@@ -7,6 +7,7 @@ import torch
 from scipy.signal import fftconvolve
 
 from lenssr import SIE, Sersic, Shear
+from lenssr.fitting.lens import fit_known_lens
 from lenssr.fitting.scene import Scene
 from lenssr.fitting.stack import ImageStack, bin_kernel
 from lenssr.fitting.starts import light_start, source_start, without_light
@@ -163,7 +164,7 @@ def test_select_takes_images_in_order(rng):
     assert len(chosen) == 3
     np.testing.assert_array_equal(chosen.data.reshape(data.shape), data[[2, 0, 2]])
     np.testing.assert_array_equal(chosen.valid.reshape(data.shape), valid[[2, 0, 2]])
-    assert [float(noise.sigma) for noise in chosen.noise] == [0.5, 0.1, 0.5]
+    assert chosen.noise.sigma.flatten().tolist() == [0.5, 0.1, 0.5]
     scene = scene_of()
     torch.testing.assert_close(
         chosen.image(scene, physical_of(scene)), stack.image(scene, physical_of(scene))
@@ -222,3 +223,37 @@ def test_light_starts_near_the_lens_galaxy(rng):
     true_flux = stack.image(scene, physical_of(scene), roles=("lens_light",)).sum()
     assert 0.5 < float(flux / true_flux) < 2
     assert light_start(stack, Scene(lens=LENS, lens_free=True, lens_light=0, sky=True, extent=2.0)) is None
+
+
+@pytest.fixture
+def no_copies(monkeypatch):
+    """Forbid whatever would carry a tensor to the CPU."""
+
+    def refuse(self, *args, **kwargs):
+        raise AssertionError("a tensor was carried to the CPU")
+
+    def forbid():
+        for name in ("cpu", "numpy", "__array__"):
+            monkeypatch.setattr(torch.Tensor, name, refuse)
+
+    return forbid
+
+
+@pytest.mark.parametrize(
+    "noise", [GaussianNoise(np.full(SIMULATED.shape, 0.005)), PoissonNoise(1000, 0.005)], ids=["map", "model"]
+)
+def test_tensors_of_a_fit_stay_on_their_device(noise, rng, no_copies):
+    scene, one = simulated(rng, light=1)
+    data = one.data.reshape(1, *SIMULATED.shape).repeat(2, 1, 1)
+    stack = ImageStack(data, torch.ones_like(data, dtype=torch.bool), [noise, noise], SIMULATED, one.kernel)
+    assert stack.data.data_ptr() == data.data_ptr()
+    template = physical_of(scene).repeat(2, 1)
+    start = scene.to_fit(template)
+    stack.model(scene, template)(start, torch.arange(2))  # tables of b_n are made once
+    no_copies()
+    coarse = stack.binned(2)
+    many = coarse.select(torch.tensor([0, 0, 1]))
+    many.model(scene, template[[0, 0, 1]])(start, torch.tensor([0, 2]))
+    stack.select([1], refine=lambda x, y: scene.brightness(x, y, template)[0]).single()
+    fits = fit_known_lens(stack, scene, template[:, scene.blocks[0].slice])
+    assert all(fit.converged for fit in fits)

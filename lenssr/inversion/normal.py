@@ -127,6 +127,13 @@ def _root(schur, diagonal):
         return linalg.cholesky(positive * scale[:, None] * scale[None, :], lower=True)
 
 
+def _solve_few(lower, right, *, trans=0):
+    """Solve with the triangular matrix of the parameters, of which there may be none."""
+    if not right.size:
+        return right  # older LAPACK wrappers take an empty matrix for a mistake
+    return linalg.solve_triangular(lower, right, lower=True, trans=trans)
+
+
 class Factor:
     """Cholesky factor of [[A, B], [B^T, C]].
 
@@ -177,7 +184,7 @@ class Factor:
     def solve(self, right):
         """Solutions of the system for right-hand sides (n + K, m)."""
         above = self._forward(right[: self.count])
-        below = linalg.solve_triangular(self.schur, right[self.count :] - self.half.T @ above, lower=True)
+        below = _solve_few(self.schur, right[self.count :] - self.half.T @ above)
         return self._join(above, below)
 
     def sample(self, normals):
@@ -185,11 +192,11 @@ class Factor:
         return self._join(normals[: self.count], normals[self.count :])
 
     def _join(self, above, below):
-        parameters = linalg.solve_triangular(self.schur, below, lower=True, trans=1)
+        parameters = _solve_few(self.schur, below, trans=1)
         return np.concatenate([self._backward(above - self.half @ parameters), parameters])
 
     @property
     def parameter_covariance(self):
         """Covariance (K, K) of the parameters."""
-        inverse = linalg.solve_triangular(self.schur, np.eye(self.parameters), lower=True)
+        inverse = _solve_few(self.schur, np.eye(self.parameters))
         return inverse.T @ inverse

@@ -403,7 +403,7 @@ class MultiGaussian(Fittable2DModel):
         if covariance is not None:
             model.covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
             for name, variance in zip(model.param_names, np.diag(model.covariance), strict=True):
-                getattr(model, name).std = float(np.sqrt(variance))
+                getattr(model, name).std = float(np.sqrt(max(variance, 0.0)))
         return model
 
     @classmethod

@@ -346,7 +346,7 @@ class Sersic(Fittable2DModel):
             inner_covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
             model.covariance = slope @ inner_covariance @ slope.T
             for name, variance in zip(cls.param_names, np.diag(model.covariance), strict=True):
-                getattr(model, name).std = float(np.sqrt(variance))
+                getattr(model, name).std = float(np.sqrt(max(variance, 0.0)))
         return model
 
     def to_sersic2d(self):

@@ -8,6 +8,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -23,6 +25,7 @@ __all__ = [
     "header",
     "in_processes",
     "numbers_of",
+    "peak_memory",
     "resolve",
     "right_lens",
     "table",
@@ -32,6 +35,26 @@ torch.set_num_threads(1)
 # How far an Einstein radius may be off.
 WITHIN = 0.01
 CHI2_FLAGS = {"bad_chi2", "bad_arc_chi2"}
+MEMORY_SCRIPT = """
+import os, sys
+os.environ["OMP_NUM_THREADS"] = "1"
+
+def high_water():
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024**2
+    except OSError:  # not Linux; there it is in bytes
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**3
+
+import torch
+from lenssr import *
+import lenssr.imaging, lenssr.simulation, lenssr.reconstruction.{module}
+torch.set_num_threads(1)
+before = high_water()
+result = SuperResolver(scale=2, **eval(sys.argv[2]))(sys.argv[1])
+print(high_water() - before, result.image.shape)
+"""
 
 
 def table(columns, rows):
@@ -119,6 +142,22 @@ def numbers_of(result):
         return str(result)
     measures = result.meta.get("measures", {})
     return json.dumps({name: _rounded(value) for name, value in measures.items()})
+
+
+def peak_memory(path, options, module):
+    """Memory above the import, in GB, that super-resolving a file takes in a process of its own.
+
+    Parameters
+    ----------
+    path : path
+    options : dict
+        Of the resolver.
+    module : str
+        The module of `lenssr.reconstruction` that is part of the import.
+    """
+    command = [sys.executable, "-c", MEMORY_SCRIPT.replace("{module}", module), str(path), repr(options)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[0])
 
 
 def _rounded(value):

@@ -1,8 +1,9 @@
 """Speed and memory: lenssr beside lenstronomy and caustics, in one run on one thread, in float64.
 
 Times are of the processor (but the import's), so that waiting for it does not count. Where two codes are
-compared they take turns in small portions (see `deflection.py` and `simulate.py`, whose functions are used);
-the maps of the four DeepLense cells also take turns. The resolver's images are made before its clock starts.
+compared they take turns in small portions (see `deflection.py` and `simulate.py`, whose functions are used,
+as are those of `freeform_speed.py`); the maps of the four DeepLense cells also take turns. The resolver's
+images are made before its clock starts.
 
 Memory is that of a fresh process that imports lenssr, then super-resolves a 100x100 cutout from a FITS file:
 the high-water mark of its resident memory at the end, less what it was after the import.
@@ -12,13 +13,12 @@ the high-water mark of its resident memory at the end, less what it was after th
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 import common  # first: it sets one thread
 import deflection
+import freeform_speed
 import import_time
 import numpy as np
 import simulate
@@ -28,26 +28,6 @@ from lenssr import SuperResolver
 from lenssr.simulation import DeepLense, LensPopulation
 
 UNKNOWN_REPEATS = 1
-MEMORY_SCRIPT = """
-import os, sys
-os.environ["OMP_NUM_THREADS"] = "1"
-
-def high_water():
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024**2
-    except OSError:  # not Linux; there it is in bytes
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**3
-
-import torch
-from lenssr import *
-import lenssr.imaging, lenssr.simulation, lenssr.reconstruction.sersic
-torch.set_num_threads(1)
-before = high_water()
-result = SuperResolver(scale=2, **eval(sys.argv[2]))(sys.argv[1])
-print(high_water() - before, result.image.shape)
-"""
 
 
 def deflection_rows(points, rounds):
@@ -125,9 +105,7 @@ def memory_rows():
         options = {"lens_light": "sersic" if light else None}
         with tempfile.TemporaryDirectory() as folder:
             path = dataset.write(index, folder)
-            command = [sys.executable, "-c", MEMORY_SCRIPT, str(path), repr(options)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-        gigabytes = float(done.stdout.split()[0])
+            gigabytes = common.peak_memory(path, options, "sersic")
         label = f"peak memory, 100x100, lens unknown{', lens light' if light else ''}"
         yield label, f"{gigabytes:.2f} GB", "<= 1 GB", "yes" if gigabytes <= 1 else "NO"
 
@@ -139,6 +117,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("-n", type=int, default=50, help="images of a map")
     parser.add_argument("--repeats", type=int, default=3, help="of the maps with known lens")
+    parser.add_argument("--freeform", type=int, default=7, help="images of a row of the free-form source")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     common.header("Speed and memory", points=arguments.points)
@@ -148,7 +127,9 @@ def main():
     ]
     common.table(["task", "beside", "lenssr", "it takes", "ratio", "to reach", "met", "difference"], rows)
     rows = [*map_rows(arguments.n, arguments.repeats), *memory_rows()]
-    common.table(["task", "lenssr, an image", "to reach", "met"], rows)
+    columns = ["task", "lenssr, an image", "to reach", "met"]
+    common.table(columns, rows)
+    common.table(columns, freeform_speed.rows(arguments.freeform, many=1))
     import_time.main()
 
 

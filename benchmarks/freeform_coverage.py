@@ -43,6 +43,7 @@ class Found:
     ok: bool
     shares: dict  # of "image" and "source"
     pulls: dict  # (found - true) / error by parameter
+    prior: float  # share of the source pixels marked as prior, not data
 
 
 def drawn(number, seed, i):
@@ -67,7 +68,7 @@ def measure(number, seed, i, known=False):
         "image": pixel_shares(result.image, item.truth.data),
         "source": pixel_shares(result.source, mean_source(item, result.source)),
     }
-    return Found(origin, result.ok, shares, parameter_pulls(item, result))
+    return Found(origin, result.ok, shares, parameter_pulls(item, result), float(result.source.mask.mean()))
 
 
 def mean_source(item, source):
@@ -178,7 +179,9 @@ def main():
     )
     tasks = [(number, arguments.seed, i, arguments.known) for i in range(number)]
     found = list(common.in_processes(measure, tasks, arguments.jobs))
-    print(f"{len(found)} results, {sum(each.ok for each in found)} of them ok\n")
+    prior = np.mean([each.prior for each in found])
+    print(f"{len(found)} results, {sum(each.ok for each in found)} of them ok")
+    print(f"{prior:.0%} of the pixels of a source are marked as prior\n")
     tables(found)
 
 

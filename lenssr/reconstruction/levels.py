@@ -65,8 +65,10 @@ class Inversion:
 
     def __init__(self, stack, scene, bare, fit, observation, settings):
         self.observation, self.sharp = observation, stack.kernel is None
-        # Errors that the sky belies would let the source follow its noise.
-        self.doubt = _doubt(measure_sky(observation))
+        # Errors that the sky belies would let the source follow its noise. Both must say so: faint light may
+        # pass for the noise of the image, and what a poor model leaves for that of its residual.
+        self.sky = measure_sky(observation)
+        self.doubt = _doubt(self.sky, noise_of_sky(scene, fit, observation))
         self.temper = self.doubt**2
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
         source = scene.of_role("source")[0]
@@ -158,7 +160,7 @@ class Inversion:
         expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
         around = replace(self.fit, model=expected, physical=physical)
         noise = noise_of_sky(self.bare, around, self.observation)
-        self.doubt, before = _doubt(noise), self.temper
+        self.doubt, before = _doubt(self.sky, noise), self.temper
         self.temper = (noise.factor * self.doubt) ** 2
         self.weight = self.weight * (before / self.temper)
 
@@ -264,9 +266,10 @@ class Inversion:
         return SourceGrid.around(x[bright], y[bright], side, stretch)
 
 
-def _doubt(noise):
-    """By how much the sky scatters more than its errors, if it is flagged."""
-    return noise.rms_ratio if noise.rms_ratio > FLAGS["errors_too_small"].threshold else 1.0
+def _doubt(*noises):
+    """By how much the sky scatters more than its errors, if all ways to measure it are flagged."""
+    ratio = min(noise.rms_ratio for noise in noises)
+    return ratio if ratio > FLAGS["errors_too_small"].threshold else 1.0
 
 
 def _log(values):

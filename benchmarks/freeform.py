@@ -194,7 +194,10 @@ def score(cell, number, seed, index, methods=None):
     found = {}
     for method in METHODS[kind]:
         if index % method.every == 0 and (methods is None or method.name in methods):
-            found[method.name] = _score(item, method)
+            try:
+                found[method.name] = _score(item, method)
+            except Exception as error:  # noqa: BLE001 - the column "images" and this line tell of it
+                print(f"FAILED: {cell} {index}, {method.name}: {type(error).__name__}: {error}", flush=True)
     return found
 
 

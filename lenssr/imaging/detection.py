@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from lenssr.imaging.correlation import measure_sky
+from lenssr.imaging.deblending import deblend
 
 __all__ = ["LightCensus", "auto_mask", "light_census"]
 
@@ -25,6 +26,8 @@ REACH = 0.36
 BEYOND_ARCS = 1.3
 # Fainter peaks, in sigma of the smoothed image, are noise as often as not.
 FAINTEST = 4.5
+# Of touching objects each has at least this share of their light.
+CONTRAST = 0.01
 _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 
@@ -185,7 +188,7 @@ class _Scene:
         return np.divide(signal, noise * self.factor, out=np.zeros_like(signal), where=noise > 0)
 
     def segments(self):
-        from photutils.segmentation import deblend_sources, detect_sources
+        from photutils.segmentation import detect_sources
         from photutils.utils.exceptions import NoDetectionsWarning
 
         significance = self.significance(self.residual, self.tolerance)
@@ -198,13 +201,10 @@ class _Scene:
         # Small or faint ones are not two objects, and a large empty image has thousands of them.
         peaks = ndimage.maximum(significance, found.data, found.labels)
         large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > FAINTEST)]
-        if large.size:
-            found = deblend_sources(
-                significance, found, pixels, labels=large, contrast=0.01, progress_bar=False
-            )
-        boxes = ndimage.find_objects(found.data)
+        labels = deblend(significance, found.data, large, pixels=pixels, contrast=CONTRAST)
+        boxes = ndimage.find_objects(labels)
         segments = [
-            self._segment(box, found.data[box] == label, significance)
+            self._segment(box, labels[box] == label, significance)
             for label, box in enumerate(boxes, start=1)
             if box is not None
         ]

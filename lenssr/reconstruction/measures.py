@@ -3,10 +3,20 @@
 import numpy as np
 import torch
 
-__all__ = ["arc_pixels", "lag_one", "measure", "measure_telescope"]
+__all__ = ["arc_pixels", "lag_one", "measure", "measure_source", "measure_telescope"]
 
 ARC_SIGMA = 3.0
+FIELD_ROLES = ("lens_light", "sky")
 FEWEST_ARC_PIXELS = 12
+# Nodes of a source are determined by pixels around the arcs too; these keep at least a quarter of their own.
+MOST_DETERMINED = 0.75
+# Pixels of a detector that is full read the same; this many that share the highest value are no chance.
+FEWEST_FULL_PIXELS = 4
+FULL_SIGMA = 10.0
+# A source whose light lies as evenly as this percentile of the pixels cannot be told from the sky.
+FAINT_SHARE = 10
+# Where light is looked for that the grid of a source does not hold: so many times its size, in so many cells.
+WIDER, CELLS = 2.5, 25
 
 
 def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
@@ -21,7 +31,8 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
     covariance : `torch.Tensor`, shape (P, P)
     sky_noise : `~lenssr.imaging.correlation.SkyNoise`
     degrees : float
-        Degrees of freedom.
+        Degrees of freedom: the pixels used less what is free, where nodes of a source on a grid count as far
+        as the data determine them.
 
     Returns
     -------
@@ -32,7 +43,10 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
     used = weight > 0
     pulls = residual * np.sqrt(weight)
     lensed_source = fit.lensed_source.reshape(residual.shape).cpu().numpy()
-    arcs, degrees = arc_pixels(lensed_source, weight), max(degrees, 1)
+    arcs = arc_pixels(lensed_source, weight)
+    in_field = sum(int(scene.free[block.slice].sum()) for block in scene.blocks if block.role in FIELD_ROLES)
+    in_arcs = used.sum() - degrees - in_field
+    degrees = max(degrees, 1)
     widening = sky_noise.factor
     sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
     light = observation.data - residual - sky
@@ -43,20 +57,33 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
         "bad_chi2": (chi2, degrees / widening**2),
         "low_chi2": chi2,
         "not_converged": not fit.converged,
-        "no_arcs": float(np.sqrt((lensed_source**2 * weight).sum()) / widening),
+        "no_arcs": _signal(scene, lensed_source, weight) / widening,
         "flux_disagrees": _flux_offset(residual, light, weight, widening),
         "starts_disagree": min((worse for worse, _ in fit.rivals), default=np.inf),
     }
+    field = used & ~arcs
+    measures["bad_field_chi2"] = _chi2(pulls[field], in_field, widening)
     if arcs.sum() >= FEWEST_ARC_PIXELS:
-        arc_degrees = max(int(arcs.sum()) - 7, 1)
-        measures["bad_arc_chi2"] = (float((pulls[arcs] ** 2).sum() / arc_degrees), arc_degrees / widening**2)
-        excess = lag_one(pulls, arcs) - lag_one(pulls, used & ~arcs)
+        measures["bad_arc_chi2"] = _chi2(pulls[arcs], in_arcs, widening)
+        excess = lag_one(pulls, arcs) - lag_one(pulls, field)
         measures["residual_structure"] = excess if excess > 4 / np.sqrt(arcs.sum()) else 0.0
     return (
         measures
         | _bounds(scene, fit)
         | _lens_measures(scene, fit, lensed_source, weight, observation, covariance)
     )
+
+
+def _chi2(pulls, parameters, widening):
+    """Reduced chi2 of some pixels that determine so many parameters, and their degrees of freedom."""
+    degrees = max(len(pulls) - min(parameters, MOST_DETERMINED * len(pulls)), 1)
+    return float((pulls**2).sum() / degrees), degrees / widening**2
+
+
+def _signal(scene, lensed_source, weight, region=...):
+    """Signal-to-noise of the lensed source, less what a fitted sky could take."""
+    level = np.percentile(lensed_source[weight > 0], FAINT_SHARE) if scene.of_role("sky") else 0.0
+    return float(np.sqrt((np.maximum(lensed_source - level, 0) ** 2 * weight)[region].sum()))
 
 
 def _flux_offset(residual, light, weight, widening):
@@ -82,7 +109,9 @@ def measure_telescope(observation, settings):
     measures : dict
         By flag name.
     """
-    psf = observation.psf
+    psf, data = observation.psf, observation.data[observation.valid]
+    highest = data.max()
+    full = highest > FULL_SIGMA * np.median(observation.sigma()[observation.valid])
     # With one sample in the middle of a pixel nothing is said to have passed a telescope.
     return {
         "no_psf": psf is None and settings.oversampling == "auto",
@@ -90,6 +119,7 @@ def measure_telescope(observation, settings):
         and settings.scale > 1
         and psf.undersampled(observation.grid.pixel_scale, subsampling=settings.scale),
         "no_wcs": observation.grid.wcs is None,
+        "saturated": full and data.min() < highest and (data == highest).sum() >= FEWEST_FULL_PIXELS,
     }
 
 
@@ -125,8 +155,7 @@ def _bounds(scene, fit):
 
 def _lens_measures(scene, fit, lensed_source, weight, observation, covariance):
     """What only a lens has: its radius, the second image, the size of what it magnifies."""
-    names = scene.blocks[0].names if scene.lens is not None else ()
-    column = next((k for k, name in enumerate(names) if name.startswith("theta_E")), None)
+    column = _radius_column(scene)
     measures = {"not_multiply_imaged": _counter_image(scene, fit, lensed_source, weight, observation.grid)}
     if column is not None:
         radius = float(fit.physical[column])
@@ -138,10 +167,74 @@ def _lens_measures(scene, fit, lensed_source, weight, observation, covariance):
     return measures
 
 
+def _radius_column(scene):
+    """Where the first Einstein radius lies in the parameter vector; None without one."""
+    names = scene.blocks[0].names if scene.lens is not None else ()
+    return next((k for k, name in enumerate(names) if name.startswith("theta_E")), None)
+
+
 def _counter_image(scene, fit, lensed_source, weight, grid):
     """Signal-to-noise of the images of negative parity: without one the source is seen once."""
     x, y = (torch.as_tensor(c.ravel()).to(fit.physical) for c in (grid.x, grid.y))
     params = fit.physical[scene.blocks[0].slice].unsqueeze(0)
     xx, xy, yy = scene.lens.hessian_at(x, y, params)
     flipped = ((1 - xx) * (1 - yy) - xy**2 < 0)[0].reshape(grid.shape).cpu().numpy()
-    return float(np.sqrt((lensed_source**2 * weight)[flipped].sum()))
+    return _signal(scene, lensed_source, weight, flipped)
+
+
+def measure_source(problem, solution, fit, sky_noise):
+    """Measure a free-form source: whether its grid holds it, and how large it is.
+
+    Parameters
+    ----------
+    problem : `~lenssr.inversion.Problem`
+    solution : `~lenssr.inversion.Solution`
+    fit : `~lenssr.fitting.lens.SceneFit`
+        The inversion as a fit.
+    sky_noise : `~lenssr.imaging.correlation.SkyNoise`
+
+    Returns
+    -------
+    measures : dict
+        By flag name.
+    """
+    grid = problem.grid
+    rows, columns = np.divmod(np.arange(grid.size), grid.side)
+    rim = (np.minimum(rows, columns) == 0) | (np.maximum(rows, columns) == grid.side - 1)
+    on_rim = problem.lensed_source(np.where(rim, solution.values, 0.0), solution.parameters)
+    on_rim = float((on_rim * np.sqrt(fit.weight.numpy())).max())
+    # Errors that are too small make spots of mere noise.
+    beyond = _beyond(problem, solution, fit) / (sky_noise.factor * max(sky_noise.rms_ratio, 1.0))
+    measures = {"source_off_grid": max(on_rim, beyond)}
+    column = _radius_column(problem.scene)
+    if column is not None:
+        brightness = problem.mapping(solution.parameters).brightness(solution.values)
+        measures["source_too_large"] = _half_light_radius(grid, brightness) / float(fit.physical[column])
+    return measures
+
+
+def _beyond(problem, solution, fit):
+    """Significance of the brightest spot that the data would have in the source plane, off the grid."""
+    grid, shape = problem.grid, problem.stack.grid
+    x, y = (torch.as_tensor(axis.ravel()) for axis in (shape.x, shape.y))
+    rays = problem.scene.source_positions(x, y, problem.physical(solution.parameters))
+    across, along = ((axis[0].numpy() - at) / grid.half for axis, at in zip(rays, (grid.x_0, grid.y_0)))
+    outside = (np.maximum(np.abs(across), np.abs(along)) > 1) & (np.hypot(across, along) < WIDER)
+    cell = [np.floor((axis[outside] + WIDER) / (2 * WIDER) * CELLS).astype(int) for axis in (across, along)]
+    where = cell[1] * CELLS + cell[0]
+    weight = fit.weight.numpy()[outside]
+    residual = (problem.stack.data[0] - fit.model).numpy()[outside]
+    signal = np.bincount(where, weight * residual, minlength=CELLS**2)
+    information = np.bincount(where, weight, minlength=CELLS**2)
+    return float((signal / np.sqrt(np.maximum(information, np.finfo(float).tiny))).max())
+
+
+def _half_light_radius(grid, brightness):
+    """Radius around the centre of light that holds half of it, in arcsec."""
+    step = np.gradient(grid.offsets)
+    light = np.maximum(brightness, 0) * np.outer(step, step).ravel()
+    light /= max(light.sum(), np.finfo(float).tiny)
+    x, y = grid.nodes
+    radius = np.hypot(x - light @ x, y - light @ y)
+    order = np.argsort(radius)
+    return float(radius[order][np.searchsorted(light[order].cumsum(), 0.5).clip(max=grid.size - 1)])

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lenssr.reconstruction.assemble import assemble
+from lenssr.reconstruction.assemble import assemble, noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
 from lenssr.reconstruction.levels import Inversion
+from lenssr.reconstruction.measures import measure_source
 from lenssr.reconstruction.sersic import SersicReconstruction
+from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["PixelatedReconstruction"]
 
@@ -61,6 +63,7 @@ class PixelatedReconstruction:
             result = self.parametric.result(scene, fit, observation)
             result.meta |= {"chosen": "sersic", "candidates": candidates}
             return result
+        bare = problem.scene
         found = _as_fit(problem, bare, fit, solution, stack, inversion)
         # The posterior already knows how noise was correlated around the coarse solution.
         known = np.sqrt(inversion.temper) / inversion.doubt
@@ -69,12 +72,16 @@ class PixelatedReconstruction:
             return FineSource(problem, solution, observation, settings, now / known).products()
 
         result = assemble(bare, found, observation, settings, products)
+        measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
+        result.meta["measures"] |= measures
+        result.flags = judge(measures, result.flags)
+        result.ok = is_ok(result.flags)
         result.meta |= {
             "prior": solution.prior.name,
             "strength": solution.strength,
             "evidence": solution.evidence,
             "determined": solution.determined,
-            "chosen": "pixelated" if problem.mapping.sersic is None else "perturbed_sersic",
+            "chosen": "perturbed_sersic" if problem.scene.of_role("source") else "pixelated",
             "candidates": candidates,
         }
         return result
@@ -91,6 +98,8 @@ def _as_fit(problem, scene, fit, solution, stack, inversion):
     covariance = torch.as_tensor(solution.factor.parameter_covariance / correlated)[None]
     lower, upper = problem.bounds
     outside = (solution.parameters <= lower) | (solution.parameters >= upper)
+    # What no Sérsic explains counts as noise where two lenses behind Sérsics are compared.
+    unexplained = max(1.0, fit.chi2 / max(int((fit.weight > 0).sum()), 1))
     expected = torch.as_tensor(model + stack.data[0].numpy() - problem.data)
     return replace(
         fit,
@@ -103,4 +112,5 @@ def _as_fit(problem, scene, fit, solution, stack, inversion):
         converged=solution.converged,
         at_bound=tuple(scene.free_index[torch.as_tensor(outside)].tolist()),
         iterations=fit.iterations + solution.iterations,
+        rivals=[(worse / unexplained, place) for worse, place in fit.rivals],
     )

@@ -30,6 +30,9 @@ FLAGS = {
     "bad_arc_chi2": Flag(
         "reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1", True, 1.35
     ),
+    "bad_field_chi2": Flag(
+        "reduced chi2 of the pixels without arcs above the threshold and 5 sigma above 1", True, 1.2
+    ),
     "low_chi2": Flag("reduced chi2 below the threshold: errors too large, or correlated noise", False, 0.8),
     "residual_structure": Flag(
         "residuals of neighbouring pixels in the arcs correlate more than the sky's, by", True, 0.15
@@ -43,8 +46,12 @@ FLAGS = {
     "no_arcs": Flag("signal-to-noise of the lensed source below", True, 10.0),
     "not_multiply_imaged": Flag("signal-to-noise of the images of negative parity below", True, 5.0),
     "ring_unresolved": Flag("Einstein radius in pixels below", True, 2.0),
-    "source_too_large": Flag("effective radius of the source over the Einstein radius above", True, 1.5),
+    "source_off_grid": Flag(
+        "light on the rim of the source's grid, or that the data hold beyond it, in sigma above", True, 8.0
+    ),
+    "source_too_large": Flag("half-light radius of the source over the Einstein radius above", True, 1.5),
     "flux_disagrees": Flag("model and data differ in total flux by 5 sigma and a share above", True, 0.05),
+    "saturated": Flag("several pixels share the highest value: mask them"),
     "small_image": Flag("the image has fewer than 16 pixels along a side"),
     "correlated_noise": Flag("lag-1 autocorrelation of the sky above; errors are widened", False, 0.15),
     "errors_too_small": Flag("rms of the sky over the given errors above", True, 1.3),
@@ -109,7 +116,7 @@ def _is_raised(name, measure):
     threshold = FLAGS[name].threshold
     if threshold is None:
         return bool(measure)
-    if name in ("bad_chi2", "bad_arc_chi2"):
+    if name in ("bad_chi2", "bad_arc_chi2", "bad_field_chi2"):
         value, degrees = measure
         # A chi2 that is not a number is bad too.
         return not value <= max(threshold, 1 + 5 * np.sqrt(2 / max(degrees, 1)))

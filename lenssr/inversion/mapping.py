@@ -167,3 +167,13 @@ class SourceMap:
         )
         between = self.grid.matrix(x, y) @ values
         return profile * along_x + d_x * between, profile * along_y + d_y * between
+
+    def sersic_slopes(self, values, x, y, log):
+        """Derivatives (7, M) of the brightness at positions by the Sérsic's parameters.
+
+        By their logarithms where ``log`` (7,) says so.
+        """
+        rays = torch.as_tensor(x), torch.as_tensor(y)
+        derivative = sersic_brightness_jacobian(*rays, *self.sersic)[3][0]
+        scale = torch.where(log, torch.cat(self.sersic).flatten(), torch.ones(7, dtype=derivative.dtype))
+        return (derivative * scale[:, None]).numpy() * (self.grid.matrix(x, y) @ values)

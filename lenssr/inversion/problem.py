@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 
+from lenssr.inversion.mapping import SourceMap
 from lenssr.inversion.normal import NormalMatrix
 
 __all__ = ["Problem", "blur_matrix"]
@@ -28,18 +29,18 @@ class Problem:
     light_stack : `~lenssr.fitting.stack.ImageStack`
         The same image with rays where the lens light is steep.
     scene : `~lenssr.fitting.scene.Scene`
-        Lens, lens light and sky, without a source.
+        Lens, lens light and sky; with a source if a Sérsic multiplies the node values.
     physical : `torch.Tensor`, shape (P,)
         Parameters of the scene; the free ones are fitted.
     terms : `~lenssr.fitting.terms.Terms`
         Their priors and bounds.
-    mapping : `~lenssr.inversion.mapping.SourceMap`
+    grid : `~lenssr.inversion.mapping.SourceGrid`
     weight, offset : `~numpy.ndarray`, shape (N,)
         Inverse variance, and by how much the noise shifts the expected data.
     """
 
-    def __init__(self, stack, light_stack, scene, physical, terms, mapping, weight, offset):
-        self.stack, self.light_stack, self.scene, self.mapping = stack, light_stack, scene, mapping
+    def __init__(self, stack, light_stack, scene, physical, terms, grid, weight, offset):
+        self.stack, self.light_stack, self.scene, self.grid = stack, light_stack, scene, grid
         self.template = physical.unsqueeze(0)
         self.data, self.weight = stack.data[0].numpy() - offset, weight
         self.parameter_prior = tuple(part[0, scene.free].numpy() for part in (terms.mean, terms.stiffness))
@@ -50,6 +51,14 @@ class Problem:
     def physical(self, parameters):
         """Physical vector (1, P) of free parameters (K,)."""
         return self.scene.to_physical(torch.as_tensor(parameters)[None], self.template)
+
+    def mapping(self, parameters):
+        """`~lenssr.inversion.mapping.SourceMap` from the nodes to rays, at free parameters (K,)."""
+        return self._mapping(self.physical(parameters))
+
+    def _mapping(self, physical):
+        source = self.scene.of_role("source")
+        return SourceMap(self.grid, physical[0, source[0].slice] if source else None)
 
     def predict(self, source, parameters):
         """Expected data (N,) of node values (n,) and free parameters (K,)."""
@@ -73,24 +82,22 @@ class Problem:
         cells = operator.spread(torch.as_tensor(images)).flatten(-2).numpy().T
         return self._trace(self.physical(parameters))[1].T @ cells
 
-    def lens_jacobian(self, source, parameters):
-        """Derivatives (N, L) of the source's part of the expected data by the free parameters of the lens."""
-        physical = self.physical(parameters)
-        if not self.scene.lens_moves:
-            return np.zeros((len(self.data), 0))
-        return self._lens_columns(source, physical, self._trace(physical)[0]).T
-
     def jacobian(self, source, parameters):
         """Derivatives (N, K) of the expected data."""
         physical = self.physical(parameters)
-        columns = [self.lens_jacobian(source, parameters).T]
+        rays, _ = self._trace(physical)
+        columns = []
+        if self.scene.lens_moves:
+            columns.append(self._lens_columns(source, physical, rays))
+        if self.scene.of_role("source"):
+            columns.append(self._source_columns(source, physical, rays))
         if self.scene.of_role("lens_light"):
             operator = self.light_stack.operator
             slopes = self.scene.light_jacobian(operator.x, operator.y, physical, cusp=self.light_stack.cusp)
             columns.append((operator(slopes)[0].flatten(-2) * self.light_stack.factor).numpy())
         if self.scene.of_role("sky"):
             columns.append(np.ones((1, len(self.data))))
-        return np.concatenate(columns).T
+        return np.concatenate(columns or [np.zeros((0, len(self.data)))]).T
 
     def normal(self, parameters, *, exact=False):
         """M^T W M; kept while the lens moves too little to matter, unless it has to be exact.
@@ -104,27 +111,38 @@ class Problem:
         -------
         normal : `~lenssr.inversion.normal.NormalMatrix`
         """
-        rays, matrix = self._trace(self.physical(parameters))
+        physical = self.physical(parameters)
+        rays, matrix = self._trace(physical)
+        place = [*rays, *(physical[0, block.slice].numpy() for block in self.scene.of_role("source"))]
         if self._normal is not None:
-            moved = max(np.abs(new - old).max() for new, old in zip(rays, self._normal[0], strict=True))
-            if moved <= (0.0 if exact else REACH * self.mapping.grid.spacing):
+            ends = zip(place, self._normal[0], strict=True)
+            moved = [np.abs(new - old).max() for new, old in ends]
+            reach = 0.0 if exact else REACH * self.grid.spacing
+            if max(moved[:2]) <= reach and max(moved[2:], default=0.0) == 0.0:
                 return self._normal[1]
         if self.stack.kernel is not None:
             if self._blur is None:
                 self._blur = blur_matrix(self.stack, KERNEL_SHARE, KERNEL_SAMPLES)
             matrix = self._blur @ matrix
-        self._normal = rays, NormalMatrix(matrix, self.weight)
+        self._normal = place, NormalMatrix(matrix, self.weight)
         return self._normal[1]
 
     def _trace(self, physical):
         """Where the rays land, and the map (cells, n) from the source to cells; the last answer is kept."""
-        lens = self.scene.of_role("lens")
-        key = tuple(physical[0, lens[0].slice].tolist()) if lens else ()
+        scene = self.scene
+        blocks = scene.of_role("lens") + scene.of_role("source")
+        key = tuple(value for block in blocks for value in physical[0, block.slice].tolist())
         if self._traced is None or self._traced[0] != key:
             operator = self.stack.operator
-            rays = [axis[0].numpy() for axis in self.scene.source_positions(operator.x, operator.y, physical)]
-            self._traced = key, rays, self._gather @ self.mapping.matrix(*rays)
+            rays = [axis[0].numpy() for axis in scene.source_positions(operator.x, operator.y, physical)]
+            self._traced = key, rays, self._gather @ self._mapping(physical).matrix(*rays)
         return self._traced[1:]
+
+    def _source_columns(self, source, physical, rays):
+        block = self.scene.of_role("source")[0]
+        slopes = self._mapping(physical).sersic_slopes(source, *rays, self.scene.log[block.slice])
+        keep = self.scene.free[block.slice].numpy()
+        return (self.stack.operator(torch.as_tensor(slopes[keep])).flatten(-2) * self.stack.factor).numpy()
 
     def _lens_columns(self, source, physical, rays):
         operator = self.stack.operator
@@ -133,7 +151,7 @@ class Problem:
             operator.x, operator.y, physical[:, block.slice]
         )
         keep = self.scene.free[block.slice]
-        slope_x, slope_y = (torch.as_tensor(slope) for slope in self.mapping.slope(source, *rays))
+        slope_x, slope_y = (torch.as_tensor(slope) for slope in self._mapping(physical).slope(source, *rays))
         moved = -(slope_x * d_x[0, keep] + slope_y * d_y[0, keep])
         return (operator(moved).flatten(-2) * self.stack.factor).numpy()
 

@@ -91,18 +91,27 @@ class FineView:
 
     @cached_property
     def _moved(self):
-        """How the brightness at the rays changes with the free parameters of the lens, (L, R)."""
+        """How the brightness at the rays changes with the free parameters of lens and source, (L, R)."""
         return self._moved_at(self.operator.x, self.operator.y, self.rays)
 
     def _moved_at(self, x, y, rays):
+        state, columns = self.state, [np.zeros((0, len(x)))]
+        if state.scene.lens_moves:
+            block = state.scene.blocks[0]
+            keep = state.scene.free[block.slice]
+            _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
+            slopes = state.mapping.slope(state.values, *rays)
+            columns.append(-(slopes[0] * d_x[0, keep].numpy() + slopes[1] * d_y[0, keep].numpy()))
+        return np.concatenate([*columns, self._modulated_at(*rays)])
+
+    def _modulated_at(self, x, y):
+        """How the brightness of the source changes with the free parameters of a Sérsic in it, (S, M)."""
         state = self.state
-        if not state.scene.lens_moves:
+        if state.mapping.sersic is None:
             return np.zeros((0, len(x)))
-        block = state.scene.blocks[0]
-        keep = state.scene.free[block.slice]
-        _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
-        slopes = state.mapping.slope(state.values, *rays)
-        return -(slopes[0] * d_x[0, keep].numpy() + slopes[1] * d_y[0, keep].numpy())
+        place = state.scene.of_role("source")[0].slice
+        slopes = state.mapping.sersic_slopes(state.values, x, y, state.scene.log[place])
+        return slopes[state.scene.free[place].numpy()]
 
     def _light_change(self, parameters):
         fine, rows = self.fine, self.fine.rows("lens_light")
@@ -116,9 +125,18 @@ class FineView:
         return (parameters[self.fine.rows("sky").numpy()].sum(0) * self.fine.sky_factor)[:, None, None]
 
     def source(self, values):
-        """The source on even pixels (..., side, side) of node values (..., n), the lens taken off."""
+        """The source on even pixels (side, side) of node values (n,), the lens taken off."""
         matrix = self.state.mapping.matrix(*self.grid.nodes)
-        return (matrix @ values.T).T.reshape(*values.shape[:-1], self.grid.side, self.grid.side)
+        return (matrix @ values).reshape(self.grid.side, self.grid.side)
+
+    def source_changes(self, draws):
+        """How the source changes with vectors (n + K, m) of field and parameters, (m, side, side)."""
+        count, nodes = len(self.state.values), self.grid.nodes
+        changes = self.state.mapping.matrix(*nodes) @ (self.state.slope[:, None] * draws[:count])
+        modulated = self._modulated_at(*nodes)
+        before = len(self._moved) - len(modulated)
+        changes = changes + modulated.T @ draws[count + before : count + len(self._moved)]
+        return changes.T.reshape(-1, self.grid.side, self.grid.side)
 
     def magnification(self, factor, widening):
         """Total magnification of the source, and its standard deviation.
@@ -130,13 +148,16 @@ class FineView:
         rays, matrix = self._trace(torch.as_tensor(x), torch.as_tensor(y))
         share = self.observation.grid.pixel_area * np.prod(self.observation.shape) / len(self.operator.x)
         seen = self.matrix.T @ np.full(len(self.operator.x), share) + matrix.T @ area
-        shines = _integral(state.mapping)
+        points, weights = _cells(state.mapping.grid)
+        shines = state.mapping.matrix(*points).T @ weights
         flux = shines @ state.values
         value = (seen @ state.values) / flux
         gradient = np.zeros(factor.size)
         gradient[: factor.count] = state.slope * (seen - value * shines) / flux
         moved = share * self._moved.sum(axis=1)
         moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
+        modulated = self._modulated_at(*points) @ weights
+        moved[len(moved) - len(modulated) :] -= value * modulated
         gradient[factor.count : factor.count + len(moved)] = moved / flux
         variance = float(gradient @ factor.solve(gradient[:, None])[:, 0])
         return float(value), widening * np.sqrt(max(variance, 0.0))
@@ -148,15 +169,14 @@ def _even(grid):
     return replace(grid, side=side, stretch=0.0, half=grid.half * (1 - 1e-12))
 
 
-def _integral(mapping):
-    """Weights (n,) that sum node values to the flux of the source."""
-    grid = mapping.grid
+def _cells(grid):
+    """Points x, y in all cells of a source's grid, and their weights (M,) in an integral over it."""
     nodes, weights = np.polynomial.legendre.leggauss(POINTS)
     step = np.diff(grid.offsets)
     line = (grid.offsets[:-1, None] + step[:, None] * (nodes + 1) / 2).ravel()
     share = (step[:, None] * weights / 2).ravel()
     y, x = np.meshgrid(line + grid.y_0, line + grid.x_0, indexing="ij")
-    return mapping.matrix(x.ravel(), y.ravel()).T @ np.outer(share, share).ravel()
+    return (x.ravel(), y.ravel()), np.outer(share, share).ravel()
 
 
 class FreeFormPosterior:
@@ -197,7 +217,7 @@ class FreeFormPosterior:
         draws = self.widening * factor.sample(rng.standard_normal((count, factor.size)).T)
         view = FineView(self.state, self.observation, self.options)
         images = np.concatenate([everything for everything, *_ in view.changes(draws)])
-        return images, view.source((self.state.slope[:, None] * draws[: factor.count]).T)
+        return images, view.source_changes(draws)
 
     def _unpacked(self):
         factor, lower = copy.copy(self._factor), self._packed
@@ -224,7 +244,8 @@ class FineSource:
         self.solution, self.observation, self.widening = solution, observation, widening
         self.rng = np.random.default_rng(settings.seed)
         physical = problem.physical(solution.parameters)
-        self.state = FreeForm(problem.mapping, problem.scene, physical, solution.values, solution.slope)
+        mapping = problem.mapping(solution.parameters)
+        self.state = FreeForm(mapping, problem.scene, physical, solution.values, solution.slope)
         self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
         self.view = FineView(self.state, observation, self.options)
 
@@ -242,7 +263,7 @@ class FineSource:
             self._source(draws, known),
             view.fine.grid.wcs,
             view.fine.kernel,
-            self.solution.determined,
+            self.solution.determined + len(view._modulated_at(*(np.zeros(1),) * 2)),
             FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
             view.magnification(factor, self.widening),
             known,
@@ -256,8 +277,7 @@ class FineSource:
         return tuple(self.widening * np.sqrt(totals / draws.shape[1]))
 
     def _source(self, draws, known):
-        grid, slope = self.view.grid, self.state.slope
-        changes = self.view.source((slope[:, None] * draws[: len(slope)]).T)
+        grid, changes = self.view.grid, self.view.source_changes(draws)
         return ccd(
             self.view.source(self.state.values),
             self.observation.brightness_unit,

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from lenssr.fitting.terms import Terms
 from lenssr.imaging.correlation import measure_sky
-from lenssr.inversion import Prior, Problem, SourceGrid, SourceMap, choose_prior, solve
+from lenssr.inversion import Prior, Problem, SourceGrid, choose_prior, solve
 from lenssr.light.sersic import sersic_brightness
 from lenssr.reconstruction.assemble import noise_of_sky
-from lenssr.reconstruction.evidence import Candidate, SersicEvidence
+from lenssr.reconstruction.evidence import SERSIC_WIDTHS, Candidate, SersicEvidence
 from lenssr.reconstruction.verdict import FLAGS
 
 __all__ = ["Inversion"]
@@ -32,8 +33,9 @@ LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
 # How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify.
 RADIUS_REACH = 0.1
 # A source that fills the field may trade a pedestal, on which its logarithm is smoother, for a darker sky:
-# so many errors of the parametric fit are the width of a prior on the sky.
-SKY_REACH = 5.0
+# so many errors of the parametric fit are the width of a prior on the sky. (With 5, faint source pixels were
+# 3 errors too bright.)
+SKY_REACH = 1.0
 # Evidences that differ by less choose the simpler source.
 SAME_EVIDENCE = 1.0
 # A free-form source takes about as much from chi2 as it has determined nodes, from noise alone.
@@ -75,7 +77,12 @@ class Inversion:
         keep = torch.ones(scene.size, dtype=torch.bool)
         keep[source.slice] = False
         self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
-        self.terms = self._terms(scene, keep)
+        # What is fitted beside the nodes, by kind of source: scene, its parameters, their bounds and priors.
+        whole = self._terms(scene)
+        self.parts = {
+            "pixelated": (bare, self.physical, whole.without(scene, "source")),
+            "perturbed_sersic": (scene, fit.physical, whole),
+        }
         self.weight, self.offset = fit.weight.numpy() / self.temper, self._offset()
         self.grid = self._place_grid(scene)
         self.light_stack = stack
@@ -83,7 +90,7 @@ class Inversion:
             physical = self.physical[None]
             self.light_stack = stack.select([0], refine=lambda x, y: bare.brightness(x, y, physical)[0])
         doubted = replace(fit, weight=fit.weight / self.temper, covariance=fit.covariance * self.temper)
-        self.sersic_evidence = SersicEvidence(scene, doubted, self.terms.stiffness[0])
+        self.sersic_evidence = SersicEvidence(scene, doubted, whole.stiffness[0])
         self.candidates = []
 
     def run(self):
@@ -108,22 +115,22 @@ class Inversion:
         candidate, problem, solution = max(found, key=lambda one: one[0].evidence)
         kind = candidate.source
         self._temper(problem, solution)
-        problem, solution = self._free_the_lens(problem, solution)
-        problem, solution = self._reweigh(problem, solution, tolerance=COARSE_GAIN)
+        problem, solution = self._free_the_lens(kind, problem, solution)
+        problem, solution = self._reweigh(kind, problem, solution, tolerance=COARSE_GAIN)
         problem, solution = self._refine(kind, problem, solution)
-        return self._reweigh(problem, solution)
+        return self._reweigh(kind, problem, solution)
 
     def _compare(self, kind, grid):
         """The likeliest prior for one kind of source, the lens held: candidate, problem and solution."""
-        held = _with_lens_held(self.bare)
-        problem = self._problem(held, self.physical, self._map(kind, grid))
-        parameters = held.to_fit(self.physical[None])[0].numpy()
+        scene, physical, _ = self.parts[kind]
+        held = _with_lens_held(scene)
+        problem = self._problem(kind, held, physical, grid)
+        parameters = held.to_fit(physical[None])[0].numpy()
         names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
         priors = [Prior(name, grid.side) for name in names]
         field = self._first_field(kind, problem, parameters)
         found = choose_prior(problem, priors, field, parameters, tolerance=COARSE_GAIN, **self._options(kind))
-        cost = 0.0 if kind == "pixelated" else self.sersic_evidence.volume
-        candidates = [Candidate(kind, one.prior.name, one.evidence + cost) for one in found]
+        candidates = [Candidate(kind, one.prior.name, one.evidence) for one in found]
         self.candidates += candidates
         return candidates[0], problem, found[0]
 
@@ -136,7 +143,7 @@ class Inversion:
 
     def _first_field(self, kind, problem, parameters):
         """A field to begin with: none beside a Sérsic, else that or the linear inversion, whichever fits."""
-        grid = problem.mapping.grid
+        grid = problem.grid
         if kind == "perturbed_sersic":
             return np.zeros(grid.size) if self.settings.positive else np.ones(grid.size)
         sersic, prior = self._sersic_at(grid), Prior("curvature", grid.side)
@@ -159,18 +166,19 @@ class Inversion:
         physical = problem.physical(solution.parameters)[0]
         expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
         around = replace(self.fit, model=expected, physical=physical)
-        noise = noise_of_sky(self.bare, around, self.observation)
+        noise = noise_of_sky(problem.scene, around, self.observation)
         self.doubt, before = _doubt(self.sky, noise), self.temper
         self.temper = (noise.factor * self.doubt) ** 2
         self.weight = self.weight * (before / self.temper)
 
-    def _free_the_lens(self, problem, solution):
+    def _free_the_lens(self, kind, problem, solution):
         """Everything together, on the coarse grid."""
         if not self.bare.lens_moves and np.array_equal(self.weight, problem.weight):
             return problem, solution
         physical = problem.physical(solution.parameters)[0]
-        parameters = self.bare.to_fit(physical[None])[0].numpy()
-        problem = self._problem(self.bare, physical, problem.mapping)
+        scene = self.parts[kind][0]
+        parameters = scene.to_fit(physical[None])[0].numpy()
+        problem = self._problem(kind, scene, physical, problem.grid)
         return problem, _again(problem, solution, parameters, tolerance=COARSE_GAIN)
 
     def _refine(self, kind, problem, solution):
@@ -178,12 +186,12 @@ class Inversion:
 
         Where the coarse grid could not follow the data, a Sérsic that can is the better beginning.
         """
-        scene, coarse, fine = problem.scene, problem.mapping.grid, self.grid
+        scene, coarse, fine = problem.scene, problem.grid, self.grid
         # Nodes on the rim of both grids are inside but for rounding.
         rim, centre = coarse.half * (1 - 1e-12), (coarse.x_0, coarse.y_0)
         nodes = [np.clip(axis, at - rim, at + rim) for axis, at in zip(fine.nodes, centre, strict=True)]
         field, parameters = coarse.matrix(*nodes) @ solution.field, solution.parameters
-        problem = self._problem(scene, problem.physical(parameters)[0], self._map(kind, fine))
+        problem = self._problem(kind, scene, problem.physical(parameters)[0], fine)
         if kind == "pixelated" and self.settings.positive:
             smooth = _log(self._sersic_at(fine))
             plain = scene.to_fit(self.physical[None])[0].numpy()
@@ -194,7 +202,7 @@ class Inversion:
         strength = solution.determined / max(float(offset @ prior.apply(offset)), 1e-300)
         return problem, solve(problem, prior, strength, field, parameters, **solution.options)
 
-    def _reweigh(self, problem, solution, **options):
+    def _reweigh(self, kind, problem, solution, **options):
         """Weights as the model has them, where the noise depends on it, and the solution that follows.
 
         Not where the Sérsic explains the data as well: its weights follow less of their noise.
@@ -209,27 +217,30 @@ class Inversion:
         floor = np.finfo(float).tiny
         self.weight = np.where(self.weight > 0, 1 / np.maximum(self.temper * variance, floor), 0.0)
         self.offset = mean - model
-        problem = self._problem(problem.scene, problem.physical(solution.parameters)[0], problem.mapping)
+        physical = problem.physical(solution.parameters)[0]
+        problem = self._problem(kind, problem.scene, physical, problem.grid)
         return problem, _again(problem, solution, solution.parameters, **options)
 
-    def _problem(self, scene, physical, mapping):
-        return Problem(
-            self.stack, self.light_stack, scene, physical, self.terms, mapping, self.weight, self.offset
-        )
+    def _problem(self, kind, scene, physical, grid):
+        terms = self.parts[kind][2]
+        return Problem(self.stack, self.light_stack, scene, physical, terms, grid, self.weight, self.offset)
 
-    def _map(self, kind, grid):
-        return SourceMap(grid, self.sersic if kind == "perturbed_sersic" else None)
-
-    def _terms(self, scene, keep):
-        """Bounds and priors of the parametric fit, the lens and the sky kept near where that ended."""
-        terms, start = self.fit.terms.without(scene, "source"), self.physical[None]
-        for block in self.bare.of_role("sky"):
-            variance = self.fit.covariance.diagonal()[keep][block.slice]
+    def _terms(self, scene):
+        """Bounds and priors of the parametric fit; lens and sky kept near its end, a Sérsic loosely."""
+        start, parts = self.fit.physical[None], vars(self.fit.terms)
+        terms = Terms(*(part.reshape(1, -1).clone() for part in parts.values()))
+        fitted = torch.where(scene.log, start.log(), start)
+        for block in scene.of_role("sky"):
             terms.mean[:, block.slice] = start[:, block.slice]
+            variance = self.fit.covariance.diagonal()[block.slice]
             terms.stiffness[:, block.slice] = 1 / (SKY_REACH**2 * variance)
-        if self.settings.lens is None and self.bare.lens_moves:
-            terms = terms.narrowed(self.bare, start)
-            block = self.bare.blocks[0]
+        for block in scene.of_role("source"):
+            terms.mean[:, block.slice] = fitted[:, block.slice]
+            widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)
+            terms.stiffness[:, block.slice] = widths**-2
+        if self.settings.lens is None and scene.lens_moves:
+            terms = terms.narrowed(scene, start)
+            block = scene.blocks[0]
             radii = [k for k, name in enumerate(block.names) if name.startswith("theta_E")]
             terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
             terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]

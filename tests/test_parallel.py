@@ -13,7 +13,7 @@ import pytest
 import torch
 from astropy.wcs import WCS
 
-from lenssr import InputError
+from lenssr import InputError, SuperResolver
 from lenssr._parallel import count_jobs, dumps, solve_parts
 
 # What an image is called says what becomes of it.
@@ -153,6 +153,8 @@ def content(result):
     found += [repr(one.wcs.wcs.cd.tolist()) + repr(one.wcs.wcs.crval.tolist()) for one in images[:3]]
     meta = {name: value for name, value in result.meta.items() if name != "seconds"}
     found += [result.covariance.tobytes(), result.lens.vector.numpy().tobytes(), result.flags, repr(meta)]
+    draws = result.sample(2, seed=5)
+    found += [draws.image.value.tobytes(), draws.source.value.tobytes()]
     return [*found, repr(result.image.wcs), str(result.parameters)]
 
 if __name__ == "__main__":
@@ -183,6 +185,12 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path, source):
 def test_numbers_of_processes_are_checked(jobs):
     with pytest.raises(InputError, match="jobs = "):
         count_jobs(jobs, torch.device("cpu"))
+
+
+def test_map_checks_the_number_of_processes():
+    with pytest.raises(InputError, match="jobs = 0"):
+        SuperResolver().map([], jobs=0)
+    assert SuperResolver(source="pixelated").map([], jobs=-1) == []
 
 
 @pytest.mark.parametrize("jobs", [None, -1])

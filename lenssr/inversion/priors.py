@@ -27,7 +27,7 @@ PRIORS = {
 # Scales in shares of the side of the grid, so that a prior means the same on a coarser one. Waves as long as
 # RIDGE are left to the data but for what makes the prior normalisable; at CROSSING powers 2 and 3 are even.
 RIDGE = 0.53
-CROSSING = 0.0373
+CROSSING = 0.03
 MATERN_LENGTH = 1 / 3
 
 

@@ -218,7 +218,7 @@ def _beyond(problem, solution, fit):
     grid, shape = problem.grid, problem.stack.grid
     x, y = (torch.as_tensor(axis.ravel()) for axis in (shape.x, shape.y))
     rays = problem.scene.source_positions(x, y, problem.physical(solution.parameters))
-    across, along = ((axis[0].numpy() - at) / grid.half for axis, at in zip(rays, (grid.x_0, grid.y_0)))
+    across, along = (rays[0][0].numpy() - grid.x_0) / grid.half, (rays[1][0].numpy() - grid.y_0) / grid.half
     outside = (np.maximum(np.abs(across), np.abs(along)) > 1) & (np.hypot(across, along) < WIDER)
     cell = [np.floor((axis[outside] + WIDER) / (2 * WIDER) * CELLS).astype(int) for axis in (across, along)]
     where = cell[1] * CELLS + cell[0]

@@ -4,7 +4,7 @@ The good ones, all with the lens unknown: of every ten, six of a `LensPopulation
 there is some), one of each DeepLense cell (SIS and SIE, clean and noisy). The spoiled ones: all kinds of
 `lenssr.simulation.spoiled`, in equal numbers. Flagged means that ``ok`` is False.
 
-    python benchmarks/verdict.py [-n 100] [--seed 1] [--jobs 1] [--details]
+    python benchmarks/verdict.py [-n 100] [--seed 1] [--source sersic] [--jobs 1] [--details]
 """
 
 import argparse
@@ -39,13 +39,13 @@ def spoiled_case(seed, i):
     return kind, case.image, case.given, case.settings, None
 
 
-def judge(number, seed, start, stop):
+def judge(number, seed, source, start, stop):
     """Of some cases, first the good: kind, whether it is good, ok, serious flags, all in words."""
     cases = [
         good_case(number, seed, i) if i < number else spoiled_case(seed, i - number)
         for i in range(start, stop)
     ]
-    results = common.resolve([case[1:4] for case in cases])
+    results = common.resolve([(image, given, {**own, "source": source}) for _, image, given, own, _ in cases])
     found = []
     for place, (case, result) in enumerate(zip(cases, results, strict=True), start=start):
         item = case[4]
@@ -60,12 +60,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=100, help="good lenses, and as many spoiled ones")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--source", default="sersic", help='"sersic" or "pixelated", which takes far longer')
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--details", action="store_true", help="a line for each verdict that is wrong")
     arguments = parser.parse_args()
     number, seed = arguments.n, arguments.seed
-    common.header("Verdicts on good and spoiled lenses", seed=seed)
-    tasks = [(number, seed, start, min(start + CHUNK, 2 * number)) for start in range(0, 2 * number, CHUNK)]
+    common.header("Verdicts on good and spoiled lenses", source=arguments.source, seed=seed)
+    tasks = [
+        (number, seed, arguments.source, start, min(start + CHUNK, 2 * number))
+        for start in range(0, 2 * number, CHUNK)
+    ]
     found = []
     for part in common.in_processes(judge, tasks, arguments.jobs):
         found += part

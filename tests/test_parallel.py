@@ -101,7 +101,9 @@ def test_classes_that_processes_do_not_know_are_refused():
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
 def test_an_interrupt_ends_all_processes(tmp_path):
-    command = script(tmp_path, 'if __name__ == "__main__":\n    run([["waits"], ["waits"]], 2)')
+    # Whoever started the tests may ignore interrupts, and processes inherit that.
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = script(tmp_path, heed + 'if __name__ == "__main__":\n    run([["waits"], ["waits"]], 2)')
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -113,7 +115,11 @@ def test_an_interrupt_ends_all_processes(tmp_path):
     with process:
         workers = [int(process.stdout.readline()) for _ in range(2)]
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert errors.rstrip().endswith("KeyboardInterrupt")
     deadline = time.monotonic() + 10
     while any(map(_runs, workers)) and time.monotonic() < deadline:

@@ -233,7 +233,7 @@ class Inversion:
         for block in scene.of_role("sky"):
             terms.mean[:, block.slice] = start[:, block.slice]
             variance = self.fit.covariance.diagonal()[block.slice]
-            terms.stiffness[:, block.slice] = 1 / (SKY_REACH**2 * variance)
+            terms.stiffness[:, block.slice] = 1 / (SKY_REACH**2 * self.temper * variance)
         for block in scene.of_role("source"):
             terms.mean[:, block.slice] = fitted[:, block.slice]
             widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)

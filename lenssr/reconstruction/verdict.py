@@ -28,14 +28,14 @@ class Flag:
 FLAGS = {
     "bad_chi2": Flag("reduced chi2 above the threshold and 5 sigma above 1", True, 1.2),
     "bad_arc_chi2": Flag(
-        "reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1", True, 1.35
+        "reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1", True, 1.4
     ),
     "bad_field_chi2": Flag(
         "reduced chi2 of the pixels without arcs above the threshold and 5 sigma above 1", True, 1.2
     ),
     "low_chi2": Flag("reduced chi2 below the threshold: errors too large, or correlated noise", False, 0.8),
     "residual_structure": Flag(
-        "residuals of neighbouring pixels in the arcs correlate more than the sky's, by", True, 0.15
+        "residuals of neighbouring pixels in the arcs correlate more than the sky's, by", True, 0.1
     ),
     "not_converged": Flag("the fit stopped before it converged", True),
     "lens_at_bound": Flag("a lens parameter ended on a bound", True),

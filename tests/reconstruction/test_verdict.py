@@ -21,7 +21,7 @@ def test_threshold(name):
     assert judge({name: np.nan}) == (name,)
 
 
-@pytest.mark.parametrize("name", ["bad_chi2", "bad_arc_chi2"])
+@pytest.mark.parametrize("name", ["bad_chi2", "bad_arc_chi2", "bad_field_chi2"])
 def test_chi2_has_to_be_bad_and_significant(name):
     threshold = FLAGS[name].threshold
     assert judge({name: (threshold + 0.01, MANY)}) == (name,)
@@ -31,7 +31,7 @@ def test_chi2_has_to_be_bad_and_significant(name):
     assert judge({name: (2.05, 50)}) == (name,)
 
 
-@pytest.mark.parametrize("name", ["bad_chi2", "bad_arc_chi2"])
+@pytest.mark.parametrize("name", ["bad_chi2", "bad_arc_chi2", "bad_field_chi2"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_chi2_that_is_no_number_is_bad(name, value):
     assert judge({name: (value, 1000)}) == (name,)
@@ -58,6 +58,9 @@ def test_a_good_fit_has_no_flags():
     good = {
         "bad_chi2": (1.0, 5000),
         "bad_arc_chi2": (1.05, 300),
+        "bad_field_chi2": (0.99, 4700),
+        "source_off_grid": 3.5,
+        "saturated": False,
         "low_chi2": 1.0,
         "residual_structure": 0.02,
         "not_converged": False,

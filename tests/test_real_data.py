@@ -93,9 +93,11 @@ def core_over_sky(result):
 
 
 @pytest.mark.parametrize("band", BANDS)
-def test_hst_core_of_the_galaxy_needs_two_groups_of_gaussians(hst, real_data, band):
+def test_hst_core_of_the_galaxy_is_two_groups_of_gaussians(hst, real_data, band):
     result = SuperResolver(lens_light=["mge", "mge"], mask="auto")(real_data / f"{band}.fits")
-    assert core_over_sky(result) < 1.15 < 1.3 < core_over_sky(hst[band][0])
+    assert core_over_sky(result) < 1.15
+    # In the blue the galaxy is too faint to tell.
+    assert core_over_sky(result) < core_over_sky(hst[band][0]) - (0.15 if band == "hst_f600lp" else 0)
     assert result.lens[0].theta_E.value == pytest.approx(1.28, abs=0.02)
 
 

@@ -32,7 +32,7 @@ def noise_of_counts(observation, counts=None):
 
     Returns
     -------
-    noise : `PoissonNoise` or None
+    noise : `~lenssr.imaging.PoissonNoise` or None
         Photon noise, and as background the rest of the plane: the plane itself where the model equals the
         data. None where the plane does not follow the counts beyond doubt, and for fewer than 200 pixels
         of sky.

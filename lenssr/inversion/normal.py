@@ -65,8 +65,8 @@ class NormalMatrix:
         return np.diagonal(self.dense) if self.band is None else self.band[0]
 
     def _fill(self, scaled):
-        rows = np.asfortranarray(scaled.toarray())
-        self.dense = linalg.blas.dsyrk(1.0, rows, trans=1, lower=1)
+        # Rows of C are columns of Fortran: the transpose needs no copy.
+        self.dense = linalg.blas.dsyrk(1.0, scaled.toarray().T, lower=1)
 
     def factor(self, slope, prior, strength, cross, corner):
         """Factor [[D M^T W M D + strength C, B], [B^T, K]].
@@ -83,7 +83,7 @@ class NormalMatrix:
 
         Returns
         -------
-        factor : `Factor`
+        factor : `~lenssr.inversion.Factor`
         """
         if self.band is None or not prior.is_sparse:
             whole = self._lower() * slope[:, None]

@@ -71,7 +71,7 @@ class Solution:
 
     @cached_property
     def factor(self):
-        """`~lenssr.inversion.normal.Factor` of the Gauss-Newton matrix at the end."""
+        """`~lenssr.inversion.Factor` of the Gauss-Newton matrix at the end."""
         return self._state.factorise(exact=True)
 
     @cached_property

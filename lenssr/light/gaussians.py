@@ -1,4 +1,4 @@
-"""Multi-Gaussian expansion: pure functions on tensors, and the `MultiGaussian` model built on them."""
+"""Multi-Gaussian expansion: pure functions on tensors, and the model built on them."""
 
 import math
 
@@ -389,11 +389,11 @@ class MultiGaussian(Fittable2DModel):
         unit : `~astropy.units.Unit`, optional
             Image unit: with it the fluxes get this unit, and lengths get arcsec.
         **kwargs
-            Passed to `MultiGaussian`.
+            Passed to `~lenssr.light.MultiGaussian`.
 
         Returns
         -------
-        model : `MultiGaussian`
+        model : `~lenssr.light.MultiGaussian`
         """
         values = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
         flux, (x_0, y_0, e1, e2) = values[:-4], values[-4:]
@@ -416,11 +416,11 @@ class MultiGaussian(Fittable2DModel):
         sigma : array or `~astropy.units.Quantity`, shape (K,)
             Widths in arcsec; light much beyond the widest is left out. See `gaussian_widths`.
         **kwargs
-            Passed to `MultiGaussian`.
+            Passed to `~lenssr.light.MultiGaussian`.
 
         Returns
         -------
-        model : `MultiGaussian`
+        model : `~lenssr.light.MultiGaussian`
 
         Examples
         --------
@@ -437,7 +437,7 @@ class MultiGaussian(Fittable2DModel):
 
 
 def usual_bounds(name):
-    """Bounds that a parameter of a `MultiGaussian` has if nobody sets them."""
+    """Bounds that a parameter of a `~lenssr.light.MultiGaussian` has if nobody sets them."""
     if name.startswith("flux"):
         return (0.0, None)
     return (-0.7, 0.7) if name.startswith("e") else (None, None)

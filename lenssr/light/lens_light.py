@@ -22,7 +22,7 @@ def check_lens_light(lens_light):
 
     Parameters
     ----------
-    lens_light : None, str, `Sersic`, `MultiGaussian`, or a list of these
+    lens_light : None, str, `~lenssr.light.Sersic`, `~lenssr.light.MultiGaussian`, or a list of these
 
     Raises
     ------
@@ -50,7 +50,7 @@ def light_profiles(lens_light, pixel_scale, extent, unit=None):
 
     Parameters
     ----------
-    lens_light : None, str, `Sersic`, `MultiGaussian`, or a list of these
+    lens_light : None, str, `~lenssr.light.Sersic`, `~lenssr.light.MultiGaussian`, or a list of these
     pixel_scale, extent : float
         Of the image, and half its field, in arcsec: they choose the widths of Gaussians.
     unit : `~astropy.units.Unit`, optional

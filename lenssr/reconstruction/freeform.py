@@ -48,7 +48,7 @@ class FineView:
 
     Parameters
     ----------
-    state : `FreeForm`
+    state : FreeForm
     observation : `~lenssr.imaging.Observation`
     options : dict
         ``scale``, ``oversampling`` and ``psf_out``.
@@ -186,8 +186,8 @@ class FreeFormPosterior:
 
     Parameters
     ----------
-    state : `FreeForm`
-    factor : `~lenssr.inversion.normal.Factor`
+    state : FreeForm
+    factor : `~lenssr.inversion.Factor`
     observation : `~lenssr.imaging.Observation`
     options : dict
         ``scale``, ``oversampling`` and ``psf_out``.

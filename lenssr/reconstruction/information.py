@@ -30,7 +30,7 @@ def node_variances(factor):
 
     Parameters
     ----------
-    factor : `~lenssr.inversion.normal.Factor`
+    factor : `~lenssr.inversion.Factor`
 
     Returns
     -------

@@ -268,9 +268,9 @@ def tables(kind, found):
     common.table(["cell", "method", "the evidence chose"], list(choices(found)))
 
 
-def gathered(cells, number, seed, jobs):
+def gathered(cells, number, seed, jobs, methods):
     """Scores by cell and method, in the order of the tables."""
-    tasks = [(cell, number, seed, index) for cell, index in itertools.product(cells, range(number))]
+    tasks = [(cell, number, seed, index, methods) for cell, index in itertools.product(cells, range(number))]
     found = {}
     for (cell, *_), scores in zip(tasks, common.in_processes(score, tasks, jobs), strict=True):
         for name, each in scores.items():
@@ -283,6 +283,10 @@ def main():
     every = [cell for cells in KINDS.values() for cell in cells]
     parser.add_argument("-n", type=int, default=50, help="images of a cell")
     parser.add_argument("--cells", nargs="+", choices=every, default=every)
+    names = list(dict.fromkeys(method.name for methods in METHODS.values() for method in methods))
+    parser.add_argument(
+        "--methods", nargs="+", choices=names, default=names, metavar="NAME", help="only these"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--details", action="store_true", help="list flagged images with their measures")
@@ -292,7 +296,7 @@ def main():
         asked = [cell for cell in cells if cell in arguments.cells]
         if not asked:
             continue
-        found = gathered(asked, arguments.n, arguments.seed, arguments.jobs)
+        found = gathered(asked, arguments.n, arguments.seed, arguments.jobs, arguments.methods)
         tables(kind, found)
         for (cell, name), scores in found.items() if arguments.details else ():
             for each in scores:

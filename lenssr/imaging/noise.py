@@ -7,6 +7,7 @@ latter into the former for images in a given unit.
 
 import copy
 import math
+from abc import ABC, abstractmethod
 
 import astropy.units as u
 import numpy as np
@@ -22,7 +23,7 @@ COUNT_FLOOR = 0.01
 _COUNTS = (u.electron, u.ct, u.ph, u.adu, u.DN)
 
 
-class NoiseModel:
+class NoiseModel(ABC):
     """What noise models have in common.
 
     Subclasses name their numbers in ``names`` and hold them as attributes of those names; ``unbiased`` says
@@ -32,6 +33,7 @@ class NoiseModel:
     names = ()
     unbiased = True
 
+    @abstractmethod
     def moments(self, model):
         """Return what the data are expected to be, and their scatter, given the noise-free model.
 
@@ -45,8 +47,8 @@ class NoiseModel:
         mean, slope, variance : `torch.Tensor`
             Expected data, its derivative by the model, and its variance; each broadcasts to ``model``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, model, rng):
         """Draw an image.
 
@@ -61,8 +63,8 @@ class NoiseModel:
         -------
         image : `~numpy.ndarray`, same shape
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def in_unit(self, unit, *, pixel_area=None, gain=1.0):
         """Return the same noise with plain numbers, for images in one unit.
 
@@ -84,7 +86,6 @@ class NoiseModel:
         InputError
             If a unit does not convert.
         """
-        raise NotImplementedError
 
     def with_numbers(self, *numbers):
         """Return the same kind of noise with other numbers, which are not checked.

@@ -1,6 +1,7 @@
 """What a fit asks of a light profile: names, bounds, brightness and derivatives of one parameter vector."""
 
 import copy
+from abc import ABC, abstractmethod
 
 import astropy.units as u
 import numpy as np
@@ -14,7 +15,7 @@ __all__ = ["LightProfile"]
 FAINTEST = 1e-60
 
 
-class LightProfile:
+class LightProfile(ABC):
     """One component of light in a fit: the contract between ``lenssr.fitting`` and a profile.
 
     A profile describes its parameters as a vector of fixed length, in arcsec and the unit of the image, and
@@ -96,9 +97,11 @@ class LightProfile:
                 lower[k] = max(lower[k], FAINTEST)
         return lower, upper
 
+    @abstractmethod
     def _default_bounds(self, extent, share):
-        raise NotImplementedError
+        """Ends of the parameters where nobody sets them; see `bounds`."""
 
+    @abstractmethod
     def brightness(self, x, y, parameters):
         """Surface brightness.
 
@@ -111,8 +114,8 @@ class LightProfile:
         -------
         brightness : `torch.Tensor`, shape (B, R)
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def jacobian(self, x, y, parameters, cusp=0.0):
         """Surface brightness and its derivatives.
 
@@ -129,7 +132,6 @@ class LightProfile:
         d_dp : `torch.Tensor`, shape (B, P, R)
             Not shared with anything: the caller may overwrite it.
         """
-        raise NotImplementedError
 
     def start(self, sersic, rank=0, count=1):
         """Where a fit begins, from a Sérsic already fitted to all the light.
@@ -150,8 +152,9 @@ class LightProfile:
             return self._start(sersic, rank, count)
         return self.given_vector.to(sersic).expand(len(sersic), -1).clone()
 
+    @abstractmethod
     def _start(self, sersic, rank, count):
-        raise NotImplementedError
+        """Where a fit begins if no model was given; see `start`."""
 
     @property
     def given_vector(self):
@@ -199,9 +202,9 @@ class LightProfile:
         return tuple(None if end == common else end for end, common in zip(ends, usual, strict=True))
 
     @staticmethod
+    @abstractmethod
     def usual_bounds(name):
         """Bounds that a parameter of the model has if nobody sets them."""
-        raise NotImplementedError
 
     def model(self, vector, covariance=None, unit=None):
         """The model that users see.
@@ -223,8 +226,9 @@ class LightProfile:
             new.fixed, new.bounds = old.fixed, old.bounds
         return model
 
+    @abstractmethod
     def _model(self, vector, covariance, unit):
-        raise NotImplementedError
+        """The model as the vector has it; see `model`."""
 
     def outward(self, vector):
         """Derivatives (P, P) of the parameters of the model with respect to those of the vector, an array."""

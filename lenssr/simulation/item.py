@@ -1,6 +1,7 @@
 """What a simulated lens consists of, and what data sets of them have in common."""
 
 import operator
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import astropy.units as u
@@ -69,7 +70,7 @@ class SimulatedLens:
         return {name: value for name, value in known.items() if value is not None}
 
 
-class LensDataset:
+class LensDataset(ABC):
     """A seeded sequence of simulated lenses.
 
     What item i is depends on the seed and on i only, never on which items were made before it. Subclasses
@@ -155,8 +156,9 @@ class LensDataset:
 
         return write_item(self[index], directory, self.settings(), overwrite=overwrite)
 
+    @abstractmethod
     def _item(self, index):
-        raise NotImplementedError
+        """Simulate the lens of a checked index."""
 
     def _checked_index(self, index):
         try:

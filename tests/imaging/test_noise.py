@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenssr.exceptions import InputError
-from lenssr.imaging import DeepLenseNoise, GaussianNoise, PoissonNoise, stack_noise
+from lenssr.imaging import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
 from lenssr.imaging.noise import count_kind, effective_exposure
 
 MODELS = [
@@ -157,3 +157,12 @@ def test_settings():
         "background_rms": 0.01,
     }
     assert repr(GaussianNoise(np.array([[1.0, 3.0]]))) == "GaussianNoise(sigma=2.0)"
+
+
+def test_an_unfinished_noise_model_cannot_be_made():
+    class Half(NoiseModel):
+        def draw(self, model, rng):
+            return model
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()

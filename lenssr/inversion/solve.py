@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["LINKS", "Solution", "choose_prior", "solve"]
+__all__ = ["LINKS", "Solution", "solve"]
 
 STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 PROBES = 8
@@ -250,24 +250,3 @@ class _State:
         stiffness = self.problem.parameter_prior[1]
         volume += float(np.log(stiffness[stiffness > 0]).sum())
         return 0.5 * (volume - self.chi2 - self._penalty(self.field, self.parameters))
-
-
-def choose_prior(problem, priors, field, parameters, **options):
-    """Solve with several priors, each from where the one before ended.
-
-    Parameters
-    ----------
-    problem, field, parameters, **options
-        As for `solve`.
-    priors : sequence of `~lenssr.inversion.priors.Prior`
-
-    Returns
-    -------
-    solutions : list of `Solution`
-        The likeliest first.
-    """
-    solutions = []
-    for prior in priors:
-        solutions.append(solve(problem, prior, None, field, parameters, **options))
-        field, parameters = solutions[-1].field, solutions[-1].parameters
-    return sorted(solutions, key=lambda solution: -solution.evidence)

@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from lenssr.fitting.terms import Terms
 from lenssr.imaging.correlation import measure_sky
-from lenssr.inversion import Prior, Problem, SourceGrid, choose_prior, solve
+from lenssr.inversion import Prior, Problem, SourceGrid
+from lenssr.inversion.lockstep import ask, ask_each
 from lenssr.light.sersic import sersic_brightness
 from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.evidence import SERSIC_WIDTHS, Candidate, SersicEvidence
@@ -96,6 +97,11 @@ class Inversion:
     def run(self):
         """Invert.
 
+        Yields
+        ------
+        request : `~lenssr.inversion.lockstep.Request`
+            Wherever it needs a solution, which it is to be sent.
+
         Returns
         -------
         problem : `~lenssr.inversion.Problem` or None
@@ -105,7 +111,9 @@ class Inversion:
         coarse = self.grid.refined(round((COARSE if self.sharp else COARSE_WITH_PSF) * self.grid.side))
         automatic = self.settings.source == "auto"
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
-        found = [self._compare(kind, coarse) for kind in kinds]
+        found = []
+        for kind in kinds:
+            found.append((yield from self._compare(kind, coarse)))
         if automatic:
             evidence = self.sersic_evidence.value(self.stack.data[0])
             self.candidates.append(Candidate("sersic", None, evidence))
@@ -115,10 +123,10 @@ class Inversion:
         candidate, problem, solution = max(found, key=lambda one: one[0].evidence)
         kind = candidate.source
         self._temper(problem, solution)
-        problem, solution = self._free_the_lens(kind, problem, solution)
-        problem, solution = self._reweigh(kind, problem, solution, tolerance=COARSE_GAIN)
-        problem, solution = self._refine(kind, problem, solution)
-        return self._reweigh(kind, problem, solution)
+        problem, solution = yield from self._free_the_lens(kind, problem, solution)
+        problem, solution = yield from self._reweigh(kind, problem, solution, tolerance=COARSE_GAIN)
+        problem, solution = yield from self._refine(kind, problem, solution)
+        return (yield from self._reweigh(kind, problem, solution))
 
     def _compare(self, kind, grid):
         """The likeliest prior for one kind of source, the lens held: candidate, problem and solution."""
@@ -128,8 +136,9 @@ class Inversion:
         parameters = held.to_fit(physical[None])[0].numpy()
         names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
         priors = [Prior(name, grid.side) for name in names]
-        field = self._first_field(kind, problem, parameters)
-        found = choose_prior(problem, priors, field, parameters, tolerance=COARSE_GAIN, **self._options(kind))
+        field = yield from self._first_field(kind, problem, parameters)
+        options = {"tolerance": COARSE_GAIN, **self._options(kind)}
+        found = yield from ask_each(problem, priors, field, parameters, **options)
         candidates = [Candidate(kind, one.prior.name, one.evidence) for one in found]
         self.candidates += candidates
         return candidates[0], problem, found[0]
@@ -147,7 +156,8 @@ class Inversion:
         if kind == "perturbed_sersic":
             return np.zeros(grid.size) if self.settings.positive else np.ones(grid.size)
         sersic, prior = self._sersic_at(grid), Prior("curvature", grid.side)
-        linear = solve(problem, prior, None, sersic, parameters, link="linear", tolerance=COARSE_GAIN).values
+        options = {"link": "linear", "tolerance": COARSE_GAIN}
+        linear = (yield from ask(problem, prior, None, sersic, parameters, **options)).values
         if not self.settings.positive:
             return linear
         starts = [_log(values) for values in (sersic, linear)]
@@ -179,7 +189,7 @@ class Inversion:
         scene = self.parts[kind][0]
         parameters = scene.to_fit(physical[None])[0].numpy()
         problem = self._problem(kind, scene, physical, problem.grid)
-        return problem, _again(problem, solution, parameters, tolerance=COARSE_GAIN)
+        return problem, (yield from _again(problem, solution, parameters, tolerance=COARSE_GAIN))
 
     def _refine(self, kind, problem, solution):
         """From the coarse grid to the fine one, beginning with as many determined nodes.
@@ -200,7 +210,7 @@ class Inversion:
         prior, mean = Prior(solution.prior.name, fine.side), solution.options["mean"]
         offset = field - (field.mean() if mean is None else mean)
         strength = solution.determined / max(float(offset @ prior.apply(offset)), 1e-300)
-        return problem, solve(problem, prior, strength, field, parameters, **solution.options)
+        return problem, (yield from ask(problem, prior, strength, field, parameters, **solution.options))
 
     def _reweigh(self, kind, problem, solution, **options):
         """Weights as the model has them, where the noise depends on it, and the solution that follows.
@@ -219,7 +229,7 @@ class Inversion:
         self.offset = mean - model
         physical = problem.physical(solution.parameters)[0]
         problem = self._problem(kind, problem.scene, physical, problem.grid)
-        return problem, _again(problem, solution, solution.parameters, **options)
+        return problem, (yield from _again(problem, solution, solution.parameters, **options))
 
     def _problem(self, kind, scene, physical, grid):
         terms = self.parts[kind][2]
@@ -289,9 +299,9 @@ def _log(values):
 
 
 def _again(problem, solution, parameters, **options):
-    """Solve once more from where a solution ended."""
+    """Ask for a solution once more, from where one ended."""
     start = (solution.prior, solution.strength, solution.field, parameters)
-    return solve(problem, *start, **solution.options, **options)
+    return ask(problem, *start, **solution.options, **options)
 
 
 def _with_lens_held(scene):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lenssr.inversion.lockstep import alone
 from lenssr.reconstruction.assemble import assemble, noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
 from lenssr.reconstruction.levels import Inversion
@@ -57,7 +58,7 @@ class PixelatedReconstruction:
         bare = self.parametric.scene(observation, stack.device, source=0)
         settings = self.settings
         inversion = Inversion(stack, scene, bare, fit, observation, settings)
-        problem, solution = inversion.run()
+        problem, solution = alone(inversion.run())
         candidates = [(one.source, one.prior, one.evidence) for one in inversion.candidates]
         if solution is None:
             result = self.parametric.result(scene, fit, observation)

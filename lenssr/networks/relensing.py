@@ -1,0 +1,248 @@
+"""A network that draws the source from one image; the lens equation and the telescope are not learned."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from lenssr.exceptions import InputError
+from lenssr.networks.plane import SourcePlane, lit_pixels
+from lenssr.networks.unet import UNet
+
+__all__ = ["DrawnSource", "RelensingNetwork", "mapped_back"]
+
+# Brightness is exp(g) times the unit; g beyond this is no galaxy, and its exponential would leave float32.
+LARGEST = 30.0
+PLANES = 5
+MAX_PARAMETERS = 300_000
+
+
+@dataclass(frozen=True)
+class DrawnSource:
+    """Sources on grids behind their lenses, one for each image of a batch.
+
+    Attributes
+    ----------
+    plane : `~lenssr.networks.plane.SourcePlane`
+    log_brightness : `torch.Tensor`, shape (B, side, side)
+        Logarithm of the brightness at the nodes, per arcsec2, rows of equal y first.
+    """
+
+    plane: SourcePlane
+    log_brightness: torch.Tensor
+
+    @property
+    def brightness(self):
+        """Brightness at the nodes, shape (B, side, side)."""
+        return self.log_brightness.exp()
+
+    def at(self, x, y):
+        """Brightness at positions in the source plane.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, shape (B, R)
+            In arcsec.
+
+        Returns
+        -------
+        brightness : `torch.Tensor`, shape (B, R)
+            Per arcsec2; bilinear between nodes, and zero outside the grid.
+        """
+        return self.plane.footprint(x, y).interpolate(self.brightness)
+
+    def image(self, operator, x, y):
+        """The lensed image of the sources.
+
+        Parameters
+        ----------
+        operator : callable
+            Brightness at rays (B, R) to flux in pixels (B, ny, nx), such as an
+            `~lenssr.imaging.ImagingOperator`; of any resolution.
+        x, y : `torch.Tensor`, shape (B, R)
+            Where its rays land in the source plane, in arcsec.
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (B, ny, nx)
+        """
+        return operator(self.at(x, y))
+
+
+class RelensingNetwork(nn.Module):
+    """Draw the source of a lensed image on a grid, to be re-lensed exactly.
+
+    The image is mapped back through the lens: each ray of a pixel carries the brightness of the pixel to the
+    nodes around the place where it lands. A U-Net sees what arrives there, its noise and its coverage, and
+    the width of the PSF, all in units of the image and of the grid; it gives the logarithm of the brightness
+    at the nodes, which therefore is positive. Nothing that it sees names a lens model, a pixel
+    scale or a magnification: it works for any.
+
+    Parameters
+    ----------
+    side : int, optional
+        Nodes along a side of the grid; 64 by default. The trained weights serve any.
+    stretch : float, optional
+        By how much nodes crowd in the middle, see `~lenssr.inversion.SourceGrid`; 1 by default.
+    channels : tuple of int, optional
+        Of the resolutions of the U-Net; ``(16, 32, 48, 64)`` by default.
+
+    Attributes
+    ----------
+    settings : dict
+        What the network was built with.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning, or the network would have 300 000 parameters or more.
+
+    Notes
+    -----
+    Untrained, it gives the brightness that arrives, gaps filled from around.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.grids import PixelGrid
+    >>> from lenssr.imaging import ImagingOperator
+    >>> from lenssr.networks import RelensingNetwork
+    >>> operator = ImagingOperator(PixelGrid((20, 20), 0.1), oversampling=1, dtype=torch.float32)
+    >>> image = torch.exp(-(operator.x**2 + operator.y**2)).reshape(1, 20, 20)
+    >>> rays = operator.x[None], operator.y[None]  # no lens at all
+    >>> source = RelensingNetwork()(image, torch.full_like(image, 0.01), operator, *rays)
+    >>> source.image(operator, *rays).shape
+    torch.Size([1, 20, 20])
+    """
+
+    kind = "RelensingNetwork"
+
+    def __init__(self, side=64, *, stretch=1.0, channels=(16, 32, 48, 64)):
+        super().__init__()
+        if not isinstance(side, int) or side < 2 ** len(channels):
+            raise InputError(f"side = {side!r}: give an integer of at least {2 ** len(channels)} nodes")
+        if not 0 <= stretch <= 3:
+            raise InputError(f"stretch = {stretch!r}: give a number between 0 and 3")
+        self.settings = {"side": side, "stretch": float(stretch), "channels": tuple(channels)}
+        self.side, self.stretch = side, float(stretch)
+        self.net = UNet(PLANES, 1, self.settings["channels"])
+        number = sum(parameter.numel() for parameter in self.net.parameters())
+        if number >= MAX_PARAMETERS:
+            raise InputError(
+                f"channels = {channels} make {number} parameters: give fewer, for less than {MAX_PARAMETERS}"
+            )
+
+    def forward(self, image, sigma, operator, x, y, *, psf_sigma=0.0, plane=None):
+        """Draw the sources of a batch.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, shape (B, ny, nx)
+            Flux per pixel, without sky and lens light.
+        sigma : `torch.Tensor`, shape (B, ny, nx)
+            Its standard deviation; infinite where a pixel is masked or hidden.
+        operator : `~lenssr.imaging.ImagingOperator`
+            The telescope, with equally many rays in all its cells.
+        x, y : `torch.Tensor`, shape (B, R)
+            Where its rays land in the source plane, in arcsec: any lens.
+        psf_sigma : `torch.Tensor` or float, shape (B,), optional
+            Standard deviation of the PSF along an axis, in arcsec; 0, the default, where there is none.
+        plane : `~lenssr.networks.plane.SourcePlane`, optional
+            The grids; by default around what stands out of the noise.
+
+        Returns
+        -------
+        source : `DrawnSource`
+        """
+        if plane is None:
+            lit = _to_rays(lit_pixels(image, sigma), operator)
+            plane = SourcePlane.around(x, y, lit, self.side, self.stretch)
+        brightness, error, coverage = mapped_back(image, sigma, operator, plane.footprint(x, y))
+        seen = coverage > 0
+        # The unit is the rms of what arrives where it stands out, so that all that follows has none.
+        strong = (seen & (brightness > 3 * error)).to(brightness)
+        power = (strong * brightness.square()).sum((1, 2)) / strong.sum((1, 2)).clamp_min(1)
+        noise = (seen * error.square()).sum((1, 2)) / seen.sum((1, 2)).clamp_min(1)
+        unit = torch.where(power > 0, power, noise).sqrt()[:, None, None]
+        unit = unit.clamp_min(torch.finfo(unit.dtype).tiny)
+        first = (_filled(brightness.clamp_min(0), coverage).square() + error.square()).sqrt()
+        first = (first / unit).clamp_min(1e-12).log()
+        spacing = plane.spacing[:, None, None]
+        blur = torch.as_tensor(psf_sigma).to(spacing).reshape(-1, 1, 1) / spacing
+        planes = [
+            first / 2,
+            torch.asinh(torch.where(seen, brightness / error, 0)) / 3,
+            (error / unit).clamp_min(1e-12).log() / 4,
+            torch.log1p(coverage) / 2,
+            torch.log1p(blur).expand_as(first),
+        ]
+        correction = self.net(torch.stack(planes, 1))[:, 0].to(first)
+        return DrawnSource(plane, (first + correction).clamp(-LARGEST, LARGEST) + unit.log())
+
+
+def mapped_back(image, sigma, operator, footprint):
+    """Map images to the nodes behind their lenses, each ray with the brightness of its pixel.
+
+    Parameters
+    ----------
+    image, sigma : `torch.Tensor`, shape (B, ny, nx)
+        Flux per pixel and standard deviation; pixels whose deviation is not finite do not count.
+    operator : `~lenssr.imaging.ImagingOperator`
+    footprint : `~lenssr.networks.plane.Footprint`
+        Of its rays.
+
+    Returns
+    -------
+    brightness : `torch.Tensor`, shape (B, side, side)
+        Mean of what arrives, per arcsec2; 0 where nothing does.
+    error : `torch.Tensor`, shape (B, side, side)
+        Standard deviation of this mean, and that of one average ray where nothing arrives.
+    coverage : `torch.Tensor`, shape (B, side, side)
+        How many pixels the rays that arrive stand for.
+
+    Notes
+    -----
+    Rays carry weights from the bilinear map to the nodes (its transpose), so that a node averages over a cell
+    on each side. Rays of one pixel share its noise: their number in a pixel counts once.
+    """
+    area = operator.grid.pixel_area
+    seen = torch.isfinite(sigma)
+    rays = [
+        _to_rays(values, operator)
+        for values in (
+            seen.to(image),
+            torch.where(seen, image, 0) / area,
+            (torch.where(seen, sigma, 0) / area).square(),
+        )
+    ]
+    number = rays[0].shape[1] / image[0].numel()
+    weight, total = footprint.gather(rays[0]), footprint.gather(rays[1])
+    variance = footprint.gather(rays[2], power=2) * number
+    some = weight > 1e-6
+    safe = torch.where(some, weight, 1)
+    typical = rays[2].sum(1) / rays[0].sum(1).clamp_min(1)
+    error = torch.where(some, variance / safe.square(), typical[:, None, None]).sqrt()
+    coverage = torch.where(some, weight / number, 0)
+    return torch.where(some, total / safe, 0), error.clamp_min(torch.finfo(error.dtype).tiny), coverage
+
+
+def _to_rays(image, operator):
+    """What each ray (B, R) has of values of its pixel (B, ny, nx)."""
+    factor = operator.cells[0] // image.shape[-2]
+    cells = image.repeat_interleave(factor, -2).repeat_interleave(factor, -1) if factor > 1 else image
+    cells = cells.flatten(1)
+    return cells.repeat_interleave(operator.x.shape[-1] // cells.shape[1], 1)
+
+
+def _filled(values, weight):
+    """Values (B, side, side) where there is weight, and means of what is around where there is none."""
+    pyramid = [(values * weight, weight)]
+    while min(pyramid[-1][0].shape[-2:]) > 1:
+        pyramid.append(tuple(avg_pool2d(part[:, None], 2, ceil_mode=True)[:, 0] for part in pyramid[-1]))
+    total, weight = pyramid.pop()
+    filled = total / weight.clamp_min(1e-12)
+    for total, weight in reversed(pyramid):
+        coarse = interpolate(filled[:, None], size=total.shape[-2:], mode="bilinear")[:, 0]
+        filled = torch.where(weight > 0.05, total / weight.clamp_min(1e-12), coarse)
+    return filled

@@ -20,7 +20,7 @@ MARGIN = 1.25
 
 @dataclass(frozen=True)
 class SourcePlane:
-    """Square grids of nodes, bilinear between them and dark outside: `~lenssr.inversion.SourceGrid` for a batch.
+    """Square grids of nodes, bilinear between them and dark outside: one `~lenssr.inversion.SourceGrid` each.
 
     Attributes
     ----------

@@ -1,0 +1,391 @@
+"""A network that reads the lens off one image, with its uncertainty."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
+
+from lenssr.exceptions import InputError
+from lenssr.mass import SIE, Shear
+from lenssr.mass.pixelated import spline_values
+
+__all__ = ["LENS_NAMES", "DeflectionNetwork", "LensEstimate", "as_family"]
+
+LENS_NAMES = ("theta_E", "e1", "e2", "x_0", "y_0", "gamma1", "gamma2")
+# The family that is estimated, and where its parameters lie in its vector; the shear's origin stays at 0.
+FAMILY = SIE(1.0) + Shear(0.0, 0.0)
+NUMBER = len(LENS_NAMES)
+# Ends of what can be estimated: Einstein radius and centre in units of half the field.
+RADIUS = (0.02, 1.0)
+CENTRE, ELLIPTICITY, SHEAR = 0.3, 0.5, 0.3
+# Logarithms of the precisions of the free numbers stay within MIDDLE +- WIDTH, their correlations finite.
+MIDDLE, WIDTH, SLANT = 2.0, 5.0, 100.0
+# Side of the image that the network sees, of its features when they are read, and their number there.
+SIDE, FEATURES_SIDE, READ = 64, 8, 16
+# A correction of the potential is at most this, in units of the square of half the field.
+CORRECTION = 0.05
+
+
+@dataclass(frozen=True)
+class LensEstimate:
+    """What a network says of the lenses of a batch: SIE and shear, with errors.
+
+    The numbers that it gives are free: `vector` puts them between the ends of each parameter.
+
+    Attributes
+    ----------
+    free : `torch.Tensor`, shape (B, 7)
+        Means of the free numbers, in the order of ``LENS_NAMES``.
+    root : `torch.Tensor`, shape (B, 7, 7)
+        Lower triangle whose product ``root.T @ root`` is their precision.
+    half : float
+        Half the field in arcsec.
+    coefficients : `torch.Tensor`, shape (B, K + 2, K + 2), or None
+        Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field.
+    """
+
+    free: torch.Tensor
+    root: torch.Tensor
+    half: float
+    coefficients: torch.Tensor | None = None
+
+    @property
+    def vector(self):
+        """Parameters (B, 7), lengths in arcsec."""
+        return _bounded(self.free, self.half)
+
+    @cached_property
+    def covariance(self):
+        """Covariance (B, 7, 7) of the parameters, carried over to first order."""
+        slope = torch.func.vmap(torch.func.jacrev(lambda free: _bounded(free, self.half)))(self.free)
+        eye = torch.eye(NUMBER, dtype=self.root.dtype, device=self.root.device)
+        spread = slope @ torch.linalg.solve_triangular(self.root, eye.expand_as(self.root), upper=False)
+        return spread @ spread.mT
+
+    def miss(self, vector):
+        """Free numbers of the true parameters less those that were estimated.
+
+        Parameters
+        ----------
+        vector : `torch.Tensor`, shape (B, 7)
+            In the order of ``LENS_NAMES``, lengths in arcsec.
+
+        Returns
+        -------
+        miss : `torch.Tensor`, shape (B, 7)
+        """
+        return _unbounded(vector, self.half) - self.free
+
+    def negative_log_likelihood(self, vector, *, hold_mean=False):
+        """How unlikely the true parameters are, as free numbers.
+
+        Parameters
+        ----------
+        vector : `torch.Tensor`, shape (B, 7)
+            In the order of ``LENS_NAMES``, lengths in arcsec.
+        hold_mean : bool, optional
+            Whether gradients reach the errors only; by default also what was estimated.
+
+        Returns
+        -------
+        loss : `torch.Tensor`, shape (B,)
+
+        Notes
+        -----
+        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2`` with the
+        free numbers u of the truth.
+        """
+        miss = self.miss(vector)
+        miss = (self.root @ (miss.detach() if hold_mean else miss)[..., None])[..., 0]
+        volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return miss.square().sum(-1) / 2 - volume + NUMBER / 2 * math.log(2 * math.pi)
+
+    def lens(self, number):
+        """The lens of one image, without the correction of its potential.
+
+        Parameters
+        ----------
+        number : int
+
+        Returns
+        -------
+        lens : `~lenssr.mass.MassSystem`
+            SIE and shear, with ``std`` and ``covariance``.
+        """
+        vector, covariance = self.vector[number].detach(), self.covariance[number].detach()
+        whole = torch.zeros(NUMBER + 2, NUMBER + 2, dtype=torch.float64)
+        whole[:NUMBER, :NUMBER] = covariance
+        return FAMILY.with_vector(_with_origin(vector.double().cpu()), covariance=whole)
+
+    def deflection(self, x, y):
+        """Deflection at positions, differentiable, the correction included.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            In arcsec.
+
+        Returns
+        -------
+        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+            In arcsec; the gradient of one potential, so that its curl is zero.
+        """
+        alpha = FAMILY.deflection_at(x, y, _with_origin(self.vector))
+        if self.coefficients is None:
+            return alpha
+        return tuple(
+            part + self._spline(x, y, *orders) for part, orders in zip(alpha, _GRADIENT, strict=True)
+        )
+
+    def convergence(self, x, y):
+        """Convergence at positions, the correction included; as `deflection`.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            In arcsec.
+
+        Returns
+        -------
+        kappa : `torch.Tensor`, shape (B, R)
+        """
+        xx, _, yy = FAMILY.hessian_at(x, y, _with_origin(self.vector))
+        if self.coefficients is not None:
+            xx, yy = xx + self._spline(x, y, 2, 0), yy + self._spline(x, y, 0, 2)
+        return (xx + yy) / 2
+
+    def _spline(self, x, y, column_order, row_order):
+        knots = self.coefficients.shape[-1] - 2
+        step = 2 * self.half / (knots - 1)
+        x, y = (place.expand(len(self.free), -1) / step + (knots - 1) / 2 for place in (x, y))
+
+        def values(coefficients, column, row):
+            return spline_values(coefficients, column, row, column_order=column_order, row_order=row_order)
+
+        return torch.func.vmap(values)(self.coefficients, x, y) / step ** (column_order + row_order)
+
+
+_GRADIENT = ((1, 0), (0, 1))
+
+
+class DeflectionNetwork(nn.Module):
+    """Read SIE and shear off an image and its noise.
+
+    The image is averaged to 64 x 64 pixels, whatever its shape; the network sees its signal-to-noise ratio
+    and its brightness in units of its own rms, and where its pixels lie. Lengths come out in units of the
+    field, so that it knows no pixel scale.
+
+    Parameters
+    ----------
+    channels : tuple of int, optional
+        Of the three convolutions that halve the image, and of those behind them; ``(24, 48, 64)``.
+    hidden : int, optional
+        Numbers between features and parameters; 128 by default.
+    knots : int or None, optional
+        So many knots along a side for a correction of the potential; None, the default, for none.
+
+    Attributes
+    ----------
+    settings : dict
+        What the network was built with.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning.
+
+    Notes
+    -----
+    All parameters are bounded by construction: the Einstein radius between 0.02 and 1, the centre within 0.3
+    of half the field, ellipticities below 0.5 and shears below 0.3 in modulus. Errors are read off the same
+    features, but do not change them: parameters that are easily known would otherwise take them all.
+
+    References
+    ----------
+    Hezaveh, Perreault Levasseur & Marshall 2017, Nature 548, 555; Perreault Levasseur et al. 2017, ApJL 850,
+    L7 (their uncertainties); Stirn et al. 2023, AISTATS, 5593 (errors that do not disturb the mean).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.networks import DeflectionNetwork
+    >>> image = torch.rand(2, 80, 70)
+    >>> estimate = DeflectionNetwork()(image, torch.ones_like(image), 0.05)
+    >>> estimate.vector.shape, estimate.lens(0).param_names[:3]
+    (torch.Size([2, 7]), ('theta_E_0', 'e1_0', 'e2_0'))
+    """
+
+    kind = "DeflectionNetwork"
+
+    def __init__(self, *, channels=(24, 48, 64), hidden=128, knots=None):
+        super().__init__()
+        if len(channels) != 3:
+            raise InputError(f"channels = {channels!r}: give three, the image is halved so often")
+        if knots is not None and (not isinstance(knots, int) or knots < 4):
+            raise InputError(f"knots = {knots!r}: give an integer of at least 4, or None")
+        self.settings = {"channels": tuple(channels), "hidden": hidden, "knots": knots}
+        self.knots = knots
+        layers, before = [], 6
+        for after in channels:
+            layers += [
+                nn.Conv2d(before, after, 5, 2, 2),
+                nn.ReLU(),
+                nn.Conv2d(after, after, 3, 1, 1),
+                nn.ReLU(),
+            ]
+            before = after
+        self.features = nn.Sequential(*layers)
+        self.read = nn.Sequential(
+            nn.Conv2d(before, READ, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(READ * FEATURES_SIDE**2, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+        )
+        self.mean = nn.Linear(hidden, NUMBER)
+        self.spread = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, NUMBER * (NUMBER + 1) // 2)
+        )
+        self.correction = None
+        if knots is not None:
+            self.correction = nn.Sequential(nn.Conv2d(before, READ, 3, padding=1), nn.ReLU())
+            self.last = nn.Conv2d(READ, 1, 3, padding=1)
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+
+    def forward(self, image, sigma, pixel_scale):
+        """Estimate the lenses of a batch.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, shape (B, ny, nx)
+            Flux per pixel.
+        sigma : `torch.Tensor`, shape (B, ny, nx)
+            Its standard deviation; infinite where a pixel is masked.
+        pixel_scale : float
+            In arcsec.
+
+        Returns
+        -------
+        estimate : `LensEstimate`
+        """
+        half = max(image.shape[-2:]) * float(pixel_scale) / 2
+        features = self.features(_planes(image, sigma))
+        read = self.read(features)
+        free, root = self.mean(read).to(image), _root(self.spread(read.detach()).to(image))
+        coefficients = None
+        if self.correction is not None:
+            size = (self.knots + 2,) * 2
+            planes = interpolate(self.correction(features), size=size, mode="bilinear", align_corners=True)
+            coefficients = CORRECTION * half**2 * self.last(planes)[:, 0].tanh().to(image)
+        return LensEstimate(free, root, half, coefficients)
+
+
+def as_family(lens, vectors):
+    """Parameters of lenses as those of an SIE with shear.
+
+    Parameters
+    ----------
+    lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
+        An SIS or SIE, with a shear around the origin or without.
+    vectors : `torch.Tensor`, shape (B, P)
+        In the order of its ``param_names``.
+
+    Returns
+    -------
+    vectors : `torch.Tensor`, shape (B, 7)
+        In the order of ``LENS_NAMES``; zeros for what the lens does not have.
+
+    Raises
+    ------
+    InputError
+        If the lens is another one.
+    """
+    parts = getattr(lens, "components", (lens,))
+    kinds = [type(part).__name__ for part in parts]
+    if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
+        raise InputError(
+            f"a lens of {' + '.join(kinds)} is no SIE with shear: give SIS or SIE, with or without"
+        )
+    names = [name for part in parts[:1] for name in part.param_names]
+    names += [name if name.startswith("gamma") else None for part in parts[1:] for name in part.param_names]
+    zero = torch.zeros_like(vectors[:, 0])
+    return torch.stack([vectors[:, names.index(n)] if n in names else zero for n in LENS_NAMES], 1)
+
+
+def _with_origin(vector):
+    """The vector of the family (..., 9): the shear acts around the origin."""
+    return torch.cat([vector, torch.zeros_like(vector[..., :2])], -1)
+
+
+def _into_disc(u, radius):
+    return radius * u / (1 + u.square().sum(-1, keepdim=True)).sqrt()
+
+
+def _out_of_disc(v, radius):
+    share = v / radius
+    # Truths on the rim or beyond would be infinitely far away.
+    room = (1 - share.square().sum(-1, keepdim=True)).clamp_min(1e-3)
+    return share / room.sqrt()
+
+
+def _bounded(free, half):
+    """Free numbers (..., 7) to parameters."""
+    low, high = RADIUS
+    radius = half * (low + (high - low) * free[..., :1].sigmoid())
+    shape, shear = _into_disc(free[..., 1:3], ELLIPTICITY), _into_disc(free[..., 5:7], SHEAR)
+    centre = torch.cat([_into_disc(free[..., k : k + 1], CENTRE * half) for k in (3, 4)], -1)
+    return torch.cat([radius, shape, centre, shear], -1)
+
+
+def _unbounded(vector, half):
+    """The inverse of `_bounded`."""
+    low, high = RADIUS
+    radius = ((vector[..., :1] / half - low) / (high - low)).clamp(1e-4, 1 - 1e-4).logit()
+    shape, shear = _out_of_disc(vector[..., 1:3], ELLIPTICITY), _out_of_disc(vector[..., 5:7], SHEAR)
+    centre = torch.cat([_out_of_disc(vector[..., k : k + 1], CENTRE * half) for k in (3, 4)], -1)
+    return torch.cat([radius, shape, centre, shear], -1)
+
+
+def _root(numbers):
+    """The lower triangle (B, 7, 7) of 28 numbers, its diagonal positive and bounded."""
+    diagonal = (MIDDLE + WIDTH * (numbers[:, :NUMBER] / WIDTH).tanh()).exp()
+    root = torch.diag_embed(diagonal)
+    rows, columns = torch.tril_indices(NUMBER, NUMBER, -1, device=numbers.device)
+    slant = SLANT * (numbers[:, NUMBER:] / SLANT).tanh()
+    return root.index_put((torch.arange(len(root), device=root.device)[:, None], rows, columns), slant)
+
+
+def _planes(image, sigma):
+    """What the network sees of an image: signal, noise, mask and places, (B, 6, 64, 64)."""
+    ny, nx = image.shape[-2:]
+    more_y, more_x = max(nx - ny, 0), max(ny - nx, 0)
+    frame = (more_x // 2, more_x - more_x // 2, more_y // 2, more_y - more_y // 2)
+    seen = torch.isfinite(sigma)
+    planes = torch.stack(
+        [torch.where(seen, image, 0), torch.where(seen, sigma, 0).square(), seen.to(image)], 1
+    )
+    planes = adaptive_avg_pool2d(pad(planes, frame), SIDE)
+    share = planes[:, 2]
+    safe = share.clamp_min(1e-6)
+    # Noise averages down with the number of pixels in a cell; cells smaller than pixels share theirs.
+    number = max((max(ny, nx) / SIDE) ** 2, 1.0)
+    mean, error = planes[:, 0] / safe, (planes[:, 1] / safe / number).sqrt()
+    unit = mean.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(image.dtype).tiny)
+    error = error.clamp_min(1e-6 * unit)
+    line = torch.linspace(-1, 1, SIDE, dtype=image.dtype, device=image.device)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    parts = [
+        torch.asinh(mean / error) / 3,
+        mean / unit / 3,
+        (error / unit).log() / 4,
+        share,
+        x.expand_as(mean),
+        y.expand_as(mean),
+    ]
+    return torch.stack(parts, 1)

@@ -72,13 +72,15 @@ def compare(lens, noise, number):
     worst = 0.0
     for start in range(0, number, CHUNK):
         before = time.process_time()
-        batch = data.batch(slice(start, start + CHUNK), truth=False)
+        batch = data.batch(slice(start, start + CHUNK), dtype=torch.float64, high=True)
         between = time.process_time()
-        drawn = zip(batch.x_0, batch.y_0, batch.exposure, batch.high_exposure, strict=True)
+        numbers = [batch.scenes.source_vector[:, 3], batch.scenes.source_vector[:, 4]]
+        numbers += [noise.exposure.flatten() for noise in (batch.noise, batch.high_noise)]
+        drawn = list(zip(*(column.tolist() for column in numbers), strict=True))
         for place, settings in enumerate(drawn):
             stacks[0][place], stacks[1][place] = other.pair(*settings, noise, rng)
         seconds += between - before, time.process_time() - between
-        high = other.truths(batch.x_0[0], batch.y_0[0])[1]
+        high = other.truths(*drawn[0][:2])[1]
         worst = max(worst, np.max(np.abs(data[start].truth.data / high - 1)))
     return seconds, worst
 

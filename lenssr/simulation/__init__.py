@@ -1,23 +1,30 @@
 """Simulated lenses: seeded data sets with everything that went into them."""
 
-from lenssr.simulation.deeplense import DeepLense, DeepLenseBatch
+from lenssr.simulation.batch import LensBatch, LensScenes
+from lenssr.simulation.batched import BatchedLenses
+from lenssr.simulation.deeplense import DeepLense
 from lenssr.simulation.galaxies import GALAXY_CELLS, GalaxyLens, GalaxyLenses
 from lenssr.simulation.item import LensDataset, SimulatedLens
 from lenssr.simulation.population import LensPopulation
 from lenssr.simulation.shapes import GalaxyShapes
 from lenssr.simulation.spoiled import SPOILED_KINDS, Spoiled, spoiled
+from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
 from lenssr.simulation.write import write_dataset
 
 __all__ = [
     "GALAXY_CELLS",
     "SPOILED_KINDS",
+    "AxionVortex",
+    "BatchedLenses",
+    "ColdSubhalos",
     "DeepLense",
-    "DeepLenseBatch",
     "GalaxyLens",
     "GalaxyLenses",
     "GalaxyShapes",
+    "LensBatch",
     "LensDataset",
     "LensPopulation",
+    "LensScenes",
     "SimulatedLens",
     "Spoiled",
     "spoiled",

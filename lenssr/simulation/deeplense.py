@@ -1,134 +1,129 @@
-"""Model I of DeepLenseSim: the simulations with which LensSR was first tested."""
+"""The DeepLense simulations, on which LensSR was tested: Models I, II and III, with dark substructure."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
+import astropy.units as u
 import numpy as np
-import torch
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.instruments import EUCLID_VIS, HST_WFC3_IR, Instrument
 from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
-from lenssr.light.sersic import Sersic
-from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy
-from lenssr.mass import SIE, SIS
-from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count, image, sky_grid
-from lenssr.simulation.poisson import draw_poisson
+from lenssr.light.sersic import sersic_flux
+from lenssr.light.sersic_shape import sersic_from_lenstronomy
+from lenssr.mass import SIE, SIS, Shear
+from lenssr.simulation.batched import BatchedLenses, Drawn
+from lenssr.simulation.camera import Camera
+from lenssr.simulation.item import check_count
+from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
 
-__all__ = ["DeepLense", "DeepLenseBatch"]
+__all__ = ["DeepLense"]
 
 THETA_E = 1.28149057
 BACKGROUND_RMS = 0.01
-_PIXELS, _PIXEL_SCALE = 75, 0.05
-_BLOCK = 22_500
+# What has this mass in solar masses, has that Einstein radius; the radius goes with the root of the mass.
+_MASS = 1e12
 _SOURCE = {"amp": 20.0, "R_sersic": 0.25, "n_sersic": 1.0}
+_MAGNITUDE = 20.0
 _ELLIPTICITY = (-0.1, 0.1)
 _REACH = 0.35
+_RAYS = 2
 _LENSES = {
     "sie": lambda: SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0),
     "sis": lambda: SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0),
+    "sie+shear": lambda: SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0) + Shear(0.05, 0.0),
+}
+_SUBSTRUCTURE = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex}
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What one of the models is: camera, instrument (None: that of Model I), usual lens and noise."""
+
+    pixels: int
+    pixel_scale: float
+    instrument: Instrument | None
+    lens: str
+    noise: bool
+
+
+_MODELS = {
+    "I": _Model(75, 0.05, None, "sie", False),
+    "II": _Model(64, 0.101, replace(EUCLID_VIS, pixel_scale=0.101 * u.arcsec), "sie+shear", True),
+    "III": _Model(
+        64,
+        0.08,
+        replace(HST_WFC3_IR, pixel_scale=0.08 * u.arcsec, psf_fwhm=0.08 * u.arcsec),
+        "sie+shear",
+        True,
+    ),
 }
 
 
-@dataclass(frozen=True, eq=False)
-class DeepLenseBatch:
-    """Many lenses of a `DeepLense` data set as arrays, in electron / s per pixel.
+class DeepLense(BatchedLenses):
+    """Models I, II and III of DeepLenseSim as a seeded sequence: one lens, sources in different places.
 
-    Attributes
-    ----------
-    index : `~numpy.ndarray`, shape (B,)
-        Which lenses of the data set these are.
-    low : `~numpy.ndarray`, shape (B, 75, 75)
-    high : `~numpy.ndarray`, shape (B, 75 scale, 75 scale)
-        The noisy images.
-    truth : `~numpy.ndarray`, shape (B, 75 scale, 75 scale), or None
-        The high images without noise, if they were asked for.
-    exposure, high_exposure : `~numpy.ndarray`, shape (B,)
-        In seconds.
-    x_0, y_0 : `~numpy.ndarray`, shape (B,)
-        Centre of the source in arcsec.
-    """
+    The lens has an Einstein radius of 1.28149057", and for an SIE e1 = 0.1; ``"sie+shear"`` adds
+    gamma1 = 0.05. The source is an exponential disc (lenstronomy's R_sersic 0.25", e = (-0.1, 0.1)) whose
+    centre is uniform within 0.35" of the axis in x and y.
 
-    index: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    exposure: np.ndarray
-    high_exposure: np.ndarray
-    x_0: np.ndarray
-    y_0: np.ndarray
-    truth: np.ndarray | None = None
-
-
-class _Plane:
-    """One pixel grid with its rays traced to the source plane.
-
-    The lens and the shape of the source are the same for every item, so the rays are traced once, and put
-    into coordinates in which the source falls off as exp(-radius); an item only moves its centre.
-    """
-
-    def __init__(self, grid, lens):
-        self.grid = grid
-        x, y = (torch.as_tensor(centre).reshape(1, -1) for centre in (grid.x, grid.y))
-        alpha = lens.deflection_at(x, y, lens.vector[None])
-        beta_x, beta_y = (
-            (position - shift).numpy().reshape(grid.shape)
-            for position, shift in zip((x, y), alpha, strict=True)
-        )
-        amplitude, r_eff_circ = sersic_from_lenstronomy(**_SOURCE)
-        b = sersic_b(_SOURCE["n_sersic"])
-        e1, e2 = _ELLIPTICITY
-        self._matrix = (
-            b / (r_eff_circ * np.sqrt(1 - e1**2 - e2**2)) * np.array([[1 - e1, -e2], [-e2, 1 + e1]])
-        )
-        self._u, self._v = (row[0] * beta_x + row[1] * beta_y for row in self._matrix)
-        self._log_peak = np.log(amplitude * grid.pixel_area) + b
-
-    def render(self, x_0, y_0, exposure, rows):
-        """Expected counts in the pixels of some rows, sampled at their centres."""
-        u_0, v_0 = self._matrix @ (x_0, y_0)
-        radius, other = self._u[rows] - u_0, self._v[rows] - v_0
-        radius *= radius
-        other *= other
-        radius += other
-        np.sqrt(radius, out=radius)
-        np.subtract(self._log_peak + np.log(exposure), radius, out=radius)
-        return np.exp(radius, out=radius)
-
-
-class DeepLense(LensDataset):
-    """Model I of DeepLenseSim as a seeded sequence: one lens, sources in different places, counts as noise.
-
-    The lens has an Einstein radius of 1.28149057", and for the SIE e1 = 0.1. The source is an exponential
-    disc (lenstronomy's amplitude 20, R_sersic 0.25", e = (-0.1, 0.1)) whose centre is uniform within 0.35"
-    of the axis in x and y. Images are sampled at pixel centres, without a PSF: 75 x 75 pixels of 0.05", and
-    ``scale`` times as many in the high image. Both exposures are ``10**U(3, 3.5)`` seconds.
+    ========================  ==================  =======================  ==============================
+    model                     I                   II                       III
+    ========================  ==================  =======================  ==============================
+    camera                    none                Euclid VIS               HST WFC3/IR F160W
+    low pixels                75 x 75 of 0.05"    64 x 64 of 0.101"        64 x 64 of 0.08"
+    Gaussian PSF, FWHM        none                0.16"                    0.08"
+    light in pixels           at their centres    integrated               integrated
+    source                    amplitude 20        magnitude 20             magnitude 20
+    exposure in s             ``10**U(3, 3.5)``   2260                     2400
+    lens, unless given        "sie"               "sie+shear"              "sie+shear"
+    noise, unless given       Poisson             Poisson, sky, read-out   Poisson, sky, read-out
+    ========================  ==================  =======================  ==============================
 
     Parameters
     ----------
-    model : str, optional
-        Only "I", the default.
-    lens : {"sie", "sis"}, optional
-        The lens; "sie" by default.
+    model : {"I", "II", "III"}, optional
+        "I" by default.
+    lens : {"sie", "sis", "sie+shear"}, optional
+        The lens; by default as in the table.
     noise : bool, optional
-        Whether the counts of the low image scatter before they are clipped at zero and drawn
-        (`~lenssr.imaging.DeepLenseNoise`, background 0.01 electron / s), or are plain Poisson counts (the
-        default).
+        Whether there is more than the photon noise of the source. In Model I the counts of the low image
+        scatter before they are clipped at zero and drawn (`~lenssr.imaging.DeepLenseNoise`, background 0.01
+        electron / s); in Models II and III the instrument's sky and read-out add Gaussian noise to both
+        images. By default as in the table.
     size : int, optional
         How many lenses; 1000 by default.
     seed : int, optional
-        Which ones; 0 by default. The same seed gives the same sources, exposures and high images with and
-        without noise.
+        Which ones; 0 by default. The same seed gives the same sources in all models, with and without
+        substructure and noise, and the same exposures and high images with and without noise.
     scale : int, optional
         How many high pixels lie along a low one; 2 by default.
+    substructure : {"none", "cdm", "axion"}, `ColdSubhalos` or `AxionVortex`, optional
+        Point masses beside the lens. A name stands for the class with its defaults, which are those of
+        DeepLenseSim; "none" by default.
 
     Raises
     ------
     InputError
         If a setting is none of these.
 
+    Notes
+    -----
+    Model I samples light at pixel centres, as the original does, so its low image is not the sum of the
+    high one. In Models II and III 2 x 2 rays in each high pixel, the PSF at high pixels, and sums of high
+    pixels give both.
+
+    The numbers of lens, source and substructure are those of DeepLenseSim's ``deeplense/lens.py``. Einstein
+    radii there follow from luminosity distances (redshifts 0.5 and 1, flat, H0 = 70, Om0 = 0.3): a mass M in
+    solar masses has 1.28149057" sqrt(M / 1e12), where angular-diameter distances would give 1.665". Pixel
+    scales and widths of the PSFs are those of lenstronomy's configurations of Euclid's VIS and HST's
+    drizzled F160W, which it uses; zero points, sky, read-out noise and exposures are those of
+    `lenssr.imaging.instruments`. DeepLenseSim as published computes noise for Model II and then does not
+    add it.
+
     References
     ----------
-    Alexander et al. 2020, ApJ 893, 15 (the simulations). The Einstein radius is the one of their
-    configuration; it follows from luminosity distances, where angular-diameter distances would give 1.665".
+    Alexander et al. 2020, ApJ 893, 15 (Model I); 2021, ApJ 909, 140 and arXiv:2112.12121.
+    DeepLenseSim, https://github.com/mwt5345/DeepLenseSim.
 
     Examples
     --------
@@ -137,113 +132,78 @@ class DeepLense(LensDataset):
     >>> item = data[3]
     >>> item.low.shape, item.high.shape, item.low.unit
     ((75, 75), (150, 150), Unit("electron / s"))
-    >>> batch = data.batch(slice(0, 4))
-    >>> batch.low.shape, bool((batch.low[3] == item.low.data).all())
-    ((4, 75, 75), True)
+    >>> batch = DeepLense("II", substructure="cdm", size=10).batch(slice(0, 4))
+    >>> batch.low.shape, batch.truth.shape, batch.scenes.subhalos.shape
+    (torch.Size([4, 64, 64]), torch.Size([4, 128, 128]), torch.Size([4, 25, 3]))
     """
 
-    _settings = ("model", "lens", "noise", "size", "seed", "scale")
+    _settings = ("model", "lens", "noise", "size", "seed", "scale", "substructure")
     _stream = 1
 
-    def __init__(self, model="I", *, lens="sie", noise=False, size=1000, seed=0, scale=2):
+    def __init__(
+        self, model="I", *, lens=None, noise=None, size=1000, seed=0, scale=2, substructure="none"
+    ):
         super().__init__(size, seed)
-        if model != "I":
-            raise InputError(f"model = {model!r} is not known: give 'I'")
-        if lens not in _LENSES:
-            raise InputError(f"lens = {lens!r} is not known: give one of {', '.join(map(repr, _LENSES))}")
+        self._model = _named(model, _MODELS, "model")
+        lens = self._model.lens if lens is None else lens
+        noise = self._model.noise if noise is None else noise
+        self._traced = self._lens = _named(lens, _LENSES, "lens")()
         if not isinstance(noise, bool | np.bool_):
             raise InputError(f"noise = {noise!r}: give True or False")
         self.model, self.lens, self.noise = model, lens, bool(noise)
-        self.scale = check_count(scale, "scale", 1)
+        self.scale, self.substructure = check_count(scale, "scale", 1), substructure
+        self._subhalos = substructure
+        if not isinstance(substructure, ColdSubhalos | AxionVortex):
+            self._subhalos = _named(substructure, _SUBSTRUCTURE, "substructure")()
+        instrument = self._model.instrument
+        psf, rays = (None, 0) if instrument is None else (instrument.psf(), _RAYS)
+        self._only_camera = Camera(self._model.pixels, self._model.pixel_scale, self.scale, psf, rays)
 
-    @cached_property
-    def _low(self):
-        return _Plane(sky_grid((_PIXELS, _PIXELS), _PIXEL_SCALE), _LENSES[self.lens]())
+    def _camera(self, number):
+        return self._only_camera
 
-    @cached_property
-    def _high(self):
-        return _Plane(self._low.grid.upsample(self.scale), _LENSES[self.lens]())
-
-    def _draw(self, index, low, high, truth=None, low_truth=None):
-        """Fill the arrays with the images of one lens; return centre of the source and exposures."""
+    def _draw(self, index):
         rng = self.rng(index)
-        x_0, y_0 = rng.uniform(-_REACH, _REACH, 2)
-        exposure, high_exposure = 10 ** rng.uniform(3.0, 3.5, 2)
-        # The high image first: what the low one uses up of the random numbers depends on its noise.
-        _expose(self._high, (x_0, y_0), high_exposure, 0.0, rng, high, truth)
-        _expose(self._low, (x_0, y_0), exposure, BACKGROUND_RMS * self.noise, rng, low, low_truth)
-        return x_0, y_0, exposure, high_exposure
-
-    def _item(self, index):
-        low, low_truth = np.empty((2, *self._low.grid.shape))
-        high, truth = np.empty((2, *self._high.grid.shape))
-        x_0, y_0, exposure, high_exposure = self._draw(index, low, high, truth, low_truth)
-        amplitude, r_eff_circ = sersic_from_lenstronomy(**_SOURCE)
-        vector = [amplitude, r_eff_circ, _SOURCE["n_sersic"], x_0, y_0, *_ELLIPTICITY]
-        noise = DeepLenseNoise(exposure, BACKGROUND_RMS) if self.noise else PoissonNoise(exposure)
-        return SimulatedLens(
-            index=index,
-            low=image(low, self._low.grid, exposure),
-            high=image(high, self._high.grid, high_exposure),
-            low_truth=image(low_truth, self._low.grid),
-            truth=image(truth, self._high.grid),
-            lens=_LENSES[self.lens](),
-            source=Sersic.from_vector(np.array(vector), unit=UNIT),
+        centre = rng.uniform(-_REACH, _REACH, 2)
+        exposures = 10 ** rng.uniform(3.0, 3.5, 2)
+        # The first data sets draw all noise from the stream of the source, the high image's first.
+        first = self._subhalos is None and self._model.instrument is None
+        streams = (rng, rng) if first else (self.rng(index, 1), self.rng(index, 2))
+        subhalos, settings = np.zeros((0, 3)), {}
+        if self._subhalos is not None:
+            masses, x, y, settings = self._subhalos.draw(self.rng(index, 3))
+            subhalos = np.stack([THETA_E * np.sqrt(masses / _MASS), x, y], axis=1)
+        noise, high_noise = self._noises(*map(float, exposures))
+        return Drawn(
+            lens=self._lens.vector.numpy(),
+            source=np.array([*self._source(), *centre, *_ELLIPTICITY]),
             noise=noise,
-            high_noise=PoissonNoise(high_exposure),
+            high_noise=high_noise,
+            streams=streams,
+            subhalos=subhalos,
+            settings=settings,
         )
 
-    def batch(self, indices=None, *, truth=True, dtype=np.float64):
-        """Simulate many lenses at once, as arrays; much faster than one item after the other.
+    def _source(self):
+        """Amplitude, circular radius and index of the source."""
+        amplitude, r_eff_circ = sersic_from_lenstronomy(**_SOURCE)
+        n = _SOURCE["n_sersic"]
+        if self._model.instrument is not None:
+            flux = self._model.instrument.count_rate(_MAGNITUDE)
+            amplitude = flux / float(sersic_flux(1.0, r_eff_circ, n))
+        return amplitude, r_eff_circ, n
 
-        Parameters
-        ----------
-        indices : slice, sequence of int or None, optional
-            Which lenses; all by default.
-        truth : bool, optional
-            Whether to keep the noise-free high images too; True by default.
-        dtype : data type, optional
-            Of the images; float64 by default.
-
-        Returns
-        -------
-        batch : `DeepLenseBatch`
-            The numbers are those of the items.
-
-        Raises
-        ------
-        IndexError
-            If an index is out of range.
-        """
-        if indices is None or isinstance(indices, slice):
-            indices = range(self.size)[indices or slice(None)]
-        index = np.array([self._checked_index(number) for number in indices], dtype=np.int64)
-        sides = {"low": _PIXELS, "high": _PIXELS * self.scale}
-        if truth:
-            sides["truth"] = _PIXELS * self.scale
-        images = {name: np.empty((len(index), side, side), dtype=dtype) for name, side in sides.items()}
-        numbers = np.empty((4, len(index)))
-        for place, number in enumerate(index.tolist()):
-            numbers[:, place] = self._draw(number, **{name: stack[place] for name, stack in images.items()})
-        x_0, y_0, exposure, high_exposure = numbers
-        return DeepLenseBatch(
-            index, exposure=exposure, high_exposure=high_exposure, x_0=x_0, y_0=y_0, **images
-        )
+    def _noises(self, exposure, high_exposure):
+        instrument = self._model.instrument
+        if instrument is None:
+            low = DeepLenseNoise(exposure, BACKGROUND_RMS) if self.noise else PoissonNoise(exposure)
+            return low, PoissonNoise(high_exposure)
+        noise = instrument.noise()
+        rms = noise.background_rms if self.noise else 0.0
+        return PoissonNoise(noise.exposure, rms), PoissonNoise(noise.exposure, rms / self.scale)
 
 
-def _expose(plane, centre, exposure, background_rms, rng, image, truth):
-    """Fill an image, and its truth unless that is None; counts scatter first if there is a background."""
-    # Blocks of rows whose arrays stay in the cache, large enough that few calls are made.
-    step = max(1, _BLOCK // image.shape[1])
-    for start in range(0, len(image), step):
-        rows = slice(start, start + step)
-        counts = plane.render(*centre, exposure, rows)
-        if truth is not None:
-            np.divide(counts, exposure, out=truth[rows], casting="same_kind")
-        if background_rms:
-            # Shot noise and background are independent and normal, so that one number stands for their sum.
-            deviation = np.sqrt(counts + (background_rms * exposure) ** 2)
-            deviation *= rng.standard_normal(counts.shape)
-            counts += deviation
-            np.maximum(counts, 0, out=counts)
-        np.divide(draw_poisson(counts, rng), exposure, out=image[rows], casting="same_kind")
+def _named(name, table, what):
+    if not isinstance(name, str) or name not in table:
+        raise InputError(f"{what} = {name!r} is not known: give one of {', '.join(map(repr, table))}")
+    return table[name]

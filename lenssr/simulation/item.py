@@ -108,19 +108,22 @@ class LensDataset(ABC):
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
         return f"{type(self).__name__}({settings})"
 
-    def rng(self, index):
+    def rng(self, index, *purpose):
         """Start the random numbers of an item.
 
         Parameters
         ----------
         index : int
             Which item.
+        *purpose : int
+            Numbers that name a stream beside the one that has none, which does not depend on what is drawn
+            from others.
 
         Returns
         -------
         rng : `numpy.random.Generator`
         """
-        return np.random.default_rng([self.seed, index, self._stream])
+        return np.random.default_rng([self.seed, index, self._stream, *purpose])
 
     def settings(self):
         """Return the settings by name, plain values.
@@ -129,7 +132,12 @@ class LensDataset(ABC):
         -------
         settings : dict
         """
-        return {"dataset": type(self).__name__, **{name: getattr(self, name) for name in self._settings}}
+        values = {name: getattr(self, name) for name in self._settings}
+        plain = (str, int, float, type(None))
+        return {
+            "dataset": type(self).__name__,
+            **{name: value if isinstance(value, plain) else repr(value) for name, value in values.items()},
+        }
 
     def write(self, index, directory, *, overwrite=False):
         """Write one lens as a FITS file.

@@ -11,7 +11,7 @@ from astropy.table import QTable, Table, vstack
 from astropy.wcs import FITSFixedWarning
 
 from lenssr.exceptions import InputError
-from lenssr.mass import MassSystem
+from lenssr.mass import MassSystem, PointMass
 
 __all__ = ["MANIFEST", "write_dataset", "write_item"]
 
@@ -103,8 +103,8 @@ def write_item(item, directory, settings, *, overwrite=False):
     -------
     path : `~pathlib.Path`
         The file: SCI (the low image), ERR (its expected errors, where the noise does not follow from
-        EXPTIME), PSF (at low pixels, where there is one), HIGH, TRUTH, LOWTRUTH, and the tables LENS and
-        LIGHT.
+        EXPTIME), PSF (at low pixels, where there is one), HIGH, TRUTH, LOWTRUTH, and the tables LENS, LIGHT
+        and, where there are point masses beside the lens, SUBHALOS.
 
     Raises
     ------
@@ -137,6 +137,11 @@ def _hdus(item, settings):
         hdus.append(fits.ImageHDU(item.psf.kernel(scale), name="PSF"))
     for name, values in (("HIGH", item.high), ("TRUTH", item.truth), ("LOWTRUTH", item.low_truth)):
         hdus.append(_image_hdu(values, name))
+    masses = [component for component in _components(item) if isinstance(component, PointMass)]
+    if masses:
+        columns = {name: [getattr(mass, name).value for mass in masses] for name in PointMass.param_names}
+        hdus.append(fits.table_to_hdu(QTable(columns, units=dict.fromkeys(columns, "arcsec"))))
+        hdus[-1].name = "SUBHALOS"
     for name, values in (("LENS", _lens_numbers(item)), ("LIGHT", _light_numbers(item))):
         table = QTable({"name": list(values), "value": np.array(list(values.values()), dtype=np.float64)})
         hdus.append(fits.table_to_hdu(table))
@@ -155,10 +160,13 @@ def _image_hdu(image, name, data=None):
     return hdu
 
 
+def _components(item):
+    return item.lens.components if isinstance(item.lens, MassSystem) else [item.lens]
+
+
 def _lens_numbers(item):
-    components = item.lens.components if isinstance(item.lens, MassSystem) else [item.lens]
     numbers = {}
-    for component in components:
+    for component in _components(item):
         names = component.param_names
         # A shear's origin would clash with the centre of the galaxy, and is where the image frame's is.
         names = [name for name in names if f"lens_{name}" not in numbers]

@@ -1,0 +1,66 @@
+"""Many point masses at once: the substructure of a lens."""
+
+import torch
+
+from lenssr.mass.blocks import CORE
+
+__all__ = ["point_masses_deflection"]
+
+# Distances of masses and rays that are held at once: on a processor they stay in the cache.
+_CACHED, _HELD = 2**16, 2**26
+_FEWEST_RAYS = 256
+
+
+def point_masses_deflection(x, y, theta_E, x_0, y_0):
+    """Deflection by many point masses, the sum of theta_E^2 / r; 0 from one that lies on the ray.
+
+    Parameters
+    ----------
+    x, y : `torch.Tensor`, broadcastable with (B, R)
+        Positions in arcsec.
+    theta_E, x_0, y_0 : `torch.Tensor`, shape (B, N)
+        Einstein radius and position of each mass, in arcsec; theta_E = 0 is no mass.
+
+    Returns
+    -------
+    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+        In arcsec.
+
+    Notes
+    -----
+    With the weights ``w_i = theta_E_i^2 / r_i^2`` the sum of ``w_i (x - x_i)`` is
+    ``x sum(w_i) - sum(w_i x_i)``, and both sums over masses are matrix products. Only the weights are
+    computed for each pair of a mass and a ray, a block of rays at a time. In float32 a deflection is right
+    within 2e-5 arcsec wherever a ray keeps a tenth of its Einstein radius away from each mass of 0.1" and
+    less; in float64 within 1e-12.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.mass.substructure import point_masses_deflection
+    >>> x, x_0, zero = torch.tensor([[0.0, 2.0]]), torch.tensor([[-1.0, 1.0]]), torch.zeros(1, 2)
+    >>> point_masses_deflection(x, zero, torch.tensor([[0.3, 0.3]]), x_0, zero)
+    (tensor([[0.0000, 0.1200]]), tensor([[0., 0.]]))
+    """
+    rays = torch.broadcast_shapes(x.shape, y.shape, (theta_E.shape[0], 1))
+    x, y = x.expand(rays), y.expand(rays)
+    mass = theta_E * theta_E
+    moments = torch.stack((mass, mass * x_0, mass * y_0), dim=-2)
+    held = _CACHED if x.device.type == "cpu" else _HELD
+    step = max(_FEWEST_RAYS, held // max(theta_E.numel(), 1))
+    blocks = [
+        _block(xs, ys, x_0, y_0, moments)
+        for xs, ys in zip(x.split(step, dim=-1), y.split(step, dim=-1), strict=True)
+    ]
+    return tuple(torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
+
+
+def _block(x, y, x_0, y_0, moments):
+    dx, dy = x.unsqueeze(-2) - x_0.unsqueeze(-1), y.unsqueeze(-2) - y_0.unsqueeze(-1)
+    square = torch.addcmul(dx * dx, dy, dy)
+    total, towards_x, towards_y = (moments @ square.reciprocal()).unbind(-2)
+    if not bool(torch.isfinite(total).all()):
+        # a ray that meets a mass: passing over all pairs once more would slow down all other blocks
+        inverse = torch.where(square > CORE**2, square, torch.inf).reciprocal()
+        total, towards_x, towards_y = (moments @ inverse).unbind(-2)
+    return x * total - towards_x, y * total - towards_y

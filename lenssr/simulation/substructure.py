@@ -1,0 +1,187 @@
+"""Dark substructure of simulated lenses: point masses as the DeepLense simulations draw them."""
+
+import math
+
+import astropy.units as u
+import numpy as np
+
+from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
+
+__all__ = ["AxionVortex", "ColdSubhalos"]
+
+_LENGTH = 0.03e-22
+
+
+class _Substructure:
+    """What kinds of substructure have in common: settings that can be read back."""
+
+    _settings = ()
+
+    def __repr__(self):
+        """Show a call that makes the same."""
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
+        return f"{type(self).__name__}({settings})"
+
+    def __eq__(self, other):
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self):
+        return hash(repr(self))
+
+
+class ColdSubhalos(_Substructure):
+    """Subhalos of cold dark matter as point masses, dN/dm ~ m^slope.
+
+    Parameters
+    ----------
+    number : int, optional
+        How many; 25 by default.
+    slope : float, optional
+        Exponent of the mass function. The default, -0.9, is what the code of the DeepLense simulations
+        draws from; its comments, and simulations of dark matter, say -1.9.
+    poisson : bool, optional
+        Whether the number is a Poisson number with mean ``number``. By default it is ``number``, as in that
+        code, which draws a Poisson number and leaves it unused.
+    masses : tuple of float, optional
+        Least and largest mass in solar masses; (1e6, 1e10) by default.
+    radii : tuple of float, optional
+        Least and largest distance from the centre in arcsec, uniform in between, as the angle is; (0.25, 2)
+        by default.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range.
+
+    References
+    ----------
+    Alexander et al. 2020, ApJ 893, 15. DeepLenseSim, https://github.com/mwt5345/DeepLenseSim,
+    ``draw_old_cdm_sub_masses`` and ``make_old_cdm`` in ``deeplense/lens.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.simulation import ColdSubhalos
+    >>> masses, x, y, _ = ColdSubhalos(slope=-1.9).draw(np.random.default_rng(1))
+    >>> masses.shape, bool(masses.min() >= 1e6), bool(np.hypot(x, y).max() <= 2)
+    ((25,), True, True)
+    """
+
+    _settings = ("number", "slope", "poisson", "masses", "radii")
+
+    def __init__(self, number=25, *, slope=-0.9, poisson=False, masses=(1e6, 1e10), radii=(0.25, 2.0)):
+        if int(number) != number or number < 1:
+            raise InputError(f"number = {number} of subhalos is not a positive integer")
+        if not math.isfinite(slope):
+            raise InputError(f"slope = {slope}: give the exponent of the mass function, such as -1.9")
+        self.number, self.slope, self.poisson = int(number), float(slope), bool(poisson)
+        self.masses = _range(masses, u.Msun, "masses", 0.0)
+        self.radii = _range(radii, u.arcsec, "radii", 0.0)
+
+    def draw(self, rng):
+        """Draw the masses and where they are.
+
+        Parameters
+        ----------
+        rng : `numpy.random.Generator`
+            Where the randomness comes from.
+
+        Returns
+        -------
+        masses : `~numpy.ndarray`, shape (N,)
+            In solar masses.
+        x, y : `~numpy.ndarray`, shape (N,)
+            In arcsec.
+        numbers : dict
+            What else was drawn; nothing here.
+        """
+        number = int(rng.poisson(self.number)) if self.poisson else self.number
+        share, radius, angle = rng.uniform(size=(3, number))
+        low, high = self.masses
+        power = self.slope + 1
+        if abs(power) < 1e-9:
+            masses = low * (high / low) ** share
+        else:
+            masses = (low**power + (high**power - low**power) * share) ** (1 / power)
+        radius = self.radii[0] + (self.radii[1] - self.radii[0]) * radius
+        angle = 2 * math.pi * angle
+        return masses, radius * np.cos(angle), radius * np.sin(angle), {}
+
+
+class AxionVortex(_Substructure):
+    """A vortex of axion dark matter: equal point masses on a line through the centre, at a random angle.
+
+    Half the length of the line is 0.03e-22 eV / m arcsec, which is the de Broglie wavelength of an axion of
+    mass m in a halo at redshift 0.5.
+
+    Parameters
+    ----------
+    mass : float or `~astropy.units.Quantity`, optional
+        Of the whole line, in solar masses; 3e10 by default.
+    number : int, optional
+        How many point masses make the line, one at each end; 100 by default.
+    log_axion_mass : tuple of float, optional
+        Least and largest decimal logarithm of the axion's mass in eV, uniform in between; (-24, -22) by
+        default.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range.
+
+    References
+    ----------
+    Alexander et al. 2020, ApJ 893, 15. DeepLenseSim, https://github.com/mwt5345/DeepLenseSim,
+    ``make_vortex`` in ``deeplense/lens.py`` and the masses in ``Model_II/sim_axion.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.simulation import AxionVortex
+    >>> masses, x, y, numbers = AxionVortex(log_axion_mass=(-23, -23)).draw(np.random.default_rng(1))
+    >>> masses.shape, round(float(np.hypot(x, y).max()), 6), numbers
+    ((100,), 0.3, {'log_axion_mass': -23.0})
+    """
+
+    _settings = ("mass", "number", "log_axion_mass")
+
+    def __init__(self, mass=3e10, *, number=100, log_axion_mass=(-24.0, -22.0)):
+        self.mass = float(strip_unit(mass, u.Msun, "mass"))
+        if not (math.isfinite(self.mass) and self.mass > 0):
+            raise InputError(f"mass = {mass} is not positive: give solar masses")
+        if int(number) != number or number < 2:
+            raise InputError(f"number = {number}: give at least 2 point masses, one for each end")
+        self.number = int(number)
+        self.log_axion_mass = _range(log_axion_mass, u.dimensionless_unscaled, "log_axion_mass", -math.inf)
+
+    def draw(self, rng):
+        """Draw the masses and where they are.
+
+        Parameters
+        ----------
+        rng : `numpy.random.Generator`
+            Where the randomness comes from.
+
+        Returns
+        -------
+        masses : `~numpy.ndarray`, shape (N,)
+            In solar masses.
+        x, y : `~numpy.ndarray`, shape (N,)
+            In arcsec.
+        numbers : dict
+            The axion's: ``log_axion_mass``.
+        """
+        log_mass, angle = float(rng.uniform(*self.log_axion_mass)), rng.uniform(0, 2 * math.pi)
+        half = _LENGTH / 10**log_mass
+        along = np.linspace(-half, half, self.number)
+        masses = np.full(self.number, self.mass / self.number)
+        return masses, along * math.cos(angle), along * math.sin(angle), {"log_axion_mass": log_mass}
+
+
+def _range(values, unit, name, above):
+    """Two numbers in order, the first larger than a bound."""
+    low, high = (float(strip_unit(value, unit, name)) for value in values)
+    if not (above < low <= high < math.inf):
+        raise InputError(f"{name} = {values} is no range: give (least, largest)")
+    return low, high

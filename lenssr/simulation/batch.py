@@ -224,8 +224,8 @@ class LensBatch:
     truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
         The noise-free images with ``scale`` times as many pixels along a side.
     noise : `~lenssr.imaging.NoiseModel`
-        How ``low`` was made from ``low_truth``; ``noise.moments(model)`` takes images of the shape of ``low``,
-        and its numbers are tensors (B, 1, 1).
+        How ``low`` was made from ``low_truth``. ``noise.moments(model)`` takes images of that shape; its
+        numbers are tensors (B, 1, 1).
     scenes : `LensScenes`
         Lenses and sources.
     grid : `~lenssr.grids.PixelGrid`

@@ -1,5 +1,6 @@
 """Data sets that simulate many lenses at once, on any device."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,9 +112,7 @@ class BatchedLenses(LensDataset):
         scenes = _scenes(self._lens, drawn).to(device, dtype)
         truth, low_truth = camera.render(scenes, self._traced)
         low, noisy = _expose(drawn, truth, low_truth, high)
-        settings = {
-            name: _tensor([one.settings[name] for one in drawn], truth) for name in drawn[0].settings
-        }
+        settings = {name: _tensor([one.settings[name] for one in drawn], truth) for name in drawn[0].settings}
         return LensBatch(
             index=torch.tensor(index),
             low=low,
@@ -173,11 +172,13 @@ class BatchedLenses(LensDataset):
     def _item(self, index):
         return self.batch([index], dtype=torch.float64, high=True).item(0)
 
+    @abstractmethod
     def _draw(self, index):
-        raise NotImplementedError
+        """Draw one lens, a `Drawn`."""
 
+    @abstractmethod
     def _camera(self, number):
-        raise NotImplementedError
+        """Return one of the cameras."""
 
     def _camera_number(self, index):
         return 0 if self._block is None else index // self._block

@@ -140,9 +140,7 @@ class DeepLense(BatchedLenses):
     _settings = ("model", "lens", "noise", "size", "seed", "scale", "substructure")
     _stream = 1
 
-    def __init__(
-        self, model="I", *, lens=None, noise=None, size=1000, seed=0, scale=2, substructure="none"
-    ):
+    def __init__(self, model="I", *, lens=None, noise=None, size=1000, seed=0, scale=2, substructure="none"):
         super().__init__(size, seed)
         self._model = _named(model, _MODELS, "model")
         lens = self._model.lens if lens is None else lens

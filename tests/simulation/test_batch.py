@@ -9,7 +9,7 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import PoissonNoise
-from lenssr.simulation import AxionVortex, ColdSubhalos, DeepLense, LensDataset
+from lenssr.simulation import AxionVortex, ColdSubhalos, DeepLense
 
 CELLS = {
     "I": DeepLense("I", noise=True, size=80, seed=5),
@@ -141,7 +141,7 @@ def test_same_sources_with_and_without_substructure():
 
 
 def test_purposes_have_streams_of_their_own():
-    data = LensDataset(3, 0)
+    data = DeepLense(size=3)
     numbers = [data.rng(1, *purpose).uniform() for purpose in ((), (1,), (2,))]
     assert len(set(numbers)) == 3
 

@@ -1,6 +1,6 @@
 """Finding a lens and its source with no hint: many starts on coarse pixels, the best refined on all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -75,6 +75,16 @@ class SceneFit:
     iterations: int
     terms: Terms
     rivals: list = field(default_factory=list)
+
+    def on(self, device):
+        """Return the fit with its tensors on a device."""
+        moved = ("physical", "covariance", "model", "lensed_source", "weight")
+        return replace(
+            self,
+            **{name: getattr(self, name).to(device) for name in moved},
+            terms=self.terms.on(device),
+            rivals=[(worse, place.to(device)) for worse, place in self.rivals],
+        )
 
 
 def fit_known_lens(stack, scene, lens_vectors):

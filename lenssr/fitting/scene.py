@@ -124,6 +124,14 @@ class Scene:
         twin.free, twin.free_index = self.free.clone(), self.free_index.clone()
         return twin
 
+    def on(self, device):
+        """Return the scene with its tensors on a device."""
+        twin = copy.copy(self)
+        twin._options = {**self._options, "device": device}
+        for name in ("lower", "upper", "log", "free", "free_index"):
+            setattr(twin, name, getattr(self, name).to(device))
+        return twin
+
     def with_plain_light(self):
         """The scene with one Sérsic for all light of the lens, or itself if that is what it has."""
         profiles = [block.profile for block in self.of_role("lens_light")]

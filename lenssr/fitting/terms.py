@@ -41,6 +41,10 @@ class Terms:
         lower, upper = scene.bounds(count)
         return cls(lower, upper, torch.zeros_like(lower), torch.zeros_like(lower))
 
+    def on(self, device):
+        """Return the terms on a device."""
+        return Terms(*(part.to(device) for part in (self.lower, self.upper, self.mean, self.stiffness)))
+
     def select(self, index):
         """The terms of some problems of the batch."""
         return Terms(*(part[index] for part in (self.lower, self.upper, self.mean, self.stiffness)))

@@ -211,24 +211,42 @@ class ImagingOperator:
         kernel = "no kernel" if blur is None else f"kernel {tuple(blur.kernel.shape)}"
         return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}>"
 
-    def to(self, dtype):
-        """Return the same operator in another precision.
+    def to(self, dtype, *, device=None):
+        """Return the same operator in another precision, or on another device.
 
         Parameters
         ----------
         dtype : `torch.dtype`
+        device : `torch.device` or str, optional
+            By default where it is.
 
         Returns
         -------
         operator : `ImagingOperator`
         """
-        twin = copy.copy(self)
+        twin, device = copy.copy(self), self.x.device if device is None else device
         for name in ("x", "y", "_weight"):
-            setattr(twin, name, getattr(self, name).to(dtype))
+            setattr(twin, name, getattr(self, name).to(device, dtype))
+        for name in ("_plain", "_divided", "_index"):
+            index = getattr(self, name)
+            setattr(twin, name, None if index is None else index.to(device))
         if self._convolution is not None:
             kernel = self._convolution.kernel
-            twin._convolution = Convolution(kernel, self.cells, dtype=dtype, device=kernel.device)
+            twin._convolution = Convolution(kernel, self.cells, dtype=dtype, device=device)
         return twin
+
+    @property
+    def shares(self):
+        """What `collect` does with rays, each (R,): the cell of each, and its flux at unit brightness."""
+        extra, plain = len(self._weight), self._plain
+        if plain is None:
+            plain = torch.arange(self.cells[0] * self.cells[1], device=self.x.device)
+        cell, share = plain.repeat_interleave(self._number), self._area / self._number
+        share = torch.full_like(self.x[: len(cell)], share)
+        if extra:
+            cell = torch.cat([cell, self._divided[self._index]])
+            share = torch.cat([share, self._weight * self._area])
+        return cell, share
 
     def __call__(self, values):
         """Flux in the pixels.

@@ -1,6 +1,8 @@
 """The free-form source: its grid, priors on its roughness, and the inversion."""
 
-from lenssr.inversion.lockstep import choose_prior
+from lenssr.inversion.batch import ProblemBatch
+from lenssr.inversion.batched import BatchSolution, DenseFactor, DensePrior, answer_together, solve_batch
+from lenssr.inversion.lockstep import Request, choose_prior, together
 from lenssr.inversion.mapping import SourceGrid, SourceMap
 from lenssr.inversion.normal import Factor, NormalMatrix
 from lenssr.inversion.priors import PRIORS, Prior
@@ -9,13 +11,21 @@ from lenssr.inversion.solve import Solution, solve
 
 __all__ = [
     "PRIORS",
+    "BatchSolution",
+    "DenseFactor",
+    "DensePrior",
     "Factor",
     "NormalMatrix",
     "Prior",
     "Problem",
+    "ProblemBatch",
+    "Request",
     "Solution",
     "SourceGrid",
     "SourceMap",
+    "answer_together",
     "choose_prior",
     "solve",
+    "solve_batch",
+    "together",
 ]

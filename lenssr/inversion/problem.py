@@ -7,7 +7,7 @@ import torch
 from lenssr.inversion.mapping import SourceMap
 from lenssr.inversion.normal import NormalMatrix
 
-__all__ = ["Problem", "blur_matrix"]
+__all__ = ["Problem", "blur_matrix", "core_response"]
 
 # The curvature of chi2 needs no more of a PSF than its core: this share of it, in so many samples.
 KERNEL_SHARE = 0.99
@@ -122,7 +122,7 @@ class Problem:
                 return self._normal[1]
         if self.stack.kernel is not None:
             if self._blur is None:
-                self._blur = blur_matrix(self.stack, KERNEL_SHARE, KERNEL_SAMPLES)
+                self._blur = blur_matrix(self.stack)
             matrix = self._blur @ matrix
         self._normal = place, NormalMatrix(matrix, self.weight)
         return self._normal[1]
@@ -165,28 +165,39 @@ def _gather(stack):
     return sparse.csr_array((np.full(rays, share), np.arange(rays), starts), shape=(cells, rays))
 
 
-def blur_matrix(stack, share, samples):
-    """The telescope as a sparse array from cells to pixels, cut to the strongest samples of its response.
+def core_response(operator):
+    """What a pixel collects, cut to the strongest samples, which then count for the whole.
+
+    Parameters
+    ----------
+    operator : `~lenssr.imaging.forward.ImagingOperator`
+
+    Returns
+    -------
+    rows, columns, values : `~numpy.ndarray`, shape (S,)
+        As its ``response``.
+    """
+    rows, columns, values = operator.response
+    order = np.argsort(-np.abs(values))
+    total = np.abs(values[order]).cumsum()
+    count = min(KERNEL_SAMPLES, int(np.searchsorted(total, KERNEL_SHARE * total[-1])) + 1)
+    kept = order[:count]
+    return rows[kept], columns[kept], values[kept] * (values.sum() / values[kept].sum())
+
+
+def blur_matrix(stack):
+    """The telescope as a sparse array from cells to pixels, cut to the core of its response.
 
     Parameters
     ----------
     stack : `~lenssr.fitting.stack.ImageStack`
-    share : float
-        How much of the response is kept, before it is scaled to the whole.
-    samples : int
-        The most samples that are kept.
 
     Returns
     -------
     matrix : sparse array, shape (N, cells)
     """
     operator = stack.operator
-    rows, columns, values = operator.response
-    order = np.argsort(-np.abs(values))
-    total = np.abs(values[order]).cumsum()
-    count = min(samples, int(np.searchsorted(total, share * total[-1])) + 1)
-    rows, columns, values = rows[order[:count]], columns[order[:count]], values[order[:count]]
-    values = values * (operator.response[2].sum() / values.sum())
+    rows, columns, values = core_response(operator)
     (ny, nx), (cy, cx) = stack.grid.shape, operator.cells
     y, x = np.divmod(np.arange(ny * nx), nx)
     row = y[:, None] * (cy // ny) + rows

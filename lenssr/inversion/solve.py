@@ -8,6 +8,7 @@ import numpy as np
 __all__ = ["LINKS", "Solution", "solve"]
 
 STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
+TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
 PROBE_SEED = 20061
 # Strengths settle within this factor; the evidence is flat there.
@@ -58,6 +59,32 @@ class Solution:
         self.field, self.parameters, self.strength = state.field, state.parameters, state.strength
         self.mean, self.chi2, self.prior = state.mean, state.chi2, state.prior
         self.iterations, self.converged = iterations, converged
+
+    @classmethod
+    def found(cls, problem, prior, options, end):
+        """A solution that was found elsewhere.
+
+        Parameters
+        ----------
+        problem, prior
+            As for `solve`.
+        options : dict
+            Its keywords.
+        end : dict
+            Where it ended, by name: ``field``, ``parameters``, ``strength``, ``mean``, ``evidence``,
+            ``determined``, ``iterations``, ``converged``.
+
+        Returns
+        -------
+        solution : `Solution`
+        """
+        kept = {"link": options.get("link", "log"), "mean": options.get("mean")}
+        link = LINKS[kept["link"]]
+        state = _State(problem, prior, end["field"], end["parameters"], float(end["mean"]), link)
+        state.set_strength(end["strength"])
+        solution = cls(state, int(end["iterations"]), bool(end["converged"]), kept)
+        solution.evidence, solution.determined = float(end["evidence"]), float(end["determined"])
+        return solution
 
     @property
     def values(self):
@@ -216,7 +243,7 @@ class _State:
         """Move along a step, shortened until the posterior grows; returns the gain."""
         before = self.chi2 + self._penalty(self.field, self.parameters)
         count = len(self.field)
-        for _ in range(8):
+        for _ in range(TRIES):
             field = self.field + step[:count]
             parameters = np.clip(self.parameters + step[count:], *self.problem.bounds)
             residual = self._predict(field, parameters)

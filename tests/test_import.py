@@ -54,7 +54,17 @@ def test_public_names_exist():
 
 ROOMS = (
     *("exceptions", "units", "autodiff", "cosmology", "grids", "metrics", "mass", "light", "imaging"),
-    *("simulation", "fitting", "inversion", "networks", "result", "reconstruction", "resolver", "cli"),
+    *(
+        "simulation",
+        "fitting",
+        "inversion",
+        "networks",
+        "training",
+        "result",
+        "reconstruction",
+        "resolver",
+        "cli",
+    ),
 )
 
 

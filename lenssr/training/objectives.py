@@ -1,0 +1,347 @@
+"""What a network is trained towards, without high-resolution images: each objective a function of its own.
+
+All are zero or smallest for what is right, means over pixels and images, and do not depend on the unit of the
+images. Recipes add them with weights.
+"""
+
+import torch
+from torch.nn.functional import avg_pool2d, interpolate
+
+__all__ = [
+    "data_consistency",
+    "draw_hidden",
+    "lens_equation",
+    "lens_error",
+    "lens_likelihood",
+    "multi_scale",
+    "pixel_intensity",
+    "positive_convergence",
+    "source_intensity",
+    "source_smoothness",
+    "target_error",
+    "variation_density",
+]
+
+
+def data_consistency(model, data, variance, seen=None):
+    r"""How far a model is from the data, in units of the noise.
+
+    .. math:: \frac{1}{N} \sum_i \frac{(d_i - m_i)^2}{\sigma_i^2}
+
+    Parameters
+    ----------
+    model, data, variance : `torch.Tensor`, shape (B, ny, nx)
+        Expected data, data, and their variance; pixels whose variance is not finite do not count.
+    seen : `torch.Tensor` of bool, shape (B, ny, nx), optional
+        Which pixels count; all by default.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+        1 for the truth.
+
+    References
+    ----------
+    Warren & Dye 2003, ApJ 590, 673.
+    """
+    counts = torch.isfinite(variance) if seen is None else seen & torch.isfinite(variance)
+    # Data of masked pixels may be anything, so they may not enter a product either.
+    miss = torch.where(counts, data - model, 0)
+    return (miss.square() / torch.where(counts, variance, 1)).sum() / counts.sum().clamp_min(1)
+
+
+def draw_hidden(like, fraction, generator):
+    r"""Choose pixels to be hidden from a network, so that only they need to be predicted.
+
+    What a network has not seen it cannot copy with its noise: for noise that is independent from pixel to
+    pixel, the loss on hidden pixels is that against the truth, but for a constant,
+
+    .. math:: \mathrm{E}\,(d_i - m_i)^2 = \mathrm{E}\,(t_i - m_i)^2 + \sigma_i^2 .
+
+    Parameters
+    ----------
+    like : `torch.Tensor`, shape (B, ny, nx)
+    fraction : float
+        Share of the pixels, each drawn by itself.
+    generator : `torch.Generator`
+        On the CPU; the choice is the same on every device.
+
+    Returns
+    -------
+    hidden : `torch.Tensor` of bool, shape (B, ny, nx)
+
+    References
+    ----------
+    Batson & Royer 2019, ICML, 524 (Noise2Self); Krull et al. 2019, CVPR, 2129 (Noise2Void).
+    """
+    return (torch.rand(like.shape, generator=generator) < fraction).to(like.device)
+
+
+def lens_equation(image, relensed, data):
+    r"""The lens equation as LensSR asks for it: image and re-lensed source should agree, softly.
+
+    .. math:: \frac{\langle (I(\theta) - S(\theta - \alpha(\theta)))^2 \rangle}{\langle d^2 \rangle}
+
+    Parameters
+    ----------
+    image, relensed : `torch.Tensor`, shape (B, ny k, nx k)
+        Flux in fine pixels: what one network says of the image, and what follows from the source of another.
+    data : `torch.Tensor`, shape (B, ny, nx)
+        The low image, which sets the unit.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Schneider, Ehlers & Falco 1992, Gravitational Lenses (the equation, and why brightness is conserved).
+    """
+    return _relative(image - relensed, data, _factor(image, data))
+
+
+def source_intensity(image, relensed, data):
+    r"""Intensity conservation from image to source: both hold the same flux in the image plane.
+
+    .. math::
+
+        \left( \frac{\sum_\theta I(\theta) - \sum_\theta S(\theta - \alpha(\theta))}{\sum_i d_i} \right)^2
+
+    The second sum is the flux of the source times its magnification.
+
+    Parameters
+    ----------
+    image, relensed, data : `torch.Tensor`
+        As for `lens_equation`.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    As for `lens_equation`.
+    """
+    total = data.abs().sum((-2, -1)).clamp_min(torch.finfo(data.dtype).tiny)
+    return ((image - relensed).sum((-2, -1)) / total).square().mean()
+
+
+def pixel_intensity(image, data, variance):
+    r"""Intensity conservation from image to low image: fine pixels sum to the pixel they divide.
+
+    .. math:: \frac{1}{N} \sum_i \frac{(d_i - \sum_{j \in i} I_j)^2}{\sigma_i^2}
+
+    Parameters
+    ----------
+    image : `torch.Tensor`, shape (B, ny k, nx k)
+        Flux in fine pixels.
+    data, variance : `torch.Tensor`, shape (B, ny, nx)
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Irani & Peleg 1991, CVGIP 53, 231 (a fine image must give the coarse one back).
+    """
+    return data_consistency(_summed(image, _factor(image, data)), data, variance)
+
+
+def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
+    r"""Agreement with the data at several resolutions.
+
+    .. math:: \frac{1}{F} \sum_f \frac{1}{N_f} \sum_i \frac{(d_{f,i} - I_{f,i})^2}{\sigma_{f,i}^2}
+
+    where fluxes are summed over larger pixels for f < 1, and data are interpolated (bicubic) to smaller
+    ones for f > 1, whose variance is that of independent counts, a share of the pixel's.
+
+    Parameters
+    ----------
+    image : `torch.Tensor`, shape (B, ny k, nx k)
+        Flux in fine pixels.
+    data, variance : `torch.Tensor`, shape (B, ny, nx)
+    factors : sequence of float, optional
+        Resolutions relative to the data: 1 over an integer, or an integer that divides k; (0.5, 1, 2) by
+        default.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Lai et al. 2017, CVPR, 5835 (losses at each resolution of a pyramid).
+    """
+    fine, losses = _factor(image, data), []
+    for factor in factors:
+        if factor < 1:
+            coarse, known = round(1 / factor), torch.isfinite(variance)
+            kept = [torch.where(known, part, 0) for part in (data, variance)]
+            # A pixel that lacks one of its parts does not count.
+            missing = _summed((~known).to(data), coarse) > 0
+            pair = [_summed(part, coarse) for part in (_summed(image, fine), *kept)]
+            losses.append(data_consistency(*pair, ~missing))
+            continue
+        finer = data if factor == 1 else _enlarged(data, int(factor))
+        spread = variance.repeat_interleave(int(factor), -2).repeat_interleave(int(factor), -1)
+        losses.append(data_consistency(_summed(image, fine // int(factor)), finer, spread / factor**2))
+    return torch.stack(losses).mean()
+
+
+def target_error(image, target):
+    r"""Relative error against an image of the same pixels: the bicubic one, or a true one where it is known.
+
+    .. math:: \frac{\langle (I - t)^2 \rangle}{\langle t^2 \rangle}
+
+    Parameters
+    ----------
+    image, target : `torch.Tensor`, shape (B, ny, nx)
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Dong et al. 2016, IEEE TPAMI 38, 295 (super-resolution learned from known images).
+    """
+    return _relative(image - target, target, 1)
+
+
+def variation_density(alpha_x, alpha_y, pixel_scale):
+    r"""Total variation of a deflection, per unit area.
+
+    .. math::
+
+        \langle |\partial_x \alpha_x| + |\partial_y \alpha_x|
+        + |\partial_x \alpha_y| + |\partial_y \alpha_y| \rangle
+
+    Parameters
+    ----------
+    alpha_x, alpha_y : `torch.Tensor`, shape (B, ny, nx)
+        Deflection at pixel centres, in arcsec.
+    pixel_scale : float
+        In arcsec.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+        Without dimension: twice the convergence for a sheet of mass.
+
+    References
+    ----------
+    Rudin, Osher & Fatemi 1992, Physica D 60, 259.
+    """
+    return sum(
+        alpha.diff(dim=axis).abs().mean() / pixel_scale for alpha in (alpha_x, alpha_y) for axis in (-2, -1)
+    )
+
+
+def source_smoothness(log_brightness):
+    r"""How rough the logarithm of a source is: its mean squared curvature, in units of the nodes.
+
+    .. math::
+
+        \langle (g_{i+1,j} - 2 g_{i,j} + g_{i-1,j})^2 \rangle
+        + \langle (g_{i,j+1} - 2 g_{i,j} + g_{i,j-1})^2 \rangle
+
+    Parameters
+    ----------
+    log_brightness : `torch.Tensor`, shape (B, side, side)
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Suyu et al. 2006, MNRAS 371, 983 (curvature of the source as a prior; here that of its logarithm).
+    """
+    return sum(log_brightness.diff(n=2, dim=axis).square().mean() for axis in (-2, -1))
+
+
+def positive_convergence(kappa):
+    r"""How negative the convergence is, which mass cannot make it.
+
+    .. math:: \langle \max(0, -\kappa)^2 \rangle
+
+    Parameters
+    ----------
+    kappa : `torch.Tensor`
+        Convergence at positions.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Schneider, Ehlers & Falco 1992, Gravitational Lenses (convergence as surface mass density).
+    """
+    return (-kappa).clamp_min(0).square().mean()
+
+
+def lens_error(estimate, vector):
+    r"""Mean squared error of estimated lens parameters, as the free numbers u of the network.
+
+    .. math:: \langle (u - \hat u)^2 \rangle
+
+    Parameters
+    ----------
+    estimate : `~lenssr.networks.LensEstimate`
+    vector : `torch.Tensor`, shape (B, 7)
+        The truth.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+
+    References
+    ----------
+    Hezaveh, Perreault Levasseur & Marshall 2017, Nature 548, 555.
+    """
+    return estimate.miss(vector).square().mean()
+
+
+def lens_likelihood(estimate, vector):
+    r"""How unlikely the true lens parameters are under the errors of an estimate; it trains the errors only.
+
+    .. math:: \frac{1}{2} (u - \hat u)^T C^{-1} (u - \hat u) + \frac{1}{2} \ln \det 2 \pi C
+
+    Parameters
+    ----------
+    estimate : `~lenssr.networks.LensEstimate`
+    vector : `torch.Tensor`, shape (B, 7)
+        The truth.
+
+    Returns
+    -------
+    loss : `torch.Tensor`, scalar
+        Of free numbers u, per image.
+
+    References
+    ----------
+    Nix & Weigend 1994, ICNN, 55 (the likelihood as a loss); Stirn et al. 2023, AISTATS, 5593 (the mean held).
+    """
+    return estimate.negative_log_likelihood(vector, hold_mean=True).mean()
+
+
+def _factor(image, data):
+    """How many fine pixels lie along one of the data's."""
+    return image.shape[-1] // data.shape[-1]
+
+
+def _relative(difference, data, factor):
+    """Mean square of a difference over that of the data, spread over factor^2 pixels; mean over images."""
+    unit = (data / factor**2).square().mean((-2, -1)).clamp_min(torch.finfo(data.dtype).tiny)
+    return (difference.square().mean((-2, -1)) / unit).mean()
+
+
+def _summed(image, factor):
+    """Sums over blocks of factor x factor pixels; what is left over at the ends is cut off."""
+    return image if factor == 1 else avg_pool2d(image[:, None], factor, divisor_override=1)[:, 0]
+
+
+def _enlarged(image, factor):
+    return interpolate(image[:, None], scale_factor=factor, mode="bicubic")[:, 0] / factor**2

@@ -10,9 +10,9 @@ from typing import Any
 
 import astropy.units as u
 import numpy as np
-import torch
 
 from lenssr._parallel import count_jobs, solve_parts
+from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.inversion.priors import PRIORS
@@ -97,7 +97,7 @@ class Settings:
             object.__setattr__(self, "fit_lens", self.lens is None)
         if self.fit_lens and self.lens is not None:
             _check_fittable(self.lens)
-        _device(self.device)
+        choose_device(self.device)
 
     def _check_source(self):
         """Refuse options of another kind of source."""
@@ -128,7 +128,7 @@ class Settings:
     @property
     def torch_device(self):
         """The device that "auto" stands for here."""
-        return _device(self.device)
+        return choose_device(self.device)
 
     def describe(self):
         """The settings as plain values."""
@@ -160,17 +160,6 @@ def _check_fittable(lens):
         raise InputError(
             "fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out"
         )
-
-
-def _device(name):
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device = {name!r} is not available here: give 'cpu' or 'auto'") from error
-    return device
 
 
 class SuperResolver:

@@ -255,7 +255,7 @@ class Scene:
         slope_x = slope_y = 0
         for block in self.of_role("source") + self.of_role("lens_light"):
             where = beta if block.role == "source" else (x, y)
-            value, d_x, d_y, derivative = self._light_derivatives(block, *where, physical, cusp)
+            value, d_x, d_y, derivative = self.light_derivatives(block, *where, physical, cusp)
             total = total + value
             if block.role == "source":
                 slope_x, slope_y = slope_x + d_x, slope_y + d_y
@@ -270,10 +270,23 @@ class Scene:
         """Derivatives (B, F', R) of the lens light alone, with respect to its own part of the fit vector."""
         physical = physical.to(x)
         blocks = self.of_role("lens_light")
-        return torch.cat([self._light_derivatives(block, x, y, physical, cusp)[3] for block in blocks], dim=1)
+        return torch.cat([self.light_derivatives(block, x, y, physical, cusp)[3] for block in blocks], dim=1)
 
-    def _light_derivatives(self, block, x, y, physical, cusp):
-        """Brightness of one profile, its slopes along x and y, and its derivatives in fit variables."""
+    def light_derivatives(self, block, x, y, physical, cusp=0.0):
+        """Brightness of one profile, its slopes along x and y, and its derivatives in fit variables.
+
+        Parameters
+        ----------
+        block : `Block`
+        x, y : `torch.Tensor`, shape (R,) or (B, R)
+        physical : `torch.Tensor`, shape (B, P)
+        cusp : float
+
+        Returns
+        -------
+        brightness, d_dx, d_dy : `torch.Tensor`, shape (B, R)
+        d_dp : `torch.Tensor`, shape (B, F', R)
+        """
         parameters = physical[:, block.slice]
         value, d_x, d_y, derivative = block.profile.jacobian(x, y, parameters, cusp)
         factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))

@@ -15,7 +15,7 @@ from scipy import ndimage
 from lenssr.imaging.correlation import measure_sky
 from lenssr.imaging.deblending import deblend
 
-__all__ = ["LightCensus", "auto_mask", "light_census"]
+__all__ = ["LightCensus", "auto_mask", "label_objects", "light_census", "psf_width", "significance_map"]
 
 # A profile on ellipses describes real galaxies to about this fraction of their light.
 PROFILE_TRUST = 0.07
@@ -132,6 +132,59 @@ def light_census(observation):
     return LightCensus(float(total.max()), best, tuple(float(value) for value in center))
 
 
+def significance_map(image, weight, sigma):
+    """Signal to noise of the light seen through a Gaussian.
+
+    Parameters
+    ----------
+    image, weight : `~numpy.ndarray`, shape (ny, nx)
+        Light and its inverse variance, 0 where a pixel is masked.
+    sigma : float
+        Of the Gaussian, in pixels.
+
+    Returns
+    -------
+    significance : `~numpy.ndarray`, shape (ny, nx)
+        For noise that is independent from pixel to pixel.
+    """
+    kernel = _gaussian(sigma)
+    signal = ndimage.convolve(image * weight, kernel, mode="constant")
+    noise = np.sqrt(ndimage.convolve(weight, kernel**2, mode="constant"))
+    return np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0)
+
+
+def label_objects(significance, fwhm, *, threshold=2.5):
+    """Cut what stands out of the noise into objects.
+
+    Parameters
+    ----------
+    significance : `~numpy.ndarray`, shape (ny, nx)
+        As from `significance_map`.
+    fwhm : float
+        Of the PSF in pixels: nothing smaller is an object.
+    threshold : float, optional
+        By default 2.5.
+
+    Returns
+    -------
+    labels : `~numpy.ndarray` of int, shape (ny, nx), or None
+        None if there is nothing.
+    """
+    from photutils.segmentation import detect_sources
+    from photutils.utils.exceptions import NoDetectionsWarning
+
+    pixels = max(5, round(fwhm**2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        found = detect_sources(significance, threshold, pixels)
+    if found is None:
+        return None
+    # Small or faint ones are not two objects, and a large empty image has thousands of them.
+    peaks = ndimage.maximum(significance, found.data, found.labels)
+    large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > FAINTEST)]
+    return deblend(significance, found.data, large, pixels=pixels, contrast=CONTRAST)
+
+
 @dataclass(eq=False)
 class _Segment:
     box: tuple
@@ -166,7 +219,7 @@ class _Scene:
 
     def __init__(self, observation):
         self.observation = observation
-        self.fwhm = _fwhm_pixels(observation)
+        self.fwhm = psf_width(observation)
         self.sigma = self.fwhm / _FWHM_PER_SIGMA
         sky = measure_sky(observation)
         self.sky, self.factor = sky.level, sky.factor
@@ -182,26 +235,13 @@ class _Scene:
     def significance(self, image, error):
         """Signal to noise of the light seen through a Gaussian as wide as the PSF."""
         weight = np.where(self.observation.valid, error**-2.0, 0.0)
-        kernel = _gaussian(self.sigma)
-        signal = ndimage.convolve(image * weight, kernel, mode="constant")
-        noise = np.sqrt(ndimage.convolve(weight, kernel**2, mode="constant"))
-        return np.divide(signal, noise * self.factor, out=np.zeros_like(signal), where=noise > 0)
+        return significance_map(image, weight, self.sigma) / self.factor
 
     def segments(self):
-        from photutils.segmentation import detect_sources
-        from photutils.utils.exceptions import NoDetectionsWarning
-
         significance = self.significance(self.residual, self.tolerance)
-        pixels = max(5, round(self.fwhm**2))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NoDetectionsWarning)
-            found = detect_sources(significance, 2.5, pixels)
-        if found is None:
+        labels = label_objects(significance, self.fwhm)
+        if labels is None:
             return []
-        # Small or faint ones are not two objects, and a large empty image has thousands of them.
-        peaks = ndimage.maximum(significance, found.data, found.labels)
-        large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > FAINTEST)]
-        labels = deblend(significance, found.data, large, pixels=pixels, contrast=CONTRAST)
         boxes = ndimage.find_objects(labels)
         segments = [
             self._segment(box, labels[box] == label, significance)
@@ -252,7 +292,18 @@ def _can_be_image(segment, segments, arcs, scene):
     )
 
 
-def _fwhm_pixels(observation):
+def psf_width(observation):
+    """FWHM of the PSF of an observation in pixels; 2.5 if it has none.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+
+    Returns
+    -------
+    fwhm : float
+        At least 1.5, at most a quarter of the image.
+    """
     if observation.psf is None:
         return 2.5
     fwhm = observation.psf.fwhm

@@ -185,7 +185,7 @@ class ImagingOperator:
         if kernel is not None:
             kernel = torch.as_tensor(kernel).to(device, torch.float64)
             if includes_pixel and variance:
-                kernel = _sharpened(kernel, variance)
+                kernel = sharpened(kernel, variance)
             self._convolution = Convolution(kernel, self.cells, dtype=dtype, device=device)
 
     def _place_rays(self, cells, rule, refine, tolerance, device):
@@ -374,7 +374,7 @@ def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _sharpened(kernel, variance):
+def sharpened(kernel, variance):
     """Take a blur of this variance (in cells, along each axis) out of a kernel, to second order."""
     padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
     neighbours = sum(padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1))

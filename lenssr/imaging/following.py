@@ -1,0 +1,248 @@
+"""A forward model for galaxies with cusps, whose rays follow the galaxies from fit to fit."""
+
+import math
+
+import astropy.units as u
+import numpy as np
+import torch
+from scipy import ndimage
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.forward import Convolution, sharpened
+
+__all__ = ["FollowingOperator", "effective_kernel"]
+
+# Lattice points across the response of a pixel: what they cannot hold of a cusp is 0.1 % of its light.
+POINTS_ACROSS = 2.5
+# The same where the light is thin, or the noise so low that 0.1 % are too many.
+FINE_POINTS_ACROSS = 4.0
+# A pixel blurs as much as a Gaussian of this FWHM; by itself it has no end to its frequencies.
+PIXEL_WIDTH, MOST_POINTS = 0.8, 4
+# Widths below are in steps of the lattice. The share of a profile that its own rays carry falls off as
+# (1 + t + t^2 / 2) exp(-t), t = r^2 / (2 CORE^2): what is left for the lattice rises as r^6 from the cusp.
+CORE, REACH = 1.1, 6.0
+RADII, RADIAL_POWER = 14, 3
+FEWEST_ANGLES, ANGLE_DENSITY, MOST_ANGLES = 20, 6.0, 32
+# A ray is spread over this many points to each side, by a sinc under an exponential of a semicircle.
+TAPS, WINDOW = 7, 6.0
+# Share of a PSF beyond the margin that is modelled around a stamp.
+BEYOND_MARGIN, MOST_MARGIN = 0.02, 16
+
+
+def effective_kernel(psf, pixel_scale=1.0, *, points_across=POINTS_ACROSS):
+    """Response of a pixel to a point of light, on a lattice that is fine enough for it.
+
+    Parameters
+    ----------
+    psf : `~lenssr.imaging.PSF` or None
+        None stands for the pixel alone.
+    pixel_scale : float, optional
+        Of the image, in arcsec; default 1.
+    points_across : float, optional
+        How many points of the lattice lie across the FWHM of the response at least.
+
+    Returns
+    -------
+    kernel : `~numpy.ndarray`, odd sides
+        PSF and pixel together, of sum 1.
+    subsampling : int
+        Points of the lattice along a pixel, at most 4.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from lenssr.imaging import PSF
+    >>> from lenssr.imaging.following import effective_kernel
+    >>> kernel, subsampling = effective_kernel(PSF.from_fwhm(0.25 * u.arcsec), 0.1)
+    >>> kernel.shape, subsampling
+    ((13, 13), 1)
+    """
+    across, pixel = 0.0, True
+    if psf is not None:
+        width, pixel = psf.fwhm, not psf.includes_pixel
+        across = width.value if width.unit == u.pix else width.to_value(u.arcsec) / pixel_scale
+    across = math.hypot(across, PIXEL_WIDTH * pixel)
+    subsampling = min(MOST_POINTS, math.ceil(points_across / across))
+    fine = 2 * max(3, math.ceil(3 / subsampling)) + 1
+    side = fine * subsampling
+    kernel = np.ones((1, 1)) if psf is None else psf.kernel(pixel_scale, subsampling=side)
+    if pixel:
+        kernel = _box(np.pad(kernel, side), side)
+    middle = [size // 2 % fine for size in kernel.shape]
+    kernel = kernel[middle[0] :: fine, middle[1] :: fine]
+    return kernel / kernel.sum(), subsampling
+
+
+def _box(kernel, side):
+    """Mean over a box of so many samples, centred; of an even number the two at the ends count half."""
+    weights = np.full(side + 1 - side % 2, 1 / side)
+    if side % 2 == 0:
+        weights[[0, -1]] /= 2
+    for axis in (0, 1):
+        kernel = ndimage.convolve1d(kernel, weights, axis=axis, mode="constant")
+    # Samples have not the variance of a box: those of an odd number lack that within them.
+    return sharpened(torch.as_tensor(kernel), -1 / 12 if side % 2 else 1 / 6).numpy()
+
+
+class FollowingOperator:
+    """The linear map from the brightness of a profile to the flux in pixels, its cusp wherever it moves.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(ny, nx)`` of the images. Lengths are in pixels, from the centre of the image.
+    kernel : array, shape (ky, kx)
+        Response of a pixel, from `effective_kernel`.
+    subsampling : int, optional
+        Points of the lattice along a pixel, by default 1.
+    margin : int, optional
+        Pixels around the image whose light is modelled, because the PSF scatters it in. By default as far
+        as holds 98 % of the PSF, and 16 at most.
+    dtype : `torch.dtype`, optional
+        Default float64.
+    device : str or `torch.device`, optional
+        Default "cpu".
+
+    Attributes
+    ----------
+    lattice : tuple of int
+        Points of the lattice, (rows, columns).
+
+    Notes
+    -----
+    A pixel's flux is an integral over the plane of the brightness times the pixel's response. The response
+    is smooth, and so is the brightness away from the centre, for which a sum over a lattice of points is as
+    good as exact. Near the centre the brightness is multiplied by a smooth share that falls off within a few
+    pixels; this part is integrated on circles about the centre, crowded towards it, and its rays are spread
+    over the lattice by interpolation weights. Both parts differentiate through the brightness alone.
+
+    On profiles of r_eff = 2 to 8 pixels, n = 0.5 to 6, behind a PSF of 2.5 pixels FWHM, the image is right
+    within 0.1 % of its norm with 1 point in a pixel, and within 0.01 % with 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.imaging.following import FollowingOperator
+    >>> operator = FollowingOperator((9, 9), torch.ones(3, 3) / 9)
+    >>> x, y, share = operator.rays(torch.zeros(1, 1).double(), torch.zeros(1, 1).double())
+    >>> cells = operator.collect(torch.exp(-(x**2 + y**2) / 8).unsqueeze(1), x, y, share)
+    >>> round(float(operator.convolve(cells)[0, 0, 4, 4]), 2)
+    0.85
+    """
+
+    def __init__(self, shape, kernel, *, subsampling=1, margin=None, dtype=torch.float64, device="cpu"):
+        kernel = np.asarray(kernel)
+        if not isinstance(subsampling, int) or subsampling < 1:
+            raise InputError(f"subsampling = {subsampling!r}: give a positive integer")
+        self.shape, self.step = tuple(shape), 1 / subsampling
+        margin = _margin(kernel, subsampling) if margin is None else margin * subsampling
+        self._subsampling, self._margin = subsampling, margin
+        self.lattice = tuple((size - 1) * subsampling + 1 + 2 * margin for size in shape)
+        options = {"dtype": dtype, "device": device}
+        self._axes = [(torch.arange(size, **options) - (size - 1) / 2) * self.step for size in self.lattice]
+        y, x = torch.meshgrid(*self._axes, indexing="ij")
+        self.x, self.y = x.reshape(1, -1), y.reshape(1, -1)
+        self._offset_x, self._offset_y, self._weight = (torch.as_tensor(p).to(**options) for p in _circles())
+        self._convolution = Convolution(kernel, self.lattice, **options)
+        self._width = [min(2 * math.ceil(REACH + TAPS) + 1, size) for size in self.lattice]
+
+    def rays(self, x_0, y_0):
+        """Where the brightness of a profile is asked for.
+
+        Parameters
+        ----------
+        x_0, y_0 : `torch.Tensor`, shape (B, 1)
+            Its centre in pixels.
+
+        Returns
+        -------
+        x, y : `torch.Tensor`, shape (B, R)
+            Points of the lattice, then the rays around the centre.
+        share : `torch.Tensor`, shape (B, M)
+            What the points of the lattice carry of the brightness.
+        """
+        step = self.step
+        t = torch.addcmul((self.x - x_0).square(), self.y - y_0, self.y - y_0) / (2 * (CORE * step) ** 2)
+        share = 1 - (1 + t + t**2 / 2) * torch.exp(-t)
+        x = torch.cat([self.x.expand(len(x_0), -1), x_0 + step * self._offset_x], 1)
+        y = torch.cat([self.y.expand(len(y_0), -1), y_0 + step * self._offset_y], 1)
+        return x, y, share
+
+    def collect(self, values, x, y, share):
+        """Put brightness at rays onto the lattice.
+
+        Parameters
+        ----------
+        values : `torch.Tensor`, shape (B, P, R)
+            Brightness, or its derivatives, at the rays.
+        x, y, share : `torch.Tensor`
+            From `rays`.
+
+        Returns
+        -------
+        cells : `torch.Tensor`, shape (B, P, rows, columns)
+        """
+        number = self.x.shape[1]
+        cells = values[..., :number] * share.unsqueeze(1)
+        parts = zip((y, x), self._axes, self._width, strict=True)
+        (rows, over_rows), (columns, over_columns) = (
+            self._spread(p[:, number:], *rest) for p, *rest in parts
+        )
+        own = values[..., number:] * self._weight
+        patch = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
+        index = (rows.unsqueeze(2) * self.lattice[1] + columns.unsqueeze(1)).flatten(1)
+        cells.scatter_add_(-1, index.unsqueeze(1).expand(-1, values.shape[1], -1), patch.flatten(2))
+        return cells.reshape(*values.shape[:-1], *self.lattice)
+
+    def _spread(self, position, axis, width):
+        """Points (B, W) of one axis near the rays (B, K), and the weights (B, K, W) of each ray for them."""
+        at = (position - axis[0]) / self.step
+        middle = (at.amin(1, keepdim=True) + at.amax(1, keepdim=True)) / 2
+        start = (middle.round() - width // 2).clamp(0, len(axis) - width)
+        points = start + torch.arange(width, dtype=at.dtype, device=at.device)
+        distance = at.unsqueeze(2) - points.unsqueeze(1)
+        window = torch.exp(WINDOW * ((1 - (distance / TAPS).square()).clamp_min(0).sqrt() - 1))
+        window = torch.where(distance.abs() < TAPS, window, 0)
+        return points.long(), torch.sinc(distance) * window
+
+    def convolve(self, cells):
+        """Flux in the pixels, from what `collect` gives.
+
+        Parameters
+        ----------
+        cells : `torch.Tensor`, shape (..., rows, columns)
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (..., ny, nx)
+        """
+        image, k = self._convolution(cells), self._subsampling
+        rows, columns = (slice(self._margin, size - self._margin, k) for size in self.lattice)
+        return image[..., rows, columns]
+
+
+def _margin(kernel, subsampling):
+    """Points beyond the image that scatter light into it."""
+    half = max(kernel.shape) // 2
+    rows, columns = (np.abs(np.arange(size) - size // 2) for size in kernel.shape)
+    distance = np.maximum(rows[:, None], columns)
+    inside = np.array([kernel[distance <= k].sum() for k in range(half + 1)])
+    enough = int(np.argmax(inside > (1 - BEYOND_MARGIN) * inside[-1]))
+    # Whole pixels: the points of the image are every so many of the lattice.
+    return min(-(-enough // subsampling), MOST_MARGIN) * subsampling
+
+
+def _circles():
+    """Rays on circles about a centre: their offsets, and their areas times the share that they carry."""
+    nodes, weights = np.polynomial.legendre.leggauss(RADII)
+    u_, weights = (nodes + 1) / 2, weights / 2
+    radii = REACH * u_**RADIAL_POWER
+    areas = weights * RADIAL_POWER * REACH * u_ ** (RADIAL_POWER - 1) * radii * 2 * np.pi
+    t = radii**2 / (2 * CORE**2)
+    areas *= (1 + t + t**2 / 2) * np.exp(-t)
+    parts = []
+    for k, (radius, area) in enumerate(zip(radii, areas, strict=True)):
+        number = int(np.clip(2 * math.ceil(ANGLE_DENSITY * radius / 2), FEWEST_ANGLES, MOST_ANGLES))
+        angle = 2 * np.pi * (np.arange(number) + k % 2 / 2) / number
+        parts.append((radius * np.cos(angle), radius * np.sin(angle), np.full(number, area / number)))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))

@@ -1,0 +1,65 @@
+"""What a row of the table warns of."""
+
+import enum
+
+import numpy as np
+
+__all__ = ["SersicFlag", "decode_flags"]
+
+
+class SersicFlag(enum.IntFlag):
+    """Bits of the column ``flags`` of a `~lenssr.SersicPhotometry` table.
+
+    Examples
+    --------
+    >>> from lenssr.photometry import SersicFlag
+    >>> [flag.name for flag in SersicFlag(68)]
+    ['NOT_CONVERGED', 'MASKED_CENTRE']
+    """
+
+    #: No pixel to fit: masked, not finite or outside the image. All numbers of the row are NaN.
+    NO_DATA = 1
+    #: A parameter ended on a bound; its error is zero.
+    BOUND = 2
+    #: The fit was still moving after its last iteration.
+    NOT_CONVERGED = 4
+    #: The data hardly say one of flux, r_eff, n: its error is above half its value (n: above 1).
+    WEAKLY_CONSTRAINED = 8
+    #: The signal to noise of the whole galaxy is below 10.
+    FAINT = 16
+    #: As compact as the PSF: a star, or too small to have a measured profile.
+    PSF_SIZED = 32
+    #: The pixel of the centre is masked or outside the image.
+    MASKED_CENTRE = 64
+    #: The stamp reaches over the edge of the image.
+    EDGE = 128
+    #: Fitted together with neighbours, or with pixels left to one.
+    BLENDED = 256
+    #: The residuals are larger than the errors say, beyond doubt: no Sérsic, or wrong errors or PSF.
+    POOR_FIT = 512
+    #: The stamp is smaller than 8 r_eff: sky, flux, r_eff and n trade off against each other.
+    SMALL_STAMP = 1024
+    #: The errors are ends of the profile likelihood, because those of a Gaussian may be off.
+    PROFILE_INTERVAL = 2048
+
+
+def decode_flags(flags):
+    """Names of the bits that are set.
+
+    Parameters
+    ----------
+    flags : int or array of int
+
+    Returns
+    -------
+    names : list of str, or list of those for an array
+
+    Examples
+    --------
+    >>> from lenssr.photometry import decode_flags
+    >>> decode_flags([0, 130])
+    [[], ['BOUND', 'EDGE']]
+    """
+    if np.ndim(flags):
+        return [decode_flags(flag) for flag in flags]
+    return [flag.name for flag in SersicFlag if flag & int(flags)]

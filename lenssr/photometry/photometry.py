@@ -1,0 +1,319 @@
+"""Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
+
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+from lenssr.devices import choose_device
+from lenssr.exceptions import InputError
+from lenssr.imaging.observation import Observation
+from lenssr.imaging.psf import PSF
+from lenssr.imaging.reading import read_planes
+from lenssr.photometry.constraints import Constraints
+from lenssr.photometry.solve import Solver
+from lenssr.photometry.sources import find_sources
+from lenssr.photometry.table import Rows, make_table
+from lenssr.photometry.tasks import batches, make_tasks
+
+__all__ = ["SersicPhotometry"]
+
+# Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
+CPU_VALUES, GPU_VALUES = 2**18, 2**25
+SKIES = ("constant", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of `SersicPhotometry`, checked.
+
+    Attributes are those of the class; ``templates`` holds the constraints of each component.
+    """
+
+    fit_shape: tuple
+    sky: str | None
+    n_components: int
+    templates: tuple
+    xy_bounds: tuple | None
+    device: str
+
+    @property
+    def torch_device(self):
+        """The device that "auto" stands for here."""
+        return choose_device(self.device)
+
+    @property
+    def reach(self):
+        """How far a centre may move along x and y, in pixels."""
+        return self.xy_bounds or (self.fit_shape[1] / 4, self.fit_shape[0] / 4)
+
+
+class SersicPhotometry:
+    """Fit Sérsic profiles to the galaxies of an image, many small stamps at once.
+
+    Parameters
+    ----------
+    psf : anything that `lenssr.imaging.PSF.from_any` takes, or a FWHM as ``2.5 * u.pix``, optional
+        By default the one that comes with the image; a galaxy without any is fitted behind its pixels alone.
+    fit_shape : int or tuple of int, optional
+        Rows and columns of the box around each galaxy that is fitted, by default ``(51, 51)``. At least
+        8 r_eff is wanted, so that the sky is told from the galaxy.
+    sky : {"constant", None}, optional
+        Whether a constant is fitted under each group of galaxies, by default it is.
+    n_components : int, optional
+        1, the default, or 2: a bulge and an exponential disc with one centre.
+    model : `~astropy.modeling.functional_models.Sersic2D`, `~lenssr.light.Sersic` or list, optional
+        Whose ``fixed``, ``bounds`` and ``tied`` hold, and whose values those that are fixed have unless
+        ``init_params`` says otherwise; lengths in pixels. A list has one for each component.
+    fixed, bounds, tied : dict, optional
+        The same by name, as `~astropy.modeling.Model` takes them; with 2 components a name may end in ``_0``
+        or ``_1``.
+    xy_bounds : float or tuple of float, optional
+        How far centres may move from where they begin, along x and y in pixels. By default a quarter of
+        ``fit_shape``.
+    grouper : `~photutils.psf.SourceGrouper`, "auto" or None, optional
+        Which galaxies are fitted together. "auto", the default, groups those closer than half of
+        ``fit_shape``, None none. Pixels nearer to a galaxy of another group are left out of a fit.
+    device : str, optional
+        "auto" (default: CUDA where there is one), "cpu", "cuda", ...
+
+    Attributes
+    ----------
+    table : `~astropy.table.QTable` or None
+        Of the last run.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> import numpy as np
+    >>> from astropy.modeling.models import Sersic2D
+    >>> from lenssr import SersicPhotometry
+    >>> y, x = np.indices((41, 41))
+    >>> galaxy = Sersic2D(amplitude=1, r_eff=4, n=1, x_0=20.3, y_0=19.6, ellip=0.3, theta=0.5)(x, y)
+    >>> data = galaxy + np.random.default_rng(1).normal(0, 0.02, galaxy.shape)
+    >>> phot = SersicPhotometry(psf=0.1 * u.pix, fit_shape=41)
+    >>> table = phot(data, error=np.full(data.shape, 0.02), init_params={"x": [20], "y": [20]})
+    >>> round(float(table["x"][0]), 1), round(float(table["n"][0]), 1)
+    (20.3, 1.0)
+    """
+
+    def __init__(
+        self,
+        *,
+        psf=None,
+        fit_shape=(51, 51),
+        sky="constant",
+        n_components=1,
+        model=None,
+        fixed=None,
+        bounds=None,
+        tied=None,
+        xy_bounds=None,
+        grouper="auto",
+        device="auto",
+    ):
+        fit_shape = _pair(fit_shape, "fit_shape", integer=True)
+        if sky not in SKIES:
+            raise InputError(f"sky = {sky!r}: give 'constant' or None")
+        if n_components not in (1, 2):
+            raise InputError(f"n_components = {n_components!r}: give 1, or 2 for a bulge and a disc")
+        choose_device(device)
+        self.settings = Settings(
+            fit_shape=fit_shape,
+            sky=sky,
+            n_components=n_components,
+            templates=_templates(model, fixed, bounds, tied, n_components),
+            xy_bounds=None if xy_bounds is None else _pair(xy_bounds, "xy_bounds"),
+            device=device,
+        )
+        self.psf, self.grouper = psf, _grouper(grouper, fit_shape)
+        self.table = self._rows = None
+
+    def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None):
+        """Fit the galaxies of an image.
+
+        Parameters
+        ----------
+        image : path, `~astropy.nddata.CCDData`, `~astropy.nddata.NDData`, Quantity, array, or dict of these
+            A dict holds images of several bands on one grid of pixels, by name: galaxies then have one
+            shape and place in all of them, and a flux in each.
+        mask : array of bool, shape (ny, nx), optional
+            True hides a pixel. With several bands a dict has one for each; so have the others.
+        error : array, Quantity, number or `~lenssr.imaging.NoiseModel`, optional
+            Standard deviation of every pixel; by default the uncertainty of the image, else noise from its
+            exposure, else the rms of its sky.
+        init_params : table, `~photutils.segmentation.SourceCatalog`, segmentation image, or None
+            Where the galaxies are: columns ``x`` and ``y`` (or ``x_init``, ``y_init``) in zero-based pixels,
+            or ``skycoord``. Columns ``flux``, ``amplitude``, ``r_eff``, ``n``, ``ellip``, ``theta`` are where
+            fits begin; what is missing is estimated from moments. ``id`` and ``group_id`` are kept. By
+            default galaxies are detected.
+        psf : optional
+            Instead of the one of the object.
+        unit : `~astropy.units.Unit` or str, optional
+            Of the pixels, instead of what the image says.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            One row a galaxy.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be used; the message names the value and the remedy.
+        """
+        return self._run([image], [mask], [error], [init_params], [psf], unit, numbered=False)
+
+    def map(self, images, *, mask=None, error=None, init_params=None, psf=None, unit=None):
+        """Fit the galaxies of many images, such as cutouts; alike ones in one batch.
+
+        Parameters
+        ----------
+        images : sequence
+            Each as in `__call__`.
+        mask, error, init_params, psf : optional
+            As in `__call__`: one for all images, or a list with one for each.
+        unit : `~astropy.units.Unit` or str, optional
+            As in `__call__`.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            One row a galaxy; the column ``image`` says which image it is in.
+        """
+        images = list(images)
+        extras = [_each(name, value, len(images)) for name, value in
+                  (("mask", mask), ("error", error), ("init_params", init_params), ("psf", psf))]  # fmt: skip
+        return self._run(images, *extras, unit, numbered=True)
+
+    def _run(self, images, masks, errors, params, psfs, unit, *, numbered):
+        entries, tasks, names, row = [], [], None, 0
+        for image, mask, error, param, psf in zip(images, masks, errors, params, psfs, strict=True):
+            own, bands = self._observe(image, mask, error, psf, unit)
+            if names is not None and own != names:
+                raise InputError(f"images in the bands {names} and {own}: give the same for all")
+            names = own
+            sources = find_sources(param, bands[0])
+            new, groups = make_tasks(bands, sources, self.settings.fit_shape, self.grouper, row)
+            entries.append((bands, sources, groups))
+            tasks += new
+            row += len(sources)
+        rows = Rows(entries, names or [""], self.settings.n_components, sky=self.settings.sky is not None)
+        solver = Solver(self.settings)
+        limit = CPU_VALUES if self.settings.torch_device.type == "cpu" else GPU_VALUES
+        for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
+            for fit in solver.solve(batch):
+                if fit is not None:
+                    rows.fill(fit)
+        self._rows, self._solver = rows, solver
+        self.table = make_table(rows, self._describe(), numbered=numbered)
+        return self.table
+
+    def _observe(self, image, mask, error, psf, unit):
+        """Bands of one image: their names and observations."""
+        if isinstance(image, dict):
+            names = [str(name) for name in image]
+            parts = [
+                self._observation(one, *(part[name] if isinstance(part, dict) else part
+                                         for part in (mask, error, psf or self.psf)), unit)
+                for name, one in image.items()
+            ]  # fmt: skip
+            return names, parts
+        return [""], [self._observation(image, mask, error, self.psf if psf is None else psf, unit)]
+
+    def _observation(self, image, mask, error, psf, unit):
+        planes = read_planes(image)
+        celestial = planes.wcs is not None and planes.wcs.has_celestial
+        scale = 1.0
+        if celestial:
+            # Distorted images have pixels of about one size, which is all that a stamp needs.
+            scale = float(np.sqrt(np.prod(proj_plane_pixel_scales(planes.wcs.celestial)))) * 3600
+        if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
+            psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
+        elif psf is not None:
+            psf = PSF.from_any(psf, shape=planes.data.shape)
+        observation = Observation.from_any(
+            image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit
+        )
+        observation.meta["no_scale"] = not celestial
+        return observation
+
+    def _describe(self):
+        settings = self.settings
+        return {
+            "psf": repr(self.psf),
+            "fit_shape": settings.fit_shape,
+            "sky": settings.sky,
+            "n_components": settings.n_components,
+            "constraints": [template.describe() for template in settings.templates],
+            "xy_bounds": settings.xy_bounds,
+            "grouper": repr(self.grouper),
+            "device": str(settings.torch_device),
+        }
+
+
+def _pair(value, name, *, integer=False):
+    values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    good = len(values) == 2 and all(np.isfinite(v) and v > 0 for v in values)
+    if not good or (integer and any(int(v) != v for v in values)):
+        raise InputError(
+            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
+        )
+    return tuple(int(v) if integer else float(v) for v in values)
+
+
+def _each(name, value, count):
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one for all")
+    return list(value)
+
+
+def _templates(model, fixed, bounds, tied, count):
+    """Constraints of each component."""
+    models = list(model) if isinstance(model, list | tuple) else [model] * count
+    if len(models) != count:
+        raise InputError(f"model has {len(models)} entries for {count} components: give one each")
+    options = []
+    for k in range(count):
+        own = {}
+        for name, given in (("fixed", fixed), ("bounds", bounds), ("tied", tied)):
+            given = given or {}
+            mine = {
+                key: v
+                for key, v in given.items()
+                if count == 1 or key[-2:] not in ("_0", "_1") or key in ("x_0", "y_0")
+            }
+            if count > 1:
+                mine |= {
+                    key[:-2]: v
+                    for key, v in given.items()
+                    if key.endswith(f"_{k}") and key not in ("x_0", "y_0")
+                }
+            own[name] = mine
+        options.append(own)
+    if count == 2 and models[1] is None:
+        from astropy.modeling.models import Sersic2D
+
+        # The disc of a bulge and a disc is exponential; give a model to free it.
+        models[1] = Sersic2D(n=1.0, fixed={"n": True})
+    return tuple(Constraints(one, **own) for one, own in zip(models, options, strict=True))
+
+
+def _grouper(grouper, fit_shape):
+    if isinstance(grouper, str):
+        if grouper != "auto":
+            raise InputError(f"grouper = {grouper!r}: give a photutils SourceGrouper, 'auto' or None")
+        from photutils.psf import SourceGrouper
+
+        return SourceGrouper(min_separation=min(fit_shape) / 2)
+    if grouper is not None and not callable(grouper):
+        raise InputError(f"grouper = {grouper!r}: give a photutils SourceGrouper, 'auto' or None")
+    return grouper

@@ -1,0 +1,187 @@
+"""Where the galaxies are and what is known of them before a fit."""
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Table
+from scipy import ndimage
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.detection import label_objects, psf_width, significance_map
+
+__all__ = ["GUESSED", "Sources", "find_sources"]
+
+# Columns of init_params beside the position that a fit may start from, each with its unit.
+GUESSED = {
+    "amplitude": None,
+    "flux": None,
+    "r_eff": u.pix,
+    "n": None,
+    "ellip": None,
+    "theta": u.rad,
+    "sky": None,
+}
+# An object is detected if it stands out of the noise by this many sigma in the smoothed image, in its peak.
+DETECTION_SIGMA, PEAK_SIGMA = 2.5, 5.0
+_FWHM_PER_SIGMA = 2.3548
+
+
+class Sources:
+    """Positions of galaxies, and guesses.
+
+    Attributes
+    ----------
+    x, y : `~numpy.ndarray`, shape (G,)
+        Zero-based pixels.
+    id : `~numpy.ndarray`, shape (G,)
+    group : `~numpy.ndarray` of int, shape (G,), or None
+        Which ones are fitted together, if that was given.
+    guesses : dict of `~numpy.ndarray`, shape (G,)
+        By names of `GUESSED`; NaN where nothing is known.
+    segments : `~numpy.ndarray` of int, shape (ny, nx), or None
+        Whose a pixel is, and 0 for nobody's, with the labels below.
+    labels : `~numpy.ndarray` of int, shape (G,), or None
+    """
+
+    def __init__(self, x, y, *, id=None, group=None, guesses=None, segments=None, labels=None):
+        self.x, self.y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+        self.id = np.arange(1, len(self.x) + 1) if id is None else np.asarray(id)
+        self.group, self.guesses = group, guesses or {}
+        self.segments, self.labels = segments, labels
+
+    def __len__(self):
+        return len(self.x)
+
+    def guess(self, name):
+        """Guesses of one parameter, shape (G,), NaN where there is none."""
+        return self.guesses.get(name, np.full(len(self), np.nan))
+
+
+def find_sources(init_params, observation):
+    """Turn anything that says where galaxies are into `Sources`.
+
+    Parameters
+    ----------
+    init_params : table, `~photutils.segmentation.SourceCatalog`, segmentation image, or None
+        None detects them.
+    observation : `~lenssr.imaging.Observation`
+
+    Returns
+    -------
+    sources : `Sources`
+
+    Raises
+    ------
+    InputError
+        If it says no positions.
+    """
+    if init_params is None:
+        return _detected(observation)
+    if hasattr(init_params, "to_table") and hasattr(init_params, "segmentation_image"):
+        return _of_segments(init_params.segmentation_image, observation)
+    if hasattr(init_params, "labels") and hasattr(init_params, "data"):
+        return _of_segments(init_params, observation)
+    if isinstance(init_params, np.ndarray) and init_params.dtype.names is None and init_params.ndim == 2:
+        if not np.issubdtype(init_params.dtype, np.integer):
+            raise InputError(
+                f"init_params is an array of {init_params.dtype}: give a table with x and y, or labels of "
+                "segments as integers"
+            )
+        return _of_segments(init_params, observation)
+    return _of_table(init_params, observation)
+
+
+def _of_table(init_params, observation):
+    try:
+        table = init_params if isinstance(init_params, Table) else Table(init_params)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"init_params is a {type(init_params).__name__}: give a table with x and y or skycoord, a "
+            "SourceCatalog, a segmentation image, or None to detect galaxies"
+        ) from error
+    x, y = (_column(table, (name, f"{name}_init", f"{name}centroid", f"{name}_0"), u.pix) for name in "xy")
+    if x is None or y is None:
+        x, y = _from_sky(table, observation)
+    guesses = {}
+    for name, unit in GUESSED.items():
+        unit = {"amplitude": observation.unit, "sky": observation.unit}.get(name, unit)
+        values = _column(table, (name, f"{name}_init"), unit)
+        if values is not None:
+            guesses[name] = values
+    identity = np.asarray(table["id"]) if "id" in table.colnames else None
+    group = np.asarray(table["group_id"]) if "group_id" in table.colnames else None
+    return Sources(x, y, id=identity, group=group, guesses=guesses)
+
+
+def _column(table, names, unit):
+    for name in names:
+        if name in table.colnames:
+            column = table[name]
+            quantity = getattr(column, "unit", None) is not None
+            if quantity and unit is not None and u.Unit(column.unit) != u.dimensionless_unscaled:
+                try:
+                    values = u.Quantity(column).to_value(unit)
+                except u.UnitConversionError:
+                    raise InputError(f"{name} of init_params is in {column.unit}: give {unit}") from None
+            else:
+                values = getattr(column, "value", column)
+            if np.ma.isMaskedArray(values):
+                values = values.filled(np.nan)
+            return np.array(values, dtype=float)
+    return None
+
+
+def _from_sky(table, observation):
+    name = next((n for n in ("skycoord", "sky_centroid") if n in table.colnames), None)
+    if name is None:
+        raise InputError(
+            f"init_params has the columns {', '.join(table.colnames) or '(none)'}: give x and y (or x_init "
+            "and y_init) in zero-based pixels, or skycoord"
+        )
+    if observation.grid.wcs is None:
+        raise InputError(f"init_params gives {name}, but the image has no WCS: give x and y in pixels")
+    x, y = observation.grid.wcs.world_to_pixel(table[name])
+    return np.atleast_1d(x), np.atleast_1d(y)
+
+
+def _of_segments(segments, observation):
+    plane = np.asarray(getattr(segments, "data", segments))
+    if plane.shape != observation.shape:
+        raise InputError(
+            f"the segmentation image has shape {plane.shape}, the image {observation.shape}: give one alike"
+        )
+    labels = np.unique(plane[plane > 0])
+    return _sources_of(plane, labels, observation)
+
+
+def _sources_of(plane, labels, observation):
+    """Sources at the flux-weighted centres of segments."""
+    if not len(labels):
+        return Sources([], [])
+    light = np.where(observation.valid, observation.data - _level(observation, plane), 0.0)
+    # The faint outskirts pull a centre towards neighbours; what is above half of the peak does not.
+    peaks = np.zeros(int(plane.max()) + 1)
+    peaks[labels] = ndimage.maximum(light, plane, labels)
+    core = np.where(light > 0.3 * peaks[plane], light.clip(0), 0.0)
+    centres = np.array(ndimage.center_of_mass(core + 1e-30, plane, labels))
+    return Sources(centres[:, 1], centres[:, 0], id=labels, segments=plane, labels=labels)
+
+
+def _level(observation, plane):
+    outside = observation.valid & (plane == 0)
+    return float(np.median(observation.data[outside])) if outside.sum() > 10 else 0.0
+
+
+def _detected(observation):
+    from lenssr.imaging.correlation import measure_sky
+
+    sky, fwhm = measure_sky(observation), psf_width(observation)
+    weight = np.where(observation.valid, (observation.sigma() * max(1.0, sky.rms_ratio)) ** -2.0, 0.0)
+    significance = significance_map(observation.data - sky.level, weight, fwhm / _FWHM_PER_SIGMA) / sky.factor
+    plane = label_objects(significance, fwhm, threshold=DETECTION_SIGMA)
+    if plane is None:
+        return Sources([], [])
+    labels = np.unique(plane[plane > 0])
+    labels = labels[np.asarray(ndimage.maximum(significance, plane, labels)) > PEAK_SIGMA]
+    found = _sources_of(np.where(np.isin(plane, labels), plane, 0), labels, observation)
+    # Detections are nobody's last word on whose a pixel is.
+    return Sources(found.x, found.y)

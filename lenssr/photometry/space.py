@@ -1,0 +1,215 @@
+"""Which numbers a fit of galaxies varies, and how they make the parameters of the profiles."""
+
+import math
+
+import numpy as np
+import torch
+
+from lenssr.autodiff import forward_jacobian
+from lenssr.light import sersic_flux
+
+__all__ = ["LIMITS", "SHAPE", "Layout", "Space", "theta_turned"]
+
+# Coordinates of one component, after its brightness in each band. Brightness and radius are logarithms.
+SHAPE = ("r_eff", "n", "x_0", "y_0", "ellip", "theta")
+# Their names where they are those of `~lenssr.light.sersic_brightness`, smooth where a galaxy is round.
+_SMOOTH = ("r_eff", "n", "x_0", "y_0", "e1", "e2")
+LONGEST = 0.8
+LIMITS = {
+    "r_eff": (math.log(0.02), math.inf),
+    "n": (0.3, 8.0),
+    "e1": (-LONGEST, LONGEST),
+    "e2": (-LONGEST, LONGEST),
+    "ellip": (0.0, 0.95),
+}
+
+
+class Layout:
+    """Where the coordinates of a group of galaxies lie in one vector.
+
+    Parameters
+    ----------
+    galaxies, components, bands : int
+        A galaxy has so many components, each with one brightness a band and one shape for all.
+    sky : bool
+        Whether there is a constant in each band.
+    """
+
+    def __init__(self, galaxies=1, components=1, bands=1, *, sky=True):
+        self.galaxies, self.components, self.bands, self.sky = galaxies, components, bands, sky
+        self.block = bands + len(SHAPE)
+        self.size = galaxies * components * self.block + bands * sky
+
+    def start(self, galaxy, component):
+        """Where the coordinates of a component begin."""
+        return (galaxy * self.components + component) * self.block
+
+    def column(self, name, galaxy=0, component=0, band=0):
+        """Where a coordinate lies: "bright", "sky", or one of `SHAPE`."""
+        if name == "sky":
+            return self.size - self.bands + band
+        if name == "bright":
+            return self.start(galaxy, component) + band
+        names = SHAPE if name in SHAPE else _SMOOTH
+        return self.start(galaxy, component) + self.bands + names.index(name)
+
+    def columns(self, band):
+        """Columns that make the vector of a scene in a band: of each profile, then the sky."""
+        own = []
+        for start in range(0, self.galaxies * self.components * self.block, self.block):
+            own += [start + band, *range(start + self.bands, start + self.block)]
+        return own + ([self.column("sky", band=band)] if self.sky else [])
+
+
+def smooth_from_axes(bright, r_eff, n, x_0, y_0, ellip, theta, *, flux):
+    """Coordinates of a profile in a fit from those that people use; all (B, 1), logarithms as in `SHAPE`."""
+    q = 1 - ellip
+    modulus = ellip / (1 + q)
+    circular = r_eff + torch.log(q) / 2
+    if flux:
+        bright = bright - 2 * circular - torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
+    e1, e2 = modulus * torch.cos(2 * theta), modulus * torch.sin(2 * theta)
+    return torch.cat([bright, circular, n, x_0, y_0, e1, e2], dim=-1)
+
+
+def axes_from_smooth(c, *, flux):
+    """Invert `smooth_from_axes`: (B, 7) to (B, 7)."""
+    bright, circular, n, x_0, y_0, e1, e2 = c.unbind(1)
+    modulus = torch.hypot(e1, e2)
+    q = (1 - modulus) / (1 + modulus)
+    if flux:
+        bright = bright + 2 * circular + torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
+    theta = torch.atan2(e2, e1) / 2
+    return torch.stack([bright, circular - torch.log(q) / 2, n, x_0, y_0, 1 - q, theta], dim=1)
+
+
+def theta_turned(layout, smooth, *, flux=False):
+    """All coordinates (B, C) with axes, from smooth ones (B, C)."""
+    axes = smooth.clone()
+    for start in range(0, layout.galaxies * layout.components * layout.block, layout.block):
+        shape = slice(start + layout.bands, start + layout.block)
+        for band in range(layout.bands):
+            own = axes_from_smooth(torch.cat([smooth[:, [start + band]], smooth[:, shape]], 1), flux=flux)
+            axes[:, start + band], axes[:, shape] = own[:, 0], own[:, 1:]
+    return axes
+
+
+class Space:
+    """The free numbers of a fit and the map from them to the vectors of the scenes.
+
+    Parameters
+    ----------
+    layout : `Layout`
+    base : `torch.Tensor`, shape (B, C)
+        All coordinates; those that are not free stay as they are here.
+    free : `torch.Tensor` of bool, shape (C,)
+    axes : bool, optional
+        Whether r_eff, ellip and theta are coordinates: the semi-major axis, and the shape as astropy has
+        it. By default r_eff is the mean radius and the shape e1 and e2, smooth where a galaxy is round.
+    flux : bool, optional
+        With ``axes``, whether the brightness is the logarithm of the flux instead of that of the amplitude.
+    alias : dict, optional
+        Columns that always equal another one.
+    ties : list of (int, callable), optional
+        Columns, in this order, that follow from the others: ``function(coordinates (b, C), index (b,))``
+        gives (b,).
+    """
+
+    def __init__(self, layout, base, free, *, axes=False, flux=False, alias=None, ties=()):
+        self.layout, self.base, self.axes, self.flux, self.ties = layout, base, axes, flux, tuple(ties)
+        source = np.arange(layout.size)
+        for column, other in (alias or {}).items():
+            source[column] = other
+        self.source = torch.as_tensor(source, device=base.device)
+        free = free.clone()
+        for column in [*(alias or {}), *(column for column, _ in self.ties)]:
+            free[column] = False
+        self.free = free
+        self.index = torch.nonzero(free).squeeze(1)
+        eye = torch.eye(layout.size, dtype=base.dtype, device=base.device)
+        self._selection = eye[:, self.index][self.source]
+        self._plain = not axes and not self.ties and layout.bands == 1 and bool(free.all())
+
+    def start(self):
+        """The free numbers (B, Z) of the base."""
+        return self.base[:, self.index]
+
+    def coordinates(self, z, index):
+        """All coordinates (b, C) from free ones (b, Z) of the problems numbered ``index``."""
+        c = self.base[index].clone()
+        c[:, self.index] = z
+        c = c[:, self.source]
+        for column, function in self.ties:
+            c[:, column] = function(c, index)
+        return c
+
+    def slope(self, z, index):
+        """Derivatives (b, C, Z) of all coordinates by the free ones."""
+        slope = self._selection.expand(len(z), -1, -1)
+        if not self.ties:
+            return slope
+        slope, here = slope.clone(), self.coordinates(z, index)
+        step = 1e-5
+        for k in range(z.shape[1]):
+            moved = z.clone()
+            moved[:, k] += step
+            there = self.coordinates(moved, index)
+            for column, _ in self.ties:
+                slope[:, column, k] = (there[:, column] - here[:, column]) / step
+        return slope
+
+    def expand(self, z, index):
+        """Vectors of the scenes, one a band, with their derivatives.
+
+        Parameters
+        ----------
+        z : `torch.Tensor`, shape (b, Z)
+        index : `torch.Tensor`, shape (b,)
+
+        Returns
+        -------
+        vectors : list of `torch.Tensor`, shape (b, F)
+            Fit vectors of the scene in each band.
+        slopes : list of `torch.Tensor`, shape (b, F, Z), or None
+            None where the vector is z itself.
+        """
+        if self._plain:
+            return [z], [None]
+        c, slope = self.coordinates(z, index), self.slope(z, index)
+        vectors, slopes = [], []
+        for band in range(self.layout.bands):
+            columns = self.layout.columns(band)
+            own, turned = c[:, columns], slope[:, columns]
+            if self.axes:
+                own, turned = self._to_smooth(own, turned)
+            vectors.append(own)
+            slopes.append(turned)
+        return vectors, slopes
+
+    def _to_smooth(self, own, turned):
+        profiles = self.layout.galaxies * self.layout.components
+        parts = own[:, : 7 * profiles].reshape(-1, 7)
+        value, inner = forward_jacobian(lambda *p: smooth_from_axes(*p, flux=self.flux), parts)
+        inner = inner.mT.reshape(len(own), profiles, 7, 7)
+        ends = turned[:, : 7 * profiles].reshape(len(own), profiles, 7, -1)
+        top = (inner @ ends).reshape(len(own), 7 * profiles, -1)
+        own = torch.cat([value.reshape(len(own), -1), own[:, 7 * profiles :]], 1)
+        return own, torch.cat([top, turned[:, 7 * profiles :]], 1)
+
+    def smooth(self, c):
+        """Smooth coordinates (B, C) of all coordinates, and the derivatives (B, C, C) of one by the other."""
+        layout = self.layout
+        turn = torch.eye(layout.size, dtype=c.dtype, device=c.device).expand(len(c), -1, -1)
+        if not self.axes:
+            return c, turn
+        smooth, turn = c.clone(), turn.clone()
+        for start in range(0, layout.galaxies * layout.components * layout.block, layout.block):
+            shape = list(range(start + layout.bands, start + layout.block))
+            for band in range(layout.bands):
+                columns = torch.tensor([start + band, *shape], device=c.device)
+                value, inner = forward_jacobian(
+                    lambda *p: smooth_from_axes(*p, flux=self.flux), c[:, columns]
+                )
+                smooth[:, columns] = value
+                turn[:, columns[:, None], columns] = inner.mT
+        return smooth, turn

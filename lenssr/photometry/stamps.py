@@ -1,0 +1,132 @@
+"""Stamps of one shape, cut from an image and fitted together."""
+
+import numpy as np
+import torch
+
+__all__ = ["Stamps", "cut"]
+
+
+def cut(plane, corners, shape, fill=0.0):
+    """Cut boxes of one shape from an image; what lies beyond its edge is filled.
+
+    Parameters
+    ----------
+    plane : `~numpy.ndarray`, shape (ny, nx)
+    corners : `~numpy.ndarray` of int, shape (B, 2)
+        First row and column of each box, which may lie outside.
+    shape : tuple of int
+        Rows and columns of the boxes.
+    fill : float, optional
+        By default 0.
+
+    Returns
+    -------
+    boxes : `~numpy.ndarray`, shape (B, *shape)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.photometry.stamps import cut
+    >>> cut(np.arange(6.0).reshape(2, 3), np.array([[-1, 0]]), (2, 2)).tolist()
+    [[[0.0, 0.0], [0.0, 1.0]]]
+    """
+    boxes = np.full((len(corners), *shape), fill, dtype=plane.dtype)
+    for box, corner in zip(boxes, corners, strict=True):
+        inside, own = [], []
+        for start, size, limit in zip(corner, shape, plane.shape, strict=True):
+            low, high = max(start, 0), min(start + size, limit)
+            inside.append(slice(low, max(low, high)))
+            own.append(slice(low - start, max(low, high) - start))
+        box[tuple(own)] = plane[tuple(inside)]
+    return boxes
+
+
+class Stamps:
+    """B stamps with their weights, and the operator that makes their model images.
+
+    Lengths are in pixels, from the middle of the stamps.
+
+    Parameters
+    ----------
+    data, weight : `torch.Tensor`, shape (B, ny, nx)
+        Flux and inverse variance; 0 hides a pixel.
+    operator : `~lenssr.imaging.following.FollowingOperator`
+    """
+
+    def __init__(self, data, weight, operator):
+        self.data, self.weight, self.operator = data.flatten(1), weight.flatten(1), operator
+
+    def __len__(self):
+        return len(self.data)
+
+    def select(self, index):
+        """Some of the stamps."""
+        shape = (-1, *self.operator.shape)
+        return Stamps(self.data[index].reshape(shape), self.weight[index].reshape(shape), self.operator)
+
+    def behind(self, operator):
+        """The same stamps with another operator."""
+        twin = Stamps.__new__(Stamps)
+        twin.data, twin.weight, twin.operator = self.data, self.weight, operator
+        return twin
+
+    def light(self, physical, block):
+        """Image (b, N) of one profile."""
+        first, second = (block.start + k for k in block.profile.centre)
+        x, y, share = self.operator.rays(physical[:, first : first + 1], physical[:, second : second + 1])
+        value = block.profile.brightness(x, y, physical[:, block.slice]).unsqueeze(1)
+        return self.operator.convolve(self.operator.collect(value, x, y, share))[:, 0].flatten(1)
+
+    def image(self, scene, physical, *, sky=True):
+        """Model images.
+
+        Parameters
+        ----------
+        scene : `~lenssr.fitting.scene.Scene`
+            Without a lens, its light that of the lens.
+        physical : `torch.Tensor`, shape (B, P)
+        sky : bool, optional
+            Whether the sky is in them, by default it is.
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (B, N)
+        """
+        image = sum(self.light(physical, block) for block in scene.of_role("lens_light"))
+        for block in scene.of_role("sky") if sky else ():
+            image = image + physical[:, block.slice]
+        return image
+
+    def model(self, scene, template):
+        """The function that `~lenssr.fitting.least_squares.levenberg_marquardt` fits.
+
+        Parameters
+        ----------
+        scene : `~lenssr.fitting.scene.Scene`
+        template : `torch.Tensor`, shape (B, P)
+            Physical vectors: the parameters that are not free.
+
+        Returns
+        -------
+        model : callable
+        """
+        operator = self.operator
+
+        def evaluate(fit, index):
+            physical = scene.to_physical(fit, template[index])
+            total, columns = 0, []
+            for block in scene.of_role("lens_light"):
+                first, second = (block.start + k for k in block.profile.centre)
+                x, y, share = operator.rays(physical[:, first : first + 1], physical[:, second : second + 1])
+                value, _, _, derivative = scene.light_derivatives(block, x, y, physical)
+                cells = operator.collect(torch.cat([value.unsqueeze(1), derivative], 1), x, y, share)
+                total = total + cells[:, :1]
+                columns.append(cells[:, 1:])
+            images = operator.convolve(torch.cat([total, *columns], 1)).flatten(2)
+            image, jacobian = images[:, 0], images[:, 1:]
+            for block in scene.of_role("sky"):
+                image = image + physical[:, block.slice]
+                jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], 1)
+            return image, jacobian
+
+        return evaluate

@@ -1,0 +1,262 @@
+"""The table of a run: columns, units, errors and flags."""
+
+import datetime
+import importlib.metadata
+
+import astropy.units as u
+import numpy as np
+from astropy.table import QTable
+
+from lenssr.photometry.flags import SersicFlag
+from lenssr.photometry.measure import MEASURED, measure
+
+__all__ = ["Rows", "make_table"]
+
+VERSIONS = ("lenssr", "astropy", "photutils", "numpy", "torch")
+WEAK_SHARE, WEAK_INDEX, FAINT_SIGNAL, STAMP_RADII = 0.5, 1.0, 10.0, 8.0
+# A galaxy below this share of the FWHM of the PSF is not told from a star.
+PSF_SHARE = 0.15
+POOR_SIGMA = 5.0
+
+
+class Rows:
+    """Numbers of all galaxies of a run, NaN where there is no fit.
+
+    Parameters
+    ----------
+    images : list of (list of `~lenssr.imaging.Observation`, `~lenssr.photometry.sources.Sources`, groups)
+        In the order of the rows.
+    bands : list of str
+        Names; one without a name if there is a single band.
+    components : int
+    sky : bool
+    """
+
+    def __init__(self, images, bands, components, *, sky):
+        self.images, self.bands, self.components, self.sky = images, bands, components, sky
+        self.count = sum(len(sources) for _, sources, _ in images)
+        self.columns = {}
+        for name in self._names():
+            self.columns[name] = np.full(self.count, np.nan)
+        for name in ("n_pixels", "iterations", "flags"):
+            self.columns[name] = np.zeros(self.count, dtype=int)
+        self.columns["flags"][:] = SersicFlag.NO_DATA
+        self.fits = [None] * self.count
+
+    def _suffixes(self, name):
+        """Endings of the columns of a quantity, with the component and band of each."""
+        bands = [("", 0)] if self.bands == [""] else [(f"_{b}", k) for k, b in enumerate(self.bands)]
+        parts = [("", 0)] if self.components == 1 else [(f"_{k}", k) for k in range(self.components)]
+        shared = name not in ("amplitude", "flux")
+        return [
+            (part + ("" if shared else band), component, number)
+            for part, component in parts
+            for band, number in (bands[:1] if shared else bands)
+        ]
+
+    def _names(self):
+        names = []
+        for name in MEASURED:
+            for suffix, _, _ in self._suffixes(name):
+                names += [name + suffix, f"{name}{suffix}_err"]
+        for band in self.bands:
+            ending = f"_{band}" if band else ""
+            names += [f"flux{ending}", f"flux{ending}_err"] if self.components > 1 else []
+            names += [f"sky{ending}", f"sky{ending}_err"] if self.sky else []
+        return [*names, "snr", "reduced_chi2"]
+
+    def fill(self, fit):
+        """Enter the fit of a group."""
+        for galaxy, row in enumerate(fit.task.rows):
+            parts = measure(fit, galaxy)
+            for k, name in enumerate(MEASURED):
+                for suffix, component, band in self._suffixes(name):
+                    one = parts[band][component]
+                    self.columns[name + suffix][row] = one.values[k]
+                    self.columns[f"{name}{suffix}_err"][row] = one.errors[k]
+            self._sums(fit, parts, row)
+            free = max(fit.pixels - fit.parameters, 1)
+            self.columns["reduced_chi2"][row] = fit.chi2 / free
+            self.columns["snr"][row] = fit.signal[galaxy]
+            self.columns["n_pixels"][row], self.columns["iterations"][row] = fit.pixels, fit.iterations
+            self.columns["flags"][row] = flags_of(fit, galaxy, parts)
+            self.fits[row] = fit, galaxy, parts
+
+    def _sums(self, fit, parts, row):
+        for number, band in enumerate(self.bands):
+            ending = f"_{band}" if band else ""
+            if self.components > 1:
+                slope = sum(one.slope[MEASURED.index("flux")] for one in parts[number])
+                self.columns[f"flux{ending}"][row] = sum(one.values[3] for one in parts[number])
+                self.columns[f"flux{ending}_err"][row] = np.sqrt(
+                    max(slope @ fit.covariance.numpy() @ slope, 0)
+                )
+            if self.sky:
+                column = fit.layout.column("sky", band=number)
+                self.columns[f"sky{ending}"][row] = float(fit.coordinates[column])
+                self.columns[f"sky{ending}_err"][row] = float(fit.covariance[column, column].sqrt())
+
+
+def flags_of(fit, galaxy, parts):
+    """Bits of `SersicFlag` of one galaxy."""
+    task, layout, flags = fit.task, fit.layout, SersicFlag(0)
+    own = range(layout.start(galaxy, 0), layout.start(galaxy, layout.components - 1) + layout.block)
+    if any(column in own for column in fit.at_bound):
+        flags |= SersicFlag.BOUND
+    if not fit.converged:
+        flags |= SersicFlag.NOT_CONVERGED
+    image = task.bands[0]
+    values = [one for band in parts for one in band]
+    flux, radius, index = (MEASURED.index(name) for name in ("flux", "r_eff", "n"))
+    for one in values:
+        relative = one.errors[[flux, radius]] / one.values[[flux, radius]]
+        if not (relative < WEAK_SHARE).all() or not one.errors[index] < WEAK_INDEX:
+            flags |= SersicFlag.WEAKLY_CONSTRAINED
+    if fit.signal[galaxy] < FAINT_SIGNAL:
+        flags |= SersicFlag.FAINT
+    radii = [one.values[radius] for one in values]
+    if image.psf is not None and max(radii) < PSF_SHARE * fit.fwhm:
+        flags |= SersicFlag.PSF_SIZED
+    if STAMP_RADII * max(radii) > min(task.fit_shape):
+        flags |= SersicFlag.SMALL_STAMP
+    flags |= _place_flags(task, galaxy, values[0])
+    if fit.blended or layout.galaxies > 1:
+        flags |= SersicFlag.BLENDED
+    free = max(fit.pixels - fit.parameters, 1)
+    if fit.chi2 - free > POOR_SIGMA * np.sqrt(2 * free):
+        flags |= SersicFlag.POOR_FIT
+    return int(flags)
+
+
+def _place_flags(task, galaxy, component):
+    from lenssr.photometry.tasks import first_pixel
+
+    flags, image = SersicFlag(0), task.bands[0]
+    column, row = (int(np.floor(v + 0.5)) for v in component.values[:2])
+    inside = 0 <= row < image.shape[0] and 0 <= column < image.shape[1]
+    if not inside or image.mask[row, column]:
+        flags |= SersicFlag.MASKED_CENTRE
+    member = task.members[galaxy]
+    corner = first_pixel(task.sources.x[member], task.sources.y[member], task.fit_shape)
+    for start, side, size in zip(corner, task.fit_shape, image.shape, strict=True):
+        if start < 0 or start + side > size:
+            flags |= SersicFlag.EDGE
+    return flags
+
+
+def make_table(rows, settings, *, numbered=False):
+    """The table that users see.
+
+    Parameters
+    ----------
+    rows : `Rows`
+    settings : dict
+        Goes into the meta, with versions and date.
+    numbered : bool, optional
+        Whether a column says which image a galaxy is in; by default not.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable`
+    """
+    table = QTable()
+    joined = {name: [] for name in ("id", "group_id", "group_size", "x_init", "y_init", "image")}
+    for number, (_, sources, groups) in enumerate(rows.images):
+        sizes = np.bincount(groups, minlength=1) if len(groups) else np.zeros(1, dtype=int)
+        for name, part in (
+            ("id", sources.id), ("group_id", groups), ("group_size", sizes[groups]),
+            ("x_init", sources.x), ("y_init", sources.y), ("image", np.full(len(sources), number)),
+        ):  # fmt: skip
+            joined[name].append(np.asarray(part))
+    for name, parts in joined.items():
+        if name != "image" or numbered:
+            kind = float if name.endswith("_init") else int
+            table[name] = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    observation = rows.images[0][0][0]
+    for name, values in rows.columns.items():
+        unit = _unit(name, observation)
+        if name.startswith("flux"):
+            values = values * flux_unit(observation)[1]
+        table[name] = values if unit is None else values * unit
+    if "theta" in table.colnames or rows.components > 1:
+        _degrees(table)
+    _on_the_sky(table, rows)
+    today = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="seconds")
+    table.meta = {
+        "date": today,
+        "versions": {name: _version(name) for name in VERSIONS},
+        "settings": settings,
+    }
+    return table
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _unit(name, observation):
+    kind = name.split("_")[0]
+    if kind in ("amplitude", "sky"):
+        return observation.unit if observation.unit != u.dimensionless_unscaled else None
+    if kind == "flux":
+        return flux_unit(observation)[0]
+    if name.startswith("r_eff"):
+        return u.pix
+    return u.rad if kind == "theta" else None
+
+
+def flux_unit(observation):
+    """Unit of a total flux, and the factor to it from a sum over pixels."""
+    unit = observation.unit
+    if unit == u.dimensionless_unscaled:
+        return None, 1.0
+    if observation.conserves_sum:
+        return unit, 1.0
+    if observation.meta.get("no_scale"):
+        return unit * u.pix**2, 1.0
+    for base, power in zip(unit.bases, unit.powers, strict=True):
+        if base.physical_type in ("angle", "solid angle"):
+            plain = unit / base**power
+            return plain, (unit * u.arcsec**2).to(plain) * observation.grid.pixel_area
+    return unit * u.pix**2, 1.0
+
+
+def _degrees(table):
+    for name in [n for n in table.colnames if n.startswith("theta")]:
+        table[name] = table[name].to(u.deg)
+
+
+def _on_the_sky(table, rows):
+    """Add sky coordinates, position angles and radii in arcsec where there is a WCS."""
+    if any(images[0].grid.wcs is None for images, _, _ in rows.images):
+        return
+    from astropy.coordinates import SkyCoord, concatenate
+
+    suffixes = [""] if rows.components == 1 else [f"_{k}" for k in range(rows.components)]
+    for suffix in suffixes:
+        x, y, theta = (
+            np.asarray(table[f"{n}{suffix}"].value if n == "theta" else table[f"{n}{suffix}"])
+            for n in ("x", "y", "theta")
+        )
+        here, angle, start = [], [], 0
+        for images, sources, _ in rows.images:
+            part = slice(start, start + len(sources))
+            start += len(sources)
+            wcs = images[0].grid.wcs
+            here.append(wcs.pixel_to_world(x[part], y[part]))
+            turn = np.radians(theta[part])
+            ahead = wcs.pixel_to_world(x[part] + 0.5 * np.cos(turn), y[part] + 0.5 * np.sin(turn))
+            angle.append(here[-1].position_angle(ahead).to_value(u.deg) % 180)
+        sky = here[0] if len(here) == 1 else concatenate(here)
+        scale = np.concatenate([np.full(len(s), i[0].grid.pixel_scale) for i, s, _ in rows.images])
+        after = table.colnames.index(f"y{suffix}_err") + 1
+        table.add_column(SkyCoord(sky), name=f"skycoord{suffix}", index=after)
+        after = table.colnames.index(f"theta{suffix}_err") + 1
+        table.add_column(np.concatenate(angle) * u.deg, name=f"position_angle{suffix}", index=after)
+        after = table.colnames.index(f"r_eff{suffix}_err") + 1
+        table.add_column(
+            table[f"r_eff{suffix}"].value * scale * u.arcsec, name=f"r_eff_sky{suffix}", index=after
+        )

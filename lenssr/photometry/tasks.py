@@ -1,0 +1,169 @@
+"""Which galaxies are fitted together, in which pixels, and which of these fits run as one batch."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from lenssr.photometry.stamps import cut
+
+__all__ = ["Task", "batches", "first_pixel", "make_tasks", "psf_key"]
+
+# Sides of the stamps of groups are rounded up to a multiple of this, so that more of them share a batch.
+SIDE_STEP = 8
+
+
+@dataclass
+class Task:
+    """Galaxies that are fitted together.
+
+    Attributes
+    ----------
+    bands : list of `~lenssr.imaging.Observation`
+    sources : `~lenssr.photometry.sources.Sources`
+        Of the whole image.
+    members : `~numpy.ndarray` of int, shape (G,)
+        Which of them.
+    rows : `~numpy.ndarray` of int, shape (G,)
+        Their rows in the table.
+    corner, shape : tuple of int
+        First row and column of the stamp, and its sides.
+    fit_shape : tuple of int
+        Box around each galaxy that is fitted.
+    """
+
+    bands: list
+    sources: object
+    members: np.ndarray
+    rows: np.ndarray
+    corner: tuple
+    shape: tuple
+    fit_shape: tuple
+
+    @property
+    def middle(self):
+        """Pixel (x, y) of the image at the middle of the stamp."""
+        return tuple(
+            start + (size - 1) / 2 for start, size in zip(self.corner[::-1], self.shape[::-1], strict=True)
+        )
+
+    @property
+    def centres(self):
+        """Positions (G, 2) of the galaxies relative to the middle of the stamp, in pixels."""
+        x, y = self.middle
+        return np.stack([self.sources.x[self.members] - x, self.sources.y[self.members] - y], axis=1)
+
+    def share(self):
+        """Pixels (ny, nx) of the stamp that belong to these galaxies, and whether any were left to others."""
+        rows, columns = (start + np.arange(size) for start, size in zip(self.corner, self.shape, strict=True))
+        inside = np.zeros(self.shape, dtype=bool)
+        for member in self.members:
+            top, left = first_pixel(self.sources.x[member], self.sources.y[member], self.fit_shape)
+            own_rows = (rows >= top) & (rows < top + self.fit_shape[0])
+            inside |= own_rows[:, None] & (columns >= left) & (columns < left + self.fit_shape[1])
+        foreign = self._foreign(rows, columns) & inside
+        return inside & ~foreign, bool(foreign.any())
+
+    def _foreign(self, rows, columns):
+        sources = self.sources
+        if sources.segments is not None:
+            labels = cut(sources.segments, [self.corner], self.shape)[0]
+            return (labels > 0) & ~np.isin(labels, sources.labels[self.members])
+        reach = max(self.shape)
+        x, y = (
+            start + (size - 1) / 2 for start, size in zip(self.corner[::-1], self.shape[::-1], strict=True)
+        )
+        near = np.flatnonzero(np.hypot(sources.x - x, sources.y - y) < 2 * reach)
+        others = np.setdiff1d(near, self.members)
+        if not len(others):
+            return np.zeros(self.shape, dtype=bool)
+        pixels = np.stack([part.ravel() for part in np.meshgrid(columns, rows)], axis=1)
+        distance = [
+            cKDTree(np.stack([sources.x[which], sources.y[which]], axis=1)).query(pixels)[0]
+            for which in (self.members, others)
+        ]
+        return (distance[1] < distance[0]).reshape(self.shape)
+
+
+def psf_key(psf):
+    """What tells one PSF from another."""
+    if psf is None:
+        return None
+    return psf.oversampling, psf.includes_pixel, psf.pixel_scale, repr(psf), psf.array.tobytes()
+
+
+def first_pixel(x, y, shape):
+    """First row and column of a box around a position."""
+    return tuple(int(np.floor(centre + 0.5)) - size // 2 for centre, size in zip((y, x), shape, strict=True))
+
+
+def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
+    """Share the galaxies of an image out among fits.
+
+    Parameters
+    ----------
+    bands : list of `~lenssr.imaging.Observation`
+    sources : `~lenssr.photometry.sources.Sources`
+    fit_shape : tuple of int
+    grouper : callable or None
+        ``grouper(x, y)`` gives the number of the group of each, as `~photutils.psf.SourceGrouper` does.
+    first_row : int, optional
+        Of the galaxies in the table, by default 0.
+
+    Returns
+    -------
+    tasks : list of `Task`
+    groups : `~numpy.ndarray` of int, shape (G,)
+        Number of the group of each galaxy.
+    """
+    count = len(sources)
+    if sources.group is not None:
+        groups = np.unique(sources.group, return_inverse=True)[1] + 1
+    elif grouper is None or count < 2:
+        groups = np.arange(1, count + 1)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            groups = np.asarray(grouper(sources.x, sources.y))
+    tasks = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        if not np.isfinite(sources.x[members] + sources.y[members]).all():
+            tasks.append(Task(bands, sources, members, members + first_row, (0, 0), (0, 0), fit_shape))
+            continue
+        corners = np.array([first_pixel(sources.x[m], sources.y[m], fit_shape) for m in members])
+        corner, end = corners.min(0), corners.max(0) + fit_shape
+        size = end - corner
+        if len(members) > 1:
+            size = -(-size // SIDE_STEP) * SIDE_STEP
+        corner, size = (tuple(int(v) for v in part) for part in (corner, size))
+        tasks.append(Task(bands, sources, members, members + first_row, corner, size, fit_shape))
+    return tasks, groups
+
+
+def batches(tasks, most_values):
+    """Put tasks that run together into lists.
+
+    Parameters
+    ----------
+    tasks : list of `Task`
+    most_values : int
+        Pixels times parameters that a batch may hold, roughly.
+
+    Returns
+    -------
+    batches : list of list of `Task`
+    """
+    alike = {}
+    for task in tasks:
+        kinds = tuple(
+            (psf_key(band.psf), type(band.noise), band.grid.pixel_scale, str(band.unit))
+            for band in task.bands
+        )
+        alike.setdefault((task.shape, len(task.members), kinds), []).append(task)
+    result = []
+    for (shape, galaxies, kinds), members in alike.items():
+        size = max(1, most_values // max(1, shape[0] * shape[1] * len(kinds) * (7 * galaxies + 2)))
+        result += [members[i : i + size] for i in range(0, len(members), size)]
+    return result

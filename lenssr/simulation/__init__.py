@@ -9,6 +9,7 @@ from lenssr.simulation.population import LensPopulation
 from lenssr.simulation.shapes import GalaxyShapes
 from lenssr.simulation.spoiled import SPOILED_KINDS, Spoiled, spoiled
 from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
+from lenssr.simulation.stamps import SersicStamp, SersicStamps
 from lenssr.simulation.write import write_dataset
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "LensDataset",
     "LensPopulation",
     "LensScenes",
+    "SersicStamp",
+    "SersicStamps",
     "SimulatedLens",
     "Spoiled",
     "spoiled",

@@ -75,7 +75,7 @@ def solve_part(method, observations):
     Parameters
     ----------
     method : object
-        ``method.solve(observations)`` gives a list of results.
+        ``method.solve(observations)`` gives a list of results, or exceptions where single images failed.
     observations : list of `~lenssr.imaging.Observation`
 
     Returns
@@ -91,7 +91,8 @@ def solve_part(method, observations):
         return [solve_part(method, [observation])[0] for observation in observations]
     seconds = (time.perf_counter() - start) / len(observations)
     for result in results:
-        result.meta["seconds"] = seconds
+        if not isinstance(result, Exception):
+            result.meta["seconds"] = seconds
     return results
 
 

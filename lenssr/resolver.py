@@ -11,7 +11,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from lenssr._parallel import count_jobs, solve_parts
+from lenssr._parallel import count_jobs, solve_part, solve_parts
 from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
@@ -209,7 +209,9 @@ class SuperResolver:
         brightness. False gives the linear inversion, whose prior is on the brightness itself, so that it
         may fall below zero.
     device : str, optional
-        "auto" (default: CUDA where there is one), "cpu", "cuda", ... A pixelated source is solved on the CPU.
+        "auto" (default: CUDA where there is one), "cpu", "cuda", ... On a CPU a source on a grid is solved
+        with banded matrices, on other devices with dense ones, many images of `map` together; their errors
+        and fine images are then made on the CPU, one image after the other.
     seed : int, optional
         Of the random shapes that the search for an unknown lens starts from, and of the draws that give a
         pixelated source its errors; by default 0.
@@ -300,14 +302,17 @@ class SuperResolver:
         """
         start = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)
-        result = self._method.solve([observation])[0]
+        result = solve_part(self._method, [observation])[0]
+        if isinstance(result, Exception):
+            raise result
         result.meta |= {"seconds": time.perf_counter() - start, "versions": _versions()}
         return result
 
     def map(self, images, *, psf=None, noise=None, mask=None, jobs=1, progress=False, **reading):
         """Super-resolve many images: in batches, in several processes, whatever becomes of any one of them.
 
-        Sérsic sources of images of one shape and telescope are fitted together.
+        Sérsic sources of images of one shape and telescope are fitted together; so are, on a GPU, sources on
+        a grid.
 
         Parameters
         ----------

@@ -45,3 +45,17 @@ def rng(request):
     seed = zlib.crc32(request.node.nodeid.encode())
     torch.manual_seed(seed)
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def exact_trace(monkeypatch):
+    """Let the inversion of one image count its determined nodes without probes, as that of a batch does."""
+
+    from lenssr.inversion.solve import _State
+
+    def determined(self, factor):
+        inverse = factor.solve(np.eye(factor.size)[:, : factor.count])[: factor.count]
+        undetermined = self.strength * (inverse * self.prior.dense).sum()
+        return float(np.clip(factor.count - undetermined, 1.0, factor.count))
+
+    monkeypatch.setattr(_State, "determined", determined)

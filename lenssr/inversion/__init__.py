@@ -1,7 +1,14 @@
 """The free-form source: its grid, priors on its roughness, and the inversion."""
 
 from lenssr.inversion.batch import ProblemBatch
-from lenssr.inversion.batched import BatchSolution, DenseFactor, DensePrior, answer_together, solve_batch
+from lenssr.inversion.batched import (
+    BatchSolution,
+    DenseFactor,
+    DensePrior,
+    answer_together,
+    images_at_once,
+    solve_batch,
+)
 from lenssr.inversion.lockstep import Request, choose_prior, together
 from lenssr.inversion.mapping import SourceGrid, SourceMap
 from lenssr.inversion.normal import Factor, NormalMatrix
@@ -25,6 +32,7 @@ __all__ = [
     "SourceMap",
     "answer_together",
     "choose_prior",
+    "images_at_once",
     "solve",
     "solve_batch",
     "together",

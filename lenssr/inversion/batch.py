@@ -9,10 +9,10 @@ from lenssr.imaging.forward import Convolution
 from lenssr.inversion.problem import REACH, core_response
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 
-__all__ = ["ProblemBatch"]
+__all__ = ["COLUMNS", "ProblemBatch"]
 
 # How many columns of a map to pixels pass the telescope at once.
-COLUMNS = 256
+COLUMNS = 64
 
 
 class ProblemBatch:

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lenssr.inversion.batch import ProblemBatch
+from lenssr.inversion.batch import COLUMNS, ProblemBatch
 from lenssr.inversion.normal import SOFTEST
 from lenssr.inversion.solve import SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
 
@@ -14,8 +14,9 @@ __all__ = ["BatchSolution", "DenseFactor", "DensePrior", "answer_together", "ima
 
 # Memory for matrices where a device does not say what is free, and the share that is taken where it does.
 CPU_BYTES, FREE_SHARE = 2**30, 0.8
-# Matrices (n, n) of an image that live side by side.
-MATRICES = 4
+# Matrices (n, n) of an image that live side by side: in its steps, and while its response to a PSF is made,
+# which takes so many planes of cells for each column.
+MATRICES, MATRICES_BESIDE_RESPONSE, PLANES = 6, 2, 10
 
 
 class DensePrior:
@@ -346,13 +347,15 @@ def images_at_once(problem, device):
 
     Notes
     -----
-    An image takes four matrices (n, n) in double precision, behind a PSF one (n, N) more: 0.4 GB with 60x60
-    nodes, 0.3 GB with 48x48 and a PSF over 75x75 pixels. Of a GPU, 80 % of what is free is taken.
+    An image takes six matrices (n, n) in double precision: 0.6 GB with 60x60 nodes, 0.25 GB with 48x48, which
+    is also enough for a PSF over 75x75 pixels; in larger fields behind a PSF it is n numbers a pixel, and
+    more. Of a GPU, 80 % of what is free is taken.
     """
     device, size = torch.device(device), problem.grid.size
     numbers = MATRICES * size**2
     if problem.stack.kernel is not None:
-        numbers += size * len(problem.data)
+        planes = PLANES * COLUMNS * np.prod(problem.stack.operator.cells)
+        numbers = max(numbers, MATRICES_BESIDE_RESPONSE * size**2 + size * len(problem.data) + planes)
     free = CPU_BYTES
     if device.type == "cuda":
         free = FREE_SHARE * torch.cuda.mem_get_info(device)[0]

@@ -1,16 +1,18 @@
 """The free-form source: what the arcs themselves say of the galaxy, with a prior on its roughness only."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from lenssr.inversion.lockstep import alone
+from lenssr.inversion.batched import answer_together
+from lenssr.inversion.lockstep import alone, together
 from lenssr.reconstruction.assemble import assemble, noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
 from lenssr.reconstruction.levels import Inversion
 from lenssr.reconstruction.measures import measure_source
-from lenssr.reconstruction.sersic import SersicReconstruction
+from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
 from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["PixelatedReconstruction"]
@@ -22,19 +24,24 @@ class PixelatedReconstruction:
     Parameters
     ----------
     settings : `~lenssr.resolver.Settings`
+        On a CPU every image is inverted by itself, with banded matrices where they are; on other devices all
+        are inverted together, with dense ones. What leads from one inversion to the next, and from the last
+        to a result, is done on the CPU for each image.
+    batched : bool, optional
+        Whether images are inverted together; by default as the device says.
     """
 
-    def __init__(self, settings):
-        # Banded matrices are factored on the CPU, so everything stays there.
-        self.settings = replace(settings, device="cpu")
-        self.parametric = SersicReconstruction(self.settings)
+    def __init__(self, settings, *, batched=None):
+        self.settings, self.device = settings, settings.torch_device
+        self.batched = self.device.type != "cpu" if batched is None else batched
+        self.parametric = SersicReconstruction(settings)
 
     def parts(self, members):
-        """Cut a list of (number, observation) into pieces: one each, for processes to share.
+        """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches.
 
-        An inversion takes so long that starts found together would save a few percent.
+        On a CPU an inversion takes so long that starts found together would save a few percent.
         """
-        return [[member] for member in members]
+        return self.parametric.parts(members) if self.batched else [[member] for member in members]
 
     def solve(self, observations):
         """Reconstruct a group.
@@ -46,19 +53,26 @@ class PixelatedReconstruction:
 
         Returns
         -------
-        results : list of `~lenssr.SuperResolution`
+        results : list of `~lenssr.SuperResolution` or Exception
+            An exception where one of several images failed by itself.
         """
         stack, scene, fits = self.parametric.fit(observations)
-        return [
-            self._solve_one(stack.select([i]), scene, fit, observation)
+        if stack.device.type != "cpu":
+            stack, scene = stack_of(observations, replace(self.settings, device="cpu")), scene.on("cpu")
+        steps = [
+            self._steps(stack.select([i]), scene, fit.on("cpu"), observation)
             for i, (fit, observation) in enumerate(zip(fits, observations, strict=True))
         ]
+        if self.batched:
+            return together(steps, partial(answer_together, device=self.device))
+        return [alone(one) for one in steps]
 
-    def _solve_one(self, stack, scene, fit, observation):
+    def _steps(self, stack, scene, fit, observation):
+        """One image from its fit to its result, asking for its inversions on the way."""
         bare = self.parametric.scene(observation, stack.device, source=0)
         settings = self.settings
         inversion = Inversion(stack, scene, bare, fit, observation, settings)
-        problem, solution = alone(inversion.run())
+        problem, solution = yield from inversion.run()
         candidates = [(one.source, one.prior, one.evidence) for one in inversion.candidates]
         if solution is None:
             result = self.parametric.result(scene, fit, observation)

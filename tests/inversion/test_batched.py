@@ -16,7 +16,6 @@ from lenssr.inversion import Factor, Prior, Problem, SourceGrid, batched, solve
 from lenssr.inversion.batch import ProblemBatch
 from lenssr.inversion.batched import DenseFactor, DensePrior, answer_together, solve_batch
 from lenssr.inversion.lockstep import Request
-from lenssr.inversion.solve import _State
 
 GRID = PixelGrid((24, 22), 0.12)
 KERNEL = PSF.from_fwhm(0.25 * u.arcsec).kernel(0.12)
@@ -133,18 +132,6 @@ def test_a_batch_is_its_problems(problems):
         factor = problem.normal(at, exact=True)
         expected = np.tril(factor._lower())
         np.testing.assert_allclose(normal[number].tril(), expected, rtol=1e-9, atol=1e-11 * expected.max())
-
-
-@pytest.fixture
-def exact_trace(monkeypatch):
-    """Let the inversion of one image count its determined nodes without probes, as that of a batch does."""
-
-    def determined(self, factor):
-        inverse = factor.solve(np.eye(factor.size)[:, : factor.count])[: factor.count]
-        undetermined = self.strength * (inverse * self.prior.dense).sum()
-        return float(np.clip(factor.count - undetermined, 1.0, factor.count))
-
-    monkeypatch.setattr(_State, "determined", determined)
 
 
 def assert_same(batch, number, alone):

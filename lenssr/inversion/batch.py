@@ -57,7 +57,10 @@ class ProblemBatch:
         self._light = None
         if self.scene.of_role("lens_light"):
             self._light = _LightRays([p.light_stack.operator for p in problems], device)
-        self._grids = _Grids([p.grid for p in problems], device)
+        self._grids, self._drift = (
+            _Grids([p.grid for p in problems], device),
+            stacked([p.drift for p in problems]),
+        )
         self._core = None if first.stack.kernel is None else _Core(first.stack.operator, device)
         self._normal = self._place = None
 
@@ -91,7 +94,7 @@ class ProblemBatch:
         physical = self.physical(parameters, index)
         traced, scene, columns = self._trace(physical, index), self.scene, []
         if scene.lens_moves:
-            columns.append(self._image(self._lens_slopes(traced, source, physical)))
+            columns.append(self._image(self._lens_slopes(traced, source, physical, index)))
         if traced.sersic is not None:
             block = scene.of_role("source")[0]
             slopes = traced.sersic_slopes(source, scene.log[block.slice])[:, scene.free[block.slice]]
@@ -113,7 +116,8 @@ class ProblemBatch:
         physical = self.physical(parameters, index)
         traced = self._trace(physical, index)
         source = [physical[:, block.slice] for block in self.scene.of_role("source")]
-        place = torch.cat([traced.x, traced.y, *source], dim=1)
+        shift = self._shift(physical, index)
+        place = torch.cat([traced.x - shift[:, :1], traced.y - shift[:, 1:], *source], dim=1)
         if self._normal is None:
             self._normal = place.new_empty(len(self), self.size, self.size)
             self._place = place.new_full((len(self), place.shape[1]), torch.nan)
@@ -138,16 +142,23 @@ class ProblemBatch:
         operator = self._operator
         x, y = self.scene.source_positions(operator.x, operator.y, physical)
         sersic = [physical[:, block.slice] for block in self.scene.of_role("source")]
-        return self._grids.trace(x, y, index, sersic[0] if sersic else None)
+        shift = self._shift(physical, index)
+        return self._grids.trace(x, y, index, shift, sersic[0] if sersic else None)
 
-    def _lens_slopes(self, traced, source, physical):
+    def _shift(self, physical, index):
+        """How far the grids have moved with the lens, (b, 2)."""
+        moved = (physical - self._template[index])[:, : self._drift.shape[2]]
+        return torch.einsum("bal,bl->ba", self._drift[index], moved)
+
+    def _lens_slopes(self, traced, source, physical, index):
         block, operator = self.scene.blocks[0], self._operator
         _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(
             operator.x, operator.y, physical[:, block.slice]
         )
         keep = self.scene.free[block.slice]
         slope_x, slope_y = (slope.unsqueeze(1) for slope in traced.slope(source))
-        return -(slope_x * d_x[:, keep] + slope_y * d_y[:, keep])
+        drift_x, drift_y = self._drift[index][:, :, keep, None].unbind(1)
+        return -(slope_x * (d_x[:, keep] + drift_x) + slope_y * (d_y[:, keep] + drift_y))
 
     def _scattered(self, traced, weight):
         """M^T W M of a sharp image: the nodes around the rays of each pixel, two and two."""
@@ -232,9 +243,9 @@ class _Grids:
         self.spacing = self._offsets.diff(dim=1).amin(1)
         self._around = torch.tensor([0, 1, self.side, self.side + 1], device=device)
 
-    def trace(self, x, y, index, sersic):
-        """Where rays (b, R) land, as `_Traced`."""
-        offsets, middle, places = self._offsets[index], self._middle[index], []
+    def trace(self, x, y, index, shift, sersic):
+        """Where rays (b, R) land, as `_Traced`, with the grids moved by ``shift`` (b, 2)."""
+        offsets, middle, places = self._offsets[index], self._middle[index] + shift, []
         for axis, position in enumerate((x, y)):
             distance = position - middle[:, axis : axis + 1]
             cell = torch.searchsorted(offsets, distance, right=True).sub_(1).clamp_(0, self.side - 2)

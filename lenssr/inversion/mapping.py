@@ -82,6 +82,10 @@ class SourceGrid:
         """The same square with another number of nodes along a side."""
         return replace(self, side=side)
 
+    def moved(self, x, y):
+        """The same grid farther along x and y, in arcsec."""
+        return replace(self, x_0=self.x_0 + float(x), y_0=self.y_0 + float(y))
+
     def locate(self, x, y):
         """Cells of rays: the lower left node, the shares along x and y, and which lie inside, each (R,)."""
         places = []

@@ -22,6 +22,11 @@ class Problem:
     Model and gradient are exact; the curvature of chi2, which only says how far to step and how wide the
     posterior is, sees the PSF cut to its core.
 
+    While the lens moves, the grid of a source follows the mean of its rays: no prior on its roughness minds
+    where a source lies. On a grid that stays, Gauss-Newton takes a source that moves for one that changes,
+    which the prior resists; the errors of the lens, from first derivatives, then are too small along what
+    moves the source, and several times so where the data are few.
+
     Parameters
     ----------
     stack : `~lenssr.fitting.stack.ImageStack`
@@ -35,11 +40,20 @@ class Problem:
     terms : `~lenssr.fitting.terms.Terms`
         Their priors and bounds.
     grid : `~lenssr.inversion.mapping.SourceGrid`
+        Where it lies at ``physical``.
     weight, offset : `~numpy.ndarray`, shape (N,)
         Inverse variance, and by how much the noise shifts the expected data.
+    anchor : `~numpy.ndarray`, shape (R,), optional
+        Weights of the rays whose mean the grid follows; by default it stays, and it does beside a Sérsic,
+        whose centre is a parameter.
+
+    Attributes
+    ----------
+    drift : `~numpy.ndarray`, shape (2, L)
+        How far the grid moves along x and y with each parameter of the lens.
     """
 
-    def __init__(self, stack, light_stack, scene, physical, terms, grid, weight, offset):
+    def __init__(self, stack, light_stack, scene, physical, terms, grid, weight, offset, anchor=None):
         self.stack, self.light_stack, self.scene, self.grid = stack, light_stack, scene, grid
         self.template = physical.unsqueeze(0)
         self.data, self.weight = stack.data[0].numpy() - offset, weight
@@ -47,6 +61,7 @@ class Problem:
         self.bounds = tuple(scene.to_fit(end)[0].numpy() for end in (terms.lower, terms.upper))
         self._gather, self._blur = _gather(stack), None
         self._traced = self._normal = None
+        self.drift = self._mean_slope(anchor)
 
     def physical(self, parameters):
         """Physical vector (1, P) of free parameters (K,)."""
@@ -58,7 +73,27 @@ class Problem:
 
     def _mapping(self, physical):
         source = self.scene.of_role("source")
-        return SourceMap(self.grid, physical[0, source[0].slice] if source else None)
+        return SourceMap(self._grid(physical), physical[0, source[0].slice] if source else None)
+
+    def grid_at(self, parameters):
+        """`~lenssr.inversion.mapping.SourceGrid` where free parameters (K,) have taken it."""
+        return self._grid(self.physical(parameters))
+
+    def _grid(self, physical):
+        return self.grid.moved(*self._shift(physical))
+
+    def _shift(self, physical):
+        moved = physical - self.template
+        return self.drift @ moved[0, : self.drift.shape[1]].numpy()
+
+    def _mean_slope(self, anchor):
+        block, operator = self.scene.blocks[0], self.stack.operator
+        if anchor is None or not self.scene.lens_moves or self.scene.of_role("source"):
+            return np.zeros((2, block.stop))
+        slopes = self.scene.lens.deflection_jacobian_at(
+            operator.x, operator.y, self.template[:, block.slice]
+        )[2:]
+        return -np.stack([slope[0].numpy() @ anchor for slope in slopes]) / anchor.sum()
 
     def predict(self, source, parameters):
         """Expected data (N,) of node values (n,) and free parameters (K,)."""
@@ -113,7 +148,9 @@ class Problem:
         """
         physical = self.physical(parameters)
         rays, matrix = self._trace(physical)
-        place = [*rays, *(physical[0, block.slice].numpy() for block in self.scene.of_role("source"))]
+        shift, source = self._shift(physical), self.scene.of_role("source")
+        place = [axis - by for axis, by in zip(rays, shift, strict=True)]
+        place += [physical[0, block.slice].numpy() for block in source]
         if self._normal is not None:
             ends = zip(place, self._normal[0], strict=True)
             moved = [np.abs(new - old).max() for new, old in ends]
@@ -152,7 +189,8 @@ class Problem:
         )
         keep = self.scene.free[block.slice]
         slope_x, slope_y = (torch.as_tensor(slope) for slope in self._mapping(physical).slope(source, *rays))
-        moved = -(slope_x * d_x[0, keep] + slope_y * d_y[0, keep])
+        drift_x, drift_y = torch.as_tensor(self.drift)[:, keep, None]
+        moved = -(slope_x * (d_x[0, keep] + drift_x) + slope_y * (d_y[0, keep] + drift_y))
         return (operator(moved).flatten(-2) * self.stack.factor).numpy()
 
 

@@ -34,6 +34,8 @@ class FreeForm:
         Its parameters.
     values, slope : `~numpy.ndarray`, shape (n,)
         Node values, and their derivatives with respect to the field.
+    drift : `~numpy.ndarray`, shape (2, L)
+        How far the grid moves with each parameter of the lens.
     """
 
     mapping: object
@@ -41,6 +43,7 @@ class FreeForm:
     physical: torch.Tensor
     values: np.ndarray
     slope: np.ndarray
+    drift: np.ndarray
 
 
 class FineView:
@@ -101,8 +104,15 @@ class FineView:
             keep = state.scene.free[block.slice]
             _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
             slopes = state.mapping.slope(state.values, *rays)
-            columns.append(-(slopes[0] * d_x[0, keep].numpy() + slopes[1] * d_y[0, keep].numpy()))
+            d_x, d_y = (d[0, keep].numpy() + by for d, by in zip((d_x, d_y), self._drift, strict=True))
+            columns.append(-(slopes[0] * d_x + slopes[1] * d_y))
         return np.concatenate([*columns, self._modulated_at(*rays)])
+
+    @property
+    def _drift(self):
+        """How far the grid moves along x and y with the free parameters of the lens, each (L, 1)."""
+        keep = self.state.scene.free[self.state.scene.blocks[0].slice].numpy()
+        return self.state.drift[:, keep, None]
 
     def _modulated_at(self, x, y):
         """How the brightness of the source changes with the free parameters of a Sérsic in it, (S, M)."""
@@ -133,9 +143,12 @@ class FineView:
         """How the source changes with vectors (n + K, m) of field and parameters, (m, side, side)."""
         count, nodes = len(self.state.values), self.grid.nodes
         changes = self.state.mapping.matrix(*nodes) @ (self.state.slope[:, None] * draws[:count])
-        modulated = self._modulated_at(*nodes)
-        before = len(self._moved) - len(modulated)
-        changes = changes + modulated.T @ draws[count + before : count + len(self._moved)]
+        carried = [np.zeros((0, len(changes)))]
+        if self.state.scene.lens_moves:
+            slopes = self.state.mapping.slope(self.state.values, *nodes)
+            carried.append(-sum(slope * by for slope, by in zip(slopes, self._drift, strict=True)))
+        columns = np.concatenate([*carried, self._modulated_at(*nodes)])
+        changes = changes + columns.T @ draws[count : count + len(columns)]
         return changes.T.reshape(-1, self.grid.side, self.grid.side)
 
     def magnification(self, factor, widening):
@@ -245,7 +258,9 @@ class FineSource:
         self.rng = np.random.default_rng(settings.seed)
         physical = problem.physical(solution.parameters)
         mapping = problem.mapping(solution.parameters)
-        self.state = FreeForm(mapping, problem.scene, physical, solution.values, solution.slope)
+        self.state = FreeForm(
+            mapping, problem.scene, physical, solution.values, solution.slope, problem.drift
+        )
         self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
         self.view = FineView(self.state, observation, self.options)
 

@@ -188,7 +188,7 @@ class Inversion:
         physical = problem.physical(solution.parameters)[0]
         scene = self.parts[kind][0]
         parameters = scene.to_fit(physical[None])[0].numpy()
-        problem = self._problem(kind, scene, physical, problem.grid)
+        problem = self._problem(kind, scene, physical, problem.grid_at(solution.parameters))
         return problem, (yield from _again(problem, solution, parameters, tolerance=COARSE_GAIN))
 
     def _refine(self, kind, problem, solution):
@@ -196,15 +196,16 @@ class Inversion:
 
         Where the coarse grid could not follow the data, a Sérsic that can is the better beginning.
         """
-        scene, coarse, fine = problem.scene, problem.grid, self.grid
+        scene, coarse = problem.scene, problem.grid_at(solution.parameters)
+        fine = replace(self.grid, x_0=coarse.x_0, y_0=coarse.y_0)
         # Nodes on the rim of both grids are inside but for rounding.
         rim, centre = coarse.half * (1 - 1e-12), (coarse.x_0, coarse.y_0)
         nodes = [np.clip(axis, at - rim, at + rim) for axis, at in zip(fine.nodes, centre, strict=True)]
         field, parameters = coarse.matrix(*nodes) @ solution.field, solution.parameters
         problem = self._problem(kind, scene, problem.physical(parameters)[0], fine)
         if kind == "pixelated" and self.settings.positive:
-            smooth = _log(self._sersic_at(fine))
             plain = scene.to_fit(self.physical[None])[0].numpy()
+            smooth = _log(self._sersic_at(problem.grid_at(plain)))
             pairs = (field, parameters), (smooth, plain)
             field, parameters = min(pairs, key=lambda pair: problem.chi2(np.exp(pair[0]), pair[1]))
         prior, mean = Prior(solution.prior.name, fine.side), solution.options["mean"]
@@ -228,12 +229,14 @@ class Inversion:
         self.weight = np.where(self.weight > 0, 1 / np.maximum(self.temper * variance, floor), 0.0)
         self.offset = mean - model
         physical = problem.physical(solution.parameters)[0]
-        problem = self._problem(kind, problem.scene, physical, problem.grid)
+        grid = problem.grid_at(solution.parameters)
+        problem = self._problem(kind, problem.scene, physical, grid)
         return problem, (yield from _again(problem, solution, solution.parameters, **options))
 
     def _problem(self, kind, scene, physical, grid):
         terms = self.parts[kind][2]
-        return Problem(self.stack, self.light_stack, scene, physical, terms, grid, self.weight, self.offset)
+        planes = self.weight, self.offset, self.anchor
+        return Problem(self.stack, self.light_stack, scene, physical, terms, grid, *planes)
 
     def _terms(self, scene):
         """Bounds and priors of the parametric fit; lens and sky kept near its end, a Sérsic loosely."""
@@ -275,7 +278,10 @@ class Inversion:
             for place in self.stack.grid.to_pixel(operator.x.numpy(), operator.y.numpy())
         )
         root, shape = (self.fit.weight / self.temper).sqrt(), self.stack.grid.shape
-        bright = (self.fit.lensed_source * root > EDGE_SIGMA).numpy().reshape(shape)[row, column]
+        pulls = (self.fit.lensed_source * root).numpy().reshape(shape)[row, column]
+        bright = pulls > EDGE_SIGMA
+        # What makes the data say where the source lies: the grid moves with it when the lens does.
+        self.anchor = np.where(bright, pulls, 0.0) ** 2 if bright.any() else np.ones(len(x))
         if not bright.any():
             bright[:] = True
         grid = SourceGrid.around(x[bright], y[bright], SIDE)

@@ -198,7 +198,7 @@ def measure_source(problem, solution, fit, sky_noise):
     measures : dict
         By flag name.
     """
-    grid = problem.grid
+    grid = problem.grid_at(solution.parameters)
     rows, columns = np.divmod(np.arange(grid.size), grid.side)
     rim = (np.minimum(rows, columns) == 0) | (np.maximum(rows, columns) == grid.side - 1)
     on_rim = problem.lensed_source(np.where(rim, solution.values, 0.0), solution.parameters)
@@ -215,7 +215,7 @@ def measure_source(problem, solution, fit, sky_noise):
 
 def _beyond(problem, solution, fit):
     """Significance of the brightest spot that the data would have in the source plane, off the grid."""
-    grid, shape = problem.grid, problem.stack.grid
+    grid, shape = problem.grid_at(solution.parameters), problem.stack.grid
     x, y = (torch.as_tensor(axis.ravel()) for axis in (shape.x, shape.y))
     rays = problem.scene.source_positions(x, y, problem.physical(solution.parameters))
     across, along = (rays[0][0].numpy() - grid.x_0) / grid.half, (rays[1][0].numpy() - grid.y_0) / grid.half

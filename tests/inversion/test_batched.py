@@ -87,7 +87,9 @@ def problem_of(
     inside = np.hypot(x - 0.1, y + 0.05) < 0.6
     grid = SourceGrid.around(x[inside], y[inside], SIDE, 0.5)
     weight = torch.where(fine.valid[0], sigma**-2, 0.0).double().numpy()
-    return Problem(stack, fine, scene, start, terms, grid, weight, np.zeros(len(weight)))
+    rays = stack.operator.x, stack.operator.y
+    anchor = np.random.default_rng(seed).random(len(rays[0]))
+    return Problem(stack, fine, scene, start, terms, grid, weight, np.zeros(len(weight)), anchor)
 
 
 def start_of(problem, seed=0):
@@ -132,6 +134,35 @@ def test_a_batch_is_its_problems(problems):
         factor = problem.normal(at, exact=True)
         expected = np.tril(factor._lower())
         np.testing.assert_allclose(normal[number].tril(), expected, rtol=1e-9, atol=1e-11 * expected.max())
+
+
+def test_slopes_know_that_the_grid_follows_the_lens():
+    problem = problem_of(3, **CASES["behind a PSF, lens and light free"])
+    assert np.abs(problem.drift).max() > 0.1
+    field, parameters = start_of(problem)
+    jacobian = problem.jacobian(np.exp(field), parameters)
+    for number in range(7):
+        step = np.zeros(len(parameters))
+        step[number] = 1e-6
+        ends = [problem.predict(np.exp(field), parameters + sign * step) for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / 2e-6
+        # A ray that crosses a node has two slopes, and the PSF hands them on.
+        same = np.isclose(slope, jacobian[:, number], rtol=1e-4, atol=1e-4 * np.abs(slope).max())
+        assert same.mean() > 0.9
+
+
+def test_a_grid_follows_the_mean_of_its_rays():
+    problem = problem_of(3, **CASES["behind a PSF, lens and light free"])
+    anchor = np.random.default_rng(3).random(len(problem.stack.operator.x))
+    parameters = start_of(problem)[1]
+    parameters[:7] += 1e-4
+    physical = [problem.physical(parameters), problem.template]
+    operator = problem.stack.operator
+    rays = [problem.scene.source_positions(operator.x, operator.y, each) for each in physical]
+    grid = problem.grid_at(parameters)
+    moved = grid.x_0 - problem.grid.x_0, grid.y_0 - problem.grid.y_0
+    for after, before, by in zip(*rays, moved, strict=True):
+        assert by == pytest.approx(np.average((after - before)[0].numpy(), weights=anchor), rel=1e-2)
 
 
 def assert_same(batch, number, alone):

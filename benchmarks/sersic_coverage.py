@@ -1,0 +1,126 @@
+"""Whether the errors of `lenssr.SersicPhotometry` are honest: how often 68 % intervals hold the truth.
+
+Simulated galaxies behind a PSF of 2.5 pixels FWHM, drawn by GalSim on stamps of 65 pixels, 8 r_eff or more:
+half of them with n of 0.5 to 2.5 and S/N of 50 to 500, half with n of 2.5 to 6 and S/N of 200 to 2000, where
+S/N is the square root of the sum of model^2 / sigma^2 over the stamp. r_eff is 2 to 8 pixels, the axis ratio
+0.3 to 0.95. lenssr is told where they are to a pixel, sigma and the PSF; it fits a constant sky. Every galaxy
+that was fitted counts, flagged or not. The bias is the mean of (found - true) / error.
+
+    python benchmarks/sersic_coverage.py [-n 500] [--seed 3] [--details]
+"""
+
+import argparse
+import math
+import time
+from collections import Counter
+
+import common  # first: it sets one thread
+import numpy as np
+from astropy.table import QTable
+from sersic_sample import Galaxy, draw, psf_kernel
+
+from lenssr import SersicPhotometry
+from lenssr.imaging import PSF
+from lenssr.photometry import decode_flags
+
+SIZE = 65
+KINDS = {"n < 2.5, S/N > 50": ((0.5, 2.5), (50, 500)), "n > 2.5, S/N > 200": ((2.5, 6.0), (200, 2000))}
+FITTED = ("x", "y", "r_eff", "n", "ellip", "flux")
+INSIDE, BIAS = (0.63, 0.73), 0.2
+GOAL = "63 to 73 %, bias < 0.2"
+
+
+def population(number, seed):
+    """Galaxies of the two kinds in turns."""
+    rng = np.random.default_rng(seed)
+    centre = (SIZE - 1) / 2
+    galaxies = []
+    for k in range(number):
+        indices, snrs = list(KINDS.values())[k % 2]
+        galaxy = Galaxy(
+            x=centre + rng.uniform(-0.5, 0.5),
+            y=centre + rng.uniform(-0.5, 0.5),
+            r_eff=rng.uniform(2, 8),
+            n=rng.uniform(*indices),
+            ellip=rng.uniform(0.05, 0.7),
+            theta=rng.uniform(0, np.pi),
+            snr=math.exp(rng.uniform(*np.log(snrs))),
+        )
+        galaxies.append(galaxy)
+    return galaxies
+
+
+def fitted(sample):
+    """The table of the fits to a sample."""
+    middle = (SIZE - 1) / 2
+    where = QTable({"x": [middle], "y": [middle]})
+    phot = SersicPhotometry(psf=PSF(psf_kernel()), fit_shape=(SIZE, SIZE))
+    return phot.map(list(sample.images), error=list(sample.sigma), init_params=where)
+
+
+def pulls(name, found, truth):
+    """(Found - true) / error of all galaxies."""
+    return (found[name].value - truth) / found[f"{name}_err"].value
+
+
+def row_of(name, values, kinds):
+    """Shares within the error, by kind; the mean and the scatter of the pulls."""
+    good = np.isfinite(values)
+    inside = np.abs(values) <= 1
+    share = inside[good].mean()
+    bias = values[good].mean()
+    held = "yes" if INSIDE[0] <= share <= INSIDE[1] and abs(bias) < BIAS else "NO"
+    parts = [good & (kinds == k) for k in range(2)]
+    cells = [f"{inside[part].mean():.1%}, {values[part].mean():+.2f}" for part in parts]
+    error = math.sqrt(share * (1 - share) / good.sum())
+    median = np.median(values[good])
+    return name, f"{share:.1%} ± {error:.1%}", f"{bias:+.2f}", held, f"{median:+.2f}", *cells
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-n", type=int, default=500, help="galaxies")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--details", action="store_true", help="list fits off by more than 3 sigma")
+    options = parser.parse_args()
+    common.header(
+        "How often 68 % intervals hold the truth, Sérsic fits", galaxies=options.n, seed=options.seed
+    )
+    sample = draw(population(options.n, options.seed), SIZE, options.seed)
+    kinds = np.arange(options.n) % 2
+    start = time.process_time()
+    found = fitted(sample)
+    seconds = time.process_time() - start
+    values = {name: pulls(name, found, sample.truth(name)) for name in FITTED}
+    kept = np.isfinite(list(values.values())).all(0)
+    flags = Counter(flag for row in found["flags"] for flag in decode_flags(row))
+    listed = ", ".join(f"{flag} {count}" for flag, count in flags.most_common()) or "none"
+    print(f"{kept.sum()} of {options.n} galaxies fitted, {seconds / options.n:.3f} s each; flags: {listed}\n")
+    rows = [row_of(name, values[name], kinds) for name in FITTED]
+    common.table(("quantity", "inside 68 %", "bias, sigma", f"{GOAL}?", "median pull", *KINDS), rows)
+    if options.details:
+        print_details(found, values, sample)
+
+
+def print_details(found, values, sample):
+    """The galaxies whose fits are off by more than 3 sigma, or that have none."""
+    rows = []
+    for k, galaxy in enumerate(sample.galaxies):
+        pull = {name: values[name][k] for name in FITTED}
+        if not all(abs(value) < 3 for value in pull.values()):
+            true = [f"{getattr(galaxy, name):.3g}" for name in ("r_eff", "n", "ellip", "snr")]
+            rows.append(
+                [
+                    k,
+                    *true,
+                    *(f"{value:+.1f}" for value in pull.values()),
+                    ", ".join(decode_flags(found["flags"][k])),
+                ]
+            )
+    common.table(
+        ("galaxy", "r_eff", "n", "ellip", "S/N", *(f"{name}, pull" for name in FITTED), "flags"), rows
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,12 @@
 
 import torch
 
-from lenssr.mass.blocks import CORE
+from lenssr.mass.blocks import CORE, tracked
 
 __all__ = ["point_masses_deflection"]
 
 # Distances of masses and rays that are held at once: on a processor they stay in the cache.
-_CACHED, _HELD = 2**16, 2**26
+_CACHED, _HELD = 2**17, 2**26
 _FEWEST_RAYS = 256
 
 
@@ -46,21 +46,32 @@ def point_masses_deflection(x, y, theta_E, x_0, y_0):
     x, y = x.expand(rays), y.expand(rays)
     mass = theta_E * theta_E
     moments = torch.stack((mass, mass * x_0, mass * y_0), dim=-2)
-    held = _CACHED if x.device.type == "cpu" else _HELD
-    step = max(_FEWEST_RAYS, held // max(theta_E.numel(), 1))
-    blocks = [
-        _block(xs, ys, x_0, y_0, moments)
-        for xs, ys in zip(x.split(step, dim=-1), y.split(step, dim=-1), strict=True)
-    ]
-    return tuple(torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
-
-
-def _block(x, y, x_0, y_0, moments):
-    dx, dy = x.unsqueeze(-2) - x_0.unsqueeze(-1), y.unsqueeze(-2) - y_0.unsqueeze(-1)
-    square = torch.addcmul(dx * dx, dy, dy)
-    total, towards_x, towards_y = (moments @ square.reciprocal()).unbind(-2)
-    if not bool(torch.isfinite(total).all()):
-        # a ray that meets a mass: passing over all pairs once more would slow down all other blocks
-        inverse = torch.where(square > CORE**2, square, torch.inf).reciprocal()
-        total, towards_x, towards_y = (moments @ inverse).unbind(-2)
+    inverse = _inverse_squares if tracked(x, y, theta_E, x_0, y_0) else _inverse_squares_in_place
+    sums = _in_blocks(inverse, x, y, x_0, y_0, moments)
+    if not bool(torch.isfinite(sums).all()):
+        # a ray meets a mass: rare enough not to look at each pair for it from the start
+        sums = _in_blocks(_inverse_squares_or_zero, x, y, x_0, y_0, moments)
+    total, towards_x, towards_y = sums.unbind(-2)
     return x * total - towards_x, y * total - towards_y
+
+
+def _in_blocks(inverse, x, y, x_0, y_0, moments):
+    """Sums over masses of moments over squared distances, shape (B, 3, R)."""
+    x_0, y_0, x, y = x_0.unsqueeze(-1), y_0.unsqueeze(-1), x.unsqueeze(-2), y.unsqueeze(-2)
+    held = _CACHED if x.device.type == "cpu" else _HELD
+    step = max(_FEWEST_RAYS, held // max(x_0.numel(), 1))
+    blocks = zip(x.split(step, dim=-1), y.split(step, dim=-1), strict=True)
+    return torch.cat([moments @ inverse(xs - x_0, ys - y_0) for xs, ys in blocks], dim=-1)
+
+
+def _inverse_squares(dx, dy):
+    return torch.addcmul(dx * dx, dy, dy).reciprocal()
+
+
+def _inverse_squares_in_place(dx, dy):
+    return dx.square_().addcmul_(dy, dy).reciprocal_()
+
+
+def _inverse_squares_or_zero(dx, dy):
+    square = torch.addcmul(dx * dx, dy, dy)
+    return torch.where(square > CORE**2, square, torch.inf).reciprocal()

@@ -1,6 +1,7 @@
 """The DeepLense simulations, on which LensSR was tested: Models I, II and III, with dark substructure."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import astropy.units as u
 import numpy as np
@@ -174,7 +175,7 @@ class DeepLense(BatchedLenses):
         noise, high_noise = self._noises(*map(float, exposures))
         return Drawn(
             lens=self._lens.vector.numpy(),
-            source=np.array([*self._source(), *centre, *_ELLIPTICITY]),
+            source=np.array([*self._source, *centre, *_ELLIPTICITY]),
             noise=noise,
             high_noise=high_noise,
             streams=streams,
@@ -182,6 +183,7 @@ class DeepLense(BatchedLenses):
             settings=settings,
         )
 
+    @cached_property
     def _source(self):
         """Amplitude, circular radius and index of the source."""
         amplitude, r_eff_circ = sersic_from_lenstronomy(**_SOURCE)

@@ -2,6 +2,7 @@
 
 from lenssr.simulation.batch import LensBatch, LensScenes
 from lenssr.simulation.batched import BatchedLenses
+from lenssr.simulation.broad import BroadLenses
 from lenssr.simulation.deeplense import DeepLense
 from lenssr.simulation.galaxies import GALAXY_CELLS, GalaxyLens, GalaxyLenses
 from lenssr.simulation.item import LensDataset, SimulatedLens
@@ -17,6 +18,7 @@ __all__ = [
     "SPOILED_KINDS",
     "AxionVortex",
     "BatchedLenses",
+    "BroadLenses",
     "ColdSubhalos",
     "DeepLense",
     "GalaxyLens",

@@ -15,6 +15,8 @@ from lenssr.simulation.poisson import draw_poisson
 
 __all__ = ["BatchedLenses", "Drawn"]
 
+_CAMERAS_KEPT = 8
+
 
 @dataclass
 class Drawn:
@@ -50,8 +52,9 @@ class Drawn:
 class BatchedLenses(LensDataset):
     """A seeded sequence of simulated lenses, which come one by one or many at once.
 
-    Subclasses draw what a lens is in ``_draw(index)``, on the processor, say which
-    `~lenssr.simulation.camera.Camera` sees it in ``_camera(number)``, and name the kind of lens in ``_lens``.
+    Subclasses draw what a lens is in ``_draw(index)``, on the processor, make the
+    `~lenssr.simulation.camera.Camera` that sees it in ``_make_camera(number)``, and name the kind of lens in
+    ``_lens``.
 
     Parameters
     ----------
@@ -66,6 +69,10 @@ class BatchedLenses(LensDataset):
     _lens: MassModel
     # The lens itself, where it is always the same.
     _traced = None
+
+    def __init__(self, size, seed):
+        super().__init__(size, seed)
+        self._cameras = {}
 
     def batch(self, indices=None, *, device="cpu", dtype=torch.float32, high=False):
         """Simulate many lenses at once.
@@ -177,8 +184,16 @@ class BatchedLenses(LensDataset):
         """Draw one lens, a `Drawn`."""
 
     @abstractmethod
+    def _make_camera(self, number):
+        """Make one of the cameras."""
+
     def _camera(self, number):
-        """Return one of the cameras."""
+        """Return one of the cameras; a few are kept with their rays."""
+        if number not in self._cameras:
+            while len(self._cameras) >= _CAMERAS_KEPT:
+                del self._cameras[next(iter(self._cameras))]
+            self._cameras[number] = self._make_camera(number)
+        return self._cameras[number]
 
     def _camera_number(self, index):
         return 0 if self._block is None else index // self._block

@@ -27,7 +27,6 @@ _SOURCE = {"amp": 20.0, "R_sersic": 0.25, "n_sersic": 1.0}
 _MAGNITUDE = 20.0
 _ELLIPTICITY = (-0.1, 0.1)
 _REACH = 0.35
-_RAYS = 2
 _LENSES = {
     "sie": lambda: SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0),
     "sis": lambda: SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0),
@@ -110,8 +109,8 @@ class DeepLense(BatchedLenses):
     Notes
     -----
     Model I samples light at pixel centres, as the original does, so its low image is not the sum of the
-    high one. In Models II and III 2 x 2 rays in each high pixel, the PSF at high pixels, and sums of high
-    pixels give both.
+    high one. In Models II and III light is integrated over high pixels, the PSF is applied at their sampling,
+    and sums of them make the low image.
 
     The numbers of lens, source and substructure are those of DeepLenseSim's ``deeplense/lens.py``. Einstein
     radii there follow from luminosity distances (redshifts 0.5 and 1, flat, H0 = 70, Om0 = 0.3): a mass M in
@@ -154,12 +153,13 @@ class DeepLense(BatchedLenses):
         self._subhalos = substructure
         if not isinstance(substructure, ColdSubhalos | AxionVortex):
             self._subhalos = _named(substructure, _SUBSTRUCTURE, "substructure")()
-        instrument = self._model.instrument
-        psf, rays = (None, 0) if instrument is None else (instrument.psf(), _RAYS)
-        self._only_camera = Camera(self._model.pixels, self._model.pixel_scale, self.scale, psf, rays)
 
-    def _camera(self, number):
-        return self._only_camera
+    def _make_camera(self, number):
+        instrument = self._model.instrument
+        psf = None if instrument is None else instrument.psf()
+        return Camera(
+            self._model.pixels, self._model.pixel_scale, self.scale, psf, integrate=instrument is not None
+        )
 
     def _draw(self, index):
         rng = self.rng(index)

@@ -54,7 +54,8 @@ def binned(values, factor):
     return values.reshape(ny // factor, factor, nx // factor, factor).sum(axis=(1, 3))
 
 
-def _ellipticity(q, phi):
+def ellipticity(q, phi):
+    """Components e1, e2 for an axis ratio and a direction in radians."""
     modulus = (1 - q) / (1 + q)
     return modulus * math.cos(2 * phi), modulus * math.sin(2 * phi)
 
@@ -115,7 +116,7 @@ class LensPopulation(LensDataset):
         x_0, y_0 = rng.uniform(-0.2, 0.2, 2)
         gamma, phi_gamma = rng.uniform(0, 0.08), rng.uniform(0, math.pi)
         shear = Shear(gamma * math.cos(2 * phi_gamma), gamma * math.sin(2 * phi_gamma))
-        e1, e2 = _ellipticity(q, phi)
+        e1, e2 = ellipticity(q, phi)
         return SIE(theta_E, e1, e2, x_0, y_0) + shear, q, phi
 
     def _draw_source(self, rng, lens):
@@ -129,7 +130,7 @@ class LensPopulation(LensDataset):
         alpha_x, alpha_y = shear.deflection(x, y)
         x_0 = x - float(alpha_x) + reach * math.cos(angle)
         y_0 = y - float(alpha_y) + reach * math.sin(angle)
-        return np.array([1.0, r_eff * math.sqrt(q), n, x_0, y_0, *_ellipticity(q, phi)])
+        return np.array([1.0, r_eff * math.sqrt(q), n, x_0, y_0, *ellipticity(q, phi)])
 
     @staticmethod
     def _draw_light(rng, lens, q, phi):
@@ -139,7 +140,7 @@ class LensPopulation(LensDataset):
         n, r_eff = rng.uniform(2.0, 5.0), theta_E * rng.uniform(0.5, 1.5)
         q = float(np.clip(q + 0.05 * rng.standard_normal(), 0.5, 1.0))
         phi = phi + math.radians(10) * rng.standard_normal()
-        vector = np.array([1.0, r_eff * math.sqrt(q), n, x, y, *_ellipticity(q, phi)])
+        vector = np.array([1.0, r_eff * math.sqrt(q), n, x, y, *ellipticity(q, phi)])
         return vector, 10 ** rng.uniform(math.log10(0.5), math.log10(3.0))
 
     def _item(self, index):

@@ -1,5 +1,6 @@
 """Shapes of real galaxies: cutouts that serve as sources of simulated lenses."""
 
+import copy
 import functools
 import importlib.util
 import math
@@ -168,8 +169,15 @@ class GalaxyShapes:
         return len(self._images)
 
     def __getitem__(self, number):
-        """Return one, (side, side)."""
-        return self._images[number]
+        """Return one, (side, side); for a slice some of them as `GalaxyShapes`."""
+        if not isinstance(number, slice):
+            return self._images[number]
+        images, names = self._images[number], self.names[number]
+        if not images:
+            raise InputError(f"{number} takes none of {len(self)} cutouts: take at least one")
+        some = copy.copy(self)
+        some._images, some.names = images, names
+        return some
 
     def __repr__(self):
         """Count the shapes."""

@@ -3,11 +3,13 @@
 import astropy.units as u
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging import DeepLenseNoise, PoissonNoise
+from lenssr.imaging.instruments import EUCLID_VIS
 from lenssr.simulation import DeepLense
 
 LENSES = {
@@ -16,7 +18,10 @@ LENSES = {
 }
 
 
-def lenstronomy_image(lens, pixels, scale, x_0, y_0):
+SHEAR = ("SHEAR", {"gamma1": 0.05, "gamma2": 0.0})
+
+
+def lenstronomy_image(lenses, pixels, scale, x_0, y_0, *, supersampling=1, brightness=None):
     pytest.importorskip("lenstronomy")
     from lenstronomy.Data.imaging_data import ImageData
     from lenstronomy.Data.psf import PSF
@@ -27,7 +32,6 @@ def lenstronomy_image(lens, pixels, scale, x_0, y_0):
     corner = -(pixels - 1) / 2 * scale
     data = ImageData(np.zeros((pixels, pixels)), transform_pix2angle=np.eye(2) * scale, ra_at_xy_0=corner,
                      dec_at_xy_0=corner)  # fmt: skip
-    name, settings = LENSES[lens]
     source = {
         "amp": 20,
         "R_sersic": 0.25,
@@ -37,8 +41,20 @@ def lenstronomy_image(lens, pixels, scale, x_0, y_0):
         "center_x": x_0,
         "center_y": y_0,
     }
-    model = ImageModel(data, PSF("NONE"), LensModel([name]), LightModel(["SERSIC_ELLIPSE"]))
-    return model.image([settings], [source])
+    numerics = {"supersampling_factor": supersampling, "supersampling_convolution": False}
+    names, settings = zip(*lenses, strict=True)
+    light = LightModel(["SERSIC_ELLIPSE"])
+    model = ImageModel(data, PSF("NONE"), LensModel(list(names)), light, kwargs_numerics=numerics)
+    if brightness is not None:
+        source["amp"] *= brightness / light.total_flux([source], norm=False)[0]
+    return model.image(list(settings), [source])
+
+
+def point_masses(batch):
+    return [
+        ("POINT_MASS", {"theta_E": theta_E, "center_x": x, "center_y": y})
+        for theta_E, x, y in batch.scenes.subhalos[0].tolist()
+    ]
 
 
 @pytest.mark.parametrize("index", [0, 5])
@@ -46,8 +62,48 @@ def lenstronomy_image(lens, pixels, scale, x_0, y_0):
 def test_truths_equal_lenstronomy(lens, index):
     item = DeepLense(lens=lens, size=10)[index]
     centre = item.source.x_0.value, item.source.y_0.value
-    assert item.low_truth.data == pytest.approx(lenstronomy_image(lens, 75, 0.05, *centre), rel=1e-6)
-    assert item.truth.data == pytest.approx(lenstronomy_image(lens, 150, 0.025, *centre), rel=1e-6)
+    for truth, pixels in ((item.low_truth, 75), (item.truth, 150)):
+        expected = lenstronomy_image([LENSES[lens]], pixels, 3.75 / pixels, *centre)
+        assert truth.data == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("substructure", ["cdm", "axion"])
+def test_substructure_equals_lenstronomy(substructure):
+    data = DeepLense(lens="sie+shear", substructure=substructure, size=3)
+    batch = data.batch([2], dtype=torch.float64)
+    lenses = [LENSES["sie"], SHEAR, *point_masses(batch)]
+    centre = batch.scenes.source_vector[0, 3:5].tolist()
+    for truth, pixels in ((batch.low_truth, 75), (batch.truth, 150)):
+        expected = lenstronomy_image(lenses, pixels, 3.75 / pixels, *centre)
+        assert truth[0].numpy() == pytest.approx(expected, rel=1e-5, abs=1e-7 * expected.max())
+
+
+@pytest.mark.parametrize(("model", "pixel_scale", "flux"), [("II", 0.101, 194.1), ("III", 0.08, 239.9)])
+def test_telescopes_see_what_lenstronomy_sees(model, pixel_scale, flux):
+    batch = DeepLense(model, substructure="cdm", size=3).batch([1], dtype=torch.float64)
+    expected = lenstronomy_image(
+        [LENSES["sie"], SHEAR, *point_masses(batch)],
+        128,
+        pixel_scale / 2,
+        *batch.scenes.source_vector[0, 3:5].tolist(),
+        supersampling=5,
+        brightness=flux,
+    )
+    expected = scipy.signal.fftconvolve(expected, batch.kernel(2).numpy(), mode="same")
+    difference = np.abs(batch.truth[0].numpy() - expected)
+    assert difference.max() < 0.02 * expected.max() and difference.mean() < 1e-4 * expected.max()
+    binned = expected.reshape(64, 2, 64, 2).sum((1, 3))
+    assert np.abs(batch.low_truth[0].numpy() - binned).max() < 0.01 * binned.max()
+
+
+def test_noise_of_a_telescope_is_that_of_its_instrument():
+    batch = DeepLense("II", size=5).batch(high=True)
+    assert set(batch.exposure.tolist()) == {2260.0}
+    sky = EUCLID_VIS.count_rate(22.3) * 0.101**2
+    rms = np.sqrt(sky * 2260 + 4 * 4.2**2) / 2260
+    assert float(batch.noise.background_rms[0]) == pytest.approx(rms, rel=1e-6)
+    assert float(batch.low[:, :10, :10].std()) == pytest.approx(rms, rel=0.1)
+    assert float(batch.high[:, :20, :20].std()) == pytest.approx(rms / 2, rel=0.1)
 
 
 @pytest.mark.parametrize("lens", ["sis", "sie"])

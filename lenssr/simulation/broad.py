@@ -1,0 +1,226 @@
+"""A broad population of lenses, cameras and sources, fast enough to train on."""
+
+import math
+
+import astropy.units as u
+import numpy as np
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.noise import PoissonNoise
+from lenssr.imaging.psf import PSF
+from lenssr.light.sersic import sersic_flux
+from lenssr.mass import SIE, Shear
+from lenssr.simulation.batched import BatchedLenses, Drawn
+from lenssr.simulation.camera import Camera
+from lenssr.simulation.item import check_count
+from lenssr.simulation.pictures import clumpy_disc, half_light_radius, oriented, shape_nodes
+from lenssr.simulation.population import ellipticity
+from lenssr.simulation.shapes import GalaxyShapes
+from lenssr.units import strip_unit
+
+__all__ = ["BroadLenses"]
+
+_SOURCES = ("sersic", "clumpy", "shapes")
+_LARGEST = 0.26
+_SMALLEST_SOURCE = 0.06
+_MOFFAT_REACH = 6.0
+
+
+class BroadLenses(BatchedLenses):
+    """Lenses, sources and cameras of many kinds, drawn from broad ranges, in batches that share a camera.
+
+    The lens is an SIE with theta_E uniform in 0.5" to 2" (but at most 0.26 of the side of the image), q in
+    0.5 to 1, its centre within 0.15" of the image centre in x and y, plus a shear of up to 0.1 in any
+    direction. Sources have an effective radius of 0.08 to 0.25 theta_E (but at least 0.06") and q in 0.4 to
+    1; they lie within 0.4 theta_E of the optical axis. They are Sérsic profiles with n in 0.5 to 4, discs
+    with clumps, or, if ``shapes`` are given, real galaxies, in equal numbers. The lens does not shine.
+
+    Every 64 lenses in a row share a camera. Its pixel scale is uniform in the logarithm, its PSF a Gaussian
+    or a Moffat profile (beta of 2.5 to 5), as often one as the other, with a FWHM uniform in pixels. The
+    exposure is ``10**U(3, 3.5)`` seconds and the background 0.003 to 0.03 electron / s, uniform in the
+    logarithm. The source's brightness follows from the signal-to-noise ratio.
+
+    Parameters
+    ----------
+    size : int, optional
+        How many lenses; 1000 by default.
+    seed : int, optional
+        Which ones; 0 by default.
+    shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
+        Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes`). By default none;
+        what is to be tested on galaxies never seen must not train on them: ``shapes[::2]`` is one half.
+    sources : sequence of {"sersic", "clumpy", "shapes"}, optional
+        Kinds of sources; by default all, the last one only with ``shapes``.
+    pixels : int, optional
+        How many low pixels lie along a side of the image; 64 by default.
+    pixel_scale : tuple of float, optional
+        Least and largest side of a low pixel in arcsec; (0.05, 0.12) by default.
+    fwhm : tuple of float, optional
+        Least and largest FWHM of the PSF in low pixels; (1, 2.5) by default.
+    snr : tuple of float, optional
+        Least and largest signal-to-noise ratio of a low pixel that is as bright as the source is on average
+        within its half-light radius, uniform in the logarithm; (4, 30) by default. Lensing does not
+        change surface brightness, so neither does it change this ratio, but for the blur of the PSF.
+    scale : int, optional
+        How many high pixels lie along a low one; 2 by default.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or shapes cannot be had.
+
+    Notes
+    -----
+    Light is integrated over high pixels, within 1 % of the peak of the image also where n is 4; the PSF is
+    applied at their sampling, and sums of them make the low image. As in `~lenssr.imaging.ImagingOperator`,
+    no light from outside the image comes in.
+
+    A shape is turned by a multiple of 90 degrees and mirrored, at random.
+
+    Examples
+    --------
+    >>> from lenssr.simulation import BroadLenses
+    >>> data = BroadLenses(size=200, seed=1)
+    >>> for indices in data.index_batches(32, indices=range(100)):
+    ...     batch = data.batch(indices)
+    ...     print(len(batch), tuple(batch.low.shape[1:]), round(batch.pixel_scale, 3))
+    32 (64, 64) 0.116
+    32 (64, 64) 0.116
+    32 (64, 64) 0.098
+    4 (64, 64) 0.098
+    """
+
+    _settings = ("size", "seed", "shapes", "sources", "pixels", "pixel_scale", "fwhm", "snr", "scale")
+    _stream = 6
+    _block = 64
+    _lens = SIE(1.0) + Shear(0.0, 0.0)
+
+    def __init__(
+        self,
+        size=1000,
+        seed=0,
+        *,
+        shapes=None,
+        sources=None,
+        pixels=64,
+        pixel_scale=(0.05, 0.12),
+        fwhm=(1.0, 2.5),
+        snr=(4.0, 30.0),
+        scale=2,
+    ):
+        super().__init__(size, seed)
+        self.shapes = None if shapes is None else GalaxyShapes.from_any(shapes)
+        self.sources = _checked_sources(sources, self.shapes)
+        self.pixels, self.scale = check_count(pixels, "pixels", 16), check_count(scale, "scale", 1)
+        self.pixel_scale = _range(pixel_scale, u.arcsec, "pixel_scale")
+        self.fwhm = _range(fwhm, u.dimensionless_unscaled, "fwhm")
+        self.snr = _range(snr, u.dimensionless_unscaled, "snr")
+        if _LARGEST * self.pixels * self.pixel_scale[0] < 0.5:
+            raise InputError(
+                f'{self.pixels} pixels of {self.pixel_scale[0]}" do not hold a lens of 0.5": give more '
+                "pixels, or larger ones"
+            )
+        self._pictures = {}
+
+    def _camera_numbers(self, number):
+        """Pixel scale, FWHM in arcsec and the beta of a Moffat profile, 0 for a Gaussian."""
+        rng = np.random.default_rng([self.seed, number, self._stream, 9, 9])
+        pixel_scale = math.exp(rng.uniform(*np.log(self.pixel_scale)))
+        fwhm = rng.uniform(*self.fwhm) * pixel_scale
+        return pixel_scale, fwhm, rng.uniform(2.5, 5.0) * (rng.uniform() < 0.5)
+
+    def _make_camera(self, number):
+        pixel_scale, fwhm, beta = self._camera_numbers(number)
+        psf = PSF.from_fwhm(fwhm * u.arcsec)
+        if beta:
+            psf = _moffat(fwhm, beta, pixel_scale, self.scale)
+        return Camera(self.pixels, pixel_scale, self.scale, psf)
+
+    def _draw(self, index):
+        rng = self.rng(index)
+        pixel_scale, _, _ = self._camera_numbers(self._camera_number(index))
+        lens = self._draw_lens(rng, pixel_scale)
+        exposure, rms = 10 ** rng.uniform(3.0, 3.5), math.exp(rng.uniform(*np.log([0.003, 0.03])))
+        snr = math.exp(rng.uniform(*np.log(self.snr)))
+        kind = self.sources[rng.integers(len(self.sources))]
+        source, picture, step, mean = self._draw_source(rng, kind, lens)
+        # flux s of a pixel with s / sqrt(s / exposure + rms^2) = snr
+        ratio = snr**2 / exposure
+        source[0] *= (ratio + math.sqrt(ratio**2 + (2 * snr * rms) ** 2)) / 2 / (mean * pixel_scale**2)
+        return Drawn(
+            lens=lens,
+            source=source,
+            noise=PoissonNoise(exposure, rms),
+            high_noise=PoissonNoise(exposure, rms / self.scale),
+            streams=(self.rng(index, 1), self.rng(index, 2)),
+            picture=picture,
+            picture_step=step,
+            settings={"snr": snr, "kind": float(_SOURCES.index(kind))},
+        )
+
+    def _draw_lens(self, rng, pixel_scale):
+        theta_E = rng.uniform(0.5, min(2.0, _LARGEST * self.pixels * pixel_scale))
+        e1, e2 = ellipticity(rng.uniform(0.5, 1.0), rng.uniform(0, math.pi))
+        x_0, y_0 = rng.uniform(-0.15, 0.15, 2)
+        gamma, phi = rng.uniform(0, 0.1), rng.uniform(0, math.pi)
+        return np.array(
+            [theta_E, e1, e2, x_0, y_0, gamma * math.cos(2 * phi), gamma * math.sin(2 * phi), 0.0, 0.0]
+        )
+
+    def _draw_source(self, rng, kind, lens):
+        """Source of flux 1: vector, picture and step, and the mean brightness in its half-light radius."""
+        theta_E, _, _, x, y, gamma1, gamma2 = lens[:7]
+        r_eff = max(theta_E * rng.uniform(0.08, 0.25), _SMALLEST_SOURCE)
+        q, phi = rng.uniform(0.4, 1), rng.uniform(0, math.pi)
+        reach, angle = 0.4 * theta_E * math.sqrt(rng.uniform()), rng.uniform(0, 2 * math.pi)
+        # The optical axis through the lens meets the source plane where the shear alone puts it.
+        x_0 = x - (gamma1 * x + gamma2 * y) + reach * math.cos(angle)
+        y_0 = y - (gamma2 * x - gamma1 * y) + reach * math.sin(angle)
+        mean = 1 / (2 * math.pi * r_eff**2)
+        if kind == "sersic":
+            n = rng.uniform(0.5, 4.0)
+            amplitude = 1 / float(sersic_flux(1.0, r_eff, n))
+            return np.array([amplitude, r_eff, n, x_0, y_0, *ellipticity(q, phi)]), None, 1.0, mean
+        vector = np.array([1.0, np.nan, np.nan, x_0, y_0, np.nan, np.nan])
+        if kind == "clumpy":
+            picture, step = clumpy_disc(rng, r_eff, q, phi)
+            mean = 1 / (2 * math.pi * (half_light_radius(picture) * len(picture) * step) ** 2)
+            return vector, picture, step, mean
+        picture, radius = self._picture(int(rng.integers(len(self.shapes))))
+        step = r_eff / radius / len(picture)
+        return vector, oriented(picture, int(rng.integers(8))) / step**2, step, mean
+
+    def _picture(self, number):
+        """Shape on the nodes, and its half-light radius over its side."""
+        if number not in self._pictures:
+            picture = shape_nodes(self.shapes[number])
+            self._pictures[number] = picture, half_light_radius(picture)
+        return self._pictures[number]
+
+
+def _checked_sources(sources, shapes):
+    if sources is None:
+        return _SOURCES if shapes is not None else _SOURCES[:-1]
+    sources = (sources,) if isinstance(sources, str) else tuple(sources)
+    unknown = [kind for kind in sources if kind not in _SOURCES]
+    if unknown or not sources:
+        raise InputError(f"sources = {sources}: give some of {', '.join(map(repr, _SOURCES))}")
+    if "shapes" in sources and shapes is None:
+        raise InputError("sources hold 'shapes': give shapes=, cutouts of galaxies or their folder")
+    return sources
+
+
+def _range(values, unit, name):
+    low, high = (float(strip_unit(value, unit, name)) for value in values)
+    if not 0 < low <= high < math.inf:
+        raise InputError(f"{name} = {values} is no range of positive numbers: give (least, largest)")
+    return low, high
+
+
+def _moffat(fwhm, beta, pixel_scale, scale):
+    """Moffat profile sampled at the high pixels, out to some widths."""
+    step = pixel_scale / scale
+    core = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)
+    reach = math.ceil(_MOFFAT_REACH * fwhm / 2 / step)
+    places = np.arange(-reach, reach + 1) * step / core
+    return PSF((1 + places**2 + places[:, None] ** 2) ** -beta, oversampling=scale, pixel_scale=pixel_scale)

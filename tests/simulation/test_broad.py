@@ -1,0 +1,147 @@
+"""The broad population: its ranges, its cameras, its sources, and images that are integrated well."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.grids import PixelGrid
+from lenssr.imaging.rendering import render
+from lenssr.light import PixelatedSource, Sersic
+from lenssr.simulation import BroadLenses, GalaxyShapes
+from lenssr.simulation.pictures import NODES, clumpy_disc, half_light_radius, oriented, shape_nodes
+
+Y, X = np.indices((40, 40)) - 20.0
+GALAXY = np.exp(-np.hypot(X, Y) / 4) + 2 * np.exp(-(np.hypot(X - 7, Y + 4) ** 2) / 4)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    data = BroadLenses(size=2000, seed=3, shapes=[GALAXY])
+    return data, [data._draw(index) for index in range(0, 2000, 5)]
+
+
+def test_lenses_fill_their_ranges(drawn):
+    lens = np.array([one.lens for one in drawn[1]])
+    theta_E, e, gamma = lens[:, 0], np.hypot(lens[:, 1], lens[:, 2]), np.hypot(lens[:, 5], lens[:, 6])
+    q = (1 - e) / (1 + e)
+    for values, low, high in ((theta_E, 0.5, 2.0), (q, 0.5, 1.0), (gamma, 0.0, 0.1)):
+        assert values.min() >= low - 1e-9 and values.max() <= high + 1e-9
+        assert values.min() < low + 0.1 * (high - low) and values.max() > high - 0.15 * (high - low)
+    assert np.abs(lens[:, 3:5]).max() <= 0.15 and np.abs(lens[:, 3:5]).max() > 0.13
+
+
+def test_sources_are_of_all_kinds(drawn):
+    kinds = np.bincount([int(one.settings["kind"]) for one in drawn[1]])
+    assert len(kinds) == 3 and kinds.min() > 90
+    for one in drawn[1]:
+        assert (one.picture is None) == (one.settings["kind"] == 0)
+    n = np.array([one.source[2] for one in drawn[1] if one.picture is None])
+    assert 0.5 <= n.min() < 0.8 and 3.7 < n.max() <= 4
+
+
+# Sérsics reach beyond the box
+@pytest.mark.parametrize(("kind", "tolerance"), [("sersic", 0.2), ("clumpy", 0.02), ("shapes", 0.02)])
+def test_sources_have_the_signal_to_noise_ratio_that_was_drawn(kind, tolerance):
+    data = BroadLenses(size=64, seed=1, shapes=[GALAXY], sources=kind)
+    batch = data.batch(range(8), dtype=torch.float64)
+    places = torch.linspace(-1.5, 1.5, 601, dtype=torch.float64)
+    y, x = (axis.reshape(1, -1) for axis in torch.meshgrid(places, places, indexing="ij"))
+    for row in range(8):
+        scenes = batch.scenes.select([row])
+        centre_x, centre_y = scenes.source_vector[0, 3:5]
+        light = scenes.source(x + centre_x, y + centre_y)[0].sort(descending=True).values
+        within = light[: int((light.cumsum(0) < light.sum() / 2).sum())]
+        flux = float(within.mean()) * batch.pixel_scale**2
+        noise = flux / float(batch.exposure[row]) + float(batch.noise.background_rms[row]) ** 2
+        assert flux / noise**0.5 == pytest.approx(float(batch.settings["snr"][row]), rel=tolerance)
+
+
+def test_cameras_change_every_64_lenses():
+    data = BroadLenses(size=200, seed=0)
+    cameras = [data.batch([index]) for index in (0, 63, 64, 128)]
+    assert cameras[0].pixel_scale == cameras[1].pixel_scale
+    assert len({camera.pixel_scale for camera in cameras}) == 3
+    assert all(0.05 <= camera.pixel_scale <= 0.12 for camera in cameras)
+    with pytest.raises(InputError, match="2 cameras"):
+        data.batch([63, 64])
+    batches = data.index_batches(40, seed=1)
+    assert sorted(sum(batches, [])) == list(range(200))
+    assert all(len({index // 64 for index in batch}) == 1 for batch in batches)
+
+
+def test_psfs_are_gaussians_and_moffats_of_the_width_drawn():
+    data = BroadLenses(size=64 * 40, seed=2)
+    cameras = [data._make_camera(number) for number in range(40)]
+    kinds = [type(camera.psf).__name__ for camera in cameras]
+    assert 10 < kinds.count("GaussianPSF") < 30 and set(kinds) == {"GaussianPSF", "PSF"}
+    for camera in cameras:
+        assert 0.95 < camera.psf.fwhm.to_value("arcsec") / camera.pixel_scale < 2.6
+
+
+@pytest.mark.parametrize("source", ["sersic", "clumpy", "shapes"])
+def test_images_are_those_of_the_models(source):
+    data = BroadLenses(size=640, seed=1, sources=source, shapes=[GALAXY])
+    for index in (5, 200):
+        item = data[index]
+        assert isinstance(item.source, Sersic if source == "sersic" else PixelatedSource)
+        grid = PixelGrid.from_wcs(item.low.wcs, item.low.shape)
+        image = render(grid, lens=item.lens, source=item.source, psf=item.psf, scale=2).value
+        assert np.abs(item.truth.data - image).max() < 0.02 * image.max()
+        assert np.mean((item.truth.data - image) ** 2) < 1e-6 * image.max() ** 2
+        assert item.low_truth.data.sum() == pytest.approx(image.sum(), rel=5e-3)
+
+
+def test_one_part_of_the_shapes():
+    shapes = GalaxyShapes([GALAXY, GALAXY.T, GALAXY[::-1]], names="abc")
+    assert shapes[::2].names == ("a", "c") and np.array_equal(shapes[1:][0], shapes[1])
+    with pytest.raises(InputError, match="at least one"):
+        shapes[5:]
+
+
+def test_a_clumpy_disc_has_a_flux_of_one_and_the_size_asked_for():
+    for seed in range(5):
+        picture, step = clumpy_disc(np.random.default_rng(seed), 0.2, 0.6, 0.3)
+        assert picture.shape == (NODES, NODES) and picture.min() >= 0
+        assert picture.sum() * step**2 == pytest.approx(1)
+        assert max(picture[0].max(), picture[:, 0].max()) < 1e-3 * picture.max()
+        assert 0.5 * 0.2 < half_light_radius(picture) * NODES * step < 1.5 * 0.2
+
+
+def test_half_light_radius_of_a_gaussian():
+    y, x = np.indices((101, 101)) - 50
+    gaussian = np.exp(-(x**2 + y**2) / 2 / 10**2)
+    assert half_light_radius(gaussian) * 101 == pytest.approx(10 * np.sqrt(2 * np.log(2)), rel=0.01)
+
+
+def test_orientations_are_eight():
+    ways = {oriented(GALAXY, number).tobytes() for number in range(8)}
+    assert len(ways) == 8
+    nodes = shape_nodes(GalaxyShapes([GALAXY])[0])
+    assert nodes.shape == (NODES, NODES) and nodes.sum() == pytest.approx(1)
+
+
+def test_pickle_makes_the_same():
+    data = BroadLenses(size=64, seed=4)
+    data.batch([1])
+    assert torch.equal(pickle.loads(pickle.dumps(data)).batch([1]).low, data.batch([1]).low)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"sources": "spiral"}, "spiral"),
+        ({"sources": "shapes"}, "shapes="),
+        ({"pixels": 8}, "pixels = 8"),
+        ({"pixels": 16}, "do not hold"),
+        ({"pixel_scale": (0.1, 0.05)}, "pixel_scale"),
+        ({"fwhm": (0, 2)}, "fwhm"),
+        ({"snr": (-1, 2)}, "snr"),
+        ({"scale": 0}, "scale = 0"),
+    ],
+)
+def test_settings_are_checked_at_once(settings, match):
+    with pytest.raises(InputError, match=match):
+        BroadLenses(**settings)

@@ -9,8 +9,8 @@ from lenssr.simulation.item import LensDataset, SimulatedLens
 from lenssr.simulation.population import LensPopulation
 from lenssr.simulation.shapes import GalaxyShapes
 from lenssr.simulation.spoiled import SPOILED_KINDS, Spoiled, spoiled
-from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
 from lenssr.simulation.stamps import SersicStamp, SersicStamps
+from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
 from lenssr.simulation.write import write_dataset
 
 __all__ = [

@@ -84,10 +84,10 @@ class BroadLenses(BatchedLenses):
     >>> for indices in data.index_batches(32, indices=range(100)):
     ...     batch = data.batch(indices)
     ...     print(len(batch), tuple(batch.low.shape[1:]), round(batch.pixel_scale, 3))
-    32 (64, 64) 0.116
-    32 (64, 64) 0.116
-    32 (64, 64) 0.098
-    4 (64, 64) 0.098
+    32 (64, 64) 0.077
+    32 (64, 64) 0.077
+    32 (64, 64) 0.088
+    4 (64, 64) 0.088
     """
 
     _settings = ("size", "seed", "shapes", "sources", "pixels", "pixel_scale", "fwhm", "snr", "scale")

@@ -117,7 +117,7 @@ class DeepLense(BatchedLenses):
     solar masses has 1.28149057" sqrt(M / 1e12), where angular-diameter distances would give 1.665". Pixel
     scales and widths of the PSFs are those of lenstronomy's configurations of Euclid's VIS and HST's
     drizzled F160W, which it uses; zero points, sky, read-out noise and exposures are those of
-    `lenssr.imaging.instruments`. DeepLenseSim as published computes noise for Model II and then does not
+    ``lenssr.imaging.instruments``. DeepLenseSim as published computes noise for Model II and then does not
     add it.
 
     References

@@ -1,4 +1,4 @@
-"""The ``lenssr`` command: ``resolve`` an image, see a ``demo``, ``simulate`` a data set.
+"""The ``lenssr`` command: ``resolve`` an image, see a ``demo``, ``simulate`` a data set, ``train`` a network.
 
 Imports stay inside the commands, so that ``lenssr --help`` does not wait for them.
 """
@@ -68,6 +68,7 @@ def _parser():
     _add_resolve(commands)
     _add_demo(commands)
     _add_simulate(commands)
+    _add_train(commands)
     return parser
 
 
@@ -119,6 +120,18 @@ def _add_simulate(commands):
     add("-n", "--number", type=_positive, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
+    _add_debug(parser)
+
+
+def _add_train(commands):
+    parser = commands.add_parser("train", help="train a network by a recipe (needs lenssr[train])")
+    parser.set_defaults(run=_train)
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE.yaml", help="a recipe, or the name of one that comes with lenssr")
+    add("-o", "--output", metavar="DIR", help="the folder to write to (default: train-NAME)")
+    change = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
+    add("--set", **change, help="put a value in place of the recipe's, such as optimisation.steps=100")
+    add("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     _add_debug(parser)
 
 
@@ -226,6 +239,13 @@ def _simulate(arguments):
     )
     write_dataset(dataset, arguments.output, progress=True)
     print(f"written        {len(dataset)} lenses in {arguments.output}")
+
+
+def _train(arguments):
+    from lenssr.training.command import run
+
+    trained = run(arguments.recipe, arguments.output, arguments.set, arguments.resume)
+    print(trained.summary())
 
 
 # ---------------------------------------------------------------- running

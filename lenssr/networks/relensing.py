@@ -10,7 +10,7 @@ from lenssr.exceptions import InputError
 from lenssr.networks.plane import SourcePlane, lit_pixels
 from lenssr.networks.unet import UNet
 
-__all__ = ["DrawnSource", "RelensingNetwork", "mapped_back"]
+__all__ = ["DrawnSource", "RelensingNetwork", "mapped_back", "to_rays"]
 
 # Brightness is exp(g) times the unit; g beyond this is no galaxy, and its exponential would leave float32.
 LARGEST = 30.0
@@ -156,7 +156,7 @@ class RelensingNetwork(nn.Module):
         source : `DrawnSource`
         """
         if plane is None:
-            lit = _to_rays(lit_pixels(image, sigma), operator)
+            lit = to_rays(lit_pixels(image, sigma), operator)
             plane = SourcePlane.around(x, y, lit, self.side, self.stretch)
         brightness, error, coverage = mapped_back(image, sigma, operator, plane.footprint(x, y))
         seen = coverage > 0
@@ -209,7 +209,7 @@ def mapped_back(image, sigma, operator, footprint):
     area = operator.grid.pixel_area
     seen = torch.isfinite(sigma)
     rays = [
-        _to_rays(values, operator)
+        to_rays(values, operator)
         for values in (
             seen.to(image),
             torch.where(seen, image, 0) / area,
@@ -227,8 +227,18 @@ def mapped_back(image, sigma, operator, footprint):
     return torch.where(some, total / safe, 0), error.clamp_min(torch.finfo(error.dtype).tiny), coverage
 
 
-def _to_rays(image, operator):
-    """What each ray (B, R) has of values of its pixel (B, ny, nx)."""
+def to_rays(image, operator):
+    """What each ray has of values of its pixel.
+
+    Parameters
+    ----------
+    image : `torch.Tensor`, shape (B, ny, nx)
+    operator : `~lenssr.imaging.ImagingOperator`
+
+    Returns
+    -------
+    values : `torch.Tensor`, shape (B, R)
+    """
     factor = operator.cells[0] // image.shape[-2]
     cells = image.repeat_interleave(factor, -2).repeat_interleave(factor, -1) if factor > 1 else image
     cells = cells.flatten(1)

@@ -1,5 +1,6 @@
-"""Training networks on low-resolution images: the objectives that physics gives."""
+"""Training networks on low-resolution images: recipes, and the objectives that physics gives."""
 
+from lenssr.training.loop import Trained, train
 from lenssr.training.objectives import (
     data_consistency,
     draw_hidden,
@@ -14,8 +15,13 @@ from lenssr.training.objectives import (
     target_error,
     variation_density,
 )
+from lenssr.training.recipe import Hardware, Optimisation, Recipe, recipe_names
 
 __all__ = [
+    "Hardware",
+    "Optimisation",
+    "Recipe",
+    "Trained",
     "data_consistency",
     "draw_hidden",
     "lens_equation",
@@ -24,8 +30,10 @@ __all__ = [
     "multi_scale",
     "pixel_intensity",
     "positive_convergence",
+    "recipe_names",
     "source_intensity",
     "source_smoothness",
     "target_error",
+    "train",
     "variation_density",
 ]

@@ -183,7 +183,7 @@ def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
             pair = [_summed(part, coarse) for part in (_summed(image, fine), *kept)]
             losses.append(data_consistency(*pair, ~missing))
             continue
-        finer = data if factor == 1 else _enlarged(data, int(factor))
+        finer = data if factor == 1 else enlarged(data, int(factor))
         spread = variance.repeat_interleave(int(factor), -2).repeat_interleave(int(factor), -1)
         losses.append(data_consistency(_summed(image, fine // int(factor)), finer, spread / factor**2))
     return torch.stack(losses).mean()
@@ -343,5 +343,16 @@ def _summed(image, factor):
     return image if factor == 1 else avg_pool2d(image[:, None], factor, divisor_override=1)[:, 0]
 
 
-def _enlarged(image, factor):
+def enlarged(image, factor):
+    """Bicubic images, flux per pixel conserved: `lenssr.metrics.bicubic` with gradients, on any device.
+
+    Parameters
+    ----------
+    image : `torch.Tensor`, shape (B, ny, nx)
+    factor : int
+
+    Returns
+    -------
+    image : `torch.Tensor`, shape (B, ny * factor, nx * factor)
+    """
     return interpolate(image[:, None], scale_factor=factor, mode="bicubic")[:, 0] / factor**2

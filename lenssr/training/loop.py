@@ -1,0 +1,280 @@
+"""Training itself, on Lightning."""
+
+import logging
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import yaml
+from torch.utils.data import DataLoader
+
+from lenssr.exceptions import InputError
+from lenssr.training.data import Schedule, generator_of
+from lenssr.training.recipe import Recipe
+from lenssr.training.tasks import psnr, weighted
+
+__all__ = ["Trained", "train"]
+
+CHECKPOINTS, RECIPE = "checkpoints", "recipe.yaml"
+# What Lightning remarks on choices that are meant: batches are made on the device, so no workers load them.
+REMARKS = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*GPU available but not used.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*torch.jit.script.*",
+    ".*isinstance.treespec, LeafSpec.*",
+)
+
+
+class Trained:
+    """What came of a training.
+
+    Attributes
+    ----------
+    task : `~lenssr.training.tasks.Task`
+        With the weights of the best validation; ``task.networks`` are its networks.
+    recipe : `Recipe`
+    folder : `~pathlib.Path`
+    scores : dict of str to float
+        Of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted.
+    steps : int
+        How many were taken.
+    """
+
+    def __init__(self, task, recipe, folder, scores, steps):
+        self.task, self.recipe, self.folder = task, recipe, folder
+        self.scores, self.steps = scores, steps
+
+    def __repr__(self):
+        return f"<Trained {self.recipe.task}: {self.steps} steps, {self._told()}>"
+
+    def _told(self):
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+
+    def summary(self):
+        """Describe it in a few lines.
+
+        Returns
+        -------
+        text : str
+        """
+        lines = {
+            "task": self.recipe.task,
+            "steps": self.steps,
+            "validation": self._told(),
+            "folder": self.folder,
+        }
+        return "\n".join(f"{name:15}{value}" for name, value in lines.items())
+
+
+def train(recipe, folder, *, resume=False, progress=False):
+    """Train the network of a recipe.
+
+    Parameters
+    ----------
+    recipe : `Recipe`, str or `~pathlib.Path`
+        A recipe, its file, or its name.
+    folder : str or `~pathlib.Path`
+        Where checkpoints, logs (CSV and TensorBoard) and the recipe are written.
+    resume : bool, optional
+        Whether to go on from the last checkpoint in the folder, with the same recipe: the end is that of a
+        training that was never stopped, on a processor to the last bit. Default False.
+    progress : bool, optional
+        Whether to show a progress bar; it does not by default.
+
+    Returns
+    -------
+    trained : `Trained`
+
+    Raises
+    ------
+    InputError
+        If Lightning is not installed; if the folder holds a training already and is not to be resumed, or
+        none where one is, or one by another recipe.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    folder = Path(folder)
+    lightning = _lightning()
+    last = folder / CHECKPOINTS / "last.ckpt"
+    _check_folder(recipe, folder, last, resume)
+    task = recipe.build()
+    with _quiet(), _own_interrupts():
+        trainer = _trainer(lightning, recipe, folder, progress)
+        module = _module(lightning, task, recipe)
+        options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
+        trainer.fit(module, _loader(recipe.optimisation.check_every), _loader(1), **options)
+    best = next(c for c in trainer.checkpoint_callbacks if c.monitor)
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
+    scores = {name.removeprefix("val_"): float(value) for name, value in state["scores"].items()}
+    return Trained(task.eval(), recipe, folder, scores, trainer.global_step)
+
+
+def _check_folder(recipe, folder, last, resume):
+    known = folder / RECIPE
+    if not resume:
+        if last.exists():
+            raise InputError(f"{folder} holds a training already: resume it, or name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        part = known.with_suffix(".part")
+        part.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+        part.replace(known)
+        return
+    if not last.exists() or not known.exists():
+        raise InputError(f"{folder} holds no checkpoint to resume: start without resuming")
+    before, now = yaml.safe_load(known.read_text(encoding="utf-8")), recipe.to_dict()
+    # Where it runs may change, what it does may not.
+    changed = [
+        name
+        for name in now
+        if name != "hardware" and yaml.safe_load(yaml.safe_dump(now[name])) != before[name]
+    ]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)} of the recipe are not those with which {folder} was begun: resume with "
+            f"{known}, or start anew in another folder"
+        )
+
+
+def _lightning():
+    try:
+        import lightning.pytorch as lightning
+    except ImportError as error:
+        raise InputError("training needs Lightning: pip install 'lenssr[train]'") from error
+    return lightning
+
+
+def _loader(count):
+    """Numbers only: batches are simulated on the device where they are used."""
+    return DataLoader(range(count), batch_size=None)
+
+
+@contextmanager
+def _quiet():
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for remark in REMARKS:
+                warnings.filterwarnings("ignore", remark)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _own_interrupts():
+    """Lightning makes an exit of an interrupt, and stays deaf to others."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def _trainer(lightning, recipe, folder, progress):
+    from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    optimisation, hardware = recipe.optimisation, recipe.hardware
+    # At the end of an epoch, which is where one can go on from without doing anything twice.
+    place = {
+        "dirpath": folder / CHECKPOINTS,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    callbacks = [
+        ModelCheckpoint(**place, filename="best", monitor="val_loss"),
+        # After the best one, so that it knows of it.
+        ModelCheckpoint(**place, filename="last", save_top_k=1, monitor=None),
+        LearningRateMonitor("step"),
+    ]
+    if optimisation.patience is not None:
+        callbacks.append(EarlyStopping("val_loss", patience=optimisation.patience))
+    loggers = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
+    return lightning.Trainer(
+        # Counted in epochs, since Lightning resumes a training counted in steps inside the last one.
+        max_epochs=optimisation.steps // optimisation.check_every,
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        strategy=hardware.strategy,
+        precision=hardware.precision,
+        gradient_clip_val=optimisation.gradient_clip,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=min(10, optimisation.check_every),
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+
+
+def _module(lightning, task, recipe):
+    """The task as Lightning wants it."""
+    optimisation = recipe.optimisation
+    schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
+    held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).fixed()
+    weights = {name: float(weight) for name, weight in recipe.objectives.items() if weight}
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.task = task
+
+        def _view(self, chosen, number):
+            dataset, indices = chosen
+            batch = dataset.batch(indices, device=self.device)
+            return self.task.view(batch, generator_of(optimisation.seed, number))
+
+        def training_step(self, _):
+            # The number of the step says it all, so that nothing is lost with a process.
+            number = self.global_step * self.trainer.world_size + self.global_rank
+            view = self._view(schedule[number], number)
+            total, parts = weighted(self.task.losses(view), weights)
+            self.log("loss", total.detach(), prog_bar=True)
+            self.log_dict(parts)
+            return total
+
+        def validation_step(self, _):
+            sums, count = {}, 0
+            for place, chosen in enumerate(held_back):
+                scores, size = self._score(chosen, -1 - place), len(chosen[1])
+                sums = {name: sums.get(name, 0.0) + size * score for name, score in scores.items()}
+                count += size
+            self.last_scores = {f"val_{name}": float(value) / count for name, value in sums.items()}
+            self.log_dict(self.last_scores, prog_bar=True, sync_dist=True, batch_size=count)
+
+        def _score(self, chosen, number):
+            view = self._view(chosen, number)
+            total, parts = weighted(self.task.losses(view), weights)
+            scores = {"loss": total, **parts}
+            if self.task.predicts_image:
+                whole = self.task.view(view.batch, None)
+                scores["psnr"] = psnr(self.task.predict(whole), view.batch.truth).mean()
+            return scores
+
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["scores"] = dict(self.last_scores)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(
+                self.parameters(), optimisation.learning_rate, weight_decay=optimisation.weight_decay
+            )
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    return Module()

@@ -1,0 +1,402 @@
+"""Recipes: what is trained, on what, towards what; read from YAML and checked before anything starts."""
+
+import inspect
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+import yaml
+
+from lenssr import simulation
+from lenssr.exceptions import InputError
+from lenssr.simulation import BatchedLenses
+from lenssr.training.tasks import TASKS
+
+__all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "recipe_names"]
+
+FOLDER = Path(__file__).parent / "recipes"
+DATASETS = {
+    name: item
+    for name in simulation.__all__
+    if isinstance(item := getattr(simulation, name), type)
+    and issubclass(item, BatchedLenses)
+    and item is not BatchedLenses
+}
+SCHEDULES = ("cosine", "constant")
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+STRATEGIES = ("auto", "ddp", "fsdp")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How long and how fast.
+
+    Attributes
+    ----------
+    steps : int
+        Batches in all.
+    batch_size : int
+        Images of a batch.
+    learning_rate : float
+        Of Adam, at its highest.
+    warmup : int
+        Steps in which it rises to that.
+    schedule : {"cosine", "constant"}
+        Whether it falls to a hundredth until the last step.
+    weight_decay : float
+        Of AdamW.
+    gradient_clip : float
+        Largest norm of a gradient.
+    check_every : int
+        Steps between two validations; a checkpoint is written after each. Divides ``steps``.
+    patience : int or None
+        Training ends after so many validations without a gain; None for never.
+    seed : int
+        Of first weights, order of the data and hidden pixels.
+    """
+
+    steps: int = 2000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    check_every: int = 100
+    patience: "int | None" = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "check_every"):
+            _number("optimisation", self, name, 1, whole=True)
+        for name in ("warmup", "seed"):
+            _number("optimisation", self, name, 0, whole=True)
+        for name in ("learning_rate", "gradient_clip"):
+            _number("optimisation", self, name, 0, above=True)
+        _number("optimisation", self, "weight_decay", 0)
+        if self.patience is not None:
+            _number("optimisation", self, "patience", 1, whole=True)
+        _choice("optimisation", self, "schedule", SCHEDULES)
+        if self.steps % self.check_every:
+            raise InputError(
+                f"optimisation.steps = {self.steps} is no multiple of check_every = {self.check_every}: give "
+                f"{-(-self.steps // self.check_every) * self.check_every}"
+            )
+
+    def rate(self, step):
+        """Learning rate of a step in units of ``learning_rate``."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.schedule == "constant":
+            return rise
+        rest = max(self.steps - self.warmup, 1)
+        done = min(max(step - self.warmup, 0) / rest, 1.0)
+        return rise * (0.01 + 0.99 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item()))
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where, in Lightning's words.
+
+    Attributes
+    ----------
+    accelerator : {"auto", "cpu", "cuda", "mps"}
+    devices : int
+        Of a node.
+    num_nodes : int
+    strategy : {"auto", "ddp", "fsdp"}
+    precision : {"32-true", "16-mixed", "bf16-mixed"}
+        The mixed ones need CUDA.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+
+    def __post_init__(self):
+        for name, choices in (
+            ("accelerator", ACCELERATORS),
+            ("strategy", STRATEGIES),
+            ("precision", PRECISIONS),
+        ):
+            _choice("hardware", self, name, choices)
+        for name in ("devices", "num_nodes"):
+            _number("hardware", self, name, 1, whole=True)
+        cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+        if self.accelerator == "cuda" and not cuda:
+            raise InputError("hardware.accelerator = 'cuda', but PyTorch sees no GPU: give 'auto' or 'cpu'")
+        if "mixed" in self.precision and not cuda:
+            raise InputError(
+                f"hardware.precision = {self.precision!r} needs CUDA, which is not here: give '32-true'"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training needs to know.
+
+    Attributes
+    ----------
+    task : str
+        What is trained: one of ``bicubic``, ``lenssr-no-source``, ``lenssr-with-source``, ``relensing``,
+        ``deflection``, ``supervised``.
+    objectives : dict of str to float
+        Weights of the objectives; those not named are not computed.
+    data, validation : list of dict
+        Data sets: ``dataset`` names a class of `lenssr.simulation`, the rest are its options.
+    network : dict
+        Options of the network.
+    hidden : float
+        Share of the pixels that are hidden from the network and carry ``hidden_pixels``.
+    optimisation : `Optimisation`
+    hardware : `Hardware`
+
+    Raises
+    ------
+    InputError
+        If anything is missing, unknown, or has no meaning; the message says where and what would have.
+
+    Examples
+    --------
+    >>> from lenssr.training import Recipe
+    >>> recipe = Recipe.load("relensing", {"optimisation.steps": 100})
+    >>> recipe.task, recipe.optimisation.steps
+    ('relensing', 100)
+    """
+
+    task: str
+    objectives: dict
+    data: list
+    validation: list
+    network: dict = field(default_factory=dict)
+    hidden: float = 0.0
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __post_init__(self):
+        _choice("", self, "task", TASKS)
+        if not 0 <= _float("hidden", self.hidden) <= 0.9:
+            raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
+        self._check_objectives()
+        scale = self.build().scale
+        for name in ("data", "validation"):
+            for number, dataset in enumerate(self.datasets(name)):
+                if scale not in (None, dataset.scale):
+                    raise InputError(
+                        f"the network makes images {scale} times finer, {name}.{number} {dataset.scale} "
+                        "times: give both the same scale"
+                    )
+
+    def _check_objectives(self):
+        known = TASKS[self.task].objectives
+        _mapping("objectives", self.objectives)
+        for name, weight in self.objectives.items():
+            if name not in known:
+                raise InputError(
+                    f"objectives.{name} is not known to the task {self.task!r}: give {_listed(known)}"
+                )
+            if _float(f"objectives.{name}", weight) < 0:
+                raise InputError(f"objectives.{name} = {weight}: give a weight that is not negative")
+        if not any(self.objectives.values()):
+            raise InputError(f"objectives are empty: give a weight to one of {_listed(known)}")
+        if "hidden_pixels" in self.objectives and not self.hidden:
+            raise InputError("objectives.hidden_pixels needs hidden pixels: give hidden, for example 0.3")
+
+    def build(self):
+        """Make the task with its networks, the first weights from the seed.
+
+        Returns
+        -------
+        task : `~lenssr.training.tasks.Task`
+        """
+        _mapping("network", self.network)
+        _check_keys("network.", self.network, TASKS[self.task].options())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.optimisation.seed)
+            try:
+                return TASKS[self.task](dict(self.network), self.hidden)
+            except TypeError as error:
+                # a list where a number belongs, and the like
+                raise InputError(
+                    f"network = {self.network}: {error}; see the class for its options"
+                ) from error
+
+    def datasets(self, name):
+        """Make the data sets.
+
+        Parameters
+        ----------
+        name : {"data", "validation"}
+
+        Returns
+        -------
+        datasets : list of `~lenssr.simulation.BatchedLenses`
+        """
+        entries = getattr(self, name)
+        if not isinstance(entries, list) or not entries:
+            raise InputError(
+                f"{name} = {entries!r}: give a list of data sets, each with dataset: and its options"
+            )
+        return [_dataset(f"{name}.{number}", entry) for number, entry in enumerate(entries)]
+
+    def to_dict(self):
+        """Everything as plain values, as YAML holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """Read a recipe from plain values.
+
+        Parameters
+        ----------
+        values : dict
+
+        Returns
+        -------
+        recipe : `Recipe`
+        """
+        _mapping("recipe", values)
+        values = dict(values)
+        _check_keys("", values, [entry.name for entry in fields(cls)])
+        for name in ("task", "objectives", "data", "validation"):
+            if name not in values:
+                raise InputError(f"the recipe has no {name}: add it")
+        for name, kind in (("optimisation", Optimisation), ("hardware", Hardware)):
+            section = values.get(name, {})
+            _mapping(name, section)
+            _check_keys(f"{name}.", section, [entry.name for entry in fields(kind)])
+            values[name] = kind(**section)
+        return cls(**values)
+
+    @classmethod
+    def load(cls, source, changes=None):
+        """Read a recipe from a YAML file, or one of those that come with lenssr.
+
+        Parameters
+        ----------
+        source : str or `~pathlib.Path`
+            A file, or a name (see `recipe_names`).
+        changes : dict of str to object, optional
+            Values to put in place of the file's, by keys such as ``"optimisation.steps"`` or
+            ``"data.0.size"``.
+
+        Returns
+        -------
+        recipe : `Recipe`
+
+        Raises
+        ------
+        InputError
+            If there is no such recipe, it is no YAML, or says what has no meaning.
+        """
+        path = FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{source} is no file, nor a recipe by name: {_listed(recipe_names())}"
+            ) from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        _mapping(str(source), values)
+        for key, value in (changes or {}).items():
+            _put(values, key, value)
+        return cls.from_dict(values)
+
+
+def recipe_names():
+    """Names of the recipes that come with lenssr.
+
+    Returns
+    -------
+    names : list of str
+
+    Examples
+    --------
+    >>> from lenssr.training import recipe_names
+    >>> "relensing" in recipe_names()
+    True
+    """
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _dataset(place, entry):
+    _mapping(place, entry)
+    options = dict(entry)
+    name = options.pop("dataset", None)
+    if name not in DATASETS:
+        raise InputError(f"{place}.dataset = {name!r}: give one of {_listed(DATASETS)}")
+    _check_keys(f"{place}.", options, inspect.signature(DATASETS[name]).parameters)
+    try:
+        return DATASETS[name](**options)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def _put(values, key, value):
+    """Set a value by a dotted key; list items by their number."""
+    *path, last = key.split(".")
+    place = values
+    for name in path:
+        if isinstance(place, list):
+            place = place[_position(key, name, place)]
+        elif isinstance(place, dict):
+            # A section that the file leaves out begins empty.
+            place = place.setdefault(name, {})
+        else:
+            raise InputError(f"{key}: {name} is in no section of the recipe; see the file for its keys")
+    if isinstance(place, list):
+        place[_position(key, last, place)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise InputError(f"{key}: {last} is in no section of the recipe; see the file for its keys")
+
+
+def _position(key, name, items):
+    if not name.isdigit() or int(name) >= len(items):
+        raise InputError(
+            f"{key}: {name!r} is no position in a list of {len(items)}: give 0 to {len(items) - 1}"
+        )
+    return int(name)
+
+
+def _listed(names):
+    return ", ".join(map(repr, names))
+
+
+def _mapping(place, value):
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{place} = {value!r}: give keys and values")
+
+
+def _check_keys(prefix, values, known):
+    for key in values:
+        if key not in known:
+            raise InputError(f"{prefix}{key} is not known: give {_listed(known)}")
+
+
+def _choice(section, holder, name, choices):
+    value = getattr(holder, name)
+    if value not in choices:
+        raise InputError(f"{_key(section, name)} = {value!r}: give one of {_listed(choices)}")
+
+
+def _number(section, holder, name, least, *, whole=False, above=False):
+    value = _float(_key(section, name), getattr(holder, name))
+    if value < least or (above and value == least) or (whole and not isinstance(getattr(holder, name), int)):
+        kind = "an integer" if whole else "a number"
+        relation = "above" if above else "of at least"
+        raise InputError(f"{_key(section, name)} = {getattr(holder, name)!r}: give {kind} {relation} {least}")
+
+
+def _key(section, name):
+    return f"{section}.{name}" if section else name
+
+
+def _float(key, value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise InputError(f"{key} = {value!r} is no number: write, for example, 0.001 or 1.0e-3")
+    return float(value)

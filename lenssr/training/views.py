@@ -1,0 +1,135 @@
+"""What a network is shown of a batch of simulated lenses, and how its answer becomes an image."""
+
+from functools import cached_property
+
+import torch
+from torch.nn.functional import avg_pool2d
+
+from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.rendering import kernel_options
+
+__all__ = ["Telescopes", "View"]
+
+# Where light is integrated over pixels, so many rays along a side of one are enough to train with.
+RAYS = 2
+# Variances below this share of an image's largest are those of hardly a count.
+LEAST_VARIANCE = 1e-3
+KEPT = 8
+# Half the full width of a Gaussian at half its maximum, in standard deviations.
+FWHM_IN_SIGMA = 2.354820045
+
+
+class Telescopes:
+    """Operators from rays to pixels, built once for each camera; the last few are kept."""
+
+    def __init__(self):
+        self._known = {}
+
+    def __call__(self, batch, scale=1):
+        """Return the operator of a batch.
+
+        Parameters
+        ----------
+        batch : `~lenssr.simulation.LensBatch`
+        scale : int, optional
+            How many of its pixels lie along one of the data's; 1 by default.
+
+        Returns
+        -------
+        operator : `~lenssr.imaging.ImagingOperator`
+        """
+        # The PSF is a part of the value too: what is referred to keeps its id.
+        key = batch.grid.shape, batch.pixel_scale, id(batch.psf), scale, batch.low.dtype, batch.device
+        if key not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = batch.psf, _operator(batch, scale)
+        return self._known[key][1]
+
+
+def _operator(batch, scale):
+    grid = batch.grid.upsample(scale)
+    rays = RAYS if batch.oversampling == "auto" else batch.oversampling
+    kernel, options = kernel_options(batch.psf, grid.pixel_scale, oversampling=rays)
+    options |= {"dtype": batch.low.dtype, "device": batch.device}
+    return ImagingOperator(grid, kernel, oversampling=rays, **options)
+
+
+class View:
+    """A batch as an observer has it: images, their noise as far as they tell it, and the lens.
+
+    Parameters
+    ----------
+    batch : `~lenssr.simulation.LensBatch`
+    telescopes : `Telescopes`
+    hidden : `torch.Tensor` of bool, shape (B, ny, nx), optional
+        Pixels that are kept from the network; none by default.
+
+    Attributes
+    ----------
+    image : `torch.Tensor`, shape (B, ny, nx)
+        The noisy images.
+    """
+
+    def __init__(self, batch, telescopes, hidden=None):
+        self.batch, self.image, self.hidden = batch, batch.low, hidden
+        self._telescopes = telescopes
+
+    @cached_property
+    def variance(self):
+        """Variance of the images as they tell it themselves, shape (B, ny, nx).
+
+        That of the mean of the 3 x 3 pixels around, those that are seen; so the variance of a hidden pixel
+        does not know its noise, and weights by it are unbiased.
+        """
+        seen = torch.ones_like(self.image) if self.hidden is None else (~self.hidden).to(self.image)
+        total, number = self.image * seen, seen
+        guess = torch.zeros_like(total)
+        for side in (5, 3):  # the smaller neighbourhood where it holds anything
+            planes = torch.stack([total, number], 1)
+            sums = avg_pool2d(planes, side, 1, side // 2, divisor_override=1)
+            guess = torch.where(sums[:, 1] > 0.5, sums[:, 0] / sums[:, 1].clamp_min(1), guess)
+        variance = self.batch.noise.moments(guess.clamp_min(0))[2].to(guess)
+        least = LEAST_VARIANCE * variance.amax((-2, -1), keepdim=True)
+        return torch.maximum(variance.expand_as(guess), least.clamp_min(torch.finfo(guess.dtype).tiny))
+
+    @cached_property
+    def sigma(self):
+        """Standard deviation, infinite where a pixel is hidden; shape (B, ny, nx)."""
+        sigma = self.variance.sqrt()
+        return sigma if self.hidden is None else sigma.masked_fill(self.hidden, torch.inf)
+
+    @property
+    def psf_sigma(self):
+        """Standard deviation of the PSF along an axis in arcsec, 0 where there is none."""
+        return 0.0 if self.batch.psf is None else self.batch.psf.fwhm.value / FWHM_IN_SIGMA
+
+    @cached_property
+    def operator(self):
+        """`~lenssr.imaging.ImagingOperator` of the images."""
+        return self._telescopes(self.batch)
+
+    @cached_property
+    def fine_operator(self):
+        """The same of pixels ``batch.scale`` times finer."""
+        return self._telescopes(self.batch, self.batch.scale)
+
+    @cached_property
+    def rays(self):
+        """Where the rays of `operator` land in the source plane, x and y of shape (B, R)."""
+        return self._trace(self.operator)
+
+    @cached_property
+    def fine_rays(self):
+        """Where those of `fine_operator` land."""
+        return self._trace(self.fine_operator)
+
+    def _trace(self, operator):
+        # What is known of a lens is the lens itself; substructure is not.
+        scenes = self.batch.scenes
+        alpha = scenes.lens.deflection_at(operator.x, operator.y, scenes.lens_vector)
+        return tuple(place - shift for place, shift in zip((operator.x, operator.y), alpha, strict=True))
+
+    def expected(self, model):
+        """Expected data (B, ny, nx) of noise-free images: noise may shift them."""
+        return self.batch.noise.moments(model)[0]

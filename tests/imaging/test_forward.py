@@ -172,6 +172,25 @@ def test_single_precision_and_device_are_kept():
     assert operator(gaussian(operator.x, operator.y)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("refine", [None, gaussian])
+def test_shares_say_what_collecting_does(refine):
+    kernel = np.ones((3, 3)) / 9
+    operator = ImagingOperator(PixelGrid((6, 5), SCALE), kernel, kernel_subsampling=2, refine=refine)
+    values = torch.as_tensor(generator().normal(size=len(operator.x)))
+    cell, share = operator.shares
+    by_hand = torch.zeros(12 * 10, dtype=torch.float64).index_add(0, cell, share * values)
+    torch.testing.assert_close(by_hand.reshape(12, 10), operator.collect(values))
+
+
+def test_a_copy_elsewhere_leaves_the_operator_alone():
+    operator = ImagingOperator(PixelGrid((6, 5), SCALE), refine=gaussian)
+    # A device without memory knows shapes only, and refuses tensors from elsewhere.
+    twin = operator.to(torch.float64, device="meta")
+    assert twin(twin.x).shape == (6, 5) and twin(twin.x).device.type == "meta"
+    assert all(part.device.type == "meta" for part in twin.shares)
+    assert operator(operator.x).device.type == "cpu"
+
+
 def test_divided_cells_keep_their_area():
     def cusp(x, y):
         return sersic_brightness(x, y, 1.0, 0.2, 4.0, 0.013, 0.007, 0.2, 0.1)

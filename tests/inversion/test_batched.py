@@ -302,6 +302,22 @@ def test_only_guilty_images_fail():
         np.testing.assert_allclose(found[number].field, expected[number].field, rtol=1e-9, atol=1e-9)
 
 
+def tensors_of(value):
+    """All tensors that an object holds."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value if isinstance(value, tuple) else getattr(value, "__dict__", {}).values()
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+def test_a_batch_is_made_on_its_device():
+    """A device without memory stands for any that is no CPU."""
+    batch = ProblemBatch([problem_of(0, lights=1, oversampling="auto", modulated=True)], "meta")
+    found = tensors_of(batch)
+    assert len(found) > 20
+    assert {tensor.device.type for tensor in found} == {"meta"}
+
+
 class SaysWhere(TorchFunctionMode):
     """Refuses whatever makes a tensor without saying on which device."""
 

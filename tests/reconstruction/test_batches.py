@@ -7,7 +7,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 
 from lenssr import SIE, Sersic, SuperResolver
 from lenssr.grids import PixelGrid
-from lenssr.imaging import PSF, render
+from lenssr.imaging import PSF, Observation, render
 from lenssr.reconstruction import levels
 from lenssr.reconstruction.pixelated import PixelatedReconstruction
 
@@ -96,3 +96,7 @@ def test_where_a_device_leads():
     # A device that holds no values stands for any that is no CPU.
     method = PixelatedReconstruction(SuperResolver(source="pixelated", lens=LENS, device="meta").settings)
     assert method.batched and method.device.type == "meta"
+    observation = Observation.from_any(image_of(0), psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
+    members = [(number, observation) for number in range(3)]
+    assert method.parts(members) == [members]
+    assert resolver._method.parts(members) == [[member] for member in members]

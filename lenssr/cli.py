@@ -114,9 +114,10 @@ def _add_simulate(commands):
     parser = commands.add_parser("simulate", help="write a data set of simulated lenses")
     parser.set_defaults(run=_simulate)
     add = parser.add_argument
-    add("--model", default="I", help="model of DeepLenseSim (default: I)")
-    add("--lens", default="sie", help="sis or sie (default: sie)")
-    add("--noise", action="store_true", help="add noise to the low-resolution images beyond Poisson's")
+    add("--model", default="I", help="model of DeepLenseSim: I, II or III (default: I)")
+    add("--lens", help="sis, sie or sie+shear (default: sie; in models II and III sie+shear)")
+    add("--noise", action="store_true", help="noise beyond Poisson's, which models II and III always have")
+    add("--substructure", default="none", help="none, cdm or axion (default: none)")
     add("-n", "--number", type=_positive, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
@@ -233,9 +234,10 @@ def _simulate(arguments):
     dataset = DeepLense(
         arguments.model,
         lens=arguments.lens,
-        noise=arguments.noise,
+        noise=arguments.noise or None,
         size=arguments.number,
         seed=arguments.seed,
+        substructure=arguments.substructure,
     )
     write_dataset(dataset, arguments.output, progress=True)
     print(f"written        {len(dataset)} lenses in {arguments.output}")

@@ -293,6 +293,13 @@ def test_simulate_writes_a_data_set(tmp_path):
     np.testing.assert_array_equal(stored, item.low.data)
 
 
+def test_simulate_knows_the_other_models_and_substructure(tmp_path):
+    assert run("simulate", "--model", "III", "--substructure", "axion", "-n", 1, "-o", tmp_path / "set") == 0
+    with fits.open(tmp_path / "set" / "000000.fits") as hdus:
+        assert hdus["SCI"].data.shape == (64, 64) and len(hdus["SUBHALOS"].data) == 100
+        assert hdus[0].header["LENS"] == "sie+shear" and hdus[0].header["NOISE"] is True
+
+
 @pytest.mark.parametrize(("option", "value"), [("--model", "IX"), ("--lens", "nfw"), ("--seed", "-1")])
 def test_simulate_refuses_what_it_does_not_know(tmp_path, capsys, option, value):
     assert run("simulate", f"{option}={value}", "-o", tmp_path / "set") == 1

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.table import Table
 
 from lenssr.exceptions import InputError
 from lenssr.imaging import Observation
-from lenssr.simulation import DeepLense, LensPopulation, write_dataset
+from lenssr.simulation import BroadLenses, DeepLense, LensPopulation, write_dataset
 
 DATA = DeepLense(lens="sis", noise=False, size=5, seed=1)
 
@@ -54,6 +55,26 @@ def test_population_has_errors_and_psf(tmp_path):
         assert light["light_n"] == item.lens_light.n.value
         lens = dict(zip(hdus["LENS"].data["name"], hdus["LENS"].data["value"], strict=True))
         assert lens["lens_gamma1"] == item.lens[1].gamma1.value
+
+
+def test_substructure_is_written(tmp_path):
+    data = DeepLense("II", substructure="cdm", size=2, seed=3)
+    with fits.open(data.write(1, tmp_path)) as hdus:
+        table = hdus["SUBHALOS"].data
+        masses = data.batch([1], dtype=torch.float64).scenes.subhalos[0].numpy()
+        for column, name in enumerate(("theta_E", "x_0", "y_0")):
+            assert np.array_equal(table[name], masses[:, column])
+        lens = dict(zip(hdus["LENS"].data["name"], hdus["LENS"].data["value"], strict=True))
+        assert lens["lens_theta_E"] == pytest.approx(1.28149057) and lens["lens_gamma1"] == 0.05
+
+
+def test_manifest_of_sources_of_different_kinds(tmp_path):
+    data = BroadLenses(size=6, seed=1)
+    write_dataset(data, tmp_path)
+    manifest = Table.read(tmp_path / "manifest.ecsv")
+    assert set(manifest["kind"]) == {0.0, 1.0}
+    assert np.all(np.isfinite(manifest["source_n"][manifest["kind"] == 0]))
+    assert manifest.meta["pixel_scale"] == repr(data.pixel_scale)
 
 
 def test_dataset_and_manifest(tmp_path):

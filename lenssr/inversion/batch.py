@@ -33,6 +33,7 @@ class ProblemBatch:
     parameter_prior : tuple of `torch.Tensor`, shape (B, K)
         Mean and inverse variance.
     bounds : tuple of `torch.Tensor`, shape (B, K)
+    log_floor : `torch.Tensor`, shape (B,)
     size : int
         Number of nodes, n.
     """
@@ -48,6 +49,7 @@ class ProblemBatch:
             tuple(stacked(parts) for parts in zip(*pairs, strict=True))
             for pairs in ([p.parameter_prior for p in problems], [p.bounds for p in problems])
         )
+        self.log_floor = stacked([p.log_floor for p in problems])
         self.scene, self.size = first.scene.on(device), first.grid.size
         self._template = torch.cat([p.template for p in problems]).to(device)
         self._operator = first.stack.operator.to(torch.float64, device=device)

@@ -8,7 +8,7 @@ import torch
 
 from lenssr.inversion.batch import COLUMNS, ProblemBatch
 from lenssr.inversion.normal import SOFTEST
-from lenssr.inversion.solve import SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
+from lenssr.inversion.solve import DEEPEST, SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
 
 __all__ = ["BatchSolution", "DenseFactor", "DensePrior", "answer_together", "images_at_once", "solve_batch"]
 
@@ -227,17 +227,24 @@ class _State:
         self.strength = torch.ones_like(self.mean)
         self.residual = self._residual(field, parameters, self.everything)
         self.chi2 = self._chi2(self.residual, self.everything)
-        self.jacobian = batch.jacobian(self._brightness(field), parameters, self.everything)
+        self.jacobian = batch.jacobian(self._brightness(field, self.everything), parameters, self.everything)
 
-    def _brightness(self, field):
-        return field.exp() if self.is_log else field
+    def _fading(self, field, index):
+        return (self.batch.log_floor[index].unsqueeze(1) - field).clamp_max(DEEPEST).exp()
+
+    def _brightness(self, field, index):
+        return (field - self._fading(field, index)).exp() if self.is_log else field
 
     def _slope(self, index):
         field = self.field[index]
-        return field.exp() if self.is_log else torch.ones_like(field)
+        if not self.is_log:
+            return torch.ones_like(field)
+        fading = self._fading(field, index)
+        return (field - fading).exp() * (1 + fading)
 
     def _residual(self, field, parameters, index):
-        return self.batch.data[index] - self.batch.predict(self._brightness(field), parameters, index)
+        source = self._brightness(field, index)
+        return self.batch.data[index] - self.batch.predict(source, parameters, index)
 
     def _chi2(self, residual, index):
         return (self.batch.weight[index] * residual.square()).sum(1)
@@ -308,7 +315,7 @@ class _State:
         moved = index[gains > 0]
         if not len(moved):
             return gains
-        source = self._brightness(self.field[moved])
+        source = self._brightness(self.field[moved], moved)
         self.jacobian[moved] = self.batch.jacobian(source, self.parameters[moved], moved)
         return gains
 

@@ -1,5 +1,7 @@
 """One image as a function of a free-form source and of the parameters of lens, lens light and sky."""
 
+import math
+
 import numpy as np
 import scipy.sparse as sparse
 import torch
@@ -46,19 +48,26 @@ class Problem:
     anchor : `~numpy.ndarray`, shape (R,), optional
         Weights of the rays whose mean the grid follows; by default it stays, and it does beside a Sérsic,
         whose centre is a parameter.
+    floor : float, optional
+        Brightness below which a positive source fades to nothing (see `lenssr.inversion.solve`); 0 by
+        default, where it may be as faint as its logarithm goes.
 
     Attributes
     ----------
+    log_floor : float
     drift : `~numpy.ndarray`, shape (2, L)
         How far the grid moves along x and y with each parameter of the lens.
     """
 
-    def __init__(self, stack, light_stack, scene, physical, terms, grid, weight, offset, anchor=None):
+    def __init__(
+        self, stack, light_stack, scene, physical, terms, grid, weight, offset, anchor=None, *, floor=0.0
+    ):
         self.stack, self.light_stack, self.scene, self.grid = stack, light_stack, scene, grid
         self.template = physical.unsqueeze(0)
         self.data, self.weight = stack.data[0].numpy() - offset, weight
         self.parameter_prior = tuple(part[0, scene.free].numpy() for part in (terms.mean, terms.stiffness))
         self.bounds = tuple(scene.to_fit(end)[0].numpy() for end in (terms.lower, terms.upper))
+        self.log_floor = math.log(floor) if floor > 0 else -math.inf
         self._gather, self._blur = _gather(stack), None
         self._traced = self._normal = None
         self.drift = self._mean_slope(anchor)

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import lambertw
 
-__all__ = ["LINKS", "Solution", "solve"]
+__all__ = ["DEEPEST", "LINKS", "Solution", "log_field", "solve"]
 
+# How far below the floor a logarithm still falls: beyond e^-240 all is dark.
+DEEPEST = np.log(240.0)
 STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
@@ -23,7 +26,7 @@ class Link:
     Attributes
     ----------
     brightness, slope : callable
-        Of the field (n,): brightness, and its derivative.
+        Of the field (n,) and the logarithm of the floor: brightness, and its derivative.
     is_linear : bool
     """
 
@@ -32,7 +35,50 @@ class Link:
     is_linear: bool
 
 
-LINKS = {"log": Link(np.exp, np.exp, False), "linear": Link(lambda g: g, np.ones_like, True)}
+def _fading(field, log_floor):
+    return np.exp(np.minimum(log_floor - field, DEEPEST))
+
+
+def _log_brightness(field, log_floor):
+    return np.exp(field - _fading(field, log_floor))
+
+
+def _log_slope(field, log_floor):
+    return _log_brightness(field, log_floor) * (1 + _fading(field, log_floor))
+
+
+LINKS = {
+    "log": Link(_log_brightness, _log_slope, False),
+    "linear": Link(lambda field, _: field, lambda field, _: np.ones_like(field), True),
+}
+
+
+def log_field(brightness, log_floor):
+    """The field of a positive brightness where the link is logarithmic.
+
+    Parameters
+    ----------
+    brightness : `~numpy.ndarray`
+    log_floor : float
+        Logarithm of the floor; -inf for none.
+
+    Returns
+    -------
+    field : `~numpy.ndarray`
+
+    Notes
+    -----
+    With a floor f, brightness s and field g obey log s = g - f exp(-g): well above the floor s is
+    exp(g) - f, below it s fades to nothing within a few units of g.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.inversion.solve import LINKS, log_field
+    >>> LINKS["log"].brightness(log_field(np.array([1e-3, 1.0, 1e3]), np.log(0.1)), np.log(0.1))
+    array([1.e-03, 1.e+00, 1.e+03])
+    """
+    return np.log(brightness) + lambertw(np.exp(log_floor) / brightness).real
 
 
 class Solution:
@@ -41,7 +87,8 @@ class Solution:
     Attributes
     ----------
     field : `~numpy.ndarray`, shape (n,)
-        Logarithm of the node values, or the values themselves if the inversion was linear.
+        Logarithm of the node values where these are well above the floor (see `log_field`), or the values
+        themselves if the inversion was linear.
     parameters : `~numpy.ndarray`, shape (K,)
     strength : float
     mean : float
@@ -89,12 +136,12 @@ class Solution:
     @property
     def values(self):
         """Node values, shape (n,)."""
-        return self._link.brightness(self.field)
+        return self._link.brightness(self.field, self._state.log_floor)
 
     @property
     def slope(self):
         """Derivative of the node values with respect to the field, shape (n,)."""
-        return self._link.slope(self.field)
+        return self._link.slope(self.field, self._state.log_floor)
 
     @cached_property
     def factor(self):
@@ -137,7 +184,8 @@ def solve(
         derivatives (N, K); ``problem.adjoint(values, parameters)`` the transpose of the map from source to
         data; ``problem.normal(parameters, exact=)`` a `~lenssr.inversion.normal.NormalMatrix`;
         ``problem.data``, ``problem.weight`` (N,), ``problem.parameter_prior`` (mean, inverse variance) and
-        ``problem.bounds`` (lower, upper), each (K,).
+        ``problem.bounds`` (lower, upper), each (K,); ``problem.log_floor``, the logarithm of the brightness
+        below which a positive source fades to nothing (-inf for none).
     prior : `~lenssr.inversion.priors.Prior`
     strength : float or None
         Where its strength begins; None takes what ``field`` suggests.
@@ -183,7 +231,7 @@ class _State:
     """Field and parameters with what they predict."""
 
     def __init__(self, problem, prior, field, parameters, mean, link):
-        self.problem, self.prior, self.link = problem, prior, link
+        self.problem, self.prior, self.link, self.log_floor = problem, prior, link, problem.log_floor
         self.finds_mean = mean is None and not link.is_linear
         self.mean = float(field.mean()) if self.finds_mean else float(mean or 0.0)
         self._move(field, parameters, self._predict(field, parameters))
@@ -191,13 +239,16 @@ class _State:
         self.probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (size, PROBES))
 
     def _predict(self, field, parameters):
-        return self.problem.data - self.problem.predict(self.link.brightness(field), parameters)
+        return self.problem.data - self.problem.predict(self._brightness(field), parameters)
+
+    def _brightness(self, field):
+        return self.link.brightness(field, self.log_floor)
 
     def _move(self, field, parameters, residual):
         self.field, self.parameters, self.residual = field, parameters, residual
-        self.slope = self.link.slope(field)
+        self.slope = self.link.slope(field, self.log_floor)
         self.chi2 = float((self.problem.weight * residual**2).sum())
-        self.jacobian = self.problem.jacobian(self.link.brightness(field), parameters)
+        self.jacobian = self.problem.jacobian(self._brightness(field), parameters)
 
     def _roughness(self, field):
         offset = field - self.mean

@@ -10,6 +10,7 @@ from lenssr.fitting.terms import Terms
 from lenssr.imaging.correlation import measure_sky
 from lenssr.inversion import Prior, Problem, SourceGrid
 from lenssr.inversion.lockstep import ask, ask_each
+from lenssr.inversion.solve import LINKS, log_field
 from lenssr.light.sersic import sersic_brightness
 from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.evidence import SERSIC_WIDTHS, Candidate, SersicEvidence
@@ -24,7 +25,7 @@ SIDE, SIDE_WITH_PSF = 60, 48
 STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
 # The grid holds every ray on which the parametric source shines this much, in sigma of a pixel.
 EDGE_SIGMA = 0.25
-FLOOR = 3e-3  # of the peak, below which a first source is no guide
+FAINTEST = 3e-3  # of the peak, below which a first source is no guide
 DARK = 1e-100  # brightness of a source in an image that holds none
 # Share of the side of the grid on which candidates are compared.
 COARSE, COARSE_WITH_PSF = 2 / 3, 7 / 12
@@ -33,10 +34,11 @@ COARSE_GAIN = 0.5
 LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
 # How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify.
 RADIUS_REACH = 0.1
-# A source that fills the field may trade a pedestal, on which its logarithm is smoother, for a darker sky:
-# so many errors of the parametric fit are the width of a prior on the sky. (With 5, faint source pixels were
-# 3 errors too bright.)
-SKY_REACH = 1.0
+# Below so much of the noise of a dark pixel a source fades to nothing. A plain logarithm never does: it
+# would rather stand on a pedestal and darken the sky, and is too sure of what is faint.
+FLOOR_SIGMA = 0.2
+# Chi2 of a parametric fit counts as beyond its noise from so many standard deviations on.
+CHI2_SIGMA = 2.0
 # Evidences that differ by less choose the simpler source.
 SAME_EVIDENCE = 1.0
 # A free-form source takes about as much from chi2 as it has determined nodes, from noise alone.
@@ -85,6 +87,7 @@ class Inversion:
             "perturbed_sersic": (scene, fit.physical, whole),
         }
         self.weight, self.offset = fit.weight.numpy() / self.temper, self._offset()
+        self.floor = self._floor()
         self.grid = self._place_grid(scene)
         self.light_stack = stack
         if settings.oversampling == "auto" and bare.of_role("lens_light"):
@@ -160,8 +163,8 @@ class Inversion:
         linear = (yield from ask(problem, prior, None, sersic, parameters, **options)).values
         if not self.settings.positive:
             return linear
-        starts = [_log(values) for values in (sersic, linear)]
-        return min(starts, key=lambda field: problem.chi2(np.exp(field), parameters))
+        starts = [_positive(values) for values in (sersic, linear)]
+        return log_field(min(starts, key=lambda s: problem.chi2(s, parameters)), problem.log_floor)
 
     def _sersic_at(self, grid):
         nodes = (torch.as_tensor(axis) for axis in grid.nodes)
@@ -205,9 +208,10 @@ class Inversion:
         problem = self._problem(kind, scene, problem.physical(parameters)[0], fine)
         if kind == "pixelated" and self.settings.positive:
             plain = scene.to_fit(self.physical[None])[0].numpy()
-            smooth = _log(self._sersic_at(problem.grid_at(plain)))
-            pairs = (field, parameters), (smooth, plain)
-            field, parameters = min(pairs, key=lambda pair: problem.chi2(np.exp(pair[0]), pair[1]))
+            smooth, log_floor = _positive(self._sersic_at(problem.grid_at(plain))), problem.log_floor
+            source = LINKS["log"].brightness(field, log_floor)
+            if problem.chi2(smooth, plain) < problem.chi2(source, parameters):
+                field, parameters = log_field(smooth, log_floor), plain
         prior, mean = Prior(solution.prior.name, fine.side), solution.options["mean"]
         offset = field - (field.mean() if mean is None else mean)
         strength = solution.determined / max(float(offset @ prior.apply(offset)), 1e-300)
@@ -236,7 +240,8 @@ class Inversion:
     def _problem(self, kind, scene, physical, grid):
         terms = self.parts[kind][2]
         planes = self.weight, self.offset, self.anchor
-        return Problem(self.stack, self.light_stack, scene, physical, terms, grid, *planes)
+        floor = self.floor if kind == "pixelated" else 0.0
+        return Problem(self.stack, self.light_stack, scene, physical, terms, grid, *planes, floor=floor)
 
     def _terms(self, scene):
         """Bounds and priors of the parametric fit; lens and sky kept near its end, a Sérsic loosely."""
@@ -244,9 +249,10 @@ class Inversion:
         terms = Terms(*(part.reshape(1, -1).clone() for part in parts.values()))
         fitted = torch.where(scene.log, start.log(), start)
         for block in scene.of_role("sky"):
+            # A source that fills the field and its sky are hard to tell apart; the parametric fit helps.
             terms.mean[:, block.slice] = start[:, block.slice]
-            variance = self.fit.covariance.diagonal()[block.slice]
-            terms.stiffness[:, block.slice] = 1 / (SKY_REACH**2 * self.temper * variance)
+            variance = self.fit.covariance.diagonal()[block.slice] * (1 + self._excess())
+            terms.stiffness[:, block.slice] = 1 / (self.temper * variance)
         for block in scene.of_role("source"):
             terms.mean[:, block.slice] = fitted[:, block.slice]
             widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)
@@ -258,6 +264,21 @@ class Inversion:
             terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
             terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]
         return terms
+
+    def _excess(self):
+        """Chi2 of the parametric fit beyond its noise.
+
+        A residual of this chi2 shifts a parameter by its root in standard deviations, at most.
+        """
+        count = int((self.fit.weight > 0).sum())
+        expected = count + CHI2_SIGMA * np.sqrt(2 * count)
+        return max(0.0, float(self.fit.chi2) / self.temper - expected)
+
+    def _floor(self):
+        """Brightness below which the source fades to nothing, from the noise where the image is dark."""
+        stack = self.stack
+        largest = np.quantile(self.weight[self.weight > 0], 0.9)
+        return FLOOR_SIGMA / (np.sqrt(largest) * stack.grid.pixel_area * stack.factor)
 
     def _offset(self):
         """By how much the noise shifts the expected data; zero for noise without a bias."""
@@ -299,9 +320,9 @@ def _doubt(*noises):
     return ratio if ratio > FLAGS["errors_too_small"].threshold else 1.0
 
 
-def _log(values):
-    """Logarithm of a first source, which may be dark or negative."""
-    return np.log(np.maximum(values, max(FLOOR * values.max(), DARK)))
+def _positive(values):
+    """A first source, which may be dark or negative, as a guide for a positive one."""
+    return np.maximum(values, max(FAINTEST * values.max(), DARK))
 
 
 def _again(problem, solution, parameters, **options):

@@ -7,12 +7,14 @@ from scipy.optimize import minimize
 
 from lenssr.inversion import NormalMatrix, Prior, choose_prior, solve
 from lenssr.inversion.normal import Factor
+from lenssr.inversion.solve import LINKS, log_field
 
 
 class Blurred:
     """A positive source on a small grid seen through a random matrix, on a sky."""
 
     bounds = np.full(1, -np.inf), np.full(1, np.inf)
+    log_floor = -np.inf
 
     def __init__(self, rng, side=6, dense=False, sigma=0.05):
         # Neighbours only, as interpolation makes it: a banded normal matrix.
@@ -39,6 +41,25 @@ class Blurred:
 
     def normal(self, parameters, *, exact=False):
         return NormalMatrix(self.matrix, self.weight)
+
+
+@pytest.mark.parametrize("log_floor", [-np.inf, np.log(0.2)])
+def test_a_field_is_the_logarithm_above_the_floor(log_floor):
+    brightness = np.geomspace(1e-90, 1e6, 40)
+    field = log_field(brightness, log_floor)
+    np.testing.assert_allclose(LINKS["log"].brightness(field, log_floor), brightness, rtol=1e-9)
+    assert field[-1] == pytest.approx(np.log(1e6), abs=1e-6)
+    step = 1e-6
+    ends = (LINKS["log"].brightness(field + sign * step, log_floor) for sign in (1, -1))
+    upper, lower = ends
+    np.testing.assert_allclose(LINKS["log"].slope(field, log_floor), (upper - lower) / (2 * step), rtol=1e-4)
+
+
+def test_below_the_floor_a_source_is_dark_and_stays_finite():
+    field = np.array([-1e4, -10.0, -3.0, 3.0])
+    for part in (LINKS["log"].brightness, LINKS["log"].slope):
+        values = part(field, 0.0)
+        assert np.isfinite(values).all() and (values[:2] < 1e-90).all()
 
 
 def objective(problem, prior, strength):

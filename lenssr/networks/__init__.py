@@ -4,5 +4,16 @@ from lenssr.networks.deflection import DeflectionNetwork, LensEstimate
 from lenssr.networks.plane import SourcePlane
 from lenssr.networks.relensing import DrawnSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
+from lenssr.networks.weights import Card, load_weights, save_weights
 
-__all__ = ["SISR", "DeflectionNetwork", "DrawnSource", "LensEstimate", "RelensingNetwork", "SourcePlane"]
+__all__ = [
+    "SISR",
+    "Card",
+    "DeflectionNetwork",
+    "DrawnSource",
+    "LensEstimate",
+    "RelensingNetwork",
+    "SourcePlane",
+    "load_weights",
+    "save_weights",
+]

@@ -3,7 +3,13 @@
 import numpy as np
 import torch
 
-__all__ = ["Schedule", "generator_of"]
+from lenssr.networks.plane import lit_pixels
+from lenssr.training.views import Telescopes, View
+
+__all__ = ["Schedule", "generator_of", "survey"]
+
+# So many batches, of so many images, tell what a data set is like.
+SURVEYED, TOGETHER = 8, 4
 
 # What different random numbers of one training are for.
 ORDER, HIDDEN = 1, 2
@@ -72,6 +78,32 @@ def generator_of(seed, number):
     generator : `torch.Generator`
     """
     return torch.Generator().manual_seed(_seed_of(seed, HIDDEN, int(number < 0), abs(number)))
+
+
+def survey(datasets):
+    """Ranges of what networks are trained on, from some lenses of each data set.
+
+    Parameters
+    ----------
+    datasets : list of `~lenssr.simulation.BatchedLenses`
+
+    Returns
+    -------
+    limits : dict of str to list of float
+        Least and largest ``pixel_scale`` and ``psf_fwhm`` in arcsec (0: no PSF), and signal-to-noise ratio
+        ``snr`` of all pixels in which light stands out.
+    """
+    found = {"pixel_scale": [], "psf_fwhm": [], "snr": []}
+    for dataset in datasets:
+        batches = dataset.index_batches(TOGETHER)
+        for place in np.unique(np.linspace(0, len(batches) - 1, SURVEYED).round().astype(int)):
+            view = View(dataset.batch(batches[place]), Telescopes())
+            lit = lit_pixels(view.image, view.sigma)
+            power = torch.where(lit, view.image.square() / view.variance, 0).sum((-2, -1))
+            found["pixel_scale"].append(view.batch.pixel_scale)
+            found["psf_fwhm"].append(0.0 if view.batch.psf is None else float(view.batch.psf.fwhm.value))
+            found["snr"] += power.sqrt().tolist()
+    return {name: [float(min(values)), float(max(values))] for name, values in found.items()}
 
 
 def _seed_of(*numbers):

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,14 @@ import yaml
 from torch.utils.data import DataLoader
 
 from lenssr.exceptions import InputError
-from lenssr.training.data import Schedule, generator_of
+from lenssr.networks.weights import Card, save_weights
+from lenssr.training.data import Schedule, generator_of, survey
 from lenssr.training.recipe import Recipe
 from lenssr.training.tasks import psnr, weighted
 
 __all__ = ["Trained", "train"]
 
-CHECKPOINTS, RECIPE = "checkpoints", "recipe.yaml"
+CHECKPOINTS, WEIGHTS, RECIPE = "checkpoints", "weights", "recipe.yaml"
 # What Lightning remarks on choices that are meant: batches are made on the device, so no workers load them.
 REMARKS = (
     ".*does not have many workers.*",
@@ -43,17 +45,44 @@ class Trained:
         Of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted.
     steps : int
         How many were taken.
+    minutes : float
+        That they took, all sittings together.
+    device : str
+        Where.
     """
 
-    def __init__(self, task, recipe, folder, scores, steps):
+    def __init__(self, task, recipe, folder, scores, steps, minutes, device):
         self.task, self.recipe, self.folder = task, recipe, folder
-        self.scores, self.steps = scores, steps
+        self.scores, self.steps, self.minutes, self.device = scores, steps, minutes, device
 
     def __repr__(self):
         return f"<Trained {self.recipe.task}: {self.steps} steps, {self._told()}>"
 
     def _told(self):
         return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+
+    def save(self):
+        """Write the networks, each with its card, as ``weights/NAME.safetensors`` in the folder.
+
+        Returns
+        -------
+        paths : dict of str to `~pathlib.Path`
+        """
+        folder = self.folder / WEIGHTS
+        folder.mkdir(exist_ok=True)
+        card = Card(
+            recipe=self.recipe.to_dict(),
+            seed=self.recipe.optimisation.seed,
+            device=self.device,
+            minutes=self.minutes,
+            steps=self.steps,
+            scores=self.scores,
+            limits=survey(self.recipe.datasets("data")),
+        )
+        paths = {name: folder / f"{name}.safetensors" for name in self.task.networks}
+        for name, network in self.task.networks.items():
+            save_weights(network, paths[name], card)
+        return paths
 
     def summary(self):
         """Describe it in a few lines.
@@ -62,10 +91,12 @@ class Trained:
         -------
         text : str
         """
+        took = f"{self.minutes:.1f} minutes on {self.device}"
         lines = {
             "task": self.recipe.task,
             "steps": self.steps,
             "validation": self._told(),
+            "took": took,
             "folder": self.folder,
         }
         return "\n".join(f"{name:15}{value}" for name, value in lines.items())
@@ -79,7 +110,7 @@ def train(recipe, folder, *, resume=False, progress=False):
     recipe : `Recipe`, str or `~pathlib.Path`
         A recipe, its file, or its name.
     folder : str or `~pathlib.Path`
-        Where checkpoints, logs (CSV and TensorBoard) and the recipe are written.
+        Where weights with their cards, checkpoints, logs (CSV and TensorBoard) and the recipe are written.
     resume : bool, optional
         Whether to go on from the last checkpoint in the folder, with the same recipe: the end is that of a
         training that was never stopped, on a processor to the last bit. Default False.
@@ -111,7 +142,15 @@ def train(recipe, folder, *, resume=False, progress=False):
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     scores = {name.removeprefix("val_"): float(value) for name, value in state["scores"].items()}
-    return Trained(task.eval(), recipe, folder, scores, trainer.global_step)
+    minutes, device = module.seconds_so_far() / 60, _device_name(trainer.strategy.root_device)
+    trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device)
+    if trainer.is_global_zero:
+        trained.save()
+    return trained
+
+
+def _device_name(device):
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _check_folder(recipe, folder, last, resume):
@@ -234,6 +273,10 @@ def _module(lightning, task, recipe):
         def __init__(self):
             super().__init__()
             self.task = task
+            self._seconds, self._began = 0.0, time.monotonic()
+
+        def seconds_so_far(self):
+            return self._seconds + time.monotonic() - self._began
 
         def _view(self, chosen, number):
             dataset, indices = chosen
@@ -268,7 +311,10 @@ def _module(lightning, task, recipe):
             return scores
 
         def on_save_checkpoint(self, checkpoint):
-            checkpoint["scores"] = dict(self.last_scores)
+            checkpoint["scores"], checkpoint["seconds"] = dict(self.last_scores), self.seconds_so_far()
+
+        def on_load_checkpoint(self, checkpoint):
+            self._seconds, self._began = checkpoint["seconds"], time.monotonic()
 
         def configure_optimizers(self):
             optimizer = torch.optim.AdamW(

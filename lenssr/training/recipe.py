@@ -9,6 +9,7 @@ import yaml
 
 from lenssr import simulation
 from lenssr.exceptions import InputError
+from lenssr.networks.weights import load_weights
 from lenssr.simulation import BatchedLenses
 from lenssr.training.tasks import TASKS
 
@@ -150,6 +151,9 @@ class Recipe:
         Options of the network.
     hidden : float
         Share of the pixels that are hidden from the network and carry ``hidden_pixels``.
+    start : dict of str to str
+        Files of weights that networks begin with, by the names of the networks in the task (``image``,
+        ``source``, ``lens``); the others begin as the seed has them.
     optimisation : `Optimisation`
     hardware : `Hardware`
 
@@ -172,6 +176,7 @@ class Recipe:
     validation: list
     network: dict = field(default_factory=dict)
     hidden: float = 0.0
+    start: dict = field(default_factory=dict)
     optimisation: Optimisation = field(default_factory=Optimisation)
     hardware: Hardware = field(default_factory=Hardware)
 
@@ -216,12 +221,16 @@ class Recipe:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.optimisation.seed)
             try:
-                return TASKS[self.task](dict(self.network), self.hidden)
-            except TypeError as error:
-                # a list where a number belongs, and the like
+                task = TASKS[self.task](dict(self.network), self.hidden)
+            except TypeError as error:  # a list where a number belongs, and the like
                 raise InputError(
                     f"network = {self.network}: {error}; see the class for its options"
                 ) from error
+        _mapping("start", self.start)
+        _check_keys("start.", self.start, task.networks)
+        for name, path in self.start.items():
+            _begin_with(name, task.networks[name], path)
+        return task
 
     def datasets(self, name):
         """Make the data sets.
@@ -320,6 +329,17 @@ def recipe_names():
     True
     """
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _begin_with(name, network, path):
+    found, _ = load_weights(path, kind=network.kind)
+    if found.settings != network.settings:
+        differ = [key for key, value in network.settings.items() if found.settings[key] != value]
+        raise InputError(
+            f"start.{name} = {path} holds a network with {differ[0]} = {found.settings[differ[0]]!r}, the "
+            f"recipe has {network.settings[differ[0]]!r}: give both the same"
+        )
+    network.load_state_dict(found.state_dict())
 
 
 def _dataset(place, entry):

@@ -71,7 +71,7 @@ def test_first_weights_are_those_of_the_seed():
         ({"network": {"side": 3}}, "side = 3: give an integer of at least 16"),
         ({"network": {"channels": 8}}, "network = {'channels': 8}"),
         ({"data": []}, "data = \\[\\]: give a list of data sets"),
-        ({"data": [{"dataset": "Sky"}]}, "data.0.dataset = 'Sky': give one of 'DeepLense'"),
+        ({"data": [{"dataset": "Sky"}]}, "data.0.dataset = 'Sky': give one of .*'DeepLense'"),
         ({"data": [{"dataset": "DeepLense", "colour": 1}]}, "data.0.colour is not known: give 'model'"),
         (
             {"validation": [{"dataset": "DeepLense", "lens": "nfw"}]},

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lenssr import InputError, cli
+from lenssr.networks import load_weights
 from lenssr.training import Recipe, recipe_names, train
 from lenssr.training.data import Schedule
 
@@ -201,3 +202,26 @@ def test_the_command_trains_and_resumes(tmp_path, capsys):
     assert cli.main(["train", str(recipe), "-o", str(folder), *changes, "--resume"]) == 0
     assert cli.main(["train", str(recipe), "-o", str(folder), "--set", "objectives.foo=1"]) == 1
     assert "objectives.foo is not known" in capsys.readouterr().err
+
+
+def test_weights_and_cards_are_written_and_can_be_begun_with(tmp_path):
+    first = train(quick("lenssr-no-source"), tmp_path / "first")
+    files = {name: tmp_path / "first" / "weights" / f"{name}.safetensors" for name in ("image", "source")}
+    for name, path in files.items():
+        network, card = load_weights(path, kind="SISR")
+        assert network.settings == first.task.networks[name].settings
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(network.parameters(), first.task.networks[name].parameters(), strict=True)
+        )
+        assert card.steps == 4 and card.scores == first.scores and card.minutes > 0 and card.device == "cpu"
+        assert card.recipe["task"] == "lenssr-no-source"
+        assert card.limits["pixel_scale"] == [0.05, 0.05] and card.limits["psf_fwhm"] == [0.0, 0.0]
+        assert 10 < card.limits["snr"][0] < card.limits["snr"][1] < 1e4
+    task = quick("lenssr-no-source", **{"start.image": str(files["image"])}).build()
+    begun = zip(task.image.parameters(), first.task.image.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in begun)
+    with pytest.raises(InputError, match="start.lens is not known: give 'image', 'source'"):
+        quick("lenssr-no-source", **{"start.lens": str(files["image"])})
+    with pytest.raises(InputError, match="a network with depth = 1, the recipe has 2: give both the same"):
+        quick("lenssr-no-source", **{"start.image": str(files["image"]), "network.depth": 2})

@@ -1,9 +1,13 @@
-"""Speed of simulating DeepLense Model I pairs: lenssr beside lenstronomy, in one run on one thread.
+"""Speed of simulating: DeepLense Model I pairs beside lenstronomy, and batches to train on; one thread.
 
-Both make the same images: a low and a high one of the same source, each with Poisson counts (and the extra
+Of Model I both make the same images: a low and a high one of the same source, each with Poisson counts (and the extra
 noise of the low one in the rows "noisy"). lenstronomy does it the usual way: one ``ImageModel`` for each
 grid, built once; ``ImageModel.image`` for every source, then ``numpy.random.Generator.poisson``. The two
 take turns in chunks, so that whatever else the machine does hits both.
+
+A second table has the batches of 64 that networks train on, float32, low image, its noise-free twin and the
+truth of all data sets: CPU milliseconds an image, and how they divide among the numbers that are drawn, the
+rendering of the truths, and the noise.
 
     python benchmarks/simulate.py [--number 1000]
 """
@@ -24,7 +28,8 @@ from lenstronomy.ImSim.image_model import ImageModel  # noqa: E402
 from lenstronomy.LensModel.lens_model import LensModel  # noqa: E402
 from lenstronomy.LightModel.light_model import LightModel  # noqa: E402
 
-from lenssr.simulation import DeepLense  # noqa: E402
+from lenssr.simulation import BroadLenses, DeepLense  # noqa: E402
+from lenssr.simulation.batched import make_scenes  # noqa: E402
 
 LENSES = {
     "sis": ("SIS", {"theta_E": 1.28149057, "center_x": 0.0, "center_y": 0.0}),
@@ -85,6 +90,39 @@ def compare(lens, noise, number):
     return seconds, worst
 
 
+def training_sets():
+    for model in ("I", "II", "III"):
+        for substructure in ("none", "cdm", "axion"):
+            yield f"DeepLense {model} {substructure}", DeepLense(model, substructure=substructure)
+    for sources in ("sersic", "clumpy"):
+        yield f"BroadLenses {sources}", BroadLenses(sources=sources)
+
+
+def parts(data, number):
+    """CPU seconds for the draws, the rendering, and everything."""
+    seconds = np.zeros(3)
+    for indices in data.index_batches(64, indices=range(number)):
+        camera = data._camera(data._camera_number(indices[0]))
+        start = time.process_time()
+        drawn = [data._draw(index) for index in indices]
+        between = time.process_time()
+        camera.render(make_scenes(data._lens, drawn).to(dtype=torch.float32), data._traced)
+        rendered = time.process_time()
+        data.batch(indices)
+        seconds += between - start, rendered - between, time.process_time() - rendered
+    return seconds
+
+
+def train(number):
+    print(f"\n{number} images in batches of 64 to train on, CPU milliseconds an image")
+    print(f"{'':24}{'draws':>8}{'rendering':>12}{'noise':>8}{'all':>8}{'images / s':>13}")
+    for name, data in training_sets():
+        data.batch([0])
+        draws, rendering, everything = 1e3 * parts(data, number) / number
+        noise = everything - draws - rendering
+        print(f"{name:24}{draws:8.2f}{rendering:12.2f}{noise:8.2f}{everything:8.2f}{1e3 / everything:13.0f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=1000, help="pairs of each kind")
@@ -97,6 +135,7 @@ def main():
             (own, theirs), worst = compare(lens, noise, number)
             label = "noisy" if noise else "clean"
             print(f"{lens:6}{label:8}{own:8.2f}{theirs:13.2f}{theirs / own:8.2f}{worst:20.1e}")
+    train(number)
 
 
 if __name__ == "__main__":

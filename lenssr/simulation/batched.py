@@ -13,7 +13,7 @@ from lenssr.simulation.batch import LensBatch, LensScenes
 from lenssr.simulation.item import LensDataset, check_count
 from lenssr.simulation.poisson import draw_poisson
 
-__all__ = ["BatchedLenses", "Drawn"]
+__all__ = ["BatchedLenses", "Drawn", "make_scenes"]
 
 _CAMERAS_KEPT = 8
 
@@ -116,7 +116,7 @@ class BatchedLenses(LensDataset):
             )
         camera = self._camera(cameras.pop())
         drawn = [self._draw(number) for number in index]
-        scenes = _scenes(self._lens, drawn).to(device, dtype)
+        scenes = make_scenes(self._lens, drawn).to(device, dtype)
         truth, low_truth = camera.render(scenes, self._traced)
         low, noisy = _expose(drawn, truth, low_truth, high)
         settings = {name: _tensor([one.settings[name] for one in drawn], truth) for name in drawn[0].settings}
@@ -211,8 +211,19 @@ def _tensor(values, like):
     return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(like)
 
 
-def _scenes(lens, drawn):
-    """Scenes of a batch in float64."""
+def make_scenes(lens, drawn):
+    """Scenes of a batch in float64.
+
+    Parameters
+    ----------
+    lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
+        The kind of lens.
+    drawn : list of `Drawn`
+
+    Returns
+    -------
+    scenes : `~lenssr.simulation.LensScenes`
+    """
     number = max(len(one.subhalos) for one in drawn)
     subhalos = pictures = steps = None
     if number:

@@ -25,6 +25,7 @@ RADII, RADIAL_POWER = 14, 3
 FEWEST_ANGLES, ANGLE_DENSITY, MOST_ANGLES = 20, 6.0, 32
 # A ray is spread over this many points to each side, by a sinc under an exponential of a semicircle.
 TAPS, WINDOW = 7, 6.0
+SPREAD_DEGREE = 9
 # Share of a PSF beyond the margin that is modelled around a stamp.
 BEYOND_MARGIN, MOST_MARGIN = 0.02, 16
 
@@ -124,8 +125,9 @@ class FollowingOperator:
     >>> import torch
     >>> from lenssr.imaging.following import FollowingOperator
     >>> operator = FollowingOperator((9, 9), torch.ones(3, 3) / 9)
-    >>> x, y, share = operator.rays(torch.zeros(1, 1).double(), torch.zeros(1, 1).double())
-    >>> cells = operator.collect(torch.exp(-(x**2 + y**2) / 8).unsqueeze(1), x, y, share)
+    >>> centre = torch.zeros(2, 1, 1).double()
+    >>> x, y, share = operator.rays(*centre)
+    >>> cells = operator.collect(torch.exp(-(x**2 + y**2) / 8).unsqueeze(1), *centre, share)
     >>> round(float(operator.convolve(cells)[0, 0, 4, 4]), 2)
     0.85
     """
@@ -144,7 +146,9 @@ class FollowingOperator:
         self.x, self.y = x.reshape(1, -1), y.reshape(1, -1)
         self._offset_x, self._offset_y, self._weight = (torch.as_tensor(p).to(**options) for p in _circles())
         self._convolution = Convolution(kernel, self.lattice, **options)
-        self._width = [min(2 * math.ceil(REACH + TAPS) + 1, size) for size in self.lattice]
+        self._half = math.ceil(REACH + TAPS + 0.5)
+        self._tables = [_spreading(o.cpu().numpy(), self._half) for o in (self._offset_y, self._offset_x)]
+        self._tables = [torch.as_tensor(table).to(**options) for table in self._tables]
 
     def rays(self, x_0, y_0):
         """Where the brightness of a profile is asked for.
@@ -168,14 +172,16 @@ class FollowingOperator:
         y = torch.cat([self.y.expand(len(y_0), -1), y_0 + step * self._offset_y], 1)
         return x, y, share
 
-    def collect(self, values, x, y, share):
+    def collect(self, values, x_0, y_0, share):
         """Put brightness at rays onto the lattice.
 
         Parameters
         ----------
         values : `torch.Tensor`, shape (B, P, R)
             Brightness, or its derivatives, at the rays.
-        x, y, share : `torch.Tensor`
+        x_0, y_0 : `torch.Tensor`, shape (B, 1)
+            The centre that `rays` was given.
+        share : `torch.Tensor`, shape (B, M)
             From `rays`.
 
         Returns
@@ -184,9 +190,9 @@ class FollowingOperator:
         """
         number = self.x.shape[1]
         cells = values[..., :number] * share.unsqueeze(1)
-        parts = zip((y, x), self._axes, self._width, strict=True)
         (rows, over_rows), (columns, over_columns) = (
-            self._spread(p[:, number:], *rest) for p, *rest in parts
+            self._spread(centre, axis, table)
+            for centre, axis, table in zip((y_0, x_0), self._axes, self._tables, strict=True)
         )
         own = values[..., number:] * self._weight
         patch = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
@@ -194,16 +200,16 @@ class FollowingOperator:
         cells.scatter_add_(-1, index.unsqueeze(1).expand(-1, values.shape[1], -1), patch.flatten(2))
         return cells.reshape(*values.shape[:-1], *self.lattice)
 
-    def _spread(self, position, axis, width):
-        """Points (B, W) of one axis near the rays (B, K), and the weights (B, K, W) of each ray for them."""
-        at = (position - axis[0]) / self.step
-        middle = (at.amin(1, keepdim=True) + at.amax(1, keepdim=True)) / 2
-        start = (middle.round() - width // 2).clamp(0, len(axis) - width)
-        points = start + torch.arange(width, dtype=at.dtype, device=at.device)
-        distance = at.unsqueeze(2) - points.unsqueeze(1)
-        window = torch.exp(WINDOW * ((1 - (distance / TAPS).square()).clamp_min(0).sqrt() - 1))
-        window = torch.where(distance.abs() < TAPS, window, 0)
-        return points.long(), torch.sinc(distance) * window
+    def _spread(self, centre, axis, table):
+        """Points (B, W) of one axis near a centre (B, 1), and the weights (B, K, W) of each ray for them."""
+        at = (centre - axis[0]) / self.step
+        nearest = at.round()
+        powers = (at - nearest) ** torch.arange(len(table), dtype=at.dtype, device=at.device)
+        weights = (powers @ table.flatten(1)).reshape(len(at), *table.shape[1:])
+        reach = torch.arange(-self._half, self._half + 1, device=at.device)
+        points = nearest.long() + reach
+        inside = (points >= 0) & (points < len(axis))
+        return points.clamp(0, len(axis) - 1), weights * inside.unsqueeze(1)
 
     def convolve(self, cells):
         """Flux in the pixels, from what `collect` gives.
@@ -246,3 +252,17 @@ def _circles():
         angle = 2 * np.pi * (np.arange(number) + k % 2 / 2) / number
         parts.append((radius * np.cos(angle), radius * np.sin(angle), np.full(number, area / number)))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _spreading(offsets, half):
+    """Weights of rays for the points around a centre, as polynomials in its place between two points.
+
+    The array has the shape (degree + 1, rays, 2 * half + 1).
+    """
+    # Nodes of Chebyshev make the polynomial good to round-off's neighbourhood all over the half-open pixel.
+    nodes = np.cos(np.pi * (np.arange(SPREAD_DEGREE + 1) + 0.5) / (SPREAD_DEGREE + 1)) / 2
+    distance = nodes[:, None, None] + offsets[:, None] - np.arange(-half, half + 1)
+    window = np.exp(WINDOW * (np.sqrt((1 - (distance / TAPS) ** 2).clip(0)) - 1)) * (np.abs(distance) < TAPS)
+    values = np.sinc(distance) * window
+    inverse = np.linalg.inv(np.vander(nodes, increasing=True))
+    return np.tensordot(inverse, values, 1)

@@ -75,6 +75,11 @@ class Constraints:
             self.fixed[name] or self.bounds[name] != (None, None) for name in _AXES
         )
 
+    @property
+    def bright(self):
+        """Whether they speak of the amplitude, or of what may follow from it."""
+        return any(self.tied.values()) or self.fixed["amplitude"] or self.bounds["amplitude"] != (None, None)
+
     def held(self, name, other):
         """The value of the model for a parameter that is fixed, else ``other``."""
         if self.model is None or not self.fixed[name]:
@@ -111,24 +116,24 @@ def _as_sersic2d(model):
     return twin
 
 
-def make_space(problem, start):
+def make_space(problem, start, *, flux=False):
     """The space of a batch, and the bounds of its coordinates.
 
     Parameters
     ----------
-    problem : object
-        With ``layout``, ``tasks`` and ``settings``.
+    problem : `~lenssr.photometry.batch.Batch`
     start : `torch.Tensor`, shape (B, C)
         Coordinates to begin with, of the smooth kind.
+    flux : bool, optional
+        Whether the space has axes in any case, and fluxes instead of amplitudes; by default not.
 
     Returns
     -------
     space : `Space`
-    lower, upper : `torch.Tensor`, shape (B, C)
     """
     layout, constraints = problem.layout, problem.settings.templates
-    axes = any(one.axes for one in constraints)
-    base = theta_turned(layout, start) if axes else start.clone()
+    axes = flux or any(one.axes for one in constraints)
+    base = theta_turned(layout, start, flux=flux) if axes else start.clone()
     free = torch.ones(layout.size, dtype=torch.bool, device=base.device)
     lower, upper = torch.full_like(base, -torch.inf), torch.full_like(base, torch.inf)
     middle = torch.as_tensor(np.array([task.middle for task in problem.tasks])).to(base)
@@ -154,7 +159,9 @@ def make_space(problem, start):
                         alias[layout.column(name, galaxy, component)] = layout.column(name, galaxy, 0)
     inside = torch.minimum(torch.maximum(base, lower), upper)
     base = torch.where(free, inside, base)
-    return Space(layout, base, free, axes=axes, alias=alias, ties=ties), lower, upper
+    space = Space(layout, base, free, axes=axes, flux=flux, alias=alias, ties=ties)
+    space.lower, space.upper = lower[:, space.index], upper[:, space.index]
+    return space
 
 
 def _columns(place, name):

@@ -4,28 +4,60 @@ import math
 
 import numpy as np
 import torch
+from scipy.special import digamma
 
-from lenssr.autodiff import forward_jacobian
 from lenssr.light.sersic import sersic_flux
+from lenssr.light.sersic_shape import b_and_slope
 
-__all__ = ["MEASURED", "Component", "measure"]
+__all__ = ["MEASURED", "Component", "measured"]
 
 MEASURED = ("x", "y", "amplitude", "flux", "r_eff", "n", "ellip", "theta")
 
 
-def _measured(bright, r_eff, n, x, y, e1, e2):
-    """Values (B, 8), in the order of `MEASURED`, of smooth coordinates, each (B, 1)."""
-    # The ellipticity has a cone at 0, whose slope counts as zero.
-    modulus = (e1**2 + e2**2 + 1e-24).sqrt()
+def measured(coordinates):
+    """Numbers of profiles, and their derivatives.
+
+    Parameters
+    ----------
+    coordinates : `~numpy.ndarray`, shape (B, 7)
+        Logarithms of amplitude and mean radius, n, x, y, e1, e2.
+
+    Returns
+    -------
+    values : `~numpy.ndarray`, shape (B, 8)
+        In the order of `MEASURED`.
+    slopes : `~numpy.ndarray`, shape (B, 8, 7)
+        Where a galaxy is round, and ellip has a cone, its slope counts as zero.
+    """
+    bright, radius, n, x, y, e1, e2 = np.asarray(coordinates, dtype=float).T
+    amplitude, circular, modulus = np.exp(bright), np.exp(radius), np.hypot(e1, e2)
     q = (1 - modulus) / (1 + modulus)
-    amplitude, circular = bright.exp(), r_eff.exp()
-    flux = sersic_flux(amplitude, circular, n)
-    theta = torch.atan2(e2, e1 + 1e-24) / 2
-    return torch.cat([x, y, amplitude, flux, circular / q.sqrt(), n, 1 - q, theta], dim=-1)
+    flux = sersic_flux(*(torch.as_tensor(part) for part in (amplitude, circular, n))).numpy()
+    major = circular / np.sqrt(q)
+    theta = np.arctan2(e2, e1) / 2
+    values = np.stack([x, y, amplitude, flux, major, n, 1 - q, theta], axis=1)
+    slopes = np.zeros((len(values), 8, 7))
+    slopes[:, 0, 3] = slopes[:, 1, 4] = slopes[:, 5, 2] = 1
+    slopes[:, 2, 0] = amplitude
+    b, of_n = (part.numpy() for part in b_and_slope(torch.as_tensor(n)))
+    slopes[:, 3, 0], slopes[:, 3, 1] = flux, 2 * flux
+    slopes[:, 3, 2] = flux * (1 / n + of_n - 2 * np.log(b) - 2 * n * of_n / b + 2 * digamma(2 * n))
+    slopes[:, 4, 1] = major
+    some = np.where(modulus > 0, modulus, 1.0)
+    for k, part in enumerate((e1, e2), start=5):
+        slopes[:, 4, k] = major / (1 - modulus**2) * part / some
+        slopes[:, 6, k] = 2 / (1 + modulus) ** 2 * part / some
+    slopes[:, 7, 5], slopes[:, 7, 6] = -e2 / (2 * some**2), e1 / (2 * some**2)
+    return values, slopes
 
 
 class Component:
     """One component of one galaxy in one band.
+
+    Parameters
+    ----------
+    fit : `~lenssr.photometry.solve.GroupFit`
+    galaxy, component, band : int
 
     Attributes
     ----------
@@ -37,36 +69,14 @@ class Component:
 
     def __init__(self, fit, galaxy, component, band):
         layout = fit.layout
-        columns = [layout.column("bright", galaxy, component, band)]
-        columns += range(
-            layout.column("r_eff", galaxy, component), layout.start(galaxy, component) + layout.block
-        )
-        value, slope = forward_jacobian(lambda *p: _measured(*p), fit.coordinates[None, columns])
-        self.values = value[0].numpy().copy()
+        first = layout.column("r_eff", galaxy, component)
+        columns = [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
+        values, slopes = measured(fit.coordinates.numpy()[None, columns])
+        self.values = values[0]
         self.values[:2] += fit.task.middle
         self.values[7] %= math.pi
         self.slope = np.zeros((len(MEASURED), layout.size))
-        self.slope[:, columns] = slope[0].numpy().T
-        covariance = fit.covariance.numpy()
-        self.errors = np.sqrt(np.einsum("ij,jk,ik->i", self.slope, covariance, self.slope).clip(0))
-
-
-def measure(fit, galaxy):
-    """Components of a galaxy.
-
-    Parameters
-    ----------
-    fit : `~lenssr.photometry.solve.GroupFit`
-    galaxy : int
-        Its place in the group.
-
-    Returns
-    -------
-    components : list of list of `Component`
-        By band, then by component.
-    """
-    layout = fit.layout
-    return [
-        [Component(fit, galaxy, component, band) for component in range(layout.components)]
-        for band in range(layout.bands)
-    ]
+        self.slope[:, columns] = slopes[0]
+        self.errors = np.sqrt(
+            np.einsum("ij,jk,ik->i", self.slope, fit.covariance.numpy(), self.slope).clip(0)
+        )

@@ -76,8 +76,8 @@ def find_sources(init_params, observation):
     """
     if init_params is None:
         return _detected(observation)
-    if hasattr(init_params, "to_table") and hasattr(init_params, "segmentation_image"):
-        return _of_segments(init_params.segmentation_image, observation)
+    if callable(getattr(init_params, "to_table", None)) and hasattr(init_params, "labels"):
+        return _of_catalogue(init_params)
     if hasattr(init_params, "labels") and hasattr(init_params, "data"):
         return _of_segments(init_params, observation)
     if isinstance(init_params, np.ndarray) and init_params.dtype.names is None and init_params.ndim == 2:
@@ -90,6 +90,16 @@ def find_sources(init_params, observation):
     return _of_table(init_params, observation)
 
 
+def _of_catalogue(catalogue):
+    """Sources of a `~photutils.segmentation.SourceCatalog`, whose names lost their underscores once."""
+    kind = type(catalogue)
+    x, y = (
+        getattr(catalogue, f"{axis}_centroid" if hasattr(kind, f"{axis}_centroid") else f"{axis}centroid")
+        for axis in "xy"
+    )
+    return Sources(np.atleast_1d(x), np.atleast_1d(y), id=np.atleast_1d(catalogue.labels))
+
+
 def _of_table(init_params, observation):
     try:
         table = init_params if isinstance(init_params, Table) else Table(init_params)
@@ -98,7 +108,10 @@ def _of_table(init_params, observation):
             f"init_params is a {type(init_params).__name__}: give a table with x and y or skycoord, a "
             "SourceCatalog, a segmentation image, or None to detect galaxies"
         ) from error
-    x, y = (_column(table, (name, f"{name}_init", f"{name}centroid", f"{name}_0"), u.pix) for name in "xy")
+    x, y = (
+        _column(table, (name, f"{name}_init", f"{name}_centroid", f"{name}centroid", f"{name}_0"), u.pix)
+        for name in "xy"
+    )
     if x is None or y is None:
         x, y = _from_sky(table, observation)
     guesses = {}

@@ -14,7 +14,8 @@ __all__ = ["LIMITS", "SHAPE", "Layout", "Space", "theta_turned"]
 SHAPE = ("r_eff", "n", "x_0", "y_0", "ellip", "theta")
 # Their names where they are those of `~lenssr.light.sersic_brightness`, smooth where a galaxy is round.
 _SMOOTH = ("r_eff", "n", "x_0", "y_0", "e1", "e2")
-LONGEST = 0.8
+# Largest modulus of the ellipticity: galaxies are no thinner than 0.08.
+LONGEST = 0.85
 LIMITS = {
     "r_eff": (math.log(0.02), math.inf),
     "n": (0.3, 8.0),
@@ -52,6 +53,19 @@ class Layout:
             return self.start(galaxy, component) + band
         names = SHAPE if name in SHAPE else _SMOOTH
         return self.start(galaxy, component) + self.bands + names.index(name)
+
+    @property
+    def names(self):
+        """Names of all coordinates, of the smooth kind."""
+        bright = ["log_amplitude"] if self.bands == 1 else [f"log_amplitude[{b}]" for b in range(self.bands)]
+        own = [*bright, "log_r_eff_circ", *_SMOOTH[1:]]
+        ends = [
+            (f"[galaxy {g}]" if self.galaxies > 1 else "") + (f"_{k}" if self.components > 1 else "")
+            for g in range(self.galaxies)
+            for k in range(self.components)
+        ]
+        sky = [] if not self.sky else ["sky"] if self.bands == 1 else [f"sky[{b}]" for b in range(self.bands)]
+        return [name + end for end in ends for name in own] + sky
 
     def columns(self, band):
         """Columns that make the vector of a scene in a band: of each profile, then the sky."""
@@ -97,6 +111,8 @@ def theta_turned(layout, smooth, *, flux=False):
 class Space:
     """The free numbers of a fit and the map from them to the vectors of the scenes.
 
+    Its ``lower`` and ``upper`` are the bounds (B, Z) of the free numbers.
+
     Parameters
     ----------
     layout : `Layout`
@@ -128,7 +144,24 @@ class Space:
         self.index = torch.nonzero(free).squeeze(1)
         eye = torch.eye(layout.size, dtype=base.dtype, device=base.device)
         self._selection = eye[:, self.index][self.source]
+        self.lower = torch.full_like(self.start(), -torch.inf)
+        self.upper = -self.lower
         self._plain = not axes and not self.ties and layout.bands == 1 and bool(free.all())
+
+    def started(self, factor, n):
+        """Free numbers (B, Z) of a start with other radii, by a factor, and another index, the flux kept."""
+        layout, other = self.layout, self.base.clone()
+        for start in range(0, layout.galaxies * layout.components * layout.block, layout.block):
+            radius = start + layout.bands
+            old = other[:, radius + 1]
+            new = torch.full_like(old, n) if bool(self.free[radius + 1]) else old
+            growth = math.log(factor) if bool(self.free[radius]) else 0.0
+            if not self.flux:
+                ratio = sersic_flux(1.0, 1.0, old) / sersic_flux(1.0, 1.0, new)
+                other[:, start:radius] += (ratio.log() - 2 * growth).unsqueeze(1)
+            other[:, radius] += growth
+            other[:, radius + 1] = new
+        return torch.minimum(torch.maximum(other[:, self.index], self.lower), self.upper)
 
     def start(self):
         """The free numbers (B, Z) of the base."""

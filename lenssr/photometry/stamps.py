@@ -72,10 +72,10 @@ class Stamps:
 
     def light(self, physical, block):
         """Image (b, N) of one profile."""
-        first, second = (block.start + k for k in block.profile.centre)
-        x, y, share = self.operator.rays(physical[:, first : first + 1], physical[:, second : second + 1])
+        centre = _centre(physical, block)
+        x, y, share = self.operator.rays(*centre)
         value = block.profile.brightness(x, y, physical[:, block.slice]).unsqueeze(1)
-        return self.operator.convolve(self.operator.collect(value, x, y, share))[:, 0].flatten(1)
+        return self.operator.convolve(self.operator.collect(value, *centre, share))[:, 0].flatten(1)
 
     def image(self, scene, physical, *, sky=True):
         """Model images.
@@ -116,10 +116,10 @@ class Stamps:
             physical = scene.to_physical(fit, template[index])
             total, columns = 0, []
             for block in scene.of_role("lens_light"):
-                first, second = (block.start + k for k in block.profile.centre)
-                x, y, share = operator.rays(physical[:, first : first + 1], physical[:, second : second + 1])
+                centre = _centre(physical, block)
+                x, y, share = operator.rays(*centre)
                 value, _, _, derivative = scene.light_derivatives(block, x, y, physical)
-                cells = operator.collect(torch.cat([value.unsqueeze(1), derivative], 1), x, y, share)
+                cells = operator.collect(torch.cat([value.unsqueeze(1), derivative], 1), *centre, share)
                 total = total + cells[:, :1]
                 columns.append(cells[:, 1:])
             images = operator.convolve(torch.cat([total, *columns], 1)).flatten(2)
@@ -130,3 +130,8 @@ class Stamps:
             return image, jacobian
 
         return evaluate
+
+
+def _centre(physical, block):
+    """Centre of a profile, x and y, each (B, 1)."""
+    return tuple(physical[:, block.start + k, None] for k in block.profile.centre)

@@ -8,7 +8,8 @@ import numpy as np
 from astropy.table import QTable
 
 from lenssr.photometry.flags import SersicFlag
-from lenssr.photometry.measure import MEASURED, measure
+from lenssr.photometry.intervals import PROFILED
+from lenssr.photometry.measure import MEASURED, Component
 
 __all__ = ["Rows", "make_table"]
 
@@ -57,8 +58,8 @@ class Rows:
     def _names(self):
         names = []
         for name in MEASURED:
-            for suffix, _, _ in self._suffixes(name):
-                names += [name + suffix, f"{name}{suffix}_err"]
+            ends = ("", "_err", "_lower", "_upper") if name in PROFILED else ("", "_err")
+            names += [name + suffix + end for suffix, _, _ in self._suffixes(name) for end in ends]
         for band in self.bands:
             ending = f"_{band}" if band else ""
             names += [f"flux{ending}", f"flux{ending}_err"] if self.components > 1 else []
@@ -68,19 +69,28 @@ class Rows:
     def fill(self, fit):
         """Enter the fit of a group."""
         for galaxy, row in enumerate(fit.task.rows):
-            parts = measure(fit, galaxy)
+            parts = [
+                [Component(fit, galaxy, k, band) for k in range(self.components)]
+                for band in range(len(self.bands))
+            ]
             for k, name in enumerate(MEASURED):
                 for suffix, component, band in self._suffixes(name):
                     one = parts[band][component]
                     self.columns[name + suffix][row] = one.values[k]
-                    self.columns[f"{name}{suffix}_err"][row] = one.errors[k]
+                    low, high = one.values[k] - one.errors[k], one.values[k] + one.errors[k]
+                    if name in PROFILED:
+                        place = name, galaxy, component, band if name == "flux" else 0
+                        low, high = fit.intervals.get(place, (low, high))
+                        self.columns[f"{name}{suffix}_lower"][row] = low
+                        self.columns[f"{name}{suffix}_upper"][row] = high
+                    self.columns[f"{name}{suffix}_err"][row] = (high - low) / 2
             self._sums(fit, parts, row)
             free = max(fit.pixels - fit.parameters, 1)
             self.columns["reduced_chi2"][row] = fit.chi2 / free
             self.columns["snr"][row] = fit.signal[galaxy]
             self.columns["n_pixels"][row], self.columns["iterations"][row] = fit.pixels, fit.iterations
             self.columns["flags"][row] = flags_of(fit, galaxy, parts)
-            self.fits[row] = fit, galaxy, parts
+            self.fits[row] = fit, parts
 
     def _sums(self, fit, parts, row):
         for number, band in enumerate(self.bands):
@@ -125,6 +135,8 @@ def flags_of(fit, galaxy, parts):
     free = max(fit.pixels - fit.parameters, 1)
     if fit.chi2 - free > POOR_SIGMA * np.sqrt(2 * free):
         flags |= SersicFlag.POOR_FIT
+    if any(place[1] == galaxy for place in fit.intervals):
+        flags |= SersicFlag.PROFILE_INTERVAL
     return int(flags)
 
 

@@ -41,6 +41,15 @@ class Task:
     shape: tuple
     fit_shape: tuple
 
+    def sigma(self, band):
+        """Standard deviation (ny, nx) of the pixels of the image in a band."""
+        return self.bands[band].meta["sigma"]
+
+    @property
+    def widening(self):
+        """Factor on all errors, because the noise of neighbouring pixels correlates."""
+        return max(band.meta["widening"] for band in self.bands)
+
     @property
     def middle(self):
         """Pixel (x, y) of the image at the middle of the stamp."""

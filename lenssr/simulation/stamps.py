@@ -53,8 +53,8 @@ class SersicStamps:
     size : int, optional
         How many, by default 100.
     snr : float, optional
-        Signal to noise, ``sqrt(sum(model^2 / sigma^2))``; by default 100. The noise is Gaussian and the same in
-        all pixels of a stamp.
+        Signal to noise, ``sqrt(sum(model^2 / sigma^2))``; by default 100. The noise is Gaussian and the
+        same in all pixels of a stamp.
     r_eff, n, ellip : tuple of float, optional
         Ranges from which semi-major axis (pixels), index and ellipticity are drawn evenly (the radius in its
         logarithm). By default 2 to 8, 0.6 to 2.5, 0.1 to 0.6.
@@ -126,7 +126,7 @@ class SersicStamps:
 
     @property
     def truth(self):
-        """True parameters of all, as a `~astropy.table.QTable` with the names that `SersicPhotometry` uses."""
+        """True parameters of all: a `~astropy.table.QTable` with the names of `~lenssr.SersicPhotometry`."""
         stamps = [(s.truth, s.flux) for s in self]
         table = QTable()
         for name, own in (("x", "x_0"), ("y", "y_0"), ("amplitude",) * 2, ("r_eff",) * 2, ("n",) * 2,

@@ -1,4 +1,4 @@
-"""`SersicPhotometry`: fits, tables and what it refuses."""
+"""`SersicPhotometry`: its fits, and the table that they make."""
 
 import astropy.units as u
 import numpy as np
@@ -6,53 +6,160 @@ import pytest
 from astropy.modeling.models import Sersic2D
 from astropy.table import QTable
 
-from lenssr import PixelGrid, Sersic, SersicPhotometry, render
-from lenssr.imaging import PSF
+from lenssr import Sersic, SersicPhotometry
+from lenssr.exceptions import InputError
 
-FWHM = 2.5
-SIGMA = 0.02
+FWHM, SIGMA = 2.5, 0.02
 TRUTH = {"amplitude": 1.0, "r_eff": 4.0, "n": 1.5, "x": 20.3, "y": 19.6, "ellip": 0.3, "theta": 35.0}
+HERE = {"x": [20.0], "y": [20.0]}
+OPTIONS = {"psf": FWHM * u.pix, "fit_shape": 41}
 
 
-def galaxy(shape=(41, 41), **changes):
-    """Noise-free image of one galaxy, from pixels five times finer."""
-    p = TRUTH | changes
-    middle = [(size - 1) / 2 for size in shape[::-1]]
-    model = Sersic2D(
-        p["amplitude"], p["r_eff"], p["n"], p["x"] - middle[0], p["y"] - middle[1],
-        ellip=p["ellip"], theta=np.radians(p["theta"]),
-    )  # fmt: skip
-    fine = render(
-        PixelGrid(shape, 1.0), source=Sersic.from_sersic2d(model), psf=PSF.from_fwhm(FWHM * u.arcsec), scale=5
-    )
-    return fine.reshape(shape[0], 5, shape[1], 5).sum((1, 3))
+def value(table, name, row=0):
+    return float(u.Quantity(table[name][row]).value)
 
 
-def noisy(image, sigma=SIGMA, seed=1):
-    return image + np.random.default_rng(seed).normal(0, sigma, image.shape)
+def agree(table, truth, row=0, sigma=4.0):
+    """Names of the parameters that are not the true ones."""
+    wrong = []
+    for name, true in truth.items():
+        error = value(table, f"{name}_err", row)
+        if not (0 < error and abs(value(table, name, row) - true) < sigma * error):
+            wrong.append((name, value(table, name, row), true, error))
+    return wrong
 
 
 @pytest.fixture(scope="module")
-def fitted():
-    phot = SersicPhotometry(psf=FWHM * u.pix, fit_shape=41)
-    return phot, phot(noisy(galaxy() + 0.1), error=SIGMA, init_params=QTable({"x": [20.0], "y": [20.0]}))
+def image(galaxy, noisy):
+    return noisy(galaxy() + 0.1)
 
 
-@pytest.mark.parametrize("name", TRUTH)
-def test_parameters_lie_within_their_errors(fitted, name):
-    row = fitted[1][0]
-    error = u.Quantity(row[f"{name}_err"]).value
-    assert 0 < error < 0.1 * max(abs(TRUTH[name]), 0.5)
-    assert abs(u.Quantity(row[name]).value - TRUTH[name]) < 4 * error
+@pytest.fixture(scope="module")
+def fitted(image):
+    phot = SersicPhotometry(**OPTIONS)
+    return phot, phot(image, error=SIGMA, init_params=HERE)
+
+
+def test_parameters_are_found_within_their_errors(fitted):
+    assert not agree(fitted[1], TRUTH | {"sky": 0.1})
+    for name, true in TRUTH.items():
+        assert value(fitted[1], f"{name}_err") < 0.1 * max(abs(true), 0.5)
 
 
 def test_flux_is_that_of_the_whole_profile(fitted):
-    truth = Sersic(amplitude=1.0, r_eff=4.0, n=1.5, e1=0.7**0 * 0.3 / 1.7).flux
-    assert abs(fitted[1]["flux"][0] - truth) < 4 * fitted[1]["flux_err"][0]
+    truth = Sersic.from_sersic2d(Sersic2D(1.0, 4.0, 1.5, ellip=0.3)).flux
+    assert not agree(fitted[1], {"flux": truth})
 
 
-def test_a_good_fit_is_converged_and_unflagged(fitted):
+def test_a_good_fit_is_converged_and_unflagged(fitted, galaxy):
     row = fitted[1][0]
     assert row["flags"] == 0
     assert 0.9 < row["reduced_chi2"] < 1.1
     assert row["n_pixels"] == 41 * 41
+    assert row["snr"] == pytest.approx(np.sqrt((galaxy() ** 2).sum()) / SIGMA, rel=0.02)
+
+
+def test_the_meta_says_what_was_done(fitted):
+    meta = fitted[1].meta
+    assert set(meta["versions"]) >= {"lenssr", "astropy", "torch"}
+    assert meta["settings"]["fit_shape"] == (41, 41)
+
+
+def test_the_table_survives_a_file(fitted, tmp_path):
+    fitted[1].write(tmp_path / "table.ecsv")
+    again = QTable.read(tmp_path / "table.ecsv")
+    assert again["r_eff"].unit == u.pix
+    assert again["flux"][0] == fitted[1]["flux"][0]
+
+
+def test_models_are_in_pixels_of_the_image(fitted):
+    model = fitted[0].models[0]
+    assert isinstance(model, Sersic2D)
+    assert float(model.x_0.value) == pytest.approx(TRUTH["x"], abs=0.05)
+    assert model.r_eff.std == pytest.approx(value(fitted[1], "r_eff_err"))
+
+
+def test_residuals_are_noise(fitted, image):
+    left = fitted[0].make_residual_image(image, include_sky=True) / SIGMA
+    assert abs(left.mean()) < 0.1
+    assert abs(left.std() - 1) < 0.06
+
+
+def test_fit_info_names_what_it_holds(fitted):
+    info = fitted[0].fit_info[0]
+    assert info["converged"]
+    assert info["covariance"].shape == (len(info["parameters"]),) * 2
+    assert info["parameters"][-1] == "sky"
+
+
+def test_nothing_fitted_yet_is_said():
+    with pytest.raises(InputError, match="nothing has been fitted"):
+        SersicPhotometry().models  # noqa: B018 - asking is what fails
+
+
+def test_many_cutouts_are_one_table(image, fitted, galaxy, noisy):
+    phot = SersicPhotometry(**OPTIONS)
+    other = noisy(galaxy(n=0.8, x=19.0), seed=2)
+    table = phot.map([image, other], error=SIGMA, init_params=HERE)
+    assert list(table["image"]) == [0, 1]
+    assert value(table, "n") == pytest.approx(value(fitted[1], "n"), rel=1e-4)
+    assert not agree(table, TRUTH | {"n": 0.8, "x": 19.0}, row=1)
+    left = phot.make_residual_image(other, image=1, include_sky=True)
+    assert left.std() < 1.1 * SIGMA
+
+
+def test_bands_share_their_shape(image, galaxy, noisy):
+    phot = SersicPhotometry(**OPTIONS)
+    images = {"g": image, "r": noisy(3 * galaxy() + 0.3, seed=3)}
+    table = phot(images, error={"g": SIGMA, "r": SIGMA}, init_params=HERE)
+    truth = {name: true for name, true in TRUTH.items() if name != "amplitude"}
+    assert not agree(table, truth | {"amplitude_g": 1.0, "amplitude_r": 3.0, "sky_g": 0.1, "sky_r": 0.3})
+    alone = SersicPhotometry(**OPTIONS)(image, error=SIGMA, init_params=HERE)
+    assert value(table, "r_eff_err") < 0.5 * value(alone, "r_eff_err")
+    assert set(phot.models[0]) == {"g", "r"}
+    assert np.std(phot.make_residual_image(images["r"], band="r", include_sky=True)) < 1.1 * SIGMA
+
+
+def test_a_bulge_and_a_disc_are_told_apart(galaxy, noisy):
+    bulge, disc = {"r_eff": 2.0, "n": 2.5}, {"r_eff": 7.0, "n": 1.0, "amplitude": 0.3, "ellip": 0.5}
+    light = galaxy((61, 61), **bulge) + galaxy((61, 61), **disc)
+    phot = SersicPhotometry(psf=FWHM * u.pix, fit_shape=61, n_components=2)
+    table = phot(noisy(light, 0.002), error=0.002, init_params=HERE)
+    truth = {f"{name}_0": v for name, v in bulge.items()} | {"r_eff_1": 7.0, "ellip_1": 0.5}
+    assert not agree(table, truth)
+    assert value(table, "n_1") == 1.0
+    parts = [Sersic.from_sersic2d(Sersic2D(*p)).flux for p in ((1.0, 2.0, 2.5), (0.3, 7.0, 1.0))]
+    total = parts[0] * 0.7 + parts[1] * 0.5
+    assert not agree(table, {"flux": total})
+
+
+def test_neighbours_are_fitted_together(galaxy, noisy):
+    light = galaxy((70, 70), x=28.0, y=36.0) + galaxy((70, 70), x=42.2, y=39.0, n=1.0, theta=100.0)
+    table = SersicPhotometry(**OPTIONS)(
+        noisy(light), error=SIGMA, init_params={"x": [28, 42], "y": [36, 39], "id": [7, 9]}
+    )
+    assert list(table["id"]) == [7, 9]
+    assert list(table["group_size"]) == [2, 2]
+    assert not agree(table, TRUTH | {"x": 28.0, "y": 36.0})
+    assert not agree(table, TRUTH | {"x": 42.2, "y": 39.0, "n": 1.0, "theta": 100.0}, row=1)
+
+
+@pytest.mark.parametrize("loss", ["huber", "cauchy"])
+def test_a_robust_loss_shrugs_off_bad_pixels(image, loss):
+    rng = np.random.default_rng(5)
+    bad = image.copy()
+    bad[tuple(rng.integers(0, 41, (2, 40)))] += rng.exponential(1, 40)
+    plain = SersicPhotometry(**OPTIONS)(bad, error=SIGMA, init_params=HERE)
+    robust = SersicPhotometry(**OPTIONS, loss=loss)(bad, error=SIGMA, init_params=HERE)
+    assert agree(plain, TRUTH)
+    assert not agree(robust, TRUTH)
+
+
+def test_photon_noise_follows_the_model(galaxy):
+    from lenssr.imaging import PoissonNoise
+
+    light, rng = galaxy() * 200 + 20, np.random.default_rng(4)
+    counts = rng.poisson(light) + rng.normal(0, 2, light.shape)
+    table = SersicPhotometry(**OPTIONS)(counts * u.electron, error=PoissonNoise(1.0, 2.0), init_params=HERE)
+    assert not agree(table, TRUTH | {"amplitude": 200.0, "sky": 20.0})
+    assert abs(table["reduced_chi2"][0] - 1) < 0.15

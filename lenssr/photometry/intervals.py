@@ -1,0 +1,182 @@
+"""Errors where those of a Gaussian may be off: ends of the profile likelihood."""
+
+import numpy as np
+import torch
+
+from lenssr.photometry.constraints import make_space
+from lenssr.photometry.measure import MEASURED, measured
+
+__all__ = ["PROFILED", "profile_intervals", "wants_profile"]
+
+# Parameters whose likelihood is profiled; positions are Gaussian as long as a galaxy is seen at all.
+PROFILED = ("flux", "r_eff", "n", "ellip")
+# Where errors of a Gaussian have been found to hold the truth: signal to noise by index, and ellipticity in
+# its errors.
+LOW_INDEX, LOW_SIGNAL = 2.5, 45.0
+HIGH_INDEX, HIGH_SIGNAL = 6.0, 180.0
+LEAST_RADIUS = 0.75
+ROUND_SIGMA = 3.0
+# An end is where chi2 has risen by 1, within this.
+RISE_TOLERANCE, ROUNDS = 0.04, 4
+FIT_TOLERANCE, ITERATIONS = 1e-2, 15
+FIRST_STEP = 0.1
+# Steps towards an end that nothing bounds, relative to the error of a Gaussian.
+LONGEST_STEP = 3.0
+
+
+def wants_profile(fit, settings):
+    """Whether the errors of a Gaussian are not to be trusted.
+
+    Parameters
+    ----------
+    fit : `~lenssr.photometry.solve.GroupFit`
+    settings : `~lenssr.photometry.photometry.Settings`
+
+    Returns
+    -------
+    wanted : bool
+    """
+    if settings.intervals == "gaussian" or settings.loss or any(one.bright for one in settings.templates):
+        return False
+    if settings.intervals == "profile":
+        return True
+    layout = fit.layout
+    for galaxy in range(layout.galaxies):
+        for component in range(layout.components):
+            values, errors = _numbers(fit, galaxy, component)
+            radius, n, ellip = (values[MEASURED.index(name)] for name in ("r_eff", "n", "ellip"))
+            signal = fit.signal[galaxy]
+            known = signal >= LOW_SIGNAL if n <= LOW_INDEX else signal >= HIGH_SIGNAL and n <= HIGH_INDEX
+            wide = 8 * radius <= min(fit.task.fit_shape) and radius >= LEAST_RADIUS * fit.fwhm
+            if not (known and wide and ellip > ROUND_SIGMA * errors[MEASURED.index("ellip")]):
+                return True
+    return False
+
+
+def _numbers(fit, galaxy, component, band=0):
+    columns = _columns(fit.layout, galaxy, component, band)
+    values, slopes = measured(fit.coordinates.numpy()[None, columns])
+    covariance = fit.covariance.numpy()[np.ix_(columns, columns)]
+    return values[0], np.sqrt(np.einsum("ij,jk,ik->i", slopes[0], covariance, slopes[0]).clip(0))
+
+
+def _columns(layout, galaxy, component, band=0):
+    first = layout.column("r_eff", galaxy, component)
+    return [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
+
+
+def profile_intervals(batch, number, fit, weights, bands):
+    """Find the ends of the 68 % intervals of one task, and enter them into its fit.
+
+    Parameters
+    ----------
+    batch : `~lenssr.photometry.batch.Batch`
+    number : int
+        Which task.
+    fit : `~lenssr.photometry.solve.GroupFit`
+        Its ``intervals`` get, by (name, galaxy, component, band), a pair of ends.
+    weights : list of `torch.Tensor`, shape (B, N)
+    bands : list of `~lenssr.photometry.stamps.Stamps`
+        What it was fitted with.
+
+    Notes
+    -----
+    For each parameter and side the parameter is held at a value, all others are fitted, and the value is
+    moved until chi2 is larger by 1 than at the best fit; all sides of all parameters run as one batch. Where
+    a bound comes first, it is the end. Correlated noise of neighbouring pixels widens them as it does errors.
+    """
+    search = _Search(batch, number, fit, weights, bands)
+    ends = search.run()
+    for k, (name, galaxy, component, band, _) in enumerate(search.wanted):
+        low, high = (float(ends[2 * k + side]) for side in (0, 1))
+        if name in ("flux", "r_eff"):
+            low, high = np.exp(low), np.exp(high)
+        fit.intervals[name, galaxy, component, band] = low, high
+
+
+class _Search:
+    def __init__(self, batch, number, fit, weights, bands):
+        self.batch, self.weights, self.bands, layout = batch, weights, bands, batch.layout
+        smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1).clone()
+        self.space = make_space(batch, smooth, flux=True)
+        base = self.space.base
+        self.wanted = []
+        for galaxy in range(layout.galaxies):
+            for component in range(layout.components):
+                for name in PROFILED:
+                    for band in range(layout.bands if name == "flux" else 1):
+                        coordinate = "bright" if name == "flux" else name
+                        column = layout.column(coordinate, galaxy, component, band)
+                        if bool(self.space.free[column]):
+                            place = int((self.space.index == column).nonzero()[0])
+                            self.wanted.append((name, galaxy, component, band, place))
+        self.number = 2 * len(self.wanted)
+        index = torch.full((self.number,), number, device=batch.device)
+        self.index, self.best = index, base[index][:, self.space.index]
+        self.place = torch.tensor([w[-1] for w in self.wanted], device=batch.device).repeat_interleave(2)
+        self.every = torch.arange(self.number, device=batch.device)
+        side = torch.tensor([-1.0, 1.0], dtype=base.dtype, device=batch.device).repeat(len(self.wanted))
+        covariance, self.chi2 = self._refit(number)
+        self.scale = fit.widening
+        sigma = torch.diagonal(covariance).clamp_min(0).sqrt()
+        # What ended on a bound has no error to begin with.
+        sigma = torch.where(sigma > 1e-6, sigma, FIRST_STEP)
+        covariance = covariance + torch.diag((sigma == FIRST_STEP) * sigma**2)
+        self.direction = (covariance / sigma)[self.place] / sigma[self.place, None]
+        self.step = side * sigma[self.place]
+        self.lower, self.upper = (end[index] for end in (self.space.lower, self.space.upper))
+
+    def _refit(self, number):
+        """Fit once more in these coordinates: their covariance, and the chi2 to compare with."""
+        index = torch.tensor([number], device=self.batch.device)
+        options = {"tolerance": FIT_TOLERANCE / 10, "index": index, "bands": self.bands}
+        fit = self.batch.minimise(self.space, self.best[:1], self.weights, **options)
+        self.best = fit.parameters.expand(self.number, -1).clone()
+        return fit.covariance()[0], float(fit.chi2[0])
+
+    def run(self):
+        """Values (2 W,) of the coordinates at the ends, low and high in turn."""
+        centre = self.best[self.every, self.place]
+        low, high = (end[self.every, self.place] for end in (self.lower, self.upper))
+        value = (centre + self.step * self.scale).clamp(low, high)
+        start = self.best + self.direction * (value - centre).unsqueeze(1)
+        nothing = torch.zeros_like(value)
+        near, far = (nothing, nothing.clone()), (nothing + torch.nan, nothing + torch.nan)
+        active = self.every
+        for _ in range(ROUNDS):
+            rise, found = self._rise(value[active], start[active], active)
+            # The root of the rise is almost a straight line, so its ratio says how far to go.
+            root, moved = rise.clamp_min(0).sqrt() / self.scale, (value - centre)[active]
+            inside = root < 1
+            for ends, which in ((near, inside), (far, ~inside)):
+                for end, new in zip(ends, (moved, root), strict=True):
+                    end[active] = torch.where(which, new, end[active])
+            ahead = (centre[active] + self._move(near, far, active, moved, root)).clamp(
+                low[active], high[active]
+            )
+            done = (root.square() - 1).abs() < RISE_TOLERANCE
+            done |= ahead == value[active]
+            share = torch.where(moved.abs() > 0, (ahead - centre[active]) / moved, 1.0).unsqueeze(1)
+            start[active] = self.best[active] + (found - self.best[active]) * share
+            value[active] = torch.where(done, value[active], ahead)
+            active = active[~done]
+            if not len(active):
+                break
+        return value
+
+    @staticmethod
+    def _move(near, far, active, moved, root):
+        """How far from the best fit to look next: between what is inside and outside, or farther out."""
+        (near_at, near_root), (far_at, far_root) = ([end[active] for end in ends] for ends in (near, far))
+        between = near_at + (far_at - near_at) * (1 - near_root) / (far_root - near_root)
+        return torch.where(torch.isfinite(between), between, moved / root.clamp_min(1 / LONGEST_STEP))
+
+    def _rise(self, value, start, active):
+        lower, upper, start = self.lower[active].clone(), self.upper[active].clone(), start.clone()
+        every = torch.arange(len(active), device=active.device)
+        for part in (lower, upper, start):
+            part[every, self.place[active]] = value
+        options = {"tolerance": FIT_TOLERANCE, "index": self.index[active], "bands": self.bands}
+        options |= {"bounds": (lower, upper), "iterations": ITERATIONS}
+        fit = self.batch.minimise(self.space, start.clamp(lower, upper), self.weights, **options)
+        return fit.chi2 - self.chi2, fit.parameters

@@ -1,0 +1,315 @@
+"""What `SersicPhotometry` takes, flags and refuses."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.modeling.models import Sersic2D
+from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.table import QTable, Table
+from astropy.wcs import WCS
+
+from lenssr import PSF, Sersic, SersicPhotometry
+from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.photometry import SersicFlag, decode_flags
+
+FWHM, SIGMA = 2.5, 0.02
+HERE = {"x": [20.0], "y": [20.0]}
+OPTIONS = {"psf": FWHM * u.pix, "fit_shape": 31}
+
+
+@pytest.fixture(scope="module")
+def field(galaxy, noisy):
+    """Two galaxies well apart, with noise."""
+    light = galaxy((60, 90), x=20.3, y=19.6) + galaxy((60, 90), x=65.0, y=33.2, n=1.0, r_eff=3.0)
+    return noisy(light + 0.1)
+
+
+def wcs(shape=(60, 90), rotation=30.0, scale=0.05):
+    turned = WCS(naxis=2)
+    turned.wcs.ctype, turned.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0, 2.0]
+    turned.wcs.crpix = [shape[1] / 2, shape[0] / 2]
+    angle = np.radians(rotation)
+    matrix = np.array([[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned.wcs.cd = matrix * scale / 3600
+    turned.wcs.set()
+    return turned
+
+
+def fit(image, init_params, **options):
+    error = options.pop("error", SIGMA)
+    return SersicPhotometry(**(OPTIONS | options))(image, error=error, init_params=init_params)
+
+
+def flags(table, row=0):
+    return set(decode_flags(table["flags"][row]))
+
+
+# ------------------------------------------------------------------ where galaxies are
+
+
+@pytest.mark.parametrize(
+    "columns", [("x", "y"), ("x_init", "y_init"), ("xcentroid", "ycentroid"), ("x_0", "y_0")], ids=str
+)
+def test_positions_go_by_several_names(field, columns):
+    table = fit(field, Table({columns[0]: [20.0, 65.0], columns[1]: [20.0, 33.0]}))
+    assert np.allclose(table["x"], [20.3, 65.0], atol=0.1)
+    assert list(table["x_init"]) == [20.0, 65.0]
+
+
+def test_sky_coordinates_go_in_and_come_out(field):
+    frame = wcs()
+    image = CCDData(field, unit=u.electron, uncertainty=StdDevUncertainty(np.full(field.shape, SIGMA)))
+    image.wcs = frame
+    table = SersicPhotometry(psf=FWHM * 0.05 * u.arcsec, fit_shape=31)(
+        image, init_params=QTable({"skycoord": frame.pixel_to_world([20.0, 65.0], [20.0, 33.0])})
+    )
+    assert isinstance(table["skycoord"], SkyCoord)
+    assert (
+        table["skycoord"].separation(frame.pixel_to_world([20.3, 65.0], [19.6, 33.2])).max()
+        < 0.005 * u.arcsec
+    )
+    assert table["flux"].unit == u.electron
+    assert table["r_eff_sky"][0].to_value(u.arcsec) == pytest.approx(0.2, rel=0.05)
+    # +x of the frame points 30 degrees from west towards north; the galaxy 35 further towards +y.
+    ahead = frame.pixel_to_world(20.3 + np.cos(np.radians(35)), 19.6 + np.sin(np.radians(35)))
+    true = frame.pixel_to_world(20.3, 19.6).position_angle(ahead).to_value(u.deg) % 180
+    assert abs((table["position_angle"][0].value - true + 90) % 180 - 90) < 3
+
+
+def test_segments_and_catalogues_say_where_galaxies_are(field):
+    from photutils.segmentation import SourceCatalog, detect_sources
+
+    segments = detect_sources(field - 0.1, 5 * SIGMA, 10)
+    catalogue = SourceCatalog(field, segments)
+    tables = [fit(field, one) for one in (segments, segments.data, catalogue)]
+    for table in tables:
+        assert np.allclose(np.sort(table["x"]), [20.3, 65.0], atol=0.1)
+        assert list(table["id"]) == [1, 2]
+
+
+def test_galaxies_are_detected_if_nothing_is_given(field):
+    table = fit(field, None)
+    assert len(table) == 2
+    assert np.allclose(np.sort(table["y"]), [19.6, 33.2], atol=0.1)
+
+
+def test_an_empty_image_gives_an_empty_table_with_all_columns(field, noisy):
+    empty = fit(noisy(np.zeros((40, 40))), None)
+    assert len(empty) == 0
+    assert empty.colnames == fit(field, None).colnames
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"ra": [1.0]}, "ra"),
+        ({"skycoord": SkyCoord([1.0], [2.0], unit="deg")}, "no WCS"),
+        (5, "int"),
+        (np.zeros((3, 3), dtype=int), "segmentation image has shape"),
+        (np.zeros((60, 90)), "labels"),
+    ],
+    ids=["no_position", "no_wcs", "number", "shape", "floats"],
+)
+def test_what_says_no_positions_is_refused(field, given, match):
+    with pytest.raises(InputError, match=match):
+        fit(field, given)
+
+
+# ------------------------------------------------------------------ units
+
+
+@pytest.mark.parametrize(
+    ("unit", "flux"), [(u.nJy, u.nJy), (u.MJy / u.sr, u.MJy), (u.electron / u.s, u.electron / u.s)], ids=str
+)
+def test_units_in_are_units_out(field, unit, flux):
+    image = CCDData(field, unit=unit, uncertainty=StdDevUncertainty(np.full(field.shape, SIGMA)), wcs=wcs())
+    plain = fit(field, HERE)
+    table = SersicPhotometry(**OPTIONS)(image, init_params=HERE)
+    assert table["amplitude"].unit == table["sky"].unit == unit
+    assert table["flux"].unit == flux
+    area = ((0.05 * u.arcsec) ** 2).to_value(u.sr) if unit != flux else 1.0
+    assert table["flux"][0].value == pytest.approx(float(plain["flux"][0]) * area, rel=1e-6)
+
+
+def test_guesses_are_where_fits_begin_and_their_units_convert(field):
+    start = QTable({"x": [20.0], "y": [20.0], "theta": [35.0] * u.deg, "r_eff": [4.0] * u.pix, "n": [1.5]})
+    table = fit(field, start)
+    assert table["iterations"][0] <= fit(field, HERE)["iterations"][0]
+    assert table["theta"][0].to_value(u.deg) == pytest.approx(35, abs=3)
+
+
+# ------------------------------------------------------------------ constraints
+
+
+def test_fixed_values_come_from_the_model_and_have_no_error(field):
+    table = fit(field, HERE, model=Sersic2D(n=2.0, fixed={"n": True}))
+    assert table["n"][0] == 2.0
+    assert table["n_err"][0] == 0
+    assert table["reduced_chi2"][0] > fit(field, HERE)["reduced_chi2"][0]
+
+
+def test_fixed_values_come_from_the_table_first(field):
+    start = {**HERE, "n": [1.2]}
+    assert fit(field, start, fixed={"n": True})["n"][0] == pytest.approx(1.2)
+
+
+def test_fixed_without_a_value_is_refused(field):
+    with pytest.raises(InputError, match="ellip is fixed, but nothing says where"):
+        fit(field, HERE, fixed={"ellip": True})
+
+
+@pytest.mark.parametrize("name", ["r_eff", "ellip", "theta"])
+def test_axes_can_be_fixed(field, name):
+    held = {"r_eff": 3.8, "ellip": 0.2, "theta": 0.5}[name]
+    table = fit(field, HERE, model=Sersic2D(**{name: held}, fixed={name: True}))
+    found = u.Quantity(table[name][0])
+    assert (found.to_value(u.rad) if name == "theta" else found.value) == pytest.approx(held, abs=1e-6)
+
+
+def test_positions_can_be_fixed(field):
+    table = fit(field, HERE, fixed={"x": True, "y": True})
+    assert (table["x"][0], table["y"][0]) == (20.0, 20.0)
+
+
+def test_bounds_hold_and_are_flagged(field):
+    table = fit(field, HERE, bounds={"r_eff": (4.6, 9.0)})
+    assert table["r_eff"][0].value == pytest.approx(4.6)
+    assert "BOUND" in flags(table)
+
+
+def test_ties_follow(field):
+    table = fit(field, HERE, tied={"r_eff": lambda model: 2.5 * model.n})
+    assert table["r_eff"][0].value == pytest.approx(2.5 * table["n"][0])
+    assert table["r_eff_err"][0].value == pytest.approx(2.5 * table["n_err"][0], rel=1e-3)
+
+
+def test_our_own_model_constrains_too(field):
+    table = fit(field, HERE, model=Sersic(n=1.3, fixed={"n": True}))
+    assert table["n"][0] == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"fixed": {"m": True}}, "'m' is no parameter"),
+        ({"fixed": {"n": 4}}, "True or False"),
+        ({"tied": {"n": 4}}, "function"),
+        ({"bounds": {"n": (3, 1)}}, "not below"),
+        ({"bounds": {"n": 3}}, "two ends"),
+        ({"model": "sersic"}, "Sersic2D"),
+        ({"fit_shape": 0}, "fit_shape"),
+        ({"fit_shape": (5.5, 5)}, "fit_shape"),
+        ({"sky": "median"}, "sky"),
+        ({"n_components": 3}, "n_components"),
+        ({"loss": "l1"}, "loss"),
+        ({"grouper": 4}, "grouper"),
+        ({"intervals": "mcmc"}, "intervals"),
+        ({"device": "abacus"}, "device"),
+        ({"xy_bounds": -1}, "xy_bounds"),
+    ],
+    ids=lambda option: next(iter(option)) if isinstance(option, dict) else "",
+)
+def test_options_without_meaning_are_refused(options, match):
+    with pytest.raises(InputError, match=match):
+        SersicPhotometry(**(OPTIONS | options))
+
+
+# ------------------------------------------------------------------ hard images
+
+
+def test_masked_pixels_are_not_fitted(field):
+    spoiled, mask = field.copy(), np.zeros(field.shape, dtype=bool)
+    mask[25:30, 10:18] = True
+    spoiled[mask] = 1e6
+    table = SersicPhotometry(**OPTIONS)(spoiled, mask=mask, error=SIGMA, init_params=HERE)
+    assert table["n"][0] == pytest.approx(1.5, abs=0.2)
+    assert table["n_pixels"][0] == 31 * 31 - 40
+
+
+def test_pixels_that_are_not_finite_are_masked_with_a_warning(field):
+    spoiled = field.copy()
+    spoiled[15, 15:20] = np.nan
+    with pytest.warns(LensSRWarning, match="5 of"):
+        table = fit(spoiled, HERE)
+    assert table["n_pixels"][0] == 31 * 31 - 5
+
+
+def test_a_masked_stamp_is_a_row_of_nan_with_a_flag(field):
+    mask = np.zeros(field.shape, dtype=bool)
+    mask[:, :45] = True
+    table = SersicPhotometry(**OPTIONS)(
+        field, mask=mask, error=SIGMA, init_params={"x": [20.0, 65.0], "y": [20.0, 33.0]}
+    )
+    assert flags(table, 0) == {"NO_DATA"}
+    assert np.isnan(table["x"][0]) and np.isnan(table["flux"][0])
+    assert table["flags"][1] == 0
+
+
+@pytest.mark.parametrize("place", [(500.0, 20.0), (np.nan, 20.0)], ids=["outside", "nan"])
+def test_a_galaxy_nowhere_is_a_row_of_nan(field, place):
+    table = fit(field, {"x": [place[0]], "y": [place[1]]})
+    assert flags(table) == {"NO_DATA"}
+
+
+def test_a_masked_centre_is_flagged(field):
+    mask = np.zeros(field.shape, dtype=bool)
+    mask[19:21, 19:22] = True
+    table = SersicPhotometry(**OPTIONS)(field, mask=mask, error=SIGMA, init_params=HERE)
+    assert "MASKED_CENTRE" in flags(table)
+
+
+def test_a_galaxy_cut_by_the_edge_is_found_and_flagged(field):
+    table = fit(field[:, 16:], {"x": [4.0], "y": [20.0]})
+    assert "EDGE" in flags(table)
+    assert table["x"][0] == pytest.approx(4.3, abs=0.05)
+    assert table["r_eff"][0].value == pytest.approx(4.0, abs=0.3)
+
+
+def test_a_star_is_flagged(noisy):
+    kernel = PSF.from_fwhm(FWHM * u.arcsec).kernel(1.0)
+    image = np.zeros((41, 41))
+    half = len(kernel) // 2
+    image[20 - half : 21 + half, 20 - half : 21 + half] = 50 * kernel
+    table = fit(noisy(image), HERE, intervals="gaussian")
+    assert "PSF_SIZED" in flags(table)
+    assert table["x"][0] == pytest.approx(20, abs=0.02)
+
+
+def test_noise_is_flagged_as_faint(noisy):
+    table = fit(noisy(np.zeros((41, 41))), HERE, intervals="gaussian")
+    assert {"FAINT", "WEAKLY_CONSTRAINED"} <= flags(table)
+
+
+def test_a_small_stamp_is_flagged(galaxy, noisy):
+    table = fit(noisy(galaxy(r_eff=6.0)), HERE)
+    assert "SMALL_STAMP" in flags(table)
+
+
+def test_wrong_errors_are_flagged(field):
+    assert "POOR_FIT" in flags(fit(field, HERE, error=SIGMA / 3))
+
+
+@pytest.mark.parametrize("error", [0.0, np.nan, -1.0])
+def test_errors_that_are_not_positive_are_refused(field, error):
+    plane = np.full(field.shape, SIGMA)
+    plane[30, 30] = error
+    with pytest.raises(InputError, match="positive"):
+        fit(field, HERE, error=plane)
+
+
+def test_correlated_noise_widens_the_errors(galaxy):
+    from scipy import ndimage
+
+    white = np.random.default_rng(2).normal(size=(80, 80))
+    noise = ndimage.gaussian_filter(white, 0.8)
+    noise *= SIGMA / noise.std()
+    image = galaxy((80, 80), x=40.0, y=40.0) + noise
+    there = {"x": [40.0], "y": [40.0]}
+    table = fit(image, there)
+    plain = fit(galaxy((80, 80), x=40.0, y=40.0) + SIGMA * white, there)
+    assert table["r_eff_err"][0] > 1.5 * plain["r_eff_err"][0]
+
+
+def test_flags_have_names():
+    assert decode_flags(int(SersicFlag.BOUND | SersicFlag.EDGE)) == ["BOUND", "EDGE"]

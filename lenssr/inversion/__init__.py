@@ -1,7 +1,7 @@
 """The free-form source: its grid, priors on its roughness, and the inversion."""
 
-from lenssr.inversion.batch import ProblemBatch
-from lenssr.inversion.batched import (
+from lenssr.inversion.problem_batch import ProblemBatch
+from lenssr.inversion.dense import (
     BatchSolution,
     DenseFactor,
     DensePrior,

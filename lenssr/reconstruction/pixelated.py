@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from lenssr.inversion.batched import answer_together
+from lenssr.inversion.dense import answer_together
 from lenssr.inversion.lockstep import alone, together
 from lenssr.reconstruction.assemble import assemble, noise_of_sky
 from lenssr.reconstruction.freeform import FineSource

@@ -16,7 +16,7 @@ COLUMNS = 64
 
 
 class ProblemBatch:
-    """What `lenssr.inversion.batched.solve_batch` needs to know of images, as tensors on one device.
+    """What `lenssr.inversion.dense.solve_batch` needs to know of images, as tensors on one device.
 
     All it does is done for the images numbered ``index`` (b,); it gives what `~lenssr.inversion.Problem`
     gives, image by image along the first dimension.

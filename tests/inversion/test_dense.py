@@ -12,9 +12,9 @@ from lenssr.fitting.stack import ImageStack
 from lenssr.fitting.terms import Terms
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, GaussianNoise
-from lenssr.inversion import Factor, Prior, Problem, SourceGrid, batched, solve
-from lenssr.inversion.batch import ProblemBatch
-from lenssr.inversion.batched import DenseFactor, DensePrior, answer_together, solve_batch
+from lenssr.inversion import Factor, Prior, Problem, SourceGrid, dense, solve
+from lenssr.inversion.problem_batch import ProblemBatch
+from lenssr.inversion.dense import DenseFactor, DensePrior, answer_together, solve_batch
 from lenssr.inversion.lockstep import Request
 
 GRID = PixelGrid((18, 17), 0.15)
@@ -281,8 +281,8 @@ def test_requests_of_all_kinds_are_answered_in_order(monkeypatch):
         *[getattr(requests[1], n) for n in ("problem", "prior")], 3.0, *start_of(problems[1])
     )
     expected = answer_together(requests, "cpu")
-    monkeypatch.setattr(batched, "CPU_BYTES", 1)
-    assert batched.images_at_once(problems[0], "cpu") == 1
+    monkeypatch.setattr(dense, "CPU_BYTES", 1)
+    assert dense.images_at_once(problems[0], "cpu") == 1
     for one, other, request in zip(expected, answer_together(requests, "cpu"), requests, strict=True):
         assert one.prior is request.prior and one.options == {"link": "log", "mean": None}
         np.testing.assert_allclose(one.field, other.field, rtol=1e-9, atol=1e-9)

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lenssr.inversion.batch import COLUMNS, ProblemBatch
+from lenssr.inversion.problem_batch import COLUMNS, ProblemBatch
 from lenssr.inversion.normal import SOFTEST
 from lenssr.inversion.solve import DEEPEST, SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
 
@@ -169,7 +169,7 @@ def solve_batch(
 
     Parameters
     ----------
-    batch : `~lenssr.inversion.batch.ProblemBatch`
+    batch : `~lenssr.inversion.problem_batch.ProblemBatch`
     prior : `DensePrior`
     strength : `torch.Tensor`, shape (B,), or None
         Where the strength begins; None takes what ``field`` suggests.

@@ -1,6 +1,5 @@
 """The free-form source: its grid, priors on its roughness, and the inversion."""
 
-from lenssr.inversion.problem_batch import ProblemBatch
 from lenssr.inversion.dense import (
     BatchSolution,
     DenseFactor,
@@ -14,6 +13,7 @@ from lenssr.inversion.mapping import SourceGrid, SourceMap
 from lenssr.inversion.normal import Factor, NormalMatrix
 from lenssr.inversion.priors import PRIORS, Prior
 from lenssr.inversion.problem import Problem
+from lenssr.inversion.problem_batch import ProblemBatch
 from lenssr.inversion.solve import Solution, solve
 
 __all__ = [

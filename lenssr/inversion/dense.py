@@ -6,8 +6,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lenssr.inversion.problem_batch import COLUMNS, ProblemBatch
 from lenssr.inversion.normal import SOFTEST
+from lenssr.inversion.problem_batch import COLUMNS, ProblemBatch
 from lenssr.inversion.solve import DEEPEST, SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
 
 __all__ = ["BatchSolution", "DenseFactor", "DensePrior", "answer_together", "images_at_once", "solve_batch"]

@@ -13,9 +13,9 @@ from lenssr.fitting.terms import Terms
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, GaussianNoise
 from lenssr.inversion import Factor, Prior, Problem, SourceGrid, dense, solve
-from lenssr.inversion.problem_batch import ProblemBatch
 from lenssr.inversion.dense import DenseFactor, DensePrior, answer_together, solve_batch
 from lenssr.inversion.lockstep import Request
+from lenssr.inversion.problem_batch import ProblemBatch
 
 GRID = PixelGrid((18, 17), 0.15)
 KERNEL = PSF.from_fwhm(0.25 * u.arcsec).kernel(0.15)

@@ -143,8 +143,24 @@ class Prior:
     @cached_property
     def variance(self):
         """Variances (n,) of the nodes at unit strength."""
+        return self._variance(1 / self.spectrum)
+
+    @cached_property
+    def local_variance(self):
+        """Variances (n,) of the nodes at unit strength, once its free modes are known.
+
+        A power p of the Laplacian does not mind polynomials of a degree below p: a level, a slope, and so on.
+        Only the ridge and the size of the grid say how wide these are, so that their variance means nothing.
+        They are taken for the waves with so few half periods along x and y together. A Matern field has none.
+        """
+        waves = np.add.outer(np.arange(self.side), np.arange(self.side))
+        minded = waves >= (self.powers[-1] if self.length is None else 0)
+        return self._variance(minded / self.spectrum)
+
+    def _variance(self, powers):
+        """Variances (n,) of a field whose waves along y and x have these powers (side, side)."""
         waves = scipy.fft.dct(np.eye(self.side), axis=0, norm="ortho") ** 2
-        return (waves.T @ (1 / self.spectrum) @ waves).ravel()
+        return (waves.T @ powers @ waves).ravel()
 
     @cached_property
     def log_determinant(self):

@@ -12,6 +12,9 @@ LEAST_INFORMATION = 0.5
 def information(solution):
     """1 - (posterior variance) / (prior variance) of the field at every node.
 
+    The prior's is that which is left once its free modes are known, see `lenssr.inversion.Prior`: any data
+    determine these, and with their own variance the ratio would be near nothing everywhere.
+
     Parameters
     ----------
     solution : `~lenssr.inversion.Solution`
@@ -21,7 +24,7 @@ def information(solution):
     information : `~numpy.ndarray`, shape (n,)
         Near 1 where the data determine the source, 0 where they say nothing.
     """
-    prior = solution.prior.variance / solution.strength
+    prior = solution.prior.local_variance / solution.strength
     return np.clip(1 - node_variances(solution.factor) / prior, 0.0, 1.0)
 
 

@@ -66,3 +66,12 @@ def test_a_matern_field_forgets_beyond_its_length():
 def test_only_matern_has_a_length():
     with pytest.raises(InputError, match="length = 0.2: only 'matern32'"):
         Prior("curvature", 5, length=0.2)
+
+
+@pytest.mark.parametrize(("name", "free"), [("gradient", 1), ("curvature", 3), ("laplacian3", 6)])
+def test_the_local_variance_is_without_the_modes_that_the_prior_does_not_mind(name, free):
+    prior = Prior(name, 12)
+    first = np.sort(1 / prior.spectrum.ravel())[::-1][:free].sum()
+    assert (prior.variance - prior.local_variance).sum() == pytest.approx(first)
+    own = Prior("matern32", 12)
+    np.testing.assert_array_equal(own.local_variance, own.variance)

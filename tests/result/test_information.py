@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial import KDTree
 
+from lenssr.grids import PixelGrid
 from lenssr.inversion import Prior
 from lenssr.inversion.normal import Factor
 from lenssr.light import Sersic
@@ -46,10 +49,10 @@ def test_the_source_is_masked_where_it_is_prior(half):
 def test_it_follows_from_draws_and_prior(half):
     """In the middle of the grid, where source pixels are nodes, for a source with one node per pixel."""
     state, strength = half.posterior.state, half.meta["strength"]
-    prior = Prior("gradient", state.mapping.grid.side).variance / strength
+    prior = Prior("gradient", state.mapping.grid.side).local_variance / strength
     factor = half.posterior._unpacked()
     draws = factor.sample(np.random.default_rng(0).normal(size=(factor.size, 2000)))
-    expected = 1 - draws[: factor.count].var(axis=1) / prior
+    expected = np.clip(1 - draws[: factor.count].var(axis=1) / prior, 0, 1)
     grid = half.posterior.state.mapping.grid
     side = half.information.shape[0]
     even = np.linspace(-grid.half, grid.half, side) * (1 - 1e-12)
@@ -61,6 +64,24 @@ def test_it_follows_from_draws_and_prior(half):
 def test_fewer_data_know_less(solve, half):
     whole = solve("pixelated", lens=solve.lens, prior="gradient")
     assert np.median(whole.information) > np.median(half.information)
+
+
+@pytest.mark.parametrize("prior", ["curvature", "curvature+laplacian3", "laplacian3"])
+def test_a_hidden_arc_is_prior(solve, prior):
+    """Known where an arc is seen; where no ray lands that is seen, the prior only continues it."""
+    rows, columns = np.indices(solve.shape)
+    result = solve("pixelated", lens=solve.lens, prior=prior, mask=rows < columns + 8)
+    state, grid = result.posterior.state, result.posterior.state.mapping.grid
+    seen = PixelGrid(solve.shape, 0.1)
+    x, y = (torch.as_tensor(axis[rows >= columns + 8]) for axis in (seen.x, seen.y))
+    landed = [axis[0].numpy() for axis in state.scene.source_positions(x, y, state.physical)]
+    side = result.information.shape[0]
+    line = np.linspace(-grid.half, grid.half, side)
+    node_y, node_x = np.meshgrid(line + grid.y_0, line + grid.x_0, indexing="ij")
+    distance = KDTree(np.stack(landed, axis=1)).query(np.stack([node_x, node_y], axis=-1))[0]
+    far, bright = distance > 0.1 * grid.half, result.source.data > 0.3 * result.source.data.max()
+    assert np.median(result.information[bright & ~far]) > 0.8
+    assert np.median(result.information[far]) < 0.5
 
 
 def test_a_profile_has_none(solve):

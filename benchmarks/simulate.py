@@ -1,8 +1,8 @@
 """Speed of simulating: DeepLense Model I pairs beside lenstronomy, and batches to train on; one thread.
 
-Of Model I both make the same images: a low and a high one of the same source, each with Poisson counts (and the extra
-noise of the low one in the rows "noisy"). lenstronomy does it the usual way: one ``ImageModel`` for each
-grid, built once; ``ImageModel.image`` for every source, then ``numpy.random.Generator.poisson``. The two
+Of Model I both make the same images: a low and a high one of the same source, each with Poisson counts (and
+the extra noise of the low one in the rows "noisy"). lenstronomy does it the usual way: one ``ImageModel`` for
+each grid, built once; ``ImageModel.image`` for every source, then ``numpy.random.Generator.poisson``. The two
 take turns in chunks, so that whatever else the machine does hits both.
 
 A second table has the batches of 64 that networks train on, float32, low image, its noise-free twin and the

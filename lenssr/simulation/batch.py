@@ -177,7 +177,7 @@ class LensScenes:
         -------
         lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
         """
-        lens = self.lens.with_vector(self.lens_vector[row])
+        lens = self.lens.with_vector(self.lens_vector[row].double().cpu())
         if self.subhalos is None:
             return lens
         masses = [PointMass(*numbers) for numbers in self.subhalos[row].tolist() if numbers[0] > 0]

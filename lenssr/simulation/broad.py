@@ -58,9 +58,8 @@ class BroadLenses(BatchedLenses):
     fwhm : tuple of float, optional
         Least and largest FWHM of the PSF in low pixels; (1, 2.5) by default.
     snr : tuple of float, optional
-        Least and largest signal-to-noise ratio of a low pixel that is as bright as the source is on average
-        within its half-light radius, uniform in the logarithm; (4, 30) by default. Lensing does not
-        change surface brightness, so neither does it change this ratio, but for the blur of the PSF.
+        Least and largest signal-to-noise ratio of a low pixel on an arc, uniform in the logarithm; (6, 40) by
+        default. See Notes.
     scale : int, optional
         How many high pixels lie along a low one; 2 by default.
 
@@ -74,6 +73,10 @@ class BroadLenses(BatchedLenses):
     Light is integrated over high pixels, within 1 % of the peak of the image also where n is 4; the PSF is
     applied at their sampling, and sums of them make the low image. As in `~lenssr.imaging.ImagingOperator`,
     no light from outside the image comes in.
+
+    The pixel that has the signal-to-noise ratio drawn is as bright as the source is on average within its
+    half-light radius r (lensing does not change surface brightness), times r over the root of
+    r^2 + (FWHM / 2)^2, which is about what the PSF takes from an arc that wide.
 
     A shape is turned by a multiple of 90 degrees and mirrored, at random.
 
@@ -105,7 +108,7 @@ class BroadLenses(BatchedLenses):
         pixels=64,
         pixel_scale=(0.05, 0.12),
         fwhm=(1.0, 2.5),
-        snr=(4.0, 30.0),
+        snr=(6.0, 40.0),
         scale=2,
     ):
         super().__init__(size, seed)
@@ -138,12 +141,13 @@ class BroadLenses(BatchedLenses):
 
     def _draw(self, index):
         rng = self.rng(index)
-        pixel_scale, _, _ = self._camera_numbers(self._camera_number(index))
+        pixel_scale, fwhm, _ = self._camera_numbers(self._camera_number(index))
         lens = self._draw_lens(rng, pixel_scale)
         exposure, rms = 10 ** rng.uniform(3.0, 3.5), math.exp(rng.uniform(*np.log([0.003, 0.03])))
         snr = math.exp(rng.uniform(*np.log(self.snr)))
         kind = self.sources[rng.integers(len(self.sources))]
-        source, picture, step, mean = self._draw_source(rng, kind, lens)
+        source, picture, step, radius = self._draw_source(rng, kind, lens)
+        mean = 1 / (2 * math.pi * radius * math.hypot(radius, fwhm / 2))
         # flux s of a pixel with s / sqrt(s / exposure + rms^2) = snr
         ratio = snr**2 / exposure
         source[0] *= (ratio + math.sqrt(ratio**2 + (2 * snr * rms) ** 2)) / 2 / (mean * pixel_scale**2)
@@ -168,7 +172,7 @@ class BroadLenses(BatchedLenses):
         )
 
     def _draw_source(self, rng, kind, lens):
-        """Source of flux 1: vector, picture and step, and the mean brightness in its half-light radius."""
+        """Source of flux 1: vector, picture and step, and its half-light radius."""
         theta_E, _, _, x, y, gamma1, gamma2 = lens[:7]
         r_eff = max(theta_E * rng.uniform(0.08, 0.25), _SMALLEST_SOURCE)
         q, phi = rng.uniform(0.4, 1), rng.uniform(0, math.pi)
@@ -176,19 +180,17 @@ class BroadLenses(BatchedLenses):
         # The optical axis through the lens meets the source plane where the shear alone puts it.
         x_0 = x - (gamma1 * x + gamma2 * y) + reach * math.cos(angle)
         y_0 = y - (gamma2 * x - gamma1 * y) + reach * math.sin(angle)
-        mean = 1 / (2 * math.pi * r_eff**2)
         if kind == "sersic":
             n = rng.uniform(0.5, 4.0)
             amplitude = 1 / float(sersic_flux(1.0, r_eff, n))
-            return np.array([amplitude, r_eff, n, x_0, y_0, *ellipticity(q, phi)]), None, 1.0, mean
+            return np.array([amplitude, r_eff, n, x_0, y_0, *ellipticity(q, phi)]), None, 1.0, r_eff
         vector = np.array([1.0, np.nan, np.nan, x_0, y_0, np.nan, np.nan])
         if kind == "clumpy":
             picture, step = clumpy_disc(rng, r_eff, q, phi)
-            mean = 1 / (2 * math.pi * (half_light_radius(picture) * len(picture) * step) ** 2)
-            return vector, picture, step, mean
+            return vector, picture, step, half_light_radius(picture) * len(picture) * step
         picture, radius = self._picture(int(rng.integers(len(self.shapes))))
         step = r_eff / radius / len(picture)
-        return vector, oriented(picture, int(rng.integers(8))) / step**2, step, mean
+        return vector, oriented(picture, int(rng.integers(8))) / step**2, step, r_eff
 
     def _picture(self, number):
         """Shape on the nodes, and its half-light radius over its side."""

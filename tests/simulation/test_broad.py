@@ -54,7 +54,9 @@ def test_sources_have_the_signal_to_noise_ratio_that_was_drawn(kind, tolerance):
         centre_x, centre_y = scenes.source_vector[0, 3:5]
         light = scenes.source(x + centre_x, y + centre_y)[0].sort(descending=True).values
         within = light[: int((light.cumsum(0) < light.sum() / 2).sum())]
-        flux = float(within.mean()) * batch.pixel_scale**2
+        radius = (len(within) * 0.005**2 / np.pi) ** 0.5
+        width = data._camera_numbers(0)[1] / 2
+        flux = float(within.mean()) * batch.pixel_scale**2 * radius / np.hypot(radius, width)
         noise = flux / float(batch.exposure[row]) + float(batch.noise.background_rms[row]) ** 2
         assert flux / noise**0.5 == pytest.approx(float(batch.settings["snr"][row]), rel=tolerance)
 

@@ -1,6 +1,7 @@
-"""The ``lenssr`` command: ``resolve`` an image, see a ``demo``, ``simulate`` a data set, ``train`` a network.
+"""The ``lenssr`` command.
 
-Imports stay inside the commands, so that ``lenssr --help`` does not wait for them.
+It can ``resolve`` an image, fit galaxies (``sersic``), show a ``demo``, ``simulate`` a data set and ``train``
+a network. Imports stay inside the commands, so that ``lenssr --help`` does not wait for them.
 """
 
 import argparse
@@ -48,6 +49,17 @@ def _positive(text):
     return number
 
 
+def _psf(text):
+    """Read a width with a unit, or else the name of a file."""
+    import astropy.units as u
+
+    try:
+        width = u.Quantity(text)
+    except (TypeError, ValueError):
+        return text
+    return width if width.unit == u.pix else _angle(text)
+
+
 def _psf_out(text):
     return text if text == "pixel" else _angle(text)
 
@@ -66,6 +78,7 @@ def _parser():
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_resolve(commands)
+    _add_sersic(commands)
     _add_demo(commands)
     _add_simulate(commands)
     _add_train(commands)
@@ -98,6 +111,27 @@ def _add_resolve(commands):
     add("--lens-light", metavar="MODEL", type=_names, help=light)
     add("--mask", choices=["auto"], help="auto: hide other objects in the field")
     add("--plot", metavar="OUT.png", help="draw the result too")
+    add("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    _add_debug(parser)
+
+
+def _add_sersic(commands):
+    parser = commands.add_parser("sersic", help="fit Sérsic profiles to the galaxies of an image")
+    parser.set_defaults(run=_sersic)
+    add = parser.add_argument
+    add("input", metavar="IN.fits", help="the image, with its errors where it has them")
+    add("-o", "--output", metavar="TABLE", required=True, help="the table to write: .ecsv, .fits, ...")
+    add("--psf", metavar="PSF", type=_psf, help="a FITS file, or a FWHM such as 0.1arcsec or 2.5pix")
+    add("--mask", metavar="F", help="a FITS file of the image's shape: not 0 hides a pixel")
+    positions = "a table with x and y (zero-based pixels) or skycoord (default: galaxies are detected)"
+    add("--init", metavar="TABLE", help=positions)
+    add(
+        "--fit-shape", metavar="N", type=_positive, default=51, help="side of the stamps (default: 51 pixels)"
+    )
+    add("--components", type=int, choices=(1, 2), default=1, help="2: a bulge and a disc (default: 1)")
+    add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
+    add("--plot", metavar="OUT.png", help="draw data, model and residual")
     add("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     add("--overwrite", action="store_true", help="replace files that exist")
     _add_debug(parser)
@@ -207,6 +241,53 @@ def _resolve(arguments):
         result.plot(path=arguments.plot)
     print(result.summary())
     print(f"written        {', '.join(outputs)}")
+
+
+# ---------------------------------------------------------------- sersic
+
+
+def _sersic(arguments):
+    from lenssr._result_fits import atomic, check_output
+    from lenssr._result_plot import check_figure
+    from lenssr.imaging.reading import find_image, open_fits
+    from lenssr.photometry import SersicPhotometry
+
+    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
+    for path in outputs:
+        check_output(path, arguments.overwrite)
+    if arguments.plot is not None:
+        check_figure(arguments.plot)
+    mask = None
+    if arguments.mask is not None:
+        with open_fits(arguments.mask) as hdus:
+            mask = find_image(hdus, ("MASK", "DQ")).data != 0
+    positions = None if arguments.init is None else _read_table(arguments.init)
+    phot = SersicPhotometry(
+        psf=arguments.psf,
+        fit_shape=arguments.fit_shape,
+        n_components=arguments.components,
+        device=arguments.device,
+    )
+    _say(f"fitting {arguments.input}")
+    table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit)
+    with atomic(arguments.output, arguments.overwrite) as temporary:
+        try:
+            table.write(temporary)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
+    if arguments.plot is not None:
+        phot.plot(arguments.plot)
+    print(f"galaxies       {len(table)}, {sum(flags == 0 for flags in table['flags'])} without a flag")
+    print(f"written        {', '.join(outputs)}")
+
+
+def _read_table(path):
+    from astropy.table import QTable
+
+    try:
+        return QTable.read(path)
+    except Exception as error:
+        raise InputError(f"{path} is no table that astropy reads ({_one_line(error)}): give one") from error
 
 
 # ---------------------------------------------------------------- demo and simulate

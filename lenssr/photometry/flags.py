@@ -33,7 +33,7 @@ class SersicFlag(enum.IntFlag):
     MASKED_CENTRE = 64
     #: The stamp reaches over the edge of the image.
     EDGE = 128
-    #: Fitted together with neighbours, or with pixels left to one.
+    #: Fitted together with neighbours, or with more than 2 % of the pixels left to them.
     BLENDED = 256
     #: The residuals are larger than the errors say, beyond doubt: no Sérsic, or wrong errors or PSF.
     POOR_FIT = 512

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData
+from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from lenssr.devices import choose_device
@@ -306,6 +307,39 @@ class SersicPhotometry:
         if isinstance(model, u.Quantity) and not isinstance(values, u.Quantity):
             model = model.value
         return values - model
+
+    def plot(self, path=None, *, image=0, band=None, model_shape=None):
+        """Draw an image of the last run, the model of its galaxies, and what is left in sigma.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`, optional
+            Where to save the figure; by default nowhere.
+        image, band, model_shape : optional
+            As for `make_model_image`.
+
+        Returns
+        -------
+        figure : `~matplotlib.figure.Figure`
+        """
+        from lenssr.photometry.plot import draw
+
+        bands, sources, _ = self._results().images[image]
+        observation = bands[self._band(band)]
+        options = {"image": image, "band": band, "model_shape": model_shape}
+        light, model = (
+            u.Quantity(self.make_model_image(observation.shape, include_sky=sky, **options)).value
+            for sky in (False, True)
+        )
+        sky = model - light
+        if (sky != 0).any():
+            # Where no stamp says what the sky is, it is about what the others say.
+            model = light + np.where(sky != 0, sky, np.median(sky[sky != 0]))
+        first = sum(len(entry[1]) for entry in self._rows.images[:image])
+        table = QTable(self.table[first : first + len(sources)])
+        if self.settings.n_components > 1:
+            table["x"], table["y"] = table["x_0"], table["y_0"]
+        return draw(observation, model, table, path=path)
 
     def _results(self):
         if self._rows is None:

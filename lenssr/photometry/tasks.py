@@ -12,6 +12,8 @@ __all__ = ["Task", "batches", "first_pixel", "make_tasks", "psf_key"]
 
 # Sides of the stamps of groups are rounded up to a multiple of this, so that more of them share a batch.
 SIDE_STEP = 8
+# A stamp is blended if it leaves more than this share of its pixels to others.
+BLENDED_SHARE = 0.02
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Task:
         return np.stack([self.sources.x[self.members] - x, self.sources.y[self.members] - y], axis=1)
 
     def share(self):
-        """Pixels (ny, nx) of the stamp that belong to these galaxies, and whether any were left to others."""
+        """Pixels (ny, nx) of the stamp that belong to these galaxies, and whether many are left to others."""
         rows, columns = (start + np.arange(size) for start, size in zip(self.corner, self.shape, strict=True))
         inside = np.zeros(self.shape, dtype=bool)
         for member in self.members:
@@ -72,7 +74,7 @@ class Task:
             own_rows = (rows >= top) & (rows < top + self.fit_shape[0])
             inside |= own_rows[:, None] & (columns >= left) & (columns < left + self.fit_shape[1])
         foreign = self._foreign(rows, columns) & inside
-        return inside & ~foreign, bool(foreign.any())
+        return inside & ~foreign, foreign.sum() > BLENDED_SHARE * inside.sum()
 
     def _foreign(self, rows, columns):
         sources = self.sources

@@ -15,7 +15,7 @@ from lenssr.photometry import SersicFlag, decode_flags
 
 FWHM, SIGMA = 2.5, 0.02
 HERE = {"x": [20.0], "y": [20.0]}
-OPTIONS = {"psf": FWHM * u.pix, "fit_shape": 31}
+OPTIONS = {"psf": FWHM * u.pix, "fit_shape": 35}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_sky_coordinates_go_in_and_come_out(field):
     frame = wcs()
     image = CCDData(field, unit=u.electron, uncertainty=StdDevUncertainty(np.full(field.shape, SIGMA)))
     image.wcs = frame
-    table = SersicPhotometry(psf=FWHM * 0.05 * u.arcsec, fit_shape=31)(
+    table = SersicPhotometry(psf=FWHM * 0.05 * u.arcsec, fit_shape=35)(
         image, init_params=QTable({"skycoord": frame.pixel_to_world([20.0, 65.0], [20.0, 33.0])})
     )
     assert isinstance(table["skycoord"], SkyCoord)
@@ -224,7 +224,7 @@ def test_masked_pixels_are_not_fitted(field):
     spoiled[mask] = 1e6
     table = SersicPhotometry(**OPTIONS)(spoiled, mask=mask, error=SIGMA, init_params=HERE)
     assert table["n"][0] == pytest.approx(1.5, abs=0.2)
-    assert table["n_pixels"][0] == 31 * 31 - 40
+    assert table["n_pixels"][0] == 35 * 35 - 40
 
 
 def test_pixels_that_are_not_finite_are_masked_with_a_warning(field):
@@ -232,7 +232,7 @@ def test_pixels_that_are_not_finite_are_masked_with_a_warning(field):
     spoiled[15, 15:20] = np.nan
     with pytest.warns(LensSRWarning, match="5 of"):
         table = fit(spoiled, HERE)
-    assert table["n_pixels"][0] == 31 * 31 - 5
+    assert table["n_pixels"][0] == 35 * 35 - 5
 
 
 def test_a_masked_stamp_is_a_row_of_nan_with_a_flag(field):
@@ -313,3 +313,48 @@ def test_correlated_noise_widens_the_errors(galaxy):
 
 def test_flags_have_names():
     assert decode_flags(int(SersicFlag.BOUND | SersicFlag.EDGE)) == ["BOUND", "EDGE"]
+
+
+# ------------------------------------------------------------------ figure and command
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_the_figure_shows_noise_where_the_fit_is_good(field, tmp_path, components):
+    phot = SersicPhotometry(**OPTIONS, n_components=components, intervals="gaussian")
+    phot(field, error=SIGMA, init_params={"x": [20.0, 65.0], "y": [20.0, 33.0]})
+    figure = phot.plot(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+    left = figure.axes[2].images[0].get_array()
+    assert abs(left.std() - 1) < 0.1
+
+
+def test_the_command_writes_table_and_figure(field, tmp_path, capsys):
+    from astropy.io import fits
+
+    from lenssr.cli import main
+
+    error = np.full(field.shape, SIGMA)
+    mask = np.zeros(field.shape, dtype=np.uint8)
+    mask[:, 45:] = 1
+    planes = [fits.PrimaryHDU(), fits.ImageHDU(field, name="SCI"), fits.ImageHDU(error, name="ERR")]
+    fits.HDUList(planes).writeto(tmp_path / "field.fits")
+    fits.writeto(tmp_path / "mask.fits", mask)
+    Table({"x": [20.0], "y": [20.0]}).write(tmp_path / "positions.ecsv")
+    written = [str(tmp_path / name) for name in ("table.ecsv", "figure.png")]
+    options = ["--psf", "2.5pix", "--fit-shape", "35", "--mask", str(tmp_path / "mask.fits")]
+    options += ["--init", str(tmp_path / "positions.ecsv"), "--plot", written[1]]
+    assert main(["sersic", str(tmp_path / "field.fits"), "-o", written[0], *options]) == 0
+    table = QTable.read(written[0])
+    assert table["x"][0] == pytest.approx(20.3, abs=0.05)
+    assert "1, 1 without a flag" in capsys.readouterr().out
+    assert main(["sersic", str(tmp_path / "field.fits"), "-o", written[0], *options]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("psf", "match"), [("2.5", "no unit"), ("-1arcsec", "not a positive angle")])
+def test_the_command_refuses_widths_without_meaning(psf, match, capsys):
+    from lenssr.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["sersic", "field.fits", "-o", "table.ecsv", f"--psf={psf}"])
+    assert match in capsys.readouterr().err

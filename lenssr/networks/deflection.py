@@ -99,7 +99,8 @@ class LensEstimate:
         free numbers u of the truth.
         """
         miss = self.miss(vector)
-        miss = (self.root @ (miss.detach() if hold_mean else miss)[..., None])[..., 0]
+        # No matrix product: mixed precision would round it.
+        miss = (self.root * (miss.detach() if hold_mean else miss)[..., None, :]).sum(-1)
         volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return miss.square().sum(-1) / 2 - volume + NUMBER / 2 * math.log(2 * math.pi)
 

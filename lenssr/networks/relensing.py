@@ -14,7 +14,10 @@ __all__ = ["DrawnSource", "RelensingNetwork", "mapped_back", "to_rays"]
 
 # Brightness is exp(g) times the unit; g beyond this is no galaxy, and its exponential would leave float32.
 LARGEST = 30.0
-PLANES = 5
+# The source is mixed from means over squares of 1, 2, 4 and 8 nodes, at first mostly from the finest.
+SMOOTHINGS, LEAST_WEIGHT = 4, 0.05
+FAVOUR = torch.tensor([3.0, 0.0, 0.0, 0.0]).reshape(-1, 1, 1)
+PLANES = SMOOTHINGS + 4
 MAX_PARAMETERS = 300_000
 
 
@@ -74,10 +77,11 @@ class RelensingNetwork(nn.Module):
     """Draw the source of a lensed image on a grid, to be re-lensed exactly.
 
     The image is mapped back through the lens: each ray of a pixel carries the brightness of the pixel to the
-    nodes around the place where it lands. A U-Net sees what arrives there, its noise and its coverage, and
-    the width of the PSF, all in units of the image and of the grid; it gives the logarithm of the brightness
-    at the nodes, which therefore is positive. Nothing that it sees names a lens model, a pixel
-    scale or a magnification: it works for any.
+    nodes around the place where it lands. A U-Net sees what arrives there, also smoothed to several widths,
+    its noise and its coverage, and the width of the PSF, all in units of the image and of the grid. For each
+    node it says which smoothings to believe, and adds a correction; both act on the logarithm of the
+    brightness, which therefore is positive. Nothing that it sees names a lens model, a pixel scale or a
+    magnification: it works for any.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ class RelensingNetwork(nn.Module):
     stretch : float, optional
         By how much nodes crowd in the middle, see `~lenssr.inversion.SourceGrid`; 1 by default.
     channels : tuple of int, optional
-        Of the resolutions of the U-Net; ``(16, 32, 48, 64)`` by default.
+        Of the resolutions of the U-Net; ``(12, 24, 48, 64)`` by default.
 
     Attributes
     ----------
@@ -100,7 +104,7 @@ class RelensingNetwork(nn.Module):
 
     Notes
     -----
-    Untrained, it gives the brightness that arrives, gaps filled from around.
+    Untrained, it gives the brightness that arrives, mostly as it is, gaps filled from around.
 
     Examples
     --------
@@ -118,7 +122,7 @@ class RelensingNetwork(nn.Module):
 
     kind = "RelensingNetwork"
 
-    def __init__(self, side=64, *, stretch=1.0, channels=(16, 32, 48, 64)):
+    def __init__(self, side=64, *, stretch=1.0, channels=(12, 24, 48, 64)):
         super().__init__()
         if not isinstance(side, int) or side < 2 ** len(channels):
             raise InputError(f"side = {side!r}: give an integer of at least {2 ** len(channels)} nodes")
@@ -126,7 +130,7 @@ class RelensingNetwork(nn.Module):
             raise InputError(f"stretch = {stretch!r}: give a number between 0 and 3")
         self.settings = {"side": side, "stretch": float(stretch), "channels": tuple(channels)}
         self.side, self.stretch = side, float(stretch)
-        self.net = UNet(PLANES, 1, self.settings["channels"])
+        self.net = UNet(PLANES, 1 + SMOOTHINGS, self.settings["channels"])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:
             raise InputError(
@@ -166,19 +170,21 @@ class RelensingNetwork(nn.Module):
         noise = (seen * error.square()).sum((1, 2)) / seen.sum((1, 2)).clamp_min(1)
         unit = torch.where(power > 0, power, noise).sqrt()[:, None, None]
         unit = unit.clamp_min(torch.finfo(unit.dtype).tiny)
-        first = (_filled(brightness.clamp_min(0), coverage).square() + error.square()).sqrt()
-        first = (first / unit).clamp_min(1e-12).log()
-        spacing = plane.spacing[:, None, None]
-        blur = torch.as_tensor(psf_sigma).to(spacing).reshape(-1, 1, 1) / spacing
+        smoothed = _smoothed(brightness, error, coverage) / unit[:, None, None]
+        # What is known of each smoothing: its mean where that stands out, else its error.
+        floor = torch.finfo(unit.dtype).eps
+        logs = smoothed.clamp_min(0).square().sum(2).sqrt().clamp_min(floor).log()
+        blur = torch.as_tensor(psf_sigma).to(unit).reshape(-1, 1, 1) / plane.spacing[:, None, None]
         planes = [
-            first / 2,
             torch.asinh(torch.where(seen, brightness / error, 0)) / 3,
-            (error / unit).clamp_min(1e-12).log() / 4,
+            (error / unit).clamp_min(floor).log() / 4,
             torch.log1p(coverage) / 2,
-            torch.log1p(blur).expand_as(first),
+            torch.log1p(blur).expand_as(coverage),
         ]
-        correction = self.net(torch.stack(planes, 1))[:, 0].to(first)
-        return DrawnSource(plane, (first + correction).clamp(-LARGEST, LARGEST) + unit.log())
+        answer = self.net(torch.cat([logs / 2, torch.stack(planes, 1)], 1)).to(logs)
+        shares = (answer[:, 1:] + FAVOUR.to(answer)).softmax(1)
+        logs = (shares * logs).sum(1) + answer[:, 0]
+        return DrawnSource(plane, logs.clamp(-LARGEST, LARGEST) + unit.log())
 
 
 def mapped_back(image, sigma, operator, footprint):
@@ -245,14 +251,28 @@ def to_rays(image, operator):
     return cells.repeat_interleave(operator.x.shape[-1] // cells.shape[1], 1)
 
 
-def _filled(values, weight):
-    """Values (B, side, side) where there is weight, and means of what is around where there is none."""
-    pyramid = [(values * weight, weight)]
-    while min(pyramid[-1][0].shape[-2:]) > 1:
-        pyramid.append(tuple(avg_pool2d(part[:, None], 2, ceil_mode=True)[:, 0] for part in pyramid[-1]))
-    total, weight = pyramid.pop()
-    filled = total / weight.clamp_min(1e-12)
-    for total, weight in reversed(pyramid):
-        coarse = interpolate(filled[:, None], size=total.shape[-2:], mode="bilinear")[:, 0]
-        filled = torch.where(weight > 0.05, total / weight.clamp_min(1e-12), coarse)
-    return filled
+def _smoothed(brightness, error, weight):
+    """Means over squares of 1, 2, 4 and 8 nodes, and their errors, gaps filled from around.
+
+    Returns a tensor (B, 4, 2, side, side).
+    """
+    pyramid = [torch.stack([brightness * weight, (error * weight).square(), weight], 1)]
+    while min(pyramid[-1].shape[-2:]) > 1:
+        pyramid.append(avg_pool2d(pyramid[-1], 2, ceil_mode=True))
+    filled, kept = None, []
+    for level in reversed(range(len(pyramid))):
+        total, noise, weight = pyramid[level].split(1, 1)
+        safe = weight.clamp_min(1e-12)
+        values = torch.cat([total / safe, (noise / 4**level).sqrt() / safe], 1)
+        if filled is not None:
+            values = torch.where(weight > LEAST_WEIGHT, values, _resized(filled, values))
+        filled = values
+        if level < SMOOTHINGS:
+            kept.append(_resized(filled, pyramid[0]))
+    return torch.stack(kept[::-1], 1)
+
+
+def _resized(planes, like):
+    if planes.shape[-2:] == like.shape[-2:]:
+        return planes
+    return interpolate(planes, size=like.shape[-2:], mode="bilinear")

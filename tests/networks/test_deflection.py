@@ -203,7 +203,7 @@ def test_it_learns_an_einstein_radius():
     net = DeflectionNetwork(channels=(8, 8, 8), hidden=32)
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     likelihoods = []
-    for _ in range(80):
+    for _ in range(50):
         estimate = net(image, torch.full_like(image, 0.05), 0.1)
         likelihood = estimate.negative_log_likelihood(truth, hold_mean=True).mean()
         optimizer.zero_grad()

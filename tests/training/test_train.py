@@ -25,7 +25,7 @@ SMALL = {
 def quick(name, **changes):
     """A recipe cut to seconds: few steps of small networks on few lenses."""
     whole = Recipe.load(name)
-    few = {**FEW, **SMALL.get(name, {"network.channels": 4, "network.depth": 1})}
+    few = {**FEW, **SMALL.get(whole.task, {"network.channels": 4, "network.depth": 1})}
     for part in ("data", "validation"):
         for number in range(len(getattr(whole, part))):
             few[f"{part}.{number}.size"] = 2
@@ -121,7 +121,7 @@ def kill_at(monkeypatch, last):
     monkeypatch.setattr(Schedule, "__getitem__", until)
 
 
-@pytest.mark.parametrize("last", [3, 4])
+@pytest.mark.parametrize("last", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch, last):
     recipe = quick("relensing", **{"optimisation.steps": 6})
     expected = numbers(train(recipe, tmp_path / "whole").task)

@@ -75,9 +75,11 @@ def ask_each(problem, priors, field, parameters, **options):
     solutions : list of `~lenssr.inversion.Solution`
         The likeliest first.
     """
-    solutions = []
+    solutions, strength = [], None
     for prior in priors:
-        solutions.append((yield from ask(problem, prior, None, field, parameters, **options)))
+        if solutions:
+            strength = solutions[-1].strength_of(prior)
+        solutions.append((yield from ask(problem, prior, strength, field, parameters, **options)))
         field, parameters = solutions[-1].field, solutions[-1].parameters
     return sorted(solutions, key=lambda solution: -solution.evidence)
 

@@ -4,12 +4,14 @@ import numpy as np
 import scipy.linalg as linalg
 import scipy.sparse as sparse
 
-__all__ = ["Factor", "NormalMatrix", "to_banded"]
+__all__ = ["Factor", "NormalMatrix", "band_blocks", "to_banded"]
 
 # A band wider than this share of the matrix costs more than the whole matrix.
 WIDEST_BAND = 0.2
 # Least stiffness of a combination of parameters, as a share of their own, where none follows.
 SOFTEST = 1e-3
+# From so many right-hand sides on, a banded factor is solved block by block.
+MANY = 32
 
 
 def to_banded(matrix, width):
@@ -31,6 +33,40 @@ def to_banded(matrix, width):
     band = np.zeros((width + 1, matrix.shape[0]))
     np.add.at(band, (offset[keep], entries.col[keep]), entries.data[keep])
     return band
+
+
+def band_blocks(lower):
+    """A banded lower triangular matrix in blocks as large as its band: it is block bidiagonal.
+
+    Parameters
+    ----------
+    lower : `~numpy.ndarray`, shape (width + 1, n)
+        As LAPACK has it.
+
+    Returns
+    -------
+    blocks : list of (place, diagonal, below)
+        A slice of rows, the block D on the diagonal at their columns and the one E below it, which has no
+        rows for the last one. Only the lower triangle of D and the upper one of E belong to the matrix.
+    """
+    reach, size = len(lower) - 1, lower.shape[1]
+    width = max(reach, 1)
+    # Element (i, j) lies at i + j * width: blocks are plain views, in the order of Fortran.
+    columns = lower if reach else np.concatenate([lower, np.zeros_like(lower)])
+    flat = np.ascontiguousarray(columns.T).ravel()
+
+    def block(first, last, start, stop):
+        strides = flat.itemsize, flat.itemsize * width
+        part = flat[first + start * width :]
+        return np.lib.stride_tricks.as_strided(part, (last - first, stop - start), strides, writeable=False)
+
+    blocks = []
+    for start in range(0, size, width):
+        stop, last = min(start + width, size), min(start + 2 * width, size)
+        diagonal = block(start, stop, start, stop)
+        below = block(stop, last, start, stop) if last > stop else np.zeros((0, stop - start), lower.dtype)
+        blocks.append((slice(start, stop), diagonal, below))
+    return blocks
 
 
 class NormalMatrix:
@@ -177,9 +213,24 @@ class Factor:
         return linalg.solve_triangular(self.lower, right, lower=True, check_finite=False)
 
     def _backward(self, right):
+        if self.banded and right.shape[1] > MANY:
+            return self._backward_many(right)
         if self.banded:
             return linalg.lapack.dtbtrs(self.lower, right, uplo="L", trans="T")[0]
         return linalg.solve_triangular(self.lower, right, lower=True, trans=1, check_finite=False)
+
+    def _backward_many(self, right):
+        found, after = np.empty_like(right), None
+        for place, diagonal, below in reversed(band_blocks(self.lower)):
+            rest = right[place]
+            if after is not None:
+                whole = len(below) == below.shape[1]  # and the product is one of triangles
+                rest = rest - (
+                    linalg.blas.dtrmm(1.0, below, after, trans_a=1) if whole else np.triu(below).T @ after
+                )
+            after = linalg.blas.dtrsm(1.0, diagonal, rest, lower=1, trans_a=1)
+            found[place] = after
+        return found
 
     def solve(self, right):
         """Solutions of the system for right-hand sides (n + K, m)."""

@@ -1,5 +1,6 @@
 """Gaussian priors on a source, or on its logarithm: how rough it may be."""
 
+import functools
 import math
 from functools import cached_property
 
@@ -29,6 +30,21 @@ PRIORS = {
 RIDGE = 0.53
 CROSSING = 0.03
 MATERN_LENGTH = 1 / 3
+
+
+@functools.lru_cache(maxsize=8)
+def _stencil(side, ridge, terms):
+    """Sum of powers of (L + ridge), a sparse array (n, n), from pairs (power, weight); kept for later."""
+    step = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(side - 1, side))
+    line = step.T @ step
+    eye = sparse.eye_array(side)
+    laplacian = sparse.kron(line, eye) + sparse.kron(eye, line) + ridge * sparse.eye_array(side**2)
+    return sum(weight * sparse.linalg.matrix_power(laplacian, power) for power, weight in terms).tocsr()
+
+
+@functools.lru_cache(maxsize=8)
+def _stencil_band(side, ridge, terms):
+    return to_banded(_stencil(side, ridge, terms), terms[-1][0] * side)
 
 
 class Prior:
@@ -101,13 +117,7 @@ class Prior:
         """Precision: a sparse array (n, n), or a dense one where it is no stencil."""
         if not self.is_sparse:
             return self.apply(np.eye(self.size))
-        step = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(self.side - 1, self.side))
-        line = step.T @ step
-        eye = sparse.eye_array(self.side)
-        laplacian = sparse.kron(line, eye) + sparse.kron(eye, line) + self.ridge * sparse.eye_array(self.size)
-        return sum(
-            weight * sparse.linalg.matrix_power(laplacian, power) for power, weight in self._terms
-        ).tocsr()
+        return _stencil(self.side, self.ridge, tuple(self._terms))
 
     @property
     def width(self):
@@ -117,7 +127,7 @@ class Prior:
     @cached_property
     def band(self):
         """The lower band of the matrix, as LAPACK wants it."""
-        return to_banded(self.matrix, self.width)
+        return _stencil_band(self.side, self.ridge, tuple(self._terms))
 
     @cached_property
     def dense(self):

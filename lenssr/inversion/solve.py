@@ -133,6 +133,24 @@ class Solution:
         solution.evidence, solution.determined = float(end["evidence"]), float(end["determined"])
         return solution
 
+    def strength_of(self, prior, field=None):
+        """The strength at which another prior would let the data determine as many nodes.
+
+        Parameters
+        ----------
+        prior : `~lenssr.inversion.Prior`
+        field : `~numpy.ndarray`, optional
+            This solution on the grid of the prior, by default its own.
+
+        Returns
+        -------
+        strength : float
+        """
+        field = self.field if field is None else field
+        finds_mean = self.options["mean"] is None and not self._link.is_linear
+        offset = field - (field.mean() if finds_mean else self.mean)
+        return self.determined / max(float(offset @ prior.apply(offset)), 1e-300)
+
     @property
     def values(self):
         """Node values, shape (n,)."""

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.linalg as linalg
 
+from lenssr.inversion.normal import band_blocks
+
 __all__ = ["LEAST_INFORMATION", "information", "node_variances"]
 
 # Below this a pixel of the source is prior rather than data.
@@ -25,21 +27,23 @@ def information(solution):
         Near 1 where the data determine the source, 0 where they say nothing.
     """
     prior = solution.prior.local_variance / solution.strength
-    return np.clip(1 - node_variances(solution.factor) / prior, 0.0, 1.0)
+    return np.clip(1 - node_variances(solution.factor, np.float32) / prior, 0.0, 1.0)
 
 
-def node_variances(factor):
+def node_variances(factor, dtype=np.float64):
     """Posterior variances of the nodes: the diagonal of the inverse, without draws.
 
     Parameters
     ----------
     factor : `~lenssr.inversion.Factor`
+    dtype : type, optional
+        Precision in which a banded factor is inverted.
 
     Returns
     -------
     variances : `~numpy.ndarray`, shape (n,)
     """
-    held = _banded(factor.lower) if factor.banded else _dense(factor.lower)
+    held = _banded(factor.lower.astype(dtype)) if factor.banded else _dense(factor.lower)
     if not factor.parameters:
         return held
     # What the parameters of lens, light and sky add: A^-1 B S^-1 B^T A^-1, with S = C - B^T A^-1 B.
@@ -58,31 +62,20 @@ def _dense(lower):
 def _banded(lower):
     """Diagonal of the inverse from the factor's band, block by block from the last one.
 
-    In blocks as large as the band the factor is block bidiagonal, with blocks D on and E below its diagonal,
-    and the blocks on the diagonal of the inverse are Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1.
+    Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1 with the blocks of `~lenssr.inversion.normal.band_blocks` are
+    the blocks on the diagonal of the inverse; nothing is ever subtracted.
 
     References
     ----------
     Takahashi, Fagan & Chen 1973, Proc. 8th PICA Conference, 63.
     """
-    width, size = max(len(lower) - 1, 1), lower.shape[1]
-    variances, after = np.zeros(size), None
-    for start in reversed(range(0, size, width)):
-        stop = min(start + width, size)
-        diagonal = _block(lower, start, stop, start, stop)
-        inverse = linalg.solve_triangular(diagonal, np.eye(stop - start), lower=True)
+    (invert,) = linalg.get_lapack_funcs(("trtri",), (lower,))
+    variances, after = np.zeros(lower.shape[1]), None
+    for place, diagonal, below in reversed(band_blocks(lower)):
+        inverse = np.tril(invert(diagonal, lower=1)[0])
+        here = inverse.T @ inverse
         if after is not None:
-            below = _block(lower, stop, stop + len(after), start, stop) @ inverse
-            after = inverse.T @ inverse + below.T @ after @ below
-        else:
-            after = inverse.T @ inverse
-        variances[start:stop] = np.diagonal(after)
+            passed = np.triu(below) @ inverse
+            here += passed.T @ (after @ passed)
+        variances[place], after = np.diagonal(here), here
     return variances
-
-
-def _block(lower, first, last, start, stop):
-    """A block of the factor, rows ``first`` to ``last`` and columns ``start`` to ``stop``, from its band."""
-    offset = np.arange(first, last)[:, None] - np.arange(start, stop)[None, :]
-    inside = (offset >= 0) & (offset < len(lower))
-    columns = np.broadcast_to(np.arange(start, stop), offset.shape)
-    return np.where(inside, lower[np.clip(offset, 0, len(lower) - 1), columns], 0.0)

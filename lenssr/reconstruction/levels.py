@@ -154,11 +154,16 @@ class Inversion:
         return {"link": link, "mean": None}
 
     def _first_field(self, kind, problem, parameters):
-        """A field to begin with: none beside a Sérsic, else that or the linear inversion, whichever fits."""
+        """A field to begin with: none beside a Sérsic, else that if it explains the data.
+
+        If it does not, that or the linear inversion, whichever fits.
+        """
         grid = problem.grid
         if kind == "perturbed_sersic":
             return np.zeros(grid.size) if self.settings.positive else np.ones(grid.size)
         sersic, prior = self._sersic_at(grid), Prior("curvature", grid.side)
+        if self.settings.positive and self._excess() == 0:
+            return log_field(_positive(sersic), problem.log_floor)
         options = {"link": "linear", "tolerance": COARSE_GAIN}
         linear = (yield from ask(problem, prior, None, sersic, parameters, **options)).values
         if not self.settings.positive:
@@ -212,9 +217,8 @@ class Inversion:
             source = LINKS["log"].brightness(field, log_floor)
             if problem.chi2(smooth, plain) < problem.chi2(source, parameters):
                 field, parameters = log_field(smooth, log_floor), plain
-        prior, mean = Prior(solution.prior.name, fine.side), solution.options["mean"]
-        offset = field - (field.mean() if mean is None else mean)
-        strength = solution.determined / max(float(offset @ prior.apply(offset)), 1e-300)
+        prior = Prior(solution.prior.name, fine.side)
+        strength = solution.strength_of(prior, field)
         return problem, (yield from ask(problem, prior, strength, field, parameters, **solution.options))
 
     def _reweigh(self, kind, problem, solution, **options):

@@ -36,8 +36,8 @@ class SkyNoise:
     lag1 : float
         Autocorrelation of horizontal and vertical neighbours, the mean of both.
     factor : float
-        By how much errors of parameters that many pixels determine are to be widened: the square
-        root of the autocorrelation's sum over all lags.
+        By how much errors of parameters that many pixels determine are to be widened: the square root of the
+        autocorrelation's sum over all lags, times ``rms_ratio`` if that is below 1, but never less than 1.
     pixels : int
         Number of pixels of sky.
 
@@ -132,7 +132,9 @@ def sky_noise(image, sigma, free, *, radius=3):
     lag1 = 0.5 * (correlation[0, 1][0] + correlation[1, 0][0])
     # Every lag but (0, 0) stands for itself and its opposite.
     total = 1 + 2 * sum(rho for rho, error in correlation.values() if abs(rho) > 3 * error)
-    factor = math.sqrt(max(total, 1.0))
+    # What resampling moves into correlations pixels by themselves lack: where they scatter less than their
+    # errors say, the errors of sums are too small by less. A sky estimate makes none smaller than given.
+    factor = max(math.sqrt(max(total, 0.0)) * min(math.sqrt(variance), 1.0), 1.0)
     rms = float((z * sigma)[free].std())
     return SkyNoise(level, rms, math.sqrt(variance), float(lag1), factor, values.size)
 

@@ -14,6 +14,7 @@ from lenssr.inversion.solve import LINKS, log_field
 from lenssr.light.sersic import sersic_brightness
 from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.evidence import SERSIC_WIDTHS, Candidate, SersicEvidence
+from lenssr.reconstruction.optima import Optimum, other_optima, other_starts
 from lenssr.reconstruction.verdict import FLAGS
 
 __all__ = ["Inversion"]
@@ -32,8 +33,10 @@ COARSE, COARSE_WITH_PSF = 2 / 3, 7 / 12
 COARSE_GAIN = 0.5
 # What it leaves, so many sigma in 3x3 pixels, widens the grid, but not beyond so many times its size.
 LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
-# How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify.
-RADIUS_REACH = 0.1
+# How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify, behind
+# which a ring is the image of a ring. The prior has this width, as a share; real arcs determine it to a
+# tenth of that, so only arcs too faint to say feel it.
+RADIUS_REACH, RADIUS_WIDTH = 0.1, 0.03
 # Below so much of the noise of a dark pixel a source fades to nothing. A plain logarithm never does: it
 # would rather stand on a pedestal and darken the sky, and is too sure of what is faint.
 FLOOR_SIGMA = 0.2
@@ -66,6 +69,8 @@ class Inversion:
         By how much chi2 counts less because noise is correlated, or larger than the errors say.
     doubt : float
         By how much the errors are too small, if they clearly are; else 1.
+    rivals : list of (float, `torch.Tensor`)
+        Other optima of an unknown lens (`~lenssr.reconstruction.optima.other_optima`).
     """
 
     def __init__(self, stack, scene, bare, fit, observation, settings):
@@ -95,7 +100,7 @@ class Inversion:
             self.light_stack = stack.select([0], refine=lambda x, y: bare.brightness(x, y, physical)[0])
         doubted = replace(fit, weight=fit.weight / self.temper, covariance=fit.covariance * self.temper)
         self.sersic_evidence = SersicEvidence(scene, doubted, whole.stiffness[0])
-        self.candidates = []
+        self.candidates, self.rivals = [], []
 
     def run(self):
         """Invert.
@@ -127,6 +132,7 @@ class Inversion:
         kind = candidate.source
         self._temper(problem, solution)
         problem, solution = yield from self._free_the_lens(kind, problem, solution)
+        solution = yield from self._look_around(problem, solution)
         problem, solution = yield from self._reweigh(kind, problem, solution, tolerance=COARSE_GAIN)
         problem, solution = yield from self._refine(kind, problem, solution)
         return (yield from self._reweigh(kind, problem, solution))
@@ -199,6 +205,18 @@ class Inversion:
         problem = self._problem(kind, scene, physical, problem.grid_at(solution.parameters))
         return problem, (yield from _again(problem, solution, parameters, tolerance=COARSE_GAIN))
 
+    def _look_around(self, problem, solution):
+        """The likeliest of several optima of an unknown lens, from other starts on the coarse grid."""
+        if self.settings.lens is not None or not problem.scene.lens_moves:
+            return solution
+        found = [solution]
+        for start in other_starts(problem, solution, self.fit.rivals):
+            found.append((yield from _again(problem, solution, start, tolerance=COARSE_GAIN)))
+        best = max(found, key=lambda one: one.evidence)
+        optima = [Optimum.of(problem, one) for one in found]
+        self.rivals = other_optima(Optimum.of(problem, best), optima)
+        return best
+
     def _refine(self, kind, problem, solution):
         """From the coarse grid to the fine one, beginning with as many determined nodes.
 
@@ -267,6 +285,8 @@ class Inversion:
             radii = [k for k, name in enumerate(block.names) if name.startswith("theta_E")]
             terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
             terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]
+            terms.mean[:, radii] = start[:, radii]
+            terms.stiffness[:, radii] = (RADIUS_WIDTH * start[:, radii]) ** -2
         return terms
 
     def _excess(self):

@@ -115,8 +115,10 @@ def measure_telescope(observation, settings):
     # With one sample in the middle of a pixel nothing is said to have passed a telescope.
     return {
         "no_psf": psf is None and settings.oversampling == "auto",
+        # Behind another PSF the telescope's is not needed any finer than it is given.
         "psf_undersampled": psf is not None
         and settings.scale > 1
+        and settings.psf_out is None
         and psf.undersampled(observation.grid.pixel_scale, subsampling=settings.scale),
         "no_wcs": observation.grid.wcs is None,
         "saturated": full and data.min() < highest and (data == highest).sum() >= FEWEST_FULL_PIXELS,

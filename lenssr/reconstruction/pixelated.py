@@ -127,5 +127,5 @@ def _as_fit(problem, scene, fit, solution, stack, inversion):
         converged=solution.converged,
         at_bound=tuple(scene.free_index[torch.as_tensor(outside)].tolist()),
         iterations=fit.iterations + solution.iterations,
-        rivals=[(worse / unexplained, place) for worse, place in fit.rivals],
+        rivals=[(worse / unexplained, place) for worse, place in fit.rivals] + inversion.rivals,
     )

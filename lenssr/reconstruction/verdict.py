@@ -41,7 +41,9 @@ FLAGS = {
     "lens_at_bound": Flag("a lens parameter ended on a bound", True),
     "source_at_bound": Flag("a source parameter ended on a bound", True),
     "lens_light_at_bound": Flag("a parameter of the lens light ended on a bound"),
-    "starts_disagree": Flag("another lens explains the data as well, chi2 larger by less than", True, 25.0),
+    "starts_disagree": Flag(
+        "another lens explains the data as well, chi2, or -2 ln(evidence), larger by less than", True, 25.0
+    ),
     "theta_E_uncertain": Flag("error of the Einstein radius over its value above", True, 0.1),
     "no_arcs": Flag("signal-to-noise of the lensed source below", True, 10.0),
     "not_multiply_imaged": Flag("signal-to-noise of the images of negative parity below", True, 5.0),

@@ -167,6 +167,13 @@ def test_correlation_of_known_noise(kernel, lag1):
     assert sky.correlated == (lag1 > 0.15)
 
 
+@pytest.mark.parametrize(("error", "share"), [(0.8, 1.0), (1.25, 0.8), (10.0, 0.0)])
+def test_pixels_that_scatter_less_than_their_errors_need_less_widening(error, share):
+    noise, factor = correlated([[0.25, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 0.25]])
+    sky = measure_sky(Observation.from_any(noise, pixel_scale=0.05, noise=error, unit="nJy"))
+    assert sky.factor == pytest.approx(max(share * factor, 1.0), rel=0.08)
+
+
 def test_halo_of_a_galaxy_is_no_correlation():
     light = galaxy(100, 6) + galaxy(3, 25)
     sky = measure_sky(observe(light))

@@ -40,7 +40,7 @@ else:
     )
     elsewhere = (
         "astropy|numpy|np|scipy|torch|matplotlib|photutils|lenstronomy|yaml|python|"
-        "abc|collections|dataclasses|os|pathlib|typing"
+        "abc|collections|dataclasses|enum|os|pathlib|typing"
     )
     nitpick_ignore_regex = [
         (r"py:.*", rf"({builtin})"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LeastSquaresResult", "levenberg_marquardt"]
+__all__ = ["LeastSquaresResult", "levenberg_marquardt", "nearby_minimum"]
 
 DAMPING_START = 1e-3
 DAMPING_RANGE = (1e-9, 1e9)
@@ -135,6 +135,30 @@ def levenberg_marquardt(
         converged[index] = (predicted < tolerance) & (gain < tolerance) & settled | stuck
     on_bound = (state.parameters <= lower) | (state.parameters >= upper)
     return LeastSquaresResult(state.parameters, state.chi2, state.curvature, iterations, converged, on_bound)
+
+
+def nearby_minimum(model, start, data, weight, *, lower, upper):
+    """Find where a full Gauss-Newton step leads, and how low; one call of the model, for near starts.
+
+    Parameters
+    ----------
+    model, start, data, weight
+        As for `levenberg_marquardt`.
+    lower, upper : `torch.Tensor`, shape (B, P)
+        Bounds. Parameters whose bounds meet are held; others that stand on one and would leave are, too.
+
+    Returns
+    -------
+    chi2 : `torch.Tensor`, shape (B,)
+        At the minimum of the quadratic that touches chi2 at the start.
+    parameters : `torch.Tensor`, shape (B, P)
+        Where that minimum lies, moved inside the bounds.
+    """
+    state = _State(model, start, data, weight, None)
+    every = torch.arange(len(start), device=start.device)
+    none = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    step, gain = state.step(every, none, lower, upper)
+    return state.chi2 - gain, torch.clamp(start + step, lower, upper)
 
 
 class _State:

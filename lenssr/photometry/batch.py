@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lenssr.fitting.least_squares import levenberg_marquardt
+from lenssr.fitting.least_squares import levenberg_marquardt, nearby_minimum
 from lenssr.fitting.scene import Scene
 from lenssr.imaging.noise import GaussianNoise
 from lenssr.photometry.robust import robust_factor
@@ -86,9 +86,7 @@ class Batch:
         planes = (torch.as_tensor(part, device=self.device) for part in (data, weight))
         return Stamps(*planes, operator(image.psf, image.grid.pixel_scale, self.shape))
 
-    def minimise(
-        self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None, iterations=ITERATIONS
-    ):
+    def minimise(self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None):
         """Fit.
 
         Parameters
@@ -105,25 +103,34 @@ class Batch:
             Other than those of the batch, behind another operator.
         bounds : tuple of `torch.Tensor`, shape (b, Z), optional
             Other than those of the space.
-        iterations : int, optional
-            At most, by default 60.
 
         Returns
         -------
         fit : `~lenssr.fitting.least_squares.LeastSquaresResult`
         """
         index = self.everything if index is None else index
-        bands = self.bands if bands is None else bands
+        model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
+        lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
+        options = {"lower": lower, "upper": upper, "max_iterations": ITERATIONS, "tolerance": tolerance}
+        return levenberg_marquardt(model, z, data, weight, **options)
+
+    def near(self, space, z, weights, *, index, bands, bounds):
+        """Chi2 and place of the minimum near ``z``; parameters as of `minimise`.
+
+        Returns
+        -------
+        chi2 : `torch.Tensor`, shape (b,)
+        z : `torch.Tensor`, shape (b, Z)
+        """
+        model, data, weight = self._problem(space, weights, index, bands)
+        return nearby_minimum(model, z, data, weight, lower=bounds[0], upper=bounds[1])
+
+    def _problem(self, space, weights, index, bands):
+        """What is fitted of the tasks numbered ``index``: model, data (b, N) and weights (b, N)."""
+        function = self.function(space, bands)
         data = torch.cat([band.data[index] for band in bands], 1)
         weight = torch.cat([part[index] for part in weights], 1)
-        function = self.function(space, bands)
-        lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
-
-        def model(parameters, which):
-            return function(parameters, index[which])
-
-        options = {"lower": lower, "upper": upper, "max_iterations": iterations, "tolerance": tolerance}
-        return levenberg_marquardt(model, z, data, weight, **options)
+        return (lambda parameters, which: function(parameters, index[which])), data, weight
 
     def function(self, space, bands):
         """Make the function that is fitted: images of all bands one after the other, and their derivatives.

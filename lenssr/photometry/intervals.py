@@ -17,15 +17,14 @@ HIGH_INDEX, HIGH_SIGNAL = 6.0, 180.0
 LEAST_RADIUS = 0.75
 ROUND_SIGMA = 3.0
 # An end is where chi2 has risen by 1, within this.
-RISE_TOLERANCE, ROUNDS = 0.04, 4
-FIT_TOLERANCE, ITERATIONS = 1e-2, 15
+RISE_TOLERANCE, ROUNDS = 0.04, 5
 FIRST_STEP = 0.1
 # Steps towards an end that nothing bounds, relative to the error of a Gaussian.
 LONGEST_STEP = 3.0
 
 
 def wants_profile(fit, settings):
-    """Whether the errors of a Gaussian are not to be trusted.
+    """Of which parameters the errors of a Gaussian are not to be trusted.
 
     Parameters
     ----------
@@ -34,13 +33,14 @@ def wants_profile(fit, settings):
 
     Returns
     -------
-    wanted : bool
+    names : tuple of str
+        Of `PROFILED`.
     """
     if settings.intervals == "gaussian" or settings.loss or any(one.bright for one in settings.templates):
-        return False
+        return ()
     if settings.intervals == "profile":
-        return True
-    layout = fit.layout
+        return PROFILED
+    layout, names = fit.layout, ()
     for galaxy in range(layout.galaxies):
         for component in range(layout.components):
             values, errors = _numbers(fit, galaxy, component)
@@ -48,9 +48,11 @@ def wants_profile(fit, settings):
             signal = fit.signal[galaxy]
             known = signal >= LOW_SIGNAL if n <= LOW_INDEX else signal >= HIGH_SIGNAL and n <= HIGH_INDEX
             wide = 8 * radius <= min(fit.task.fit_shape) and radius >= LEAST_RADIUS * fit.fwhm
-            if not (known and wide and ellip > ROUND_SIGMA * errors[MEASURED.index("ellip")]):
-                return True
-    return False
+            if not (known and wide):
+                return PROFILED
+            if ellip < ROUND_SIGMA * errors[MEASURED.index("ellip")]:
+                names = ("ellip",)
+    return names
 
 
 def _numbers(fit, galaxy, component, band=0):
@@ -65,7 +67,7 @@ def _columns(layout, galaxy, component, band=0):
     return [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
 
 
-def profile_intervals(batch, number, fit, weights, bands):
+def profile_intervals(batch, number, fit, weights, bands, names=PROFILED):
     """Find the ends of the 68 % intervals of one task, and enter them into its fit.
 
     Parameters
@@ -78,6 +80,8 @@ def profile_intervals(batch, number, fit, weights, bands):
     weights : list of `torch.Tensor`, shape (B, N)
     bands : list of `~lenssr.photometry.stamps.Stamps`
         What it was fitted with.
+    names : tuple of str, optional
+        Of which parameters, by default all of `PROFILED`.
 
     Notes
     -----
@@ -85,7 +89,7 @@ def profile_intervals(batch, number, fit, weights, bands):
     moved until chi2 is larger by 1 than at the best fit; all sides of all parameters run as one batch. Where
     a bound comes first, it is the end. Correlated noise of neighbouring pixels widens them as it does errors.
     """
-    search = _Search(batch, number, fit, weights, bands)
+    search = _Search(batch, number, fit, weights, bands, names)
     ends = search.run()
     for k, (name, galaxy, component, band, _) in enumerate(search.wanted):
         low, high = (float(ends[2 * k + side]) for side in (0, 1))
@@ -95,7 +99,7 @@ def profile_intervals(batch, number, fit, weights, bands):
 
 
 class _Search:
-    def __init__(self, batch, number, fit, weights, bands):
+    def __init__(self, batch, number, fit, weights, bands, names):
         self.batch, self.weights, self.bands, layout = batch, weights, bands, batch.layout
         smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1).clone()
         self.space = make_space(batch, smooth, flux=True)
@@ -103,7 +107,7 @@ class _Search:
         self.wanted = []
         for galaxy in range(layout.galaxies):
             for component in range(layout.components):
-                for name in PROFILED:
+                for name in names:
                     for band in range(layout.bands if name == "flux" else 1):
                         coordinate = "bright" if name == "flux" else name
                         column = layout.column(coordinate, galaxy, component, band)
@@ -129,7 +133,7 @@ class _Search:
     def _refit(self, number):
         """Fit once more in these coordinates: their covariance, and the chi2 to compare with."""
         index = torch.tensor([number], device=self.batch.device)
-        options = {"tolerance": FIT_TOLERANCE / 10, "index": index, "bands": self.bands}
+        options = {"tolerance": 1e-3, "index": index, "bands": self.bands}
         fit = self.batch.minimise(self.space, self.best[:1], self.weights, **options)
         self.best = fit.parameters.expand(self.number, -1).clone()
         return fit.covariance()[0], float(fit.chi2[0])
@@ -176,7 +180,10 @@ class _Search:
         every = torch.arange(len(active), device=active.device)
         for part in (lower, upper, start):
             part[every, self.place[active]] = value
-        options = {"tolerance": FIT_TOLERANCE, "index": self.index[active], "bands": self.bands}
-        options |= {"bounds": (lower, upper), "iterations": ITERATIONS}
-        fit = self.batch.minimise(self.space, start.clamp(lower, upper), self.weights, **options)
-        return fit.chi2 - self.chi2, fit.parameters
+        options = {"index": self.index[active], "bands": self.bands, "bounds": (lower, upper)}
+        start = start.clamp(lower, upper)
+        chi2, found = self.batch.near(self.space, start, self.weights, **options)
+        # No ellipse, or no number, is far outside: the next look is half as far away.
+        lost = ~torch.isfinite(chi2)
+        rise = torch.where(lost, 4 * self.scale**2, chi2 - self.chi2)
+        return rise, torch.where(lost.unsqueeze(1), start, found)

@@ -93,7 +93,7 @@ class SersicPhotometry:
         best fit, or where chi2 has risen by 1 with all other parameters fitted anew. "auto", the default,
         takes the first where it has been found to be right, and the second, flagged ``PROFILE_INTERVAL``,
         elsewhere: signal to noise below 45, or 180 if n is above 2.5; n above 6; stamps smaller than 8 r_eff,
-        r_eff below 0.75 FWHM of the PSF; and galaxies less than 3 sigma from round.
+        r_eff below 0.75 FWHM of the PSF; and the ellip of galaxies less than 3 sigma from round.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ...
 
@@ -221,7 +221,7 @@ class SersicPhotometry:
 
     @property
     def models(self):
-        """Models of the galaxies of the last run: a `Sersic2D` a row, in zero-based pixels.
+        """Models of the galaxies of the last run: a ``Sersic2D`` of astropy a row, in zero-based pixels.
 
         With two components it is their sum, with several bands a dict of them, and None where there is no
         fit. They are what the PSF has not blurred yet.

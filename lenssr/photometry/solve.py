@@ -52,7 +52,7 @@ class GroupFit:
     widening : float
         Factor on all errors, because the noise of neighbouring pixels correlates.
     intervals : dict
-        From the profile likelihood: ends of coordinates, by column; see `profile_intervals`.
+        From the profile likelihood: ends of coordinates, see `~lenssr.photometry.intervals.profile_intervals`.
     signal : list of float
         Signal to noise of each galaxy, ``sqrt(sum(model^2 / sigma^2))``.
     fwhm : float
@@ -258,9 +258,8 @@ class Solver:
 
     def _profile(self, batch, fits, weights, bands):
         """Intervals from the profile likelihood for those fits whose errors may be no Gaussian's."""
-        wanted = [i for i, fit in enumerate(fits) if wants_profile(fit, self.settings)]
         fine, sharpened = bands
-        for kind, stamps in ((False, batch.bands), (True, fine)):
-            own = [i for i in wanted if bool(sharpened[i]) == kind]
-            for i in own:
-                profile_intervals(batch, i, fits[i], weights, stamps)
+        for i, fit in enumerate(fits):
+            names = wants_profile(fit, self.settings)
+            if names:
+                profile_intervals(batch, i, fit, weights, fine if sharpened[i] else batch.bands, names)

@@ -21,7 +21,7 @@ def cut(plane, corners, shape, fill=0.0):
 
     Returns
     -------
-    boxes : `~numpy.ndarray`, shape (B, *shape)
+    boxes : `~numpy.ndarray`, shape (B, rows, columns)
 
     Examples
     --------

@@ -327,8 +327,7 @@ def _simulate(arguments):
 def _train(arguments):
     from lenssr.training.command import run
 
-    trained = run(arguments.recipe, arguments.output, arguments.set, arguments.resume)
-    print(trained.summary())
+    run(arguments.recipe, arguments.output, arguments.set, arguments.resume)
 
 
 # ---------------------------------------------------------------- running

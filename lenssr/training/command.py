@@ -13,7 +13,7 @@ __all__ = ["read_changes", "run"]
 
 
 def run(source, folder=None, changes=(), resume=False):
-    """Train by a recipe, with a progress bar where somebody watches.
+    """Train by a recipe, with a progress bar where somebody watches, and print a summary.
 
     Parameters
     ----------
@@ -32,7 +32,10 @@ def run(source, folder=None, changes=(), resume=False):
     """
     recipe = Recipe.load(source, read_changes(changes))
     folder = folder or f"train-{Path(source).stem}"
-    return train(recipe, folder, resume=resume, progress=sys.stdout.isatty())
+    trained = train(recipe, folder, resume=resume, progress=sys.stdout.isatty())
+    if trained.is_first:  # of several processes only one speaks
+        print(trained.summary())
+    return trained
 
 
 def read_changes(texts):

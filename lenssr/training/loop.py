@@ -49,11 +49,14 @@ class Trained:
         That they took, all sittings together.
     device : str
         Where.
+    is_first : bool
+        Whether this is the first of the processes that trained together, which writes the files.
     """
 
-    def __init__(self, task, recipe, folder, scores, steps, minutes, device):
+    def __init__(self, task, recipe, folder, scores, steps, minutes, device, is_first=True):
         self.task, self.recipe, self.folder = task, recipe, folder
         self.scores, self.steps, self.minutes, self.device = scores, steps, minutes, device
+        self.is_first = is_first
 
     def __repr__(self):
         return f"<Trained {self.recipe.task}: {self.steps} steps, {self._told()}>"
@@ -143,8 +146,9 @@ def train(recipe, folder, *, resume=False, progress=False):
     module.load_state_dict(state["state_dict"])
     scores = {name.removeprefix("val_"): float(value) for name, value in state["scores"].items()}
     minutes, device = module.seconds_so_far() / 60, _device_name(trainer.strategy.root_device)
-    trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device)
-    if trainer.is_global_zero:
+    first = trainer.is_global_zero
+    trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device, first)
+    if first:
         trained.save()
     return trained
 

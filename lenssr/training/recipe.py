@@ -25,7 +25,7 @@ DATASETS = {
 }
 SCHEDULES = ("cosine", "constant")
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-STRATEGIES = ("auto", "ddp", "fsdp")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
@@ -105,7 +105,7 @@ class Hardware:
     devices : int
         Of a node.
     num_nodes : int
-    strategy : {"auto", "ddp", "fsdp"}
+    strategy : {"auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"}
     precision : {"32-true", "16-mixed", "bf16-mixed"}
         The mixed ones need CUDA.
     """

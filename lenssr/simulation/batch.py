@@ -11,7 +11,9 @@ from lenssr.imaging.noise import NoiseModel
 from lenssr.imaging.psf import PSF
 from lenssr.light.pixelated import PixelatedSource, interpolate_image
 from lenssr.light.sersic import Sersic, sersic_brightness
+from lenssr.light.sersic_shape import sersic_b
 from lenssr.mass import MassModel, MassSystem, PointMass
+from lenssr.mass.blocks import tracked
 from lenssr.mass.substructure import point_masses_deflection
 from lenssr.simulation.item import UNIT, SimulatedLens, image
 
@@ -56,6 +58,24 @@ class LensScenes:
         """Which sources are pictures, a list of bool."""
         return torch.isnan(self.source_vector[:, 2]).tolist()
 
+    @cached_property
+    def _discs(self):
+        """Columns (B, 1) that describe sources if all are exponential discs; otherwise None.
+
+        They are the logarithm of the brightness in the centre, and u and v as a x + b y - c each, with which
+        the brightness falls as exp(-hypot(u, v)).
+        """
+        amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = self.source_vector.double().T.unsqueeze(-1)
+        if not bool(((n == 1) & (amplitude > 0)).all()):
+            return None
+        b = sersic_b(1.0)
+        scale = b / (r_eff_circ * torch.sqrt(1 - e1**2 - e2**2))
+        u, v = ((1 - e1) * scale, -e2 * scale), (-e2 * scale, (1 + e1) * scale)
+        columns = [torch.log(amplitude) + b]
+        for a_x, a_y in (u, v):
+            columns += [a_x, a_y, a_x * x_0 + a_y * y_0]
+        return [column.to(self.source_vector.dtype) for column in columns]
+
     def select(self, rows):
         """Return some of the scenes.
 
@@ -68,7 +88,12 @@ class LensScenes:
         -------
         scenes : `LensScenes`
         """
-        return _map_tensors(self, lambda tensor: tensor[rows])
+        some = _map_tensors(self, lambda tensor: tensor[rows])
+        # What is known of all is known of some; they may be many, one by one.
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
+        discs = None if self._discs is None else [column[rows] for column in self._discs]
+        some.__dict__.update(pictured=[self.pictured[number] for number in numbers], _discs=discs)
+        return some
 
     def deflection(self, x, y):
         """Deflection by the lenses, substructure included.
@@ -121,6 +146,8 @@ class LensScenes:
             In electron / s per arcsec2.
         """
         if not any(self.pictured):
+            if self._discs is not None and not tracked(x, y, self.source_vector):
+                return _exponential(x, y, *self._discs)
             return sersic_brightness(x, y, *self.source_vector.T.unsqueeze(-1))
         if all(self.pictured):
             return self._picture(x, y)
@@ -357,6 +384,13 @@ class LensBatch:
             psf=self.psf,
             settings={name: float(values[row]) for name, values in self.settings.items()},
         )
+
+
+def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
+    """Brightness of exponential discs, in place: several times faster than that of any Sérsic profile."""
+    u = torch.mul(x, u_x).addcmul_(y, u_y).sub_(u_0)
+    v = torch.mul(x, v_x).addcmul_(y, v_y).sub_(v_0)
+    return u.square_().addcmul_(v, v).sqrt_().neg_().add_(log_peak).exp_()
 
 
 def _map_tensors(instance, function, leave=()):

@@ -74,6 +74,7 @@ class BatchedLenses(LensDataset):
         super().__init__(size, seed)
         self._cameras = {}
 
+    @torch.no_grad()
     def batch(self, indices=None, *, device="cpu", dtype=torch.float32, high=False):
         """Simulate many lenses at once.
 
@@ -117,12 +118,12 @@ class BatchedLenses(LensDataset):
         camera = self._camera(cameras.pop())
         drawn = [self._draw(number) for number in index]
         scenes = make_scenes(self._lens, drawn).to(device, dtype)
-        truth, low_truth = camera.render(scenes, self._traced)
-        low, noisy = _expose(drawn, truth, low_truth, high)
+        seen = _Noise(drawn, camera, high, dtype)
+        truth, low_truth = camera.render(scenes, self._traced, seen)
         settings = {name: _tensor([one.settings[name] for one in drawn], truth) for name in drawn[0].settings}
         return LensBatch(
             index=torch.tensor(index),
-            low=low,
+            low=torch.from_numpy(seen.low).to(truth.device),
             low_truth=low_truth,
             truth=truth,
             noise=_stacked([one.noise for one in drawn], truth),
@@ -132,7 +133,7 @@ class BatchedLenses(LensDataset):
             psf=camera.psf,
             oversampling=camera.oversampling,
             exposure=_tensor([one.noise.exposure for one in drawn], truth),
-            high=noisy,
+            high=torch.from_numpy(seen.high).to(truth.device) if high else None,
             high_noise=_stacked([one.high_noise for one in drawn], truth) if high else None,
             settings=settings,
         )
@@ -250,28 +251,38 @@ def _stacked(noises, like):
     return noise.with_numbers(*(_tensor(getattr(noise, name), like) for name in noise.names))
 
 
-def _expose(drawn, truth, low_truth, high):
-    """Draw the high and the low images; None for the high ones if they are not asked for."""
-    fine, coarse = (images.double().cpu().numpy() for images in (truth, low_truth))
-    low, noisy = np.empty(coarse.shape), np.empty(fine.shape) if high else None
-    for row, one in enumerate(drawn):
-        first, second = one.streams
-        if high or first is second:
-            image = _draw_image(fine[row], one.high_noise, first)
-            if high:
-                noisy[row] = image
-        low[row] = _draw_image(coarse[row], one.noise, second)
-    return _tensor(low, truth), None if noisy is None else _tensor(noisy, truth)
+class _Noise:
+    """Draws the low images, and the high ones where they are asked for, as their truths are rendered."""
+
+    def __init__(self, drawn, camera, high, dtype):
+        self._drawn, side = drawn, camera.pixels * camera.scale
+        dtype = torch.empty(0, dtype=dtype).numpy().dtype
+        self.low = np.empty((len(drawn), camera.pixels, camera.pixels), dtype)
+        self.high = np.empty((len(drawn), side, side), dtype) if high else None
+        self._unseen = np.empty((side, side), dtype)
+
+    def __call__(self, start, truth, low_truth):
+        """Draw the images of some truths."""
+        fine, coarse = (images.double().cpu().numpy() for images in (truth, low_truth))
+        for place, row in enumerate(range(start, start + len(coarse))):
+            one = self._drawn[row]
+            first, second = one.streams
+            if self.high is not None or first is second:
+                image = self._unseen if self.high is None else self.high[row]
+                _draw_image(fine[place], one.high_noise, first, image)
+            _draw_image(coarse[place], one.noise, second, self.low[row])
 
 
-def _draw_image(truth, noise, rng):
-    """Draw an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers, faster."""
+def _draw_image(truth, noise, rng, image):
+    """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers, faster."""
     exposure, rms = noise.exposure, noise.background_rms
     counts = truth * exposure
     if isinstance(noise, DeepLenseNoise):
         # Shot noise and background are independent and normal, so that one number stands for their sum.
         deviation = np.sqrt(counts + (rms * exposure) ** 2)
-        counts += deviation * rng.standard_normal(counts.shape)
-        return draw_poisson(np.maximum(counts, 0, out=counts), rng) / exposure
-    image = draw_poisson(np.maximum(counts, 0, out=counts), rng) / exposure
-    return image + rms * rng.standard_normal(counts.shape) if rms else image
+        deviation *= rng.standard_normal(counts.shape)
+        counts += deviation
+    counts = draw_poisson(np.maximum(counts, 0, out=counts), rng)
+    np.divide(counts, exposure, out=image, casting="same_kind")
+    if rms and not isinstance(noise, DeepLenseNoise):
+        image += rms * rng.standard_normal(counts.shape)

@@ -3,6 +3,7 @@
 import math
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from lenssr.imaging.forward import ImagingOperator
@@ -52,7 +53,7 @@ class Camera:
         """How a model has to be integrated over pixels, as `~lenssr.SuperResolver` takes it."""
         return "auto" if self.integrate else 1
 
-    def render(self, scenes, traced=None):
+    def render(self, scenes, traced=None, seen=None):
         """Noise-free images.
 
         Parameters
@@ -62,6 +63,9 @@ class Camera:
         traced : `~lenssr.mass.MassModel`, optional
             The one lens of all scenes, if it is the same: then rays are traced through it once, and only
             through substructure anew.
+        seen : callable, optional
+            Called with the place of some scenes in the batch, their truths and their low truths as soon as
+            these are rendered, while they are in the cache.
 
         Returns
         -------
@@ -78,12 +82,18 @@ class Camera:
         planes = self._planes_for(like.device, like.dtype, traced)
         together = _TOGETHER.get(like.device.type, _TOGETHER["other"])
         step = max(1, together // sum(len(plane.x) for plane in planes))
-        parts = [scenes.select(slice(row, row + step)) for row in range(0, len(scenes), step)]
-        images = [torch.cat([plane(part) for part in parts]) for plane in planes]
-        if len(images) == 1:
-            shape = len(scenes), self.pixels, self.scale, self.pixels, self.scale
-            images.append(images[0].reshape(shape).sum((2, 4)))
-        return images
+        low, high = self.pixels, self.pixels * self.scale
+        truth, low_truth = (_empty((len(scenes), side, side), like) for side in (high, low))
+        for row in range(0, len(scenes), step):
+            rows = slice(row, row + step)
+            part = scenes.select(rows)
+            images = [plane(part) for plane in planes]
+            if len(images) == 1:
+                images.append(images[0].reshape(-1, low, self.scale, low, self.scale).sum((2, 4)))
+            truth[rows], low_truth[rows] = images
+            if seen is not None:
+                seen(row, *images)
+        return truth, low_truth
 
     def _planes_for(self, device, dtype, traced):
         key = str(device), dtype, traced
@@ -103,6 +113,13 @@ class Camera:
         return {**self.__dict__, "_planes": {}}
 
 
+def _empty(shape, like):
+    """Memory for images; numpy asks the system for large pages, which are several times faster to get."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, dtype=like[:0].numpy().dtype))
+
+
 class _Plane:
     """The rays of one grid, traced through the one lens of all scenes where there is one.
 
@@ -113,6 +130,7 @@ class _Plane:
     def __init__(self, operator, lens):
         self._operator, self._lens = operator, lens
         number = math.prod(operator.shape)
+        self.shape = operator.shape
         self.x, self.y = (ray.reshape(number, -1).T.reshape(-1) for ray in (operator.x, operator.y))
         if lens is not None:
             x, y = self.x.double()[None], self.y.double()[None]
@@ -127,10 +145,10 @@ class _Plane:
     def __call__(self, scenes):
         """Images of scenes."""
         values = self._values(scenes)
-        values = values.reshape(len(scenes), -1, math.prod(self._operator.shape))
-        pixels = values.mean(1) if self._finer is None else self._refined(scenes, values)
-        pixels = pixels.reshape(len(scenes), *self._operator.shape) * self._operator.grid.pixel_area
-        return self._operator.convolve(pixels)
+        values = values.reshape(len(scenes), -1, math.prod(self.shape))
+        pixels = values[:, 0] if self._finer is None else self._refined(scenes, values)
+        pixels = pixels.reshape(len(scenes), *self.shape)
+        return self._operator.convolve(pixels.mul_(self._operator.grid.pixel_area))
 
     def _values(self, scenes):
         x, y = self.x[None], self.y[None]

@@ -160,3 +160,16 @@ def test_noise_of_a_batch_stays_on_its_device():
     batch = CELLS["III cdm"].batch([0, 1])
     assert type(batch.noise) is PoissonNoise and batch.noise.exposure.shape == (2, 1, 1)
     assert batch.noise.exposure.device == batch.device
+
+
+def test_sources_differentiate_in_positions(data):
+    scenes = data.batch([2], dtype=torch.float64).scenes
+    x = torch.tensor([[0.4, 0.9, -0.7]], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[0.5, -0.2, 0.3]], dtype=torch.float64)
+    brightness = scenes.source(x, y)
+    (slope,) = torch.autograd.grad(brightness.sum(), x)
+    step = 1e-6
+    with torch.no_grad():
+        difference = (scenes.source(x + step, y) - scenes.source(x - step, y)) / (2 * step)
+        assert torch.allclose(brightness, scenes.source(x, y), rtol=1e-10)
+    assert torch.allclose(slope, difference, rtol=1e-5, atol=1e-6 * float(difference.abs().max()))

@@ -33,6 +33,8 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(channels[0], after, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        # A quarter faster on a processor.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, planes):
         """Run the network.
@@ -45,7 +47,7 @@ class UNet(nn.Module):
         -------
         planes : `torch.Tensor`, shape (B, after, ny, nx)
         """
-        levels = []
+        levels, planes = [], planes.contiguous(memory_format=torch.channels_last)
         for pair in self.down:
             planes = pair(max_pool2d(planes, 2, ceil_mode=True) if levels else planes)
             levels.append(planes)

@@ -133,6 +133,11 @@ class Solution:
         solution.evidence, solution.determined = float(end["evidence"]), float(end["determined"])
         return solution
 
+    @property
+    def nearly_determined(self):
+        """`determined` one step before the end, where that is known: it takes no factor."""
+        return self.determined if self._state.latest is None else self._state.latest
+
     def strength_of(self, prior, field=None):
         """The strength at which another prior would let the data determine as many nodes.
 
@@ -249,6 +254,7 @@ class _State:
     """Field and parameters with what they predict."""
 
     def __init__(self, problem, prior, field, parameters, mean, link):
+        self.latest = None
         self.problem, self.prior, self.link, self.log_floor = problem, prior, link, problem.log_floor
         self.finds_mean = mean is None and not link.is_linear
         self.mean = float(field.mean()) if self.finds_mean else float(mean or 0.0)
@@ -338,7 +344,8 @@ class _State:
         """The strength at which the evidence of the present field is stationary."""
         if self.finds_mean:
             self.mean = float(self.field.mean())
-        return self.determined(factor) / max(self._roughness(self.field), 1e-300)
+        self.latest = self.determined(factor)
+        return self.latest / max(self._roughness(self.field), 1e-300)
 
     def evidence(self, factor):
         """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""

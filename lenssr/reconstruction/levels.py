@@ -237,15 +237,17 @@ class Inversion:
                 field, parameters = log_field(smooth, log_floor), plain
         prior = Prior(solution.prior.name, fine.side)
         strength = solution.strength_of(prior, field)
-        return problem, (yield from ask(problem, prior, strength, field, parameters, **solution.options))
+        options = dict(solution.options)
+        if self._misfits(solution):
+            options["tolerance"] = COARSE_GAIN  # weights will change, and then it goes on
+        return problem, (yield from ask(problem, prior, strength, field, parameters, **options))
 
     def _reweigh(self, kind, problem, solution, **options):
         """Weights as the model has them, where the noise depends on it, and the solution that follows.
 
         Not where the Sérsic explains the data as well: its weights follow less of their noise.
         """
-        gain = self.fit.chi2 / self.temper - solution.chi2
-        if self.stack.gaussian or gain < MISFIT * solution.determined:
+        if not self._misfits(solution):
             return problem, solution
         model = problem.predict(solution.values, solution.parameters)
         mean, _, variance = (
@@ -258,6 +260,11 @@ class Inversion:
         grid = problem.grid_at(solution.parameters)
         problem = self._problem(kind, problem.scene, physical, grid)
         return problem, (yield from _again(problem, solution, solution.parameters, **options))
+
+    def _misfits(self, solution):
+        """Whether the Sérsic leaves what a solution explains, and the noise depends on that."""
+        gain = self.fit.chi2 / self.temper - solution.chi2
+        return not self.stack.gaussian and gain >= MISFIT * solution.nearly_determined
 
     def _problem(self, kind, scene, physical, grid):
         terms = self.parts[kind][2]

@@ -17,7 +17,9 @@ above the noise by photutils, and n = 2; making them is not timed. statmorph sta
 measurements, pysersic from its own priors. statmorph computes more than a Sérsic (concentration,
 asymmetry, Gini, M20, ...), and fits none without; what it says its Sérsic fit alone takes stands below the
 table. astropy has no PSF: its row shows what neglecting it costs. lenssr and "AstroPhot, batch" fit all
-galaxies at a time, the others one after another. "lenssr, positions only" finds its own starts in its time.
+galaxies at a time, the others one after another. "lenssr, its defaults" is told positions alone, and finds
+profile likelihoods besides where the intervals of a Gaussian may be off; "lenssr" has Gaussian errors, as
+AstroPhot has.
 
 Seconds are of the processor, on one thread, after one galaxy of another sample has warmed everybody up.
 A fit fails if it raises, says so itself, finds no number, or misses the centre by a pixel or r_eff by a
@@ -34,6 +36,7 @@ import common  # first: it sets one thread
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
+import astropy.units as u
 import numpy as np
 import sersic_peers as peers
 from astropy.convolution import convolve
@@ -46,6 +49,7 @@ from lenssr.imaging import PSF
 
 SIZE = 64
 FITTED = ("x", "y", "r_eff", "n", "ellip")
+STARTS = (*FITTED, "theta", "flux")
 MEASURED = ("r_eff", "n", "ellip", "position")
 FORMATS = {"r_eff": ".4f", "n": ".3f", "ellip": ".4f", "position": ".4f"}
 
@@ -105,10 +109,10 @@ def failed(fit, galaxy):
 
 
 def errors_of(fits, galaxies):
-    """Absolute errors by name, relative for r_eff, of the fits that did not fail."""
-    pairs = [(fit, galaxy) for fit, galaxy in zip(fits, galaxies, strict=True) if not failed(fit, galaxy)]
-    found = {name: np.array([fit[name] for fit, _ in pairs]) for name in FITTED}
-    true = {name: np.array([getattr(galaxy, name) for _, galaxy in pairs]) for name in found}
+    """Absolute errors (N,) by name, relative for r_eff; NaN where a fit failed."""
+    kept = [fit if not failed(fit, galaxy) else None for fit, galaxy in zip(fits, galaxies, strict=True)]
+    found = {name: np.array([fit[name] if fit else np.nan for fit in kept]) for name in FITTED}
+    true = {name: np.array([getattr(galaxy, name) for galaxy in galaxies]) for name in FITTED}
     return {
         "r_eff": np.abs(found["r_eff"] / true["r_eff"] - 1),
         "n": np.abs(found["n"] - true["n"]),
@@ -130,28 +134,30 @@ def row_of(name, fits, seconds, galaxies):
         return [name, f"{seconds:.4f}", *["-"] * len(MEASURED), f"{failures} of {len(fits)}"]
     errors = errors_of(fits, galaxies)
     cells = [
-        ", ".join(f"{value:{FORMATS[quantity]}}" for value in np.percentile(errors[quantity], (50, 90)))
+        ", ".join(f"{value:{FORMATS[quantity]}}" for value in np.nanpercentile(errors[quantity], (50, 90)))
         for quantity in MEASURED
     ]
     return [name, f"{seconds:.4f}", *cells, f"{failures} of {len(fits)}"]
 
 
-def by_lenssr(sample, starts, *, names=("x", "y", "r_eff", "n", "ellip", "theta", "flux")):
+def by_lenssr(sample, starts, *, names=STARTS, intervals="gaussian"):
     """All galaxies at once; without the name of a start it is lenssr's to find."""
     tables = [QTable({name: [start[name]] for name in names}) for start in starts]
-    phot = SersicPhotometry(psf=PSF(psf_kernel()), fit_shape=(SIZE + 1, SIZE + 1), sky=None)
+    phot = SersicPhotometry(
+        psf=PSF(psf_kernel()), fit_shape=(SIZE + 1, SIZE + 1), sky=None, intervals=intervals
+    )
     found = phot.map(list(sample.images), error=list(sample.sigma), init_params=tables)
-    columns = zip(*(np.asarray(found[name].value).tolist() for name in FITTED), strict=True)
+    columns = zip(*(np.asarray(u.Quantity(found[name]).value).tolist() for name in FITTED), strict=True)
     return [dict(zip(FITTED, row, strict=True)) for row in columns]
 
 
-def lenssr_positions(sample, starts):
-    return by_lenssr(sample, starts, names=("x", "y"))
+def lenssr_defaults(sample, starts):
+    return by_lenssr(sample, starts, names=("x", "y"), intervals="auto")
 
 
 METHODS = {
     "lenssr": ("lenssr", by_lenssr),
-    "lenssr, positions only": ("lenssr", lenssr_positions),
+    "lenssr, its defaults": ("lenssr", lenssr_defaults),
     "astropy TRFLSQFitter, no PSF": ("astropy", peers.astropy_trf),
     "statmorph": ("statmorph", peers.statmorph_fit),
     "AstroPhot LM": ("astrophot", peers.astrophot_lm),
@@ -206,19 +212,23 @@ def print_ratios(done):
 
 
 def print_best(done, galaxies):
-    """The errors of lenssr over those of the best of its peers."""
+    """The errors of lenssr over those of the peer that comes closest, on galaxies that neither failed on."""
     errors = {name: errors_of(fits, galaxies) for name, (fits, _) in done.items()}
     others = [name for name in errors if not name.startswith("lenssr")]
     if "lenssr" not in errors or not others:
         return
     rows = []
     for quantity in MEASURED:
-        values = {name: np.percentile(errors[name][quantity], (50, 90)) for name in ("lenssr", *others)}
-        best = [min(others, key=lambda name: values[name][k]) for k in range(2)]  # noqa: B023 - used at once
-        rows.append(
-            [quantity, *(f"{values['lenssr'][k] / values[best[k]][k]:.2f} ({best[k]})" for k in range(2))]
-        )
+        ratios = {name: over(errors["lenssr"][quantity], errors[name][quantity]) for name in others}
+        best = [max(ratios, key=lambda name: ratios[name][k]) for k in range(2)]  # noqa: B023 - used at once
+        rows.append([quantity, *(f"{ratios[best[k]][k]:.2f} ({best[k]})" for k in range(2))])
     common.table(("error of lenssr over the best peer's", "median", "90th percentile"), rows)
+
+
+def over(own, other):
+    """Median and 90th percentile of some errors over those of others, where there are both."""
+    both = np.isfinite(own) & np.isfinite(other)
+    return np.percentile(own[both], (50, 90)) / np.percentile(other[both], (50, 90))
 
 
 def main():

@@ -14,7 +14,8 @@ import math
 import time
 from collections import Counter
 
-import common  # first: it sets one thread
+import astropy.units as u
+import common  # first of lenssr: it sets one thread
 import numpy as np
 from astropy.table import QTable
 from sersic_sample import Galaxy, draw, psf_kernel
@@ -58,23 +59,40 @@ def fitted(sample):
     return phot.map(list(sample.images), error=list(sample.sigma), init_params=where)
 
 
+def plain(column):
+    return np.asarray(u.Quantity(column).value, dtype=float)
+
+
 def pulls(name, found, truth):
     """(Found - true) / error of all galaxies."""
-    return (found[name].value - truth) / found[f"{name}_err"].value
+    return (plain(found[name]) - truth) / plain(found[f"{name}_err"])
 
 
-def row_of(name, values, kinds):
-    """Shares within the error, by kind; the mean and the scatter of the pulls."""
-    good = np.isfinite(values)
-    inside = np.abs(values) <= 1
-    share = inside[good].mean()
-    bias = values[good].mean()
-    held = "yes" if INSIDE[0] <= share <= INSIDE[1] and abs(bias) < BIAS else "NO"
-    parts = [good & (kinds == k) for k in range(2)]
-    cells = [f"{inside[part].mean():.1%}, {values[part].mean():+.2f}" for part in parts]
-    error = math.sqrt(share * (1 - share) / good.sum())
-    median = np.median(values[good])
-    return name, f"{share:.1%} ± {error:.1%}", f"{bias:+.2f}", held, f"{median:+.2f}", *cells
+def inside(name, found, truth):
+    """Whether the truth is between the ends of the interval."""
+    if f"{name}_lower" in found.colnames:
+        return (plain(found[f"{name}_lower"]) <= truth) & (truth <= plain(found[f"{name}_upper"]))
+    return np.abs(pulls(name, found, truth)) <= 1
+
+
+def row_of(name, found, truth, kinds):
+    """Shares within the interval and mean pulls, of all and by kind."""
+    values, held = pulls(name, found, truth), inside(name, found, truth)
+    fitted_, sure = np.isfinite(plain(found[name])), np.isfinite(values)
+    share, bias = held[fitted_].mean(), values[sure].mean()
+    good = INSIDE[0] <= share <= INSIDE[1] and abs(bias) < BIAS
+    parts = [kinds == k for k in range(2)]
+    cells = [f"{held[fitted_ & part].mean():.1%}, {values[sure & part].mean():+.2f}" for part in parts]
+    error = math.sqrt(share * (1 - share) / fitted_.sum())
+    median = np.median(values[sure])
+    return (
+        name,
+        f"{share:.1%} ± {error:.1%}",
+        f"{bias:+.2f}",
+        "yes" if good else "NO",
+        f"{median:+.2f}",
+        *cells,
+    )
 
 
 def main():
@@ -92,11 +110,11 @@ def main():
     found = fitted(sample)
     seconds = time.process_time() - start
     values = {name: pulls(name, found, sample.truth(name)) for name in FITTED}
-    kept = np.isfinite(list(values.values())).all(0)
+    kept = np.isfinite(plain(found["flux"]))
     flags = Counter(flag for row in found["flags"] for flag in decode_flags(row))
     listed = ", ".join(f"{flag} {count}" for flag, count in flags.most_common()) or "none"
     print(f"{kept.sum()} of {options.n} galaxies fitted, {seconds / options.n:.3f} s each; flags: {listed}\n")
-    rows = [row_of(name, values[name], kinds) for name in FITTED]
+    rows = [row_of(name, found, sample.truth(name), kinds) for name in FITTED]
     common.table(("quantity", "inside 68 %", "bias, sigma", f"{GOAL}?", "median pull", *KINDS), rows)
     if options.details:
         print_details(found, values, sample)

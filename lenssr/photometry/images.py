@@ -100,7 +100,7 @@ def _stamps(part, solver, model_shape, band):
             own[4] -= corners[-1][0] + (model_shape[0] - 1) / 2
             vector.append(own)
         vectors.append(torch.cat(vector))
-        skies.append(float(fit.coordinates[layout.column("sky", band=band)]) if layout.sky else 0.0)
+        skies.append(float(fit.coordinates[fit.layout.column("sky", band=band)]) if layout.sky else 0.0)
     vectors = torch.stack(vectors).to(device)
     empty = torch.zeros(len(part), *model_shape, dtype=vectors.dtype, device=device)
     physical = scene.to_physical(vectors, torch.ones_like(vectors))

@@ -140,3 +140,19 @@ def test_a_galaxy_that_lenstronomy_drew_is_recovered():
     assert row["r_eff"].value * np.sqrt(q) == pytest.approx(4.0, rel=5e-3)
     assert float(row["n"]) == pytest.approx(1.5, abs=0.02)
     assert np.tan(2 * row["theta"].to_value(u.rad)) == pytest.approx(-0.5, abs=0.02)
+
+
+def test_a_model_image_has_the_sky_of_every_group():
+    """Groups of one and of two galaxies in one image, the sky of each its own."""
+    rng = np.random.default_rng(2)
+    image = np.full((40, 120), 3.0) + 0.01 * rng.standard_normal((40, 120))
+    y, x = np.indices(image.shape)
+    where = QTable({"x": [20.0, 75.0, 90.0], "y": [20.0, 20.0, 20.0], "group_id": [1, 2, 2]})
+    for a, b in zip(where["x"], where["y"], strict=True):
+        image += Sersic2D(amplitude=1.0, r_eff=3.0, n=1.0, x_0=a, y_0=b, ellip=0.3, theta=0.3)(x, y)
+    phot = SersicPhotometry(fit_shape=31, intervals="gaussian")
+    phot(image, error=0.01, init_params=where)
+    residual = image - phot.make_model_image(image.shape, include_sky=True)
+    # Brightness at the centre of a pixel stands for that of the pixel, which shows near the centres.
+    assert np.abs(np.median(residual[8:33, 8:33])) < 0.01
+    assert np.abs(np.median(residual[8:33, 65:100])) < 0.01

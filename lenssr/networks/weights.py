@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from lenssr.exceptions import InputError
 from lenssr.networks.deflection import DeflectionNetwork
@@ -18,10 +20,7 @@ from lenssr.networks.sisr import SISR
 __all__ = ["Card", "load_weights", "save_weights"]
 
 KINDS = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "I64": torch.int64}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ENTRY = "lenssr"
-LONGEST_HEADER = 1 << 20
 # How files of other kinds begin.
 MAGIC = {
     b"PK\x03\x04": "a pickle of PyTorch, or another zip archive",
@@ -112,28 +111,15 @@ def save_weights(network, path, card):
         If the path ends otherwise, or a weight is not finite.
     """
     path = _checked_path(path)
-    header, parts, place = {}, [], 0
-    for name, tensor in sorted(network.state_dict().items()):
+    tensors = {name: one.detach().cpu().contiguous() for name, one in network.state_dict().items()}
+    for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(
                 f"{name} holds values that are not finite: train again, with a lower learning rate"
             )
-        data = tensor.detach().cpu().contiguous().numpy().tobytes()
-        end = place + len(data)
-        header[name] = {
-            "dtype": NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [place, end],
-        }
-        parts.append(data)
-        place = end
-    body = b"".join(parts)
     about = {"kind": network.kind, "settings": network.settings, "card": asdict(card)}
-    about["checksum"] = _checksum(about, header, body)
-    header["__metadata__"] = {ENTRY: json.dumps(about)}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    _replace(path, len(text).to_bytes(8, "little") + text + body)
+    about["checksum"] = _checksum(about, tensors)
+    _replace(path, save(tensors, {ENTRY: json.dumps(about)}))
     _replace(path.with_suffix(".md"), card.to_markdown(network.kind).encode())
 
 
@@ -159,13 +145,8 @@ def load_weights(path, *, kind=None):
         those of the network that it says it holds.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    header, body = _split(path, content)
-    about = _about(path, header)
-    if about.get("checksum") != _checksum(about, header, body):
+    about, tensors = _read(path)
+    if about.get("checksum") != _checksum(about, tensors):
         raise InputError(f"{path} is damaged: its checksum is another one; get the file again")
     found = about["kind"]
     if found not in KINDS:
@@ -178,7 +159,7 @@ def load_weights(path, *, kind=None):
         network = KINDS[found](**about["settings"])
     except (TypeError, InputError) as error:
         raise InputError(f"{path} describes a {found} of another release: {error}") from error
-    _fill(path, network, _tensors(path, header, body))
+    _fill(path, network, tensors)
     known = {entry.name for entry in fields(Card)}
     return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
 
@@ -199,57 +180,45 @@ def _replace(path, content):
         part.unlink(missing_ok=True)
 
 
-def _checksum(about, header, body):
-    """Of everything: what it says, how it is laid out, the numbers."""
+def _checksum(about, tensors):
+    """Of everything: what a file says, and names, kinds, shapes and values of its numbers."""
     told = {key: value for key, value in about.items() if key != "checksum"}
-    laid = {key: value for key, value in header.items() if key != "__metadata__"}
+    laid = {name: [str(one.dtype), list(one.shape)] for name, one in tensors.items()}
     digest = hashlib.sha256(json.dumps([told, laid], sort_keys=True).encode())
-    digest.update(body)
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()
 
 
-def _split(path, content):
-    """Header and numbers of a file, which may be anything."""
-    length = int.from_bytes(content[:8], "little") if len(content) > 8 else 0
-    if not 2 <= length <= min(LONGEST_HEADER, len(content) - 8) or content[8:9] != b"{":
-        named = next((name for start, name in MAGIC.items() if content.startswith(start)), "of another kind")
-        raise InputError(
-            f"{path} is {named}, not a safetensors file: only these are read, since they run no code"
-        )
+def _read(path):
+    """What a file says of itself, and its tensors by name."""
     try:
-        header = json.loads(content[8 : 8 + length])
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: its header is no JSON; get the file again") from error
-    return header, content[8 + length :]
-
-
-def _about(path, header):
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(_why_not(path, error)) from error
     try:
-        about = json.loads(header["__metadata__"][ENTRY])
+        about = json.loads(told[ENTRY])
         about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is a safetensors file, but not of lenssr: it does not say what it holds"
         ) from error
-    return about
+    return about, tensors
 
 
-def _tensors(path, header, body):
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, end = entry["data_offsets"]
-        dtype = DTYPES.get(entry["dtype"])
-        size = dtype.itemsize if dtype else 0
-        for side in entry["shape"]:
-            size *= side
-        if dtype is None or not 0 <= start <= end <= len(body) or end - start != size:
-            raise InputError(f"{path} is damaged: {name} does not lie where it should; get the file again")
-        numbers = bytearray(body[start:end])
-        flat = torch.frombuffer(numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
-        tensors[name] = flat.reshape(entry["shape"])
-    return tensors
+def _why_not(path, error):
+    """Say what a file is that does not open."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError as unread:
+        return f"{path} cannot be read: {unread.strerror or unread}"
+    if start[8:9] == b"{":
+        return f"{path} is damaged: {error}; get the file again"
+    named = next((name for magic, name in MAGIC.items() if start.startswith(magic)), "of another kind")
+    return f"{path} is {named}, not a safetensors file: only these are read, since they run no code"
 
 
 def _fill(path, network, tensors):

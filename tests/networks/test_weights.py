@@ -98,7 +98,7 @@ def test_a_flipped_bit_is_found(file, place):
 
 def test_a_cut_file_is_refused(file):
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(InputError, match="is damaged: its checksum"):
+    with pytest.raises(InputError, match="is damaged: .*get the file again"):
         load_weights(file)
 
 

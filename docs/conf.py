@@ -67,10 +67,16 @@ def resolve_short_name(app, env, node, contnode):
         return None
     name = without_module(node["reftarget"])
     domain = env.get_domain("py")
-    pages = [path for path in domain.objects if without_module(path) == name]
+    # An object whose page has the name of its room is there under that of its module as well.
+    pages = {
+        (entry.docname, entry.node_id): path
+        for path, entry in domain.objects.items()
+        if without_module(path) == name
+    }
     if len(pages) != 1:
         return None
-    return domain.resolve_xref(env, node.get("refdoc"), app.builder, "obj", pages[0], Element(), contnode)
+    page = next(iter(pages.values()))
+    return domain.resolve_xref(env, node.get("refdoc"), app.builder, "obj", page, Element(), contnode)
 
 
 def setup(app):

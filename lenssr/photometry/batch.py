@@ -13,6 +13,8 @@ from lenssr.photometry.stamps import Stamps, cut
 __all__ = ["Batch"]
 
 ITERATIONS = 60
+# Groups are as often as not no galaxies, which no number of iterations makes them.
+CROWDED_ITERATIONS = 25
 
 
 class Batch:
@@ -111,7 +113,12 @@ class Batch:
         index = self.everything if index is None else index
         model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
         lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
-        options = {"lower": lower, "upper": upper, "max_iterations": ITERATIONS, "tolerance": tolerance}
+        options = {
+            "lower": lower,
+            "upper": upper,
+            "max_iterations": ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS,
+            "tolerance": tolerance,
+        }
         return levenberg_marquardt(model, z, data, weight, **options)
 
     def near(self, space, z, weights, *, index, bands, bounds):

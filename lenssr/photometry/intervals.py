@@ -18,6 +18,8 @@ LEAST_RADIUS = 0.75
 ROUND_SIGMA = 3.0
 # An end is where chi2 has risen by 1, within this.
 RISE_TOLERANCE, ROUNDS = 0.04, 5
+# In larger groups intervals cost more than all else, and neighbours decide what is known of a galaxy.
+MOST_GALAXIES = 2
 FIRST_STEP = 0.1
 # Steps towards an end that nothing bounds, relative to the error of a Gaussian.
 LONGEST_STEP = 3.0
@@ -40,6 +42,8 @@ def wants_profile(fit, settings):
         return ()
     if settings.intervals == "profile":
         return PROFILED
+    if fit.layout.galaxies > MOST_GALAXIES:
+        return ()
     layout, names = fit.layout, ()
     for galaxy in range(layout.galaxies):
         for component in range(layout.components):

@@ -21,13 +21,15 @@ from lenssr.photometry.robust import LOSSES
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
-from lenssr.photometry.tasks import batches, make_tasks
+from lenssr.photometry.tasks import AutoGrouper, batches, make_tasks
 
 __all__ = ["SersicPhotometry"]
 
 # Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
 CPU_VALUES, GPU_VALUES = 2**18, 2**25
 SUSPECT_CORRELATION = 0.1
+# Of the side of a stamp: galaxies nearer to each other are fitted together.
+GROUP_SHARE = 3
 INTERVALS = ("auto", "gaussian", "profile")
 SKIES = ("constant", None)
 
@@ -83,8 +85,9 @@ class SersicPhotometry:
         How far centres may move from where they begin, along x and y in pixels. By default a quarter of
         ``fit_shape``.
     grouper : `~photutils.psf.SourceGrouper`, "auto" or None, optional
-        Which galaxies are fitted together. "auto", the default, groups those closer than half of
-        ``fit_shape``, None none. Pixels nearer to a galaxy of another group are left out of a fit.
+        Which galaxies are fitted together. "auto", the default, groups those closer than a third of
+        ``fit_shape``, or less where that would make groups of more than 4; None none. Pixels nearer to a
+        galaxy of another group are left out of a fit.
     loss : {"huber", "cauchy"}, optional
         How residuals count, for stamps with bad pixels that nothing masks. By default as their squares. Both
         need 5 % more light for the same errors where the noise is Gaussian.
@@ -94,6 +97,7 @@ class SersicPhotometry:
         takes the first where it has been found to be right, and the second, flagged ``PROFILE_INTERVAL``,
         elsewhere: signal to noise below 45, or 180 if n is above 2.5; n above 6; stamps smaller than 8 r_eff,
         r_eff below 0.75 FWHM of the PSF; and the ellip of galaxies less than 3 sigma from round.
+        Groups of more than two galaxies have errors of the first kind.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ...
 
@@ -491,9 +495,7 @@ def _grouper(grouper, fit_shape):
     if isinstance(grouper, str):
         if grouper != "auto":
             raise InputError(f"grouper = {grouper!r}: give a photutils SourceGrouper, 'auto' or None")
-        from photutils.psf import SourceGrouper
-
-        return SourceGrouper(min_separation=min(fit_shape) / 2)
+        return AutoGrouper(min(fit_shape) / GROUP_SHARE)
     if grouper is not None and not callable(grouper):
         raise InputError(f"grouper = {grouper!r}: give a photutils SourceGrouper, 'auto' or None")
     return grouper

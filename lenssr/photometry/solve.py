@@ -25,6 +25,7 @@ ROBUST_REFITS = 5
 LATTICE_SIGMA = 0.1
 # A fit that is worse than this many sigma of chi2 begins once more from other radii and indices.
 POOR_SIGMA = 5.0
+MOST_RESTARTED = 2
 OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 
 
@@ -52,7 +53,7 @@ class GroupFit:
     widening : float
         Factor on all errors, because the noise of neighbouring pixels correlates.
     intervals : dict
-        From the profile likelihood: ends of coordinates, see `~lenssr.photometry.intervals.profile_intervals`.
+        Ends from the profile likelihood, by (name, galaxy, component, band).
     signal : list of float
         Signal to noise of each galaxy, ``sqrt(sum(model^2 / sigma^2))``.
     fwhm : float
@@ -183,6 +184,9 @@ class Solver:
     def _try_others(self, batch, space, fit, weights):
         """Fit poor ones again from other starts, and keep what is better."""
         free = (batch.pixels - fit.parameters.shape[1]).clamp_min(1)
+        if batch.layout.galaxies > MOST_RESTARTED:
+            # Moving all galaxies of a crowd at once finds nothing.
+            return
         poor = (fit.chi2 - free > POOR_SIGMA * (2 * free).sqrt()) | ~fit.converged | fit.at_bound.any(1)
         index = torch.nonzero(poor).squeeze(1)
         for radius, n in OTHER_STARTS if len(index) else ():
@@ -205,7 +209,8 @@ class Solver:
             for band, i in zip(batch.bands, batch.tasks[0].bands, strict=True)
         ]
         more, sharpened = torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)
-        if all(a.operator.step == b.operator.step for a, b in zip(batch.bands, fine, strict=True)):
+        same = all(a.operator.step == b.operator.step for a, b in zip(batch.bands, fine, strict=True))
+        if same or batch.layout.galaxies > MOST_RESTARTED:
             return (batch.bands, sharpened), more
         pairs = zip(weights, batch.images(space, fit.parameters), batch.images(space, fit.parameters, fine),
                     strict=True)  # fmt: skip

@@ -1,19 +1,59 @@
 """Which galaxies are fitted together, in which pixels, and which of these fits run as one batch."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from lenssr.photometry.stamps import cut
 
-__all__ = ["Task", "batches", "first_pixel", "make_tasks", "psf_key"]
+__all__ = ["AutoGrouper", "Task", "batches", "first_pixel", "make_tasks", "psf_key"]
 
 # Sides of the stamps of groups are rounded up to a multiple of this, so that more of them share a batch.
 SIDE_STEP = 8
 # A stamp is blended if it leaves more than this share of its pixels to others.
 BLENDED_SHARE = 0.02
+SHRINK = 0.7
+
+
+class AutoGrouper:
+    """Group galaxies that are near each other, but never many.
+
+    Parameters
+    ----------
+    min_separation : float
+        Galaxies nearer to each other than this, in pixels, belong together.
+    most : int, optional
+        Where more than so many would, the separation is taken smaller for them; by default 4.
+
+    Examples
+    --------
+    >>> from lenssr.photometry.tasks import AutoGrouper
+    >>> AutoGrouper(10)([1, 5, 40], [1, 1, 1]).tolist()
+    [1, 1, 2]
+    """
+
+    def __init__(self, min_separation, most=4):
+        self.min_separation, self.most = min_separation, most
+
+    def __repr__(self):
+        return f"AutoGrouper({self.min_separation:g}, most={self.most})"
+
+    def __call__(self, x, y):
+        """Number of the group of each galaxy, from 1."""
+        groups = self._split(np.stack([x, y], axis=1).astype(float), self.min_separation)
+        return np.unique(groups, return_inverse=True)[1] + 1
+
+    def _split(self, places, separation):
+        pairs = cKDTree(places).query_pairs(separation, output_type="ndarray")
+        links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(places), len(places)))
+        groups = connected_components(links, directed=False)[1]
+        for group in np.flatnonzero(np.bincount(groups) > self.most):
+            own = np.flatnonzero(groups == group)
+            groups[own] = groups.max() + 1 + self._split(places[own], SHRINK * separation)
+        return groups
 
 
 @dataclass
@@ -134,9 +174,10 @@ def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
     elif grouper is None or count < 2:
         groups = np.arange(1, count + 1)
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            groups = np.asarray(grouper(sources.x, sources.y))
+        groups = np.zeros(count, dtype=int)
+        known = np.isfinite(sources.x + sources.y)
+        groups[known] = grouper(sources.x[known], sources.y[known]) if known.any() else 0
+        groups[~known] = groups.max() + 1 + np.arange((~known).sum())
     tasks = []
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)

@@ -29,7 +29,7 @@ __all__ = ["SersicPhotometry"]
 CPU_VALUES, GPU_VALUES = 2**18, 2**25
 SUSPECT_CORRELATION = 0.1
 # Of the side of a stamp: galaxies nearer to each other are fitted together.
-GROUP_SHARE = 3
+GROUP_SHARE = 2.5
 INTERVALS = ("auto", "gaussian", "profile")
 SKIES = ("constant", None)
 
@@ -85,7 +85,7 @@ class SersicPhotometry:
         How far centres may move from where they begin, along x and y in pixels. By default a quarter of
         ``fit_shape``.
     grouper : `~photutils.psf.SourceGrouper`, "auto" or None, optional
-        Which galaxies are fitted together. "auto", the default, groups those closer than a third of
+        Which galaxies are fitted together. "auto", the default, groups those closer than 0.4 of
         ``fit_shape``, or less where that would make groups of more than 4; None none. Pixels nearer to a
         galaxy of another group are left out of a fit.
     loss : {"huber", "cauchy"}, optional

@@ -88,7 +88,7 @@ class Batch:
         planes = (torch.as_tensor(part, device=self.device) for part in (data, weight))
         return Stamps(*planes, operator(image.psf, image.grid.pixel_scale, self.shape))
 
-    def minimise(self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None):
+    def minimise(self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None):
         """Fit.
 
         Parameters
@@ -105,6 +105,8 @@ class Batch:
             Other than those of the batch, behind another operator.
         bounds : tuple of `torch.Tensor`, shape (b, Z), optional
             Other than those of the space.
+        most : int, optional
+            Of the iterations, by default 60, or 25 for three galaxies and more.
 
         Returns
         -------
@@ -113,12 +115,8 @@ class Batch:
         index = self.everything if index is None else index
         model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
         lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
-        options = {
-            "lower": lower,
-            "upper": upper,
-            "max_iterations": ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS,
-            "tolerance": tolerance,
-        }
+        most = most or (ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS)
+        options = {"lower": lower, "upper": upper, "max_iterations": most, "tolerance": tolerance}
         return levenberg_marquardt(model, z, data, weight, **options)
 
     def near(self, space, z, weights, *, index, bands, bounds):

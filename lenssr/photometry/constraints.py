@@ -184,6 +184,10 @@ def _default_bounds(place, problem, base, lower, upper, axes):
     if axes:
         column = layout.column("ellip", galaxy, component)
         base[:, column] = base[:, column].clamp_min(LEAST_ELLIP)
+        # The limits are those of the mean radius, whatever the coordinate is.
+        longer = torch.log1p(-base[:, column]) / 2
+        for ends in (lower, upper):
+            ends[:, layout.column("r_eff", galaxy, component)] -= longer
 
 
 def _own_bounds(own, name, column, middle, lower, upper):

@@ -92,6 +92,7 @@ def profile_intervals(batch, number, fit, weights, bands, names=PROFILED):
     For each parameter and side the parameter is held at a value, all others are fitted, and the value is
     moved until chi2 is larger by 1 than at the best fit; all sides of all parameters run as one batch. Where
     a bound comes first, it is the end. Correlated noise of neighbouring pixels widens them as it does errors.
+    The best fit on the lattice of ``bands`` may be a little off that of ``fit``; the ends move along with it.
     """
     search = _Search(batch, number, fit, weights, bands, names)
     ends = search.run()
@@ -121,6 +122,7 @@ class _Search:
         self.number = 2 * len(self.wanted)
         index = torch.full((self.number,), number, device=batch.device)
         self.index, self.best = index, base[index][:, self.space.index]
+        fitted = self.best
         self.place = torch.tensor([w[-1] for w in self.wanted], device=batch.device).repeat_interleave(2)
         self.every = torch.arange(self.number, device=batch.device)
         side = torch.tensor([-1.0, 1.0], dtype=base.dtype, device=batch.device).repeat(len(self.wanted))
@@ -133,6 +135,7 @@ class _Search:
         self.direction = (covariance / sigma)[self.place] / sigma[self.place, None]
         self.step = side * sigma[self.place]
         self.lower, self.upper = (end[index] for end in (self.space.lower, self.space.upper))
+        self.shift = (fitted - self.best)[self.every, self.place]
 
     def _refit(self, number):
         """Fit once more in these coordinates: their covariance, and the chi2 to compare with."""
@@ -170,7 +173,7 @@ class _Search:
             active = active[~done]
             if not len(active):
                 break
-        return value
+        return torch.where((value > low) & (value < high), value + self.shift, value)
 
     @staticmethod
     def _move(near, far, active, moved, root):

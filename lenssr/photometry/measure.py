@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import digamma
 
 from lenssr.light.sersic import sersic_flux
-from lenssr.light.sersic_shape import b_and_slope
+from lenssr.photometry.space import flux_slope
 
 __all__ = ["MEASURED", "Component", "measured"]
 
@@ -39,9 +38,8 @@ def measured(coordinates):
     slopes = np.zeros((len(values), 8, 7))
     slopes[:, 0, 3] = slopes[:, 1, 4] = slopes[:, 5, 2] = 1
     slopes[:, 2, 0] = amplitude
-    b, of_n = (part.numpy() for part in b_and_slope(torch.as_tensor(n)))
     slopes[:, 3, 0], slopes[:, 3, 1] = flux, 2 * flux
-    slopes[:, 3, 2] = flux * (1 / n + of_n - 2 * np.log(b) - 2 * n * of_n / b + 2 * digamma(2 * n))
+    slopes[:, 3, 2] = flux * flux_slope(torch.as_tensor(n)).numpy()
     slopes[:, 4, 1] = major
     some = np.where(modulus > 0, modulus, 1.0)
     for k, part in enumerate((e1, e2), start=5):

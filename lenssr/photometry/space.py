@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 
-from lenssr.autodiff import forward_jacobian
 from lenssr.light import sersic_flux
+from lenssr.light.sersic_shape import b_and_slope
 
-__all__ = ["LIMITS", "SHAPE", "Layout", "Space", "theta_turned"]
+__all__ = ["LIMITS", "SHAPE", "Layout", "Space", "flux_slope", "theta_turned"]
 
 # Coordinates of one component, after its brightness in each band. Brightness and radius are logarithms.
 SHAPE = ("r_eff", "n", "x_0", "y_0", "ellip", "theta")
@@ -75,15 +75,30 @@ class Layout:
         return own + ([self.column("sky", band=band)] if self.sky else [])
 
 
-def smooth_from_axes(bright, r_eff, n, x_0, y_0, ellip, theta, *, flux):
-    """Coordinates of a profile in a fit from those that people use; all (B, 1), logarithms as in `SHAPE`."""
-    q = 1 - ellip
-    modulus = ellip / (1 + q)
-    circular = r_eff + torch.log(q) / 2
+def flux_slope(n):
+    """Derivative of the logarithm of the flux of a profile by its index, amplitude and radius held."""
+    b, of_n = b_and_slope(n)
+    return 1 / n + of_n - 2 * torch.log(b) - 2 * n * of_n / b + 2 * torch.digamma(2 * n)
+
+
+def smooth_from_axes(c, *, flux):
+    """Coordinates of profiles in a fit (B, 7) from those that people use (B, 7), logarithms as in `SHAPE`.
+
+    Their derivatives (B, 7, 7) come along, a row for each of the new ones.
+    """
+    bright, radius, n, x_0, y_0, ellip, theta = c.unbind(1)
+    q, modulus, turned = 1 - ellip, ellip / (2 - ellip), (torch.cos(2 * theta), torch.sin(2 * theta))
+    circular = radius + torch.log(q) / 2
+    slopes = torch.eye(7, dtype=c.dtype, device=c.device).repeat(len(c), 1, 1)
+    slopes[:, 1, 5] = -0.5 / q
     if flux:
         bright = bright - 2 * circular - torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
-    e1, e2 = modulus * torch.cos(2 * theta), modulus * torch.sin(2 * theta)
-    return torch.cat([bright, circular, n, x_0, y_0, e1, e2], dim=-1)
+        slopes[:, 0, 1], slopes[:, 0, 2], slopes[:, 0, 5] = -2.0, -flux_slope(n), 1 / q
+    rate = 2 / (2 - ellip).square()
+    slopes[:, 5, 5], slopes[:, 6, 5] = rate * turned[0], rate * turned[1]
+    slopes[:, 5, 6], slopes[:, 6, 6] = -2 * modulus * turned[1], 2 * modulus * turned[0]
+    smooth = [bright, circular, n, x_0, y_0, modulus * turned[0], modulus * turned[1]]
+    return torch.stack(smooth, dim=1), slopes
 
 
 def axes_from_smooth(c, *, flux):
@@ -222,8 +237,8 @@ class Space:
     def _to_smooth(self, own, turned):
         profiles = self.layout.galaxies * self.layout.components
         parts = own[:, : 7 * profiles].reshape(-1, 7)
-        value, inner = forward_jacobian(lambda *p: smooth_from_axes(*p, flux=self.flux), parts)
-        inner = inner.mT.reshape(len(own), profiles, 7, 7)
+        value, inner = smooth_from_axes(parts, flux=self.flux)
+        inner = inner.reshape(len(own), profiles, 7, 7)
         ends = turned[:, : 7 * profiles].reshape(len(own), profiles, 7, -1)
         top = (inner @ ends).reshape(len(own), 7 * profiles, -1)
         own = torch.cat([value.reshape(len(own), -1), own[:, 7 * profiles :]], 1)
@@ -240,9 +255,7 @@ class Space:
             shape = list(range(start + layout.bands, start + layout.block))
             for band in range(layout.bands):
                 columns = torch.tensor([start + band, *shape], device=c.device)
-                value, inner = forward_jacobian(
-                    lambda *p: smooth_from_axes(*p, flux=self.flux), c[:, columns]
-                )
+                value, inner = smooth_from_axes(c[:, columns], flux=self.flux)
                 smooth[:, columns] = value
-                turn[:, columns[:, None], columns] = inner.mT
+                turn[:, columns[:, None], columns] = inner
         return smooth, turn

@@ -87,7 +87,7 @@ class Solution:
     Attributes
     ----------
     field : `~numpy.ndarray`, shape (n,)
-        Logarithm of the node values where these are well above the floor (see `log_field`), or the values
+        Logarithm of the node values where these are well above the floor (see ``log_field``), or the values
         themselves if the inversion was linear.
     parameters : `~numpy.ndarray`, shape (K,)
     strength : float

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lenssr.light.gaussians_profile import GaussiansProfile
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic_profile import SersicProfile
 
@@ -160,6 +161,28 @@ class Scene:
             parts.append(profile.start(light, rank, max(len(shared), 1)))
         parts += [flat[:, block.slice] for block in plain.of_role("sky")]
         return torch.cat(parts, dim=1).reshape(*physical.shape[:-1], self.size)
+
+    def with_groups_shared(self, physical):
+        """Share the light of groups of Gaussians out among them once more, as at the start of a fit.
+
+        Parameters
+        ----------
+        physical : `torch.Tensor`, shape (B, P)
+
+        Returns
+        -------
+        physical : `torch.Tensor`, shape (B, P), or None
+            None if there are no two groups that nobody has described.
+        """
+        lights = self.of_role("lens_light")
+        groups = [b for b in lights if isinstance(b.profile, GaussiansProfile) and b.profile.given is None]
+        if len(groups) < 2:
+            return None
+        mean = torch.stack([physical[:, block.slice] for block in groups]).mean(0)
+        physical = physical.clone()
+        for rank, block in enumerate(groups):
+            physical[:, block.slice] = block.profile.share(mean, rank, len(groups))
+        return physical
 
     def of_role(self, role):
         """Blocks of one role, in order."""

@@ -84,10 +84,28 @@ class GaussiansProfile(LightProfile):
 
     def _start(self, sersic, rank, count):
         flux = gaussians_from_sersic(sersic, self.sigma)
-        if count > 1:
-            outward = torch.linspace(-1, 1, len(self.sigma)).to(sersic)
-            flux = flux * (1 + TILT * outward * (2 * rank / (count - 1) - 1)) / count
-        return torch.cat([flux, sersic[:, 3:]], dim=1)
+        return self.share(torch.cat([flux / count, sersic[:, 3:]], dim=1), rank, count)
+
+    def share(self, mean, rank, count):
+        """What one of several groups has of the light that they have together.
+
+        Parameters
+        ----------
+        mean : `torch.Tensor`, shape (B, P)
+            Mean of the parameters of all groups.
+        rank, count : int
+            Its place among so many groups; the first gets most of the light in the middle.
+
+        Returns
+        -------
+        parameters : `torch.Tensor`, shape (B, P)
+        """
+        if count == 1:
+            return mean
+        number = len(self.sigma)
+        outward = torch.linspace(-1, 1, number).to(mean)
+        flux = mean[:, :number] * (1 + TILT * outward * (2 * rank / (count - 1) - 1))
+        return torch.cat([flux, mean[:, number:]], dim=1)
 
     def _model(self, vector, covariance, unit):
         return MultiGaussian.from_vector(vector, self.sigma, covariance=covariance, unit=unit)

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import lsq_linear
 
 from lenssr import PSF, SIE, PixelGrid, Sersic, SuperResolution, SuperResolver, render
-from lenssr.fitting.lens import fit_known_lens
+from lenssr.fitting.lens import _fit, _refine, fit_known_lens
 from lenssr.fitting.scene import Scene
 from lenssr.fitting.stack import ImageStack
 from lenssr.fitting.terms import Terms
@@ -180,3 +180,32 @@ def test_terms_keep_the_priors_of_the_light_without_the_source(source):
     place = bare.of_role("lens_light")[0].slice
     assert terms.stiffness[0, place].tolist() == [0.25, 0.25, 0, 0, 0, 0]
     torch.testing.assert_close(terms.lower, bare.bounds(1)[0])
+
+
+def test_groups_share_what_they_have_found_anew():
+    scene = galaxy_scene(["mge", "mge", Sersic()])
+    first, second, other = scene.of_role("lens_light")
+    number = len(first.profile.bright)
+    physical = torch.rand(2, scene.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shared = scene.with_groups_shared(physical)
+    total, again = (v[:, first.slice] + v[:, second.slice] for v in (physical, shared))
+    torch.testing.assert_close(again, total)
+    inner = shared[:, first.slice][:, :number] / again[:, :number]
+    assert (inner.diff(dim=1) < 0).all()
+    torch.testing.assert_close(shared[:, first.slice][:, number:], shared[:, second.slice][:, number:])
+    torch.testing.assert_close(shared[:, other.slice], physical[:, other.slice])
+    assert galaxy_scene(["mge", Sersic()]).with_groups_shared(physical) is None
+
+
+def test_a_fit_leaves_a_poor_share_of_the_light():
+    # A core that lies across its halo, begun from where each group has half of either.
+    core, halo = Sersic(300.0, 0.2, 1.0, e1=0.1, e2=0.25), Sersic(30.0, 0.8, 1.0, e1=0.1, e2=-0.2)
+    stack = galaxy_stack(image_of(core, halo, source=Sersic(1e-9)))
+    scene = galaxy_scene(["mge", "mge"])
+    start = scene.with_groups_shared(fit_known_lens(stack, scene, torch.zeros(1, 0))[0].physical[None])
+    first, second = scene.of_role("lens_light")
+    start[:, first.slice] = start[:, second.slice] = 0.5 * (start[:, first.slice] + start[:, second.slice])
+    terms = Terms.of(scene, 1).lit(scene, start)
+    (poor,), (fit,) = (way(stack, scene, start, terms) for way in (_refine, _fit))
+    assert fit.chi2 < poor.chi2 - 100
+    assert fit.chi2 < 1.1 * stack.data[0].numel()

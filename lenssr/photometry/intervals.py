@@ -71,7 +71,7 @@ def _columns(layout, galaxy, component, band=0):
     return [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
 
 
-def profile_intervals(batch, number, fit, weights, bands, names=PROFILED):
+def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=False):
     """Find the ends of the 68 % intervals of one task, and enter them into its fit.
 
     Parameters
@@ -82,20 +82,20 @@ def profile_intervals(batch, number, fit, weights, bands, names=PROFILED):
     fit : `~lenssr.photometry.solve.GroupFit`
         Its ``intervals`` get, by (name, galaxy, component, band), a pair of ends.
     weights : list of `torch.Tensor`, shape (B, N)
-    bands : list of `~lenssr.photometry.stamps.Stamps`
-        What it was fitted with.
     names : tuple of str, optional
         Of which parameters, by default all of `PROFILED`.
+    moved : bool, optional
+        Whether the fit was on another lattice than that of the batch, whose best fit is a little off; the ends
+        then move along. By default it was not.
 
     Notes
     -----
     For each parameter and side the parameter is held at a value, all others are fitted, and the value is
     moved until chi2 is larger by 1 than at the best fit; all sides of all parameters run as one batch. Where
     a bound comes first, it is the end. Correlated noise of neighbouring pixels widens them as it does errors.
-    The best fit on the lattice of ``bands`` may be a little off that of ``fit``; the ends move along with it.
     """
-    search = _Search(batch, number, fit, weights, bands, names)
-    ends = search.run()
+    search = _Search(batch, number, fit, weights, names)
+    ends = search.run(moved)
     for k, (name, galaxy, component, band, _) in enumerate(search.wanted):
         low, high = (float(ends[2 * k + side]) for side in (0, 1))
         if name in ("flux", "r_eff"):
@@ -104,8 +104,8 @@ def profile_intervals(batch, number, fit, weights, bands, names=PROFILED):
 
 
 class _Search:
-    def __init__(self, batch, number, fit, weights, bands, names):
-        self.batch, self.weights, self.bands, layout = batch, weights, bands, batch.layout
+    def __init__(self, batch, number, fit, weights, names):
+        self.batch, self.weights, self.bands, layout = batch, weights, batch.bands, batch.layout
         smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1).clone()
         self.space = make_space(batch, smooth, flux=True)
         base = self.space.base
@@ -122,7 +122,7 @@ class _Search:
         self.number = 2 * len(self.wanted)
         index = torch.full((self.number,), number, device=batch.device)
         self.index, self.best = index, base[index][:, self.space.index]
-        fitted = self.best
+        self.fitted = self.best
         self.place = torch.tensor([w[-1] for w in self.wanted], device=batch.device).repeat_interleave(2)
         self.every = torch.arange(self.number, device=batch.device)
         side = torch.tensor([-1.0, 1.0], dtype=base.dtype, device=batch.device).repeat(len(self.wanted))
@@ -135,7 +135,6 @@ class _Search:
         self.direction = (covariance / sigma)[self.place] / sigma[self.place, None]
         self.step = side * sigma[self.place]
         self.lower, self.upper = (end[index] for end in (self.space.lower, self.space.upper))
-        self.shift = (fitted - self.best)[self.every, self.place]
 
     def _refit(self, number):
         """Fit once more in these coordinates: their covariance, and the chi2 to compare with."""
@@ -145,7 +144,7 @@ class _Search:
         self.best = fit.parameters.expand(self.number, -1).clone()
         return fit.covariance()[0], float(fit.chi2[0])
 
-    def run(self):
+    def run(self, moved):
         """Values (2 W,) of the coordinates at the ends, low and high in turn."""
         centre = self.best[self.every, self.place]
         low, high = (end[self.every, self.place] for end in (self.lower, self.upper))
@@ -157,23 +156,31 @@ class _Search:
         for _ in range(ROUNDS):
             rise, found = self._rise(value[active], start[active], active)
             # The root of the rise is almost a straight line, so its ratio says how far to go.
-            root, moved = rise.clamp_min(0).sqrt() / self.scale, (value - centre)[active]
+            root, away = rise.clamp_min(0).sqrt() / self.scale, (value - centre)[active]
             inside = root < 1
             for ends, which in ((near, inside), (far, ~inside)):
-                for end, new in zip(ends, (moved, root), strict=True):
+                for end, new in zip(ends, (away, root), strict=True):
                     end[active] = torch.where(which, new, end[active])
-            ahead = (centre[active] + self._move(near, far, active, moved, root)).clamp(
+            ahead = (centre[active] + self._move(near, far, active, away, root)).clamp(
                 low[active], high[active]
             )
             done = (root.square() - 1).abs() < RISE_TOLERANCE
             done |= ahead == value[active]
-            share = torch.where(moved.abs() > 0, (ahead - centre[active]) / moved, 1.0).unsqueeze(1)
+            share = torch.where(away.abs() > 0, (ahead - centre[active]) / away, 1.0).unsqueeze(1)
             start[active] = self.best[active] + (found - self.best[active]) * share
             value[active] = torch.where(done, value[active], ahead)
             active = active[~done]
             if not len(active):
                 break
-        return torch.where((value > low) & (value < high), value + self.shift, value)
+        fitted = self.fitted[self.every, self.place]
+        if moved:
+            value = torch.where((value > low) & (value < high), value + fitted - centre, value)
+        # What is fitted lies between its ends, also where the search found a better place.
+        value[0::2], value[1::2] = (
+            torch.minimum(value[0::2], fitted[0::2]),
+            torch.maximum(value[1::2], fitted[1::2]),
+        )
+        return value.clamp(low, high)
 
     @staticmethod
     def _move(near, far, active, moved, root):

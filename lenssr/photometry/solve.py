@@ -13,6 +13,7 @@ from lenssr.imaging.following import (
     FollowingOperator,
     effective_kernel,
 )
+from lenssr.imaging.integrating import IntegratingOperator
 from lenssr.photometry.batch import Batch
 from lenssr.photometry.constraints import make_space
 from lenssr.photometry.guess import psf_fwhm, start
@@ -38,6 +39,8 @@ OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 # its end: the wings make each step several times as slow.
 NARROW, CORE_SHARE = 8, 0.9
 SHARP_ITERATIONS = 15
+# Without a PSF pixels are integrated from so many nodes along each.
+NO_PSF_POINTS = {POINTS_ACROSS: 2, FINE_POINTS_ACROSS: 3}
 
 
 @dataclass
@@ -132,14 +135,21 @@ class Solver:
 
     def operator(self, psf, pixel_scale, shape, points_across=POINTS_ACROSS, *, whole=True):
         """The operator of a telescope for stamps of one shape, behind the whole PSF or its core."""
+        device = self.settings.torch_device
+        if psf is None:
+            points = NO_PSF_POINTS[points_across]
+            if (points, shape) not in self._operators:
+                self._operators[points, shape] = IntegratingOperator(shape, points=points, device=device)
+            return self._operators[points, shape]
         key = psf_key(psf), pixel_scale, points_across, whole
         if key not in self._kernels:
             kernel, subsampling = effective_kernel(psf, pixel_scale, points_across=points_across)
             self._kernels[key] = kernel if whole else core(kernel, subsampling), subsampling
         kernel, subsampling = self._kernels[key]
         if (*key, shape) not in self._operators:
-            options = {"subsampling": subsampling, "device": self.settings.torch_device}
-            self._operators[*key, shape] = FollowingOperator(shape, kernel, **options)
+            self._operators[*key, shape] = FollowingOperator(
+                shape, kernel, subsampling=subsampling, device=device
+            )
         return self._operators[*key, shape]
 
     def solve(self, tasks):
@@ -185,13 +195,13 @@ class Solver:
             weights = batch.robust_weights(batch.images(space, z), plain)
             fit = batch.minimise(space, z, weights, tolerance=LAST_TOLERANCE)
             z, iterations = fit.parameters, iterations + fit.iterations
-        more = self._sharpen(batch, space, fit, weights)
+        sharpened, more = self._sharpen(batch, space, fit, weights)
         if settings.loss:
             covariance = self._robust_covariance(batch, space, fit, plain)
         else:
             covariance = fit.covariance()
         fits = self._collect(batch, space, fit, weights, covariance, iterations + more)
-        self._profile(batch, fits, weights)
+        self._profile(batch, fits, weights, sharpened.tolist())
         return fits
 
     def _try_others(self, batch, space, fit, weights):
@@ -214,7 +224,7 @@ class Solver:
     def _sharpen(self, batch, space, fit, weights):
         """Fit again on a finer lattice, behind the whole PSF, those whose image that changes.
 
-        Returns how many iterations it took.
+        Returns which those are, and how many iterations it took.
         """
         # The errors of a lattice are small beside what a crowd leaves unexplained, those of a PSF are not.
         points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
@@ -222,14 +232,15 @@ class Solver:
             band.behind(self.operator(i.psf, i.grid.pixel_scale, batch.shape, points))
             for band, i in zip(batch.bands, batch.tasks[0].bands, strict=True)
         ]
-        more = torch.zeros_like(fit.iterations)
+        more, sharpened = torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)
         sizes = [[np.prod(band.operator.lattice) for band in bands] for bands in (batch.bands, fine)]
         if sizes[0] == sizes[1]:
-            return more
+            return sharpened, more
         pairs = zip(weights, batch.images(space, fit.parameters), batch.images(space, fit.parameters, fine),
                     strict=True)  # fmt: skip
         change = sum((weight * (a - b).square()).sum(1) for weight, a, b in pairs)
-        index = torch.nonzero(change.sqrt() > LATTICE_SIGMA).squeeze(1)
+        sharpened = change.sqrt() > LATTICE_SIGMA
+        index = torch.nonzero(sharpened).squeeze(1)
         # The finer lattice has so many times the points: fewer stamps at once hold as many values.
         size = max(1, int(len(batch) * sum(sizes[0]) / sum(sizes[1])))
         for part in index.split(size) if len(index) else ():
@@ -245,7 +256,7 @@ class Solver:
             for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
                 getattr(fit, name)[part] = getattr(again, name)
             more[part] = again.iterations
-        return more
+        return sharpened, more
 
     def _robust_covariance(self, batch, space, fit, weights):
         image, jacobian = batch.function(space, batch.bands)(fit.parameters, batch.everything)
@@ -280,15 +291,15 @@ class Solver:
             for i, task in enumerate(batch.tasks)
         ]
 
-    def _profile(self, batch, fits, weights):
+    def _profile(self, batch, fits, weights, sharpened):
         """Intervals from the profile likelihood for those fits whose errors may be no Gaussian's.
 
         How wide they are does not depend on the lattice, and the coarse one is many times as fast.
         """
-        for i, fit in enumerate(fits):
+        for i, (fit, moved) in enumerate(zip(fits, sharpened, strict=True)):
             names = wants_profile(fit, self.settings)
             if names:
-                profile_intervals(batch, i, fit, weights, batch.bands, names)
+                profile_intervals(batch, i, fit, weights, names, moved=moved)
 
 
 def core(kernel, subsampling):

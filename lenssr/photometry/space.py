@@ -21,7 +21,8 @@ LIMITS = {
     "n": (0.3, 8.0),
     "e1": (-LONGEST, LONGEST),
     "e2": (-LONGEST, LONGEST),
-    "ellip": (0.0, 0.95),
+    # A hair rounder than the thinnest, which the corners of a box of e1 and e2 leave no image of.
+    "ellip": (0.0, 2 * LONGEST / (1 + LONGEST) - 1e-9),
 }
 
 

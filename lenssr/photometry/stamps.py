@@ -51,6 +51,7 @@ class Stamps:
     data, weight : `torch.Tensor`, shape (B, ny, nx)
         Flux and inverse variance; 0 hides a pixel.
     operator : `~lenssr.imaging.following.FollowingOperator`
+        Or an `~lenssr.imaging.integrating.IntegratingOperator`.
     """
 
     def __init__(self, data, weight, operator):

@@ -9,14 +9,21 @@ from astropy.modeling.models import Sersic2D
 from lenssr.exceptions import InputError
 from lenssr.imaging import PSF
 from lenssr.imaging.following import FollowingOperator, effective_kernel
+from lenssr.imaging.integrating import IntegratingOperator
 from lenssr.light import sersic_brightness
+from lenssr.light.sersic import sersic_brightness_jacobian
 
 SHAPE = (41, 41)
 
 
-def modelled(r_eff, n, x_0, y_0, ellip, theta, *, fwhm=2.5, points=2.5, dtype=torch.float64):
+def following(fwhm, points, dtype):
     kernel, subsampling = effective_kernel(PSF.from_fwhm(fwhm * u.arcsec), points_across=points)
-    operator = FollowingOperator(SHAPE, kernel, subsampling=subsampling, dtype=dtype)
+    return FollowingOperator(SHAPE, kernel, subsampling=subsampling, dtype=dtype)
+
+
+def modelled(r_eff, n, x_0, y_0, ellip, theta, *, fwhm=2.5, points=2.5, dtype=torch.float64):
+    integrating = fwhm is None
+    operator = IntegratingOperator(SHAPE, dtype=dtype) if integrating else following(fwhm, points, dtype)
     q = 1 - ellip
     e1, e2 = (1 - q) / (1 + q) * np.array([np.cos(2 * theta), np.sin(2 * theta)])
     column = [torch.tensor([[v]], dtype=dtype) for v in (1.0, r_eff * np.sqrt(q), n, x_0, y_0, e1, e2)]
@@ -39,6 +46,9 @@ def brute_force(r_eff, n, x_0, y_0, ellip, theta, *, fwhm=2.5, fine=11, margin=8
             parts = 200 if max(abs(i - column), abs(j - row)) <= 1 else 20
             within = (np.arange(parts) - (parts - 1) / 2) / parts / fine
             light[j, i] = model(*np.meshgrid(axis[i] + within, axis[j] + within)).mean()
+    if fwhm is None:
+        image = light.reshape(size // fine, fine, size // fine, fine).mean((1, 3))
+        return image[margin:-margin, margin:-margin]
     sigma = fwhm / 2.35482 * fine
     reach = np.arange(-int(6 * sigma), int(6 * sigma) + 1)
     psf = np.exp(-0.5 * (reach / sigma) ** 2)
@@ -64,6 +74,52 @@ def test_images_are_those_of_brute_force(galaxy):
     truth = brute_force(*galaxy)
     assert distance(modelled(*galaxy), truth) < 1e-3
     assert distance(modelled(*galaxy, points=4.0), truth) < 5e-4
+
+
+@pytest.mark.parametrize(
+    "galaxy",
+    [
+        (2.0, 6.0, 0.3, -0.2, 0.3, 0.5),
+        (2.0, 6.0, 0.5, 0.5, 0.0, 0.0),
+        (2.0, 6.0, 0.0, 0.49, 0.7, 0.8),
+        (4.0, 1.0, 0.1, 0.4, 0.6, 2.0),
+        (2.0, 0.5, -3.3, 0.4, 0.7, 0.9),
+        (0.5, 4.0, 0.2, 0.1, 0.3, 0.5),
+    ],
+    ids=["cusp", "cusp_on_a_corner", "thin_cusp", "thin_disc", "thin_gaussian", "small"],
+)
+def test_images_without_a_psf_are_those_of_brute_force(galaxy):
+    truth = brute_force(*galaxy, fwhm=None)
+    assert distance(modelled(*galaxy, fwhm=None), truth) < 1e-3
+
+
+def test_a_cusp_without_a_psf_leaves_the_image_by_its_edge():
+    inside = modelled(3.0, 4.0, 0.2, 0.0, 0.0, 0.0, fwhm=None)
+    for shift in (18.0, 23.0):
+        moved = modelled(3.0, 4.0, shift + 0.2, 0.0, 0.0, 0.0, fwhm=None)
+        start = int(shift)
+        assert distance(moved[:, start:], inside[:, : 41 - start]) < 1e-3
+
+
+def test_derivatives_of_integrals_by_the_centre_are_those_of_moved_images():
+    vector = torch.tensor([[1.0, 2.0, 4.0, 0.31, -0.2, 0.1, 0.05]], dtype=torch.float64)
+    operator = IntegratingOperator(SHAPE, points=3)
+
+    def image(moved):
+        column = moved.unsqueeze(2).unbind(1)
+        x, y, share = operator.rays(column[3], column[4])
+        values = sersic_brightness(x, y, *column).unsqueeze(1)
+        return operator.collect(values, column[3], column[4], share)[0, 0]
+
+    column = vector.unsqueeze(2).unbind(1)
+    x, y, share = operator.rays(column[3], column[4])
+    derivative = sersic_brightness_jacobian(x, y, *column)[3]
+    found = operator.collect(derivative, column[3], column[4], share)[0]
+    for k in (1, 2, 3, 4):
+        step = torch.zeros_like(vector)
+        step[:, k] = 1e-3
+        expected = (image(vector + step) - image(vector - step)) / 2e-3
+        assert distance(found[k].numpy(), expected.numpy()) < 5e-3
 
 
 def test_flux_does_not_depend_on_the_place_in_a_pixel():

@@ -23,7 +23,7 @@ class Batch:
     Parameters
     ----------
     tasks : list of `~lenssr.photometry.tasks.Task`
-    settings : `~lenssr.photometry.photometry.Settings`
+    settings : `~lenssr.photometry.settings.Settings`
     operator : callable
         ``operator(psf, pixel_scale, shape)`` gives that of a telescope.
 

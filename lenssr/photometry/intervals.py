@@ -31,7 +31,7 @@ def wants_profile(fit, settings):
     Parameters
     ----------
     fit : `~lenssr.photometry.solve.GroupFit`
-    settings : `~lenssr.photometry.photometry.Settings`
+    settings : `~lenssr.photometry.settings.Settings`
 
     Returns
     -------
@@ -85,8 +85,8 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=Fals
     names : tuple of str, optional
         Of which parameters, by default all of `PROFILED`.
     moved : bool, optional
-        Whether the fit was on another lattice than that of the batch, whose best fit is a little off; the ends
-        then move along. By default it was not.
+        Whether the fit was on another lattice than that of the batch, whose best fit is a little off; the
+        ends then move along. By default it was not.
 
     Notes
     -----

@@ -1,7 +1,6 @@
 """Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
 
 import copy
-from dataclasses import dataclass
 
 import astropy.units as u
 import numpy as np
@@ -9,56 +8,23 @@ from astropy.nddata import NDData
 from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_scales
 
-from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
 from lenssr.imaging.correlation import measure_sky
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
-from lenssr.photometry.constraints import Constraints
 from lenssr.photometry.images import model_image, sersic2d
-from lenssr.photometry.robust import LOSSES
+from lenssr.photometry.settings import checked_grouper, checked_pair, checked_settings
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
-from lenssr.photometry.tasks import AutoGrouper, batches, make_tasks
+from lenssr.photometry.tasks import batches, make_tasks
 
 __all__ = ["SersicPhotometry"]
 
 # Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
 CPU_VALUES, GPU_VALUES = 2**18, 2**25
 SUSPECT_CORRELATION = 0.1
-# Of the side of a stamp: galaxies nearer to each other are fitted together.
-GROUP_SHARE = 2.5
-INTERVALS = ("auto", "gaussian", "profile")
-SKIES = ("constant", None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Options of `SersicPhotometry`, checked.
-
-    Attributes are those of the class; ``templates`` holds the constraints of each component.
-    """
-
-    fit_shape: tuple
-    sky: str | None
-    n_components: int
-    templates: tuple
-    xy_bounds: tuple | None
-    loss: str | None
-    intervals: str
-    device: str
-
-    @property
-    def torch_device(self):
-        """The device that "auto" stands for here."""
-        return choose_device(self.device)
-
-    @property
-    def reach(self):
-        """How far a centre may move along x and y, in pixels."""
-        return self.xy_bounds or (self.fit_shape[1] / 4, self.fit_shape[0] / 4)
 
 
 class SersicPhotometry:
@@ -143,27 +109,17 @@ class SersicPhotometry:
         intervals="auto",
         device="auto",
     ):
-        fit_shape = _pair(fit_shape, "fit_shape", integer=True)
-        if sky not in SKIES:
-            raise InputError(f"sky = {sky!r}: give 'constant' or None")
-        if n_components not in (1, 2):
-            raise InputError(f"n_components = {n_components!r}: give 1, or 2 for a bulge and a disc")
-        if loss is not None and loss not in LOSSES:
-            raise InputError(f"loss = {loss!r}: give {', '.join(map(repr, LOSSES))} or None")
-        if intervals not in INTERVALS:
-            raise InputError(f"intervals = {intervals!r}: give one of {', '.join(map(repr, INTERVALS))}")
-        choose_device(device)
-        self.settings = Settings(
+        self.settings = checked_settings(
             fit_shape=fit_shape,
             sky=sky,
             n_components=n_components,
-            templates=_templates(model, fixed, bounds, tied, n_components),
-            xy_bounds=None if xy_bounds is None else _pair(xy_bounds, "xy_bounds"),
+            constraints=(model, fixed, bounds, tied),
+            xy_bounds=xy_bounds,
             loss=loss,
             intervals=intervals,
             device=device,
         )
-        self.psf, self.grouper = psf, _grouper(grouper, fit_shape)
+        self.psf, self.grouper = psf, checked_grouper(grouper, self.settings.fit_shape)
         self.table = self._rows = None
 
     def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None):
@@ -273,7 +229,7 @@ class SersicPhotometry:
         box = (
             self.settings.fit_shape
             if model_shape is None
-            else _pair(model_shape, "model_shape", integer=True)
+            else checked_pair(model_shape, "model_shape", integer=True)
         )
         bands, sources, _ = rows.images[image]
         first = sum(len(entry[1]) for entry in rows.images[:image])
@@ -442,60 +398,9 @@ def _widening(observation):
     return sky.factor if sky.correlated else 1.0
 
 
-def _pair(value, name, *, integer=False):
-    values = (value, value) if np.ndim(value) == 0 else tuple(value)
-    good = len(values) == 2 and all(np.isfinite(v) and v > 0 for v in values)
-    if not good or (integer and any(int(v) != v for v in values)):
-        raise InputError(
-            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
-        )
-    return tuple(int(v) if integer else float(v) for v in values)
-
-
 def _each(name, value, count):
     if not isinstance(value, list | tuple):
         return [value] * count
     if len(value) != count:
         raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one for all")
     return list(value)
-
-
-def _templates(model, fixed, bounds, tied, count):
-    """Constraints of each component."""
-    models = list(model) if isinstance(model, list | tuple) else [model] * count
-    if len(models) != count:
-        raise InputError(f"model has {len(models)} entries for {count} components: give one each")
-    options = []
-    for k in range(count):
-        own = {}
-        for name, given in (("fixed", fixed), ("bounds", bounds), ("tied", tied)):
-            given = given or {}
-            mine = {
-                key: v
-                for key, v in given.items()
-                if count == 1 or key[-2:] not in ("_0", "_1") or key in ("x_0", "y_0")
-            }
-            if count > 1:
-                mine |= {
-                    key[:-2]: v
-                    for key, v in given.items()
-                    if key.endswith(f"_{k}") and key not in ("x_0", "y_0")
-                }
-            own[name] = mine
-        options.append(own)
-    if count == 2 and models[1] is None:
-        from astropy.modeling.models import Sersic2D
-
-        # The disc of a bulge and a disc is exponential; give a model to free it.
-        models[1] = Sersic2D(n=1.0, fixed={"n": True})
-    return tuple(Constraints(one, **own) for one, own in zip(models, options, strict=True))
-
-
-def _grouper(grouper, fit_shape):
-    if isinstance(grouper, str):
-        if grouper != "auto":
-            raise InputError(f"grouper = {grouper!r}: give a photutils SourceGrouper, 'auto' or None")
-        return AutoGrouper(min(fit_shape) / GROUP_SHARE)
-    if grouper is not None and not callable(grouper):
-        raise InputError(f"grouper = {grouper!r}: give a photutils SourceGrouper, 'auto' or None")
-    return grouper

@@ -126,7 +126,7 @@ class Solver:
 
     Parameters
     ----------
-    settings : `~lenssr.photometry.photometry.Settings`
+    settings : `~lenssr.photometry.settings.Settings`
     """
 
     def __init__(self, settings):

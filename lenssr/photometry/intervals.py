@@ -21,6 +21,8 @@ RISE_TOLERANCE, ROUNDS = 0.04, 5
 # In larger groups intervals cost more than all else, and neighbours decide what is known of a galaxy.
 MOST_GALAXIES = 2
 FIRST_STEP = 0.1
+# Logarithm of the factor on flux or r_eff beyond which no end is looked for.
+FARTHEST = 5.0
 # Steps towards an end that nothing bounds, relative to the error of a Gaussian.
 LONGEST_STEP = 3.0
 
@@ -148,6 +150,9 @@ class _Search:
         """Values (2 W,) of the coordinates at the ends, low and high in turn."""
         centre = self.best[self.every, self.place]
         low, high = (end[self.every, self.place] for end in (self.lower, self.upper))
+        logarithm = torch.tensor([name in ("flux", "r_eff") for name, *_ in self.wanted], device=low.device)
+        farthest = torch.where(logarithm, FARTHEST, torch.inf).repeat_interleave(2)
+        low, high = torch.maximum(low, centre - farthest), torch.minimum(high, centre + farthest)
         value = (centre + self.step * self.scale).clamp(low, high)
         start = self.best + self.direction * (value - centre).unsqueeze(1)
         nothing = torch.zeros_like(value)

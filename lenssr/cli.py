@@ -123,6 +123,9 @@ def _add_sersic(commands):
     add("input", metavar="IN.fits", help="the image, with its errors where it has them")
     add("-o", "--output", metavar="TABLE", required=True, help="the table to write: .ecsv, .fits, ...")
     add("--psf", metavar="PSF", type=_psf, help="a FITS file, or a FWHM such as 0.1arcsec or 2.5pix")
+    add("--sci", metavar="HDU", help="name of the HDU of the image (default: SCI, IMAGE, or the first image)")
+    add("--err", metavar="HDU", help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)")
+    add("--psf-hdu", metavar="HDU", help="name of the HDU of the PSF (default: PSF, where there is one)")
     add("--mask", metavar="F", help="a FITS file of the image's shape: not 0 hides a pixel")
     positions = "a table with x and y (zero-based pixels) or skycoord (default: galaxies are detected)"
     add("--init", metavar="TABLE", help=positions)
@@ -269,7 +272,9 @@ def _sersic(arguments):
         device=arguments.device,
     )
     _say(f"fitting {arguments.input}")
-    table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit)
+    named = {"sci": arguments.sci, "err": arguments.err, "psf": arguments.psf_hdu}
+    hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
+    table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit, hdus=hdus or None)
     with atomic(arguments.output, arguments.overwrite) as temporary:
         try:
             table.write(temporary)

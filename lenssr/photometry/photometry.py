@@ -122,7 +122,7 @@ class SersicPhotometry:
         self.psf, self.grouper = psf, checked_grouper(grouper, self.settings.fit_shape)
         self.table = self._rows = None
 
-    def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None):
+    def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
         """Fit the galaxies of an image.
 
         Parameters
@@ -144,6 +144,9 @@ class SersicPhotometry:
             Instead of the one of the object.
         unit : `~astropy.units.Unit` or str, optional
             Of the pixels, instead of what the image says.
+        hdus : dict, optional
+            For a FITS file: names or numbers of its HDUs by role, such as ``{"sci": "VIS_BGSUB", "err":
+            "VIS_RMS", "psf": "VIS_PSF"}``, where they are not the usual ones.
 
         Returns
         -------
@@ -155,9 +158,9 @@ class SersicPhotometry:
         InputError
             If the input cannot be used; the message names the value and the remedy.
         """
-        return self._run([image], [mask], [error], [init_params], [psf], unit, numbered=False)
+        return self._run([image], [mask], [error], [init_params], [psf], unit, hdus, numbered=False)
 
-    def map(self, images, *, mask=None, error=None, init_params=None, psf=None, unit=None):
+    def map(self, images, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
         """Fit the galaxies of many images, such as cutouts; alike ones in one batch.
 
         Parameters
@@ -168,6 +171,8 @@ class SersicPhotometry:
             As in `__call__`: one for all images, or a list with one for each.
         unit : `~astropy.units.Unit` or str, optional
             As in `__call__`.
+        hdus : dict, optional
+            As in `__call__`.
 
         Returns
         -------
@@ -177,7 +182,7 @@ class SersicPhotometry:
         images = list(images)
         extras = [_each(name, value, len(images)) for name, value in
                   (("mask", mask), ("error", error), ("init_params", init_params), ("psf", psf))]  # fmt: skip
-        return self._run(images, *extras, unit, numbered=True)
+        return self._run(images, *extras, unit, hdus, numbered=True)
 
     @property
     def models(self):
@@ -314,10 +319,10 @@ class SersicPhotometry:
             raise InputError(f"band = {band!r}: the last run had {', '.join(map(repr, bands))}")
         return bands.index(band)
 
-    def _run(self, images, masks, errors, params, psfs, unit, *, numbered):
+    def _run(self, images, masks, errors, params, psfs, unit, hdus, *, numbered):
         entries, tasks, names, row = [], [], None, 0
         for image, mask, error, param, psf in zip(images, masks, errors, params, psfs, strict=True):
-            own, bands = self._observe(image, mask, error, psf, unit)
+            own, bands = self._observe(image, mask, error, psf, unit, hdus)
             if names is not None and own != names:
                 raise InputError(f"images in the bands {names} and {own}: give the same for all")
             names = own
@@ -337,20 +342,20 @@ class SersicPhotometry:
         self.table = make_table(rows, self._describe(), numbered=numbered)
         return self.table
 
-    def _observe(self, image, mask, error, psf, unit):
+    def _observe(self, image, mask, error, psf, unit, hdus):
         """Bands of one image: their names and observations."""
         if isinstance(image, dict):
             names = [str(name) for name in image]
             parts = [
                 self._observation(one, *(part[name] if isinstance(part, dict) else part
-                                         for part in (mask, error, psf or self.psf)), unit)
+                                         for part in (mask, error, psf or self.psf)), unit, hdus)
                 for name, one in image.items()
             ]  # fmt: skip
             return names, parts
-        return [""], [self._observation(image, mask, error, self.psf if psf is None else psf, unit)]
+        return [""], [self._observation(image, mask, error, self.psf if psf is None else psf, unit, hdus)]
 
-    def _observation(self, image, mask, error, psf, unit):
-        planes = read_planes(image)
+    def _observation(self, image, mask, error, psf, unit, hdus):
+        planes = read_planes(image, hdus)
         celestial = planes.wcs is not None and planes.wcs.has_celestial
         scale = 1.0
         if celestial:
@@ -361,7 +366,7 @@ class SersicPhotometry:
         elif psf is not None:
             psf = PSF.from_any(psf, shape=planes.data.shape)
         observation = Observation.from_any(
-            image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit
+            image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
         )
         observation.meta.update(
             no_scale=not celestial, sigma=observation.sigma(), widening=_widening(observation)

@@ -336,13 +336,15 @@ def test_the_command_writes_table_and_figure(field, tmp_path, capsys):
     error = np.full(field.shape, SIGMA)
     mask = np.zeros(field.shape, dtype=np.uint8)
     mask[:, 45:] = 1
-    planes = [fits.PrimaryHDU(), fits.ImageHDU(field, name="SCI"), fits.ImageHDU(error, name="ERR")]
+    planes = [fits.PrimaryHDU(), fits.ImageHDU(0 * field, name="SCI"), fits.ImageHDU(0 * error, name="ERR")]
+    planes += [fits.ImageHDU(field, name="VIS"), fits.ImageHDU(error, name="VIS_RMS")]
     fits.HDUList(planes).writeto(tmp_path / "field.fits")
     fits.writeto(tmp_path / "mask.fits", mask)
     Table({"x": [20.0], "y": [20.0]}).write(tmp_path / "positions.ecsv")
     written = [str(tmp_path / name) for name in ("table.ecsv", "figure.png")]
     options = ["--psf", "2.5pix", "--fit-shape", "35", "--mask", str(tmp_path / "mask.fits")]
     options += ["--init", str(tmp_path / "positions.ecsv"), "--plot", written[1]]
+    options += ["--sci", "VIS", "--err", "VIS_RMS"]
     assert main(["sersic", str(tmp_path / "field.fits"), "-o", written[0], *options]) == 0
     table = QTable.read(written[0])
     assert table["x"][0] == pytest.approx(20.3, abs=0.05)

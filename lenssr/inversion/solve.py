@@ -321,9 +321,11 @@ class _State:
         for _ in range(TRIES):
             field = self.field + step[:count]
             parameters = np.clip(self.parameters + step[count:], *self.problem.bounds)
-            residual = self._predict(field, parameters)
-            chi2 = float((self.problem.weight * residual**2).sum())
-            gain = before - chi2 - self._penalty(field, parameters)
+            # Light that the data do not hold may leap far: a chi2 that overflows is no gain.
+            with np.errstate(over="ignore", invalid="ignore"):
+                residual = self._predict(field, parameters)
+                chi2 = float((self.problem.weight * residual**2).sum())
+                gain = before - chi2 - self._penalty(field, parameters)
             if gain > 0:
                 self._move(field, parameters, residual)
                 return gain

@@ -5,12 +5,11 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from lenssr.exceptions import InputError
 from lenssr.networks.deflection import DeflectionNetwork
@@ -109,7 +108,10 @@ def save_weights(network, path, card):
     ------
     InputError
         If the path ends otherwise, or a weight is not finite.
+    ImportError
+        If safetensors is not installed (extra ``networks``).
     """
+    save = _library("safetensors.torch").save
     path = _checked_path(path)
     tensors = {name: one.detach().cpu().contiguous() for name, one in network.state_dict().items()}
     for name, tensor in tensors.items():
@@ -143,6 +145,8 @@ def load_weights(path, *, kind=None):
     InputError
         If the file is none of these, holds another kind, is damaged (a checksum tells), or its shapes are not
         those of the network that it says it holds.
+    ImportError
+        If safetensors is not installed (extra ``networks``).
     """
     path = Path(path)
     about, tensors = _read(path)
@@ -162,6 +166,13 @@ def load_weights(path, *, kind=None):
     _fill(path, network, tensors)
     known = {entry.name for entry in fields(Card)}
     return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
+
+
+def _library(name):
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError("weights need safetensors: pip install lenssr[networks]") from error
 
 
 def _checked_path(path):
@@ -192,11 +203,12 @@ def _checksum(about, tensors):
 
 def _read(path):
     """What a file says of itself, and its tensors by name."""
+    library = _library("safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
+        with library.safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
+    except (library.SafetensorError, OSError) as error:
         raise InputError(_why_not(path, error)) from error
     try:
         about = json.loads(told[ENTRY])

@@ -33,6 +33,7 @@ class Task(ABC, nn.Module):
     objectives = ()
     builds = SISR
     more_options = ()
+    # Whether it has predict(view), which gives images (B, ny * scale, nx * scale) in flux per pixel.
     predicts_image = True
     # How many times finer its images are; None if it makes them as fine as one asks.
     scale = None
@@ -54,10 +55,6 @@ class Task(ABC, nn.Module):
     @abstractmethod
     def losses(self, view):
         """Functions for the objectives by name, so that only those asked for are computed."""
-
-    def predict(self, view):
-        """Finer images (B, ny * scale, nx * scale) in flux per pixel."""
-        raise NotImplementedError
 
     def view(self, batch, generator):
         """What the network is shown; a share of the pixels hidden.

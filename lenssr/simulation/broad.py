@@ -47,8 +47,9 @@ class BroadLenses(BatchedLenses):
     seed : int, optional
         Which ones; 0 by default.
     shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
-        Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes`). By default none;
-        what is to be tested on galaxies never seen must not train on them: ``shapes[::2]`` is one half.
+        Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
+        none; what is to be tested on galaxies never seen must not train on them: ``shapes[::2]`` is one half,
+        as ``"hubble_deep_field[::2]"`` is of those that come with scikit-image.
     sources : sequence of {"sersic", "clumpy", "shapes"}, optional
         Kinds of sources; by default all, the last one only with ``shapes``.
     pixels : int, optional

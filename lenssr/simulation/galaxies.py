@@ -109,7 +109,7 @@ class GalaxyLenses(LensDataset):
     Parameters
     ----------
     shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None, optional
-        The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes`). By default those of
+        The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default those of
         `GalaxyShapes.hubble_deep_field`, for which scikit-image must be installed.
     size : int, optional
         How many lenses; 100 by default.

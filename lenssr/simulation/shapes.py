@@ -4,6 +4,7 @@ import copy
 import functools
 import importlib.util
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -25,6 +26,8 @@ _BLUR_BOX = 1 / 250
 _TAPER = 0.4, 0.5
 
 _DEEP_FIELD = "hubble_deep_field"
+# Its name, and which of its galaxies.
+_NAMED = re.compile(_DEEP_FIELD + r"(?:\[(-?\d+)?:(-?\d+)?(?::(-?[1-9]\d*)?)?\])?")
 _DETECTION_SIGMA = 4.0
 _LEAST_PIXELS = 20
 _DEBLEND_PIXELS, _DEBLEND_CONTRAST = 60, 0.03
@@ -152,7 +155,9 @@ class GalaxyShapes:
         Parameters
         ----------
         shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None
-            A folder, or cutouts; None stands for `hubble_deep_field`.
+            A folder, or cutouts; None and ``"hubble_deep_field"`` stand for `hubble_deep_field`,
+            ``"hubble_deep_field[::2]"`` for every second of its galaxies, and so on, as files of settings
+            can say it.
 
         Returns
         -------
@@ -162,6 +167,10 @@ class GalaxyShapes:
             return shapes
         if shapes is None:
             return cls.hubble_deep_field()
+        named = _NAMED.fullmatch(shapes) if isinstance(shapes, str) else None
+        if named:
+            ends = [int(number) if number else None for number in named.groups()]
+            return cls.hubble_deep_field()[slice(*ends)]
         return cls.from_folder(shapes) if isinstance(shapes, str | Path) else cls(shapes)
 
     def __len__(self):

@@ -60,6 +60,12 @@ def test_deep_field_has_many_galaxies(deep_field):
     assert len(set(deep_field.names)) == len(deep_field)
 
 
+@pytest.mark.parametrize("which", [slice(None), slice(None, None, 2), slice(1, None, 2), slice(-5, 20)])
+def test_deep_field_goes_by_name(deep_field, which):
+    ends = ("" if end is None else str(end) for end in (which.start, which.stop, which.step))
+    assert GalaxyShapes.from_any(f"hubble_deep_field[{':'.join(ends)}]").names == deep_field.names[which]
+
+
 def test_deep_field_has_the_spiral_but_no_star(deep_field):
     places = np.array([[int(number) for number in name.split("_")] for name in deep_field.names])
 

@@ -259,7 +259,7 @@ class DeflectionNetwork(nn.Module):
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
-    def forward(self, image, sigma, pixel_scale):
+    def forward(self, image, sigma, pixel_scale, *, views=8):
         """Estimate the lenses of a batch.
 
         Parameters
@@ -270,6 +270,10 @@ class DeflectionNetwork(nn.Module):
             Its standard deviation; infinite where a pixel is masked.
         pixel_scale : float
             In arcsec.
+        views : {1, 2, 4, 8}, optional
+            From how many sides images are looked at, mirrored and turned. The mean of what is seen is better
+            than what one view tells, and with all 8, the default, lenses turn with their images. Errors, and
+            the correction of the potential, are those of the first view.
 
         Returns
         -------
@@ -279,12 +283,35 @@ class DeflectionNetwork(nn.Module):
         features = self.features(_planes(image, sigma))
         read = self.read(features)
         free, root = self.mean(read).to(image), _root(self.spread(read.detach()).to(image))
+        others = [self._seen_from(side, image, sigma) for side in _SIDES[1:views]]
+        free = torch.stack([free, *others]).mean(0)
         coefficients = None
         if self.correction is not None:
             size = (self.knots + 2,) * 2
             planes = interpolate(self.correction(features), size=size, mode="bilinear", align_corners=True)
             coefficients = CORRECTION * half**2 * self.last(planes)[:, 0].tanh().to(image)
         return LensEstimate(free, root, half, coefficients)
+
+    def _seen_from(self, side, image, sigma):
+        """Means of the free numbers as the images tell them from another side."""
+        swap, flips = side
+        image, sigma = (_turned(values, swap, flips) for values in (image, sigma))
+        free = self.mean(self.read(self.features(_planes(image, sigma)))).to(image)
+        # Back in the opposite order: first mirrored, then x and y exchanged.
+        flip_x, flip_y = (-1.0 if axis in flips else 1.0 for axis in (-1, -2))
+        both = flip_x * flip_y
+        free = free * free.new_tensor([1.0, 1.0, both, flip_x, flip_y, 1.0, both])
+        if swap:
+            free = free[:, [0, 1, 2, 4, 3, 5, 6]] * free.new_tensor([1.0, -1.0, 1.0, 1.0, 1.0, -1.0, 1.0])
+        return free
+
+
+# Whether x and y are exchanged, and which axes are mirrored then.
+_SIDES = [(swap, flips) for flips in ((), (-1,), (-2,), (-2, -1)) for swap in (False, True)]
+
+
+def _turned(values, swap, flips):
+    return (values.mT if swap else values).flip(flips)
 
 
 def as_family(lens, vectors):

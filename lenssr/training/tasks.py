@@ -222,7 +222,8 @@ class Deflection(Task):
 
     def losses(self, view):
         batch = view.batch
-        estimate = self.lens(view.image, view.sigma, batch.pixel_scale)
+        views = 1 if self.training else 8
+        estimate = self.lens(view.image, view.sigma, batch.pixel_scale, views=views)
         truth = as_family(batch.scenes.lens, batch.scenes.lens_vector)
         grid = [torch.as_tensor(place).reshape(1, -1).to(batch.low) for place in (batch.grid.x, batch.grid.y)]
 

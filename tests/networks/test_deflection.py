@@ -113,6 +113,26 @@ def test_masked_pixels_are_not_seen():
     torch.testing.assert_close(net(spoiled, sigma, 0.05).vector, net(image, sigma, 0.05).vector)
 
 
+@pytest.mark.parametrize(
+    ("turn", "signs"),
+    [
+        (lambda image: image.flip(-1), [1, 1, -1, -1, 1, 1, -1]),
+        (lambda image: image.flip(-2), [1, 1, -1, 1, -1, 1, -1]),
+        (lambda image: image.rot90(2, (-2, -1)), [1, 1, 1, -1, -1, 1, 1]),
+        (lambda image: image.rot90(1, (-2, -1)), [1, -1, -1, 1, -1, -1, -1]),
+    ],
+)
+def test_lenses_turn_with_their_images(turn, signs):
+    # The network itself does not: only what it sees from all sides together.
+    (image, sigma), net = images((40, 40)), network()
+    expected, found = net(image, sigma, 0.05).vector, net(turn(image), turn(sigma), 0.05).vector
+    if signs[1] < 0:  # a quarter turn takes x to y
+        expected = expected[:, [0, 1, 2, 4, 3, 5, 6]]
+    torch.testing.assert_close(found, expected * torch.tensor(signs, dtype=torch.float64))
+    one = net(turn(image), turn(sigma), 0.05, views=1).vector
+    assert not torch.allclose(one, found)
+
+
 def positions():
     generator = torch.Generator().manual_seed(3)
     return (2 * torch.rand(2, 2, 40, generator=generator, dtype=torch.float64) - 1).requires_grad_()

@@ -9,7 +9,7 @@ from lenssr.training.views import Telescopes, View
 __all__ = ["Schedule", "generator_of", "survey"]
 
 # So many batches, of so many images, tell what a data set is like.
-SURVEYED, TOGETHER = 8, 4
+SURVEYED, TOGETHER = 32, 4
 
 # What different random numbers of one training are for.
 ORDER, HIDDEN = 1, 2

@@ -51,6 +51,8 @@ class Card:
     limits : dict of str to list of float
         Ranges of the training data by name: ``pixel_scale`` and ``psf_fwhm`` in arcsec (0: no PSF), ``snr``
         of an image. Beyond, nobody has looked.
+    notes : str
+        What else one should know, such as which galaxies were kept for tests.
     """
 
     recipe: dict
@@ -60,6 +62,7 @@ class Card:
     steps: int
     scores: dict
     limits: dict
+    notes: str = ""
     versions: dict = field(default_factory=lambda: _versions())
 
     def to_markdown(self, kind):
@@ -78,6 +81,7 @@ class Card:
         lines += [f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps."]
         lines += [f"- On {self.device}, {self.minutes:.1f} minutes."]
         lines += [f"- With {', '.join(f'{name} {number}' for name, number in self.versions.items())}."]
+        lines += ["", self.notes] if self.notes else []
         lines += ["", "| score on data held back | value |", "| --- | --- |"]
         lines += [f"| {name} | {value:.4g} |" for name, value in self.scores.items()]
         lines += ["", "| range of the training data | from | to |", "| --- | --- | --- |"]

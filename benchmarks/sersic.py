@@ -40,7 +40,6 @@ import astropy.units as u
 import numpy as np
 import sersic_peers as peers
 from astropy.convolution import convolve
-from astropy.table import QTable
 from photutils.segmentation import SegmentationImage, SourceCatalog, detect_sources
 from sersic_sample import Galaxy, draw, psf_kernel
 
@@ -142,7 +141,7 @@ def row_of(name, fits, seconds, galaxies):
 
 def by_lenssr(sample, starts, *, names=STARTS, intervals="gaussian"):
     """All galaxies at once; without the name of a start it is lenssr's to find."""
-    tables = [QTable({name: [start[name]] for name in names}) for start in starts]
+    tables = [{name: np.array([start[name]]) for name in names} for start in starts]
     phot = SersicPhotometry(
         psf=PSF(psf_kernel()), fit_shape=(SIZE + 1, SIZE + 1), sky=None, intervals=intervals
     )

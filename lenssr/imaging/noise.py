@@ -6,6 +6,7 @@ latter into the former for images in a given unit.
 """
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
 
@@ -439,6 +440,7 @@ def count_kind(unit):
     return None if found is None else found[2]
 
 
+@functools.lru_cache(maxsize=256)
 def _count_unit(unit):
     """Find the unit of counts, per second or not, per arcsec2 or not, that a unit is equivalent to."""
     for count in _COUNTS:

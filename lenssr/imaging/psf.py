@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import astropy.units as u
@@ -189,7 +190,7 @@ class PSF:
         settings += f", pixel_scale={self.pixel_scale:g}" if self.pixel_scale else ""
         return f"PSF(<{self.array.shape[0]}x{self.array.shape[1]} array>{settings})"
 
-    @property
+    @cached_property
     def fwhm_samples(self):
         """FWHM in samples of the array: the diameter of a circle with the area above half the peak."""
         fine = 5

@@ -1,5 +1,7 @@
 """Stamps of groups of galaxies that are fitted at once, in all their bands."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -13,6 +15,8 @@ from lenssr.photometry.stamps import Stamps, cut
 __all__ = ["Batch"]
 
 ITERATIONS = 60
+# Fits begin in single precision, where that holds all numbers: these decades to each side of 1.
+SINGLE, ROUGH_TOLERANCE = 25, 0.03
 # Groups are as often as not no galaxies, which no number of iterations makes them.
 CROWDED_ITERATIONS = 25
 
@@ -33,6 +37,8 @@ class Batch:
     bands : list of `~lenssr.photometry.stamps.Stamps`
     blended : list of bool
         Whether pixels of a stamp were left to neighbours.
+    rough : list of `~lenssr.photometry.stamps.Stamps` or None
+        The same in single precision; None where numbers are too large or small for it.
     pixels : `torch.Tensor` of int, shape (B,)
         Pixels that are fitted, all bands together.
     """
@@ -49,6 +55,7 @@ class Batch:
         self._corners = np.array([task.corner for task in tasks])
         own = np.stack([share for share, _ in shares])
         self.bands = [self._stamps(number, own, operator) for number in range(len(first.bands))]
+        self.rough = self._single(operator)
         self.pixels = sum((band.weight > 0).sum(1) for band in self.bands)
         self.gaussian = all(isinstance(image.noise, GaussianNoise) for image in first.bands)
         layout = self.layout
@@ -88,7 +95,22 @@ class Batch:
         planes = (torch.as_tensor(part, device=self.device) for part in (data, weight))
         return Stamps(*planes, operator(image.psf, image.grid.pixel_scale, self.shape))
 
-    def minimise(self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None):
+    def _single(self, operator):
+        """Stamps in single precision, or None where it would overflow."""
+        for band in self.bands:
+            seen = band.weight[band.weight > 0]
+            numbers = (band.data.abs().amax(), seen.amin(), seen.amax()) if len(seen) else (0,)
+            if not all(10.0**-SINGLE < number < 10.0**SINGLE for number in numbers):
+                return None
+        kind = partial(operator, dtype=torch.float32)
+        return [
+            band.rough(kind(image.psf, image.grid.pixel_scale, self.shape))
+            for band, image in zip(self.bands, self.tasks[0].bands, strict=True)
+        ]
+
+    def minimise(
+        self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None, rough=False
+    ):
         """Fit.
 
         Parameters
@@ -107,17 +129,26 @@ class Batch:
             Other than those of the space.
         most : int, optional
             Of the iterations, by default 60, or 25 for three galaxies and more.
+        rough : bool, optional
+            Whether a fit in single precision leads the way; by default not.
 
         Returns
         -------
         fit : `~lenssr.fitting.least_squares.LeastSquaresResult`
         """
         index = self.everything if index is None else index
-        model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
         lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
         most = most or (ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS)
-        options = {"lower": lower, "upper": upper, "max_iterations": most, "tolerance": tolerance}
-        return levenberg_marquardt(model, z, data, weight, **options)
+        options = {"lower": lower, "upper": upper, "max_iterations": most, "look": False}
+        before = 0
+        if rough and self.rough is not None:
+            problem = self._problem(space, [part.float() for part in weights], index, self.rough)
+            first = levenberg_marquardt(problem[0], z, *problem[1:], tolerance=ROUGH_TOLERANCE, **options)
+            z, before = first.parameters, first.iterations
+        model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
+        fit = levenberg_marquardt(model, z, data, weight, tolerance=tolerance, **options)
+        fit.iterations += before
+        return fit
 
     def near(self, space, z, weights, *, index, bands, bounds):
         """Chi2 and place of the minimum near ``z``; parameters as of `minimise`.
@@ -159,7 +190,7 @@ class Batch:
             for model, vector, slope in zip(models, vectors, slopes, strict=True):
                 image, jacobian = model(vector, index)
                 images.append(torch.where(self._impossible(vector), torch.nan, image))
-                jacobians.append(jacobian if slope is None else slope.mT @ jacobian)
+                jacobians.append(jacobian if slope is None else slope.mT.to(jacobian) @ jacobian)
             if len(images) == 1:
                 return images[0], jacobians[0]
             return torch.cat(images, 1), torch.cat(jacobians, 2)
@@ -177,7 +208,7 @@ class Batch:
         template = torch.ones(len(z), self._scene.size, dtype=torch.float64, device=self.device)
         vectors = space.expand(z, self.everything)[0]
         return [
-            band.image(self._scene, self._scene.to_physical(vector, template))
+            band.image(self._scene, self._scene.to_physical(vector, template).to(band.operator.x))
             for band, vector in zip(self.bands if bands is None else bands, vectors, strict=True)
         ]
 
@@ -196,10 +227,11 @@ class Batch:
         """
         layout, scene = self.layout, self._scene
         blocks = scene.of_role("lens_light")
+        bands = self.bands if self.rough is None else self.rough
         total = torch.zeros(len(smooth), layout.galaxies, dtype=smooth.dtype, device=smooth.device)
-        for number, (band, weight) in enumerate(zip(self.bands, weights, strict=True)):
+        for number, (band, weight) in enumerate(zip(bands, weights, strict=True)):
             template = torch.ones(len(smooth), scene.size, dtype=smooth.dtype, device=smooth.device)
-            physical = scene.to_physical(smooth[:, layout.columns(number)], template)
+            physical = scene.to_physical(smooth[:, layout.columns(number)], template).to(band.operator.x)
             for galaxy in range(layout.galaxies):
                 own = blocks[galaxy * layout.components : (galaxy + 1) * layout.components]
                 light = sum(band.light(physical, block) for block in own)

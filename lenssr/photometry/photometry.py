@@ -23,7 +23,7 @@ from lenssr.photometry.tasks import batches, make_tasks
 __all__ = ["SersicPhotometry"]
 
 # Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
-CPU_VALUES, GPU_VALUES = 2**18, 2**25
+CPU_VALUES, GPU_VALUES = 2**19, 2**25
 SUSPECT_CORRELATION = 0.1
 
 

@@ -133,24 +133,26 @@ class Solver:
         self.settings = settings
         self._kernels, self._operators = {}, {}
 
-    def operator(self, psf, pixel_scale, shape, points_across=POINTS_ACROSS, *, whole=True):
+    def operator(
+        self, psf, pixel_scale, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64
+    ):
         """The operator of a telescope for stamps of one shape, behind the whole PSF or its core."""
-        device = self.settings.torch_device
+        options = {"dtype": dtype, "device": self.settings.torch_device}
         if psf is None:
-            points = NO_PSF_POINTS[points_across]
-            if (points, shape) not in self._operators:
-                self._operators[points, shape] = IntegratingOperator(shape, points=points, device=device)
-            return self._operators[points, shape]
+            key = NO_PSF_POINTS[points_across], shape, dtype
+            if key not in self._operators:
+                self._operators[key] = IntegratingOperator(shape, points=key[0], **options)
+            return self._operators[key]
         key = psf_key(psf), pixel_scale, points_across, whole
         if key not in self._kernels:
             kernel, subsampling = effective_kernel(psf, pixel_scale, points_across=points_across)
             self._kernels[key] = kernel if whole else core(kernel, subsampling), subsampling
         kernel, subsampling = self._kernels[key]
-        if (*key, shape) not in self._operators:
-            self._operators[*key, shape] = FollowingOperator(
-                shape, kernel, subsampling=subsampling, device=device
+        if (*key, shape, dtype) not in self._operators:
+            self._operators[*key, shape, dtype] = FollowingOperator(
+                shape, kernel, subsampling=subsampling, **options
             )
-        return self._operators[*key, shape]
+        return self._operators[*key, shape, dtype]
 
     def solve(self, tasks):
         """Fit a batch.
@@ -184,7 +186,8 @@ class Solver:
         passes = 1 if batch.gaussian else NOISE_REFITS
         for number in range(passes):
             last = number == passes - 1
-            fit = batch.minimise(space, z, weights, tolerance=LAST_TOLERANCE if last else EARLY_TOLERANCE)
+            tolerance = LAST_TOLERANCE if last else EARLY_TOLERANCE
+            fit = batch.minimise(space, z, weights, tolerance=tolerance, rough=not number)
             if not number:
                 self._try_others(batch, space, fit, weights)
             z, iterations = fit.parameters, iterations + fit.iterations
@@ -213,9 +216,8 @@ class Solver:
         poor = (fit.chi2 - free > POOR_SIGMA * (2 * free).sqrt()) | ~fit.converged | fit.at_bound.any(1)
         index = torch.nonzero(poor).squeeze(1)
         for radius, n in OTHER_STARTS if len(index) else ():
-            other = batch.minimise(
-                space, space.started(radius, n)[index], weights, tolerance=LAST_TOLERANCE, index=index
-            )
+            options = {"tolerance": LAST_TOLERANCE, "index": index, "rough": True}
+            other = batch.minimise(space, space.started(radius, n)[index], weights, **options)
             better = other.chi2 < fit.chi2[index] - LAST_TOLERANCE
             for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
                 getattr(fit, name)[index[better]] = getattr(other, name)[better]
@@ -228,19 +230,18 @@ class Solver:
         """
         # The errors of a lattice are small beside what a crowd leaves unexplained, those of a PSF are not.
         points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
-        fine = [
-            band.behind(self.operator(i.psf, i.grid.pixel_scale, batch.shape, points))
-            for band, i in zip(batch.bands, batch.tasks[0].bands, strict=True)
-        ]
         more, sharpened = torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)
-        sizes = [[np.prod(band.operator.lattice) for band in bands] for bands in (batch.bands, fine)]
+        coarse = batch.bands if batch.rough is None else batch.rough
+        fine = self._finer(batch, coarse, points)
+        sizes = [[np.prod(band.operator.lattice) for band in bands] for bands in (coarse, fine)]
         if sizes[0] == sizes[1]:
             return sharpened, more
-        pairs = zip(weights, batch.images(space, fit.parameters), batch.images(space, fit.parameters, fine),
-                    strict=True)  # fmt: skip
+        images = (batch.images(space, fit.parameters, bands) for bands in (coarse, fine))
+        pairs = zip(weights, *images, strict=True)
         change = sum((weight * (a - b).square()).sum(1) for weight, a, b in pairs)
         sharpened = change.sqrt() > LATTICE_SIGMA
         index = torch.nonzero(sharpened).squeeze(1)
+        fine = self._finer(batch, batch.bands, points) if len(index) else fine
         # The finer lattice has so many times the points: fewer stamps at once hold as many values.
         size = max(1, int(len(batch) * sum(sizes[0]) / sum(sizes[1])))
         for part in index.split(size) if len(index) else ():
@@ -257,6 +258,15 @@ class Solver:
                 getattr(fit, name)[part] = getattr(again, name)
             more[part] = again.iterations
         return sharpened, more
+
+    def _finer(self, batch, bands, points):
+        """The same bands on a finer lattice behind the whole PSF."""
+        return [
+            band.behind(
+                self.operator(i.psf, i.grid.pixel_scale, batch.shape, points, dtype=band.operator.x.dtype)
+            )
+            for band, i in zip(bands, batch.tasks[0].bands, strict=True)
+        ]
 
     def _robust_covariance(self, batch, space, fit, weights):
         image, jacobian = batch.function(space, batch.bands)(fit.parameters, batch.everything)

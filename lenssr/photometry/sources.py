@@ -101,6 +101,29 @@ def _of_catalogue(catalogue):
 
 
 def _of_table(init_params, observation):
+    columns = _columns_of(init_params)
+    x, y = (
+        _column(columns, (name, f"{name}_init", f"{name}_centroid", f"{name}centroid", f"{name}_0"), u.pix)
+        for name in "xy"
+    )
+    if x is None or y is None:
+        x, y = _from_sky(columns, observation)
+    guesses = {}
+    for name, unit in GUESSED.items():
+        unit = {"amplitude": observation.unit, "sky": observation.unit}.get(name, unit)
+        values = _column(columns, (name, f"{name}_init"), unit)
+        if values is not None:
+            guesses[name] = values
+    identity, group = (np.asarray(columns[name]) if name in columns else None for name in ("id", "group_id"))
+    return Sources(x, y, id=identity, group=group, guesses=guesses)
+
+
+def _columns_of(init_params):
+    """Columns of anything like a table, by name."""
+    if isinstance(init_params, dict) and all(isinstance(v, np.ndarray) for v in init_params.values()):
+        # Those of cutouts have a row each, and a Table takes longer to make than such a galaxy to set up.
+        if {v.shape for v in init_params.values()} == {(1,)}:
+            return init_params
     try:
         table = init_params if isinstance(init_params, Table) else Table(init_params)
     except (TypeError, ValueError) as error:
@@ -108,27 +131,13 @@ def _of_table(init_params, observation):
             f"init_params is a {type(init_params).__name__}: give a table with x and y or skycoord, a "
             "SourceCatalog, a segmentation image, or None to detect galaxies"
         ) from error
-    x, y = (
-        _column(table, (name, f"{name}_init", f"{name}_centroid", f"{name}centroid", f"{name}_0"), u.pix)
-        for name in "xy"
-    )
-    if x is None or y is None:
-        x, y = _from_sky(table, observation)
-    guesses = {}
-    for name, unit in GUESSED.items():
-        unit = {"amplitude": observation.unit, "sky": observation.unit}.get(name, unit)
-        values = _column(table, (name, f"{name}_init"), unit)
-        if values is not None:
-            guesses[name] = values
-    identity = np.asarray(table["id"]) if "id" in table.colnames else None
-    group = np.asarray(table["group_id"]) if "group_id" in table.colnames else None
-    return Sources(x, y, id=identity, group=group, guesses=guesses)
+    return {name: table[name] for name in table.colnames}
 
 
-def _column(table, names, unit):
+def _column(columns, names, unit):
     for name in names:
-        if name in table.colnames:
-            column = table[name]
+        if name in columns:
+            column = columns[name]
             quantity = getattr(column, "unit", None) is not None
             if quantity and unit is not None and u.Unit(column.unit) != u.dimensionless_unscaled:
                 try:
@@ -143,16 +152,16 @@ def _column(table, names, unit):
     return None
 
 
-def _from_sky(table, observation):
-    name = next((n for n in ("skycoord", "sky_centroid") if n in table.colnames), None)
+def _from_sky(columns, observation):
+    name = next((n for n in ("skycoord", "sky_centroid") if n in columns), None)
     if name is None:
         raise InputError(
-            f"init_params has the columns {', '.join(table.colnames) or '(none)'}: give x and y (or x_init "
+            f"init_params has the columns {', '.join(columns) or '(none)'}: give x and y (or x_init "
             "and y_init) in zero-based pixels, or skycoord"
         )
     if observation.grid.wcs is None:
         raise InputError(f"init_params gives {name}, but the image has no WCS: give x and y in pixels")
-    x, y = observation.grid.wcs.world_to_pixel(table[name])
+    x, y = observation.grid.wcs.world_to_pixel(columns[name])
     return np.atleast_1d(x), np.atleast_1d(y)
 
 

@@ -1,7 +1,6 @@
 """Stamps of one shape, cut from an image and fitted together."""
 
 import numpy as np
-import torch
 
 __all__ = ["Stamps", "cut"]
 
@@ -71,6 +70,12 @@ class Stamps:
         twin.data, twin.weight, twin.operator = self.data, self.weight, operator
         return twin
 
+    def rough(self, operator):
+        """The same stamps in the precision of another operator."""
+        twin, kind = self.behind(operator), operator.x.dtype
+        twin.data, twin.weight = self.data.to(kind), self.weight.to(kind)
+        return twin
+
     def light(self, physical, block):
         """Image (b, N) of one profile."""
         centre = _centre(physical, block)
@@ -111,23 +116,23 @@ class Stamps:
         -------
         model : callable
         """
-        operator = self.operator
+        operator, lights, skies = self.operator, scene.of_role("lens_light"), scene.of_role("sky")
+        number = lights[-1].stop
 
         def evaluate(fit, index):
-            physical = scene.to_physical(fit, template[index])
-            total, columns = 0, []
-            for block in scene.of_role("lens_light"):
+            physical = scene.to_physical(fit, template[index]).to(operator.x)
+            jacobian = physical.new_empty(len(fit), number + len(skies), self.data.shape[1])
+            for block in lights:
                 centre = _centre(physical, block)
                 x, y, share = operator.rays(*centre)
-                value, _, _, derivative = scene.light_derivatives(block, x, y, physical)
-                cells = operator.collect(torch.cat([value.unsqueeze(1), derivative], 1), *centre, share)
-                total = total + cells[:, :1]
-                columns.append(cells[:, 1:])
-            images = operator.convolve(torch.cat([total, *columns], 1)).flatten(2)
-            image, jacobian = images[:, 0], images[:, 1:]
-            for block in scene.of_role("sky"):
-                image = image + physical[:, block.slice]
-                jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], 1)
+                cells = operator.collect(scene.light_derivatives(block, x, y, physical)[3], *centre, share)
+                part = jacobian[:, block.slice].unflatten(2, operator.shape)
+                part.copy_(operator.convolve(cells))
+            # The derivative by the logarithm of its amplitude is a profile itself.
+            image = jacobian[:, [block.start for block in lights]].sum(1)
+            for column, block in enumerate(skies, start=number):
+                image += physical[:, block.slice]
+                jacobian[:, column] = 1
             return image, jacobian
 
         return evaluate

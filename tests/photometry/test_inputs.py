@@ -132,6 +132,14 @@ def test_units_in_are_units_out(field, unit, flux):
     assert table["flux"][0].value == pytest.approx(float(plain["flux"][0]) * area, rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_images_too_bright_or_faint_for_single_precision_are_fitted_alike(field, scale):
+    found, expected = fit(field * scale, HERE, error=SIGMA * scale), fit(field, HERE)
+    for name in ("x", "r_eff", "n", "ellip"):
+        value, error = (u.Quantity(expected[end]).value for end in (name, f"{name}_err"))
+        assert np.allclose(u.Quantity(found[name]).value, value, rtol=0, atol=0.05 * error)
+
+
 def test_guesses_are_where_fits_begin_and_their_units_convert(field):
     start = QTable({"x": [20.0], "y": [20.0], "theta": [35.0] * u.deg, "r_eff": [4.0] * u.pix, "n": [1.5]})
     table = fit(field, start)

@@ -373,6 +373,10 @@ def stack_noise(models):
         raise InputError(f"noise models {sorted(kind.__name__ for kind in kinds)} do not stack: group them")
     stacked = []
     for name in models[0].names:
+        values = [getattr(model, name) for model in models]
+        if all(isinstance(value, float) for value in values):
+            stacked.append(np.reshape(values, (-1, 1, 1)))
+            continue
         values = [np.atleast_2d(model._array(name)) for model in models]
         stacked.append(np.stack(np.broadcast_arrays(*values)))
     return kinds.pop()(*stacked)
@@ -470,6 +474,8 @@ def _flux_number(value, unit, name):
 
 
 def _checked(value, name, *, positive):
+    if isinstance(value, float) and (0 < value < math.inf or (value == 0 and not positive)):
+        return value  # what simulations make by the thousand
     plain = np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
     bad = ~np.isfinite(plain) | (plain <= 0 if positive else plain < 0)
     if bad.any():

@@ -390,7 +390,8 @@ def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
     """Brightness of exponential discs, in place: several times faster than that of any Sérsic profile."""
     u = torch.mul(x, u_x).addcmul_(y, u_y).sub_(u_0)
     v = torch.mul(x, v_x).addcmul_(y, v_y).sub_(v_0)
-    return u.square_().addcmul_(v, v).sqrt_().neg_().add_(log_peak).exp_()
+    radius = u.square_().addcmul_(v, v).sqrt_()
+    return torch.sub(log_peak, radius, out=radius).exp_()
 
 
 def _map_tensors(instance, function, leave=()):

@@ -263,7 +263,7 @@ class _Noise:
 
     def __call__(self, start, truth, low_truth):
         """Draw the images of some truths."""
-        fine, coarse = (images.double().cpu().numpy() for images in (truth, low_truth))
+        fine, coarse = (images.cpu().numpy() for images in (truth, low_truth))
         for place, row in enumerate(range(start, start + len(coarse))):
             one = self._drawn[row]
             first, second = one.streams
@@ -276,10 +276,11 @@ class _Noise:
 def _draw_image(truth, noise, rng, image):
     """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers, faster."""
     exposure, rms = noise.exposure, noise.background_rms
-    counts = truth * exposure
+    counts = np.multiply(truth, exposure, dtype=np.float64)
     if isinstance(noise, DeepLenseNoise):
         # Shot noise and background are independent and normal, so that one number stands for their sum.
-        deviation = np.sqrt(counts + (rms * exposure) ** 2)
+        deviation = counts + (rms * exposure) ** 2
+        np.sqrt(deviation, out=deviation)
         deviation *= rng.standard_normal(counts.shape)
         counts += deviation
     counts = draw_poisson(np.maximum(counts, 0, out=counts), rng)

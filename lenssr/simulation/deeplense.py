@@ -174,7 +174,7 @@ class DeepLense(BatchedLenses):
             subhalos = np.stack([THETA_E * np.sqrt(masses / _MASS), x, y], axis=1)
         noise, high_noise = self._noises(*map(float, exposures))
         return Drawn(
-            lens=self._lens.vector.numpy(),
+            lens=self._lens_vector,
             source=np.array([*self._source, *centre, *_ELLIPTICITY]),
             noise=noise,
             high_noise=high_noise,
@@ -182,6 +182,10 @@ class DeepLense(BatchedLenses):
             subhalos=subhalos,
             settings=settings,
         )
+
+    @cached_property
+    def _lens_vector(self):
+        return self._lens.vector.numpy()
 
     @cached_property
     def _source(self):

@@ -84,29 +84,28 @@ def draw_poisson(mean, rng):
     (True, True)
     """
     mean = np.asarray(mean, dtype=np.float64)
-    flat = mean.ravel()
-    large = np.flatnonzero(flat >= _TOP)
-    rest = flat * _STEPS
-    rest[large] = 0
-    row = np.floor(rest)
-    rest -= row
+    steps = mean.ravel() * _STEPS
+    large = None
+    if steps.size and steps.max() >= _ROWS:
+        large = np.flatnonzero(steps >= _ROWS)
+        large_mean = steps[large] / _STEPS
+        steps[large] = 0
+    row = steps.astype(np.int32)
 
     # Two numbers out of each 64 bits: half the time of asking for 32 at once.
-    bits = rng.bit_generator.random_raw((flat.size + 1) // 2).view(np.uint32)[: flat.size]
-    column = bits.astype(np.uint8)
-    place = row.astype(np.uint32)
-    place *= np.uint32(_COLUMNS)
-    place += column
-    entry = _tables().take(place.view(np.int32))
-    numbers = entry.astype(np.uint8)
-    np.putmask(numbers, bits < entry, column)
-    numbers = numbers.astype(np.float64)
+    bits = rng.bit_generator.random_raw((row.size + 1) // 2).view(np.uint32)[: row.size]
+    place = row * np.int32(_COLUMNS)
+    place |= bits.view(np.int32) & (_COLUMNS - 1)
+    entry = _tables().take(place)
+    # Below the entry the lower 8 bits of the random ones count, from there on its own: those of the lesser.
+    numbers = np.minimum(entry, bits, out=entry).astype(np.uint8).astype(np.float64)
 
     # Points spread evenly over pixels (the integer part) and heights (the fraction).
-    points = rng.random(rng.poisson(flat.size / _STEPS))
-    points *= flat.size
+    points = rng.random(rng.poisson(row.size / _STEPS))
+    points *= row.size
     pixel = points.astype(np.int32)
     points -= pixel
-    np.add.at(numbers, pixel[points < rest.take(pixel)], 1.0)
-    numbers[large] = rng.poisson(flat[large])
+    np.add.at(numbers, pixel.compress(points < steps.take(pixel) - row.take(pixel)), 1.0)
+    if large is not None:
+        numbers[large] = rng.poisson(large_mean)
     return numbers.reshape(mean.shape)

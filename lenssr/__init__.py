@@ -23,6 +23,7 @@ _HOMES = {
         "PointMass",
         "Shear",
     ),
+    "lenssr.networks": ("NetworkSource",),
     "lenssr.photometry": ("SersicPhotometry",),
     "lenssr.resolver": ("SuperResolver",),
     "lenssr.result": ("FailedResolution", "SuperResolution"),

@@ -15,7 +15,7 @@ from lenssr.exceptions import InputError
 __all__ = ["main"]
 
 # Named here as well as where they live, so that --help need not import torch.
-SOURCES = ("sersic", "pixelated", "perturbed_sersic", "auto", "interpolation")
+SOURCES = ("sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation")
 PRIORS = ("auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32")
 
 

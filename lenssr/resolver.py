@@ -4,162 +4,19 @@ import contextlib
 import functools
 import importlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import astropy.units as u
-import numpy as np
 
 from lenssr._parallel import count_jobs, solve_part, solve_parts
-from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
-from lenssr.inversion.priors import PRIORS
-from lenssr.light.lens_light import check_lens_light, describe_lens_light
-from lenssr.mass import MassModel
-from lenssr.reconstruction.telescope import PIXEL, check_psf_out
+from lenssr.reconstruction.telescope import check_psf_out
 from lenssr.result import FailedResolution
+from lenssr.settings import SOURCES, Settings
 
-__all__ = ["Settings", "SuperResolver"]
+__all__ = ["SuperResolver"]
 
-SOURCES = {
-    "interpolation": ("lenssr.reconstruction.interpolation", "InterpolationReconstruction"),
-    "pixelated": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
-    "perturbed_sersic": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
-    "auto": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
-    "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
-}
-SKIES = (None, "constant")
-# Sources with a prior on their roughness.
-FREE_FORM = ("pixelated", "perturbed_sersic", "auto")
 # Packages whose versions a result records.
 VERSIONS = ("lenssr", "torch", "numpy", "astropy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The options of a `SuperResolver`, checked.
-
-    Parameters
-    ----------
-    scale : int
-    source, sky : str or None
-    lens_light : None, str, model or list of these
-    lens : `~lenssr.mass.MassModel` or None
-    fit_lens : bool or None
-    oversampling : int or "auto"
-    psf_out : None, "pixel" or `~astropy.units.Quantity`
-    prior : str
-    positive : bool
-    device : str
-    seed : int
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning; the message says which ones do.
-    """
-
-    scale: int = 2
-    source: str = "sersic"
-    lens: Any = None
-    fit_lens: bool | None = None
-    lens_light: Any = None
-    sky: str | None = "constant"
-    oversampling: Any = "auto"
-    psf_out: Any = None
-    prior: str = "auto"
-    positive: bool = True
-    device: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self):
-        _check_count("scale", self.scale)
-        if self.oversampling != "auto":
-            _check_count("oversampling", self.oversampling)
-        _check_choice("source", self.source, tuple(SOURCES))
-        check_lens_light(self.lens_light)
-        _check_choice("sky", self.sky, SKIES)
-        self._check_source()
-        self._check_psf_out()
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise InputError(f"seed = {self.seed!r}: give an integer, 0 or larger")
-        if self.lens is not None and not isinstance(self.lens, MassModel):
-            raise InputError(
-                f"lens = {self.lens!r} is no mass model: give one, such as SIE(1.2), or None to fit one"
-            )
-        if self.fit_lens not in (None, True, False):
-            raise InputError(f"fit_lens = {self.fit_lens!r}: give True, False or None")
-        if self.lens is None and self.fit_lens is False:
-            raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
-        if self.fit_lens is None:
-            object.__setattr__(self, "fit_lens", self.lens is None)
-        if self.fit_lens and self.lens is not None:
-            _check_fittable(self.lens)
-        choose_device(self.device)
-
-    def _check_source(self):
-        """Refuse options of another kind of source."""
-        _check_choice("prior", self.prior, ("auto", *PRIORS))
-        if not isinstance(self.positive, bool | np.bool_):
-            raise InputError(f"positive = {self.positive!r}: give True or False")
-        for name, usual in (("prior", "auto"), ("positive", True)):
-            if self.source not in FREE_FORM and getattr(self, name) != usual:
-                raise InputError(
-                    f"{name} = {getattr(self, name)!r} with source = {self.source!r}: only the sources "
-                    f"{', '.join(map(repr, FREE_FORM))} are on a grid, leave it out"
-                )
-
-    def _check_psf_out(self):
-        psf_out = self.psf_out
-        if psf_out is None or (isinstance(psf_out, str) and psf_out == PIXEL):
-            pass
-        elif not isinstance(psf_out, u.Quantity) or not psf_out.isscalar:
-            raise InputError(f"psf_out = {psf_out!r}: give a FWHM such as 0.1 * u.arcsec, {PIXEL!r} or None")
-        elif not psf_out.unit.is_equivalent(u.arcsec) or not 0 < psf_out.value < np.inf:
-            raise InputError(f"psf_out = {psf_out} is not a positive angle: give arcsec")
-        if psf_out is not None and self.source == "interpolation":
-            raise InputError(
-                f"psf_out = {psf_out!r} with source = 'interpolation': what is interpolated keeps the PSF of "
-                "the telescope, leave it out"
-            )
-
-    @property
-    def torch_device(self):
-        """The device that "auto" stands for here."""
-        return choose_device(self.device)
-
-    def describe(self):
-        """The settings as plain values."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain["lens"] = None if self.lens is None else repr(self.lens)
-        plain["lens_light"] = describe_lens_light(self.lens_light)
-        plain["psf_out"] = None if self.psf_out is None else str(self.psf_out)
-        plain["device"] = str(self.torch_device)
-        return plain
-
-
-def _check_count(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} = {value!r}: give an integer, 1 or larger")
-
-
-def _check_choice(name, value, choices):
-    if not (value is None or isinstance(value, str)) or value not in choices:
-        raise InputError(f"{name} = {value!r}: give one of {', '.join(map(repr, choices))}")
-
-
-def _check_fittable(lens):
-    if lens.needs_prior and any(not p.fixed for p in lens.parameters if p.name == "kappa"):
-        raise InputError(
-            "a free ConvergenceSheet cannot be told from the size of the source (mass-sheet degeneracy): "
-            "set its kappa.fixed = True"
-        )
-    if all(parameter.fixed for parameter in lens.parameters):
-        raise InputError(
-            "fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out"
-        )
 
 
 class SuperResolver:
@@ -169,12 +26,15 @@ class SuperResolver:
     ----------
     scale : int, optional
         How many output pixels lie along an input pixel, by default 2.
-    source : {"sersic", "pixelated", "perturbed_sersic", "auto", "interpolation"}, optional
+    source : {"sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation"} or \
+`~lenssr.NetworkSource`, optional
         What describes the source: a Sérsic profile (default); its brightness on a grid, free but for a prior
         on its roughness, started from the Sérsic fit ("pixelated"); that Sérsic times a factor on a grid with
         such a prior, which need not follow the cusp itself ("perturbed_sersic"); whichever of these three
-        has the highest evidence ("auto"; ``result.meta`` names it and its candidates); or nothing: plain
-        bicubic interpolation.
+        has the highest evidence ("auto"; ``result.meta`` names it and its candidates); a trained network,
+        which draws it in milliseconds ("network", or a `~lenssr.NetworkSource` that says which network, and
+        how many steps of the free-form source follow; ``result.meta["network"]`` names it); or nothing:
+        plain bicubic interpolation.
     lens : `~lenssr.mass.MassModel`, optional
         The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
         Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
@@ -203,7 +63,8 @@ class SuperResolver:
         is then flagged ``extrapolated``.
     prior : str, optional
         The prior on the roughness of a source on a grid: a name of `lenssr.inversion.PRIORS`, or "auto",
-        the default, which compares some of them by evidence. Its strength is always found by evidence.
+        the default, which compares some of them by evidence. Its strength is always found by evidence. Only
+        the errors of a source that a network draws feel it, unless steps follow.
     positive : bool, optional
         Whether a source on a grid is positive, by default True: the prior is then on the logarithm of its
         brightness. False gives the linear inversion, whose prior is on the brightness itself, so that it
@@ -266,7 +127,7 @@ class SuperResolver:
             seed=seed,
         )
         self.psf, self.noise, self.mask = psf, noise, mask
-        module, name = SOURCES[source]
+        module, name = SOURCES[self.settings.kind]
         self._method = getattr(importlib.import_module(module), name)(self.settings)
 
     def __repr__(self):

@@ -14,8 +14,8 @@ from astropy.io import fits
 from lenssr import cli
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.inversion import PRIORS
-from lenssr.resolver import SOURCES
 from lenssr.result import SuperResolution
+from lenssr.settings import SOURCES
 from lenssr.simulation import DeepLense
 
 LENS = "SIE: {theta_E: 1.28149057, e1: 0.1}"

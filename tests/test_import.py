@@ -62,6 +62,7 @@ ROOMS = (
         "training",
         "result",
         "reconstruction",
+        "settings",
         "resolver",
         "cli",
     ),

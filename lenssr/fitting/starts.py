@@ -6,7 +6,7 @@ from lenssr.fitting.least_squares import levenberg_marquardt
 from lenssr.fitting.scene import Scene
 from lenssr.light.profile import FAINTEST
 
-__all__ = ["light_start", "source_start", "without_light"]
+__all__ = ["border_level", "light_start", "source_start", "without_light"]
 
 SOURCE_INDEX = 1.0
 LIGHT_INDEX = 3.0
@@ -66,7 +66,7 @@ def without_light(stack, scene, light):
     residual : `torch.Tensor`, shape (B, N)
     """
     if light is None:
-        below = _border_level(stack).unsqueeze(1)
+        below = border_level(stack).unsqueeze(1)
     else:
         below = stack.image(_galaxy(scene, stack), light)
     return torch.where(stack.valid, stack.data - below, 0)
@@ -113,7 +113,7 @@ def source_start(stack, scene, template, residual, weight):
         template[:, block.start : block.start + 5] = torch.stack(columns, dim=1).to(template)
         template[:, block.start + 5 : block.stop] = 0.0
     for block in scene.of_role("sky"):
-        template[:, block.slice] = _border_level(stack).unsqueeze(1).to(template)
+        template[:, block.slice] = border_level(stack).unsqueeze(1).to(template)
     shape = stack.image(scene, template, roles=("source",))
     overlap = (light * shape).sum(1) / (shape.square() * (light > 0)).sum(1).clamp_min(
         torch.finfo(shape.dtype).tiny
@@ -123,8 +123,17 @@ def source_start(stack, scene, template, residual, weight):
     return template
 
 
-def _border_level(stack):
-    """Sky (B,) from the median of the outermost eighth of the frame."""
+def border_level(stack):
+    """Sky from the median of the outermost eighth of the frame.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+
+    Returns
+    -------
+    level : `torch.Tensor`, shape (B,)
+    """
     ny, nx = stack.grid.shape
     depth = max(1, min(ny, nx) // 8)
     border = torch.ones(ny, nx, dtype=torch.bool, device=stack.device)
@@ -147,7 +156,7 @@ def _moments(stack, hint=(0.0, 0.0)):
 
     Arcs are bright at their radius but fill little of a circle: the light is the lower quartile on rings.
     """
-    grid, sky = stack.grid, _border_level(stack)
+    grid, sky = stack.grid, border_level(stack)
     x, y = (torch.as_tensor(c.ravel()).to(stack.data) for c in (grid.x, grid.y))
     data = torch.where(stack.valid, stack.data - sky.unsqueeze(1), torch.nan)
     near = torch.hypot(x - hint[0], y - hint[1]) < max(CENTRE_REACH, 2 * grid.pixel_scale)

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import lambertw
 
-__all__ = ["DEEPEST", "LINKS", "Solution", "log_field", "solve"]
+__all__ = ["DEEPEST", "LINKS", "Solution", "log_field", "solve", "weigh"]
 
 # How far below the floor a logarithm still falls: beyond e^-240 all is dark.
 DEEPEST = np.log(240.0)
@@ -16,6 +16,9 @@ PROBES = 8
 PROBE_SEED = 20061
 # Strengths settle within this factor; the evidence is flat there.
 SETTLED = 1.1
+# Where the strength begins that is looked for around a given field, in units of a first guess; in how many
+# rounds, and which share of the way a round may leave.
+FIRST_STRENGTH, ROUNDS, MOST_LEFT = 100.0, 6, 0.8
 WEAKEST, STRONGEST = 1e-8, 1e9
 
 
@@ -172,6 +175,11 @@ class Solution:
         return self._state.factorise(exact=True)
 
     @cached_property
+    def next_step(self):
+        """The Gauss-Newton step (n + K,) that would follow."""
+        return self._state.step(self.factor)
+
+    @cached_property
     def evidence(self):
         """Logarithm of the Laplace evidence, up to what data alone determine."""
         return self._state.evidence(self.factor)
@@ -238,16 +246,52 @@ def solve(
     while iteration < max_iterations and not (converged and settled):
         iteration += 1
         factor = state.factorise()
-        step = factor.solve(state.gradient()[:, None])[:, 0]
-        if not state.link.is_linear:
-            step *= min(1.0, STEP / max(step[: factor.count].max(), 1e-300))
-        converged = state.advance(step) < tolerance
+        converged = state.advance(state.step(factor)) < tolerance
         if adapt:
             likeliest = state.likeliest_strength(factor)
             before = state.strength
             state.set_strength(likeliest)
             settled = abs(np.log(state.strength / before)) < np.log(SETTLED)
     return Solution(state, iteration, converged and settled, {"link": link, "mean": mean})
+
+
+def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=ROUNDS, settled=SETTLED):
+    """Find the strength of a prior by the evidence of the problem linearised around a field, which is held.
+
+    What a field has that is rougher than the prior allows, and that data do not ask for, would be gone after
+    one step: the roughness that counts is that of the field one Gauss-Newton step on.
+
+    Parameters
+    ----------
+    problem, prior, field, parameters, mean, link
+        As for `solve`.
+    rounds : int, optional
+        How often the strength may move, by default 6.
+    settled : float, optional
+        It moves no more once it would by less than this factor, by default 1.1.
+
+    Returns
+    -------
+    solution : `Solution`
+        With the field and the parameters as they were.
+    """
+    state = _State(problem, prior, field, parameters, mean, LINKS[link])
+    state.set_strength(FIRST_STRENGTH * state.rough_strength())
+    before, done, number = None, False, 0
+    while number < rounds and not done:
+        number += 1
+        factor = state.factorise()
+        step = factor.solve(state.gradient()[:, None])[: factor.count, 0]
+        now = np.log(state.strength), np.log(state.likeliest_strength(factor, state.field + step))
+        change = now[1] - now[0]
+        done = abs(change) < np.log(settled)
+        if before is not None:
+            # Each round leaves the same share of the way; the rest is taken at once.
+            left = (now[1] - before[1]) / (now[0] - before[0]) if now[0] != before[0] else 0.0
+            change /= 1 - np.clip(left, 0.0, MOST_LEFT)
+        before = now
+        state.set_strength(np.exp(now[0] + change))
+    return Solution(state, 0, done, {"link": link, "mean": mean})
 
 
 class _State:
@@ -314,6 +358,13 @@ class _State:
         normal = self.problem.normal(self.parameters, exact=exact)
         return normal.factor(self.slope, self.prior, self.strength, cross, corner)
 
+    def step(self, factor):
+        """The Gauss-Newton step (n + K,), shortened where a node would brighten beyond what is linear."""
+        step = factor.solve(self.gradient()[:, None])[:, 0]
+        if not self.link.is_linear:
+            step *= min(1.0, STEP / max(step[: factor.count].max(), 1e-300))
+        return step
+
     def advance(self, step):
         """Move along a step, shortened until the posterior grows; returns the gain."""
         before = self.chi2 + self._penalty(self.field, self.parameters)
@@ -342,12 +393,13 @@ class _State:
         undetermined = self.strength * (fields * self.prior.apply(fields)).sum() / PROBES
         return float(np.clip(factor.count - undetermined, 1.0, factor.count))
 
-    def likeliest_strength(self, factor):
-        """The strength at which the evidence of the present field is stationary."""
+    def likeliest_strength(self, factor, field=None):
+        """The strength at which the evidence of a field, by default the present one, is stationary."""
+        field = self.field if field is None else field
         if self.finds_mean:
-            self.mean = float(self.field.mean())
+            self.mean = float(field.mean())
         self.latest = self.determined(factor)
-        return self.latest / max(self._roughness(self.field), 1e-300)
+        return self.latest / max(self._roughness(field), 1e-300)
 
     def evidence(self, factor):
         """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""

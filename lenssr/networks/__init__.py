@@ -1,9 +1,11 @@
 """Networks that learn from low-resolution images, with the physics of lensing as their teacher."""
 
 from lenssr.networks.deflection import DeflectionNetwork, LensEstimate
+from lenssr.networks.library import available, load
 from lenssr.networks.plane import SourcePlane
 from lenssr.networks.relensing import DrawnSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
+from lenssr.networks.source import NetworkSource
 from lenssr.networks.weights import Card, load_weights, save_weights
 
 __all__ = [
@@ -12,8 +14,11 @@ __all__ = [
     "DeflectionNetwork",
     "DrawnSource",
     "LensEstimate",
+    "NetworkSource",
     "RelensingNetwork",
     "SourcePlane",
+    "available",
+    "load",
     "load_weights",
     "save_weights",
 ]

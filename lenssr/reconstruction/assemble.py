@@ -26,7 +26,7 @@ def assemble(scene, fit, observation, settings, make_products):
     scene : `~lenssr.fitting.scene.Scene`
     fit : `~lenssr.fitting.lens.SceneFit`
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
     make_products : callable
         ``make_products(widening)`` gives the `~lenssr.reconstruction.products.Products`, with errors wider
         by this factor than independent noise makes them.

@@ -248,13 +248,17 @@ class FineSource:
     problem : `~lenssr.inversion.Problem`
     solution : `~lenssr.inversion.Solution`
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
     widening : float
         By how much errors are wider than independent noise makes them.
+    off : `~numpy.ndarray`, shape (n + K,), optional
+        How far field and parameters are from the most likely ones, where they are known to be: errors then
+        are those of the root mean square.
     """
 
-    def __init__(self, problem, solution, observation, settings, widening):
+    def __init__(self, problem, solution, observation, settings, widening, off=None):
         self.solution, self.observation, self.widening = solution, observation, widening
+        self.off = None if off is None else off[:, None]
         self.rng = np.random.default_rng(settings.seed)
         physical = problem.physical(solution.parameters)
         mapping = problem.mapping(solution.parameters)
@@ -289,15 +293,21 @@ class FineSource:
         for changes in self.view.changes(draws):
             for total, change in zip(totals, changes, strict=True):
                 total += (change**2).sum(0)
-        return tuple(self.widening * np.sqrt(totals / draws.shape[1]))
+        errors = self.widening * np.sqrt(totals / draws.shape[1])
+        if self.off is not None:
+            errors = np.hypot(errors, [change[0] for change in next(self.view.changes(self.off))])
+        return tuple(errors)
 
     def _source(self, draws, known):
         grid, changes = self.view.grid, self.view.source_changes(draws)
+        error = self.widening * np.sqrt((changes**2).mean(axis=0))
+        if self.off is not None:
+            error = np.hypot(error, self.view.source_changes(self.off)[0])
         return ccd(
             self.view.source(self.state.values),
             self.observation.brightness_unit,
             wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, grid.spacing, grid.side),
-            error=self.widening * np.sqrt((changes**2).mean(axis=0)),
+            error=error,
             mask=known < LEAST_INFORMATION,
             x_0=grid.x_0,
             y_0=grid.y_0,

@@ -9,7 +9,7 @@ from lenssr.reconstruction.products import ccd
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
-__all__ = ["InterpolationReconstruction"]
+__all__ = ["InterpolationReconstruction", "fill_masked", "model_free"]
 
 
 class InterpolationReconstruction:
@@ -17,7 +17,7 @@ class InterpolationReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
     """
 
     def __init__(self, settings):
@@ -41,45 +41,60 @@ class InterpolationReconstruction:
         return [self._solve_one(observation) for observation in observations]
 
     def _solve_one(self, observation):
-        settings, scale = self.settings, self.settings.scale
-        unit, grid, mask = observation.unit, observation.grid, observation.mask
-        filled, sigma = (_filled(plane, mask) for plane in (observation.data, observation.sigma()))
-        factor = resampling_factor(unit, scale) * scale**2
-        image = bicubic(filled, scale) * factor
-        model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
-        model = model.sum((1, 3)) if conserves_sum(unit) else model.mean((1, 3))
-        residual = np.where(mask, 0.0, observation.data - model)
-        chi2_map = (residual / sigma) ** 2
-        fine = grid.upsample(scale)
-        fine_mask = np.kron(mask, np.ones((scale, scale), dtype=bool))
-        flags = judge({"interpolated": True}, observation.flags)
-        return SuperResolution(
-            image=ccd(
-                image,
-                unit,
-                wcs=fine.wcs,
-                error=_bicubic_error(sigma, scale) * factor,
-                mask=fine_mask,
-                MODEL=False,
-            ),
-            lensed_source=None,
-            lens_light_image=None,
-            source=None,
-            data=ccd(observation.data, unit, wcs=grid.wcs, error=sigma, mask=mask),
-            model_image=ccd(model, unit, wcs=grid.wcs),
-            residual=ccd(residual, unit, wcs=grid.wcs, error=sigma, mask=mask),
-            chi2_map=chi2_map,
-            reduced_chi2=float(chi2_map[~mask].mean()),
-            lens=None,
-            source_model=None,
-            lens_light=None,
-            sky=0 * unit,
-            sky_error=0 * unit,
-            parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
-            flags=flags,
-            ok=is_ok(flags),
-            meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
-        )
+        scale, planes = self.settings.scale, (observation.data, observation.sigma())
+        filled, sigma = (fill_masked(plane, observation.mask) for plane in planes)
+        image, error = bicubic(filled, scale), _bicubic_error(sigma, scale)
+        return model_free(observation, self.settings, image, error, {"interpolated": True})
+
+
+def model_free(observation, settings, image, error, measures):
+    """The result of a finer image that no model of lens and source stands behind.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+    settings : `~lenssr.settings.Settings`
+    image, error : `~numpy.ndarray`, shape (scale ny, scale nx)
+        Flux per finer pixel if that of a pixel is their sum, and its standard deviation.
+    measures : dict
+        For `~lenssr.reconstruction.verdict.judge`.
+
+    Returns
+    -------
+    result : `~lenssr.SuperResolution`
+        Without lens and source; its residual is that of the sums over pixels.
+    """
+    scale, unit, grid, mask = settings.scale, observation.unit, observation.grid, observation.mask
+    factor = resampling_factor(unit, scale) * scale**2
+    image = image * factor
+    model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
+    model = model.sum((1, 3)) if conserves_sum(unit) else model.mean((1, 3))
+    sigma = fill_masked(observation.sigma(), mask)
+    residual = np.where(mask, 0.0, observation.data - model)
+    chi2_map = (residual / sigma) ** 2
+    fine = grid.upsample(scale)
+    fine_mask = np.kron(mask, np.ones((scale, scale), dtype=bool))
+    flags = judge(measures, observation.flags)
+    return SuperResolution(
+        image=ccd(image, unit, wcs=fine.wcs, error=error * factor, mask=fine_mask, MODEL=False),
+        lensed_source=None,
+        lens_light_image=None,
+        source=None,
+        data=ccd(observation.data, unit, wcs=grid.wcs, error=sigma, mask=mask),
+        model_image=ccd(model, unit, wcs=grid.wcs),
+        residual=ccd(residual, unit, wcs=grid.wcs, error=sigma, mask=mask),
+        chi2_map=chi2_map,
+        reduced_chi2=float(chi2_map[~mask].mean()),
+        lens=None,
+        source_model=None,
+        lens_light=None,
+        sky=0 * unit,
+        sky_error=0 * unit,
+        parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
+        flags=flags,
+        ok=is_ok(flags),
+        meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
+    )
 
 
 # A new pixel sees four old ones along an axis, so that the responses to pixels this far apart do not overlap.
@@ -87,8 +102,18 @@ APART = 6
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
-def _filled(array, mask):
-    """Replace masked pixels by the mean of what is near, growing inwards until none is left."""
+def fill_masked(array, mask):
+    """Replace masked pixels by the mean of what is near, growing inwards until none is left.
+
+    Parameters
+    ----------
+    array : `~numpy.ndarray`, shape (ny, nx)
+    mask : `~numpy.ndarray` of bool, shape (ny, nx)
+
+    Returns
+    -------
+    filled : `~numpy.ndarray`, shape (ny, nx)
+    """
     from scipy.ndimage import uniform_filter
 
     array, known = np.where(mask, 0.0, array), ~mask
@@ -104,7 +129,7 @@ def _filled(array, mask):
 def _bicubic_error(sigma, scale):
     """Propagate independent errors through the bicubic kernel, whose two axes separate."""
     rows, columns = (_bicubic_matrix(size, scale) ** 2 for size in sigma.shape)
-    return np.sqrt((columns @ (rows @ sigma**2).T).T)
+    return np.sqrt((columns @ (rows @ sigma**2).T).T) / scale**2
 
 
 def _bicubic_matrix(size, scale):

@@ -17,7 +17,7 @@ from lenssr.reconstruction.evidence import SERSIC_WIDTHS, Candidate, SersicEvide
 from lenssr.reconstruction.optima import Optimum, other_optima, other_starts
 from lenssr.reconstruction.verdict import FLAGS
 
-__all__ = ["Inversion"]
+__all__ = ["Inversion", "doubt_of", "terms_around"]
 
 # Which priors compete where none is asked for; the evidence chooses.
 AUTO_PRIORS = ("curvature", "curvature+laplacian3")
@@ -59,7 +59,7 @@ class Inversion:
         With the Sérsic source, and without.
     fit : `~lenssr.fitting.lens.SceneFit`
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Inversion:
         # Errors that the sky belies would let the source follow its noise. Both must say so: faint light may
         # pass for the noise of the image, and what a poor model leaves for that of its residual.
         self.sky = measure_sky(observation)
-        self.doubt = _doubt(self.sky, noise_of_sky(scene, fit, observation))
+        self.doubt = doubt_of(self.sky, noise_of_sky(scene, fit, observation))
         self.temper = self.doubt**2
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
         source = scene.of_role("source")[0]
@@ -86,7 +86,7 @@ class Inversion:
         keep[source.slice] = False
         self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
         # What is fitted beside the nodes, by kind of source: scene, its parameters, their bounds and priors.
-        whole = self._terms(scene)
+        whole = terms_around(scene, fit, self.temper, settings)
         self.parts = {
             "pixelated": (bare, self.physical, whole.without(scene, "source")),
             "perturbed_sersic": (scene, fit.physical, whole),
@@ -168,7 +168,7 @@ class Inversion:
         if kind == "perturbed_sersic":
             return np.zeros(grid.size) if self.settings.positive else np.ones(grid.size)
         sersic, prior = self._sersic_at(grid), Prior("curvature", grid.side)
-        if self.settings.positive and self._excess() == 0:
+        if self.settings.positive and _excess(self.fit, self.temper) == 0:
             return log_field(_positive(sersic), problem.log_floor)
         options = {"link": "linear", "tolerance": COARSE_GAIN}
         linear = (yield from ask(problem, prior, None, sersic, parameters, **options)).values
@@ -191,7 +191,7 @@ class Inversion:
         expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
         around = replace(self.fit, model=expected, physical=physical)
         noise = noise_of_sky(problem.scene, around, self.observation)
-        self.doubt, before = _doubt(self.sky, noise), self.temper
+        self.doubt, before = doubt_of(self.sky, noise), self.temper
         self.temper = (noise.factor * self.doubt) ** 2
         self.weight = self.weight * (before / self.temper)
 
@@ -272,39 +272,6 @@ class Inversion:
         floor = self.floor if kind == "pixelated" else 0.0
         return Problem(self.stack, self.light_stack, scene, physical, terms, grid, *planes, floor=floor)
 
-    def _terms(self, scene):
-        """Bounds and priors of the parametric fit; lens and sky kept near its end, a Sérsic loosely."""
-        start, parts = self.fit.physical[None], vars(self.fit.terms)
-        terms = Terms(*(part.reshape(1, -1).clone() for part in parts.values()))
-        fitted = torch.where(scene.log, start.log(), start)
-        for block in scene.of_role("sky"):
-            # A source that fills the field and its sky are hard to tell apart; the parametric fit helps.
-            terms.mean[:, block.slice] = start[:, block.slice]
-            variance = self.fit.covariance.diagonal()[block.slice] * (1 + self._excess())
-            terms.stiffness[:, block.slice] = 1 / (self.temper * variance)
-        for block in scene.of_role("source"):
-            terms.mean[:, block.slice] = fitted[:, block.slice]
-            widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)
-            terms.stiffness[:, block.slice] = widths**-2
-        if self.settings.lens is None and scene.lens_moves:
-            terms = terms.narrowed(scene, start)
-            block = scene.blocks[0]
-            radii = [k for k, name in enumerate(block.names) if name.startswith("theta_E")]
-            terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
-            terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]
-            terms.mean[:, radii] = start[:, radii]
-            terms.stiffness[:, radii] = (RADIUS_WIDTH * start[:, radii]) ** -2
-        return terms
-
-    def _excess(self):
-        """Chi2 of the parametric fit beyond its noise.
-
-        A residual of this chi2 shifts a parameter by its root in standard deviations, at most.
-        """
-        count = int((self.fit.weight > 0).sum())
-        expected = count + CHI2_SIGMA * np.sqrt(2 * count)
-        return max(0.0, float(self.fit.chi2) / self.temper - expected)
-
     def _floor(self):
         """Brightness below which the source fades to nothing, from the noise where the image is dark."""
         stack = self.stack
@@ -345,8 +312,65 @@ class Inversion:
         return SourceGrid.around(x[bright], y[bright], side, stretch)
 
 
-def _doubt(*noises):
-    """By how much the sky scatters more than its errors, if all ways to measure it are flagged."""
+def terms_around(scene, fit, temper, settings):
+    """Bounds and priors of a fit; lens and sky kept near its end, a Sérsic loosely.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    fit : `~lenssr.fitting.lens.SceneFit`
+    temper : float
+        By how much chi2 counts less.
+    settings : `~lenssr.settings.Settings`
+
+    Returns
+    -------
+    terms : `~lenssr.fitting.terms.Terms`
+    """
+    start, parts = fit.physical[None], vars(fit.terms)
+    terms = Terms(*(part.reshape(1, -1).clone() for part in parts.values()))
+    fitted = torch.where(scene.log, start.log(), start)
+    for block in scene.of_role("sky"):
+        # A source that fills the field and its sky are hard to tell apart; the parametric fit helps.
+        terms.mean[:, block.slice] = start[:, block.slice]
+        variance = fit.covariance.diagonal()[block.slice] * (1 + _excess(fit, temper))
+        terms.stiffness[:, block.slice] = 1 / (temper * variance)
+    for block in scene.of_role("source"):
+        terms.mean[:, block.slice] = fitted[:, block.slice]
+        widths = torch.tensor(SERSIC_WIDTHS, dtype=torch.float64)
+        terms.stiffness[:, block.slice] = widths**-2
+    if settings.lens is None and scene.lens_moves:
+        terms = terms.narrowed(scene, start)
+        block = scene.blocks[0]
+        radii = [k for k, name in enumerate(block.names) if name.startswith("theta_E")]
+        terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
+        terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]
+        terms.mean[:, radii] = start[:, radii]
+        terms.stiffness[:, radii] = (RADIUS_WIDTH * start[:, radii]) ** -2
+    return terms
+
+
+def _excess(fit, temper):
+    """Chi2 of the parametric fit beyond its noise.
+
+    A residual of this chi2 shifts a parameter by its root in standard deviations, at most.
+    """
+    count = int((fit.weight > 0).sum())
+    expected = count + CHI2_SIGMA * np.sqrt(2 * count)
+    return max(0.0, float(fit.chi2) / temper - expected)
+
+
+def doubt_of(*noises):
+    """By how much the sky scatters more than its errors, if all ways to measure it are flagged; else 1.
+
+    Parameters
+    ----------
+    *noises : `~lenssr.imaging.correlation.SkyNoise`
+
+    Returns
+    -------
+    doubt : float
+    """
     ratio = min(noise.rms_ratio for noise in noises)
     return ratio if ratio > FLAGS["errors_too_small"].threshold else 1.0
 

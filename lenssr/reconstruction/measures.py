@@ -102,7 +102,7 @@ def measure_telescope(observation, settings):
     Parameters
     ----------
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
 
     Returns
     -------

@@ -15,7 +15,7 @@ from lenssr.reconstruction.measures import measure_source
 from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
 from lenssr.reconstruction.verdict import is_ok, judge
 
-__all__ = ["PixelatedReconstruction"]
+__all__ = ["PixelatedReconstruction", "as_fit"]
 
 
 class PixelatedReconstruction:
@@ -23,7 +23,7 @@ class PixelatedReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
         On a CPU every image is inverted by itself, with banded matrices where they are; on other devices all
         are inverted together, with dense ones. What leads from one inversion to the next, and from the last
         to a result, is done on the CPU for each image.
@@ -79,7 +79,7 @@ class PixelatedReconstruction:
             result.meta |= {"chosen": "sersic", "candidates": candidates}
             return result
         bare = problem.scene
-        found = _as_fit(problem, bare, fit, solution, stack, inversion)
+        found = as_fit(problem, bare, fit, solution, stack, inversion)
         # The posterior already knows how noise was correlated around the coarse solution.
         known = np.sqrt(inversion.temper) / inversion.doubt
 
@@ -102,10 +102,27 @@ class PixelatedReconstruction:
         return result
 
 
-def _as_fit(problem, scene, fit, solution, stack, inversion):
+def as_fit(problem, scene, fit, solution, stack, inversion):
     """The inversion in the form that the verdict and the result read, as if noise were independent.
 
     Errors of the data are those that were given; errors of parameters know it if these were too small.
+
+    Parameters
+    ----------
+    problem : `~lenssr.inversion.Problem`
+    scene : `~lenssr.fitting.scene.Scene`
+        Its scene.
+    fit : `~lenssr.fitting.lens.SceneFit`
+        From which it began.
+    solution : `~lenssr.inversion.Solution`
+    stack : `~lenssr.fitting.stack.ImageStack`
+        Holding the one image.
+    inversion : object
+        ``temper``, ``doubt`` and ``rivals`` as of `~lenssr.reconstruction.levels.Inversion`.
+
+    Returns
+    -------
+    fit : `~lenssr.fitting.lens.SceneFit`
     """
     temper, correlated = inversion.temper, inversion.temper / inversion.doubt**2
     physical = problem.physical(solution.parameters)

@@ -28,7 +28,7 @@ class SersicReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.resolver.Settings`
+    settings : `~lenssr.settings.Settings`
     """
 
     def __init__(self, settings):

@@ -72,10 +72,14 @@ FLAGS = {
     "psf_cropped": Flag("the PSF is larger than the image and was cropped"),
     "psf_off_centre": Flag("centroid of the PSF off by more than 0.05 pixel"),
     "extrapolated": Flag("psf_out='pixel': detail finer than the telescope's PSF comes from the model"),
+    "unlike_training": Flag(
+        "pixel scale, PSF or signal-to-noise ratio beyond the network's training: see meta['network']"
+    ),
     "unit_missing": Flag("the image has no unit: taken as flux per pixel"),
     "no_wcs": Flag("the image has no WCS: positions are in the image frame only"),
     "failed": Flag("the image could not be processed", True),
     "interpolated": Flag("no lens, no source: plain interpolation"),
+    "not_relensed": Flag("a network without the lens equation: no lens, no source; errors of noise alone"),
 }
 
 

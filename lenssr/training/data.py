@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lenssr.networks.plane import lit_pixels
+from lenssr.networks.noise import signal_to_noise
 from lenssr.training.views import Telescopes, View
 
 __all__ = ["Schedule", "generator_of", "survey"]
@@ -98,11 +98,9 @@ def survey(datasets):
         batches = dataset.index_batches(TOGETHER)
         for place in np.unique(np.linspace(0, len(batches) - 1, SURVEYED).round().astype(int)):
             view = View(dataset.batch(batches[place]), Telescopes())
-            lit = lit_pixels(view.image, view.sigma)
-            power = torch.where(lit, view.image.square() / view.variance, 0).sum((-2, -1))
             found["pixel_scale"].append(view.batch.pixel_scale)
             found["psf_fwhm"].append(0.0 if view.batch.psf is None else float(view.batch.psf.fwhm.value))
-            found["snr"] += power.sqrt().tolist()
+            found["snr"] += signal_to_noise(view.image, view.variance).tolist()
     return {name: [float(min(values)), float(max(values))] for name, values in found.items()}
 
 

@@ -3,17 +3,15 @@
 from functools import cached_property
 
 import torch
-from torch.nn.functional import avg_pool2d
 
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.rendering import kernel_options
+from lenssr.networks.noise import told_variance
 
 __all__ = ["Telescopes", "View"]
 
 # Where light is integrated over pixels, so many rays along a side of one are enough to train with.
 RAYS = 2
-# Variances below this share of an image's largest are those of hardly a count.
-LEAST_VARIANCE = 1e-3
 KEPT = 8
 # Half the full width of a Gaussian at half its maximum, in standard deviations.
 FWHM_IN_SIGMA = 2.354820045
@@ -77,21 +75,9 @@ class View:
 
     @cached_property
     def variance(self):
-        """Variance of the images as they tell it themselves, shape (B, ny, nx).
-
-        That of the mean of the 3 x 3 pixels around, those that are seen; so the variance of a hidden pixel
-        does not know its noise, and weights by it are unbiased.
-        """
-        seen = torch.ones_like(self.image) if self.hidden is None else (~self.hidden).to(self.image)
-        total, number = self.image * seen, seen
-        guess = torch.zeros_like(total)
-        for side in (5, 3):  # the smaller neighbourhood where it holds anything
-            planes = torch.stack([total, number], 1)
-            sums = avg_pool2d(planes, side, 1, side // 2, divisor_override=1)
-            guess = torch.where(sums[:, 1] > 0.5, sums[:, 0] / sums[:, 1].clamp_min(1), guess)
-        variance = self.batch.noise.moments(guess.clamp_min(0))[2].to(guess)
-        least = LEAST_VARIANCE * variance.amax((-2, -1), keepdim=True)
-        return torch.maximum(variance.expand_as(guess), least.clamp_min(torch.finfo(guess.dtype).tiny))
+        """Variance of the images as they tell it themselves, shape (B, ny, nx)."""
+        seen = None if self.hidden is None else ~self.hidden
+        return told_variance(self.image, self.batch.noise, seen)
 
     @cached_property
     def sigma(self):

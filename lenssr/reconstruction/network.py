@@ -1,0 +1,208 @@
+"""A trained network draws the source; the lens equation and the telescope make its image."""
+
+from dataclasses import replace
+
+import torch
+
+from lenssr.fitting.lens import SceneFit
+from lenssr.fitting.starts import border_level
+from lenssr.fitting.terms import Terms
+from lenssr.networks.noise import told_variance
+from lenssr.networks.sisr import SISR
+from lenssr.reconstruction.drawing import Drawing
+from lenssr.reconstruction.finer import FinerReconstruction
+from lenssr.reconstruction.known import known_networks, seen_of
+from lenssr.reconstruction.levels import terms_around
+from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
+from lenssr.reconstruction.verdict import is_ok, judge
+
+__all__ = ["NetworkReconstruction", "network_method"]
+
+FWHM_IN_SIGMA = 2.354820045
+# A sky that is off by this much of its noise is taken off anew, and the source drawn once more.
+SKY_OFF = 0.05
+# It is measured where the image is dark, if that is at least this share of it.
+LEAST_DARK = 0.05
+
+
+def network_method(settings):
+    """What solves images with the network of these settings.
+
+    Parameters
+    ----------
+    settings : `~lenssr.settings.Settings`
+
+    Returns
+    -------
+    method : `NetworkReconstruction` or `~lenssr.reconstruction.finer.FinerReconstruction`
+        The second for an `~lenssr.networks.SISR`, which knows no lens.
+    """
+    networks = known_networks(settings.network.weights)
+    if isinstance(networks[0].network, SISR):
+        return FinerReconstruction(settings, networks[0])
+    return NetworkReconstruction(settings, networks)
+
+
+class NetworkReconstruction:
+    """Solve images with a source that a network draws.
+
+    Parameters
+    ----------
+    settings : `~lenssr.settings.Settings`
+    networks : list of `~lenssr.reconstruction.known.KnownNetwork`
+        The first that knows images like one has its turn, or the last.
+    """
+
+    def __init__(self, settings, networks):
+        self.settings, self.networks = settings, networks
+        self.parametric = SersicReconstruction(settings)
+        # What has to be fitted before a network can see the arcs alone, behind a lens.
+        self.fits_first = bool(settings.fit_lens or settings.lens_light is not None)
+
+    def parts(self, members):
+        """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches."""
+        batched = self.settings.torch_device.type != "cpu"
+        return self.parametric.parts(members) if batched else [[member] for member in members]
+
+    def solve(self, observations):
+        """Reconstruct a group.
+
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+            Of one shape, pixel scale, PSF and kind of unit.
+
+        Returns
+        -------
+        results : list of `~lenssr.SuperResolution` or Exception
+            An exception where one of several images failed by itself.
+        """
+        stack, bare, fits = self._begin(observations)
+        return [
+            self._solve_one(stack.select([number]), bare, *pair)
+            for number, pair in enumerate(zip(fits, observations, strict=True))
+        ]
+
+    def _begin(self, observations):
+        """Images, their scene without a source, and what is known of it before the network has its turn."""
+        if self.fits_first:
+            stack, scene, fits = self.parametric.fit(observations)
+            bare = self.parametric.scene(observations[0], stack.device, source=0)
+            return stack, bare, [_without_source(scene, fit) for fit in fits]
+        stack = stack_of(observations, self.settings)
+        bare = self.parametric.scene(observations[0], stack.device, source=0)
+        return stack, bare, _unfitted(stack, bare, self.settings.lens)
+
+    def _solve_one(self, stack, bare, fit, observation):
+        known, seen, plane, values, fit = self._draw(stack, bare, fit, observation)
+        if stack.device.type != "cpu":
+            stack, bare = stack_of([observation], replace(self.settings, device="cpu")), bare.on("cpu")
+        fit = fit.on("cpu")
+        fit.terms = terms_around(bare, fit, 1.0, self.settings)
+        result = Drawing(stack, bare, fit, plane, values, observation, self.settings).result()
+        words = known.unlike(seen)
+        result.flags = judge({"unlike_training": bool(words)}, result.flags)
+        result.ok = is_ok(result.flags)
+        refine = self.settings.network.refine
+        result.meta["network"] = {**known.describe(), "refine": int(refine), "unlike_training": words}
+        return result
+
+    def _draw(self, stack, bare, fit, observation):
+        """Draw one source: which network did, what it saw, grid and values of the source, and the fit."""
+        image, variance = _arcs(stack, bare, fit)
+        seen = seen_of(observation, image, variance)
+        known = next((one for one in self.networks if not one.unlike(seen)), self.networks[-1])
+        pen = _Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"])
+        drawn, unit = pen(image, variance)
+        if not self.fits_first and bare.of_role("sky"):
+            off, fit = _with_sky(stack, bare, fit, pen.lensed(drawn, unit))
+            if off:
+                drawn, unit = pen(*_arcs(stack, bare, fit))
+        values = unit * drawn.brightness[0].double().flatten().cpu().numpy()
+        return known, seen, drawn.plane.grid(0), values, fit
+
+
+class _Pen:
+    """A network in front of one image, in single precision and units of its noise.
+
+    Images in other units may leave the range of single precision.
+    """
+
+    def __init__(self, network, stack, bare, physical, fwhm):
+        self.network, self.operator, self.factor = network, stack.single().operator, stack.factor
+        rays = bare.source_positions(stack.operator.x, stack.operator.y, physical[None])
+        self.rays = [axis.float() for axis in rays]
+        self.psf_sigma = fwhm / FWHM_IN_SIGMA
+
+    @torch.no_grad()
+    def __call__(self, image, variance):
+        """The drawn source, and its unit."""
+        used = variance.isfinite()
+        unit = float(variance[used].mean().sqrt()) if used.any() else 1.0
+        planes = (image / unit).float(), (variance.sqrt() / unit).float()
+        return self.network(*planes, self.operator, *self.rays, psf_sigma=self.psf_sigma), unit
+
+    @torch.no_grad()
+    def lensed(self, drawn, unit):
+        """Its image (1, N), in the unit of the data."""
+        return drawn.image(self.operator, *self.rays).double().flatten(1) * (unit * self.factor)
+
+
+def _arcs(stack, bare, fit):
+    """Flux per pixel without sky and lens light (1, ny, nx), and its variance, infinite where masked."""
+    shape = (1, *stack.grid.shape)
+    below = stack.image(bare, fit.physical[None], roles=("lens_light", "sky"))
+    valid = stack.valid.reshape(shape)
+    variance = told_variance(stack.data.reshape(shape), stack.noise, valid) / stack.factor**2
+    image = torch.where(stack.valid, stack.data - below, 0) / stack.factor
+    return image.reshape(shape), variance.masked_fill(~valid, torch.inf)
+
+
+def _without_source(scene, fit):
+    """The fit of a scene as that of the scene without its source."""
+    keep = torch.ones(scene.size, dtype=torch.bool, device=fit.physical.device)
+    for block in scene.of_role("source"):
+        keep[block.slice] = False
+    place = (keep.cumsum(0) - 1).tolist()
+    return replace(
+        fit,
+        physical=fit.physical[keep],
+        covariance=fit.covariance[keep][:, keep],
+        terms=fit.terms.without(scene, "source"),
+        at_bound=tuple(place[k] for k in fit.at_bound if keep[k]),
+        rivals=[(worse, where[keep]) for worse, where in fit.rivals],
+    )
+
+
+def _unfitted(stack, bare, lens):
+    """What is known behind a given lens without a fit: sky from the border of the images."""
+    level, dark = border_level(stack), torch.zeros_like(stack.data[:, :1])
+    level = level - stack.moments(dark.expand_as(stack.data))[0].mean(1)
+    zeros = torch.zeros_like(stack.data)
+    fits = []
+    for number in range(len(stack)):
+        physical = torch.cat([lens.vector.to(level), level[number : number + 1]])[: bare.size]
+        covariance = torch.zeros(bare.size, bare.size, dtype=torch.float64, device=stack.device)
+        planes = zeros[number], zeros[number], stack.first_weights[number]
+        chi2 = float(stack.valid[number].sum())
+        terms = Terms.of(bare, 1).select([0])
+        fits.append(SceneFit(physical, covariance, chi2, *planes, True, (), 0, terms))
+    return fits
+
+
+def _with_sky(stack, bare, fit, lensed):
+    """The fit with the sky that a drawn source (1, N) leaves, and whether it is another one."""
+    sky = fit.physical[bare.of_role("sky")[0].start]
+    mean, slope, variance = stack.moments(lensed + sky)
+    weight = torch.where(stack.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
+    dark = weight * (lensed * weight.sqrt() < 1)
+    # Where arcs are everywhere, what they leave has to do.
+    weight = dark if (dark > 0).sum() > LEAST_DARK * (weight > 0).sum() else weight
+    total = (weight * slope.square()).sum()
+    change = float((weight * slope * (stack.data - mean)).sum() / total)
+    physical, covariance = fit.physical.clone(), fit.covariance.clone()
+    place = bare.of_role("sky")[0].start
+    physical[place] += change
+    covariance[place, place] = 1 / total
+    off = abs(change) * float(weight.max().sqrt()) > SKY_OFF
+    return off, replace(fit, physical=physical, covariance=covariance)

@@ -1,0 +1,198 @@
+"""Sources that a network draws, through the resolver."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+import torch
+
+from lenssr import InputError, NetworkSource, SuperResolver
+from lenssr.metrics import scores_t
+from lenssr.networks import SISR, Card, DeflectionNetwork, RelensingNetwork, save_weights
+from lenssr.simulation import DeepLense
+
+# As the images below are.
+LIMITS = {"pixel_scale": [0.05, 0.05], "psf_fwhm": [0.0, 0.0], "snr": [20.0, 5000.0]}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Files of networks that have learned nothing: what arrives in the source plane, mostly as it is."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(3)
+    nets = {"source": RelensingNetwork(32, channels=(4, 6)), "finer": SISR(channels=4, depth=1)}
+    for name, net in {**nets, "lens": DeflectionNetwork(hidden=4)}.items():
+        save_weights(net, folder / f"{name}.safetensors", Card({}, 0, "cpu", 0.0, 0, {}, LIMITS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def item():
+    return DeepLense(lens="sie", noise=True, size=4, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def resolve(shelf, item):
+    """Resolve the item, or another image, with the untrained network."""
+
+    def resolve(image=None, refine=0, noise=item.noise, **options):
+        options = {"lens": item.lens, "oversampling": 1, **options}
+        resolver = SuperResolver(source=NetworkSource(shelf / "source.safetensors", refine), **options)
+        return resolver(item.low if image is None else image, noise=noise)
+
+    return resolve
+
+
+@pytest.fixture(scope="module")
+def result(resolve):
+    return resolve()
+
+
+def test_even_an_untrained_one_beats_interpolation(result, item):
+    plain = SuperResolver(source="interpolation")(item.low, noise=item.noise)
+    before, after = (scores_t(one.image.data, item.truth.data).psnr for one in (plain, result))
+    assert after > before + 2
+
+
+def test_steps_lead_to_the_free_form_source(resolve, item):
+    refined = resolve(refine=2)
+    assert scores_t(refined.image.data, item.truth.data).psnr > 44
+    assert refined.meta["network"]["refine"] == 2
+    assert np.isfinite(refined.meta["evidence"])
+
+
+def test_the_image_is_the_source_behind_the_lens(result):
+    """What the network drew explains the data by itself, nothing is left over from interpolation."""
+    residual = result.residual.data * np.sqrt(1 / result.residual.uncertainty.array**2)
+    np.testing.assert_allclose(result.chi2_map, residual**2, rtol=1e-8)
+    assert result.reduced_chi2 < 1.3
+
+
+def test_errors_hold_the_truth_about_as_often_as_they_should(result, item):
+    truth = item.truth.data
+    bright = truth > 0.05 * truth.max()
+    pulls = (result.image.data - truth)[bright] / result.image.uncertainty.array[bright]
+    assert 0.5 < np.mean(np.abs(pulls) < 1) < 0.99
+
+
+def test_it_says_which_network_it_was(result, shelf):
+    import hashlib
+
+    digest = hashlib.sha256((shelf / "source.safetensors").read_bytes()).hexdigest()
+    about = {"name": "source.safetensors", "kind": "RelensingNetwork", "checksum": digest}
+    assert result.meta["network"] == {**about, "refine": 0, "unlike_training": []}
+    assert result.meta["source"] == "network" and "unlike_training" not in result.flags
+
+
+def test_a_sky_is_told_from_the_arcs(resolve, item, result):
+    low = item.low.data + 0.3 * item.low.data.max()
+    lifted = item.low.__class__(low, wcs=item.low.wcs, unit=item.low.unit)
+    plain, lifted = (resolve(image, noise=0.1 * u.electron / u.s) for image in (item.low, lifted))
+    assert lifted.sky.value - plain.sky.value == pytest.approx(0.3 * item.low.data.max(), rel=1e-3)
+    np.testing.assert_allclose(lifted.source.data, plain.source.data, rtol=0.02, atol=1e-3)
+
+
+def test_a_lens_that_is_not_known_is_fitted_first(resolve, item):
+    found = resolve(refine=1, lens=None)
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens.theta_E.value, rel=0.01)
+    assert scores_t(found.image.data, item.truth.data).psnr > 42
+
+
+def test_units_do_not_matter(resolve, item, result):
+    tiny = item.low.__class__(1e-25 * item.low.data, wcs=item.low.wcs, unit="W")
+    sigma = result.residual.uncertainty.array
+    one = resolve(noise=sigma * item.low.unit)
+    other = resolve(tiny, noise=1e-25 * sigma * u.W)
+    np.testing.assert_allclose(1e25 * other.image.data, one.image.data, rtol=1e-3, atol=1e-4)
+
+
+def test_masked_pixels_say_nothing(resolve, item):
+    mask = np.zeros(item.low.shape, dtype=bool)
+    mask[30:34, 50:54] = True
+    spoiled = item.low.data.copy()
+    spoiled[mask] = 1e4
+    first, second = (
+        resolve(item.low.__class__(data, wcs=item.low.wcs, unit=item.low.unit, mask=mask))
+        for data in (item.low.data, spoiled)
+    )
+    np.testing.assert_allclose(first.image.data, second.image.data, rtol=1e-9)
+
+
+def test_map_gives_the_same_bytes(resolve, shelf, item, result):
+    resolver = SuperResolver(
+        source=NetworkSource(shelf / "source.safetensors"), lens=item.lens, oversampling=1, noise=item.noise
+    )
+    again = resolver.map([item.low])[0]
+    assert again.image.data.tobytes() == result.image.data.tobytes()
+    assert again.image.uncertainty.array.tobytes() == result.image.uncertainty.array.tobytes()
+
+
+def test_a_result_survives_its_file(result, tmp_path):
+    result.write(tmp_path / "out.fits")
+    back = type(result).read(tmp_path / "out.fits")
+    assert back.meta["network"] == result.meta["network"]
+    assert result.sample(2).image.shape == (2, *result.image.shape)
+
+
+@pytest.mark.parametrize(
+    ("limits", "word"),
+    [
+        ({"pixel_scale": [0.08, 0.1]}, 'pixel scale 0.05", trained on 0.08" to 0.1"'),
+        ({"psf_fwhm": [0.1, 0.2]}, 'FWHM of the PSF 0"'),
+        ({"snr": [1e5, 1e6]}, "signal-to-noise ratio"),
+    ],
+)
+def test_what_it_was_not_trained_on_is_flagged_by_name(limits, word, item, tmp_path):
+    path = tmp_path / "other.safetensors"
+    card = Card({}, 0, "cpu", 0.0, 0, {}, {**LIMITS, **limits})
+    save_weights(RelensingNetwork(16, channels=(4, 6)), path, card)
+    resolver = SuperResolver(source=NetworkSource(path), lens=item.lens, oversampling=1)
+    one = resolver(item.low, noise=item.noise)
+    assert "unlike_training" in one.flags
+    (words,) = one.meta["network"]["unlike_training"]
+    assert words.startswith(word)
+
+
+def test_the_narrow_weights_have_the_first_turn(item, tmp_path, monkeypatch):
+    from lenssr.networks import library
+
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    for name, scale in (("relensing", 0.1), ("relensing-broad", 0.05)):
+        limits = {**LIMITS, "pixel_scale": [scale, scale]}
+        card = Card({}, 0, "cpu", 0.0, 0, {}, limits)
+        save_weights(RelensingNetwork(16, channels=(4, 6)), tmp_path / f"{name}.safetensors", card)
+    one = SuperResolver(source="network", lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+    assert one.meta["network"]["name"] == "relensing-broad"
+    (tmp_path / "relensing.safetensors").unlink()
+    (tmp_path / "relensing-broad.safetensors").unlink()
+    with pytest.raises(InputError, match="name a file"):
+        SuperResolver(source="network")
+
+
+def test_an_sisr_makes_the_image_finer_without_a_lens(shelf, item):
+    sources = NetworkSource(shelf / "finer.safetensors"), "interpolation"
+    noise = 0.1 * u.electron / u.s
+    finer, plain = (SuperResolver(source=source)(item.low, noise=noise) for source in sources)
+    np.testing.assert_allclose(finer.image.data, plain.image.data, atol=1e-2 * plain.image.data.max())
+    assert finer.lens is None and finer.source is None
+    assert "not_relensed" in finer.flags
+    ratio = finer.image.uncertainty.array / plain.image.uncertainty.array
+    assert 0.7 < np.median(ratio) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": 3}, "makes images 2 times finer"),
+        ({"lens_light": "sersic"}, "lens_light with weights"),
+        ({"prior": "curvature"}, "prior with weights"),
+        ({"psf_out": "pixel"}, "psf_out with weights"),
+    ],
+)
+def test_what_an_sisr_does_not_know_is_refused(options, message, shelf):
+    with pytest.raises(InputError, match=message):
+        SuperResolver(source=NetworkSource(shelf / "finer.safetensors"), **options)
+
+
+def test_a_network_that_draws_nothing_is_refused(shelf):
+    with pytest.raises(InputError, match="of a DeflectionNetwork, which draws no image"):
+        SuperResolver(source=NetworkSource(shelf / "lens.safetensors"))

@@ -62,6 +62,8 @@ class SceneFit:
         Bounds and priors of this image.
     rivals : list of (float, `torch.Tensor`)
         Other optima: by how much their chi2 is larger, and their parameters.
+    leverage : `torch.Tensor`, shape (N,), or None
+        Share of itself that every pixel determines of ``model``, where that is known.
     """
 
     physical: torch.Tensor
@@ -75,10 +77,12 @@ class SceneFit:
     iterations: int
     terms: Terms
     rivals: list = field(default_factory=list)
+    leverage: torch.Tensor | None = None
 
     def on(self, device):
         """Return the fit with its tensors on a device."""
-        moved = ("physical", "covariance", "model", "lensed_source", "weight")
+        moved = ["physical", "covariance", "model", "lensed_source", "weight"]
+        moved += [] if self.leverage is None else ["leverage"]
         return replace(
             self,
             **{name: getattr(self, name).to(device) for name in moved},

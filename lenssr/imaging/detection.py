@@ -93,22 +93,29 @@ def auto_mask(observation):
     scene = _Scene(observation)
     segments = scene.segments()
     arcs = [segment for segment in segments if segment.is_arc]
-    others = [
-        segment
-        for segment in segments
-        if segment.peak > FAINTEST and not _can_be_image(segment, segments, arcs, scene)
-    ]
-    mask = np.zeros(observation.shape, dtype=bool)
-    kept = np.zeros(observation.shape, dtype=bool)
+    suspects = [segment for segment in segments if not _can_be_image(segment, segments, arcs, scene)]
+    others = [segment for segment in suspects if segment.peak > FAINTEST]
+    mask, kept = _reach(others, scene), np.zeros(observation.shape, dtype=bool)
+    faint = [segment for segment in suspects if segment not in others]
+    # A part cut off from another object may be fainter than what counts by itself.
+    parts = [segment for segment in faint if (mask[segment.box] & segment.pixels).any()]
+    mask, others = mask | _reach(parts, scene), others + parts
     for segment in segments:
         if segment not in others:
             kept[segment.box] |= segment.pixels
-    for segment in others:
-        # Wings reach farther for brighter objects: out to where a Gaussian's light is lost in the noise.
+    return mask & ~kept & observation.valid
+
+
+def _reach(segments, scene):
+    """Where light of segments may be, bool (ny, nx): wings reach farther for brighter and thicker ones."""
+    mask = np.zeros(scene.observation.shape, dtype=bool)
+    for segment in segments:
+        # Out to where a Gaussian is lost in the noise; a galaxy fades from its edge over its own width.
         steps = scene.sigma * math.sqrt(2 * math.log(max(segment.peak, 10.0)))
+        steps = math.hypot(steps, min(segment.along, segment.across))
         box, pixels = segment.grown(math.ceil(steps), mask.shape)
         mask[box] |= ndimage.distance_transform_edt(~pixels) <= steps
-    return mask & ~kept & observation.valid
+    return mask
 
 
 def light_census(observation):

@@ -5,10 +5,12 @@ import scipy.linalg as linalg
 
 from lenssr.inversion.normal import band_blocks
 
-__all__ = ["LEAST_INFORMATION", "information", "node_variances"]
+__all__ = ["LEAST_INFORMATION", "information", "leverage", "node_variances"]
 
 # Below this a pixel of the source is prior rather than data.
 LEAST_INFORMATION = 0.5
+# Draws for the leverage of pixels, of which many are added up.
+DRAWS, DRAW_SEED = 16, 1821
 
 
 def information(solution):
@@ -28,6 +30,31 @@ def information(solution):
     """
     prior = solution.prior.local_variance / solution.strength
     return np.clip(1 - node_variances(solution.factor, np.float32) / prior, 0.0, 1.0)
+
+
+def leverage(problem, solution):
+    """How far every pixel of the data pulls its own expectation: the diagonal of the hat matrix, by draws.
+
+    Its sum over a region is the number of parameters that the region determines, and its pixels less that
+    number are what their chi2 is expected to be, if prior and noise are what they are said to be.
+
+    Parameters
+    ----------
+    problem : `~lenssr.inversion.Problem`
+    solution : `~lenssr.inversion.Solution`
+
+    Returns
+    -------
+    leverage : `~numpy.ndarray`, shape (N,)
+        Accurate to a third for a pixel by itself.
+    """
+    factor, parameters = solution.factor, solution.parameters
+    signs = np.random.default_rng(DRAW_SEED).choice([-1.0, 1.0], (factor.size, DRAWS))
+    draws = factor.sample(signs)
+    of_parameters = problem.jacobian(solution.values, parameters) @ draws[factor.count :]
+    nodes = solution.slope[:, None] * draws[: factor.count]
+    of_source = np.stack([problem.lensed_source(column, parameters) for column in nodes.T], axis=1)
+    return problem.weight * ((of_source + of_parameters) ** 2).mean(axis=1)
 
 
 def node_variances(factor, dtype=np.float64):

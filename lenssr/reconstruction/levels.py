@@ -78,7 +78,8 @@ class Inversion:
         # Errors that the sky belies would let the source follow its noise. Both must say so: faint light may
         # pass for the noise of the image, and what a poor model leaves for that of its residual.
         self.sky = measure_sky(observation)
-        self.doubt = doubt_of(self.sky, noise_of_sky(scene, fit, observation))
+        noise = noise_of_sky(scene, fit, observation)
+        self.doubt = doubt_of(self.sky, noise)
         self.temper = self.doubt**2
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
         source = scene.of_role("source")[0]
@@ -93,7 +94,7 @@ class Inversion:
         }
         self.weight, self.offset = fit.weight.numpy() / self.temper, self._offset()
         self.floor = self._floor()
-        self.grid = self._place_grid(scene)
+        self.grid = self._place_grid(scene, LEFT_SIGMA * _widening(self.sky, noise))
         self.light_stack = stack
         if settings.oversampling == "auto" and bare.of_role("lens_light"):
             physical = self.physical[None]
@@ -285,8 +286,8 @@ class Inversion:
         light = self.stack.image(self.bare, self.physical[None], roles=("lens_light", "sky"))[0]
         return (self.fit.model - self.fit.lensed_source - light).numpy()
 
-    def _place_grid(self, scene):
-        """The square of all rays on which the parametric source shines."""
+    def _place_grid(self, scene, significant):
+        """The square of all rays on which the parametric source shines, or leaves so many sigma of light."""
         operator = self.stack.operator
         x, y = (
             axis[0].numpy()
@@ -306,7 +307,7 @@ class Inversion:
         grid = SourceGrid.around(x[bright], y[bright], SIDE)
         # What the parametric source leaves of the arcs may be another part of the galaxy, not far from it.
         left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(shape)
-        left = 3 * ndimage.uniform_filter(left, 3)[row, column] > LEFT_SIGMA
+        left = 3 * ndimage.uniform_filter(left, 3)[row, column] > significant
         bright |= left & (np.hypot(x - grid.x_0, y - grid.y_0) < LEFT_REACH * grid.half)
         side, stretch = (SIDE, STRETCH) if self.sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
         return SourceGrid.around(x[bright], y[bright], side, stretch)
@@ -373,6 +374,11 @@ def doubt_of(*noises):
     """
     ratio = min(noise.rms_ratio for noise in noises)
     return ratio if ratio > FLAGS["errors_too_small"].threshold else 1.0
+
+
+def _widening(*noises):
+    """By how much sums of pixels scatter more than independent ones, if all ways to measure it say so."""
+    return min(noise.factor if noise.correlated else 1.0 for noise in noises)
 
 
 def _positive(values):

@@ -8,7 +8,7 @@ __all__ = ["arc_pixels", "lag_one", "measure", "measure_source", "measure_telesc
 ARC_SIGMA = 3.0
 FIELD_ROLES = ("lens_light", "sky")
 FEWEST_ARC_PIXELS = 12
-# Nodes of a source are determined by pixels around the arcs too; these keep at least a quarter of their own.
+# Pixels of small arcs share what they determine with those around: they keep at least a quarter of their own.
 MOST_DETERMINED = 0.75
 # Pixels of a detector that is full read the same; this many that share the highest value are no chance.
 FEWEST_FULL_PIXELS = 4
@@ -44,8 +44,8 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
     pulls = residual * np.sqrt(weight)
     lensed_source = fit.lensed_source.reshape(residual.shape).cpu().numpy()
     arcs = arc_pixels(lensed_source, weight)
-    in_field = sum(int(scene.free[block.slice].sum()) for block in scene.blocks if block.role in FIELD_ROLES)
-    in_arcs = used.sum() - degrees - in_field
+    field = used & ~arcs
+    in_arcs, in_field = _determined(scene, fit, arcs, field, degrees)
     degrees = max(degrees, 1)
     widening = sky_noise.factor
     sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
@@ -61,7 +61,6 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
         "flux_disagrees": _flux_offset(residual, light, weight, widening),
         "starts_disagree": min((worse for worse, _ in fit.rivals), default=np.inf),
     }
-    field = used & ~arcs
     measures["bad_field_chi2"] = _chi2(pulls[field], in_field, widening)
     if arcs.sum() >= FEWEST_ARC_PIXELS:
         measures["bad_arc_chi2"] = _chi2(pulls[arcs], in_arcs, widening)
@@ -72,6 +71,15 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
         | _bounds(scene, fit)
         | _lens_measures(scene, fit, lensed_source, weight, observation, covariance)
     )
+
+
+def _determined(scene, fit, arcs, field, degrees):
+    """How many parameters the pixels of the arcs and those of the field determine."""
+    if fit.leverage is not None:
+        leverage = fit.leverage.reshape(arcs.shape).cpu().numpy()
+        return leverage[arcs].sum(), leverage[field].sum()
+    in_field = sum(int(scene.free[block.slice].sum()) for block in scene.blocks if block.role in FIELD_ROLES)
+    return np.count_nonzero(arcs | field) - degrees - in_field, in_field
 
 
 def _chi2(pulls, parameters, widening):

@@ -10,6 +10,7 @@ from lenssr.inversion.dense import answer_together
 from lenssr.inversion.lockstep import alone, together
 from lenssr.reconstruction.assemble import assemble, noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
+from lenssr.reconstruction.information import leverage
 from lenssr.reconstruction.levels import Inversion
 from lenssr.reconstruction.measures import measure_source
 from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
@@ -142,6 +143,7 @@ def as_fit(problem, scene, fit, solution, stack, inversion):
         lensed_source=torch.as_tensor(problem.lensed_source(solution.values, solution.parameters)),
         weight=torch.as_tensor(problem.weight * temper),
         converged=solution.converged,
+        leverage=torch.as_tensor(leverage(problem, solution)),
         at_bound=tuple(scene.free_index[torch.as_tensor(outside)].tolist()),
         iterations=fit.iterations + solution.iterations,
         rivals=[(worse / unexplained, place) for worse, place in fit.rivals] + inversion.rivals,

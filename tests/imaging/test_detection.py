@@ -68,6 +68,13 @@ def test_bright_star_without_a_counterpart_is_masked():
     assert mask[int(MIDDLE + 25), int(MIDDLE + 30)]
 
 
+def test_a_galaxy_is_masked_with_its_wings():
+    neighbour = 10 * np.exp(-np.hypot(X - MIDDLE - 40, Y - MIDDLE + 24) / 2.5)
+    mask = auto_mask(observe(LENS + ARCS + neighbour))
+    assert mask[neighbour > 0.3].mean() > 0.98
+    assert not mask[ARCS > 1].any()
+
+
 def test_large_segments_need_no_package_beyond_those_that_come_along():
     code = f"""
 import sys
@@ -193,6 +200,8 @@ def test_hst(real_data, name):
     observation = Observation.from_any(real_data / name)
     mask = auto_mask(observation)
     assert mask[112, 8] and mask[46, 118]
+    # A part of the neighbour that is fainter than what counts by itself.
+    assert mask[52, 113]
     for row, column in ((60, 98), (75, 96), (48, 93), (88, 88), (40, 87), (62, 36), (66, 63)):
         assert not mask[row, column]
     assert mask.mean() < 0.03

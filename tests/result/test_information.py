@@ -1,5 +1,7 @@
 """What is data and what is prior in a source on a grid."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from lenssr.grids import PixelGrid
 from lenssr.inversion import Prior
 from lenssr.inversion.normal import Factor
 from lenssr.light import Sersic
-from lenssr.reconstruction.information import node_variances
+from lenssr.reconstruction import information
+from lenssr.reconstruction.information import leverage, node_variances
 from lenssr.result import SuperResolution
 
 
@@ -33,6 +36,26 @@ def test_variances_are_the_diagonal_of_the_inverse(size, width, parameters, band
     factor = Factor(band if banded else matrix.copy(), cross, corner, banded=banded)
     whole = np.linalg.inv(np.block([[matrix, cross], [cross.T, corner]]))
     np.testing.assert_allclose(node_variances(factor), np.diagonal(whole)[:size], rtol=1e-10)
+
+
+@pytest.mark.parametrize("parameters", [0, 2])
+def test_leverage_is_the_diagonal_of_the_hat_matrix(parameters, rng, monkeypatch):
+    matrix, jacobian = rng.normal(size=(12, 8)), rng.normal(size=(12, parameters))
+    weight, slope = rng.uniform(0, 2, 12) * (np.arange(12) > 2), rng.uniform(0.5, 2, 8)
+    both = np.concatenate([matrix * slope, jacobian], axis=1)
+    curvature = both.T @ (weight[:, None] * both) + np.eye(8 + parameters)
+    factor = Factor(curvature[:8, :8].copy(), curvature[:8, 8:], curvature[8:, 8:])
+    problem = SimpleNamespace(
+        weight=weight,
+        jacobian=lambda values, parameters: jacobian,
+        lensed_source=lambda values, parameters: matrix @ values,
+    )
+    solution = SimpleNamespace(factor=factor, slope=slope, values=slope, parameters=np.zeros(parameters))
+    expected = weight * np.einsum("ij,jk,ik->i", both, np.linalg.inv(curvature), both)
+    # The few draws of a run are enough for the sum over a region; for a pixel it takes more.
+    assert leverage(problem, solution).sum() == pytest.approx(expected.sum(), rel=0.25)
+    monkeypatch.setattr(information, "DRAWS", 20_000)
+    np.testing.assert_allclose(leverage(problem, solution), expected, rtol=0.06)
 
 
 def test_it_is_a_share(half):

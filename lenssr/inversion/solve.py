@@ -94,7 +94,7 @@ class Solution:
         themselves if the inversion was linear.
     parameters : `~numpy.ndarray`, shape (K,)
     strength : float
-    mean : float
+    mean : float or `~numpy.ndarray`, shape (n,)
         Mean of the prior of the field.
     chi2 : float
     prior : `~lenssr.inversion.priors.Prior`
@@ -222,8 +222,8 @@ def solve(
         Where its strength begins; None takes what ``field`` suggests.
     field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
         Where they begin.
-    mean : float, optional
-        Mean of the prior; by default it is found with the strength, or 0 if the link is linear.
+    mean : float or `~numpy.ndarray`, shape (n,), optional
+        Mean of the prior; by default a constant that is found with the strength, or 0 if the link is linear.
     link : {"log", "linear"}, optional
         What the field is: the logarithm of a positive source (default), or the source.
     adapt : bool, optional
@@ -284,10 +284,10 @@ def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=RO
         step = factor.solve(state.gradient()[:, None])[: factor.count, 0]
         now = np.log(state.strength), np.log(state.likeliest_strength(factor, state.field + step))
         change = now[1] - now[0]
-        done = abs(change) < np.log(settled)
-        if before is not None:
+        done = abs(change) < np.log(settled) or now[1] > np.log(STRONGEST)
+        if before is not None and now[0] != before[0]:
             # Each round leaves the same share of the way; the rest is taken at once.
-            left = (now[1] - before[1]) / (now[0] - before[0]) if now[0] != before[0] else 0.0
+            left = (now[1] - before[1]) / (now[0] - before[0])
             change /= 1 - np.clip(left, 0.0, MOST_LEFT)
         before = now
         state.set_strength(np.exp(now[0] + change))
@@ -301,7 +301,7 @@ class _State:
         self.latest = None
         self.problem, self.prior, self.link, self.log_floor = problem, prior, link, problem.log_floor
         self.finds_mean = mean is None and not link.is_linear
-        self.mean = float(field.mean()) if self.finds_mean else float(mean or 0.0)
+        self.mean = float(field.mean()) if self.finds_mean else (0.0 if mean is None else mean)
         self._move(field, parameters, self._predict(field, parameters))
         size = len(field) + len(parameters)
         self.probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (size, PROBES))

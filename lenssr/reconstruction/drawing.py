@@ -1,16 +1,17 @@
 """From a source that a network has drawn to the result of one image."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from lenssr.imaging.correlation import measure_sky
-from lenssr.inversion import Prior, Problem
+from lenssr.inversion import Prior, Problem, SourceGrid
 from lenssr.inversion.solve import log_field, solve, weigh
 from lenssr.reconstruction.assemble import assemble, noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
-from lenssr.reconstruction.levels import AUTO_PRIORS, FLOOR_SIGMA, doubt_of
+from lenssr.reconstruction.levels import EDGE_SIGMA, FLOOR_SIGMA, SIDE_WITH_PSF, STRETCH_WITH_PSF, doubt_of
 from lenssr.reconstruction.measures import measure_source
 from lenssr.reconstruction.pixelated import as_fit
 from lenssr.reconstruction.verdict import is_ok, judge
@@ -19,7 +20,9 @@ __all__ = ["Drawing"]
 
 # Brightness below this share of the largest is none: its logarithm would only strain the prior.
 FAINTEST = 1e-9
-# How well the strength of a prior is to be known from which only errors follow.
+# What corrections to a drawing, and errors, are taken to be like.
+PRIOR = "curvature"
+# How well their strengths are to be known: little depends on them.
 ROUGHLY = 1.5
 
 
@@ -48,9 +51,11 @@ class Drawing:
     """
 
     def __init__(self, stack, bare, fit, grid, values, observation, settings):
-        self.stack, self.bare, self.fit, self.grid = stack, bare, fit, grid
+        self.stack, self.bare, self.fit = stack, bare, fit
         self.observation, self.settings, self.rivals = observation, settings, []
-        self.values = np.maximum(values, FAINTEST * values.max())
+        if stack.kernel is not None:
+            grid, values = self._regridded(grid, values)
+        self.grid, self.values = grid, np.maximum(values, FAINTEST * values.max())
         self.parameters = bare.to_fit(fit.physical[None])[0].numpy()
         self.light_stack = stack
         if settings.oversampling == "auto" and bare.of_role("lens_light"):
@@ -81,13 +86,32 @@ class Drawing:
 
     def _anchor(self):
         """How much each ray says where the source lies, (R,)."""
-        operator = self.stack.operator
-        x, y = (
-            axis[0].numpy()
-            for axis in self.bare.source_positions(operator.x, operator.y, self.fit.physical[None])
-        )
-        light = self.grid.matrix(x, y) @ self.values
+        light = self.grid.matrix(*self._rays) @ self.values
         return light**2 if light.any() else np.ones(len(light))
+
+    @cached_property
+    def _rays(self):
+        """Where the rays land, x and y."""
+        operator = self.stack.operator
+        rays = self.bare.source_positions(operator.x, operator.y, self.fit.physical[None])
+        return tuple(axis[0].numpy() for axis in rays)
+
+    def _regridded(self, grid, values):
+        """The drawing on a grid for blurred images, where matrices are full: fewer nodes, no farther out."""
+        light = grid.matrix(*self._rays) @ values
+        sigma = 1 / (np.sqrt(float(self.stack.first_weights.max())) * self.stack.grid.pixel_area)
+        bright = light * self.stack.factor > EDGE_SIGMA * sigma
+        if not bright.any():
+            return grid, values
+        places = [axis[bright] for axis in self._rays]
+        finer = SourceGrid.around(*places, SIDE_WITH_PSF, STRETCH_WITH_PSF)
+        rim = grid.half * (1 - 1e-12)
+        # Beyond the grid of the network there is nothing.
+        x, y = (
+            np.clip(axis, at - rim, at + rim)
+            for axis, at in zip(finer.nodes, (grid.x_0, grid.y_0), strict=True)
+        )
+        return finer, grid.matrix(x, y) @ values
 
     def result(self):
         """The result, after as many Gauss-Newton steps as the settings ask for.
@@ -116,12 +140,13 @@ class Drawing:
             "strength": solution.strength,
             "determined": solution.determined,
         }
-        if settings.network.refine:
-            result.meta["evidence"] = solution.evidence
         return result
 
     def invert(self):
-        """Find the likeliest prior, and take the steps.
+        """Take the steps, from a prior around what was drawn, and weigh the prior of the errors.
+
+        The strength of the first says how far the data ask to leave the drawing. It would make errors too
+        small, for the network has seen these data: errors are those of a prior which knows no drawing.
 
         Returns
         -------
@@ -129,21 +154,15 @@ class Drawing:
         solution : `~lenssr.inversion.Solution`
         """
         problem = self._problem(self._floor())
-        field = log_field(self.values, problem.log_floor)
-        steps = self.settings.network.refine
-        if not steps:
-            # Only errors follow from it, and these feel little of the prior.
-            name = AUTO_PRIORS[0] if self.settings.prior == "auto" else self.settings.prior
-            prior = Prior(name, self.grid.side)
-            return problem, weigh(problem, prior, field, self.parameters, settled=ROUGHLY)
-        names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
-        found = []
-        for name in names:
-            prior = Prior(name, self.grid.side)
-            strength = weigh(problem, prior, field, self.parameters).strength
-            options = {"max_iterations": steps}
-            found.append(solve(problem, prior, strength, field, self.parameters, **options))
-        return problem, max(found, key=lambda one: one.evidence)
+        field, parameters = log_field(self.values, problem.log_floor), self.parameters
+        name = PRIOR if self.settings.prior == "auto" else self.settings.prior
+        prior, steps = Prior(name, self.grid.side), self.settings.network.refine
+        if steps:
+            drawn = weigh(problem, prior, field, parameters, mean=field, settled=ROUGHLY)
+            options = {"mean": field, "max_iterations": steps}
+            found = solve(problem, prior, drawn.strength, field, parameters, **options)
+            field, parameters = found.field, found.parameters
+        return problem, weigh(problem, prior, field, parameters, settled=ROUGHLY)
 
     def _floor(self):
         """Brightness below which the source fades to nothing, from the noise where the image is dark."""

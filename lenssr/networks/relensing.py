@@ -18,6 +18,8 @@ LARGEST = 30.0
 SMOOTHINGS, LEAST_WEIGHT = 4, 0.05
 FAVOUR = torch.tensor([3.0, 0.0, 0.0, 0.0]).reshape(-1, 1, 1)
 PLANES = SMOOTHINGS + 4
+# What it sees, in later passes, of a source that it has drawn; how much of what is left it adds at first.
+PLANES_AGAIN, FIRST_SHARE = 6, -2.0
 MAX_PARAMETERS = 300_000
 
 
@@ -91,6 +93,10 @@ class RelensingNetwork(nn.Module):
         By how much nodes crowd in the middle, see `~lenssr.inversion.SourceGrid`; 1 by default.
     channels : tuple of int, optional
         Of the resolutions of the U-Net; ``(12, 24, 48, 64)`` by default.
+    passes : int, optional
+        How often it looks: after the first time it re-lenses what it has drawn, through the telescope too,
+        and a second, smaller U-Net corrects that by what this leaves of the image. A PSF wants 3; 1, the
+        default, is enough where there is none.
 
     Attributes
     ----------
@@ -122,15 +128,24 @@ class RelensingNetwork(nn.Module):
 
     kind = "RelensingNetwork"
 
-    def __init__(self, side=64, *, stretch=1.0, channels=(12, 24, 48, 64)):
+    def __init__(self, side=64, *, stretch=1.0, channels=(12, 24, 48, 64), passes=1):
         super().__init__()
         if not isinstance(side, int) or side < 2 ** len(channels):
             raise InputError(f"side = {side!r}: give an integer of at least {2 ** len(channels)} nodes")
         if not 0 <= stretch <= 3:
             raise InputError(f"stretch = {stretch!r}: give a number between 0 and 3")
-        self.settings = {"side": side, "stretch": float(stretch), "channels": tuple(channels)}
-        self.side, self.stretch = side, float(stretch)
+        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
+            raise InputError(f"passes = {passes!r}: give a positive integer")
+        self.settings = {
+            "side": side,
+            "stretch": float(stretch),
+            "channels": tuple(channels),
+            "passes": passes,
+        }
+        self.side, self.stretch, self.passes = side, float(stretch), passes
         self.net = UNet(PLANES, 1 + SMOOTHINGS, self.settings["channels"])
+        if passes > 1:
+            self.again = UNet(PLANES_AGAIN, 2, self.settings["channels"][:3])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:
             raise InputError(
@@ -162,7 +177,8 @@ class RelensingNetwork(nn.Module):
         if plane is None:
             lit = to_rays(lit_pixels(image, sigma), operator)
             plane = SourcePlane.around(x, y, lit, self.side, self.stretch)
-        brightness, error, coverage = mapped_back(image, sigma, operator, plane.footprint(x, y))
+        footprint = plane.footprint(x, y)
+        brightness, error, coverage = mapped_back(image, sigma, operator, footprint)
         seen = coverage > 0
         # The unit is the rms of what arrives where it stands out, so that all that follows has none.
         strong = (seen & (brightness > 3 * error)).to(brightness)
@@ -183,8 +199,22 @@ class RelensingNetwork(nn.Module):
         ]
         answer = self.net(torch.cat([logs / 2, torch.stack(planes, 1)], 1)).to(logs)
         shares = (answer[:, 1:] + FAVOUR.to(answer)).softmax(1)
-        logs = (shares * logs).sum(1) + answer[:, 0]
-        return DrawnSource(plane, logs.clamp(-LARGEST, LARGEST) + unit.log())
+        logs = ((shares * logs).sum(1) + answer[:, 0]).clamp(-LARGEST, LARGEST)
+        for _ in range(1, self.passes):
+            drawn = logs.exp() * unit
+            rest = image - operator(footprint.interpolate(drawn))
+            left = mapped_back(rest, sigma, operator, footprint)[0]
+            logs = self._corrected(logs, left / error, left / (drawn + error), planes[1:])
+        return DrawnSource(plane, logs + unit.log())
+
+    def _corrected(self, logs, signal, share, planes):
+        """Add to the logarithm what the image leaves, as the network sees fit.
+
+        Of what is left it sees how far it stands out, and its share of what was drawn.
+        """
+        share = torch.asinh(share)
+        answer = self.again(torch.stack([torch.asinh(signal) / 3, share, logs / 2, *planes], 1)).to(logs)
+        return (logs + answer[:, 0] + (answer[:, 1] + FIRST_SHARE).sigmoid() * share).clamp(-LARGEST, LARGEST)
 
 
 def mapped_back(image, sigma, operator, footprint):

@@ -13,15 +13,16 @@ from lenssr.networks.relensing import mapped_back
 from lenssr.simulation import DeepLense
 
 LENS = SIE(1.0, 0.1, -0.05) + Shear(0.02, 0.03)
-SMALL = {"side": 16, "channels": (4, 6)}
+SMALL = {"side": 16, "channels": (4, 6), "passes": 2}
 
 
 def network(**options):
-    """A small one whose last layer is not zero."""
+    """A small one that looks twice, its last layers not zero."""
     torch.manual_seed(5)
     net = RelensingNetwork(**{**SMALL, **options})
     with torch.no_grad():
         net.net.last.weight.normal_(0, 0.1)
+        net.again.last.weight.normal_(0, 0.1)
     return net.double()
 
 
@@ -44,14 +45,19 @@ def scene(shape=(30, 30), scale=0.1, **options):
 
 
 def test_it_has_less_than_300_000_parameters():
-    assert sum(p.numel() for p in RelensingNetwork().parameters()) < 300_000
+    assert sum(p.numel() for p in RelensingNetwork(passes=3).parameters()) < 300_000
     with pytest.raises(InputError, match="give fewer, for less than 300000"):
         RelensingNetwork(channels=(32, 64, 128))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"side": 8}, "at least 16 nodes"), ({"side": 40.0}, "40.0"), ({"stretch": -1}, "between 0 and 3")],
+    [
+        ({"side": 8}, "at least 16 nodes"),
+        ({"side": 40.0}, "40.0"),
+        ({"stretch": -1}, "between 0 and 3"),
+        ({"passes": 0}, "positive integer"),
+    ],
 )
 def test_meaningless_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
@@ -122,6 +128,18 @@ def test_re_lensing_is_that_of_the_free_form_source():
         matrix = source.plane.grid(i).matrix(*(place[i].numpy() for place in places))
         at_rays = torch.as_tensor(matrix @ source.brightness[i].detach().numpy().ravel())
         torch.testing.assert_close(relensed.detach(), operator(at_rays))
+
+
+def test_each_pass_brings_it_nearer_to_the_image():
+    """Also untrained: what a PSF has spread is taken back a little."""
+    kernel = PSF.from_fwhm(0.25 * u.arcsec).kernel(0.1)
+    operator, places, image, sigma = scene(kernel=kernel, oversampling=2)
+    left = []
+    for passes in (1, 2, 4):
+        net = RelensingNetwork(24, channels=(4, 6), passes=passes).double()
+        model = net(image, sigma, operator, *places).image(operator, *places)
+        left.append(float(((model - image) / sigma).square().mean().detach()))
+    assert left[0] > 1.1 * left[1] > 1.1**2 * left[2]
 
 
 def test_gradients_reach_weights_and_lens():

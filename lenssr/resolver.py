@@ -237,6 +237,92 @@ class SuperResolver:
                 bar.update(len(numbers))
         return results
 
+    def save(self, path):
+        """Write the settings, and the networks where the source is one, to a file that cannot run code.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            Ends in ``.safetensors``. A file there is replaced, at once and whole.
+
+        Raises
+        ------
+        InputError
+            If the resolver holds what belongs to images (PSF, noise, mask), or models without a plain form.
+        ImportError
+            If safetensors is not installed (extra ``networks``).
+        """
+        from lenssr._resolver_file import plain_settings
+        from lenssr.networks.bundle import save_bundle
+
+        for name in ("psf", "noise", "mask"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"{name}= belongs to images, and is not saved with a resolver: leave it out here, and "
+                    "give it with the images"
+                )
+        known = getattr(self._method, "networks", [])
+        networks = [(one.network, one.card, one.told) for one in known]
+        save_bundle(path, plain_settings(self.settings), networks)
+
+    @classmethod
+    def load(cls, path):
+        """Read a resolver from a file of `save`. Nothing in it is run.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+            That gives the same results, to the last bit.
+
+        Raises
+        ------
+        InputError
+            If the file is no such one, or damaged.
+        ImportError
+            If safetensors is not installed (extra ``networks``).
+        """
+        from lenssr._resolver_file import settings_from
+        from lenssr.networks.bundle import load_bundle
+
+        return cls(**settings_from(load_bundle(path)[0], path))
+
+    @classmethod
+    def from_pretrained(cls, name, **options):
+        """Make a resolver with weights that come with lenssr.
+
+        Parameters
+        ----------
+        name : str
+            One of `lenssr.networks.available`, or a file of weights.
+        **options
+            Of the resolver, but for ``source``; the scale of an SISR is its own by default.
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+
+        Raises
+        ------
+        InputError
+            If there are no such weights.
+
+        Examples
+        --------
+        >>> from lenssr import SuperResolver
+        >>> SuperResolver.from_pretrained("relensing").settings.source
+        NetworkSource(weights='relensing', refine=0)
+        """
+        from lenssr.networks.library import load
+        from lenssr.networks.source import NetworkSource
+
+        network, _ = load(name)
+        own = {"scale": network.scale} if network.kind == "SISR" else {}
+        return cls(source=NetworkSource(name), **{**own, **options})
+
     def _observe(self, image, psf, noise, mask, reading):
         mask = self.mask if mask is None else mask
         automatic = isinstance(mask, str)

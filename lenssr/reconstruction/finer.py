@@ -34,7 +34,7 @@ class FinerReconstruction:
     """
 
     def __init__(self, settings, known):
-        self.settings, self.known = settings, known
+        self.settings, self.known, self.networks = settings, known, [known]
         own = known.network.scale
         if settings.scale != own:
             raise InputError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lenssr.exceptions import InputError
+from lenssr.networks.bundle import is_bundle, load_bundle
 from lenssr.networks.library import available, find, load
 from lenssr.networks.noise import signal_to_noise
 from lenssr.networks.relensing import RelensingNetwork
@@ -67,6 +68,11 @@ class KnownNetwork:
                 found.append(WORDS[name].format(value=value, low=low, high=high))
         return found
 
+    @property
+    def told(self):
+        """Where it comes from, as plain values."""
+        return {"name": self.name, "checksum": self.checksum}
+
     def describe(self):
         """Name, kind and checksum as plain values."""
         return {"name": self.name, "kind": self.network.kind, "checksum": self.checksum}
@@ -94,6 +100,13 @@ def known_networks(weights):
         raise InputError("no weights come with this copy of lenssr: name a file, NetworkSource(weights=...)")
     found = []
     for name in names:
+        if is_bundle(find(name)):
+            saved = load_bundle(find(name))[1]
+            found += [
+                KnownNetwork(network=net.requires_grad_(False), card=card, **told)
+                for net, card, told in saved
+            ]
+            continue
         network, card = load(name)
         if not isinstance(network, RelensingNetwork | SISR):
             raise InputError(

@@ -21,7 +21,9 @@ galaxies at a time, the others one after another. "lenssr, its defaults" is told
 profile likelihoods besides where the intervals of a Gaussian may be off; "lenssr" has Gaussian errors, as
 AstroPhot has.
 
-Seconds are of the processor, on one thread, after one galaxy of another sample has warmed everybody up.
+Seconds are of the processor, on one thread, after one galaxy of another sample has warmed everybody up. What
+else runs on a machine slows even these, so lenssr runs once more after each of the others, and its seconds are
+the median of all.
 A fit fails if it raises, says so itself, finds no number, or misses the centre by a pixel or r_eff by a
 factor of 2. The errors are those of the others.
 """
@@ -169,7 +171,7 @@ SLOW = ("pysersic MAP",)
 def compare(names, sample, warm):
     """Rows of the table, and what went wrong; fits and seconds by name."""
     starts, before = starts_of(sample), starts_of(warm)
-    rows, done, notes = [], {}, []
+    rows, done, notes, turns = [], {}, [], []
     for name in names:
         package, fit = METHODS[name]
         try:
@@ -179,10 +181,16 @@ def compare(names, sample, warm):
             rows.append([name, "-", *["-"] * len(MEASURED), "did not run"])
             notes.append(f"{name}: {one_line(error)}")
             continue
+        if "lenssr" in done:
+            turns.append(ran(METHODS["lenssr"][1], sample, starts)[1])
         label = name if package == "lenssr" else f"{name} ({importlib.metadata.version(package)})"
         rows.append(row_of(label, fits, seconds, sample.galaxies))
         notes += [f"{name}: {line}" for line in {one_line(fit) for fit in fits if isinstance(fit, Exception)}]
         done[name] = fits, seconds
+    if turns:
+        median = float(np.median([done["lenssr"][1], *turns]))
+        done["lenssr"] = done["lenssr"][0], median
+        rows[names.index("lenssr")] = row_of("lenssr", *done["lenssr"], sample.galaxies)
     return rows, done, notes
 
 

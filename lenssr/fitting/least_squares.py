@@ -76,6 +76,8 @@ def levenberg_marquardt(
     max_iterations=50,
     tolerance=1e-3,
     look=True,
+    patience=None,
+    inside=None,
 ):
     """Minimise sum(weight * (data - model)^2) for a batch of problems with box bounds.
 
@@ -102,6 +104,12 @@ def levenberg_marquardt(
     look : bool, optional
         Whether the model is called at the end of such a step, by default it is. Otherwise the step is taken
         unseen, which saves a call: chi2 is what it should lead to, and the curvature that before it.
+    patience : int, optional
+        A problem has converged, too, once so many iterations in a row have lowered its chi2 by less than the
+        tolerance each, whatever they promised: where parameters lose all meaning, as the shape of a point
+        does, steps go on promising. By default only what a step promises counts.
+    inside : callable, optional
+        ``inside(parameters (b, P))`` moves them to where they may be, if that is no box. By default nothing.
 
     Returns
     -------
@@ -128,6 +136,7 @@ def levenberg_marquardt(
     growth = torch.full_like(damping, 2.0)
     converged = torch.zeros(count, dtype=torch.bool, device=start.device)
     iterations = torch.zeros(count, dtype=torch.long, device=start.device)
+    idle = torch.zeros_like(iterations)
     for _ in range(max_iterations):
         index = torch.nonzero(~converged).squeeze(1)
         if index.numel() == 0:
@@ -136,13 +145,13 @@ def levenberg_marquardt(
         if not look:
             # A heavily damped step is short of its goal, however little it promises.
             near = (predicted < tolerance) & (damping[index] < 1)
-            state.take(index[near], step[near], predicted[near], lower, upper)
+            state.take(index[near], step[near], predicted[near], lower, upper, inside)
             converged[index[near]] = True
             index, step, predicted = index[~near], step[~near], predicted[~near]
             if index.numel() == 0:
                 break
         trial = torch.clamp(state.parameters[index] + step, lower[index], upper[index])
-        gained, gain = state.try_move(index, trial)
+        gained, gain = state.try_move(index, trial if inside is None else inside(trial))
         ratio = gain / predicted.clamp_min(1e-300)
         # Nielsen's update: trust grows smoothly with the ratio of true to predicted gain.
         shrink = torch.clamp(1 - (2 * ratio - 1) ** 3, min=1 / 5)
@@ -154,6 +163,9 @@ def levenberg_marquardt(
         settled = ~gained | (damping[index] < 1)
         stuck = ~gained & (damping[index] >= DAMPING_RANGE[1])
         converged[index] = (predicted < tolerance) & (gain < tolerance) & settled | stuck
+        if patience is not None:
+            idle[index] = torch.where(gain < tolerance, idle[index] + 1, 0)
+            converged |= idle >= patience
     on_bound = (state.parameters <= lower) | (state.parameters >= upper)
     return LeastSquaresResult(state.parameters, state.chi2, state.curvature, iterations, converged, on_bound)
 
@@ -223,9 +235,10 @@ class _State:
         predicted = (step * right).sum(1) + damping * step.square().sum(1)
         return (step / scale).to(here.dtype), predicted
 
-    def take(self, index, step, predicted, lower, upper):
+    def take(self, index, step, predicted, lower, upper, inside):
         """Take steps whose end is known well enough."""
-        self.parameters[index] = torch.clamp(self.parameters[index] + step, lower[index], upper[index])
+        end = torch.clamp(self.parameters[index] + step, lower[index], upper[index])
+        self.parameters[index] = end if inside is None else inside(end)
         self.chi2[index] -= predicted
 
     def try_move(self, index, trial):

@@ -15,10 +15,12 @@ from lenssr.photometry.stamps import Stamps, cut
 __all__ = ["Batch"]
 
 ITERATIONS = 60
+# A failed iteration multiplies the damping by 2, 4, 8, ...: after so many, no step is left to try.
+PATIENCE = 6
 # Fits begin in single precision, where that holds all numbers: these decades to each side of 1.
 SINGLE, ROUGH_TOLERANCE = 25, 0.03
 # Groups are as often as not no galaxies, which no number of iterations makes them.
-CROWDED_ITERATIONS = 25
+CROWDED_ITERATIONS = 40
 
 
 class Batch:
@@ -128,7 +130,7 @@ class Batch:
         bounds : tuple of `torch.Tensor`, shape (b, Z), optional
             Other than those of the space.
         most : int, optional
-            Of the iterations, by default 60, or 25 for three galaxies and more.
+            Of the iterations, by default 60, or 40 for three galaxies and more.
         rough : bool, optional
             Whether a fit in single precision leads the way; by default not.
 
@@ -139,7 +141,8 @@ class Batch:
         index = self.everything if index is None else index
         lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
         most = most or (ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS)
-        options = {"lower": lower, "upper": upper, "max_iterations": most, "look": False}
+        options = {"lower": lower, "upper": upper, "max_iterations": most, "inside": space.inside}
+        options |= {"look": False, "patience": PATIENCE}
         before = 0
         if rough and self.rough is not None:
             problem = self._problem(space, [part.float() for part in weights], index, self.rough)
@@ -148,6 +151,7 @@ class Batch:
         model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
         fit = levenberg_marquardt(model, z, data, weight, tolerance=tolerance, **options)
         fit.iterations += before
+        fit.at_bound |= space.longest(fit.parameters)
         return fit
 
     def near(self, space, z, weights, *, index, bands, bounds):

@@ -4,7 +4,10 @@ import enum
 
 import numpy as np
 
-__all__ = ["SersicFlag", "decode_flags"]
+__all__ = ["PSF_SHARE", "SersicFlag", "decode_flags"]
+
+# A galaxy below this share of the FWHM of the PSF is not told from a star.
+PSF_SHARE = 0.15
 
 
 class SersicFlag(enum.IntFlag):

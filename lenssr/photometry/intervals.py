@@ -18,6 +18,8 @@ LEAST_RADIUS = 0.75
 ROUND_SIGMA = 3.0
 # An end is where chi2 has risen by 1, within this.
 RISE_TOLERANCE, ROUNDS = 0.04, 5
+# Chi2 below that of the fit by so much is another minimum.
+OTHER_MINIMUM = 0.1
 # In larger groups intervals cost more than all else, and neighbours decide what is known of a galaxy.
 MOST_GALAXIES = 2
 FIRST_STEP = 0.1
@@ -90,24 +92,32 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=Fals
         Whether the fit was on another lattice than that of the batch, whose best fit is a little off; the
         ends then move along. By default it was not.
 
+    Returns
+    -------
+    better : `torch.Tensor`, shape (1, C), or None
+        Coordinates near a lower minimum, of the smooth kind, if the search came across one; its chi2 is
+        yet to be confirmed.
+
     Notes
     -----
     For each parameter and side the parameter is held at a value, all others are fitted, and the value is
     moved until chi2 is larger by 1 than at the best fit; all sides of all parameters run as one batch. Where
     a bound comes first, it is the end. Correlated noise of neighbouring pixels widens them as it does errors.
     """
-    search = _Search(batch, number, fit, weights, names)
-    ends = search.run(moved)
+    search = _Search(batch, number, fit, weights, names, moved)
+    ends = search.run()
     for k, (name, galaxy, component, band, _) in enumerate(search.wanted):
         low, high = (float(ends[2 * k + side]) for side in (0, 1))
         if name in ("flux", "r_eff"):
             low, high = np.exp(low), np.exp(high)
         fit.intervals[name, galaxy, component, band] = low, high
+    return search.better
 
 
 class _Search:
-    def __init__(self, batch, number, fit, weights, names):
+    def __init__(self, batch, number, fit, weights, names, moved):
         self.batch, self.weights, self.bands, layout = batch, weights, batch.bands, batch.layout
+        self.moved = moved
         smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1).clone()
         self.space = make_space(batch, smooth, flux=True)
         base = self.space.base
@@ -128,7 +138,11 @@ class _Search:
         self.place = torch.tensor([w[-1] for w in self.wanted], device=batch.device).repeat_interleave(2)
         self.every = torch.arange(self.number, device=batch.device)
         side = torch.tensor([-1.0, 1.0], dtype=base.dtype, device=batch.device).repeat(len(self.wanted))
+        self.better, self._lowest = None, -OTHER_MINIMUM
         covariance, self.chi2 = self._refit(number)
+        if not moved:
+            self._remember(torch.tensor([self.chi2 - fit.chi2]), self.best[:1], index[:1])
+            self._lowest = -OTHER_MINIMUM
         self.scale = fit.widening
         sigma = torch.diagonal(covariance).clamp_min(0).sqrt()
         # What ended on a bound has no error to begin with.
@@ -146,7 +160,15 @@ class _Search:
         self.best = fit.parameters.expand(self.number, -1).clone()
         return fit.covariance()[0], float(fit.chi2[0])
 
-    def run(self, moved):
+    def _remember(self, rise, z, index):
+        """Keep the place (1, C) where chi2 is the lowest, if it is lower than that of the fit."""
+        lowest = int(rise.argmin())
+        if float(rise[lowest]) < self._lowest:
+            self._lowest = float(rise[lowest])
+            own = slice(lowest, lowest + 1)
+            self.better = self.space.smooth(self.space.coordinates(z[own], index[own]))[0]
+
+    def run(self):
         """Values (2 W,) of the coordinates at the ends, low and high in turn."""
         centre = self.best[self.every, self.place]
         low, high = (end[self.every, self.place] for end in (self.lower, self.upper))
@@ -160,6 +182,7 @@ class _Search:
         active = self.every
         for _ in range(ROUNDS):
             rise, found = self._rise(value[active], start[active], active)
+            self._remember(rise, found, self.index[active])
             # The root of the rise is almost a straight line, so its ratio says how far to go.
             root, away = rise.clamp_min(0).sqrt() / self.scale, (value - centre)[active]
             inside = root < 1
@@ -178,7 +201,7 @@ class _Search:
             if not len(active):
                 break
         fitted = self.fitted[self.every, self.place]
-        if moved:
+        if self.moved:
             value = torch.where((value > low) & (value < high), value + fitted - centre, value)
         # What is fitted lies between its ends, also where the search found a better place.
         value[0::2], value[1::2] = (

@@ -1,5 +1,6 @@
 """The fit of a batch of groups of galaxies."""
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,10 +17,11 @@ from lenssr.imaging.following import (
 from lenssr.imaging.integrating import IntegratingOperator
 from lenssr.photometry.batch import Batch
 from lenssr.photometry.constraints import make_space
+from lenssr.photometry.flags import PSF_SHARE
 from lenssr.photometry.guess import psf_fwhm, start
 from lenssr.photometry.intervals import profile_intervals, wants_profile
 from lenssr.photometry.robust import sandwich
-from lenssr.photometry.space import Layout
+from lenssr.photometry.space import Layout, theta_turned
 from lenssr.photometry.tasks import psf_key
 
 __all__ = ["GroupFit", "Solver", "describe_fit"]
@@ -34,11 +36,14 @@ LATTICE_SIGMA = 0.1
 # A fit that is worse than this many sigma of chi2 begins once more from other radii and indices.
 POOR_SIGMA = 5.0
 MOST_RESTARTED = 2
+# A point is no worse than the same galaxy with a shape if its chi2 is higher by no more than this: the four
+# numbers of a shape fit so much of the noise 1 time in 20.
+POINT_RISE = 9.5
 OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 # A PSF whose wings reach farther than this many pixels is cut to this share of its light until a fit is near
 # its end: the wings make each step several times as slow.
 NARROW, CORE_SHARE = 8, 0.9
-SHARP_ITERATIONS = 15
+SHARP_ITERATIONS = 40
 # Without a PSF pixels are integrated from so many nodes along each.
 NO_PSF_POINTS = {POINTS_ACROSS: 2, FINE_POINTS_ACROSS: 3}
 
@@ -189,7 +194,8 @@ class Solver:
             tolerance = LAST_TOLERANCE if last else EARLY_TOLERANCE
             fit = batch.minimise(space, z, weights, tolerance=tolerance, rough=not number)
             if not number:
-                self._try_others(batch, space, fit, weights)
+                points = self._try_points(batch, space, fit, weights)
+                self._try_others(batch, space, fit, weights, points)
             z, iterations = fit.parameters, iterations + fit.iterations
             if not last:
                 weights = batch.noise_weights(batch.images(space, z))
@@ -199,29 +205,52 @@ class Solver:
             fit = batch.minimise(space, z, weights, tolerance=LAST_TOLERANCE)
             z, iterations = fit.parameters, iterations + fit.iterations
         sharpened, more = self._sharpen(batch, space, fit, weights)
-        if settings.loss:
-            covariance = self._robust_covariance(batch, space, fit, plain)
-        else:
-            covariance = fit.covariance()
-        fits = self._collect(batch, space, fit, weights, covariance, iterations + more)
-        self._profile(batch, fits, weights, sharpened.tolist())
+        fit.iterations = iterations + more
+        covariance = self._robust_covariance(batch, space, fit, plain) if settings.loss else fit.covariance()
+        fits = self._collect(batch, space, fit, weights, covariance)
+        better = self._profile(batch, fits, weights, sharpened)
+        improved = [
+            i for i, c in better.items() if self._adopted(batch, space, fit, weights, i, c, sharpened)
+        ]
+        if improved:
+            again = self._collect(batch, space, fit, weights, fit.covariance())
+            fits = [again[i] if i in improved else one for i, one in enumerate(fits)]
+            self._profile(batch, fits, weights, sharpened, improved)
         return fits
 
-    def _try_others(self, batch, space, fit, weights):
+    def _try_points(self, batch, space, fit, weights):
+        """Fit what ended about as small as a point again as points, and hold their shapes; returns which are.
+
+        The shape of a point means nothing, and a fit may wander through shapes for ever.
+        """
+        radii = [start + batch.layout.bands for start in batch.layout.starts]
+        least = math.log(PSF_SHARE * psf_fwhm(batch.tasks[0].bands[0]))
+        smooth = space.smooth(space.coordinates(fit.parameters, batch.everything))[0]
+        small = smooth[:, radii] < least
+        index, points = torch.nonzero(small.any(1)).squeeze(1), torch.zeros_like(fit.converged)
+        if len(index):
+            z, held = space.as_points(fit.parameters[index], index, small[index])
+            bounds = [torch.where(held, z, ends[index]) for ends in (space.lower, space.upper)]
+            options = {"tolerance": LAST_TOLERANCE, "index": index, "bounds": bounds}
+            good = adopt(fit, batch.minimise(space, z, weights, **options), index, POINT_RISE)
+            points[index[good]] = True
+            space.lower[index[good]], space.upper[index[good]] = (ends[good] for ends in bounds)
+        return points
+
+    def _try_others(self, batch, space, fit, weights, points):
         """Fit poor ones again from other starts, and keep what is better."""
         free = (batch.pixels - fit.parameters.shape[1]).clamp_min(1)
         if batch.layout.galaxies > MOST_RESTARTED:
             # Moving all galaxies of a crowd at once finds nothing.
             return
-        poor = (fit.chi2 - free > POOR_SIGMA * (2 * free).sqrt()) | ~fit.converged | fit.at_bound.any(1)
+        poor = (fit.chi2 - free > POOR_SIGMA * (2 * free).sqrt()) | fit.at_bound.any(1)
+        # No galaxy is as small as a point, from where it has been tried already.
+        poor = poor & ~points | ~fit.converged
         index = torch.nonzero(poor).squeeze(1)
         for radius, n in OTHER_STARTS if len(index) else ():
             options = {"tolerance": LAST_TOLERANCE, "index": index, "rough": True}
             other = batch.minimise(space, space.started(radius, n)[index], weights, **options)
-            better = other.chi2 < fit.chi2[index] - LAST_TOLERANCE
-            for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
-                getattr(fit, name)[index[better]] = getattr(other, name)[better]
-            fit.iterations[index] += other.iterations
+            adopt(fit, other, index, -LAST_TOLERANCE)
 
     def _sharpen(self, batch, space, fit, weights):
         """Fit again on a finer lattice, behind the whole PSF, those whose image that changes.
@@ -274,7 +303,7 @@ class Solver:
         residual = (data - image) * weight.sqrt()
         return sandwich(jacobian, residual, weight, self.settings.loss, fit.at_bound)
 
-    def _collect(self, batch, space, fit, weights, covariance, iterations):
+    def _collect(self, batch, space, fit, weights, covariance):
         c = space.coordinates(fit.parameters, batch.everything)
         slope = space.slope(fit.parameters, batch.everything)
         smooth, turn = space.smooth(c)
@@ -290,7 +319,7 @@ class Solver:
                 float(fit.chi2[i]),
                 int(batch.pixels[i]),
                 len(columns),
-                int(iterations[i]),
+                int(fit.iterations[i]),
                 bool(fit.converged[i]),
                 tuple(column for column, hit in zip(columns, fit.at_bound[i].tolist(), strict=True) if hit),
                 batch.blended[i],
@@ -301,15 +330,39 @@ class Solver:
             for i, task in enumerate(batch.tasks)
         ]
 
-    def _profile(self, batch, fits, weights, sharpened):
+    def _profile(self, batch, fits, weights, sharpened, which=None):
         """Intervals from the profile likelihood for those fits whose errors may be no Gaussian's.
 
-        How wide they are does not depend on the lattice, and the coarse one is many times as fast.
+        How wide they are does not depend on the lattice, and the coarse one is many times as fast. Returns
+        coordinates near lower minima that turned up, by the number of the fit.
         """
-        for i, (fit, moved) in enumerate(zip(fits, sharpened, strict=True)):
-            names = wants_profile(fit, self.settings)
+        found = {}
+        for i in range(len(fits)) if which is None else which:
+            names = wants_profile(fits[i], self.settings)
             if names:
-                profile_intervals(batch, i, fit, weights, names, moved=moved)
+                moved = bool(sharpened[i])
+                found[i] = profile_intervals(batch, i, fits[i], weights, names, moved=moved)
+        return {i: better for i, better in found.items() if better is not None}
+
+    def _adopted(self, batch, space, fit, weights, number, smooth, sharpened):
+        """Fit one task again from elsewhere, and keep what is better; returns whether it is."""
+        index = torch.tensor([number], device=batch.device)
+        points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
+        bands = self._finer(batch, batch.bands, points) if bool(sharpened[number]) else None
+        c = theta_turned(batch.layout, smooth, flux=False) if space.axes else smooth
+        options = {"tolerance": LAST_TOLERANCE, "index": index, "bands": bands}
+        other = batch.minimise(space, c[:, space.index], weights, **options)
+        return bool(adopt(fit, other, index, -LAST_TOLERANCE)[0])
+
+
+def adopt(fit, other, index, margin):
+    """Put those fits in place that are better, or have converged and are hardly worse; returns which."""
+    lower = other.chi2 - fit.chi2[index]
+    better = (lower < -LAST_TOLERANCE) | (lower < margin) & (other.converged >= fit.converged[index])
+    for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
+        getattr(fit, name)[index[better]] = getattr(other, name)[better]
+    fit.iterations[index] += other.iterations
+    return better
 
 
 def core(kernel, subsampling):

@@ -26,6 +26,10 @@ LIMITS = {
 }
 
 
+# The index of what is too small to have any: one with a cusp, which rays crowd towards.
+POINT_INDEX = 2.0
+
+
 class Layout:
     """Where the coordinates of a group of galaxies lie in one vector.
 
@@ -56,6 +60,11 @@ class Layout:
         return self.start(galaxy, component) + self.bands + names.index(name)
 
     @property
+    def starts(self):
+        """Where the coordinates of each profile begin, galaxy by galaxy."""
+        return range(0, self.galaxies * self.components * self.block, self.block)
+
+    @property
     def names(self):
         """Names of all coordinates, of the smooth kind."""
         bright = ["log_amplitude"] if self.bands == 1 else [f"log_amplitude[{b}]" for b in range(self.bands)]
@@ -71,7 +80,7 @@ class Layout:
     def columns(self, band):
         """Columns that make the vector of a scene in a band: of each profile, then the sky."""
         own = []
-        for start in range(0, self.galaxies * self.components * self.block, self.block):
+        for start in self.starts:
             own += [start + band, *range(start + self.bands, start + self.block)]
         return own + ([self.column("sky", band=band)] if self.sky else [])
 
@@ -116,7 +125,7 @@ def axes_from_smooth(c, *, flux):
 def theta_turned(layout, smooth, *, flux=False):
     """All coordinates (B, C) with axes, from smooth ones (B, C)."""
     axes = smooth.clone()
-    for start in range(0, layout.galaxies * layout.components * layout.block, layout.block):
+    for start in layout.starts:
         shape = slice(start + layout.bands, start + layout.block)
         for band in range(layout.bands):
             own = axes_from_smooth(torch.cat([smooth[:, [start + band]], smooth[:, shape]], 1), flux=flux)
@@ -162,12 +171,20 @@ class Space:
         self._selection = eye[:, self.index][self.source]
         self.lower = torch.full_like(self.start(), -torch.inf)
         self.upper = -self.lower
+        places = {column: k for k, column in enumerate(self.index.tolist())}
+        pairs = ([start + layout.bands + 4, start + layout.bands + 5] for start in layout.starts)
+        # A box of e1 and e2 has corners where no ellipse is; with axes there are none.
+        self._ellipticities = [
+            [places[column] for column in pair]
+            for pair in pairs
+            if not axes and all(column in places for column in pair)
+        ]
         self._plain = not axes and not self.ties and layout.bands == 1 and bool(free.all())
 
     def started(self, factor, n):
         """Free numbers (B, Z) of a start with other radii, by a factor, and another index, the flux kept."""
         layout, other = self.layout, self.base.clone()
-        for start in range(0, layout.galaxies * layout.components * layout.block, layout.block):
+        for start in layout.starts:
             radius = start + layout.bands
             old = other[:, radius + 1]
             new = torch.full_like(old, n) if bool(self.free[radius + 1]) else old
@@ -178,6 +195,52 @@ class Space:
             other[:, radius] += growth
             other[:, radius + 1] = new
         return torch.minimum(torch.maximum(other[:, self.index], self.lower), self.upper)
+
+    def inside(self, z):
+        """Free numbers (b, Z) with galaxies as long as they may be, where they are longer."""
+        z = z.clone()
+        for pair in self._ellipticities:
+            modulus = torch.hypot(*z[:, pair].unbind(1)).unsqueeze(1)
+            z[:, pair] *= (LONGEST * (1 - 1e-9) / modulus.clamp_min(1e-9)).clamp_max(1)
+        return z
+
+    def longest(self, z):
+        """Which free numbers (b, Z) are the ellipticity of a galaxy as long as may be."""
+        found = torch.zeros_like(z, dtype=torch.bool)
+        for pair in self._ellipticities:
+            found[:, pair] = (torch.hypot(*z[:, pair].unbind(1)) > LONGEST * (1 - 1e-6)).unsqueeze(1)
+        return found
+
+    def as_points(self, z, index, which):
+        """Make some of the profiles as small and round as can be, the flux kept.
+
+        Parameters
+        ----------
+        z : `torch.Tensor`, shape (b, Z)
+        index : `torch.Tensor`, shape (b,)
+        which : `torch.Tensor` of bool, shape (b, profiles)
+
+        Returns
+        -------
+        z : `torch.Tensor`, shape (b, Z)
+        held : `torch.Tensor` of bool, shape (b, Z)
+            The free numbers that are the shape of a point.
+        """
+        c, layout = self.coordinates(z, index), self.layout
+        point = torch.tensor([LIMITS["r_eff"][0], POINT_INDEX, 0, 0], dtype=c.dtype, device=c.device)
+        held = torch.zeros_like(c, dtype=torch.bool)
+        for own, start in zip(which.T, layout.starts, strict=True):
+            radius = start + layout.bands
+            shape = [radius, radius + 1, radius + 4, radius + 5]
+            held[:, shape] = own.unsqueeze(1)
+            old = c[:, shape]
+            new = torch.where(self.free[shape] & own.unsqueeze(1), point, old)
+            if not self.flux:
+                fluxes = (sersic_flux(1.0, part[:, 0].exp(), part[:, 1]) for part in (old, new))
+                c[:, start:radius] += (next(fluxes) / next(fluxes)).log().unsqueeze(1)
+            c[:, shape] = new
+        inside = torch.minimum(torch.maximum(c[:, self.index], self.lower[index]), self.upper[index])
+        return inside, held[:, self.index]
 
     def start(self):
         """The free numbers (B, Z) of the base."""
@@ -252,7 +315,7 @@ class Space:
         if not self.axes:
             return c, turn
         smooth, turn = c.clone(), turn.clone()
-        for start in range(0, layout.galaxies * layout.components * layout.block, layout.block):
+        for start in layout.starts:
             shape = list(range(start + layout.bands, start + layout.block))
             for band in range(layout.bands):
                 columns = torch.tensor([start + band, *shape], device=c.device)

@@ -7,7 +7,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
-from lenssr.photometry.flags import SersicFlag
+from lenssr.photometry.flags import PSF_SHARE, SersicFlag
 from lenssr.photometry.intervals import PROFILED
 from lenssr.photometry.measure import MEASURED, Component
 
@@ -15,8 +15,6 @@ __all__ = ["Rows", "make_table"]
 
 VERSIONS = ("lenssr", "astropy", "photutils", "numpy", "torch")
 WEAK_SHARE, WEAK_INDEX, FAINT_SIGNAL, STAMP_RADII = 0.5, 1.0, 10.0, 8.0
-# A galaxy below this share of the FWHM of the PSF is not told from a star.
-PSF_SHARE = 0.15
 POOR_SIGMA = 5.0
 
 
@@ -126,7 +124,7 @@ def flags_of(fit, galaxy, parts):
         flags |= SersicFlag.FAINT
     radii = [one.values[radius] for one in values]
     if image.psf is not None and max(radii) < PSF_SHARE * fit.fwhm:
-        flags |= SersicFlag.PSF_SIZED
+        flags |= SersicFlag.PSF_SIZED | SersicFlag.WEAKLY_CONSTRAINED
     if STAMP_RADII * max(radii) > min(task.fit_shape):
         flags |= SersicFlag.SMALL_STAMP
     flags |= _place_flags(task, galaxy, values[0])

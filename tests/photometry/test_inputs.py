@@ -9,7 +9,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable, Table
 from astropy.wcs import WCS
 
-from lenssr import PSF, Sersic, SersicPhotometry
+from lenssr import Sersic, SersicPhotometry
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.photometry import SersicFlag, decode_flags
 
@@ -274,14 +274,34 @@ def test_a_galaxy_cut_by_the_edge_is_found_and_flagged(field):
     assert table["r_eff"][0].value == pytest.approx(4.0, abs=0.3)
 
 
-def test_a_star_is_flagged(noisy):
-    kernel = PSF.from_fwhm(FWHM * u.arcsec).kernel(1.0)
+@pytest.fixture(scope="module", params=[0.0, 1.0], ids=["thin", "as wide as the PSF"])
+def star(request):
+    """A star of flux 50, its light integrated over pixels or, narrower than any model, not."""
+    places = (np.arange(21) - 10) / (FWHM / 2.3548)
+    line = np.exp(-0.5 * places**2) / (FWHM / 2.3548 * np.sqrt(2 * np.pi))
+    # The second derivative times 1/24 is what the box of a pixel adds, to second order.
+    line *= 1 + request.param * (places**2 - 1) / 24 / (FWHM / 2.3548) ** 2
+    return 50 * np.outer(line, line)
+
+
+def test_a_star_is_flagged_and_has_the_flux_of_a_point(star, noisy):
     image = np.zeros((41, 41))
-    half = len(kernel) // 2
-    image[20 - half : 21 + half, 20 - half : 21 + half] = 50 * kernel
+    image[10:31, 10:31] = star
     table = fit(noisy(image), HERE, intervals="gaussian")
-    assert "PSF_SIZED" in flags(table)
+    assert {"PSF_SIZED", "WEAKLY_CONSTRAINED"} <= flags(table) and "NOT_CONVERGED" not in flags(table)
     assert table["x"][0] == pytest.approx(20, abs=0.02)
+    assert table["flux"][0] == pytest.approx(50, rel=0.05)
+    assert table["flux_err"][0] < 0.2
+
+
+def test_a_group_with_stars_converges(star, galaxy, noisy):
+    image = galaxy((60, 60), x=22.0, y=30.0)
+    image[20:41, 24:45] += star
+    image[30:51, 12:33] += 0.4 * star
+    where = {"x": [22.0, 34.0, 22.0], "y": [30.0, 30.0, 40.0], "group_id": [1, 1, 1]}
+    table = fit(noisy(image), where)
+    assert all("NOT_CONVERGED" not in flags(table, row) for row in range(3))
+    assert ["PSF_SIZED" in flags(table, row) for row in range(3)] == [False, True, True]
 
 
 def test_noise_is_flagged_as_faint(noisy):

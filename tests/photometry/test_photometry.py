@@ -3,11 +3,13 @@
 import astropy.units as u
 import numpy as np
 import pytest
+import torch
 from astropy.modeling.models import Sersic2D
 from astropy.table import QTable
 
 from lenssr import Sersic, SersicPhotometry
 from lenssr.exceptions import InputError
+from lenssr.photometry.batch import Batch
 
 FWHM, SIGMA = 2.5, 0.02
 TRUTH = {"amplitude": 1.0, "r_eff": 4.0, "n": 1.5, "x": 20.3, "y": 19.6, "ellip": 0.3, "theta": 35.0}
@@ -163,3 +165,21 @@ def test_photon_noise_follows_the_model(galaxy):
     table = SersicPhotometry(**OPTIONS)(counts * u.electron, error=PoissonNoise(1.0, 2.0), init_params=HERE)
     assert not agree(table, TRUTH | {"amplitude": 200.0, "sky": 20.0})
     assert abs(table["reduced_chi2"][0] - 1) < 0.15
+
+
+def test_a_better_minimum_that_the_intervals_come_across_becomes_the_fit(image, monkeypatch):
+    phot = SersicPhotometry(**OPTIONS, intervals="profile")
+    expected = phot(image, error=SIGMA, init_params=HERE)
+    usual = Batch.minimise
+
+    def lame(self, *args, rough=False, **kwargs):
+        """Whatever is rough gets no farther than a step; what comes after the intervals does."""
+        return usual(self, *args, rough=rough, **(kwargs | {"most": 1} if rough else kwargs))
+
+    monkeypatch.setattr(Batch, "minimise", lame)
+    monkeypatch.setattr("lenssr.photometry.solve.Solver._sharpen", lambda self, batch, space, fit, weights: (
+        torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)))  # fmt: skip
+    found = phot(image, error=SIGMA, init_params=HERE)
+    for name in ("x", "flux", "r_eff", "n", "ellip", "n_lower", "n_upper", "flux_lower", "flux_upper"):
+        error = value(expected, name.removesuffix("_lower").removesuffix("_upper") + "_err")
+        assert value(found, name) == pytest.approx(value(expected, name), abs=0.1 * error)

@@ -21,9 +21,9 @@ galaxies at a time, the others one after another. "lenssr, its defaults" is told
 profile likelihoods besides where the intervals of a Gaussian may be off; "lenssr" has Gaussian errors, as
 AstroPhot has.
 
-Seconds are of the processor, on one thread, after one galaxy of another sample has warmed everybody up. What
-else runs on a machine slows even these, so lenssr runs once more after each of the others, and its seconds are
-the median of all.
+Seconds are of the processor, on one thread, after one galaxy of another sample has warmed everybody up.
+What else runs on a machine slows even these, so lenssr runs once more after each of the others, and its
+seconds are the median of all.
 A fit fails if it raises, says so itself, finds no number, or misses the centre by a pixel or r_eff by a
 factor of 2. The errors are those of the others.
 """

@@ -92,8 +92,15 @@ def cells(row, component=""):
     found = []
     for name, form in SHOWN.items():
         value, error = (u.Quantity(row[f"{name}{component}{end}"]).value for end in ("", "_err"))
-        found.append(f"{value:{form}}" + (f" ± {error:.2g}" if error > 0 else " (held)"))
+        found.append(f"{value:{form}}" + (f" ± {error:.2g}" if error > 0 else why_none(row, error)))
     return found
+
+
+def why_none(row, error):
+    """Why a number has no error."""
+    if not np.isfinite(error):
+        return " (no error)"
+    return " (on a bound)" if "BOUND" in decode_flags(row["flags"]) else " (held)"
 
 
 def ends(row):

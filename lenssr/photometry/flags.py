@@ -26,11 +26,13 @@ class SersicFlag(enum.IntFlag):
     BOUND = 2
     #: The fit was still moving after its last iteration.
     NOT_CONVERGED = 4
-    #: The data hardly say one of flux, r_eff, n: its error is above half its value (n: above 1).
+    #: The data hardly say one of flux, r_eff, n: its error is above half its value (n: above 1), or the
+    #: galaxy is no larger than a point.
     WEAKLY_CONSTRAINED = 8
     #: The signal to noise of the whole galaxy is below 10.
     FAINT = 16
-    #: As compact as the PSF: a star, or too small to have a measured profile.
+    #: As compact as the PSF: a star, or too small to have a measured profile. Where a shape explains the data
+    #: no better than a point, the row is that of a point: r_eff and ellip on their lower bounds, n held at 2.
     PSF_SIZED = 32
     #: The pixel of the centre is masked or outside the image.
     MASKED_CENTRE = 64

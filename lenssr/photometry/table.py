@@ -79,6 +79,7 @@ class Rows:
                     if name in PROFILED:
                         place = name, galaxy, component, band if name == "flux" else 0
                         low, high = fit.intervals.get(place, (low, high))
+                        low, high = min(low, one.values[k]), max(high, one.values[k])
                         self.columns[f"{name}{suffix}_lower"][row] = low
                         self.columns[f"{name}{suffix}_upper"][row] = high
                     self.columns[f"{name}{suffix}_err"][row] = (high - low) / 2

@@ -13,7 +13,7 @@ from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.views import Telescopes, View
 
 FILES = sorted((Path(lenssr.__file__).parent / "networks" / "pretrained").glob("*.safetensors"))
-NAMES = {"deflection", "lenssr-no-source", "lenssr-with-source", "relensing"}
+NAMES = {"deflection", "lenssr-no-source", "lenssr-with-source", "relensing", "relensing-broad"}
 
 
 def test_all_are_there_with_their_cards_and_small():

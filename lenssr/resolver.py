@@ -43,6 +43,11 @@ class SuperResolver:
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.
+    start : {"search", "network"} or path, optional
+        Where the fit of an unknown lens begins: at Einstein radii all over the field (default), or where a
+        `~lenssr.networks.DeflectionNetwork` sees the lens, its weights those that come with lenssr or in a
+        file. Where the end of that leaves more than noise and is far from what the network says, or lies on
+        a bound, the search follows; ``result.meta["lens_from"]`` says what found the lens.
     lens_light : None, "sersic", "mge", model, or a list of these, optional
         What the lens galaxy looks like, fitted with the rest: a Sérsic profile; a multi-Gaussian expansion
         of its light, which follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of
@@ -100,6 +105,7 @@ class SuperResolver:
         source="sersic",
         lens=None,
         fit_lens=None,
+        start="search",
         lens_light=None,
         sky="constant",
         psf=None,
@@ -117,6 +123,7 @@ class SuperResolver:
             source=source,
             lens=lens,
             fit_lens=fit_lens,
+            start=start,
             lens_light=lens_light,
             sky=sky,
             oversampling=oversampling,

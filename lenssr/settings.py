@@ -1,6 +1,7 @@
 """The options of a `~lenssr.SuperResolver`, checked."""
 
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import Any
 
 import astropy.units as u
@@ -12,6 +13,7 @@ from lenssr.inversion.priors import PRIORS
 from lenssr.light.lens_light import check_lens_light, describe_lens_light
 from lenssr.mass import MassModel
 from lenssr.networks.source import NetworkSource
+from lenssr.reconstruction.starts import SEARCH
 from lenssr.reconstruction.telescope import PIXEL
 
 __all__ = ["SOURCES", "Settings"]
@@ -43,6 +45,7 @@ class Settings:
     lens_light : None, str, model or list of these
     lens : `~lenssr.mass.MassModel` or None
     fit_lens : bool or None
+    start : "search", "network" or path
     oversampling : int or "auto"
     psf_out : None, "pixel" or `~astropy.units.Quantity`
     prior : str
@@ -60,6 +63,7 @@ class Settings:
     source: Any = "sersic"
     lens: Any = None
     fit_lens: bool | None = None
+    start: Any = SEARCH
     lens_light: Any = None
     sky: str | None = "constant"
     oversampling: Any = "auto"
@@ -87,6 +91,13 @@ class Settings:
             )
         if self.fit_lens not in (None, True, False):
             raise InputError(f"fit_lens = {self.fit_lens!r}: give True, False or None")
+        if isinstance(self.start, PathLike):
+            object.__setattr__(self, "start", fspath(self.start))
+        if self.start != SEARCH and (self.lens is not None or self.kind == "interpolation"):
+            raise InputError(
+                f"start = {self.start!r}: it says where the fit of an unknown lens begins, leave it out "
+                "where none is fitted"
+            )
         if self.lens is None and self.fit_lens is False:
             raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
         if self.fit_lens is None:

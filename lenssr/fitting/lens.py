@@ -9,7 +9,7 @@ from lenssr.fitting.least_squares import levenberg_marquardt
 from lenssr.fitting.starts import light_start, source_start, without_light
 from lenssr.fitting.terms import Terms
 
-__all__ = ["SceneFit", "fit_known_lens", "fit_unknown_lens", "polish"]
+__all__ = ["POOR_CHI2", "SceneFit", "cost", "fit_known_lens", "fit_unknown_lens", "polish"]
 
 COARSE_SIDE = 25
 COARSE_PIXEL = 0.15  # arcsec; coarser pixels cannot tell the smallest rings apart
@@ -77,6 +77,7 @@ class SceneFit:
     iterations: int
     terms: Terms
     rivals: list = field(default_factory=list)
+    start: str = "search"
     leverage: torch.Tensor | None = None
 
     def on(self, device):
@@ -143,6 +144,7 @@ def polish(stack, scene, number, fit):
             break
         better = _refine(refined, scene, physical, fit.terms)[0]
         better.rivals, better.iterations = fit.rivals, fit.iterations + better.iterations
+        better.start = fit.start
         fit, stack, number, physical = better, refined, 0, better.physical.unsqueeze(0)
     return fit
 
@@ -151,8 +153,8 @@ def _brightness_of(scene, physical):
     return lambda x, y: scene.brightness(x, y, physical)[0]
 
 
-def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
-    """Fit scenes whose lens is unknown, from Einstein radii spread over the field.
+def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts=None):
+    """Fit scenes whose lens is unknown, from Einstein radii spread over the field, or from lenses at hand.
 
     Parameters
     ----------
@@ -163,6 +165,8 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
     centre_bound : float, optional
         How far the lens may lie from its light, or from the image centre where it has none, along each axis,
         in arcsec; by default anywhere.
+    starts : `torch.Tensor`, shape (B, S, L), optional
+        Lens parameters to begin with instead, which are taken to be nearly right.
 
     Returns
     -------
@@ -174,7 +178,11 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf):
     centres = centres.to(stack.device).double()
     plain = scene.with_plain_light()
     terms = Terms.of(plain, len(stack)).near(plain, centres, centre_bound)
-    physical, chi2 = _search(coarse, plain, lens_start, light, terms)
+    vectors = starts
+    if starts is None:
+        radii, places = einstein_radii(coarse.grid, STARTS), terms.mean[:, plain.lens_centre_columns].tolist()
+        vectors = torch.stack([torch.stack([lens_start(r, *place) for r in radii]) for place in places])
+    physical, chi2 = _search(coarse, plain, vectors, light, terms, near=starts is not None)
     best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
     if plain is not scene:
         found = _early(stack, plain, physical[best], terms)
@@ -209,31 +217,35 @@ def _with_light_of(scene, physical, found):
     return physical
 
 
-def _search(coarse, scene, lens_start, light, terms):
-    """Fit coarse pixels from every start: first with a nearly round lens at its centre, then freely.
+def _search(coarse, scene, vectors, light, terms, *, near=False):
+    """Fit coarse pixels from all starts (B, S, L): first with a nearly round lens at its centre, then freely.
+
+    Starts that are ``near`` the end need no first fit.
 
     Returns
     -------
     physical : `torch.Tensor`, shape (B, S, P)
     chi2 : `torch.Tensor`, shape (B, S)
     """
-    count, radii = len(coarse), einstein_radii(coarse.grid, STARTS)
-    owner = torch.arange(count, device=coarse.device).repeat_interleave(len(radii))
-    centres = terms.mean[:, scene.lens_centre_columns]
-    vectors = torch.stack([lens_start(r, *centre) for centre in centres.tolist() for r in radii])
+    count, number = vectors.shape[:2]
+    owner = torch.arange(count, device=coarse.device).repeat_interleave(number)
     many = coarse.select(owner.tolist())
     light = None if light is None else light[owner]
+    free, lens = terms.select(owner), scene.blocks[0].slice
+    vectors = vectors.flatten(0, 1).to(free.lower)
+    if near:
+        vectors = torch.maximum(torch.minimum(vectors, free.upper[:, lens]), free.lower[:, lens])
     template = _assemble(scene, many, vectors, light)
     weight = _softened(many.first_weights, many, scene, template)
     template = source_start(many, scene, template, without_light(many, scene, light), weight)
     if many.shows_ghost and scene.lens_moves:
         weight = weight * _away_from_lens(coarse.grid, scene, template)
-    free = terms.select(owner)
-    for stage, iterations in ((free.narrowed(scene, template), 25), (free, 40)):
+    stages = ((free.narrowed(scene, template), 25), (free, 40))
+    for stage, iterations in stages[1:] if near else stages:
         options = {"max_iterations": iterations, "tolerance": 0.1}
         fit = _minimise(many, scene, template, weight, stage, **options)
         template = scene.to_physical(fit.parameters, template)
-    return template.reshape(count, len(radii), -1), fit.chi2.reshape(count, len(radii))
+    return template.reshape(count, number, -1), fit.chi2.reshape(count, number)
 
 
 def _softened(weight, stack, scene, template):
@@ -289,7 +301,7 @@ def _fit(stack, scene, physical, terms):
     if shared is None:
         return fits
     others = _refine(stack, scene, shared, terms)
-    return [min(pair, key=lambda fit: _cost(scene, fit)) for pair in zip(fits, others, strict=True)]
+    return [min(pair, key=lambda fit: cost(scene, fit)) for pair in zip(fits, others, strict=True)]
 
 
 def _refine(stack, scene, physical, terms):
@@ -370,7 +382,7 @@ def _try_rivals(stack, scene, fits, physical, chi2, terms):
         return
     others = _refine(stack.select(chosen), scene, torch.stack(starts), terms.select(chosen))
     for i, other in zip(chosen, others, strict=True):
-        winner, loser = sorted((fits[i], other), key=lambda fit: _cost(scene, fit))
+        winner, loser = sorted((fits[i], other), key=lambda fit: cost(scene, fit))
         winner.rivals = [*fits[i].rivals, (loser.chi2, loser.physical)]
         fits[i] = winner
     for fit in fits:
@@ -378,8 +390,18 @@ def _try_rivals(stack, scene, fits, physical, chi2, terms):
         fit.rivals = [(worse, place) for worse, place in others if _differ(scene, place, fit.physical)]
 
 
-def _cost(scene, fit):
-    """Chi2, and more where the lens ended on a bound, which is no optimum: it must be better beyond doubt."""
+def cost(scene, fit):
+    """Chi2, and more where the lens ended on a bound, which is no optimum: it must be better beyond doubt.
+
+    Parameters
+    ----------
+    scene : `~lenssr.fitting.scene.Scene`
+    fit : `SceneFit`
+
+    Returns
+    -------
+    cost : float
+    """
     stop = scene.blocks[0].stop
     return fit.chi2 + RIVAL_CHI2 * any(k < stop for k in fit.at_bound)
 

@@ -79,6 +79,31 @@ class LensEstimate:
         """
         return _unbounded(vector, self.half) - self.free
 
+    def distance(self, vector):
+        """How far other parameters are from the estimate, in standard deviations of all together.
+
+        Parameters
+        ----------
+        vector : `torch.Tensor`, shape (B, 7)
+            In the order of ``LENS_NAMES``, lengths in arcsec.
+
+        Returns
+        -------
+        distance : `torch.Tensor`, shape (B,)
+        """
+        return (self.root * self.miss(vector)[..., None, :]).sum(-1).norm(dim=-1)
+
+    def likely(self):
+        """Lenses that are as likely: the mean, and one standard deviation there and back where it is widest.
+
+        Returns
+        -------
+        vectors : `torch.Tensor`, shape (B, 3, 7)
+        """
+        precision, directions = torch.linalg.eigh(self.root.mT @ self.root)
+        step = directions[..., 0] / precision[..., :1].sqrt()
+        return torch.stack([_bounded(self.free + sign * step, self.half) for sign in (0, 1, -1)], 1)
+
     def negative_log_likelihood(self, vector, *, hold_mean=False):
         """How unlikely the true parameters are, as free numbers.
 

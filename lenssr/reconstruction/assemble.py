@@ -77,6 +77,7 @@ def assemble(scene, fit, observation, settings, make_products):
             **observation.meta,
             "pixel_scale": observation.grid.pixel_scale,
             "converged": fit.converged,
+            **({"lens_from": fit.start} if settings.lens is None else {}),
             "iterations": fit.iterations,
             "sky_noise": asdict(noise),
             "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},

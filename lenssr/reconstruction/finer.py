@@ -8,6 +8,7 @@ from lenssr.imaging.noise import stack_noise
 from lenssr.networks.noise import told_variance
 from lenssr.reconstruction.interpolation import fill_masked, model_free
 from lenssr.reconstruction.known import seen_of
+from lenssr.reconstruction.starts import SEARCH
 from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["FinerReconstruction"]
@@ -43,6 +44,7 @@ class FinerReconstruction:
             )
         refused = {
             "lens": settings.lens is not None,
+            "start": settings.start != SEARCH,
             "lens_light": settings.lens_light is not None,
             "psf_out": settings.psf_out is not None,
             "prior": settings.prior != "auto",

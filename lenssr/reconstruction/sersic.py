@@ -12,6 +12,7 @@ from lenssr.light.lens_light import light_profiles
 from lenssr.mass import SIE, Shear
 from lenssr.reconstruction.assemble import assemble, flux_unit
 from lenssr.reconstruction.products import FineScene, source_image
+from lenssr.reconstruction.starts import start_of
 
 __all__ = ["SersicReconstruction"]
 
@@ -32,7 +33,7 @@ class SersicReconstruction:
     """
 
     def __init__(self, settings):
-        self.settings = settings
+        self.settings, self.start = settings, start_of(settings.start)
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces that fit into memory together."""
@@ -82,7 +83,8 @@ class SersicReconstruction:
             def start(*place):
                 return _lens_start(rng, *place)
 
-            fits = fit_unknown_lens(stack, scene, start, centre_bound=CENTRE_BOUND)
+            fit = fit_unknown_lens if self.start is None else self.start.fit
+            fits = fit(stack, scene, start, centre_bound=CENTRE_BOUND)
         else:
             vectors = settings.lens.vector.to(stack.device).expand(len(stack), -1)
             fits = fit_known_lens(stack, scene, vectors)

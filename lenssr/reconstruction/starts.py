@@ -1,0 +1,108 @@
+"""A network says where the fit of an unknown lens begins."""
+
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.fitting.lens import POOR_CHI2, cost, fit_unknown_lens
+from lenssr.fitting.starts import light_start, without_light
+from lenssr.networks.library import load
+from lenssr.networks.noise import told_variance
+
+__all__ = ["SEARCH", "NetworkStart", "start_of"]
+
+SEARCH, NETWORK = "search", "network"
+WEIGHTS = "deflection"
+# A fit that leaves more than noise is believed while it ends within so many standard deviations of what the
+# network says, all parameters together: two that know nothing of each other agree.
+AGREES = 5.0
+
+
+def start_of(option):
+    """What an option ``start`` stands for.
+
+    Parameters
+    ----------
+    option : str or path
+        "search", "network", or a file of weights.
+
+    Returns
+    -------
+    start : `NetworkStart` or None
+        None for the search.
+
+    Raises
+    ------
+    InputError
+        If the weights are those of another network.
+    """
+    return None if option == SEARCH else NetworkStart(WEIGHTS if option == NETWORK else option)
+
+
+class NetworkStart:
+    """Fit an unknown lens from where a `~lenssr.networks.DeflectionNetwork` sees it.
+
+    Parameters
+    ----------
+    weights : str or path
+    """
+
+    def __init__(self, weights):
+        try:
+            self.network, _ = load(weights, kind="DeflectionNetwork")
+        except InputError as error:
+            raise InputError(f"start: {error}") from error
+        self.network.requires_grad_(False)
+
+    def fit(self, stack, scene, lens_start, centre_bound):
+        """Fit as `~lenssr.fitting.lens.fit_unknown_lens` does, which helps where the end is in doubt.
+
+        Parameters
+        ----------
+        stack, scene, lens_start, centre_bound
+            As there.
+
+        Returns
+        -------
+        fits : list of `~lenssr.fitting.lens.SceneFit`
+            Each says what found its lens.
+        """
+        estimate = self.estimate(stack, scene)
+        starts = _with_origin(estimate.likely())
+        fits = fit_unknown_lens(stack, scene, lens_start, centre_bound=centre_bound, starts=starts)
+        for fit in fits:
+            fit.start = NETWORK
+        doubted = self._doubted(scene, fits, estimate)
+        if doubted:
+            others = fit_unknown_lens(stack.select(doubted), scene, lens_start, centre_bound=centre_bound)
+            for number, other in zip(doubted, others, strict=True):
+                fits[number] = min(fits[number], other, key=lambda fit: cost(scene, fit))
+        return fits
+
+    @torch.no_grad()
+    def estimate(self, stack, scene):
+        """`~lenssr.networks.LensEstimate` of all images, the light of the lens and the sky taken off."""
+        shape = (len(stack), *stack.grid.shape)
+        valid = stack.valid.reshape(shape)
+        arcs = without_light(stack, scene, light_start(stack, scene)).reshape(shape)
+        variance = told_variance(stack.data.reshape(shape), stack.noise, valid)
+        # Other units may leave the range of single precision.
+        unit = torch.where(valid, variance, 0).mean((-2, -1), keepdim=True).sqrt()
+        sigma = (variance.sqrt() / unit).masked_fill(~valid, torch.inf)
+        network = self.network.to(stack.device)
+        return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)
+
+    def _doubted(self, scene, fits, estimate):
+        lens = scene.blocks[0]
+        vectors = torch.stack([fit.physical[lens.slice] for fit in fits])[:, :7].to(estimate.free)
+        far = (estimate.distance(vectors) > AGREES).tolist()
+        return [
+            number
+            for number, fit in enumerate(fits)
+            if any(k < lens.stop for k in fit.at_bound)
+            or (far[number] and fit.chi2 > POOR_CHI2 * float((fit.weight > 0).sum()))
+        ]
+
+
+def _with_origin(vectors):
+    """Parameters (B, S, 7) with the origin of the shear, (B, S, 9)."""
+    return torch.cat([vectors, torch.zeros_like(vectors[..., :2])], -1).double()

@@ -1,0 +1,62 @@
+"""Where the fit of an unknown lens begins."""
+
+import pytest
+import torch
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+from lenssr import SIE, InputError, SuperResolver
+from lenssr.networks.deflection import LensEstimate
+from lenssr.reconstruction import starts
+from lenssr.simulation import BroadLenses
+
+
+@pytest.fixture(scope="module")
+def item():
+    return BroadLenses(sources=["sersic"], size=4, seed=3)[0]
+
+
+def resolve(item, **options):
+    return SuperResolver(psf=item.psf, noise=item.noise, **options)(item.low)
+
+
+def test_a_network_finds_the_lens(item):
+    found = resolve(item, start="network")
+    assert found.meta["lens_from"] == "network" and found.meta["start"] == "network"
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
+
+
+def test_a_network_that_errs_is_not_believed(item, monkeypatch):
+    """It is sure of a lens three times too small."""
+    wrong = item.lens.vector[None, :7].clone()
+    wrong[:, 0] /= 3
+    half = max(item.low.shape) * proj_plane_pixel_scales(item.low.wcs)[0] * 3600 / 2
+    free = LensEstimate(torch.zeros(1, 7, dtype=torch.float64), torch.eye(7)[None].double(), half).miss(wrong)
+    sure = LensEstimate(free, 100 * torch.eye(7, dtype=torch.float64)[None], half)
+    monkeypatch.setattr(starts.NetworkStart, "estimate", lambda self, stack, scene: sure)
+    found = resolve(item, start="network")
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
+
+
+def test_likely_lenses_are_one_sigma_apart():
+    torch.manual_seed(1)
+    root = torch.randn(2, 7, 7, dtype=torch.float64).tril(-1) / 10
+    root = root + torch.diag_embed(torch.rand(2, 7, dtype=torch.float64) + 1)
+    estimate = LensEstimate(torch.randn(2, 7, dtype=torch.float64) / 3, root, 2.0)
+    likely = estimate.likely()
+    torch.testing.assert_close(likely[:, 0], estimate.vector)
+    for number, expected in enumerate((0.0, 1.0, 1.0)):
+        distance = estimate.distance(likely[:, number])
+        torch.testing.assert_close(distance, torch.full_like(distance, expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "nowhere"}, "start: weights = 'nowhere'"),
+        ({"start": "relensing"}, "holds a RelensingNetwork, not a DeflectionNetwork"),
+        ({"start": "network", "lens": SIE(1.0)}, "leave it out where none is fitted"),
+    ],
+)
+def test_starts_without_meaning_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        SuperResolver(**options)

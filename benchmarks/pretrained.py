@@ -90,7 +90,7 @@ def view_of(item):
         low=low,
         noise=item.noise,
         psf=item.psf,
-        oversampling="auto",
+        oversampling=1 if item.psf is None else "auto",  # as DeepLense samples
         grid=grid,
         pixel_scale=grid.pixel_scale,
         scale=item.truth.shape[0] // item.low.shape[0],

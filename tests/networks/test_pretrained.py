@@ -12,13 +12,14 @@ from lenssr.networks.deflection import as_family
 from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.views import Telescopes, View
 
-FILES = sorted((Path(lenssr.__file__).parent / "networks" / "pretrained").glob("*.safetensors"))
-NAMES = {"deflection", "lenssr-no-source", "lenssr-with-source", "relensing", "relensing-broad"}
+FOLDER = Path(lenssr.__file__).parent / "networks" / "pretrained"
+FILES = sorted(FOLDER.glob("*.safetensors"))
+NAMES = {"deflection", "lenssr-no-source", "lenssr-with-source", "relensing", "relensing-broad", "supervised"}
 
 
 def test_all_are_there_with_their_cards_and_small():
     assert NAMES <= {path.stem for path in FILES}
-    assert sum(path.stat().st_size for path in FILES) <= 6e6
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*.safetensors")) <= 6e6
     assert all(path.with_suffix(".md").is_file() for path in FILES)
 
 

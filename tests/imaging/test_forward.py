@@ -265,3 +265,9 @@ def test_options_are_checked_when_built(options, match):
     options = {"kernel": np.ones((3, 3)), **options}
     with pytest.raises(InputError, match=match):
         ImagingOperator(PixelGrid((4, 4), SCALE), **options)
+
+
+def test_no_images_come_back_as_none():
+    operator = ImagingOperator(PixelGrid((6, 5), 0.1), np.full((3, 3), 1 / 9))
+    nothing = torch.zeros(0, 6, 5, dtype=torch.float64)
+    assert operator.convolve(nothing).shape == operator.spread(nothing).shape == nothing.shape

@@ -10,13 +10,14 @@ networks_limits.png: what becomes of it where the lens that is given is wrong, a
 import csv
 from pathlib import Path
 
-import common  # first: it sets one thread
+import common  # noqa: F401 - first: it sets one thread
 import matplotlib
 
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 from lenssr import SIE, NetworkSource, SuperResolver, metrics  # noqa: E402
 from lenssr.simulation import DeepLense  # noqa: E402
@@ -42,21 +43,28 @@ def read_curve(path):
 
 
 def curves():
-    paths = sorted(CURVES.glob("*.csv"))
-    figure, axes = plt.subplots(
-        2, -(-len(paths) // 2), figsize=(7.5, 4.2), layout="constrained", squeeze=False
-    )
-    for place, path in zip(axes.flat, paths, strict=False):
-        steps, values, name = read_curve(path)
-        place.plot(steps, values)
-        place.set(title=path.stem, xlabel="step", ylabel="T (dB)" if name == "val_psnr" else "loss")
-    for place in axes.flat[len(paths) :]:
+    """One panel a training, and one for those that tell how many images are enough."""
+    panels = {}
+    for path in sorted(CURVES.glob("*.csv")):
+        together = path.stem.endswith("-images")
+        panels.setdefault("relensing: how many images" if together else path.stem, []).append(path)
+    figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(7.5, 4.2), layout="constrained")
+    for place, (title, paths) in zip(axes.flat, panels.items(), strict=False):
+        for path in paths:
+            steps, values, name = read_curve(path)
+            place.plot(steps, values, label=path.stem.removeprefix("relensing-").replace("-", " "))
+        place.set(title=title, xlabel="step", ylabel="T (dB)" if name == "val_psnr" else "loss")
+        if len(paths) > 1:
+            place.legend()
+    for place in axes.flat[len(panels) :]:
         place.set_axis_off()
     figure.savefig(DOCS / "_static" / "networks_curves.png", dpi=150)
 
 
 def solve(item, source, lens):
-    return SuperResolver(scale=SCALE, source=source, lens=lens, oversampling=1)(item.low, **item.given)
+    """The result of a network; those of LensSR take no lens, and the simulations have no sky."""
+    known = {} if source.weights else {"lens": lens, "sky": None}
+    return SuperResolver(scale=SCALE, source=source, oversampling=1, **known)(item.low, **item.given)
 
 
 def images():
@@ -64,10 +72,9 @@ def images():
     made = {"bicubic": metrics.bicubic(item.low.data, SCALE)}
     made |= {name: solve(item, source, item.lens).image.data for name, source in SHOWN.items()}
     truth, peak = item.truth.data, item.truth.data.max()
-    noise = (
-        np.sqrt(item.noise.moments(metrics.bicubic(item.low_truth.data, SCALE).clip(0) * SCALE**2)[2])
-        / SCALE**2
-    )
+    # Of a fine pixel: its share of the variance of the pixel around it.
+    variance = item.noise.moments(torch.as_tensor(item.low_truth.data))[2].numpy()
+    noise = np.sqrt(np.kron(variance, np.ones((SCALE, SCALE)))) / SCALE
     figure, axes = plt.subplots(2, len(made) + 1, figsize=(9.5, 3.6), layout="constrained")
     for (upper, lower), (name, image) in zip(axes.T, made.items(), strict=False):
         upper.imshow(np.sqrt(image.clip(0)), origin="lower", cmap="magma", vmax=np.sqrt(peak))
@@ -109,7 +116,7 @@ def wrong_lens(item, source, wrong):
 
 
 def main():
-    common.torch.set_num_threads(1)
+    torch.set_num_threads(1)
     plt.rcParams.update({"font.size": 7, "axes.titlepad": 2})
     curves()
     images()

@@ -79,7 +79,7 @@ def images():
     for (upper, lower), (name, image) in zip(axes.T, made.items(), strict=False):
         upper.imshow(np.sqrt(image.clip(0)), origin="lower", cmap="magma", vmax=np.sqrt(peak))
         upper.set_title(f"{name}\nT = {metrics.scores_t(image, truth).psnr:.1f} dB")
-        shown = lower.imshow((image - truth) / noise, origin="lower", cmap="RdBu_r", vmin=-2, vmax=2)
+        shown = lower.imshow((image - truth) / noise, origin="lower", cmap="RdBu_r", vmin=-1, vmax=1)
     axes[0, -1].imshow(np.sqrt(truth), origin="lower", cmap="magma")
     axes[0, -1].set_title("truth\n")
     axes[1, -1].imshow(np.sqrt(item.low.data.clip(0)), origin="lower", cmap="magma")

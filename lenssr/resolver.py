@@ -217,10 +217,7 @@ class SuperResolver:
         images = list(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
         names = [_name(image, i) for i, image in enumerate(images)]
-        extras = [
-            _one_each(name, value, len(images))
-            for name, value in (("psf", psf), ("noise", noise), ("mask", mask))
-        ]
+        extras = _extras(len(images), psf=psf, noise=noise, mask=mask)
         results = [None] * len(images)
         groups = {}
         for i, image in enumerate(images):
@@ -243,6 +240,101 @@ class SuperResolver:
                     results[i] = result
                 bar.update(len(numbers))
         return results
+
+    def fit(
+        self,
+        images,
+        *,
+        lenses=None,
+        psf=None,
+        noise=None,
+        mask=None,
+        steps=200,
+        learning_rate=1e-3,
+        folder=None,
+        progress=False,
+        **reading,
+    ):
+        """Train the network that draws the source further, on images of one's own.
+
+        It needs no finer images: in each step some pixels of one image are hidden from the network, which
+        draws the source from the others, and the source, re-lensed, has to predict them. A tenth of the
+        pixels of each image is held back from all steps, and tells what these have brought: see `training`.
+        Deterministic on a CPU: the same images and seed of the resolver give the same network.
+
+        Parameters
+        ----------
+        images : list
+            Each as in `__call__`; their shapes, PSFs, pixel scales, units and noise may differ.
+        lenses : list of `~lenssr.mass.MassModel` and None, or one `~lenssr.mass.MassModel`, optional
+            One for each image, or one for all. Where there is none, the lens of the resolver; if that has
+            none either, it is fitted to the image with a Sérsic source first, as it is in `__call__`.
+        psf, noise, mask : optional
+            As in `map`: one for all images, or a list with one for each.
+        steps : int, optional
+            How many are taken, by default 200, one image in each.
+        learning_rate : float, optional
+            At its highest, by default 0.001.
+        folder : str or `~pathlib.Path`, optional
+            Where the network (``source.safetensors``, as `~lenssr.networks.save_weights` writes it) and the
+            log of its losses are written. By default nothing is: `save` writes the resolver.
+        progress : bool, optional
+            Whether progress bars are shown, by default not.
+        **reading
+            As in `__call__`, for all images.
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+            This one. It solves images with the new network from here on, and flags those unlike the ones
+            given here (``unlike_training``). The files that come with lenssr stay as they are.
+
+        Raises
+        ------
+        InputError
+            If the source is not drawn by a `~lenssr.networks.RelensingNetwork`, there are no images or one
+            cannot be used, there are more or fewer lenses, PSFs, noise models or masks than images, Lightning
+            is not installed (extra ``train``), or the training diverges.
+
+        Notes
+        -----
+        Training begins with the network that the resolver has; with several, with that for the first image.
+        Pixels whose noise is correlated tell each other's, so that some of it may be learned too. If the
+        pixels held back are predicted worse after it, a `~lenssr.exceptions.LensSRWarning` says so.
+
+        Examples
+        --------
+        >>> from lenssr import SuperResolver
+        >>> from lenssr.simulation import DeepLense
+        >>> items = list(DeepLense(lens="sie", noise=True, size=2, seed=1))
+        >>> resolver = SuperResolver(source="network", oversampling=1)
+        >>> lows, noises = [item.low for item in items], [item.noise for item in items]
+        >>> resolver = resolver.fit(lows, noise=noises, lenses=[item.lens for item in items], steps=2)
+        >>> sorted(resolver.training.scores)
+        ['hidden_pixels', 'hidden_pixels_before']
+        """
+        from lenssr.reconstruction.own_images import check_method, train_on
+
+        check_method(self._method)
+        if isinstance(images, str | Path) or not (images := list(images)):
+            raise InputError("images: none are given; give a list of one or more")
+        names = [_name(image, i) for i, image in enumerate(images)]
+        *extras, lenses = _extras(len(images), psf=psf, noise=noise, mask=mask, lenses=lenses)
+        observations = [self._observe(*each, reading) for each in zip(images, *extras, strict=True)]
+        options = {"steps": steps, "learning_rate": learning_rate, "folder": folder, "progress": progress}
+        self._method = train_on(self._method, observations, names, lenses, **options)
+        return self
+
+    @property
+    def training(self):
+        """What came of `fit`: the `~lenssr.networks.Card` of the network, or None where there was none.
+
+        Its ``scores`` are chi2 per pixel of the pixels held back, ``hidden_pixels`` after the training and
+        ``hidden_pixels_before``; 1 is noise alone.
+        """
+        from lenssr.reconstruction.own_images import training_of
+
+        return training_of(self._method)
 
     def save(self, path):
         """Write the settings, and the networks where the source is one, to a file that cannot run code.
@@ -356,6 +448,10 @@ def _group_key(observation):
     kernel = None if psf is None else (psf.kernel(observation.grid.pixel_scale).tobytes(), psf.includes_pixel)
     key = observation.shape, round(observation.grid.pixel_scale, 9), kernel, observation.conserves_sum
     return *key, type(observation.noise)
+
+
+def _extras(count, **values):
+    return [_one_each(name, value, count) for name, value in values.items()]
 
 
 def _one_each(name, value, count):

@@ -16,7 +16,7 @@ from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 
-__all__ = ["Card", "load_weights", "save_weights"]
+__all__ = ["Card", "checksum_of", "load_weights", "save_weights"]
 
 KINDS = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
 ENTRY = "lenssr"
@@ -170,6 +170,21 @@ def load_weights(path, *, kind=None):
     _fill(path, network, tensors)
     known = {entry.name for entry in fields(Card)}
     return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
+
+
+def checksum_of(network):
+    """SHA-256 of what a network is: its kind, its settings and its numbers.
+
+    Parameters
+    ----------
+    network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
+
+    Returns
+    -------
+    checksum : str
+    """
+    tensors = {name: one.detach().cpu() for name, one in network.state_dict().items()}
+    return _checksum({"kind": network.kind, "settings": network.settings}, tensors)
 
 
 def _library(name):

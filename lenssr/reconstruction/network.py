@@ -1,6 +1,6 @@
 """A trained network draws the source; the lens equation and the telescope make its image."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -8,15 +8,16 @@ from lenssr.fitting.lens import SceneFit
 from lenssr.fitting.starts import border_level
 from lenssr.fitting.terms import Terms
 from lenssr.networks.noise import told_variance
+from lenssr.networks.relensing import DrawnSource
 from lenssr.networks.sisr import SISR
 from lenssr.reconstruction.drawing import Drawing
 from lenssr.reconstruction.finer import FinerReconstruction
-from lenssr.reconstruction.known import known_networks, seen_of
+from lenssr.reconstruction.known import KnownNetwork, known_networks, seen_of
 from lenssr.reconstruction.levels import terms_around
 from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
 from lenssr.reconstruction.verdict import is_ok, judge
 
-__all__ = ["NetworkReconstruction", "network_method"]
+__all__ = ["Look", "NetworkReconstruction", "Pen", "arcs", "network_method"]
 
 FWHM_IN_SIGMA = 2.354820045
 # A sky that is off by this much of its noise is taken off anew, and the source drawn once more.
@@ -77,14 +78,28 @@ class NetworkReconstruction:
         results : list of `~lenssr.SuperResolution` or Exception
             An exception where one of several images failed by itself.
         """
-        stack, bare, fits = self._begin(observations)
+        stack, bare, fits = self.begin(observations)
         return [
             self._solve_one(stack.select([number]), bare, *pair)
             for number, pair in enumerate(zip(fits, observations, strict=True))
         ]
 
-    def _begin(self, observations):
-        """Images, their scene without a source, and what is known of it before the network has its turn."""
+    def begin(self, observations):
+        """Fit what has to be known of a group before the network has its turn.
+
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+            As of `solve`.
+
+        Returns
+        -------
+        stack : `~lenssr.fitting.stack.ImageStack`
+        bare : `~lenssr.fitting.scene.Scene`
+            Without a source.
+        fits : list of `~lenssr.fitting.lens.SceneFit`
+            Of its parameters, for each image.
+        """
         if self.fits_first:
             stack, scene, fits = self.parametric.fit(observations)
             bare = self.parametric.scene(observations[0], stack.device, source=0)
@@ -94,38 +109,94 @@ class NetworkReconstruction:
         return stack, bare, _unfitted(stack, bare, self.settings.lens)
 
     def _solve_one(self, stack, bare, fit, observation):
-        known, seen, plane, values, fit = self._draw(stack, bare, fit, observation)
+        look = self.look(stack, bare, fit, observation)
+        known, drawn = look.known, look.drawn
+        values = look.unit * drawn.brightness[0].double().flatten().cpu().numpy()
         if stack.device.type != "cpu":
             stack, bare = stack_of([observation], replace(self.settings, device="cpu")), bare.on("cpu")
-        fit = fit.on("cpu")
+        fit = look.fit.on("cpu")
         fit.terms = terms_around(bare, fit, 1.0, self.settings)
-        result = Drawing(stack, bare, fit, plane, values, observation, self.settings).result()
-        words = known.unlike(seen)
+        result = Drawing(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings).result()
+        words = known.unlike(look.seen)
         result.flags = judge({"unlike_training": bool(words)}, result.flags)
         result.ok = is_ok(result.flags)
         refine = self.settings.network.refine
         result.meta["network"] = {**known.describe(), "refine": int(refine), "unlike_training": words}
         return result
 
-    def _draw(self, stack, bare, fit, observation):
-        """Draw one source: which network did, what it saw, grid and values of the source, and the fit."""
-        image, variance = _arcs(stack, bare, fit)
+    def look(self, stack, bare, fit, observation):
+        """Choose the network for one image, and let it draw the source.
+
+        Parameters
+        ----------
+        stack : `~lenssr.fitting.stack.ImageStack`
+            Holding the one image.
+        bare : `~lenssr.fitting.scene.Scene`
+        fit : `~lenssr.fitting.lens.SceneFit`
+        observation : `~lenssr.imaging.Observation`
+
+        Returns
+        -------
+        look : `Look`
+        """
+        below = _light_below(stack, bare, fit)
+        image, variance = arcs(stack, below)
         seen = seen_of(observation, image, variance)
         known = next((one for one in self.networks if not one.unlike(seen)), self.networks[-1])
-        pen = _Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"])
+        pen = Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"])
         drawn, unit = pen(image, variance)
         if not self.fits_first and bare.of_role("sky"):
             off, fit = _with_sky(stack, bare, fit, pen.lensed(drawn, unit))
             if off:
-                drawn, unit = pen(*_arcs(stack, bare, fit))
-        values = unit * drawn.brightness[0].double().flatten().cpu().numpy()
-        return known, seen, drawn.plane.grid(0), values, fit
+                below = _light_below(stack, bare, fit)
+                drawn, unit = pen(*arcs(stack, below))
+        return Look(known, seen, pen, below, fit, drawn, unit)
 
 
-class _Pen:
+@dataclass(frozen=True)
+class Look:
+    """What a network saw of one image, and what it drew.
+
+    Attributes
+    ----------
+    known : `~lenssr.reconstruction.known.KnownNetwork`
+        Which network it was.
+    seen : dict of str to float
+        Of `~lenssr.reconstruction.known.seen_of`.
+    pen : `Pen`
+    below : `torch.Tensor`, shape (1, ny * nx)
+        Sky and lens light, which were taken off, in the unit of the data.
+    fit : `~lenssr.fitting.lens.SceneFit`
+        With the sky that the source leaves.
+    drawn : `~lenssr.networks.DrawnSource`
+    unit : float
+        Of its brightness.
+    """
+
+    known: KnownNetwork
+    seen: dict
+    pen: "Pen"
+    below: torch.Tensor
+    fit: SceneFit
+    drawn: DrawnSource
+    unit: float
+
+
+class Pen:
     """A network in front of one image, in single precision and units of its noise.
 
     Images in other units may leave the range of single precision.
+
+    Parameters
+    ----------
+    network : `~lenssr.networks.RelensingNetwork`
+    stack : `~lenssr.fitting.stack.ImageStack`
+        Holding the one image.
+    bare : `~lenssr.fitting.scene.Scene`
+    physical : `torch.Tensor`, shape (P,)
+        Its parameters.
+    fwhm : float
+        Of the PSF, in arcsec; 0 where there is none.
     """
 
     def __init__(self, network, stack, bare, physical, fwhm):
@@ -134,26 +205,69 @@ class _Pen:
         self.rays = [axis.float() for axis in rays]
         self.psf_sigma = fwhm / FWHM_IN_SIGMA
 
-    @torch.no_grad()
     def __call__(self, image, variance):
-        """The drawn source, and its unit."""
+        """Draw the source.
+
+        Parameters
+        ----------
+        image, variance : `torch.Tensor`, shape (1, ny, nx)
+            As `arcs` gives them; infinite variance hides a pixel.
+
+        Returns
+        -------
+        drawn : `~lenssr.networks.DrawnSource`
+        unit : float
+            That of its brightness.
+        """
         used = variance.isfinite()
         unit = float(variance[used].mean().sqrt()) if used.any() else 1.0
         planes = (image / unit).float(), (variance.sqrt() / unit).float()
         return self.network(*planes, self.operator, *self.rays, psf_sigma=self.psf_sigma), unit
 
-    @torch.no_grad()
     def lensed(self, drawn, unit):
-        """Its image (1, N), in the unit of the data."""
+        """Return the image of a drawn source.
+
+        Parameters
+        ----------
+        drawn : `~lenssr.networks.DrawnSource`
+        unit : float
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (1, ny * nx)
+            In the unit of the data.
+        """
         return drawn.image(self.operator, *self.rays).double().flatten(1) * (unit * self.factor)
 
 
-def _arcs(stack, bare, fit):
-    """Flux per pixel without sky and lens light (1, ny, nx), and its variance, infinite where masked."""
+def _light_below(stack, bare, fit):
+    """Sky and lens light (1, N) of one image, in the unit of the data."""
+    return stack.image(bare, fit.physical[None], roles=("lens_light", "sky"))
+
+
+def arcs(stack, below, hidden=None):
+    """What a network sees of one image: the lensed source alone.
+
+    Parameters
+    ----------
+    stack : `~lenssr.fitting.stack.ImageStack`
+        Holding the one image.
+    below : `torch.Tensor`, shape (1, ny * nx)
+        Sky and lens light, in the unit of the data.
+    hidden : `torch.Tensor` of bool, shape (1, ny, nx), optional
+        Pixels that the variance may not know of; none by default.
+
+    Returns
+    -------
+    image : `torch.Tensor`, shape (1, ny, nx)
+        Flux per pixel.
+    variance : `torch.Tensor`, shape (1, ny, nx)
+        Infinite where the image is masked.
+    """
     shape = (1, *stack.grid.shape)
-    below = stack.image(bare, fit.physical[None], roles=("lens_light", "sky"))
     valid = stack.valid.reshape(shape)
-    variance = told_variance(stack.data.reshape(shape), stack.noise, valid) / stack.factor**2
+    seen = valid if hidden is None else valid & ~hidden
+    variance = told_variance(stack.data.reshape(shape), stack.noise, seen) / stack.factor**2
     image = torch.where(stack.valid, stack.data - below, 0) / stack.factor
     return image.reshape(shape), variance.masked_fill(~valid, torch.inf)
 

@@ -266,6 +266,15 @@ def _trainer(lightning, recipe, folder, progress):
     )
 
 
+def _optimizers(parameters, optimisation):
+    """Optimizer and learning rate of each step, as Lightning wants them."""
+    optimizer = torch.optim.AdamW(
+        parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 def _module(lightning, task, recipe):
     """The task as Lightning wants it."""
     optimisation = recipe.optimisation
@@ -321,10 +330,6 @@ def _module(lightning, task, recipe):
             self._seconds, self._began = checkpoint["seconds"], time.monotonic()
 
         def configure_optimizers(self):
-            optimizer = torch.optim.AdamW(
-                self.parameters(), optimisation.learning_rate, weight_decay=optimisation.weight_decay
-            )
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return _optimizers(self.parameters(), optimisation)
 
     return Module()

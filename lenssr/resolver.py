@@ -250,7 +250,7 @@ class SuperResolver:
         noise=None,
         mask=None,
         steps=200,
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         folder=None,
         progress=False,
         **reading,
@@ -274,7 +274,7 @@ class SuperResolver:
         steps : int, optional
             How many are taken, by default 200, one image in each.
         learning_rate : float, optional
-            At its highest, by default 0.001.
+            At its highest, by default 0.0003.
         folder : str or `~pathlib.Path`, optional
             Where the network (``source.safetensors``, as `~lenssr.networks.save_weights` writes it) and the
             log of its losses are written. By default nothing is: `save` writes the resolver.
@@ -299,8 +299,9 @@ class SuperResolver:
         Notes
         -----
         Training begins with the network that the resolver has; with several, with that for the first image.
-        Pixels whose noise is correlated tell each other's, so that some of it may be learned too. If the
-        pixels held back are predicted worse after it, a `~lenssr.exceptions.LensSRWarning` says so.
+        Pixels whose noise is correlated tell each other's, so that some of it may be learned too. A
+        `~lenssr.exceptions.LensSRWarning` says so if chi2 of the pixels held back is more than 1 % larger
+        after it.
 
         Examples
         --------
@@ -309,7 +310,8 @@ class SuperResolver:
         >>> items = list(DeepLense(lens="sie", noise=True, size=2, seed=1))
         >>> resolver = SuperResolver(source="network", oversampling=1)
         >>> lows, noises = [item.low for item in items], [item.noise for item in items]
-        >>> resolver = resolver.fit(lows, noise=noises, lenses=[item.lens for item in items], steps=2)
+        >>> lenses = [item.lens for item in items]
+        >>> resolver = resolver.fit(lows, noise=noises, lenses=lenses, steps=2, learning_rate=1e-4)
         >>> sorted(resolver.training.scores)
         ['hidden_pixels', 'hidden_pixels_before']
         """

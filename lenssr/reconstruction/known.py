@@ -40,7 +40,7 @@ class KnownNetwork:
     network : `~lenssr.networks.RelensingNetwork` or `~lenssr.networks.SISR`
     card : `~lenssr.networks.Card`
     checksum : str
-        SHA-256 of the file; of the network itself, `~lenssr.networks.weights.checksum_of`, where there is
+        SHA-256 of the file; of the network itself, ``weights.checksum_of``, where there is
         none.
     """
 

@@ -53,8 +53,7 @@ def _plain_part(part):
     more = [name for name in inspect.signature(type(part)).parameters if name not in part.param_names]
     if more:
         raise InputError(
-            f"a {type(part).__name__} has {more[0]}, which is not saved with a resolver: leave "
-            "lens= out"
+            f"a {type(part).__name__} has {more[0]}, which is not saved with a resolver: leave lens= out"
         )
     values = {p.name: float(p.value) for p in part.parameters}
     bounds = {p.name: list(p.bounds) for p in part.parameters if p.bounds != (None, None)}

@@ -9,12 +9,10 @@ import torch
 from lenssr.imaging.correlation import measure_sky
 from lenssr.inversion import Prior, Problem, SourceGrid
 from lenssr.inversion.solve import log_field, solve, weigh
-from lenssr.reconstruction.assemble import assemble, noise_of_sky
+from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
 from lenssr.reconstruction.levels import EDGE_SIGMA, FLOOR_SIGMA, SIDE_WITH_PSF, STRETCH_WITH_PSF, doubt_of
-from lenssr.reconstruction.measures import measure_source
-from lenssr.reconstruction.pixelated import as_fit
-from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.reconstruction.pixelated import as_fit, judged
 
 __all__ = ["Drawing"]
 
@@ -130,17 +128,7 @@ class Drawing:
             off = solution.next_step
             return FineSource(problem, solution, observation, settings, now / known, off).products()
 
-        result = assemble(bare, found, observation, settings, products)
-        measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
-        result.meta["measures"] |= measures
-        result.flags = judge(measures, result.flags)
-        result.ok = is_ok(result.flags)
-        result.meta |= {
-            "prior": solution.prior.name,
-            "strength": solution.strength,
-            "determined": solution.determined,
-        }
-        return result
+        return judged(problem, solution, found, observation, settings, products)
 
     def invert(self):
         """Take the steps, from a prior around what was drawn, and weigh the prior of the errors.

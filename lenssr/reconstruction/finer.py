@@ -6,7 +6,7 @@ import torch
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import stack_noise
 from lenssr.networks.noise import told_variance
-from lenssr.reconstruction.interpolation import fill_masked, model_free
+from lenssr.reconstruction.interpolation import OneByOne, fill_masked, model_free
 from lenssr.reconstruction.known import seen_of
 from lenssr.reconstruction.starts import SEARCH
 from lenssr.reconstruction.verdict import is_ok, judge
@@ -17,7 +17,7 @@ __all__ = ["FinerReconstruction"]
 TWINS = 32
 
 
-class FinerReconstruction:
+class FinerReconstruction(OneByOne):
     """Solve images with an `~lenssr.networks.SISR`.
 
     Errors are those that the noise of the data leaves in what the network makes of them: its own mistakes are
@@ -55,23 +55,6 @@ class FinerReconstruction:
                 f"{name} with weights {known.name!r}: an SISR makes an image finer without a model of lens "
                 "and source, leave it out"
             )
-
-    def parts(self, members):
-        """Cut a list of (number, observation) into pieces: one each."""
-        return [[member] for member in members]
-
-    def solve(self, observations):
-        """Make images finer.
-
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-
-        Returns
-        -------
-        results : list of `~lenssr.SuperResolution`
-        """
-        return [self._solve_one(observation) for observation in observations]
 
     def _solve_one(self, observation):
         settings, device = self.settings, self.settings.torch_device

@@ -9,26 +9,18 @@ from lenssr.reconstruction.products import ccd
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
-__all__ = ["InterpolationReconstruction", "fill_masked", "model_free"]
+__all__ = ["InterpolationReconstruction", "OneByOne", "fill_masked", "model_free"]
 
 
-class InterpolationReconstruction:
-    """Interpolate images; a masked pixel takes the mean of its neighbours first.
-
-    Parameters
-    ----------
-    settings : `~lenssr.settings.Settings`
-    """
-
-    def __init__(self, settings):
-        self.settings = settings
+class OneByOne:
+    """A reconstruction that solves one image after the other, by ``_solve_one`` of those that inherit it."""
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each."""
         return [[member] for member in members]
 
     def solve(self, observations):
-        """Interpolate a group.
+        """Solve images.
 
         Parameters
         ----------
@@ -39,6 +31,18 @@ class InterpolationReconstruction:
         results : list of `~lenssr.SuperResolution`
         """
         return [self._solve_one(observation) for observation in observations]
+
+
+class InterpolationReconstruction(OneByOne):
+    """Interpolate images; a masked pixel takes the mean of its neighbours first.
+
+    Parameters
+    ----------
+    settings : `~lenssr.settings.Settings`
+    """
+
+    def __init__(self, settings):
+        self.settings = settings
 
     def _solve_one(self, observation):
         scale, planes = self.settings.scale, (observation.data, observation.sigma())

@@ -16,7 +16,7 @@ from lenssr.reconstruction.measures import measure_source
 from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
 from lenssr.reconstruction.verdict import is_ok, judge
 
-__all__ = ["PixelatedReconstruction", "as_fit"]
+__all__ = ["PixelatedReconstruction", "as_fit", "judged"]
 
 
 class PixelatedReconstruction:
@@ -87,20 +87,45 @@ class PixelatedReconstruction:
         def products(now):
             return FineSource(problem, solution, observation, settings, now / known).products()
 
-        result = assemble(bare, found, observation, settings, products)
-        measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
-        result.meta["measures"] |= measures
-        result.flags = judge(measures, result.flags)
-        result.ok = is_ok(result.flags)
+        result = judged(problem, solution, found, observation, settings, products)
         result.meta |= {
-            "prior": solution.prior.name,
-            "strength": solution.strength,
             "evidence": solution.evidence,
-            "determined": solution.determined,
             "chosen": "perturbed_sersic" if problem.scene.of_role("source") else "pixelated",
             "candidates": candidates,
         }
         return result
+
+
+def judged(problem, solution, found, observation, settings, products):
+    """The result of an inversion, with a verdict that has looked at the source too.
+
+    Parameters
+    ----------
+    problem : `~lenssr.inversion.Problem`
+    solution : `~lenssr.inversion.Solution`
+    found : `~lenssr.fitting.lens.SceneFit`
+        The same, from `as_fit`.
+    observation : `~lenssr.imaging.Observation`
+    settings : `~lenssr.settings.Settings`
+    products : callable
+        As `~lenssr.reconstruction.assemble.assemble` takes it.
+
+    Returns
+    -------
+    result : `~lenssr.SuperResolution`
+    """
+    bare = problem.scene
+    result = assemble(bare, found, observation, settings, products)
+    measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
+    result.meta["measures"] |= measures
+    result.flags = judge(measures, result.flags)
+    result.ok = is_ok(result.flags)
+    result.meta |= {
+        "prior": solution.prior.name,
+        "strength": solution.strength,
+        "determined": solution.determined,
+    }
+    return result
 
 
 def as_fit(problem, scene, fit, solution, stack, inversion):

@@ -118,12 +118,12 @@ class BatchedLenses(LensDataset):
         camera = self._camera(cameras.pop())
         drawn = [self._draw(number) for number in index]
         scenes = make_scenes(self._lens, drawn).to(device, dtype)
-        seen = _Noise(drawn, camera, high, dtype)
-        truth, low_truth = camera.render(scenes, self._traced, seen)
+        truth, low_truth = camera.render(scenes, self._traced)
+        low, many = _noisy(drawn, truth, low_truth, high)
         settings = {name: _tensor([one.settings[name] for one in drawn], truth) for name in drawn[0].settings}
         return LensBatch(
             index=torch.tensor(index),
-            low=torch.from_numpy(seen.low).to(truth.device),
+            low=low,
             low_truth=low_truth,
             truth=truth,
             noise=_stacked([one.noise for one in drawn], truth),
@@ -133,7 +133,7 @@ class BatchedLenses(LensDataset):
             psf=camera.psf,
             oversampling=camera.oversampling,
             exposure=_tensor([one.noise.exposure for one in drawn], truth),
-            high=torch.from_numpy(seen.high).to(truth.device) if high else None,
+            high=many,
             high_noise=_stacked([one.high_noise for one in drawn], truth) if high else None,
             settings=settings,
         )
@@ -251,39 +251,31 @@ def _stacked(noises, like):
     return noise.with_numbers(*(_tensor(getattr(noise, name), like) for name in noise.names))
 
 
-class _Noise:
-    """Draws the low images, and the high ones where they are asked for, as their truths are rendered."""
-
-    def __init__(self, drawn, camera, high, dtype):
-        self._drawn, side = drawn, camera.pixels * camera.scale
-        dtype = torch.empty(0, dtype=dtype).numpy().dtype
-        self.low = np.empty((len(drawn), camera.pixels, camera.pixels), dtype)
-        self.high = np.empty((len(drawn), side, side), dtype) if high else None
-        self._unseen = np.empty((side, side), dtype)
-
-    def __call__(self, start, truth, low_truth):
-        """Draw the images of some truths."""
-        fine, coarse = (images.cpu().numpy() for images in (truth, low_truth))
-        for place, row in enumerate(range(start, start + len(coarse))):
-            one = self._drawn[row]
-            first, second = one.streams
-            if self.high is not None or first is second:
-                image = self._unseen if self.high is None else self.high[row]
-                _draw_image(fine[place], one.high_noise, first, image)
-            _draw_image(coarse[place], one.noise, second, self.low[row])
+def _noisy(drawn, truth, low_truth, high):
+    """Draw the low images of a batch, and the high ones, or None, of their truths; on its device."""
+    fine, coarse = (images.cpu().numpy() for images in (truth, low_truth))
+    low, many = np.empty_like(coarse), np.empty_like(fine) if high else None
+    unseen = np.empty_like(fine[0])
+    for row, one in enumerate(drawn):
+        first, second = one.streams
+        if high or first is second:
+            _draw_image(fine[row], one.high_noise, first, many[row] if high else unseen)
+        _draw_image(coarse[row], one.noise, second, low[row])
+    return tuple(None if images is None else torch.from_numpy(images).to(truth) for images in (low, many))
 
 
 def _draw_image(truth, noise, rng, image):
     """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers, faster."""
     exposure, rms = noise.exposure, noise.background_rms
-    counts = np.multiply(truth, exposure, dtype=np.float64)
-    if isinstance(noise, DeepLenseNoise):
-        # Shot noise and background are independent and normal, so that one number stands for their sum.
+    deeplense = isinstance(noise, DeepLenseNoise)
+    # One number stands for shot noise and background, as both are normal and independent.
+    counts = np.multiply(truth, exposure, dtype=np.float64 if deeplense else truth.dtype)
+    if deeplense:
         deviation = counts + (rms * exposure) ** 2
         np.sqrt(deviation, out=deviation)
         deviation *= rng.standard_normal(counts.shape)
         counts += deviation
-    counts = draw_poisson(np.maximum(counts, 0, out=counts), rng)
-    np.divide(counts, exposure, out=image, casting="same_kind")
-    if rms and not isinstance(noise, DeepLenseNoise):
-        image += rms * rng.standard_normal(counts.shape)
+    draw_poisson(np.maximum(counts, 0, out=counts), rng, out=image)
+    image /= exposure
+    if rms and not deeplense:
+        image += rms * rng.standard_normal(image.shape)

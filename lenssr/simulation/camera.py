@@ -53,7 +53,7 @@ class Camera:
         """How a model has to be integrated over pixels, as `~lenssr.SuperResolver` takes it."""
         return "auto" if self.integrate else 1
 
-    def render(self, scenes, traced=None, seen=None):
+    def render(self, scenes, traced=None):
         """Noise-free images.
 
         Parameters
@@ -63,9 +63,6 @@ class Camera:
         traced : `~lenssr.mass.MassModel`, optional
             The one lens of all scenes, if it is the same: then rays are traced through it once, and only
             through substructure anew.
-        seen : callable, optional
-            Called with the place of some scenes in the batch, their truths and their low truths as soon as
-            these are rendered, while they are in the cache.
 
         Returns
         -------
@@ -91,8 +88,6 @@ class Camera:
             if len(images) == 1:
                 images.append(images[0].reshape(-1, low, self.scale, low, self.scale).sum((2, 4)))
             truth[rows], low_truth[rows] = images
-            if seen is not None:
-                seen(row, *images)
         return truth, low_truth
 
     def _planes_for(self, device, dtype, traced):

@@ -47,7 +47,7 @@ def _tables():
     return (upper << np.uint32(8) | alias.astype(np.uint32)).ravel()
 
 
-def draw_poisson(mean, rng):
+def draw_poisson(mean, rng, out=None):
     """Draw Poisson numbers.
 
     Parameters
@@ -56,11 +56,13 @@ def draw_poisson(mean, rng):
         Expected numbers, not negative, any shape.
     rng : `numpy.random.Generator`
         Where the random bits come from.
+    out : `~numpy.ndarray`, optional
+        Where the numbers are written, contiguous and of the shape of ``mean``; a new array by default.
 
     Returns
     -------
-    `~numpy.ndarray`
-        float64, the shape of ``mean``.
+    numbers : `~numpy.ndarray`
+        The shape of ``mean``; float64 unless ``out`` is given, which is returned then.
 
     Notes
     -----
@@ -83,12 +85,14 @@ def draw_poisson(mean, rng):
     >>> bool(abs(numbers.mean() - 3.3) < 0.02), bool(abs(numbers.var() - 3.3) < 0.05)
     (True, True)
     """
-    mean = np.asarray(mean, dtype=np.float64)
-    steps = mean.ravel() * _STEPS
+    mean = np.asarray(mean)
+    numbers = np.empty(mean.shape) if out is None else out
+    flat = numbers.reshape(-1)
+    steps = np.multiply(mean, _STEPS, dtype=None if mean.dtype.kind == "f" else np.float64).ravel()
     large = None
     if steps.size and steps.max() >= _ROWS:
         large = np.flatnonzero(steps >= _ROWS)
-        large_mean = steps[large] / _STEPS
+        large_mean = steps[large].astype(np.float64) / _STEPS
         steps[large] = 0
     row = steps.astype(np.int32)
 
@@ -98,14 +102,15 @@ def draw_poisson(mean, rng):
     place |= bits.view(np.int32) & (_COLUMNS - 1)
     entry = _tables().take(place)
     # Below the entry the lower 8 bits of the random ones count, from there on its own: those of the lesser.
-    numbers = np.minimum(entry, bits, out=entry).astype(np.uint8).astype(np.float64)
+    flat[:] = np.minimum(entry, bits, out=entry).astype(np.uint8)
 
     # Points spread evenly over pixels (the integer part) and heights (the fraction).
     points = rng.random(rng.poisson(row.size / _STEPS))
     points *= row.size
     pixel = points.astype(np.int32)
     points -= pixel
-    np.add.at(numbers, pixel.compress(points < steps.take(pixel) - row.take(pixel)), 1.0)
+    # numpy is fast where both are of one type
+    np.add.at(flat, pixel.compress(points < steps.take(pixel) - row.take(pixel)), flat.dtype.type(1))
     if large is not None:
-        numbers[large] = rng.poisson(large_mean)
-    return numbers.reshape(mean.shape)
+        flat[large] = rng.poisson(large_mean)
+    return numbers

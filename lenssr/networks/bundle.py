@@ -1,13 +1,13 @@
 """Several networks in one file, with plain values beside them: what a resolver is saved as."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from lenssr.exceptions import InputError
-from lenssr.networks import weights as files
+from lenssr.networks.files import check_tensors, fill, read_tensors, write_tensors
+from lenssr.networks.weights import KINDS, Card
 
 __all__ = ["BUNDLE", "is_bundle", "load_bundle", "save_bundle"]
 
@@ -33,17 +33,13 @@ def save_bundle(path, settings, networks):
     ImportError
         If safetensors is not installed (extra ``networks``).
     """
-    save = files._library("safetensors.torch").save
-    path = files._checked_path(path)
     tensors, told = {}, []
     for number, (network, card, more) in enumerate(networks):
         tensors |= {f"{number}.{name}": one.cpu().contiguous() for name, one in network.state_dict().items()}
         told.append({"kind": network.kind, "settings": network.settings, "card": asdict(card), "told": more})
     tensors = tensors or {"none": torch.zeros(1)}  # a file needs one
     about = {"kind": BUNDLE, "settings": settings, "card": {}, "networks": told}
-    about = json.loads(json.dumps(about))
-    about["checksum"] = files._checksum(about, tensors)
-    files._replace(path, save(tensors, {files.ENTRY: json.dumps(about)}))
+    write_tensors(path, about, tensors)
 
 
 def load_bundle(path):
@@ -66,22 +62,21 @@ def load_bundle(path):
         If safetensors is not installed (extra ``networks``).
     """
     path = Path(path)
-    about, tensors = files._read(path)
+    about, tensors = read_tensors(path)
     if about["kind"] != BUNDLE:
         raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
-    if about.get("checksum") != files._checksum(about, tensors):
-        raise InputError(f"{path} is damaged: its checksum is another one; get the file again")
+    check_tensors(path, about, tensors)
     found = []
     for number, told in enumerate(about["networks"]):
-        network = files.KINDS[told["kind"]](**told["settings"])
+        network = KINDS[told["kind"]](**told["settings"])
         start = f"{number}."
         own = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
-        files._fill(path, network, own)
-        found.append((network.eval(), files.Card(**told["card"]), told["told"]))
+        fill(path, network, own)
+        found.append((network.eval(), Card(**told["card"]), told["told"]))
     return about["settings"], found
 
 
 def is_bundle(path):
     """Whether a file is one of `save_bundle`."""
-    about, _ = files._read(Path(path))
+    about, _ = read_tensors(Path(path))
     return about["kind"] == BUNDLE

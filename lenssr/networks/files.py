@@ -1,0 +1,184 @@
+"""Files of numbers that cannot run code, with what they say of themselves: safetensors and JSON."""
+
+import hashlib
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+
+from lenssr.exceptions import InputError
+
+__all__ = ["check_tensors", "checksum", "fill", "read_tensors", "write_tensors"]
+
+ENTRY = "lenssr"
+# How files of other kinds begin.
+MAGIC = {
+    b"PK\x03\x04": "a pickle of PyTorch, or another zip archive",
+    b"\x80": "a Python pickle",
+    b"SIMPLE": "a FITS file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF model",
+}
+
+
+def write_tensors(path, about, tensors, *, page=None):
+    """Write tensors, what they are, and a checksum of both.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        Ends in ``.safetensors``. A file there is replaced, at once and whole.
+    about : dict
+        What the file says of itself, in plain values: ``kind``, ``settings`` and ``card`` among them.
+    tensors : dict of str to `torch.Tensor`
+        On the CPU, contiguous.
+    page : str, optional
+        Text for people, written beside it with the ending ``.md``.
+
+    Raises
+    ------
+    InputError
+        If the path ends otherwise.
+    ImportError
+        If safetensors is not installed (extra ``networks``).
+    """
+    save, path = _library("safetensors.torch").save, Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: give a name that ends in .safetensors")
+    about = json.loads(json.dumps(about))  # as it will be read
+    about["checksum"] = checksum(about, tensors)
+    _replace(path, save(tensors, {ENTRY: json.dumps(about)}))
+    if page is not None:
+        _replace(path.with_suffix(".md"), page.encode())
+
+
+def read_tensors(path):
+    """Read a file of `write_tensors`, whose numbers are not checked yet.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+
+    Returns
+    -------
+    about : dict
+    tensors : dict of str to `torch.Tensor`
+
+    Raises
+    ------
+    InputError
+        If it is no such file; the message says what it is.
+    ImportError
+        If safetensors is not installed (extra ``networks``).
+    """
+    library = _library("safetensors")
+    try:
+        with library.safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (library.SafetensorError, OSError) as error:
+        raise InputError(_why_not(path, error)) from error
+    try:
+        about = json.loads(told[ENTRY])
+        about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is a safetensors file, but not of lenssr: it does not say what it holds"
+        ) from error
+    return about, tensors
+
+
+def check_tensors(path, about, tensors):
+    """Refuse a file that does not have its own checksum.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+    about, tensors : dict
+        As of `read_tensors`.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    if about.get("checksum") != checksum(about, tensors):
+        raise InputError(f"{path} is damaged: its checksum is another one; get the file again")
+
+
+def checksum(about, tensors):
+    """SHA-256 of what a file says, and of names, kinds, shapes and values of its numbers.
+
+    Parameters
+    ----------
+    about : dict
+        In plain values; a checksum in it does not count.
+    tensors : dict of str to `torch.Tensor`
+        On the CPU.
+
+    Returns
+    -------
+    checksum : str
+    """
+    told = {key: value for key, value in about.items() if key != "checksum"}
+    laid = {name: [str(one.dtype), list(one.shape)] for name, one in tensors.items()}
+    digest = hashlib.sha256(json.dumps([told, laid], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fill(path, network, tensors):
+    """Put weights into a network, if they are exactly its own.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        Where they come from.
+    network : `torch.nn.Module`
+    tensors : dict of str to `torch.Tensor`
+
+    Raises
+    ------
+    InputError
+        If names or shapes differ.
+    """
+    expected = network.state_dict()
+    wrong = sorted(set(expected) ^ set(tensors))
+    wrong += [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
+    if wrong:
+        raise InputError(
+            f"{path} does not fit the {network.kind} that it describes: {wrong[0]}, {len(wrong)} in all; it "
+            "was written by another release"
+        )
+    network.load_state_dict(tensors)
+
+
+def _library(name):
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError("weights need safetensors: pip install lenssr[networks]") from error
+
+
+def _replace(path, content):
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _why_not(path, error):
+    """Say what a file is that does not open."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError as unread:
+        return f"{path} cannot be read: {unread.strerror or unread}"
+    if start[8:9] == b"{":
+        return f"{path} is damaged: {error}; get the file again"
+    named = next((name for magic, name in MAGIC.items() if start.startswith(magic)), "of another kind")
+    return f"{path} is {named}, not a safetensors file: only these are read, since they run no code"

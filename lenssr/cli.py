@@ -39,14 +39,18 @@ def _angle(text):
     return angle
 
 
-def _positive(text):
+def _positive(text, least=1):
     try:
         number = int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1: give 1 or more")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}: give {least} or more")
     return number
+
+
+def _not_negative(text):
+    return _positive(text, 0)
 
 
 def _psf(text):
@@ -102,11 +106,16 @@ def _add_resolve(commands):
     add("--scale", metavar="N", type=_positive, default=2, help="how many times finer (default: 2)")
     source = {"choices": SOURCES, "default": "sersic", "metavar": "SOURCE"}
     add("--source", **source, help=f"{', '.join(SOURCES)} (default: sersic)")
+    add("--weights", metavar="NAME", help="of --source network: weights by name, or a file (default: chosen)")
+    steps = "Gauss-Newton steps that follow what --source network draws (default: 0)"
+    add("--refine", metavar="N", type=_not_negative, help=steps)
     prior = {"choices": PRIORS, "default": "auto", "metavar": "PRIOR"}
     add("--prior", **prior, help=f"of a source on a grid: {', '.join(PRIORS)} (default: auto)")
     add("--psf-out", metavar="ANGLE", type=_psf_out, help="FWHM of a Gaussian PSF of the output, or pixel")
     add("--lens", metavar="lens.yaml", help="a lens that is known (default: SIE + shear, fitted)")
     add("--fit-lens", action="store_true", help="refine the lens given by --lens")
+    begin = "where the fit of an unknown lens begins: search, network, or a file of weights (default: search)"
+    add("--start", default="search", help=begin)
     light = "light of the lens galaxy, fitted too: sersic, mge, or several with commas (default: none)"
     add("--lens-light", metavar="MODEL", type=_names, help=light)
     add("--mask", choices=["auto"], help="auto: hide other objects in the field")
@@ -205,6 +214,20 @@ def _read_psf(arguments):
     return None if arguments.psf_fwhm is None else PSF.from_fwhm(arguments.psf_fwhm)
 
 
+def _source(arguments):
+    """What `SuperResolver` calls its source: a name, or a network with what is asked of it."""
+    asked = {name: getattr(arguments, name) for name in ("weights", "refine")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        return arguments.source
+    if arguments.source != "network":
+        given = " and ".join(f"--{name}" for name in asked)
+        raise InputError(f"{given}: only a network has it, give --source network too")
+    from lenssr.networks.source import NetworkSource
+
+    return NetworkSource(**asked)
+
+
 def _resolve(arguments):
     from lenssr._result_fits import check_output
     from lenssr._result_plot import check_figure
@@ -222,8 +245,9 @@ def _resolve(arguments):
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
     resolver = SuperResolver(
         scale=arguments.scale,
-        source=arguments.source,
+        source=_source(arguments),
         lens=lens,
+        start=arguments.start,
         fit_lens=arguments.fit_lens or None,
         lens_light=arguments.lens_light,
         prior=arguments.prior,

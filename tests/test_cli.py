@@ -114,6 +114,28 @@ def test_options_reach_the_result(cutout, lens, tmp_out):
     assert result.image.psf is not None
 
 
+def test_a_network_and_its_steps_are_chosen(cutout, lens, tmp_out):
+    out = tmp_out / "out.fits"
+    options = ["--source", "network", "--weights", "relensing", "--refine", "1", "--lens", lens]
+    assert run("resolve", cutout, "-o", out, *options) == 0
+    about = SuperResolution.read(out).meta["network"]
+    assert (about["name"], about["refine"]) == ("relensing", 1)
+
+
+def test_a_start_reaches_the_resolver(cutout, tmp_out, monkeypatch):
+    """It is what the fit of an unknown lens begins with, which would take seconds here."""
+    seen = {}
+
+    def stop(**options):
+        seen.update(options)
+        raise InputError("seen")
+
+    monkeypatch.setattr("lenssr.resolver.SuperResolver", stop)
+    for given, expected in (([], "search"), (["--start", "network"], "network")):
+        assert run("resolve", cutout, "-o", tmp_out / "out.fits", *given) == 1
+        assert seen["start"] == expected and seen["source"] == "sersic"
+
+
 def test_pixel_scale_reaches_the_result(cutout, tmp_path, tmp_out):
     bare = tmp_path / "bare.fits"
     fits.PrimaryHDU(fits.getdata(cutout, "SCI")).writeto(bare)
@@ -151,6 +173,9 @@ def test_overwrite_replaces(cutout, tmp_out):
         (["{cutout}", "--psf", "PSF", "--psf-fwhm", "0.1arcsec"], "both name a PSF"),
         (["{cutout}", "--psf-file", "{cutout}", "--psf", "FOO"], "FOO"),
         (["{cutout}", "--device", "abacus"], "abacus"),
+        (["{cutout}", "--refine", "2"], "--refine: only a network has it, give --source network too"),
+        (["{cutout}", "--source", "network", "--weights", "none"], "weights = 'none'"),
+        (["{cutout}", "--start", "nowhere"], "start: weights = 'nowhere'"),
         (["{cutout}", "--plot", "out.fits"], "end its name in .png"),
     ],
 )
@@ -174,6 +199,7 @@ def test_errors_are_one_line(cutout, tmp_out, capsys, changes, message):
         ("--pixel-scale", "narcsec", "not an angle"),
         ("--scale", "0", "below 1"),
         ("--scale", "2.5", "not a whole number"),
+        ("--refine", "-1", "below 0"),
         ("--mask", "yes", "invalid choice"),
         ("--source", "magic", "invalid choice"),
         ("--prior", "magic", "invalid choice"),

@@ -52,12 +52,12 @@ def interpolate_image(x, y, image, pixel_scale, x_0=0.0, y_0=0.0):
     right_share, upper_share = column - left, row - below
     first = ((below + 1) * (nx + 2) + left + 1).long()
 
-    def corner(offset):
-        if framed.ndim == 1:
-            return framed[first + offset]
+    if framed.ndim > 1 and framed.shape[:-1] != first.shape[:-1]:
         lead = torch.broadcast_shapes(framed.shape[:-1], first.shape[:-1])
-        flat, index = framed.expand(*lead, -1), (first + offset).expand(*lead, first.shape[-1])
-        return flat.gather(-1, index)
+        framed, first = framed.expand(*lead, -1), first.expand(*lead, -1)
+
+    def corner(offset):
+        return framed[first + offset] if framed.ndim == 1 else framed.gather(-1, first + offset)
 
     lower = torch.lerp(corner(0), corner(1), right_share)
     upper = torch.lerp(corner(nx + 2), corner(nx + 3), right_share)

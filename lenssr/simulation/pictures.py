@@ -97,8 +97,12 @@ def half_light_radius(picture):
     radius : float
         Over the side of the picture.
     """
-    light = np.cumsum(np.sort(picture, axis=None)[::-1])
-    number = np.searchsorted(light, light[-1] / 2) + 1
+    half = picture.sum() / 2
+    bright = picture[picture > half / picture.size]
+    if bright.sum() < half:
+        bright = picture
+    light = np.cumsum(np.sort(bright, axis=None)[::-1])
+    number = np.searchsorted(light, half) + 1
     return math.sqrt(number / math.pi) / len(picture)
 
 

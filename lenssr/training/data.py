@@ -1,12 +1,14 @@
 """Which lenses make up which batch: a function of the seed and the number of the batch only."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
 from lenssr.networks.noise import signal_to_noise
 from lenssr.training.views import Telescopes, View
 
-__all__ = ["Schedule", "generator_of", "survey"]
+__all__ = ["Ahead", "Schedule", "generator_of", "survey"]
 
 # So many batches, of so many images, tell what a data set is like.
 SURVEYED, TOGETHER = 32, 4
@@ -62,6 +64,51 @@ class Schedule:
     def fixed(self):
         """All batches of one pass, not shuffled."""
         return self._batches(None)
+
+
+class Ahead:
+    """Simulate the batch that comes next in a thread, while the present one is learnt from.
+
+    What a batch is does not depend on when it was made. One thread makes them all.
+
+    Parameters
+    ----------
+    schedule : `Schedule`
+
+    Examples
+    --------
+    >>> from lenssr.simulation import DeepLense
+    >>> from lenssr.training.data import Ahead, Schedule
+    >>> with Ahead(Schedule([DeepLense(size=6)], 3, seed=1)) as batches:
+    ...     first = batches(0, "cpu", after=1)
+    >>> len(first)
+    3
+    """
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+        self._thread, self._coming = ThreadPoolExecutor(1), {}
+
+    def __call__(self, number, device, after):
+        """Return the batch of a number on a device, and begin that of the number ``after``."""
+        present = self._coming.pop(number, None) or self._begin(self.schedule[number], device)
+        self._coming = {after: self._begin(self.schedule[after], device)}
+        return present.result()
+
+    def at_once(self, chosen, device):
+        """Return the batch of a data set and indices on a device."""
+        return self._begin(chosen, device).result()
+
+    def _begin(self, chosen, device):
+        dataset, indices = chosen
+        return self._thread.submit(dataset.batch, indices, device=device)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
 
 
 def generator_of(seed, number):

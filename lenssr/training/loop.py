@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader
 
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import Card, save_weights
-from lenssr.training.data import Schedule, generator_of, survey
+from lenssr.training.data import Ahead, Schedule, generator_of, survey
 from lenssr.training.recipe import Recipe
 from lenssr.training.tasks import psnr, weighted
 
 __all__ = ["Trained", "train"]
 
 CHECKPOINTS, WEIGHTS, RECIPE = "checkpoints", "weights", "recipe.yaml"
-# What Lightning remarks on choices that are meant: batches are made on the device, so no workers load them.
+# What Lightning remarks on choices that are meant: batches are made on the device, in a thread of their own.
 REMARKS = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
@@ -135,12 +135,13 @@ def train(recipe, folder, *, resume=False, progress=False):
     lightning = _lightning()
     last = folder / CHECKPOINTS / "last.ckpt"
     _check_folder(recipe, folder, last, resume)
-    task = recipe.build()
-    with _quiet(), _own_interrupts():
+    task, optimisation = recipe.build(), recipe.optimisation
+    schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
+    with _quiet(), _own_interrupts(), Ahead(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
-        module = _module(lightning, task, recipe)
+        module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
-        trainer.fit(module, _loader(recipe.optimisation.check_every), _loader(1), **options)
+        trainer.fit(module, _loader(optimisation.check_every), _loader(1), **options)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
@@ -275,10 +276,9 @@ def _optimizers(parameters, optimisation):
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _module(lightning, task, recipe):
+def _module(lightning, task, recipe, batches):
     """The task as Lightning wants it."""
     optimisation = recipe.optimisation
-    schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
     held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).fixed()
     weights = {name: float(weight) for name, weight in recipe.objectives.items() if weight}
 
@@ -291,15 +291,14 @@ def _module(lightning, task, recipe):
         def seconds_so_far(self):
             return self._seconds + time.monotonic() - self._began
 
-        def _view(self, chosen, number):
-            dataset, indices = chosen
-            batch = dataset.batch(indices, device=self.device)
+        def _view(self, batch, number):
             return self.task.view(batch, generator_of(optimisation.seed, number))
 
         def training_step(self, _):
             # The number of the step says it all, so that nothing is lost with a process.
-            number = self.global_step * self.trainer.world_size + self.global_rank
-            view = self._view(schedule[number], number)
+            stride = self.trainer.world_size
+            number = self.global_step * stride + self.global_rank
+            view = self._view(batches(number, self.device, after=number + stride), number)
             total, parts = weighted(self.task.losses(view), weights)
             self.log("loss", total.detach(), prog_bar=True)
             self.log_dict(parts)
@@ -315,7 +314,7 @@ def _module(lightning, task, recipe):
             self.log_dict(self.last_scores, prog_bar=True, sync_dist=True, batch_size=count)
 
         def _score(self, chosen, number):
-            view = self._view(chosen, number)
+            view = self._view(batches.at_once(chosen, self.device), number)
             total, parts = weighted(self.task.losses(view), weights)
             scores = {"loss": total, **parts}
             if self.task.predicts_image:

@@ -7,7 +7,7 @@ import torch
 
 from lenssr.imaging import ImagingOperator
 from lenssr.simulation import DeepLense
-from lenssr.training.data import Schedule, generator_of
+from lenssr.training.data import Ahead, Schedule, generator_of
 from lenssr.training.objectives import draw_hidden
 from lenssr.training.profiles import SersicReader
 from lenssr.training.tasks import psnr
@@ -117,6 +117,24 @@ def test_a_batch_depends_on_its_number_only():
     assert first == again
     assert first != [told(schedule(1), number) for number in numbers]
     assert first[: len(forwards)] != first[len(forwards) : 2 * len(forwards)]
+
+
+def test_batches_made_ahead_are_those_asked_for():
+    order = schedule()
+    with Ahead(schedule()) as batches:
+        # The last jumps to one that was not begun, as a training that goes on does.
+        for number, after in ((0, 1), (1, 2), (7, 8)):
+            dataset, indices = order[number]
+            found = batches(number, "cpu", after=after)
+            assert torch.equal(found.low, dataset.batch(indices).low)
+        assert torch.equal(batches.at_once(order[3], "cpu").low, order[3][0].batch(order[3][1]).low)
+
+
+def test_a_batch_that_cannot_be_made_is_told_where_it_is_asked_for():
+    order = schedule()
+    order.datasets[0]._draw = order.datasets[1]._draw = None
+    with Ahead(order) as batches, pytest.raises(TypeError):
+        batches(0, "cpu", after=1)
 
 
 def test_hidden_pixels_differ_between_batches_and_from_validation():

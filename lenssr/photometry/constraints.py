@@ -10,7 +10,7 @@ from astropy.modeling.models import Sersic2D
 
 from lenssr.exceptions import InputError
 from lenssr.light.sersic import Sersic
-from lenssr.photometry.space import LIMITS, SHAPE, Space, theta_turned
+from lenssr.photometry.space import LIMITS, SHAPE, Space, theta_turned, unit_flux
 
 __all__ = ["Constraints", "make_space"]
 
@@ -134,6 +134,7 @@ def make_space(problem, start, *, flux=False):
     layout, constraints = problem.layout, problem.settings.templates
     axes = flux or any(one.axes for one in constraints)
     base = theta_turned(layout, start, flux=flux) if axes else start.clone()
+    begun, kind = base.clone(), {"axes": axes, "flux": flux}
     free = torch.ones(layout.size, dtype=torch.bool, device=base.device)
     lower, upper = torch.full_like(base, -torch.inf), torch.full_like(base, torch.inf)
     middle = torch.as_tensor(np.array([task.middle for task in problem.tasks])).to(base)
@@ -157,9 +158,13 @@ def make_space(problem, start, *, flux=False):
                 for name in ("x_0", "y_0"):
                     if not own.fixed[name] and not own.tied[name] and own.bounds[name] == (None, None):
                         alias[layout.column(name, galaxy, component)] = layout.column(name, galaxy, 0)
-    inside = torch.minimum(torch.maximum(base, lower), upper)
-    base = torch.where(free, inside, base)
-    space = Space(layout, base, free, axes=axes, flux=flux, alias=alias, ties=ties)
+    base = torch.where(free, torch.minimum(torch.maximum(base, lower), upper), base)
+    for first in layout.starts:
+        # A shape that a bound moved keeps its light: with a wrong one no step may be found to take.
+        bright = [column for column in range(first, first + layout.bands) if free[column]]
+        lost = unit_flux(layout, begun, first, **kind) - unit_flux(layout, base, first, **kind)
+        base[:, bright] = (base[:, bright] + lost.unsqueeze(1)).clamp(lower[:, bright], upper[:, bright])
+    space = Space(layout, base, free, alias=alias, ties=ties, **kind)
     space.lower, space.upper = lower[:, space.index], upper[:, space.index]
     return space
 

@@ -22,7 +22,7 @@ class SersicFlag(enum.IntFlag):
 
     #: No pixel to fit: masked, not finite or outside the image. All numbers of the row are NaN.
     NO_DATA = 1
-    #: A parameter ended on a bound; its error is zero.
+    #: A parameter ended on a bound: it has no error (NaN), or only that of the side that is free.
     BOUND = 2
     #: The fit was still moving after its last iteration.
     NOT_CONVERGED = 4
@@ -32,7 +32,8 @@ class SersicFlag(enum.IntFlag):
     #: The signal to noise of the whole galaxy is below 10.
     FAINT = 16
     #: As compact as the PSF: a star, or too small to have a measured profile. Where a shape explains the data
-    #: no better than a point, the row is that of a point: r_eff and ellip on their lower bounds, n held at 2.
+    #: no better than a point, the row is that of a point: r_eff, n and ellip are held at 0.02, 2 and 0 and
+    #: have no errors (NaN); with intervals of the profile likelihood r_eff_upper is a limit on the size.
     PSF_SIZED = 32
     #: The pixel of the centre is masked or outside the image.
     MASKED_CENTRE = 64

@@ -27,13 +27,13 @@ def sersic2d(component, unit):
     Returns
     -------
     model : `~astropy.modeling.functional_models.Sersic2D`
-        With the error of each parameter as its ``std``.
+        With the error of each parameter as its ``std``; None where it has none.
     """
     names = {"x_0": "x", "y_0": "y"}
     values, errors = {}, {}
     for name in Sersic2D.param_names:
         place = MEASURED.index(names.get(name, name))
-        values[name], errors[name] = float(component.values[place]), float(component.errors[place])
+        values[name], errors[name] = float(component.values[place]), float(component.errors[place]) or None
     if str(unit):
         values["amplitude"] = values["amplitude"] * unit
     model = Sersic2D(**values)

@@ -1,10 +1,13 @@
 """Errors where those of a Gaussian may be off: ends of the profile likelihood."""
 
+import math
+
 import numpy as np
 import torch
 
 from lenssr.photometry.constraints import make_space
 from lenssr.photometry.measure import MEASURED, measured
+from lenssr.photometry.space import LIMITS
 
 __all__ = ["PROFILED", "profile_intervals", "wants_profile"]
 
@@ -20,9 +23,13 @@ ROUND_SIGMA = 3.0
 RISE_TOLERANCE, ROUNDS = 0.04, 5
 # Chi2 below that of the fit by so much is another minimum.
 OTHER_MINIMUM = 0.1
+# The minimum on the coarse lattice says nothing of one that is more of its sigma away.
+ASTRAY_SIGMA = 1.0
 # In larger groups intervals cost more than all else, and neighbours decide what is known of a galaxy.
 MOST_GALAXIES = 2
 FIRST_STEP = 0.1
+# Where the upper limit on the size of a point is looked for first, in FWHM of the PSF.
+LIMIT_SHARE = 0.3
 # Logarithm of the factor on flux or r_eff beyond which no end is looked for.
 FARTHEST = 5.0
 # Steps towards an end that nothing bounds, relative to the error of a Gaussian.
@@ -51,6 +58,8 @@ def wants_profile(fit, settings):
     layout, names = fit.layout, ()
     for galaxy in range(layout.galaxies):
         for component in range(layout.components):
+            if fit.is_point(galaxy, component):
+                return PROFILED
             values, errors = _numbers(fit, galaxy, component)
             radius, n, ellip = (values[MEASURED.index(name)] for name in ("r_eff", "n", "ellip"))
             signal = fit.signal[galaxy]
@@ -75,7 +84,7 @@ def _columns(layout, galaxy, component, band=0):
     return [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
 
 
-def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=False):
+def profile_intervals(batch, number, fit, weights, names=PROFILED, *, lattices=None):
     """Find the ends of the 68 % intervals of one task, and enter them into its fit.
 
     Parameters
@@ -88,9 +97,9 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=Fals
     weights : list of `torch.Tensor`, shape (B, N)
     names : tuple of str, optional
         Of which parameters, by default all of `PROFILED`.
-    moved : bool, optional
-        Whether the fit was on another lattice than that of the batch, whose best fit is a little off; the
-        ends then move along. By default it was not.
+    lattices : list of (list of `~lenssr.photometry.stamps.Stamps`), optional
+        The bands on the lattice of the fit, by default those of the batch, and before them on coarser ones,
+        which are as good if their best fit is near; the ends then move along with it.
 
     Returns
     -------
@@ -104,7 +113,11 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=Fals
     moved until chi2 is larger by 1 than at the best fit; all sides of all parameters run as one batch. Where
     a bound comes first, it is the end. Correlated noise of neighbouring pixels widens them as it does errors.
     """
-    search = _Search(batch, number, fit, weights, names, moved)
+    lattices = lattices or [batch.bands]
+    for bands in lattices:
+        search = _Search(batch, number, fit, weights, names, bands, moved=bands is not lattices[-1])
+        if not search.astray:
+            break
     ends = search.run()
     for k, (name, galaxy, component, band, _) in enumerate(search.wanted):
         low, high = (float(ends[2 * k + side]) for side in (0, 1))
@@ -115,12 +128,13 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, moved=Fals
 
 
 class _Search:
-    def __init__(self, batch, number, fit, weights, names, moved):
-        self.batch, self.weights, self.bands, layout = batch, weights, batch.bands, batch.layout
+    def __init__(self, batch, number, fit, weights, names, bands, *, moved):
+        self.batch, self.weights, self.bands, layout = batch, weights, bands, batch.layout
         self.moved = moved
         smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1).clone()
         self.space = make_space(batch, smooth, flux=True)
         base = self.space.base
+        meaningless = self._hold_points(number, fit)
         self.wanted = []
         for galaxy in range(layout.galaxies):
             for component in range(layout.components):
@@ -128,7 +142,7 @@ class _Search:
                     for band in range(layout.bands if name == "flux" else 1):
                         coordinate = "bright" if name == "flux" else name
                         column = layout.column(coordinate, galaxy, component, band)
-                        if bool(self.space.free[column]):
+                        if bool(self.space.free[column]) and column not in meaningless:
                             place = int((self.space.index == column).nonzero()[0])
                             self.wanted.append((name, galaxy, component, band, place))
         self.number = 2 * len(self.wanted)
@@ -150,7 +164,27 @@ class _Search:
         covariance = covariance + torch.diag((sigma == FIRST_STEP) * sigma**2)
         self.direction = (covariance / sigma)[self.place] / sigma[self.place, None]
         self.step = side * sigma[self.place]
+        sizes = [name == "r_eff" and fit.is_point(*where[:2]) for name, *where in self.wanted]
+        self.point = torch.tensor(sizes, device=batch.device).repeat_interleave(2)
+        farther = max(math.log(LIMIT_SHARE * fit.fwhm) - LIMITS["r_eff"][0], FIRST_STEP)
+        self.step = torch.where(self.point, side * farther, self.step)
         self.lower, self.upper = (end[index] for end in (self.space.lower, self.space.upper))
+
+        away = (self.best[0] - self.fitted[0]).abs()
+        self.astray = moved and bool((away > ASTRAY_SIGMA * sigma).any())
+
+    def _hold_points(self, number, fit):
+        """Hold what the shape of a point has beside its size; returns these columns."""
+        layout, held = self.space.layout, []
+        for galaxy in range(layout.galaxies):
+            for component in range(layout.components):
+                if fit.is_point(galaxy, component):
+                    held += [layout.column(name, galaxy, component) for name in ("n", "ellip", "theta")]
+        for place, column in enumerate(self.space.index.tolist()):
+            if column in held:
+                for ends in (self.space.lower, self.space.upper):
+                    ends[number, place] = self.space.base[number, column]
+        return held
 
     def _refit(self, number):
         """Fit once more in these coordinates: their covariance, and the chi2 to compare with."""
@@ -185,13 +219,16 @@ class _Search:
             self._remember(rise, found, self.index[active])
             # The root of the rise is almost a straight line, so its ratio says how far to go.
             root, away = rise.clamp_min(0).sqrt() / self.scale, (value - centre)[active]
+            # For the size of a point it is one by the size itself, not by its logarithm.
+            point = self.point[active]
+            moved = torch.where(point, torch.expm1(away), away)
             inside = root < 1
             for ends, which in ((near, inside), (far, ~inside)):
-                for end, new in zip(ends, (away, root), strict=True):
+                for end, new in zip(ends, (moved, root), strict=True):
                     end[active] = torch.where(which, new, end[active])
-            ahead = (centre[active] + self._move(near, far, active, away, root)).clamp(
-                low[active], high[active]
-            )
+            ahead = self._move(near, far, active, moved, root)
+            ahead = centre[active] + torch.where(point, torch.log1p(ahead.clamp_min(-0.5)), ahead)
+            ahead = ahead.clamp(low[active], high[active])
             done = (root.square() - 1).abs() < RISE_TOLERANCE
             done |= ahead == value[active]
             share = torch.where(away.abs() > 0, (ahead - centre[active]) / away, 1.0).unsqueeze(1)

@@ -60,13 +60,15 @@ class Component:
     Attributes
     ----------
     values, errors : `~numpy.ndarray`, shape (8,)
-        In the order of `MEASURED`; positions in pixels of the image, theta in radians.
+        In the order of `MEASURED`; positions in pixels of the image, theta in radians. The error of what was
+        not fitted, or ended on a bound, is 0.
     slope : `~numpy.ndarray`, shape (8, C)
         Of the values by the coordinates of the group.
     """
 
     def __init__(self, fit, galaxy, component, band):
-        layout = fit.layout
+        layout, self._place = fit.layout, (galaxy, component, band)
+        self._point, self._intervals = fit.is_point(galaxy, component), fit.intervals
         first = layout.column("r_eff", galaxy, component)
         columns = [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
         values, slopes = measured(fit.coordinates.numpy()[None, columns])
@@ -78,3 +80,21 @@ class Component:
         self.errors = np.sqrt(
             np.einsum("ij,jk,ik->i", self.slope, fit.covariance.numpy(), self.slope).clip(0)
         )
+
+    def interval(self, name):
+        """Value of one of `MEASURED`, and the ends of its 68 % interval.
+
+        They are NaN where there is none: for what was not fitted, ended on a bound, or is the shape of a
+        point, whose size has an upper end alone.
+        """
+        k = MEASURED.index(name)
+        value, error = self.values[k], self.errors[k] or np.nan
+        low, high = value - error, value + error
+        galaxy, component, band = self._place
+        place = name, galaxy, component, band if name == "flux" else 0
+        if place in self._intervals:
+            low, high = self._intervals[place]
+            low, high = min(low, value), max(high, value)
+        if self._point and name == "r_eff":
+            low = np.nan
+        return float(value), float(low), float(high)

@@ -17,7 +17,6 @@ from lenssr.imaging.following import (
 from lenssr.imaging.integrating import IntegratingOperator
 from lenssr.photometry.batch import Batch
 from lenssr.photometry.constraints import make_space
-from lenssr.photometry.flags import PSF_SHARE
 from lenssr.photometry.guess import psf_fwhm, start
 from lenssr.photometry.intervals import profile_intervals, wants_profile
 from lenssr.photometry.robust import sandwich
@@ -37,8 +36,8 @@ LATTICE_SIGMA = 0.1
 POOR_SIGMA = 5.0
 MOST_RESTARTED = 2
 # A point is no worse than the same galaxy with a shape if its chi2 is higher by no more than this: the four
-# numbers of a shape fit so much of the noise 1 time in 20.
-POINT_RISE = 9.5
+# numbers of a shape fit so much of the noise 1 time in 20. What is below this share of the FWHM is compared.
+POINT_RISE, POINT_SHARE = 9.5, 0.3
 OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 # A PSF whose wings reach farther than this many pixels is cut to this share of its light until a fit is near
 # its end: the wings make each step several times as slow.
@@ -67,6 +66,8 @@ class GroupFit:
     converged : bool
     at_bound : tuple of int
         Columns that ended on a bound.
+    held : tuple of int
+        Columns of the shapes of points, which mean nothing.
     blended : bool
         Whether pixels were left to neighbours.
     widening : float
@@ -89,11 +90,16 @@ class GroupFit:
     iterations: int
     converged: bool
     at_bound: tuple
+    held: tuple
     blended: bool
     signal: list
     fwhm: float
     widening: float = 1.0
     intervals: dict = field(default_factory=dict)
+
+    def is_point(self, galaxy, component):
+        """Whether a component is held as a point."""
+        return self.layout.column("r_eff", galaxy, component) in self.held
 
 
 def describe_fit(fit):
@@ -219,12 +225,12 @@ class Solver:
         return fits
 
     def _try_points(self, batch, space, fit, weights):
-        """Fit what ended about as small as a point again as points, and hold their shapes; returns which are.
+        """Fit what ended near a point again as one, and hold the shapes of those that are; returns which.
 
         The shape of a point means nothing, and a fit may wander through shapes for ever.
         """
         radii = [start + batch.layout.bands for start in batch.layout.starts]
-        least = math.log(PSF_SHARE * psf_fwhm(batch.tasks[0].bands[0]))
+        least = math.log(POINT_SHARE * psf_fwhm(batch.tasks[0].bands[0]))
         smooth = space.smooth(space.coordinates(fit.parameters, batch.everything))[0]
         small = smooth[:, radii] < least
         index, points = torch.nonzero(small.any(1)).squeeze(1), torch.zeros_like(fit.converged)
@@ -232,7 +238,10 @@ class Solver:
             z, held = space.as_points(fit.parameters[index], index, small[index])
             bounds = [torch.where(held, z, ends[index]) for ends in (space.lower, space.upper)]
             options = {"tolerance": LAST_TOLERANCE, "index": index, "bounds": bounds}
-            good = adopt(fit, batch.minimise(space, z, weights, **options), index, POINT_RISE)
+            # Noise that correlates raises chi2 by so much more.
+            wide = torch.tensor([batch.tasks[i].widening for i in index.tolist()], dtype=torch.float64)
+            rise = POINT_RISE * wide.to(fit.chi2).square()
+            good = adopt(fit, batch.minimise(space, z, weights, **options), index, rise)
             points[index[good]] = True
             space.lower[index[good]], space.upper[index[good]] = (ends[good] for ends in bounds)
         return points
@@ -257,11 +266,9 @@ class Solver:
 
         Returns which those are, and how many iterations it took.
         """
-        # The errors of a lattice are small beside what a crowd leaves unexplained, those of a PSF are not.
-        points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
         more, sharpened = torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)
         coarse = batch.bands if batch.rough is None else batch.rough
-        fine = self._finer(batch, coarse, points)
+        fine = self._fine(batch, coarse)
         sizes = [[np.prod(band.operator.lattice) for band in bands] for bands in (coarse, fine)]
         if sizes[0] == sizes[1]:
             return sharpened, more
@@ -270,7 +277,7 @@ class Solver:
         change = sum((weight * (a - b).square()).sum(1) for weight, a, b in pairs)
         sharpened = change.sqrt() > LATTICE_SIGMA
         index = torch.nonzero(sharpened).squeeze(1)
-        fine = self._finer(batch, batch.bands, points) if len(index) else fine
+        fine = self._fine(batch) if len(index) else fine
         # The finer lattice has so many times the points: fewer stamps at once hold as many values.
         size = max(1, int(len(batch) * sum(sizes[0]) / sum(sizes[1])))
         for part in index.split(size) if len(index) else ():
@@ -288,8 +295,11 @@ class Solver:
             more[part] = again.iterations
         return sharpened, more
 
-    def _finer(self, batch, bands, points):
-        """The same bands on a finer lattice behind the whole PSF."""
+    def _fine(self, batch, bands=None):
+        """The same bands on a finer lattice behind the whole PSF; by default those of the batch."""
+        # The errors of a lattice are small beside what a crowd leaves unexplained, those of a PSF are not.
+        points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
+        bands = batch.bands if bands is None else bands
         return [
             band.behind(
                 self.operator(i.psf, i.grid.pixel_scale, batch.shape, points, dtype=band.operator.x.dtype)
@@ -310,6 +320,12 @@ class Solver:
         slope = turn @ slope
         covariance = slope @ covariance @ slope.mT
         columns, signal = space.index.tolist(), batch.signal(smooth, weights)
+        held = space.lower == space.upper
+        bound = fit.at_bound & ~held
+
+        def named(which):
+            return tuple(column for column, one in zip(columns, which.tolist(), strict=True) if one)
+
         return [
             GroupFit(
                 task,
@@ -321,7 +337,8 @@ class Solver:
                 len(columns),
                 int(fit.iterations[i]),
                 bool(fit.converged[i]),
-                tuple(column for column, hit in zip(columns, fit.at_bound[i].tolist(), strict=True) if hit),
+                named(bound[i]),
+                named(held[i]),
                 batch.blended[i],
                 signal[i].tolist(),
                 psf_fwhm(task.bands[0]),
@@ -333,22 +350,21 @@ class Solver:
     def _profile(self, batch, fits, weights, sharpened, which=None):
         """Intervals from the profile likelihood for those fits whose errors may be no Gaussian's.
 
-        How wide they are does not depend on the lattice, and the coarse one is many times as fast. Returns
+        How wide they are hardly depends on the lattice, and the coarse one is many times as fast. Returns
         coordinates near lower minima that turned up, by the number of the fit.
         """
         found = {}
         for i in range(len(fits)) if which is None else which:
             names = wants_profile(fits[i], self.settings)
             if names:
-                moved = bool(sharpened[i])
-                found[i] = profile_intervals(batch, i, fits[i], weights, names, moved=moved)
+                lattices = [batch.bands, *([self._fine(batch)] if sharpened[i] else [])]
+                found[i] = profile_intervals(batch, i, fits[i], weights, names, lattices=lattices)
         return {i: better for i, better in found.items() if better is not None}
 
     def _adopted(self, batch, space, fit, weights, number, smooth, sharpened):
         """Fit one task again from elsewhere, and keep what is better; returns whether it is."""
         index = torch.tensor([number], device=batch.device)
-        points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
-        bands = self._finer(batch, batch.bands, points) if bool(sharpened[number]) else None
+        bands = self._fine(batch) if bool(sharpened[number]) else None
         c = theta_turned(batch.layout, smooth, flux=False) if space.axes else smooth
         options = {"tolerance": LAST_TOLERANCE, "index": index, "bands": bands}
         other = batch.minimise(space, c[:, space.index], weights, **options)

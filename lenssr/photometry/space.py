@@ -8,7 +8,7 @@ import torch
 from lenssr.light import sersic_flux
 from lenssr.light.sersic_shape import b_and_slope
 
-__all__ = ["LIMITS", "SHAPE", "Layout", "Space", "flux_slope", "theta_turned"]
+__all__ = ["LIMITS", "SHAPE", "Layout", "Space", "flux_slope", "theta_turned", "unit_flux"]
 
 # Coordinates of one component, after its brightness in each band. Brightness and radius are logarithms.
 SHAPE = ("r_eff", "n", "x_0", "y_0", "ellip", "theta")
@@ -89,6 +89,30 @@ def flux_slope(n):
     """Derivative of the logarithm of the flux of a profile by its index, amplitude and radius held."""
     b, of_n = b_and_slope(n)
     return 1 / n + of_n - 2 * torch.log(b) - 2 * n * of_n / b + 2 * torch.digamma(2 * n)
+
+
+def unit_flux(layout, c, start, *, axes, flux):
+    """Logarithm (B,) of the flux of a profile over what its brightness says.
+
+    Parameters
+    ----------
+    layout : `Layout`
+    c : `torch.Tensor`, shape (B, C)
+        All coordinates.
+    start : int
+        Where those of the profile begin.
+    axes, flux : bool
+        Which coordinates they are, as for `Space`.
+
+    Returns
+    -------
+    ratio : `torch.Tensor`, shape (B,)
+    """
+    if flux:
+        return c.new_zeros(len(c))
+    radius, n, ellip = (c[:, start + layout.bands + k] for k in (0, 1, 4))
+    circular = radius + torch.log1p(-ellip) / 2 if axes else radius
+    return 2 * circular + torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
 
 
 def smooth_from_axes(c, *, flux):
@@ -189,12 +213,14 @@ class Space:
             old = other[:, radius + 1]
             new = torch.full_like(old, n) if bool(self.free[radius + 1]) else old
             growth = math.log(factor) if bool(self.free[radius]) else 0.0
-            if not self.flux:
-                ratio = sersic_flux(1.0, 1.0, old) / sersic_flux(1.0, 1.0, new)
-                other[:, start:radius] += (ratio.log() - 2 * growth).unsqueeze(1)
+            before = self._unit_flux(other, start)
             other[:, radius] += growth
             other[:, radius + 1] = new
+            other[:, start:radius] += (before - self._unit_flux(other, start)).unsqueeze(1)
         return torch.minimum(torch.maximum(other[:, self.index], self.lower), self.upper)
+
+    def _unit_flux(self, c, start):
+        return unit_flux(self.layout, c, start, axes=self.axes, flux=self.flux)
 
     def inside(self, z):
         """Free numbers (b, Z) with galaxies as long as they may be, where they are longer."""
@@ -235,10 +261,9 @@ class Space:
             held[:, shape] = own.unsqueeze(1)
             old = c[:, shape]
             new = torch.where(self.free[shape] & own.unsqueeze(1), point, old)
-            if not self.flux:
-                fluxes = (sersic_flux(1.0, part[:, 0].exp(), part[:, 1]) for part in (old, new))
-                c[:, start:radius] += (next(fluxes) / next(fluxes)).log().unsqueeze(1)
+            before = self._unit_flux(c, start)
             c[:, shape] = new
+            c[:, start:radius] += (before - self._unit_flux(c, start)).unsqueeze(1)
         inside = torch.minimum(torch.maximum(c[:, self.index], self.lower[index]), self.upper[index])
         return inside, held[:, self.index]
 

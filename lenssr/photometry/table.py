@@ -71,18 +71,9 @@ class Rows:
                 [Component(fit, galaxy, k, band) for k in range(self.components)]
                 for band in range(len(self.bands))
             ]
-            for k, name in enumerate(MEASURED):
+            for name in MEASURED:
                 for suffix, component, band in self._suffixes(name):
-                    one = parts[band][component]
-                    self.columns[name + suffix][row] = one.values[k]
-                    low, high = one.values[k] - one.errors[k], one.values[k] + one.errors[k]
-                    if name in PROFILED:
-                        place = name, galaxy, component, band if name == "flux" else 0
-                        low, high = fit.intervals.get(place, (low, high))
-                        low, high = min(low, one.values[k]), max(high, one.values[k])
-                        self.columns[f"{name}{suffix}_lower"][row] = low
-                        self.columns[f"{name}{suffix}_upper"][row] = high
-                    self.columns[f"{name}{suffix}_err"][row] = (high - low) / 2
+                    self._enter(name, suffix, row, parts[band][component])
             self._sums(fit, parts, row)
             free = max(fit.pixels - fit.parameters, 1)
             self.columns["reduced_chi2"][row] = fit.chi2 / free
@@ -91,15 +82,22 @@ class Rows:
             self.columns["flags"][row] = flags_of(fit, galaxy, parts)
             self.fits[row] = fit, parts
 
+    def _enter(self, name, suffix, row, component):
+        value, low, high = component.interval(name)
+        self.columns[name + suffix][row] = value
+        self.columns[f"{name}{suffix}_err"][row] = (high - low) / 2
+        if name in PROFILED:
+            self.columns[f"{name}{suffix}_lower"][row] = low
+            self.columns[f"{name}{suffix}_upper"][row] = high
+
     def _sums(self, fit, parts, row):
         for number, band in enumerate(self.bands):
             ending = f"_{band}" if band else ""
             if self.components > 1:
                 slope = sum(one.slope[MEASURED.index("flux")] for one in parts[number])
                 self.columns[f"flux{ending}"][row] = sum(one.values[3] for one in parts[number])
-                self.columns[f"flux{ending}_err"][row] = np.sqrt(
-                    max(slope @ fit.covariance.numpy() @ slope, 0)
-                )
+                variance = slope @ fit.covariance.numpy() @ slope
+                self.columns[f"flux{ending}_err"][row] = np.sqrt(variance) if variance > 0 else np.nan
             if self.sky:
                 column = fit.layout.column("sky", band=number)
                 self.columns[f"sky{ending}"][row] = float(fit.coordinates[column])

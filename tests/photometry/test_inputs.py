@@ -153,7 +153,7 @@ def test_guesses_are_where_fits_begin_and_their_units_convert(field):
 def test_fixed_values_come_from_the_model_and_have_no_error(field):
     table = fit(field, HERE, model=Sersic2D(n=2.0, fixed={"n": True}))
     assert table["n"][0] == 2.0
-    assert table["n_err"][0] == 0
+    assert np.isnan([table[f"n{end}"][0] for end in ("_err", "_lower", "_upper")]).all()
     assert table["reduced_chi2"][0] > fit(field, HERE)["reduced_chi2"][0]
 
 
@@ -184,6 +184,11 @@ def test_bounds_hold_and_are_flagged(field):
     table = fit(field, HERE, bounds={"r_eff": (4.6, 9.0)})
     assert table["r_eff"][0].value == pytest.approx(4.6)
     assert "BOUND" in flags(table)
+
+
+def test_a_bound_far_from_the_guess_keeps_the_flux_to_begin_with(field):
+    table = fit(field, HERE, model=Sersic2D(n=2, fixed={"n": True}), bounds={"r_eff": (0.02, 0.021)})
+    assert table["flux"][0] > 10
 
 
 def test_ties_follow(field):
@@ -292,6 +297,23 @@ def test_a_star_is_flagged_and_has_the_flux_of_a_point(star, noisy):
     assert table["x"][0] == pytest.approx(20, abs=0.02)
     assert table["flux"][0] == pytest.approx(50, rel=0.05)
     assert table["flux_err"][0] < 0.2
+
+
+def test_the_size_of_a_star_has_an_upper_limit_and_its_shape_no_error(star, noisy):
+    image = np.zeros((41, 41))
+    image[10:31, 10:31] = star
+    table = fit(noisy(image), HERE)
+
+    def value(name):
+        return float(u.Quantity(table[name][0]).value)
+
+    assert "BOUND" not in flags(table)
+    assert 0.02 < value("r_eff_upper") < 0.06
+    none = ("r_eff_err", "r_eff_lower", "n_err", "n_upper", "ellip_err", "theta_err")
+    assert np.isnan([value(name) for name in none]).all()
+    assert (
+        value("flux") - 0.1 < value("flux_lower") < value("flux") < value("flux_upper") < value("flux") + 0.2
+    )
 
 
 def test_a_group_with_stars_converges(star, galaxy, noisy):

@@ -47,7 +47,8 @@ class SuperResolver:
         Where the fit of an unknown lens begins: at Einstein radii all over the field (default), or where a
         `~lenssr.networks.DeflectionNetwork` sees the lens, its weights those that come with lenssr or in a
         file. Where the end of that leaves more than noise and is far from what the network says, or lies on
-        a bound, the search follows; ``result.meta["lens_from"]`` says what found the lens.
+        a bound, the search follows; where a Sérsic leaves some of the arcs, a free-form source refines the
+        lens, and the Sérsic is that behind it. ``result.meta["lens_from"]`` says what found the lens.
     lens_light : None, "sersic", "mge", model, or a list of these, optional
         What the lens galaxy looks like, fitted with the rest: a Sérsic profile; a multi-Gaussian expansion
         of its light, which follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of

@@ -64,6 +64,10 @@ class SceneFit:
         Other optima: by how much their chi2 is larger, and their parameters.
     leverage : `torch.Tensor`, shape (N,), or None
         Share of itself that every pixel determines of ``model``, where that is known.
+    start : {"search", "network", "pixelated"}
+        What found the lens, if it was unknown: the last is a source on a grid.
+    elsewhere : list of `torch.Tensor`, shape (L,)
+        Other lenses, where the lens may be if the source is no Sérsic. Empty where that is not in doubt.
     """
 
     physical: torch.Tensor
@@ -79,6 +83,7 @@ class SceneFit:
     rivals: list = field(default_factory=list)
     start: str = "search"
     leverage: torch.Tensor | None = None
+    elsewhere: list = field(default_factory=list)
 
     def on(self, device):
         """Return the fit with its tensors on a device."""
@@ -89,6 +94,7 @@ class SceneFit:
             **{name: getattr(self, name).to(device) for name in moved},
             terms=self.terms.on(device),
             rivals=[(worse, place.to(device)) for worse, place in self.rivals],
+            elsewhere=[place.to(device) for place in self.elsewhere],
         )
 
 
@@ -119,7 +125,7 @@ def fit_known_lens(stack, scene, lens_vectors):
     return _fit(stack, scene, template, terms)
 
 
-def polish(stack, scene, number, fit):
+def polish(stack, scene, number, fit, *, brief=False):
     """Fit once more with rays where the fitted scene is steep, if that changes the image.
 
     Parameters
@@ -129,6 +135,9 @@ def polish(stack, scene, number, fit):
     number : int
         Which image of the stack.
     fit : `SceneFit`
+    brief : bool, optional
+        Whether the noise is taken to be as the fit has it, which saves a third of the time. By default it is
+        found anew.
 
     Returns
     -------
@@ -142,9 +151,9 @@ def polish(stack, scene, number, fit):
         change = (refined.image(scene, physical) - stack.image(scene, physical))[0]
         if float((change.abs() * fit.weight.sqrt()).max()) < POLISH_SIGMA:
             break
-        better = _refine(refined, scene, physical, fit.terms)[0]
+        better = _refine(refined, scene, physical, fit.terms, brief=brief)[0]
         better.rivals, better.iterations = fit.rivals, fit.iterations + better.iterations
-        better.start = fit.start
+        better.start, better.elsewhere = fit.start, fit.elsewhere
         fit, stack, number, physical = better, refined, 0, better.physical.unsqueeze(0)
     return fit
 
@@ -304,13 +313,17 @@ def _fit(stack, scene, physical, terms):
     return [min(pair, key=lambda fit: cost(scene, fit)) for pair in zip(fits, others, strict=True)]
 
 
-def _refine(stack, scene, physical, terms):
-    """Fit on all pixels, the noise weights frozen and refitted, and collect the results."""
+def _refine(stack, scene, physical, terms, *, brief=False):
+    """Fit on all pixels, the noise weights frozen and refitted, and collect the results.
+
+    From a start so near that the noise is as it is there, the last pass is enough.
+    """
     shown = _shown(stack, scene, physical)
     weight = stack.first_weights * shown
     iterations = torch.zeros(len(stack), dtype=torch.long, device=stack.device)
-    for number, (where, tolerance) in enumerate(_passes(stack, weight)):
-        if number and not stack.gaussian:
+    passes = _passes(stack, weight)
+    for number, (where, tolerance) in enumerate(passes[-1:] if brief else passes):
+        if (number or brief) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
         options = {"max_iterations": _patience(scene), "tolerance": tolerance}
         fit = _minimise(where, scene, physical, weight.to(where.data), terms, **options)

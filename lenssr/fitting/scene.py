@@ -133,6 +133,14 @@ class Scene:
             setattr(twin, name, getattr(self, name).to(device))
         return twin
 
+    def with_lens_held(self):
+        """The scene with its lens as it is given."""
+        held = self.copy()
+        for block in held.of_role("lens"):
+            held.free[block.slice] = False
+        held.free_index = torch.nonzero(held.free).squeeze(1)
+        return held
+
     def with_plain_light(self):
         """The scene with one Sérsic for all light of the lens, or itself if that is what it has."""
         profiles = [block.profile for block in self.of_role("lens_light")]

@@ -60,6 +60,8 @@ class Inversion:
     fit : `~lenssr.fitting.lens.SceneFit`
     observation : `~lenssr.imaging.Observation`
     settings : `~lenssr.settings.Settings`
+    radius : tuple of float, optional
+        How far an unknown Einstein radius may move from the fit, and the width of its prior, as shares of it.
 
     Attributes
     ----------
@@ -73,7 +75,9 @@ class Inversion:
         Other optima of an unknown lens (`~lenssr.reconstruction.optima.other_optima`).
     """
 
-    def __init__(self, stack, scene, bare, fit, observation, settings):
+    def __init__(
+        self, stack, scene, bare, fit, observation, settings, *, radius=(RADIUS_REACH, RADIUS_WIDTH)
+    ):
         self.observation, self.sharp = observation, stack.kernel is None
         # Errors that the sky belies would let the source follow its noise. Both must say so: faint light may
         # pass for the noise of the image, and what a poor model leaves for that of its residual.
@@ -87,7 +91,7 @@ class Inversion:
         keep[source.slice] = False
         self.physical, self.sersic = fit.physical[keep], fit.physical[source.slice]
         # What is fitted beside the nodes, by kind of source: scene, its parameters, their bounds and priors.
-        whole = terms_around(scene, fit, self.temper, settings)
+        whole = terms_around(scene, fit, self.temper, settings, radius=radius)
         self.parts = {
             "pixelated": (bare, self.physical, whole.without(scene, "source")),
             "perturbed_sersic": (scene, fit.physical, whole),
@@ -117,7 +121,7 @@ class Inversion:
         solution : `~lenssr.inversion.Solution` or None
             None if candidates of several kinds were compared and the parametric fit is the likeliest.
         """
-        coarse = self.grid.refined(round((COARSE if self.sharp else COARSE_WITH_PSF) * self.grid.side))
+        coarse = self._coarse_grid()
         automatic = self.settings.source == "auto"
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
         found = []
@@ -138,10 +142,23 @@ class Inversion:
         problem, solution = yield from self._refine(kind, problem, solution)
         return (yield from self._reweigh(kind, problem, solution))
 
+    def begin(self):
+        """Invert on the coarse grid only, from the parametric fit: the lens, and what it costs to find it.
+
+        Yields and returns what `run` does, but for the fine grid and for other starts.
+        """
+        _, problem, solution = yield from self._compare("pixelated", self._coarse_grid())
+        self._temper(problem, solution)
+        return (yield from self._free_the_lens("pixelated", problem, solution))
+
+    def _coarse_grid(self):
+        share = COARSE if self.sharp else COARSE_WITH_PSF
+        return self.grid.refined(round(share * self.grid.side))
+
     def _compare(self, kind, grid):
         """The likeliest prior for one kind of source, the lens held: candidate, problem and solution."""
         scene, physical, _ = self.parts[kind]
-        held = _with_lens_held(scene)
+        held = scene.with_lens_held()
         problem = self._problem(kind, held, physical, grid)
         parameters = held.to_fit(physical[None])[0].numpy()
         names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
@@ -313,7 +330,7 @@ class Inversion:
         return SourceGrid.around(x[bright], y[bright], side, stretch)
 
 
-def terms_around(scene, fit, temper, settings):
+def terms_around(scene, fit, temper, settings, *, radius=(RADIUS_REACH, RADIUS_WIDTH)):
     """Bounds and priors of a fit; lens and sky kept near its end, a Sérsic loosely.
 
     Parameters
@@ -323,6 +340,8 @@ def terms_around(scene, fit, temper, settings):
     temper : float
         By how much chi2 counts less.
     settings : `~lenssr.settings.Settings`
+    radius : tuple of float, optional
+        As of `Inversion`.
 
     Returns
     -------
@@ -344,10 +363,10 @@ def terms_around(scene, fit, temper, settings):
         terms = terms.narrowed(scene, start)
         block = scene.blocks[0]
         radii = [k for k, name in enumerate(block.names) if name.startswith("theta_E")]
-        terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - RADIUS_REACH))[:, radii]
-        terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + RADIUS_REACH))[:, radii]
+        terms.lower[:, radii] = torch.maximum(terms.lower, start * (1 - radius[0]))[:, radii]
+        terms.upper[:, radii] = torch.minimum(terms.upper, start * (1 + radius[0]))[:, radii]
         terms.mean[:, radii] = start[:, radii]
-        terms.stiffness[:, radii] = (RADIUS_WIDTH * start[:, radii]) ** -2
+        terms.stiffness[:, radii] = (radius[1] * start[:, radii]) ** -2
     return terms
 
 
@@ -390,11 +409,3 @@ def _again(problem, solution, parameters, **options):
     """Ask for a solution once more, from where one ended."""
     start = (solution.prior, solution.strength, solution.field, parameters)
     return ask(problem, *start, **solution.options, **options)
-
-
-def _with_lens_held(scene):
-    held = scene.copy()
-    for block in held.of_role("lens"):
-        held.free[block.slice] = False
-    held.free_index = torch.nonzero(held.free).squeeze(1)
-    return held

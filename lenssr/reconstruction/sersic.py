@@ -1,5 +1,7 @@
 """The parametric source: a Sérsic behind the lens, fitted to all pixels at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -11,6 +13,7 @@ from lenssr.imaging.rendering import kernel_options
 from lenssr.light.lens_light import light_profiles
 from lenssr.mass import SIE, Shear
 from lenssr.reconstruction.assemble import assemble, flux_unit
+from lenssr.reconstruction.freeing import with_free_source
 from lenssr.reconstruction.products import FineScene, source_image
 from lenssr.reconstruction.starts import start_of
 
@@ -88,7 +91,20 @@ class SersicReconstruction:
         else:
             vectors = settings.lens.vector.to(stack.device).expand(len(stack), -1)
             fits = fit_known_lens(stack, scene, vectors)
-        return stack, scene, [polish(stack, scene, i, fit) for i, fit in enumerate(fits)]
+        # Whose noise has been refitted near its end; a search may have come from far.
+        brief = self.start is not None
+        fits = [polish(stack, scene, i, fit, brief=brief) for i, fit in enumerate(fits)]
+        for i, (fit, observation) in enumerate(zip(fits, observations, strict=True)):
+            if fit.elsewhere:
+                fits[i] = self._freed(scene, fit, observation)
+        return stack, scene, fits
+
+    def _freed(self, scene, fit, observation):
+        """The fit of an image whose lens is in doubt, after a look with a free source, on the CPU."""
+        stack = stack_of([observation], replace(self.settings, device="cpu"))
+        bare = self.scene(observation, "cpu", source=0)
+        freed = with_free_source(stack, scene.on("cpu"), bare, fit.on("cpu"), observation, self.settings)
+        return freed.on(fit.physical.device)
 
     def result(self, scene, fit, observation):
         """Make the result of one fit.

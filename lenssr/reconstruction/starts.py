@@ -8,13 +8,15 @@ from lenssr.fitting.starts import light_start, without_light
 from lenssr.networks.library import load
 from lenssr.networks.noise import told_variance
 
-__all__ = ["SEARCH", "NetworkStart", "start_of"]
+__all__ = ["SEARCH", "NetworkStart", "leaves_arcs", "start_of"]
 
 SEARCH, NETWORK = "search", "network"
 WEIGHTS = "deflection"
 # A fit that leaves more than noise is believed while it ends within so many standard deviations of what the
 # network says, all parameters together: two that know nothing of each other agree.
 AGREES = 5.0
+# Where arcs are, and how many standard deviations more than noise makes of chi2 a Sérsic may leave there.
+ARC_SIGMA, LEFT_SIGMA = 3.0, 4.0
 
 
 def start_of(option):
@@ -64,7 +66,7 @@ class NetworkStart:
         Returns
         -------
         fits : list of `~lenssr.fitting.lens.SceneFit`
-            Each says what found its lens.
+            Each says what found its lens, and where else a source that is free on a grid should look.
         """
         estimate = self.estimate(stack, scene)
         starts = _with_origin(estimate.likely())
@@ -76,6 +78,10 @@ class NetworkStart:
             others = fit_unknown_lens(stack.select(doubted), scene, lens_start, centre_bound=centre_bound)
             for number, other in zip(doubted, others, strict=True):
                 fits[number] = min(fits[number], other, key=lambda fit: cost(scene, fit))
+        far = self._far(scene, fits, estimate)
+        for number, fit in enumerate(fits):
+            if far[number] and leaves_arcs(fit, stack.data[number]):
+                fit.elsewhere = [starts[number, 0].to(fit.physical)]
         return fits
 
     @torch.no_grad()
@@ -91,10 +97,12 @@ class NetworkStart:
         network = self.network.to(stack.device)
         return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)
 
+    def _far(self, scene, fits, estimate):
+        vectors = torch.stack([fit.physical[scene.blocks[0].slice] for fit in fits])[:, :7]
+        return (estimate.distance(vectors.to(estimate.free)) > AGREES).tolist()
+
     def _doubted(self, scene, fits, estimate):
-        lens = scene.blocks[0]
-        vectors = torch.stack([fit.physical[lens.slice] for fit in fits])[:, :7].to(estimate.free)
-        far = (estimate.distance(vectors) > AGREES).tolist()
+        lens, far = scene.blocks[0], self._far(scene, fits, estimate)
         return [
             number
             for number, fit in enumerate(fits)
@@ -106,3 +114,20 @@ class NetworkStart:
 def _with_origin(vectors):
     """Parameters (B, S, 7) with the origin of the shear, (B, S, 9)."""
     return torch.cat([vectors, torch.zeros_like(vectors[..., :2])], -1).double()
+
+
+def leaves_arcs(fit, data):
+    """Whether a fit leaves more of the arcs than noise.
+
+    Parameters
+    ----------
+    fit : `~lenssr.fitting.lens.SceneFit`
+    data : `torch.Tensor`, shape (N,)
+
+    Returns
+    -------
+    leaves : bool
+    """
+    arcs = fit.lensed_source * fit.weight.sqrt() > ARC_SIGMA
+    chi2, number = (fit.weight * (data - fit.model) ** 2)[arcs].sum(), int(arcs.sum())
+    return float(chi2) > number + LEFT_SIGMA * (2 * number) ** 0.5

@@ -1,5 +1,6 @@
 """Where the fit of an unknown lens begins."""
 
+import numpy as np
 import pytest
 import torch
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -35,6 +36,19 @@ def test_a_network_that_errs_is_not_believed(item, monkeypatch):
     monkeypatch.setattr(starts.NetworkStart, "estimate", lambda self, stack, scene: sure)
     found = resolve(item, start="network")
     assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
+
+
+def test_a_galaxy_that_is_no_sersic_does_not_bend_the_lens():
+    """A clumpy one, whose Einstein radius a Sérsic takes off by 7 %."""
+    item = BroadLenses(size=100, seed=7)[17]
+    found = resolve(item, start="network", scale=1)
+    theta_E, truth = found.lens[0].theta_E, item.lens[0].theta_E.value
+    assert found.meta["lens_from"] == "pixelated" and "bad_arc_chi2" in found.flags
+    assert theta_E.value == pytest.approx(truth, rel=0.03)
+    assert abs(theta_E.value - truth) < 3 * theta_E.std
+    covariance = found.covariance
+    assert covariance.shape == (len(found.covariance_names),) * 2
+    assert np.linalg.eigvalsh(covariance).min() > -1e-9 * covariance.max()
 
 
 def test_likely_lenses_are_one_sigma_apart():

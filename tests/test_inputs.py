@@ -430,11 +430,11 @@ class TestFlagged:
     @pytest.mark.parametrize("kind", ["star", "noise", "constant"])
     def test_no_lens(self, kind):
         case = spoiled(kind, seed=3)
-        cut = case.image[30:70, 30:70]
+        cut = case.image[35:65, 35:65]
         image = CCDData(cut.data, unit=cut.unit, wcs=cut.wcs)
         result = SuperResolver()(image, **case.given)
         assert not result.ok and result.flags
-        assert np.isfinite(result.image.data).all() and result.image.shape == (80, 80)
+        assert np.isfinite(result.image.data).all() and result.image.shape == (60, 60)
         if kind == "constant":
             assert "constant_image" in result.flags
         if kind == "noise":

@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.centred import CentredOperator
 from lenssr.imaging.forward import Convolution, sharpened
 
 __all__ = ["FollowingOperator", "effective_kernel"]
@@ -85,7 +86,7 @@ def _box(kernel, side):
     return sharpened(torch.as_tensor(kernel), -1 / 12 if side % 2 else 1 / 6).numpy()
 
 
-class FollowingOperator:
+class FollowingOperator(CentredOperator):
     """The linear map from the brightness of a profile to the flux in pixels, its cusp wherever it moves.
 
     Parameters
@@ -103,11 +104,6 @@ class FollowingOperator:
         Default float64.
     device : str or `torch.device`, optional
         Default "cpu".
-
-    Attributes
-    ----------
-    lattice : tuple of int
-        Points of the lattice, (rows, columns).
 
     Notes
     -----
@@ -151,20 +147,7 @@ class FollowingOperator:
         self._tables = [torch.as_tensor(table).to(**options) for table in self._tables]
 
     def rays(self, x_0, y_0):
-        """Where the brightness of a profile is asked for.
-
-        Parameters
-        ----------
-        x_0, y_0 : `torch.Tensor`, shape (B, 1)
-            Its centre in pixels.
-
-        Returns
-        -------
-        x, y : `torch.Tensor`, shape (B, R)
-            Points of the lattice, then the rays around the centre.
-        share : `torch.Tensor`, shape (B, M)
-            What the points of the lattice carry of the brightness.
-        """
+        """Place rays on the lattice, then on circles about the centre."""
         step = self.step
         t = torch.addcmul((self.x - x_0).square(), self.y - y_0, self.y - y_0) / (2 * (CORE * step) ** 2)
         share = 1 - (1 + t + t**2 / 2) * torch.exp(-t)
@@ -173,21 +156,7 @@ class FollowingOperator:
         return x, y, share
 
     def collect(self, values, x_0, y_0, share):
-        """Put brightness at rays onto the lattice.
-
-        Parameters
-        ----------
-        values : `torch.Tensor`, shape (B, P, R)
-            Brightness, or its derivatives, at the rays.
-        x_0, y_0 : `torch.Tensor`, shape (B, 1)
-            The centre that `rays` was given.
-        share : `torch.Tensor`, shape (B, M)
-            From `rays`.
-
-        Returns
-        -------
-        cells : `torch.Tensor`, shape (B, P, rows, columns)
-        """
+        """Spread the rays over the lattice."""
         number = self.x.shape[1]
         cells = values[..., :number] * share.unsqueeze(1)
         (rows, over_rows), (columns, over_columns) = (
@@ -212,16 +181,7 @@ class FollowingOperator:
         return points.clamp(0, len(axis) - 1), weights * inside.unsqueeze(1)
 
     def convolve(self, cells):
-        """Flux in the pixels, from what `collect` gives.
-
-        Parameters
-        ----------
-        cells : `torch.Tensor`, shape (..., rows, columns)
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (..., ny, nx)
-        """
+        """Weigh the lattice by the response of each pixel."""
         image, k = self._convolution(cells), self._subsampling
         rows, columns = (slice(self._margin, size - self._margin, k) for size in self.lattice)
         return image[..., rows, columns]

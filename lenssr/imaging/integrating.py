@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.centred import CentredOperator
 
 __all__ = ["IntegratingOperator"]
 
@@ -14,10 +15,10 @@ NEAR = 3
 CROWDED, POWER, PLAIN = 8, 5, 4
 
 
-class IntegratingOperator:
+class IntegratingOperator(CentredOperator):
     """The linear map from the brightness of a profile to its integral over each pixel, cusp and all.
 
-    It is used as `~lenssr.imaging.following.FollowingOperator` is, where there is no PSF.
+    It takes the place of a `~lenssr.imaging.following.FollowingOperator` where there is no PSF.
 
     Parameters
     ----------
@@ -29,11 +30,6 @@ class IntegratingOperator:
         Default float64.
     device : str or `torch.device`, optional
         Default "cpu".
-
-    Attributes
-    ----------
-    lattice : tuple of int
-        Nodes away from the centre, (rows, columns).
 
     Notes
     -----
@@ -70,20 +66,7 @@ class IntegratingOperator:
         self._start, self._length, self._moves, self._within, self._weight, self._member = parts
 
     def rays(self, x_0, y_0):
-        """Where the brightness of a profile is asked for.
-
-        Parameters
-        ----------
-        x_0, y_0 : `torch.Tensor`, shape (B, 1)
-            Its centre in pixels.
-
-        Returns
-        -------
-        x, y : `torch.Tensor`, shape (B, R)
-            Nodes of all pixels, then the rays near the centre.
-        share : `torch.Tensor`, shape (B, M)
-            1 for nodes of pixels away from the centre, and 0 for the others.
-        """
+        """Place nodes in all pixels, then those near the centre."""
         (rows, near_y, _), (columns, near_x, _) = self._near(y_0, 0), self._near(x_0, 1)
         far = [
             ((torch.arange(len(pixels), device=first.device) - first).abs() > NEAR).repeat_interleave(
@@ -98,21 +81,7 @@ class IntegratingOperator:
         return x, y, share
 
     def collect(self, values, x_0, y_0, share):
-        """Integrate brightness at rays over the pixels.
-
-        Parameters
-        ----------
-        values : `torch.Tensor`, shape (B, P, R)
-            Brightness, or its derivatives, at the rays.
-        x_0, y_0 : `torch.Tensor`, shape (B, 1)
-            The centre that `rays` was given.
-        share : `torch.Tensor`, shape (B, M)
-            From `rays`.
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (B, P, ny, nx)
-        """
+        """Integrate over the pixels."""
         number, points, (ny, nx) = self.x.shape[1], self._points, self.shape
         # A profile may be infinite at its centre; so may it be at a node there, which does not count.
         far = torch.where(share.unsqueeze(1) > 0, values[..., :number], 0)
@@ -129,18 +98,9 @@ class IntegratingOperator:
         index = index.flatten(1).unsqueeze(1).expand(-1, values.shape[1], -1)
         return cells.scatter_add(-1, index, patch).reshape(*values.shape[:2], ny, nx)
 
-    def convolve(self, image):
-        """Flux in the pixels, from what `collect` gives: the same, as nothing blurs it.
-
-        Parameters
-        ----------
-        image : `torch.Tensor`, shape (..., ny, nx)
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (..., ny, nx)
-        """
-        return image
+    def convolve(self, cells):
+        """Return the same, as nothing blurs it."""
+        return cells
 
     def _near(self, centre, axis):
         """Pixel (B, 1) of a centre (B, 1), rays (B, K) and their weights (B, K, W) for the pixels near it."""

@@ -49,8 +49,7 @@ class Stamps:
     ----------
     data, weight : `torch.Tensor`, shape (B, ny, nx)
         Flux and inverse variance; 0 hides a pixel.
-    operator : `~lenssr.imaging.following.FollowingOperator`
-        Or an `~lenssr.imaging.integrating.IntegratingOperator`.
+    operator : `~lenssr.imaging.centred.CentredOperator`
     """
 
     def __init__(self, data, weight, operator):

@@ -13,6 +13,7 @@ from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
 from lenssr.reconstruction.levels import EDGE_SIGMA, FLOOR_SIGMA, SIDE_WITH_PSF, STRETCH_WITH_PSF, doubt_of
 from lenssr.reconstruction.pixelated import as_fit, judged
+from lenssr.reconstruction.wings import with_wings
 
 __all__ = ["Drawing"]
 
@@ -53,6 +54,9 @@ class Drawing:
         self.observation, self.settings, self.rivals = observation, settings, []
         if stack.kernel is not None:
             grid, values = self._regridded(grid, values)
+        else:
+            # Sharp images show its wings, which cost little here.
+            grid, values = with_wings(grid, values, self._rays, self._faintest())
         self.grid, self.values = grid, np.maximum(values, FAINTEST * values.max())
         self.parameters = bare.to_fit(fit.physical[None])[0].numpy()
         self.light_stack = stack
@@ -97,8 +101,7 @@ class Drawing:
     def _regridded(self, grid, values):
         """The drawing on a grid for blurred images, where matrices are full: fewer nodes, no farther out."""
         light = grid.matrix(*self._rays) @ values
-        sigma = 1 / (np.sqrt(float(self.stack.first_weights.max())) * self.stack.grid.pixel_area)
-        bright = light * self.stack.factor > EDGE_SIGMA * sigma
+        bright = light > self._faintest()
         if not bright.any():
             return grid, values
         places = [axis[bright] for axis in self._rays]
@@ -110,6 +113,11 @@ class Drawing:
             for axis, at in zip(finer.nodes, (grid.x_0, grid.y_0), strict=True)
         )
         return finer, grid.matrix(x, y) @ values
+
+    def _faintest(self):
+        """Brightness that the image still shows, where it is dark."""
+        sigma = 1 / np.sqrt(float(self.stack.first_weights.max()))
+        return EDGE_SIGMA * sigma / (self.stack.grid.pixel_area * self.stack.factor)
 
     def result(self):
         """The result, after as many Gauss-Newton steps as the settings ask for.

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from lenssr import InputError, NetworkSource, SuperResolver
+from lenssr.grids import PixelGrid
+from lenssr.light import Sersic
 from lenssr.metrics import scores_t
 from lenssr.networks import SISR, Card, DeflectionNetwork, RelensingNetwork, save_weights
 from lenssr.simulation import DeepLense
@@ -100,6 +102,31 @@ def test_a_lens_that_is_not_known_is_fitted_first(item):
     assert found.lens[0].theta_E.value == pytest.approx(item.lens.theta_E.value, rel=0.01)
     assert found.lens[0].theta_E.std > 0
     assert scores_t(found.image.data, item.truth.data).psnr > 42
+
+
+@pytest.mark.parametrize("refine", [0, 2])
+def test_dark_pixels_without_noise_raise_no_alarm(refine):
+    """They count no photons, and would see a source end with its network's grid."""
+    clean = DeepLense(lens="sie", size=8, seed=7)[2]
+    options = {"lens": clean.lens, "oversampling": 1, "sky": None, "noise": clean.noise}
+    found = SuperResolver(source=NetworkSource("relensing", refine), **options)(clean.low)
+    assert found.flags == ()
+    assert scores_t(found.image.data, clean.truth.data).psnr > 47
+
+
+def test_the_light_of_the_lens_is_taken_off(item):
+    shape, scale = item.low.shape, item.low.wcs.proj_plane_pixel_scales()[0].to_value(u.arcsec)
+    grid = PixelGrid(shape, scale)
+    galaxy = Sersic(amplitude=0.5 * item.low.data.max() / scale**2, r_eff=0.3, n=1.0)
+    light = galaxy(grid.x, grid.y) * scale**2
+    sigma = 0.02 * item.low.data.max()
+    data = item.low_truth.data + light + np.random.default_rng(1).normal(0, sigma, shape)
+    image = item.low.__class__(data, wcs=item.low.wcs, unit=item.low.unit)
+    options = {"lens": item.lens, "oversampling": 1, "lens_light": "sersic"}
+    found = SuperResolver(source=NetworkSource("relensing", 1), **options)(image, noise=sigma * item.low.unit)
+    assert found.lens_light.r_eff.value == pytest.approx(0.3, rel=0.05)
+    assert found.lens_light.n.value == pytest.approx(1.0, abs=0.1)
+    assert scores_t(found.lensed_source.data, item.truth.data).psnr > 30
 
 
 def test_units_do_not_matter(resolve, item, result):

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 
-from lenssr.inversion.mapping import SourceMap
+from lenssr.inversion.mapping import GridMotion, SourceMap
 from lenssr.inversion.normal import NormalMatrix
 
 __all__ = ["Problem", "blur_matrix", "core_response"]
@@ -55,8 +55,8 @@ class Problem:
     Attributes
     ----------
     log_floor : float
-    drift : `~numpy.ndarray`, shape (2, L)
-        How far the grid moves along x and y with each parameter of the lens.
+    motion : `~lenssr.inversion.mapping.GridMotion`
+        How the grid follows the lens.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Problem:
         self.log_floor = math.log(floor) if floor > 0 else -math.inf
         self._gather, self._blur = _gather(stack), None
         self._traced = self._normal = None
-        self.drift = self._mean_slope(anchor)
+        self.motion = self._motion(anchor)
 
     def physical(self, parameters):
         """Physical vector (1, P) of free parameters (K,)."""
@@ -89,20 +89,20 @@ class Problem:
         return self._grid(self.physical(parameters))
 
     def _grid(self, physical):
-        return self.grid.moved(*self._shift(physical))
+        change = (physical - self.template)[0, : len(self.motion.growth)].numpy()
+        return self.motion.applied(self.grid, change)
 
-    def _shift(self, physical):
-        moved = physical - self.template
-        return self.drift @ moved[0, : self.drift.shape[1]].numpy()
-
-    def _mean_slope(self, anchor):
+    def _motion(self, anchor):
         block, operator = self.scene.blocks[0], self.stack.operator
         if anchor is None or not self.scene.lens_moves or self.scene.of_role("source"):
-            return np.zeros((2, block.stop))
-        slopes = self.scene.lens.deflection_jacobian_at(
+            return GridMotion.none(block.stop)
+        bent_x, bent_y, *slopes = self.scene.lens.deflection_jacobian_at(
             operator.x, operator.y, self.template[:, block.slice]
-        )[2:]
-        return -np.stack([slope[0].numpy() @ anchor for slope in slopes]) / anchor.sum()
+        )
+        rays = (operator.x - bent_x)[0].numpy(), (operator.y - bent_y)[0].numpy()
+        slopes = [-slope[0].numpy() for slope in slopes]
+        free = self.scene.free[block.slice].numpy()
+        return GridMotion.following(self.grid, slopes, *rays, anchor, free)
 
     def predict(self, source, parameters):
         """Expected data (N,) of node values (n,) and free parameters (K,)."""
@@ -157,8 +157,9 @@ class Problem:
         """
         physical = self.physical(parameters)
         rays, matrix = self._trace(physical)
-        shift, source = self._shift(physical), self.scene.of_role("source")
-        place = [axis - by for axis, by in zip(rays, shift, strict=True)]
+        grid, source = self._grid(physical), self.scene.of_role("source")
+        size = grid.half / self.grid.half
+        place = [(rays[0] - grid.x_0) / size, (rays[1] - grid.y_0) / size]
         place += [physical[0, block.slice].numpy() for block in source]
         if self._normal is not None:
             ends = zip(place, self._normal[0], strict=True)
@@ -197,9 +198,10 @@ class Problem:
             operator.x, operator.y, physical[:, block.slice]
         )
         keep = self.scene.free[block.slice]
-        slope_x, slope_y = (torch.as_tensor(slope) for slope in self._mapping(physical).slope(source, *rays))
-        drift_x, drift_y = torch.as_tensor(self.drift)[:, keep, None]
-        moved = -(slope_x * (d_x[0, keep] + drift_x) + slope_y * (d_y[0, keep] + drift_y))
+        mapping = self._mapping(physical)
+        slope_x, slope_y = (torch.as_tensor(slope) for slope in mapping.slope(source, *rays))
+        grid_x, grid_y = (torch.as_tensor(v) for v in self.motion.at(mapping.grid, *rays, keep.numpy()))
+        moved = -(slope_x * (d_x[0, keep] + grid_x) + slope_y * (d_y[0, keep] + grid_y))
         return (operator(moved).flatten(-2) * self.stack.factor).numpy()
 
 

@@ -59,10 +59,9 @@ class ProblemBatch:
         self._light = None
         if self.scene.of_role("lens_light"):
             self._light = _LightRays([p.light_stack.operator for p in problems], device)
-        self._grids, self._drift = (
-            _Grids([p.grid for p in problems], device),
-            stacked([p.drift for p in problems]),
-        )
+        self._grids = _Grids([p.grid for p in problems], device)
+        motions = [p.motion for p in problems]
+        self._drift, self._growth = stacked([m.drift for m in motions]), stacked([m.growth for m in motions])
         self._core = None if first.stack.kernel is None else _Core(first.stack.operator, device)
         self._normal = self._place = None
 
@@ -118,8 +117,7 @@ class ProblemBatch:
         physical = self.physical(parameters, index)
         traced = self._trace(physical, index)
         source = [physical[:, block.slice] for block in self.scene.of_role("source")]
-        shift = self._shift(physical, index)
-        place = torch.cat([traced.x - shift[:, :1], traced.y - shift[:, 1:], *source], dim=1)
+        place = torch.cat([*traced.places, *source], dim=1)
         if self._normal is None:
             self._normal = place.new_empty(len(self), self.size, self.size)
             self._place = place.new_full((len(self), place.shape[1]), torch.nan)
@@ -144,13 +142,10 @@ class ProblemBatch:
         operator = self._operator
         x, y = self.scene.source_positions(operator.x, operator.y, physical)
         sersic = [physical[:, block.slice] for block in self.scene.of_role("source")]
-        shift = self._shift(physical, index)
-        return self._grids.trace(x, y, index, shift, sersic[0] if sersic else None)
-
-    def _shift(self, physical, index):
-        """How far the grids have moved with the lens, (b, 2)."""
-        moved = (physical - self._template[index])[:, : self._drift.shape[2]]
-        return torch.einsum("bal,bl->ba", self._drift[index], moved)
+        change = (physical - self._template[index])[:, : self._growth.shape[1]]
+        shift = torch.einsum("bal,bl->ba", self._drift[index], change)
+        size = (self._growth[index] * change).sum(1).exp()
+        return self._grids.trace(x, y, index, shift, size, sersic[0] if sersic else None)
 
     def _lens_slopes(self, traced, source, physical, index):
         block, operator = self.scene.blocks[0], self._operator
@@ -160,7 +155,12 @@ class ProblemBatch:
         keep = self.scene.free[block.slice]
         slope_x, slope_y = (slope.unsqueeze(1) for slope in traced.slope(source))
         drift_x, drift_y = self._drift[index][:, :, keep, None].unbind(1)
-        return -(slope_x * (d_x[:, keep] + drift_x) + slope_y * (d_y[:, keep] + drift_y))
+        growth = self._growth[index][:, keep, None] * traced.size[:, None, None]
+        grid_x, grid_y = (
+            drift + growth * place.unsqueeze(1)
+            for drift, place in zip((drift_x, drift_y), traced.places, strict=True)
+        )
+        return -(slope_x * (d_x[:, keep] + grid_x) + slope_y * (d_y[:, keep] + grid_y))
 
     def _scattered(self, traced, weight):
         """M^T W M of a sharp image: the nodes around the rays of each pixel, two and two."""
@@ -245,11 +245,15 @@ class _Grids:
         self.spacing = self._offsets.diff(dim=1).amin(1)
         self._around = torch.tensor([0, 1, self.side, self.side + 1], device=device)
 
-    def trace(self, x, y, index, shift, sersic):
-        """Where rays (b, R) land, as `_Traced`, with the grids moved by ``shift`` (b, 2)."""
-        offsets, middle, places = self._offsets[index], self._middle[index] + shift, []
-        for axis, position in enumerate((x, y)):
-            distance = position - middle[:, axis : axis + 1]
+    def trace(self, x, y, index, shift, size, sersic):
+        """Where rays (b, R) land, as `_Traced`.
+
+        The grids have moved by ``shift`` (b, 2), and are ``size`` (b,) times as large.
+        """
+        offsets, middle = self._offsets[index], self._middle[index] + shift
+        distances = [(position - middle[:, k, None]) / size[:, None] for k, position in enumerate((x, y))]
+        places = []
+        for distance in distances:
             cell = torch.searchsorted(offsets, distance, right=True).sub_(1).clamp_(0, self.side - 2)
             start = offsets.gather(1, cell)
             step = offsets.gather(1, cell + 1) - start
@@ -263,8 +267,9 @@ class _Grids:
             profile = sersic_brightness(x, y, *sersic.unsqueeze(2).unbind(1))
             weights = weights * profile.unsqueeze(2)
         corners = (below * self.side + left).unsqueeze(2) + self._around
-        slopes = inside / step_x, inside / step_y
-        return _Traced(x, y, corners, weights * inside.unsqueeze(2), (right, up), slopes, profile, sersic)
+        slopes = tuple(inside / (step * size[:, None]) for step in (step_x, step_y))
+        weights = weights * inside.unsqueeze(2)
+        return _Traced(x, y, distances, size, corners, weights, (right, up), slopes, profile, sersic)
 
 
 @dataclass(frozen=True)
@@ -274,6 +279,10 @@ class _Traced:
     Attributes
     ----------
     x, y : `torch.Tensor`, shape (b, R)
+    places : sequence of `torch.Tensor`, shape (b, R)
+        Distances from the middle of the grid along x and y, in arcsec where the grid has its first size.
+    size : `torch.Tensor`, shape (b,)
+        So many times that it is as large.
     corners, weights : `torch.Tensor`, shape (b, R, 4)
         The nodes around each ray, and what a value there adds to its brightness.
     shares, slopes : tuple of `torch.Tensor`, shape (b, R)
@@ -284,6 +293,8 @@ class _Traced:
 
     x: torch.Tensor
     y: torch.Tensor
+    places: tuple
+    size: torch.Tensor
     corners: torch.Tensor
     weights: torch.Tensor
     shares: tuple
@@ -293,8 +304,10 @@ class _Traced:
 
     def select(self, index):
         """The same of some images, without what only slopes need."""
-        parts = (part[index] for part in (self.x, self.y, self.corners, self.weights))
-        return _Traced(*parts, (), (), None, None)
+        x, y, size, corners, weights = (
+            part[index] for part in (self.x, self.y, self.size, self.corners, self.weights)
+        )
+        return _Traced(x, y, (), size, corners, weights, (), (), None, None)
 
     def _around(self, source):
         return source.gather(1, self.corners.flatten(1)).unflatten(1, self.corners.shape[1:])

@@ -34,8 +34,8 @@ class FreeForm:
         Its parameters.
     values, slope : `~numpy.ndarray`, shape (n,)
         Node values, and their derivatives with respect to the field.
-    drift : `~numpy.ndarray`, shape (2, L)
-        How far the grid moves with each parameter of the lens.
+    motion : `~lenssr.inversion.mapping.GridMotion`
+        How the grid follows the lens.
     """
 
     mapping: object
@@ -43,7 +43,7 @@ class FreeForm:
     physical: torch.Tensor
     values: np.ndarray
     slope: np.ndarray
-    drift: np.ndarray
+    motion: object
 
 
 class FineView:
@@ -104,15 +104,16 @@ class FineView:
             keep = state.scene.free[block.slice]
             _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
             slopes = state.mapping.slope(state.values, *rays)
-            d_x, d_y = (d[0, keep].numpy() + by for d, by in zip((d_x, d_y), self._drift, strict=True))
+            d_x, d_y = (
+                d[0, keep].numpy() + by for d, by in zip((d_x, d_y), self._grid_moved(*rays), strict=True)
+            )
             columns.append(-(slopes[0] * d_x + slopes[1] * d_y))
         return np.concatenate([*columns, self._modulated_at(*rays)])
 
-    @property
-    def _drift(self):
-        """How far the grid moves along x and y with the free parameters of the lens, each (L, 1)."""
+    def _grid_moved(self, x, y):
+        """How far what is fixed to the grid moves with the free parameters of the lens, two of (L, M)."""
         keep = self.state.scene.free[self.state.scene.blocks[0].slice].numpy()
-        return self.state.drift[:, keep, None]
+        return self.state.motion.at(self.state.mapping.grid, x, y, keep)
 
     def _modulated_at(self, x, y):
         """How the brightness of the source changes with the free parameters of a Sérsic in it, (S, M)."""
@@ -146,7 +147,9 @@ class FineView:
         carried = [np.zeros((0, len(changes)))]
         if self.state.scene.lens_moves:
             slopes = self.state.mapping.slope(self.state.values, *nodes)
-            carried.append(-sum(slope * by for slope, by in zip(slopes, self._drift, strict=True)))
+            carried.append(
+                -sum(slope * by for slope, by in zip(slopes, self._grid_moved(*nodes), strict=True))
+            )
         columns = np.concatenate([*carried, self._modulated_at(*nodes)])
         changes = changes + columns.T @ draws[count : count + len(columns)]
         return changes.T.reshape(-1, self.grid.side, self.grid.side)
@@ -169,6 +172,9 @@ class FineView:
         gradient[: factor.count] = state.slope * (seen - value * shines) / flux
         moved = share * self._moved.sum(axis=1)
         moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
+        if state.scene.lens_moves:  # a source that grows with its grid has more flux by itself
+            growth = state.motion.growth[state.scene.free[state.scene.blocks[0].slice].numpy()]
+            moved[: len(growth)] -= value * 2 * growth * flux
         modulated = self._modulated_at(*points) @ weights
         moved[len(moved) - len(modulated) :] -= value * modulated
         gradient[factor.count : factor.count + len(moved)] = moved / flux
@@ -263,7 +269,7 @@ class FineSource:
         physical = problem.physical(solution.parameters)
         mapping = problem.mapping(solution.parameters)
         self.state = FreeForm(
-            mapping, problem.scene, physical, solution.values, solution.slope, problem.drift
+            mapping, problem.scene, physical, solution.values, solution.slope, problem.motion
         )
         self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
         self.view = FineView(self.state, observation, self.options)

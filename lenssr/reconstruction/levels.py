@@ -241,7 +241,7 @@ class Inversion:
         Where the coarse grid could not follow the data, a Sérsic that can is the better beginning.
         """
         scene, coarse = problem.scene, problem.grid_at(solution.parameters)
-        fine = replace(self.grid, x_0=coarse.x_0, y_0=coarse.y_0)
+        fine = coarse.refined(self.grid.side)
         # Nodes on the rim of both grids are inside but for rounding.
         rim, centre = coarse.half * (1 - 1e-12), (coarse.x_0, coarse.y_0)
         nodes = [np.clip(axis, at - rim, at + rim) for axis, at in zip(fine.nodes, centre, strict=True)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lenssr import SIE, Sersic, Shear
+from lenssr import EPL, SIE, Sersic, Shear
 from lenssr.fitting.scene import Scene
 from lenssr.fitting.stack import ImageStack
 from lenssr.fitting.terms import Terms
@@ -21,6 +21,7 @@ GRID = PixelGrid((18, 17), 0.15)
 KERNEL = PSF.from_fwhm(0.25 * u.arcsec).kernel(0.15)
 FINE_KERNEL = PSF.from_fwhm(0.25 * u.arcsec).kernel(0.05)
 LENS = SIE(0.8, 0.1, -0.05) + Shear(0.02, 0.01)
+SLOPED = EPL(0.8, 1.9, 0.1, -0.05) + Shear(0.02, 0.01)
 SOURCE = Sersic(20.0, r_eff=0.2, n=1.2, x_0=0.1, y_0=-0.05, e1=0.1, e2=0.0)
 LIGHT = Sersic(30.0, r_eff=0.3, n=2.0, e1=0.1, e2=0.0)
 SIDE, SIGMA = 10, 0.1
@@ -35,6 +36,7 @@ CASES = {
         "lights": 1,
         "oversampling": "auto",
     },
+    "a slope free": {"lens": SLOPED, "free": True, "oversampling": 1},
     "behind a fine PSF": {"kernel": FINE_KERNEL, "kernel_subsampling": 3, "oversampling": 3},
     "PSF with pixel": {
         "kernel": FINE_KERNEL,
@@ -48,13 +50,22 @@ CASES = {
 
 
 def problem_of(
-    seed, *, free=False, lights=0, modulated=False, sky=True, kernel=None, oversampling=2, **options
+    seed,
+    *,
+    lens=LENS,
+    free=False,
+    lights=0,
+    modulated=False,
+    sky=True,
+    kernel=None,
+    oversampling=2,
+    **options,
 ):
     """An image that the seed makes: its lens, source and noise differ from those of other seeds."""
     rng = np.random.default_rng(seed)
-    whole = Scene(lens=LENS, lens_free=free, lens_light=lights, sky=sky, extent=1.5)
-    scene = Scene(lens=LENS, lens_free=free, lens_light=lights, sky=sky, extent=1.5, source=int(modulated))
-    parts = [LENS.vector, SOURCE.vector] + [LIGHT.vector] * lights
+    whole = Scene(lens=lens, lens_free=free, lens_light=lights, sky=sky, extent=1.5)
+    scene = Scene(lens=lens, lens_free=free, lens_light=lights, sky=sky, extent=1.5, source=int(modulated))
+    parts = [lens.vector, SOURCE.vector] + [LIGHT.vector] * lights
     parts += [torch.tensor([0.03], dtype=torch.float64)] * sky
     physical = torch.cat(parts) * torch.as_tensor(rng.normal(1, 0.03, whole.size))
     sigma = SIGMA / (GRID.pixel_area if options.get("surface_brightness") else 1)
@@ -133,9 +144,13 @@ def test_a_batch_is_its_problems(case):
         np.testing.assert_allclose(normal[number].tril(), expected, rtol=1e-9, atol=1e-11 * expected.max())
 
 
-def test_slopes_know_that_the_grid_follows_the_lens():
-    problem = problem_of(3, **CASES["behind a PSF, lens and light free"])
-    assert np.abs(problem.drift).max() > 0.1
+@pytest.mark.parametrize(
+    ("case", "grows"), [("behind a PSF, lens and light free", False), ("a slope free", True)]
+)
+def test_slopes_know_that_the_grid_follows_the_lens(case, grows):
+    problem = problem_of(3, **CASES[case])
+    assert np.abs(problem.motion.drift).max() > 0.1
+    assert (np.abs(problem.motion.growth).max() > 0.1) == grows
     field, parameters = start_of(problem)
     jacobian = problem.jacobian(np.exp(field), parameters)
     for number in range(7):

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from astropy.nddata import CCDData
 
-from lenssr import SuperResolver
+from lenssr import EPL, Sersic, Shear, SuperResolver
+from lenssr.grids import PixelGrid
+from lenssr.imaging import render
 from lenssr.metrics import scores_t
 from lenssr.simulation import DeepLense
 
@@ -52,3 +55,14 @@ def test_an_unknown_lens_is_found(item):
     found = SuperResolver(source="pixelated", oversampling=1)(item.low, noise=item.noise)
     assert found.lens[0].theta_E.value == pytest.approx(item.lens.theta_E.value, rel=0.01)
     assert scores_t(found.image.data, item.truth.data).psnr > 43
+
+
+def test_a_free_slope_is_found_with_all_else_free(rng):
+    grid, sigma, slope = PixelGrid((50, 50), 0.07), 0.02, 2.0
+    lens = EPL(1.0, slope, 0.1, -0.05) + Shear(0.02, -0.03)
+    low = render(grid, lens=lens, source=Sersic(60.0, r_eff=0.15, n=1.9, x_0=0.05, y_0=-0.06))
+    image = CCDData(low + rng.normal(0, sigma, low.shape), unit="electron")
+    resolver = SuperResolver(source="pixelated", lens=EPL(1.0, 2.1) + Shear(0.0, 0.0), fit_lens=True, scale=1)
+    gamma = resolver(image, noise=sigma, pixel_scale=0.07).parameters[1]
+    assert gamma["error"] < 0.03
+    assert abs(gamma["value"] - slope) < 2.5 * gamma["error"]

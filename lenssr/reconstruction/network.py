@@ -8,7 +8,8 @@ from lenssr.fitting.lens import SceneFit
 from lenssr.fitting.starts import border_level
 from lenssr.fitting.terms import Terms
 from lenssr.networks.noise import told_variance
-from lenssr.networks.relensing import DrawnSource
+from lenssr.networks.plane import SourcePlane, lit_pixels
+from lenssr.networks.relensing import DrawnSource, to_rays
 from lenssr.networks.sisr import SISR
 from lenssr.reconstruction.drawing import Drawing
 from lenssr.reconstruction.finer import FinerReconstruction
@@ -143,7 +144,8 @@ class NetworkReconstruction:
         image, variance = arcs(stack, below)
         seen = seen_of(observation, image, variance)
         known = next((one for one in self.networks if not one.unlike(seen)), self.networks[-1])
-        pen = Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"])
+        guide = fit.lensed_source if self.fits_first else None
+        pen = Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"], guide)
         drawn, unit = pen(image, variance)
         if not self.fits_first and bare.of_role("sky"):
             off, fit = _with_sky(stack, bare, fit, pen.lensed(drawn, unit))
@@ -197,9 +199,14 @@ class Pen:
         Its parameters.
     fwhm : float
         Of the PSF, in arcsec; 0 where there is none.
+    guide : `torch.Tensor`, shape (ny * nx,), optional
+        What a fit has for the arcs, in the unit of the data: the source is drawn where that would stand out
+        of the noise, and where the image does not far from there. By default wherever the image does, which
+        noise of a field's corners and other galaxies do, too.
     """
 
-    def __init__(self, network, stack, bare, physical, fwhm):
+    def __init__(self, network, stack, bare, physical, fwhm, guide=None):
+        self.guide = None if guide is None else (guide / stack.factor).reshape(1, *stack.grid.shape)
         self.network, self.operator, self.factor = network, stack.single().operator, stack.factor
         rays = bare.source_positions(stack.operator.x, stack.operator.y, physical[None])
         self.rays = [axis.float() for axis in rays]
@@ -222,7 +229,21 @@ class Pen:
         used = variance.isfinite()
         unit = float(variance[used].mean().sqrt()) if used.any() else 1.0
         planes = (image / unit).float(), (variance.sqrt() / unit).float()
-        return self.network(*planes, self.operator, *self.rays, psf_sigma=self.psf_sigma), unit
+        options = {"psf_sigma": self.psf_sigma, "plane": self._plane(*planes, unit)}
+        return self.network(*planes, self.operator, *self.rays, **options), unit
+
+    def _plane(self, image, sigma, unit):
+        """The grid around what the guide shows, and what else the image shows near it; None without one."""
+        if self.guide is None:
+            return None
+        sure = lit_pixels((self.guide / unit).to(image), sigma)
+        if not sure.any():
+            return None
+        size = self.network.side, self.network.stretch
+        lit, sure = (to_rays(one, self.operator) for one in (lit_pixels(image, sigma), sure))
+        plane = SourcePlane.around(*self.rays, sure, *size)
+        x, y = self.rays[0] - plane.x_0[:, None], self.rays[1] - plane.y_0[:, None]
+        return SourcePlane.around(*self.rays, sure | lit & (torch.hypot(x, y) < plane.half), *size)
 
     def lensed(self, drawn, unit):
         """Return the image of a drawn source.

@@ -13,15 +13,16 @@ from lenssr.mass import SIE, Shear
 from lenssr.simulation.batched import BatchedLenses, Drawn
 from lenssr.simulation.camera import Camera
 from lenssr.simulation.item import check_count
-from lenssr.simulation.pictures import clumpy_disc, half_light_radius, oriented, shape_nodes
+from lenssr.simulation.pictures import blend, clumpy_disc, half_light_radius, oriented, shape_nodes
 from lenssr.simulation.population import ellipticity
 from lenssr.simulation.shapes import GalaxyShapes
 from lenssr.units import strip_unit
 
 __all__ = ["BroadLenses"]
 
-_SOURCES = ("sersic", "clumpy", "shapes")
-_LARGEST = 0.26
+_SOURCES = ("sersic", "clumpy", "shapes", "blends")
+# Those that are made of galaxies, which have to be given.
+_OF_SHAPES = _SOURCES[2:]
 _SMALLEST_SOURCE = 0.06
 _MOFFAT_REACH = 6.0
 
@@ -29,7 +30,7 @@ _MOFFAT_REACH = 6.0
 class BroadLenses(BatchedLenses):
     """Lenses, sources and cameras of many kinds, drawn from broad ranges, in batches that share a camera.
 
-    The lens is an SIE with theta_E uniform in 0.5" to 2" (but at most 0.26 of the side of the image), q in
+    The lens is an SIE with theta_E uniform in 0.5" to 2" (but at most ``largest`` sides of the image), q in
     0.5 to 1, its centre within 0.15" of the image centre in x and y, plus a shear of up to 0.1 in any
     direction. Sources have an effective radius of 0.08 to 0.25 theta_E (but at least 0.06") and q in 0.4 to
     1; they lie within 0.4 theta_E of the optical axis. They are Sérsic profiles with n in 0.5 to 4, discs
@@ -50,8 +51,9 @@ class BroadLenses(BatchedLenses):
         Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
         none; what is to be tested on galaxies never seen must not train on them: ``shapes[::2]`` is one half,
         as ``"hubble_deep_field[::2]"`` is of those that come with scikit-image.
-    sources : sequence of {"sersic", "clumpy", "shapes"}, optional
-        Kinds of sources; by default all, the last one only with ``shapes``.
+    sources : sequence of {"sersic", "clumpy", "shapes", "blends"}, optional
+        Kinds of sources, each as often as it is named; by default the first two, and the third with
+        ``shapes``. A blend is two of those, deformed, on one another: few galaxies make many of them.
     pixels : int, optional
         How many low pixels lie along a side of the image; 64 by default.
     pixel_scale : tuple of float, optional
@@ -63,6 +65,9 @@ class BroadLenses(BatchedLenses):
         default. See Notes.
     scale : int, optional
         How many high pixels lie along a low one; 2 by default.
+    largest : float, optional
+        Largest Einstein radius as a share of the side of the image; 0.26 by default, which keeps the arcs
+        inside.
 
     Raises
     ------
@@ -79,7 +84,7 @@ class BroadLenses(BatchedLenses):
     half-light radius r (lensing does not change surface brightness), times r over the root of
     r^2 + (FWHM / 2)^2, which is about what the PSF takes from an arc that wide.
 
-    A shape is turned by a multiple of 90 degrees and mirrored, at random.
+    A shape is turned by a multiple of 90 degrees and mirrored, at random; one in a blend by any angle.
 
     Examples
     --------
@@ -94,7 +99,10 @@ class BroadLenses(BatchedLenses):
     4 (64, 64) 0.088
     """
 
-    _settings = ("size", "seed", "shapes", "sources", "pixels", "pixel_scale", "fwhm", "snr", "scale")
+    _settings = (
+        *("size", "seed", "shapes", "sources", "pixels"),
+        *("pixel_scale", "fwhm", "snr", "scale", "largest"),
+    )
     _stream = 6
     _block = 64
     _lens = SIE(1.0) + Shear(0.0, 0.0)
@@ -111,6 +119,7 @@ class BroadLenses(BatchedLenses):
         fwhm=(1.0, 2.5),
         snr=(6.0, 40.0),
         scale=2,
+        largest=0.26,
     ):
         super().__init__(size, seed)
         self.shapes = None if shapes is None else GalaxyShapes.from_any(shapes)
@@ -119,7 +128,10 @@ class BroadLenses(BatchedLenses):
         self.pixel_scale = _range(pixel_scale, u.arcsec, "pixel_scale")
         self.fwhm = _range(fwhm, u.dimensionless_unscaled, "fwhm")
         self.snr = _range(snr, u.dimensionless_unscaled, "snr")
-        if _LARGEST * self.pixels * self.pixel_scale[0] < 0.5:
+        self.largest = float(largest)
+        if not 0 < self.largest <= 0.5:
+            raise InputError(f"largest = {largest!r}: give a share of the side of the image, up to 0.5")
+        if self.largest * self.pixels * self.pixel_scale[0] < 0.5:
             raise InputError(
                 f'{self.pixels} pixels of {self.pixel_scale[0]}" do not hold a lens of 0.5": give more '
                 "pixels, or larger ones"
@@ -164,7 +176,7 @@ class BroadLenses(BatchedLenses):
         )
 
     def _draw_lens(self, rng, pixel_scale):
-        theta_E = rng.uniform(0.5, min(2.0, _LARGEST * self.pixels * pixel_scale))
+        theta_E = rng.uniform(0.5, min(2.0, self.largest * self.pixels * pixel_scale))
         e1, e2 = ellipticity(rng.uniform(0.5, 1.0), rng.uniform(0, math.pi))
         x_0, y_0 = rng.uniform(-0.15, 0.15, 2)
         gamma, phi = rng.uniform(0, 0.1), rng.uniform(0, math.pi)
@@ -190,8 +202,12 @@ class BroadLenses(BatchedLenses):
             picture, step = clumpy_disc(rng, r_eff, q, phi)
             return vector, picture, step, half_light_radius(picture) * len(picture) * step
         picture, radius = self._picture(int(rng.integers(len(self.shapes))))
+        picture = oriented(picture, int(rng.integers(8)))
+        if kind == "blends":
+            picture = blend(rng, picture, self._picture(int(rng.integers(len(self.shapes))))[0])
+            radius = half_light_radius(picture)
         step = r_eff / radius / len(picture)
-        return vector, oriented(picture, int(rng.integers(8))) / step**2, step, r_eff
+        return vector, picture / step**2, step, r_eff
 
     def _picture(self, number):
         """Shape on the nodes, and its half-light radius over its side."""
@@ -203,13 +219,14 @@ class BroadLenses(BatchedLenses):
 
 def _checked_sources(sources, shapes):
     if sources is None:
-        return _SOURCES if shapes is not None else _SOURCES[:-1]
+        return _SOURCES[:3] if shapes is not None else _SOURCES[:2]
     sources = (sources,) if isinstance(sources, str) else tuple(sources)
     unknown = [kind for kind in sources if kind not in _SOURCES]
     if unknown or not sources:
         raise InputError(f"sources = {sources}: give some of {', '.join(map(repr, _SOURCES))}")
-    if "shapes" in sources and shapes is None:
-        raise InputError("sources hold 'shapes': give shapes=, cutouts of galaxies or their folder")
+    lacking = [kind for kind in sources if kind in _OF_SHAPES and shapes is None]
+    if lacking:
+        raise InputError(f"sources hold {lacking[0]!r}: give shapes=, cutouts of galaxies or their folder")
     return sources
 
 

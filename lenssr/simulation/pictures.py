@@ -5,13 +5,16 @@ import math
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["HALF_BOX", "NODES", "clumpy_disc", "half_light_radius", "oriented", "shape_nodes"]
+__all__ = ["HALF_BOX", "NODES", "blend", "clumpy_disc", "half_light_radius", "oriented", "shape_nodes"]
 
 NODES = 128
 """Nodes along a side of a picture; light is bilinear between them."""
 
 HALF_BOX = 3.5
 """Half the side of the box of a clumpy disc, in effective radii of the disc."""
+
+# Exponents of brightness in a blend; how much of its length remains across; how large the second picture is.
+_EXPONENTS, _SQUEEZES, _SECOND = (0.7, 1.5), (0.6, 1.0), (0.3, 0.8)
 
 # Light of a disc fades out between these shares of half the box, so that no edge shows.
 _FADE = 0.8, 1.0
@@ -82,6 +85,48 @@ def shape_nodes(shape):
     grid = np.meshgrid(places, places, indexing="ij")
     picture = np.maximum(ndimage.map_coordinates(shape, grid, order=3, mode="grid-constant"), 0.0)
     return picture / picture.sum()
+
+
+def blend(rng, first, second):
+    """Draw a galaxy that looks like no other, from two that there are.
+
+    Of each, brightness is raised to a power of 0.7 to 1.5, which makes its core less or more prominent, and
+    it is squeezed to 0.6 to 1 of its length along one axis and turned by any angle. The second one is made
+    smaller, to 0.3 to 0.8, lies anywhere within the box, and holds up to half of the light.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+        Where the randomness comes from.
+    first, second : array, shape (NODES, NODES)
+        Pictures, dark outside the circle that fits into the box.
+
+    Returns
+    -------
+    picture : `~numpy.ndarray`, shape (NODES, NODES)
+        Its sum is one.
+    """
+    size = rng.uniform(*_SECOND)
+    reach, angle = 0.5 * (1 - size) * math.sqrt(rng.uniform()), rng.uniform(0, 2 * math.pi)
+    place = reach * NODES * np.array([math.sin(angle), math.cos(angle)])
+    share = rng.uniform(0.0, 0.5)
+    return (1 - share) * _deformed(rng, first) + share * _deformed(rng, second, size, place)
+
+
+def _deformed(rng, picture, size=1.0, place=(0.0, 0.0)):
+    """A picture of other contrast, squeezed, turned, smaller, and moved by so many nodes; its sum is one."""
+    exponent, squeeze = rng.uniform(*_EXPONENTS), rng.uniform(*_SQUEEZES)
+    first, second = (_turn(rng.uniform(0, 2 * math.pi)) for _ in range(2))
+    # From where light shall be to where it comes from.
+    matrix = second @ np.diag([1.0, 1 / squeeze]) @ first / size
+    middle = (NODES - 1) / 2
+    offset = middle - matrix @ (middle + np.asarray(place))
+    deformed = ndimage.affine_transform(picture**exponent, matrix, offset, order=1)
+    return deformed / deformed.sum()
+
+
+def _turn(angle):
+    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
 def half_light_radius(picture):

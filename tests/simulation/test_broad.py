@@ -11,7 +11,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.rendering import render
 from lenssr.light import PixelatedSource, Sersic
 from lenssr.simulation import BroadLenses, GalaxyShapes
-from lenssr.simulation.pictures import NODES, clumpy_disc, half_light_radius, oriented, shape_nodes
+from lenssr.simulation.pictures import NODES, blend, clumpy_disc, half_light_radius, oriented, shape_nodes
 
 Y, X = np.indices((40, 40)) - 20.0
 GALAXY = np.exp(-np.hypot(X, Y) / 4) + 2 * np.exp(-(np.hypot(X - 7, Y + 4) ** 2) / 4)
@@ -43,7 +43,9 @@ def test_sources_are_of_all_kinds(drawn):
 
 
 # Sérsics reach beyond the box
-@pytest.mark.parametrize(("kind", "tolerance"), [("sersic", 0.2), ("clumpy", 0.02), ("shapes", 0.02)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("sersic", 0.2), ("clumpy", 0.02), ("shapes", 0.02), ("blends", 0.02)]
+)
 def test_sources_have_the_signal_to_noise_ratio_that_was_drawn(kind, tolerance):
     data = BroadLenses(size=64, seed=1, shapes=[GALAXY], sources=kind)
     batch = data.batch(range(8), dtype=torch.float64)
@@ -83,7 +85,7 @@ def test_psfs_are_gaussians_and_moffats_of_the_width_drawn():
         assert 0.95 < camera.psf.fwhm.to_value("arcsec") / camera.pixel_scale < 2.6
 
 
-@pytest.mark.parametrize("source", ["sersic", "clumpy", "shapes"])
+@pytest.mark.parametrize("source", ["sersic", "clumpy", "shapes", "blends"])
 def test_images_are_those_of_the_models(source):
     data = BroadLenses(size=640, seed=1, sources=source, shapes=[GALAXY])
     for index in (5, 200):
@@ -110,6 +112,25 @@ def test_a_clumpy_disc_has_a_flux_of_one_and_the_size_asked_for():
         assert picture.sum() * step**2 == pytest.approx(1)
         assert max(picture[0].max(), picture[:, 0].max()) < 1e-3 * picture.max()
         assert 0.5 * 0.2 < half_light_radius(picture) * NODES * step < 1.5 * 0.2
+
+
+def test_a_blend_is_of_both_and_like_neither():
+    first, second = (shape_nodes(each) for each in (GALAXY, GALAXY.T))
+    found = [blend(np.random.default_rng(seed), first, second) for seed in range(6)]
+    for picture in found:
+        assert picture.shape == (NODES, NODES) and picture.min() >= 0 and picture.sum() == pytest.approx(1)
+        assert max(picture[0].max(), picture[:, 0].max()) < 0.05 * picture.max()
+        assert np.abs(picture - first).sum() > 0.1
+    assert np.abs(found[0] - found[1]).sum() > 0.1
+    np.testing.assert_array_equal(found[3], blend(np.random.default_rng(3), first, second))
+
+
+def test_einstein_radii_can_be_larger_in_the_image():
+    data = BroadLenses(size=400, seed=3, pixel_scale=(0.05, 0.05), largest=0.35)
+    share = np.array([data._draw(index).lens[0] for index in range(0, 400, 5)]) / (64 * 0.05)
+    assert 0.33 < share.max() <= 0.35
+    with pytest.raises(InputError, match="largest = 0.7: give a share"):
+        BroadLenses(largest=0.7)
 
 
 def test_half_light_radius_of_a_gaussian():

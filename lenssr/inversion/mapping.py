@@ -88,13 +88,6 @@ class SourceGrid:
         """The same square with another number of nodes along a side."""
         return replace(self, side=side)
 
-    def ringed(self, rings):
-        """The same nodes and so many more around them, on each side, that go on as they do."""
-        side = self.side + 2 * rings
-        stretch = self.stretch * (side - 1) / (self.side - 1)
-        wider = np.sinh(stretch) / np.sinh(self.stretch) if self.stretch else (side - 1) / (self.side - 1)
-        return replace(self, side=side, stretch=stretch, half=self.half * float(wider))
-
     def moved(self, x, y, growth=0.0):
         """The same grid farther along x and y, in arcsec, and larger by a factor of exp(growth)."""
         x_0, y_0 = self.x_0 + float(x), self.y_0 + float(y)

@@ -1,11 +1,14 @@
 """Light of a source beyond the grid that a network has drawn it on."""
 
+from dataclasses import replace
+
 import numpy as np
+from scipy.optimize import brentq
 
 __all__ = ["with_wings"]
 
-# At most so many rings of nodes are added; the nodes of most networks crowd, and theirs double the grid.
-MOST_RINGS = 16
+# The grid grows to so many times its size at most, and its nodes crowd no more than so.
+REACH, STRETCH = 2.0, 3.0
 # Where the slope of the wings is read off: between means over these rings, as shares of the way to the rim.
 INNER, OUTER = (0.55, 0.75), (0.8, 1.0)
 # Brightness falls as radius to the power of minus this: a light that the image holds, and no cliff.
@@ -23,7 +26,7 @@ def with_wings(grid, values, rays, faintest):
     ----------
     grid : `~lenssr.inversion.SourceGrid`
     values : `~numpy.ndarray`, shape (n,)
-        Brightness at its nodes.
+        Brightness at its nodes, positive.
     rays : tuple of `~numpy.ndarray`, shape (R,)
         Where the rays of the image land, x and y in arcsec.
     faintest : float
@@ -32,24 +35,38 @@ def with_wings(grid, values, rays, faintest):
     Returns
     -------
     grid : `~lenssr.inversion.SourceGrid`
-        Its nodes are those of the other one and, where the wings are brighter than that, some around them.
-    values : `~numpy.ndarray`, shape (m,)
+        Around the same middle, with as many nodes, which crowd there as they did. The same one if it holds
+        all that is brighter than that.
+    values : `~numpy.ndarray`, shape (n,)
     """
-    x_0, y_0 = middle = _middle(grid, values)
+    middle, logs = _middle(grid, values), np.log(values)
     slope = _slope(grid, values, middle)
-    wide = grid.ringed(MOST_RINGS)
-    x, y = wide.nodes
-    share = _share_inside(grid, middle, x, y)
-    rim = x_0 + share * (x - x_0), y_0 + share * (y - y_0)
-    light = (grid.matrix(*rim) @ values) * share**slope
-    light = light.reshape(wide.side, wide.side)
-    light[MOST_RINGS:-MOST_RINGS, MOST_RINGS:-MOST_RINGS] = values.reshape(grid.side, grid.side)
-    bright = wide.matrix(*rays) @ light.ravel() > faintest
-    centre = np.array([[grid.x_0], [grid.y_0]])
-    reach = np.abs(np.stack(rays)[:, bright] - centre).max(initial=0.0)
-    rings = next((k for k in range(MOST_RINGS) if grid.ringed(k).half >= reach), MOST_RINGS)
-    kept = slice(MOST_RINGS - rings, wide.side - MOST_RINGS + rings)
-    return grid.ringed(rings), light[kept, kept].ravel()
+
+    def light(x, y):
+        share = _share_inside(grid, middle, x, y)
+        rim = (start + share * (axis - start) for axis, start in zip((x, y), middle, strict=True))
+        return np.exp(grid.matrix(*rim) @ logs) * share**slope
+
+    bright = light(*rays) > faintest
+    ways = (np.abs(axis[bright] - at) for axis, at in zip(rays, (grid.x_0, grid.y_0), strict=True))
+    reach = min(max(way.max(initial=0.0) for way in ways), REACH * grid.half)
+    if reach <= grid.half:
+        return grid, values
+    wider = replace(grid, half=reach, stretch=_stretch(grid, reach))
+    return wider, light(*wider.nodes)
+
+
+def _stretch(grid, half):
+    """The stretch at which a larger grid of as many nodes has the spacing of this one in its middle."""
+    asked = _spacing(grid.stretch) * grid.half / half
+    if _spacing(STRETCH) > asked:
+        return STRETCH
+    return float(brentq(lambda stretch: _spacing(stretch) - asked, grid.stretch, STRETCH))
+
+
+def _spacing(stretch):
+    """Distance of nodes in the middle, over that of even ones."""
+    return stretch / np.sinh(stretch) if stretch else 1.0
 
 
 def _middle(grid, values):

@@ -16,8 +16,9 @@ methods with each other, not with the published ones. No method knows of the sub
 "shapes": lenses of galaxies that no network has seen, with a PSF, the lens known.
 
 "lenses": the network that reads the lens off the image, on lenses of the broad population, half of which are
-clumpy; the fits are of a Sérsic. How many Einstein radii are near the truth, and how many within 1 % of it to
-that of the fit which a search has started. Seconds are of the processor, the median.
+clumpy; the fits are of a Sérsic, whose lens, started by the network, a free-form source refines where the two
+disagree and arcs are left. How many Einstein radii are near the truth, and how many within 1 % of it to that
+of the fit which a search has started. Seconds are of the processor, the median, and the mean beside it.
 
 Milliseconds are of the processor, one call an image, the median. The networks of the first tables are applied
 alone, without sky, errors and verdict: what `SuperResolver` adds is in rows of its own; they build the camera
@@ -362,7 +363,8 @@ def fitted_lens(start):
 READ, SEARCH = "network alone", "fit, started by a search"
 STARTED = "fit, started by the network"
 LENS_METHODS = {READ: read_lens, STARTED: fitted_lens("network"), SEARCH: fitted_lens("search")}
-LENS_BARS = {READ: 0.9, STARTED: 0.98}
+# Share that is right, and most time, over that of the search.
+LENS_BARS = {READ: (0.9, np.inf), STARTED: (0.98, 0.5)}
 
 
 def found_of(number, seed, index):
@@ -388,14 +390,17 @@ def lens_table(number, seed, jobs):
         alike = np.mean(
             [abs(a.offset - b.offset) < NEAR[0] for a, b in zip(every, found[SEARCH], strict=True)]
         )
-        bar, seconds = LENS_BARS.get(name), statistics.median(one.seconds for one in every)
-        met = "" if bar is None else "yes" if shares[-1] >= bar else "NO"
+        seconds, mean = (take(one.seconds for one in every) for take in (statistics.median, statistics.mean))
+        least, most = LENS_BARS.get(name, (0.0, np.inf))
+        met = "yes" if shares[-1] >= least and seconds <= most * search else "NO"
+        asked = f">= {least:.0%}" + (f", {most:.1f} of the time" if np.isfinite(most) else "")
+        bar = (asked, met) if name in LENS_BARS else ("", "")
         rows.append(
-            (name, len(every), *(f"{one:.0%}" for one in (*shares, alike)))
-            + ("" if bar is None else f">= {bar:.0%}", met, f"{seconds:.3f}", f"{seconds / search:.2f}")
+            (name, len(every), *(f"{one:.0%}" for one in (*shares, alike)), *bar)
+            + (f"{seconds:.3f}", f"{seconds / search:.2f}", f"{mean:.3f}")
         )
     columns = ["lens", "images", *(f"within {near:.0%}" for near in NEAR), "as the search", "to reach", "met"]
-    common.table([*columns, "seconds", "of the search"], rows)
+    common.table([*columns, "seconds", "of the search", "mean"], rows)
 
 
 def alone_table(number, seed):

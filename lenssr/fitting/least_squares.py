@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LeastSquaresResult", "levenberg_marquardt", "nearby_minimum"]
+__all__ = ["LeastSquaresResult", "levenberg_marquardt"]
 
 DAMPING_START = 1e-3
 DAMPING_RANGE = (1e-9, 1e9)
@@ -170,59 +170,6 @@ def levenberg_marquardt(
     return LeastSquaresResult(state.parameters, state.chi2, state.curvature, iterations, converged, on_bound)
 
 
-def nearby_minimum(model, start, data, weight, *, lower, upper):
-    """Find where a full Gauss-Newton step leads, and how low; one call of the model, for near starts.
-
-    Parameters
-    ----------
-    model, start, data, weight
-        As for `levenberg_marquardt`.
-    lower, upper : `torch.Tensor`, shape (B, P)
-        Bounds. Parameters whose bounds meet are held; others that stand on one and would leave are, too.
-
-    Returns
-    -------
-    chi2 : `torch.Tensor`, shape (B,)
-        At the minimum of the quadratic that touches chi2 at the start.
-    parameters : `torch.Tensor`, shape (B, P)
-        Where that minimum lies, moved inside the bounds.
-    """
-    state = _State(model, start, data, weight, None)
-    held = state.held(start, state.gradient, lower, upper)
-    none = torch.zeros(len(start), dtype=torch.float64, device=start.device)
-    step, gain = _damped_step(state.gradient, state.curvature, held, none)
-    end = torch.clamp(start + step.to(start), lower, upper)
-    crossed = end != start + step.to(start)
-    if bool(crossed.any()):
-        # What would cross a bound goes as far as that, and the others go where that leads them.
-        moved = torch.where(crossed, end - start, 0.0)
-        gradient = state.gradient - _times(state.curvature, moved.double())
-        rest, _ = _damped_step(gradient, state.curvature, held | crossed, none)
-        end = torch.clamp(start + moved + rest.to(start), lower, upper)
-        step = (end - start).double()
-        gain = (step * (2 * state.gradient - _times(state.curvature, step))).sum(1)
-    return state.chi2 - gain, end
-
-
-def _times(matrix, vector):
-    return (matrix @ vector.unsqueeze(2)).squeeze(2)
-
-
-def _damped_step(gradient, curvature, held, damping):
-    """The Gauss-Newton step with parameters held and others damped, and by how much it should lower chi2."""
-    diagonal = torch.diagonal(curvature, dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).sqrt()
-    normal = curvature / (scale.unsqueeze(1) * scale.unsqueeze(2))
-    normal = torch.where(held.unsqueeze(1) | held.unsqueeze(2), torch.zeros_like(normal), normal)
-    normal = normal + torch.diag_embed(damping.unsqueeze(1) + held.double() + 1e-12)
-    right = torch.where(held, torch.zeros_like(gradient), gradient / scale)
-    factor, failed = torch.linalg.cholesky_ex(torch.nan_to_num(normal))
-    step = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
-    step = torch.where((failed != 0).unsqueeze(1), torch.zeros_like(step), step)
-    predicted = (step * right).sum(1) + damping * step.square().sum(1)
-    return step / scale, predicted
-
-
 class _State:
     """Current parameters, chi2, gradient and curvature of every problem of the batch."""
 
@@ -250,15 +197,19 @@ class _State:
 
     def step(self, index, damping, lower, upper):
         """The damped Gauss-Newton step, and by how much it should lower chi2."""
-        gradient, here = self.gradient[index], self.parameters[index]
-        held = self.held(here, gradient, lower, upper)
-        step, predicted = _damped_step(gradient, self.curvature[index], held, damping)
-        return step.to(here.dtype), predicted
-
-    @staticmethod
-    def held(here, gradient, lower, upper):
-        """Which parameters stand on a bound and would leave."""
-        return ((here <= lower) & (gradient < 0)) | ((here >= upper) & (gradient > 0))
+        gradient, curvature, here = self.gradient[index], self.curvature[index], self.parameters[index]
+        held = ((here <= lower) & (gradient < 0)) | ((here >= upper) & (gradient > 0))
+        diagonal = torch.diagonal(curvature, dim1=1, dim2=2)
+        scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).sqrt()
+        normal = curvature / (scale.unsqueeze(1) * scale.unsqueeze(2))
+        normal = torch.where(held.unsqueeze(1) | held.unsqueeze(2), torch.zeros_like(normal), normal)
+        normal = normal + torch.diag_embed(damping.unsqueeze(1) + held.double() + 1e-12)
+        right = torch.where(held, torch.zeros_like(gradient), gradient / scale)
+        factor, failed = torch.linalg.cholesky_ex(torch.nan_to_num(normal))
+        step = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+        step = torch.where((failed != 0).unsqueeze(1), torch.zeros_like(step), step)
+        predicted = (step * right).sum(1) + damping * step.square().sum(1)
+        return (step / scale).to(here.dtype), predicted
 
     def take(self, index, step, predicted, lower, upper, inside):
         """Take steps whose end is known well enough."""

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from lenssr.fitting.least_squares import levenberg_marquardt, nearby_minimum
+from lenssr.fitting.least_squares import levenberg_marquardt
 from lenssr.fitting.scene import Scene
 from lenssr.imaging.noise import GaussianNoise
 from lenssr.photometry.robust import robust_factor
@@ -153,17 +153,6 @@ class Batch:
         fit.iterations += before
         fit.at_bound |= space.longest(fit.parameters)
         return fit
-
-    def near(self, space, z, weights, *, index, bands, bounds):
-        """Chi2 and place of the minimum near ``z``; parameters as of `minimise`.
-
-        Returns
-        -------
-        chi2 : `torch.Tensor`, shape (b,)
-        z : `torch.Tensor`, shape (b, Z)
-        """
-        model, data, weight = self._problem(space, weights, index, bands)
-        return nearby_minimum(model, z, data, weight, lower=bounds[0], upper=bounds[1])
 
     def _problem(self, space, weights, index, bands):
         """What is fitted of the tasks numbered ``index``: model, data (b, N) and weights (b, N)."""

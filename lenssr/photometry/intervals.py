@@ -20,7 +20,10 @@ HIGH_INDEX, HIGH_SIGNAL = 6.0, 180.0
 LEAST_RADIUS = 0.75
 ROUND_SIGMA = 3.0
 # An end is where chi2 has risen by 1, within this.
-RISE_TOLERANCE, ROUNDS = 0.04, 5
+RISE_TOLERANCE, ROUNDS = 0.04, 8
+SHORT, LONG = 0.5, 1.5
+# The others are fitted until a step would lower chi2 by no more than this: the first does, unless far away.
+NEAR, NEAR_ITERATIONS = 0.02, 8
 # Chi2 below that of the fit by so much is another minimum.
 OTHER_MINIMUM = 0.1
 # The minimum on the coarse lattice says nothing of one that is more of its sigma away.
@@ -251,7 +254,10 @@ class _Search:
     def _move(near, far, active, moved, root):
         """How far from the best fit to look next: between what is inside and outside, or farther out."""
         (near_at, near_root), (far_at, far_root) = ([end[active] for end in ends] for ends in (near, far))
-        between = near_at + (far_at - near_at) * (1 - near_root) / (far_root - near_root)
+        share = (1 - near_root) / (far_root - near_root)
+        # A line from far out says little where the last look along it fell short.
+        share = torch.where((root < SHORT) & (far_root > LONG), 0.5, share)
+        between = near_at + (far_at - near_at) * share
         return torch.where(torch.isfinite(between), between, moved / root.clamp_min(1 / LONGEST_STEP))
 
     def _rise(self, value, start, active):
@@ -260,9 +266,11 @@ class _Search:
         for part in (lower, upper, start):
             part[every, self.place[active]] = value
         options = {"index": self.index[active], "bands": self.bands, "bounds": (lower, upper)}
-        start = start.clamp(lower, upper)
-        chi2, found = self.batch.near(self.space, start, self.weights, **options)
+        start, tolerance = start.clamp(lower, upper), NEAR * self.scale**2
+        fit = self.batch.minimise(
+            self.space, start, self.weights, tolerance=tolerance, most=NEAR_ITERATIONS, **options
+        )
         # No ellipse, or no number, is far outside: the next look is half as far away.
-        lost = ~torch.isfinite(chi2)
-        rise = torch.where(lost, 4 * self.scale**2, chi2 - self.chi2)
-        return rise, torch.where(lost.unsqueeze(1), start, found)
+        lost = ~torch.isfinite(fit.chi2)
+        rise = torch.where(lost, 4 * self.scale**2, fit.chi2 - self.chi2)
+        return rise, torch.where(lost.unsqueeze(1), start, fit.parameters)

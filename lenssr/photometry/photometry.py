@@ -49,7 +49,7 @@ class SersicPhotometry:
         or ``_1``.
     xy_bounds : float or tuple of float, optional
         How far centres may move from where they begin, along x and y in pixels. By default a quarter of
-        ``fit_shape``.
+        ``fit_shape``, and no more than 10.
     grouper : `~photutils.psf.SourceGrouper`, "auto" or None, optional
         Which galaxies are fitted together. "auto", the default, groups those closer than 0.4 of
         ``fit_shape``, or less where that would make groups of more than 4; None none. Pixels nearer to a

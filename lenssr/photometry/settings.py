@@ -14,6 +14,8 @@ __all__ = ["Settings", "checked_grouper", "checked_pair", "checked_settings"]
 
 # Of the side of a stamp: galaxies nearer to each other are fitted together.
 GROUP_SHARE = 2.5
+# A centre that moves farther than this many pixels is on its way to another galaxy.
+REACH = 10.0
 INTERVALS = ("auto", "gaussian", "profile")
 SKIES = ("constant", None)
 
@@ -42,7 +44,7 @@ class Settings:
     @property
     def reach(self):
         """How far a centre may move along x and y, in pixels."""
-        return self.xy_bounds or (self.fit_shape[1] / 4, self.fit_shape[0] / 4)
+        return self.xy_bounds or tuple(min(side / 4, REACH) for side in self.fit_shape[::-1])
 
 
 def checked_settings(*, fit_shape, sky, n_components, constraints, xy_bounds, loss, intervals, device):

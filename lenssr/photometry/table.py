@@ -116,8 +116,8 @@ def flags_of(fit, galaxy, parts):
     values = [one for band in parts for one in band]
     flux, radius, index = (MEASURED.index(name) for name in ("flux", "r_eff", "n"))
     for one in values:
-        relative = one.errors[[flux, radius]] / one.values[[flux, radius]]
-        if not (relative < WEAK_SHARE).all() or not one.errors[index] < WEAK_INDEX:
+        known = one.errors[[flux, radius]] < WEAK_SHARE * one.values[[flux, radius]]
+        if not known.all() or not one.errors[index] < WEAK_INDEX:
             flags |= SersicFlag.WEAKLY_CONSTRAINED
     if fit.signal[galaxy] < FAINT_SIGNAL:
         flags |= SersicFlag.FAINT

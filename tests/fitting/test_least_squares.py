@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from lenssr.fitting.least_squares import levenberg_marquardt, masked_inverse, nearby_minimum
+from lenssr.fitting.least_squares import levenberg_marquardt, masked_inverse
 
 TIMES = np.linspace(0, 4, 60)
 
@@ -249,19 +249,3 @@ def test_masked_inverse_of_a_degenerate_pair_is_finite_and_huge():
     matrix = torch.tensor([[[1.0, 1.0], [1.0, 1.0]]], dtype=torch.float64)
     inverse = masked_inverse(matrix, torch.zeros(1, 2, dtype=torch.bool))
     assert bool(torch.isfinite(inverse).all()) and float(inverse[0, 0, 0]) > 1e9
-
-
-def test_nearby_minimum_of_a_quadratic_is_exact_where_a_bound_stops_it(rng):
-    matrix = torch.as_tensor(rng.normal(size=(3, 20)))
-    data = torch.as_tensor(rng.normal(size=(4, 20)))
-    weight, start = torch.ones(4, 20, dtype=torch.float64), torch.zeros(4, 3, dtype=torch.float64)
-
-    def straight(p, index):
-        return p @ matrix, matrix.expand(len(p), -1, -1).clone()
-
-    ends = (torch.full_like(start, -0.05), torch.full_like(start, 0.05))
-    chi2, found = nearby_minimum(straight, start, data, weight, lower=ends[0], upper=ends[1])
-    assert bool((found.abs() == 0.05).any())
-    np.testing.assert_allclose(chi2, (data - found @ matrix).square().sum(1), rtol=1e-10)
-    free = torch.linalg.lstsq(matrix.T, data.T).solution.T.clamp(*ends)
-    assert bool((chi2 <= (data - free @ matrix).square().sum(1) + 1e-9).all())

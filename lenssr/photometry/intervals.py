@@ -21,7 +21,7 @@ LEAST_RADIUS = 0.75
 ROUND_SIGMA = 3.0
 # An end is where chi2 has risen by 1, within this.
 RISE_TOLERANCE, ROUNDS = 0.04, 8
-SHORT, LONG = 0.5, 1.5
+SHORT, LONG, STEEP = 0.5, 1.5, 1.2
 # The others are fitted until a step would lower chi2 by no more than this: the first does, unless far away.
 NEAR, NEAR_ITERATIONS = 0.02, 8
 # Chi2 below that of the fit by so much is another minimum.
@@ -229,6 +229,9 @@ class _Search:
             for ends, which in ((near, inside), (far, ~inside)):
                 for end, new in zip(ends, (moved, root), strict=True):
                     end[active] = torch.where(which, new, end[active])
+            # No likelihood is as steep as that: what is outside so near had not been fitted to its end.
+            steep = (root < SHORT) & (moved.abs() * STEEP > far[0][active].abs())
+            far[1][active[steep]] = torch.nan
             ahead = self._move(near, far, active, moved, root)
             ahead = centre[active] + torch.where(point, torch.log1p(ahead.clamp_min(-0.5)), ahead)
             ahead = ahead.clamp(low[active], high[active])

@@ -3,8 +3,8 @@
 import numpy as np
 
 from lenssr import metrics
-from lenssr._result_text import number_text
 from lenssr.resolver import SuperResolver
+from lenssr.result.text import number_text
 from lenssr.simulation import LensPopulation
 
 SCALE = 2

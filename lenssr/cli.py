@@ -229,9 +229,9 @@ def _source(arguments):
 
 
 def _resolve(arguments):
-    from lenssr._result_fits import check_output
-    from lenssr._result_plot import check_figure
+    from lenssr.files import check_output
     from lenssr.resolver import SuperResolver
+    from lenssr.result.plot import check_figure
 
     outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
     for path in outputs:
@@ -274,10 +274,10 @@ def _resolve(arguments):
 
 
 def _sersic(arguments):
-    from lenssr._result_fits import atomic, check_output
-    from lenssr._result_plot import check_figure
+    from lenssr.files import atomic, check_output
     from lenssr.imaging.reading import find_image, open_fits
     from lenssr.photometry import SersicPhotometry
+    from lenssr.result.plot import check_figure
 
     outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
     for path in outputs:

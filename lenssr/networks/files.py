@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from importlib import import_module
 from pathlib import Path
 
 from lenssr.exceptions import InputError
+from lenssr.files import atomic
 
 __all__ = ["check_tensors", "checksum", "fill", "read_tensors", "write_tensors"]
 
@@ -39,7 +39,7 @@ def write_tensors(path, about, tensors, *, page=None):
     Raises
     ------
     InputError
-        If the path ends otherwise.
+        If the path ends otherwise, or cannot be written.
     ImportError
         If safetensors is not installed (extra ``networks``).
     """
@@ -48,9 +48,11 @@ def write_tensors(path, about, tensors, *, page=None):
         raise InputError(f"{path}: give a name that ends in .safetensors")
     about = json.loads(json.dumps(about))  # as it will be read
     about["checksum"] = checksum(about, tensors)
-    _replace(path, save(tensors, {ENTRY: json.dumps(about)}))
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(tensors, {ENTRY: json.dumps(about)}))
     if page is not None:
-        _replace(path.with_suffix(".md"), page.encode())
+        with atomic(path.with_suffix(".md")) as temporary:
+            temporary.write_text(page, encoding="utf-8")
 
 
 def read_tensors(path):
@@ -160,15 +162,6 @@ def _library(name):
         return import_module(name)
     except ImportError as error:
         raise ImportError("weights need safetensors: pip install lenssr[networks]") from error
-
-
-def _replace(path, content):
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _why_not(path, error):

@@ -28,7 +28,7 @@ def draw(observation, model, table, *, path=None):
     from matplotlib.colors import AsinhNorm
     from matplotlib.figure import Figure
 
-    from lenssr._result_plot import BAD, IMAGE_MAP, RESIDUAL_MAP, save
+    from lenssr.result.plot import BAD, IMAGE_MAP, RESIDUAL_MAP, save
 
     data = np.where(observation.valid, observation.data, np.nan)
     sigma = observation.sigma()

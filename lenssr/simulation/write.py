@@ -1,6 +1,5 @@
 """Simulated lenses on disk: a FITS file for each, and a table of what is in them."""
 
-import os
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from astropy.table import QTable, Table, vstack
 from astropy.wcs import FITSFixedWarning
 
 from lenssr.exceptions import InputError
+from lenssr.files import atomic
 from lenssr.mass import MassSystem, PointMass
 
 __all__ = ["MANIFEST", "write_dataset", "write_item"]
@@ -76,7 +76,8 @@ def write_dataset(dataset, directory, indices=None, *, overwrite=False, progress
         rows.append(Table([{"file": path.name, "index": item.index, **_numbers(item)}]))
     manifest = vstack(rows, metadata_conflicts="silent")
     manifest.meta = {**dataset.settings(), "version": _version()}
-    _replace(directory / MANIFEST, lambda path: manifest.write(path, format="ascii.ecsv", overwrite=True))
+    with atomic(directory / MANIFEST) as temporary:
+        manifest.write(temporary, format="ascii.ecsv")
     return manifest
 
 
@@ -112,12 +113,8 @@ def write_item(item, directory, settings, *, overwrite=False):
         If the file exists, or the folder does not.
     """
     path = Path(directory) / file_name(item.index)
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is no folder: make it, or give another")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: choose another folder, or overwrite=True")
-    hdus = _hdus(item, settings)
-    _replace(path, lambda temporary: hdus.writeto(temporary, overwrite=True))
+    with atomic(path, overwrite) as temporary:
+        _hdus(item, settings).writeto(temporary)
     return path
 
 
@@ -194,16 +191,6 @@ def _make_folder(directory):
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
-
-
-def _replace(path, write):
-    """Write under a temporary name, then rename: nobody ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _version():

@@ -13,6 +13,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from lenssr.exceptions import InputError
+from lenssr.files import atomic
 from lenssr.networks.weights import Card, save_weights
 from lenssr.training.data import Ahead, Schedule, generator_of, survey
 from lenssr.training.recipe import Recipe
@@ -164,9 +165,8 @@ def _check_folder(recipe, folder, last, resume):
         if last.exists():
             raise InputError(f"{folder} holds a training already: resume it, or name another folder")
         folder.mkdir(parents=True, exist_ok=True)
-        part = known.with_suffix(".part")
-        part.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
-        part.replace(known)
+        with atomic(known) as temporary:
+            temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
         return
     if not last.exists() or not known.exists():
         raise InputError(f"{folder} holds no checkpoint to resume: start without resuming")

@@ -6,11 +6,11 @@ import pytest
 from astropy.io import fits
 from astropy.table import QTable
 
-from lenssr._result_fits import EXACT
 from lenssr.exceptions import InputError
 from lenssr.light import MultiGaussian, Sersic
 from lenssr.mass import EPL, NFW, SIE, ConvergenceSheet, MassSystem, PixelatedDeflection, PointMass, Shear
 from lenssr.result import SuperResolution
+from lenssr.result.fits import EXACT
 
 IMAGES = ("image", "lensed_source", "lens_light_image", "source", "data", "model_image", "residual")
 

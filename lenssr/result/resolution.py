@@ -1,4 +1,4 @@
-"""What a run returns: the super-resolved image, its source, its lens, their errors, and a verdict."""
+"""The result of a run as users hold it, and what stands in for one that failed."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ import numpy as np
 from astropy.nddata import CCDData
 from astropy.table import QTable
 
-from lenssr import _result_fits
-from lenssr._result_text import describe, pixel_scales
 from lenssr.exceptions import InputError
+from lenssr.result.fits import read, write
+from lenssr.result.text import describe, pixel_scales
 
 __all__ = ["Draws", "FailedResolution", "SuperResolution"]
 
@@ -179,7 +179,7 @@ class SuperResolution:
         InputError
             If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
         """
-        _result_fits.write(self, path, overwrite)
+        write(self, path, overwrite)
 
     @classmethod
     def read(cls, path):
@@ -201,7 +201,7 @@ class SuperResolution:
         InputError
             If the file is missing, damaged or not a result.
         """
-        return cls(**_result_fits.read(path))
+        return cls(**read(path))
 
     def plot(self, *, figure=None, path=None):
         """Draw data, model, residual, super-resolved image and source.
@@ -222,7 +222,7 @@ class SuperResolution:
         InputError
             If the path cannot be written.
         """
-        from lenssr._result_plot import draw, save
+        from lenssr.result.plot import draw, save
 
         figure = draw(self, figure)
         if path is not None:

@@ -11,8 +11,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import FITSFixedWarning
 
-from lenssr._result_text import is_model
 from lenssr.grids import scale_matrix
+from lenssr.result.text import is_model
 
 FILE_VERSION = 1
 
@@ -166,6 +166,7 @@ def meta_cards(header, meta):
 
 
 def verdict_cards(header, result):
+    """Write the verdict of a result into a header."""
     header["LSR_OK"] = (bool(result.ok), "False where a serious flag is set")
     header["FLAGS"] = ",".join(result.flags) or "none"
     if np.isfinite(result.reduced_chi2):
@@ -181,6 +182,7 @@ def verdict_cards(header, result):
 
 
 def primary_hdu(result):
+    """Return the primary HDU of a result's file, which says what wrote it."""
     header = fits.Header()
     header["CREATOR"] = f"lenssr {_version()}"
     header["FILEVER"] = (FILE_VERSION, "version of this layout of lenssr's files")

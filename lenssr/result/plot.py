@@ -9,10 +9,10 @@ from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lenssr._result_fits import atomic
-from lenssr._result_text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 from lenssr.exceptions import InputError
+from lenssr.files import atomic
 from lenssr.grids import resampling_factor, scale_matrix
+from lenssr.result.text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 
 MOST_ROWS = 24
 IMAGE_MAP = "magma"
@@ -377,5 +377,5 @@ def save(figure, path):
     """Save a figure: all of it, or nothing."""
     suffix = check_figure(path)
     whole = figure if isinstance(figure, Figure) else figure.figure
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(path) as temporary:
         whole.savefig(temporary, format=suffix)

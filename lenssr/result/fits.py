@@ -5,11 +5,7 @@ the LENS table, for people; and what neither can hold (units that FITS cannot sp
 input) as JSON into the META table, for `read`. Nothing is pickled.
 """
 
-import os
-import uuid
 import warnings
-from contextlib import contextmanager
-from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -18,7 +14,9 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable, Table
 from astropy.wcs import WCS, FITSFixedWarning
 
-from lenssr._result_headers import (
+from lenssr.exceptions import InputError
+from lenssr.files import atomic
+from lenssr.result.headers import (
     FILE_VERSION,
     from_json,
     meta_cards,
@@ -27,8 +25,7 @@ from lenssr._result_headers import (
     verdict_cards,
     wcs_cards,
 )
-from lenssr._result_models import models_from_table, models_to_table
-from lenssr.exceptions import InputError
+from lenssr.result.models import models_from_table, models_to_table
 
 # field of the result: names of the HDUs of its pixels, its uncertainty, its mask and its PSF, and a comment
 IMAGES = {
@@ -158,42 +155,6 @@ def to_hdulist(result):
     hdulist = fits.HDUList([primary_hdu(result), *hdus])
     verdict_cards(hdulist["SCI"].header, result)
     return hdulist
-
-
-def check_output(path, overwrite):
-    """Refuse a path that cannot be written, before any work is spent on it.
-
-    Raises
-    ------
-    InputError
-        If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the name of a file in it")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: give another name, or overwrite=True (--overwrite)")
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {path.parent} does not exist: make it, or give another path")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"the folder {path.parent} is not writable: give another path")
-
-
-@contextmanager
-def atomic(path, overwrite):
-    """Give a temporary name beside ``path``: renamed to it if the block ends well, deleted if not."""
-    check_output(path, overwrite)
-    path = Path(path)
-    # in the same folder, since a rename is atomic within one file system only; in front, to keep the suffix
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path} cannot be written ({reason}): give another path") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write(result, path, overwrite):

@@ -182,11 +182,12 @@ class GridMotion:
         root = np.sqrt(weights / total)
         size = np.concatenate([(x - place[0]) * root, (y - place[1]) * root])
         moved = np.concatenate([(s - m[:, None]) * root for s, m in zip(slopes, drift, strict=True)], axis=1)
-        mixture = np.linalg.lstsq(moved[free].T, size, rcond=None)[0]
-        left = size - mixture @ moved[free]
-        if left @ left > (1 - ENLARGING) * (size @ size) or not size.any():
+        along, spread = moved @ size, size @ size
+        # What the likest mixture of motions has of the enlargement.
+        mixture = np.linalg.pinv(moved[free] @ moved[free].T, hermitian=True) @ along[free]
+        if mixture @ along[free] < ENLARGING * spread or spread == 0:
             return cls(drift, np.zeros(len(free)))
-        growth = moved @ size / (size @ size)
+        growth = along / spread
         return cls(drift - growth * (place - [grid.x_0, grid.y_0])[:, None], growth)
 
     def applied(self, grid, change):

@@ -136,8 +136,8 @@ def polish(stack, scene, number, fit, *, brief=False):
         Which image of the stack.
     fit : `SceneFit`
     brief : bool, optional
-        Whether the noise is taken to be as the fit has it, which saves a third of the time. By default it is
-        found anew.
+        Whether one such fit is enough, from the noise that the last one has: half the time. By default there
+        may be a second one, and the noise is found anew.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def polish(stack, scene, number, fit, *, brief=False):
     if stack.options["oversampling"] != "auto":
         return fit
     physical = fit.physical.unsqueeze(0)
-    for _ in range(POLISHES):
+    for _ in range(1 if brief else POLISHES):
         refined = stack.select([number], refine=_brightness_of(scene, physical))
         change = (refined.image(scene, physical) - stack.image(scene, physical))[0]
         if float((change.abs() * fit.weight.sqrt()).max()) < POLISH_SIGMA:

@@ -18,6 +18,7 @@ from real_measures import (
     binned,
     common_psf,
     dipole,
+    dipole_scatter,
     light_centre,
     offsets,
     positions,
@@ -88,13 +89,15 @@ def print_bands(results, planes):
             centre = light_centre(result)
             found = [rings(result, centre=each) for each in ((0.0, 0.0), centre)]
             worst = [np.abs(mean / error).max() for _, mean, error in found]
+            wave = np.array([dipole(result, centre), dipole_scatter(result)])
             rows.append(
                 (
                     name,
                     kind,
                     f"{annulus_chi2(result):.2f}",
                     "{:.1f}, {:.1f}".format(*worst),
-                    "{:.1f}, {:.1f}".format(*dipole(result, centre)),
+                    "{:.1f}, {:.1f}".format(*wave[0]),
+                    "{:.1f}, {:.1f}".format(*wave[0] / wave[1]),
                     "{:+.0%}, {:+.1f}".format(*within(result, ARC, 0.4)),
                     "{:+.0%}, {:+.1f}".format(*within(result, COUNTER, 0.3)),
                     f"{result.meta['sky_noise']['factor']:.2f}",
@@ -108,6 +111,7 @@ def print_bands(results, planes):
         'chi2 0.8"-1.8"',
         "worst ring, sigma (image, galaxy)",
         "m = 1, sigma (plain, weighted)",
+        "over its rms on the sky",
         "left of arc, sigma",
     )
     table((*columns, "of counter-image, sigma", "widening", 'theta_E "', "flags"), rows)

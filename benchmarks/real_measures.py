@@ -14,6 +14,7 @@ __all__ = [
     "binned",
     "common_psf",
     "dipole",
+    "dipole_scatter",
     "light_centre",
     "offsets",
     "positions",
@@ -88,16 +89,44 @@ def dipole(result, centre, radius=CORE):
         The larger of its two components: of the mean residual, as the rings have it, and of the residual
         weighted by inverse variance, which sees more of the outskirts.
     """
-    data, sigma, used, x, y, widening = _planes(result)
-    angle = np.arctan2(y - centre[1], x - centre[0])
+    plain, weighted = np.abs(_dipoles(_planes(result), centre, radius)).max(axis=1)
+    return float(plain), float(weighted)
+
+
+def dipole_scatter(result, radius=CORE, places=4000, seed=1):
+    """Root mean square of the same dipoles around random places on the sky, where the model is dark.
+
+    Sums of pixels scatter more than the autocorrelation over a few pixels says if the background is uneven on
+    larger scales; this is what it does to a dipole of this size.
+
+    Returns
+    -------
+    plain, weighted : float
+        In the units of `dipole`: 1 if the widening tells all.
+    """
+    planes = _planes(result)
+    _, sigma, used, x, y, _ = planes
+    (ny, nx), scale = sigma.shape, result.image.shape[0] // sigma.shape[0]
+    light = result.lensed_source.data + result.lens_light_image.data
+    dark = used & (light.reshape(ny, scale, nx, scale).sum((1, 3)) < sigma)
+    reach = np.array([x.max(), y.max()]) - radius
+    found = [
+        _dipoles(planes, centre, radius)
+        for centre in np.random.default_rng(seed).uniform(-reach, reach, (places, 2))
+        if dark[np.hypot(x - centre[0], y - centre[1]) < radius].all()
+    ]
+    plain, weighted = np.sqrt(np.square(found).mean(axis=(0, 2)))
+    return float(plain), float(weighted)
+
+
+def _dipoles(planes, centre, radius):
+    """Both components of the plain and of the weighted dipole around a centre, (2, 2), in sigma."""
+    data, sigma, used, x, y, widening = planes
     near = used & (np.hypot(x - centre[0], y - centre[1]) < radius)
-    found = []
-    for power in (0, 2):
-        weight = sigma[near] ** -power
-        waves = [weight * wave[near] for wave in (np.cos(angle), np.sin(angle))]
-        pulls = [(w * data[near]).sum() / np.sqrt((w**2 * sigma[near] ** 2).sum()) for w in waves]
-        found.append(float(np.abs(pulls).max() / widening))
-    return tuple(found)
+    angle = np.arctan2(y - centre[1], x - centre[0])[near]
+    weights = [sigma[near] ** -power * wave for power in (0, 2) for wave in (np.cos(angle), np.sin(angle))]
+    pulls = [(w * data[near]).sum() / np.sqrt((w**2 * sigma[near] ** 2).sum()) for w in weights]
+    return np.reshape(pulls, (2, 2)) / widening
 
 
 def within(result, place, radius):

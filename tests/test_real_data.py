@@ -148,6 +148,7 @@ def test_free_form_leaves_no_dipole_in_the_core(free_form, band):
     assert plain < 3
     # In the red the galaxy is darker on one side of its core than ellipses are: dust, perhaps.
     assert weighted < (4 if band == "hst_f600lp" else 3)
+    assert weighted < 3 * measures.dipole_scatter(free_form[band])[1]
 
 
 @pytest.mark.xdist_group("free_form")

@@ -9,7 +9,7 @@ from lenssr.inversion.dense import (
     solve_batch,
 )
 from lenssr.inversion.lockstep import Request, choose_prior, together
-from lenssr.inversion.mapping import SourceGrid, SourceMap
+from lenssr.inversion.mapping import GridMotion, SourceGrid, SourceMap
 from lenssr.inversion.normal import Factor, NormalMatrix
 from lenssr.inversion.priors import PRIORS, Prior
 from lenssr.inversion.problem import Problem
@@ -22,6 +22,7 @@ __all__ = [
     "DenseFactor",
     "DensePrior",
     "Factor",
+    "GridMotion",
     "NormalMatrix",
     "Prior",
     "Problem",

@@ -28,8 +28,9 @@ STATIC = Path(__file__).parents[1] / "docs" / "_static"
 BANDS = {"F475X": "hst_f475x.fits", "F600LP": "hst_f600lp.fits"}
 LENS = QTable({"x": [63.0], "y": [65.0]})
 EUCLID, VIS = "euclid_q1_des.fits", {"sci": "VIS_BGSUB", "err": "VIS_RMS", "psf": "VIS_PSF"}
-# The halo of the lens galaxy reaches the spiral: they share a group.
-GALAXIES = QTable({"x": [48.9, 67.0, 85.0], "y": [49.7, 93.0, 16.3], "group_id": [1, 1, 2]})
+# The halo of the lens galaxy reaches the spiral and a faint one: they share a group.
+NAMES = ("lens galaxy", "spiral", "faint one", "faint one")
+GALAXIES = QTable({"x": [48.9, 67.0, 85.0, 9.0], "y": [49.7, 93.0, 16.3, 63.0], "group_id": [1, 1, 2, 1]})
 STAR, STAR_RADIUS = (52.4, 82.4), 8
 ROUNDS = 3
 SHOWN = {"flux": ".4g", "r_eff": ".3g", "n": ".3g", "ellip": ".3f", "theta": ".1f"}
@@ -44,8 +45,8 @@ class Fit:
     mask: np.ndarray
 
     def residual(self, data):
-        """What galaxies and sky leave of the data."""
-        return data - np.asarray(self.phot.make_model_image(data.shape, include_sky=True))
+        """What galaxies, as far as they reach, and the sky of the first leave of the data."""
+        return data - self.light(data) - u.Quantity(self.table["sky"][0]).value
 
     def light(self, data):
         """The galaxies as far as they reach."""
@@ -92,15 +93,14 @@ def cells(row, component=""):
     found = []
     for name, form in SHOWN.items():
         value, error = (u.Quantity(row[f"{name}{component}{end}"]).value for end in ("", "_err"))
-        found.append(f"{value:{form}}" + (f" ± {error:.2g}" if error > 0 else why_none(row, error)))
+        found.append(f"{value:{form}}" + (f" ± {error:.2g}" if error > 0 else why_none(row)))
     return found
 
 
-def why_none(row, error):
+def why_none(row):
     """Why a number has no error."""
-    if not np.isfinite(error):
-        return " (no error)"
-    return " (on a bound)" if "BOUND" in decode_flags(row["flags"]) else " (held)"
+    flags = decode_flags(row["flags"])
+    return " (a point)" if "PSF_SIZED" in flags else " (on a bound)" if "BOUND" in flags else " (held)"
 
 
 def ends(row):
@@ -126,7 +126,7 @@ def hst(folder):
     for name, file in BANDS.items():
         observation = Observation.from_any(folder / file)
         data, error = observation.data, observation.sigma()
-        options = {"near": 12, "fit_shape": 129}
+        options = {"near": 12, "fit_shape": 127}
         first, one = fit(folder / file, LENS, data, error, **options)
         _, two = fit(folder / file, LENS, data, error, n_components=2, **options)
         made[name] = data, error, first, one, two
@@ -147,7 +147,7 @@ def euclid(folder):
     _, last = fit(image, GALAXIES, data, error, near=4, far=22, mask=star, psf=psf, fit_shape=61)
     rows = [
         [name, row["skycoord"].to_string("hmsdms", precision=1), *cells(row), *ends(row)]
-        for name, row in zip(("lens galaxy", "spiral", "faint one"), last.table, strict=True)
+        for name, row in zip(NAMES, last.table, strict=True)
     ]
     common.table(("Euclid VIS", "position", *COLUMNS), rows)
     return data, error, last

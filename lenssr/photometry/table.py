@@ -114,14 +114,15 @@ def flags_of(fit, galaxy, parts):
         flags |= SersicFlag.NOT_CONVERGED
     image = task.bands[0]
     values = [one for band in parts for one in band]
-    flux, radius, index = (MEASURED.index(name) for name in ("flux", "r_eff", "n"))
     for one in values:
-        known = one.errors[[flux, radius]] < WEAK_SHARE * one.values[[flux, radius]]
-        if not known.all() or not one.errors[index] < WEAK_INDEX:
-            flags |= SersicFlag.WEAKLY_CONSTRAINED
+        for name, most in (("flux", None), ("r_eff", None), ("n", WEAK_INDEX)):
+            value, low, high = one.interval(name)
+            # What is held has no interval, and is known.
+            if high - low > 2 * (WEAK_SHARE * value if most is None else most) or value <= 0:
+                flags |= SersicFlag.WEAKLY_CONSTRAINED
     if fit.signal[galaxy] < FAINT_SIGNAL:
         flags |= SersicFlag.FAINT
-    radii = [one.values[radius] for one in values]
+    radii = [one.values[MEASURED.index("r_eff")] for one in values]
     if image.psf is not None and max(radii) < PSF_SHARE * fit.fwhm:
         flags |= SersicFlag.PSF_SIZED | SersicFlag.WEAKLY_CONSTRAINED
     if STAMP_RADII * max(radii) > min(task.fit_shape):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lenssr.imaging.correlation import measure_sky
-from lenssr.inversion import Prior, Problem, SourceGrid
+from lenssr.inversion import Prior, Problem
 from lenssr.inversion.solve import log_field, solve, weigh
 from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
@@ -15,9 +15,8 @@ from lenssr.reconstruction.levels import (
     AUTO_PRIORS,
     EDGE_SIGMA,
     FLOOR_SIGMA,
-    SIDE_WITH_PSF,
-    STRETCH_WITH_PSF,
     doubt_of,
+    source_grid,
 )
 from lenssr.reconstruction.pixelated import as_fit, judged
 from lenssr.reconstruction.wings import with_wings
@@ -115,7 +114,7 @@ class Drawing:
         if not bright.any():
             return grid, values
         places = [axis[bright] for axis in self._rays]
-        finer = SourceGrid.around(*places, SIDE_WITH_PSF, STRETCH_WITH_PSF)
+        finer = source_grid(*places, self.stack.grid.pixel_scale, False)
         rim = grid.half * (1 - 1e-12)
         # Beyond the grid of the network there is nothing.
         x, y = (

@@ -8,6 +8,7 @@ from lenssr import EPL, Sersic, Shear, SuperResolver
 from lenssr.grids import PixelGrid
 from lenssr.imaging import render
 from lenssr.metrics import scores_t
+from lenssr.reconstruction.levels import source_grid
 from lenssr.simulation import DeepLense
 
 
@@ -66,3 +67,16 @@ def test_a_free_slope_is_found_with_all_else_free(rng):
     gamma = resolver(image, noise=sigma, pixel_scale=0.07).parameters[1]
     assert gamma["error"] < 0.03
     assert abs(gamma["value"] - slope) < 2.5 * gamma["error"]
+
+
+@pytest.mark.parametrize(
+    ("sharp", "width", "side"),
+    [(True, 30, 60), (True, 70, 78), (True, 200, 100), (False, 20, 48), (False, 34, 68), (False, 99, 80)],
+)
+def test_a_wide_source_has_more_nodes(sharp, width, side):
+    places = np.array([-width / 2, width / 2]) * 0.05
+    grid = source_grid(places, places, 0.05, sharp)
+    assert grid.side == pytest.approx(side, abs=2)
+    assert grid.offsets[-2] >= places[1] * (1 - 1e-12)
+    if side not in (100, 80):
+        assert grid.spacing <= 0.05 * (0.75 if sharp else 0.5)

@@ -11,13 +11,14 @@ from lenssr.inversion.dense import (
 from lenssr.inversion.lockstep import Request, choose_prior, together
 from lenssr.inversion.mapping import GridMotion, SourceGrid, SourceMap
 from lenssr.inversion.normal import Factor, NormalMatrix
-from lenssr.inversion.priors import PRIORS, Prior
+from lenssr.inversion.priors import PRIORS, LocalPrior, Prior
 from lenssr.inversion.problem import Problem
 from lenssr.inversion.problem_batch import ProblemBatch
 from lenssr.inversion.solve import Solution, solve
 
 __all__ = [
     "PRIORS",
+    "LocalPrior",
     "BatchSolution",
     "DenseFactor",
     "DensePrior",

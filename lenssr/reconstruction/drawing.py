@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lenssr.imaging.correlation import measure_sky
-from lenssr.inversion import Prior, Problem
+from lenssr.inversion import LocalPrior, Prior, Problem
 from lenssr.inversion.solve import log_field, solve, weigh
 from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.freeform import FineSource
@@ -15,6 +15,7 @@ from lenssr.reconstruction.levels import (
     AUTO_PRIORS,
     EDGE_SIGMA,
     FLOOR_SIGMA,
+    MISFIT,
     doubt_of,
     source_grid,
 )
@@ -27,9 +28,9 @@ __all__ = ["Drawing"]
 FAINTEST = 1e-9
 # What errors of a drawing are taken to be like.
 PRIOR = "curvature"
-# Of the drawing in the mean of its logarithm and that of the source after the steps. Between 0.3 and 0.5 the
-# scores of lenses of galaxies and of Sérsics, clean and noisy, hardly depend on it.
-SHARE = 0.4
+# Of the drawing in the mean of its logarithm and that of the source after the steps; scores of lenses of
+# galaxies behind a PSF and of Sérsics without one, clean and noisy, hardly depend on it, by 0.1 either way.
+SHARE, SHARE_WITH_PSF = 0.4, 0.3
 # How well their strengths are to be known: little depends on them.
 ROUGHLY = 1.5
 
@@ -151,10 +152,11 @@ class Drawing:
         """Take the steps, or none, and find the prior that errors follow from.
 
         A prior around what was drawn would have the data change nothing and make errors too small, for the
-        network has seen these data. So the steps know of the drawing only as where they begin, theirs is the
-        likelier of the usual priors, and what they find is averaged with the drawing: noise and priors have
-        misled the two in ways that are only partly alike. With an unknown lens, which moves with the steps,
-        the drawing is one for another lens and no more than the beginning.
+        network has seen these data. So the steps know of the drawing where they begin, and how rough it is
+        where: theirs is the likeliest of the usual priors and, behind a PSF, one that is strict where the
+        drawing is smooth. What they find is averaged with the drawing: noise and priors have misled the two
+        in ways that are only partly alike. With an unknown lens, which moves with the steps, the drawing is
+        one for another lens and no more than the beginning.
 
         Returns
         -------
@@ -167,7 +169,7 @@ class Drawing:
             name = PRIOR if self.settings.prior == "auto" else self.settings.prior
             return problem, self._weighed(problem, name, field)
         found = self._stepped(problem, field, steps)
-        share = 0.0 if problem.scene.lens_moves else SHARE
+        share = 0.0 if problem.scene.lens_moves else self._share(problem, found)
         between = share * field + (1 - share) * found.field
         start = found.prior, found.strength, between, found.parameters
         return problem, solve(problem, *start, adapt=False, max_iterations=0)
@@ -178,11 +180,22 @@ class Drawing:
         begun = self._weighed(problem, first, field)
         options = {"max_iterations": steps, "adapt": False}
         found = [solve(problem, begun.prior, begun.strength, field, self.parameters, **options)]
-        for name in others:
-            prior = Prior(name, self.grid.side)
+        priors = [Prior(name, self.grid.side) for name in others]
+        if others and self.stack.kernel is not None:
+            priors.append(LocalPrior.like(field, self.grid.side))
+        for prior in priors:
             strength = found[0].strength_of(prior)
             found.append(solve(problem, prior, strength, field, self.parameters, **options))
         return max(found, key=lambda one: one.evidence)
+
+    def _share(self, problem, found):
+        """Of the drawing in the mean: next to none where it explains the data much worse than what was found.
+
+        That is, by more than the noise which so many determined nodes may follow.
+        """
+        excess = max(0.0, problem.chi2(self.values, self.parameters) - found.chi2)
+        most = SHARE if self.stack.kernel is None else SHARE_WITH_PSF
+        return most / (1 + (excess / (MISFIT * found.determined)) ** 2)
 
     def _weighed(self, problem, name, field):
         """The drawing, with as strong a prior as data and drawing ask for."""

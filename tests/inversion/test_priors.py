@@ -5,7 +5,11 @@ import pytest
 import scipy.linalg as linalg
 
 from lenssr import InputError
-from lenssr.inversion import PRIORS, Prior
+from lenssr.inversion import PRIORS, LocalPrior, Prior
+
+
+def local(side):
+    return LocalPrior(side, np.linspace(0.5, 2.0, side**2))
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -61,6 +65,25 @@ def test_a_matern_field_forgets_beyond_its_length():
     expected = (1 + np.sqrt(3) * distance) * np.exp(-np.sqrt(3) * distance)
     # The lattice and its reflecting edges change a little.
     np.testing.assert_allclose(correlation[6:25], expected[6:25], atol=0.05)
+
+
+def test_a_local_prior_is_one_of_its_own_matrix():
+    prior = local(7)
+    inverse, root = np.linalg.inv(prior.dense), prior.draws(np.eye(49))
+    np.testing.assert_allclose(prior.variance, np.diag(inverse), rtol=1e-5)
+    np.testing.assert_allclose(root @ root.T, inverse, rtol=1e-5, atol=1e-6 * inverse.max())
+    np.testing.assert_allclose(prior.apply(np.arange(49.0)), prior.dense @ np.arange(49.0), atol=1e-9)
+    assert prior.log_determinant == pytest.approx(np.linalg.slogdet(prior.dense)[1], rel=1e-6)
+    factor = linalg.cholesky_banded(prior.band, lower=True)
+    assert 2 * np.log(factor[0]).sum() == pytest.approx(prior.log_determinant, rel=1e-6)
+
+
+def test_a_local_prior_is_strict_where_a_field_is_smooth():
+    y, x = np.indices((24, 24)) - 11.5
+    knots = np.exp(-(np.hypot(x - 6, y) ** 2) / 4)
+    stiffness = LocalPrior.like((knots - 0.01 * np.hypot(x, y)).ravel(), 24).stiffness.reshape(24, 24)
+    assert stiffness[12, 3] > 5 * stiffness[12, 18]
+    np.testing.assert_allclose(LocalPrior.like(np.zeros(81), 9).stiffness, 1.0)
 
 
 def test_only_matern_has_a_length():

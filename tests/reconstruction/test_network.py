@@ -11,7 +11,7 @@ from lenssr.light import Sersic
 from lenssr.mass import SIE
 from lenssr.metrics import scores_t
 from lenssr.networks import SISR, Card, DeflectionNetwork, RelensingNetwork, save_weights
-from lenssr.simulation import DeepLense
+from lenssr.simulation import GALAXY_CELLS, DeepLense, GalaxyLenses
 
 # As the images below are.
 LIMITS = {"pixel_scale": [0.05, 0.05], "psf_fwhm": [0.0, 0.0], "snr": [20.0, 5000.0]}
@@ -69,6 +69,27 @@ def test_steps_gain_on_what_a_trained_one_draws(item):
 def test_steps_take_the_prior_that_is_asked_for_or_the_likeliest(resolve):
     assert resolve(refine=1, prior="gradient").meta["prior"] == "gradient"
     assert resolve(refine=1).meta["prior"] == "curvature+laplacian3"
+
+
+def test_a_drawing_that_does_not_explain_the_data_counts_for_little(resolve, item):
+    """An untrained network draws something like the source, which steps that converge have no need of."""
+    drawn, found = (resolve(refine=k) for k in (0, 20))
+    free = SuperResolver(source="pixelated", lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+    off, apart = (np.abs(each.image.data - free.image.data).max() for each in (drawn, found))
+    assert off > 3 * apart
+
+
+def test_behind_a_psf_steps_take_from_the_drawing_where_it_is_smooth():
+    y, x = np.indices((40, 40)) - 20
+    galaxy = np.exp(-np.hypot(x, y) / 4) + np.exp(-np.hypot(x - 8, y + 5) / 2)
+    item = GalaxyLenses([galaxy], size=3, seed=1, **GALAXY_CELLS['0.1"'])[1]
+    drawn, refined = (
+        SuperResolver(source=NetworkSource("relensing-broad", k), lens=item.lens)(item.low, **item.given)
+        for k in (0, 2)
+    )
+    before, after = (scores_t(one.image.data, item.truth.data).psnr for one in (drawn, refined))
+    assert refined.meta["prior"] == "local" and refined.ok
+    assert before > 45 and after > before + 1
 
 
 def test_steps_mend_what_was_drawn_for_a_lens_that_is_not_right(resolve, item):

@@ -115,7 +115,7 @@ class Drawing:
         if not bright.any():
             return grid, values
         places = [axis[bright] for axis in self._rays]
-        finer = source_grid(*places, self.stack.grid.pixel_scale, False)
+        finer = source_grid(*places, self.observation)
         rim = grid.half * (1 - 1e-12)
         # Beyond the grid of the network there is nothing.
         x, y = (

@@ -24,9 +24,9 @@ AUTO_PRIORS = ("curvature", "curvature+laplacian3")
 # Nodes along a side, and how they crowd: a sharp image shows the cusp of a galaxy, one behind a PSF does not.
 SIDE, SIDE_WITH_PSF = 60, 48
 STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
-# In the middle they lie at most so many pixels of the image apart, if no more are needed than these: the
-# matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
-SPACING, SPACING_WITH_PSF = 0.75, 0.5
+# In the middle they lie at most so many pixels of the image apart, or this share of the FWHM of the PSF, if no
+# more are needed than these: the matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
+SPACING, SPACING_IN_FWHM = 0.75, 0.3
 MOST, MOST_WITH_PSF = 100, 80
 # The grid holds every ray on which the parametric source shines this much, in sigma of a pixel.
 EDGE_SIGMA = 0.25
@@ -330,30 +330,29 @@ class Inversion:
         left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(shape)
         left = 3 * ndimage.uniform_filter(left, 3)[row, column] > significant
         bright |= left & (np.hypot(x - grid.x_0, y - grid.y_0) < LEFT_REACH * grid.half)
-        return source_grid(x[bright], y[bright], self.stack.grid.pixel_scale, self.sharp)
+        return source_grid(x[bright], y[bright], self.observation)
 
 
-def source_grid(x, y, pixel_scale, sharp):
+def source_grid(x, y, observation):
     """Place the grid of a source where it shines, with as many nodes as the image calls for.
 
     Parameters
     ----------
     x, y : `~numpy.ndarray`, shape (R,)
         Places that it has to hold, in arcsec.
-    pixel_scale : float
-        Of the image, in arcsec.
-    sharp : bool
-        Whether no PSF blurs the image.
+    observation : `~lenssr.imaging.Observation`
+        The image.
 
     Returns
     -------
     grid : `~lenssr.inversion.SourceGrid`
         Of 60 to 100 nodes along a side, or 48 to 80 behind a PSF.
     """
+    sharp, pixel = observation.psf is None, observation.grid.pixel_scale
     side, stretch = (SIDE, STRETCH) if sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
-    spacing, most = (SPACING, MOST) if sharp else (SPACING_WITH_PSF, MOST_WITH_PSF)
-    grid = SourceGrid.around(x, y, side, stretch)
-    needed = 1 + int(np.ceil((side - 1) * grid.spacing / (spacing * pixel_scale)))
+    spacing = SPACING * pixel if sharp else SPACING_IN_FWHM * max(float(observation.psf.fwhm.value), pixel)
+    grid, most = SourceGrid.around(x, y, side, stretch), MOST if sharp else MOST_WITH_PSF
+    needed = 1 + int(np.ceil((side - 1) * grid.spacing / spacing))
     return grid.refined(min(needed, most)) if side < min(needed, most) else grid
 
 

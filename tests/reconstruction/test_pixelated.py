@@ -1,12 +1,13 @@
 """The free-form source through the resolver."""
 
+import astropy.units as u
 import numpy as np
 import pytest
 from astropy.nddata import CCDData
 
 from lenssr import EPL, Sersic, Shear, SuperResolver
 from lenssr.grids import PixelGrid
-from lenssr.imaging import render
+from lenssr.imaging import Observation, render
 from lenssr.metrics import scores_t
 from lenssr.reconstruction.levels import source_grid
 from lenssr.simulation import DeepLense
@@ -70,13 +71,15 @@ def test_a_free_slope_is_found_with_all_else_free(rng):
 
 
 @pytest.mark.parametrize(
-    ("sharp", "width", "side"),
-    [(True, 30, 60), (True, 70, 78), (True, 200, 100), (False, 20, 48), (False, 34, 68), (False, 99, 80)],
+    ("fwhm", "width", "side"),
+    [(None, 30, 60), (None, 70, 78), (None, 200, 100), (2, 20, 48), (2, 38, 66), (2, 99, 80), (5, 38, 48)],
 )
-def test_a_wide_source_has_more_nodes(sharp, width, side):
+def test_a_wide_source_has_more_nodes(fwhm, width, side):
+    psf = None if fwhm is None else fwhm * 0.05 * u.arcsec
+    image = Observation.from_any(np.ones((20, 20)), pixel_scale=0.05, unit="electron/s", noise=1.0, psf=psf)
     places = np.array([-width / 2, width / 2]) * 0.05
-    grid = source_grid(places, places, 0.05, sharp)
+    grid = source_grid(places, places, image)
     assert grid.side == pytest.approx(side, abs=2)
     assert grid.offsets[-2] >= places[1] * (1 - 1e-12)
     if side not in (100, 80):
-        assert grid.spacing <= 0.05 * (0.75 if sharp else 0.5)
+        assert grid.spacing <= (0.75 * 0.05 if fwhm is None else 0.31 * fwhm * 0.05)

@@ -24,8 +24,8 @@ AUTO_PRIORS = ("curvature", "curvature+laplacian3")
 # Nodes along a side, and how they crowd: a sharp image shows the cusp of a galaxy, one behind a PSF does not.
 SIDE, SIDE_WITH_PSF = 60, 48
 STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
-# In the middle they lie at most so many pixels of the image apart, or this share of the FWHM of the PSF, if no
-# more are needed than these: the matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
+# In the middle they lie at most so many pixels of the image apart, or this share of the FWHM of the PSF, if
+# that takes no more than these: the matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
 SPACING, SPACING_IN_FWHM = 0.75, 0.3
 MOST, MOST_WITH_PSF = 100, 80
 # The grid holds every ray on which the parametric source shines this much, in sigma of a pixel.

@@ -67,11 +67,11 @@ def table(columns, rows):
     print(flush=True)
 
 
-def header(title, **settings):
-    """Print what ran: a title, the settings, the versions."""
+def header(title, *, threads="one thread", **settings):
+    """Print what ran: a title, the settings, the versions, and on how many threads."""
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("lenssr", "torch", "numpy"))
     print(title)
-    print(", ".join([*(f"{name} {value}" for name, value in settings.items()), *versions, "one thread"]))
+    print(", ".join([*(f"{name} {value}" for name, value in settings.items()), *versions, threads]))
     print(flush=True)
 
 

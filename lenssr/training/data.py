@@ -1,5 +1,6 @@
 """Which lenses make up which batch: a function of the seed and the number of the batch only."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -69,11 +70,17 @@ class Schedule:
 class Ahead:
     """Simulate the batch that comes next in a thread, while the present one is learnt from.
 
-    What a batch is does not depend on when it was made. One thread makes them all.
+    What a batch is does not depend on when it was made. One thread makes them all, on one core: were its
+    many small sums shared out among cores, they would hold up the step, which takes longer on the whole.
 
     Parameters
     ----------
     schedule : `Schedule`
+
+    Attributes
+    ----------
+    seconds, waited : float
+        Between handing out the last two batches; how many of them the last was waited for.
 
     Examples
     --------
@@ -87,13 +94,18 @@ class Ahead:
 
     def __init__(self, schedule):
         self.schedule = schedule
-        self._thread, self._coming = ThreadPoolExecutor(1), {}
+        self._thread, self._coming = _single_thread(), {}
+        self.seconds, self.waited, self._handed = 0.0, 0.0, time.monotonic()
 
     def __call__(self, number, device, after):
         """Return the batch of a number on a device, and begin that of the number ``after``."""
+        asked = time.monotonic()
         present = self._coming.pop(number, None) or self._begin(self.schedule[number], device)
         self._coming = {after: self._begin(self.schedule[after], device)}
-        return present.result()
+        batch, before = present.result(), self._handed
+        self._handed = time.monotonic()
+        self.seconds, self.waited = self._handed - before, self._handed - asked
+        return batch
 
     def at_once(self, chosen, device):
         """Return the batch of a data set and indices on a device."""
@@ -109,6 +121,21 @@ class Ahead:
     def __exit__(self, *error):
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
+
+
+def _single_thread():
+    """Return a pool of one thread whose sums torch does not share out; those of others it does as before."""
+    others = torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, initializer=_keep_to_one_core)
+    pool.submit(torch.get_num_threads).result()
+    torch.set_num_threads(others)
+    return pool
+
+
+def _keep_to_one_core():
+    # What a thread is set to before it first asks is forgotten.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def generator_of(seed, number):

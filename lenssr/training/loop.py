@@ -138,7 +138,7 @@ def train(recipe, folder, *, resume=False, progress=False):
     _check_folder(recipe, folder, last, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
-    with _quiet(), _own_interrupts(), Ahead(schedule) as batches:
+    with _quiet(), _own_interrupts(), _threads(recipe.hardware.threads), Ahead(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
@@ -211,6 +211,17 @@ def _quiet():
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _threads(number):
+    """Let torch take so many cores, or as many as it likes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -301,6 +312,7 @@ def _module(lightning, task, recipe, batches):
             view = self._view(batches(number, self.device, after=number + stride), number)
             total, parts = weighted(self.task.losses(view), weights)
             self.log("loss", total.detach(), prog_bar=True)
+            self.log_dict({"seconds": batches.seconds, "waited": batches.waited})
             self.log_dict(parts)
             return total
 

@@ -108,6 +108,9 @@ class Hardware:
     strategy : {"auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"}
     precision : {"32-true", "16-mixed", "bf16-mixed"}
         The mixed ones need CUDA.
+    threads : int or None
+        How many cores a step on a processor takes; None leaves it to PyTorch, which takes all. Batches are
+        simulated on one more: where that takes about as long as a step, two cores are best shared evenly.
     """
 
     accelerator: str = "auto"
@@ -115,6 +118,7 @@ class Hardware:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    threads: int | None = None
 
     def __post_init__(self):
         for name, choices in (
@@ -123,7 +127,7 @@ class Hardware:
             ("precision", PRECISIONS),
         ):
             _choice("hardware", self, name, choices)
-        for name in ("devices", "num_nodes"):
+        for name in ("devices", "num_nodes") + ("threads",) * (self.threads is not None):
             _number("hardware", self, name, 1, whole=True)
         cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         if self.accelerator == "cuda" and not cuda:

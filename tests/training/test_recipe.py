@@ -62,6 +62,7 @@ def test_first_weights_are_those_of_the_seed():
         ({"optimisation": 3}, "optimisation = 3: give keys and values"),
         ({"hardware": {"accelerator": "tpu"}}, "hardware.accelerator = 'tpu': give one of"),
         ({"hardware": {"precision": "16-mixed", "accelerator": "cpu"}}, "needs CUDA.*give '32-true'"),
+        ({"hardware": {"threads": 0}}, "hardware.threads = 0: give an integer of at least 1"),
         ({"hidden": 0.95}, "hidden = 0.95: give a share of the pixels between 0 and 0.9"),
         ({"objectives": {}}, "objectives are empty"),
         ({"objectives": {"lens_error": 1}}, "objectives.lens_error is not known to the task 'relensing'"),

@@ -76,6 +76,22 @@ def test_the_correction_of_the_potential_trains_towards_positive_mass(tmp_path):
     assert (trained.task.lens.last.weight != 0).any()
 
 
+def test_a_recipe_says_how_many_cores_a_step_takes(tmp_path, monkeypatch):
+    recipe, seen, before = quick("relensing", **{"hardware.threads": 2}), [], torch.get_num_threads()
+    build = Recipe.build
+
+    def built(self):
+        task = build(self)
+        for network in task.networks.values():
+            network.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+        return task
+
+    monkeypatch.setattr(Recipe, "build", built)
+    train(recipe, tmp_path)
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == before
+
+
 def test_losses_fall():
     """What the objectives are for: a few dozen steps on one batch bring the hidden pixels' chi2 down."""
     recipe = quick("relensing", **{"data.0.size": 4, "network.channels": [8, 12]})
@@ -97,7 +113,9 @@ def test_logs_and_checkpoints_are_written(tmp_path):
     train(quick("relensing"), tmp_path)
     with open(tmp_path / "csv" / "version_0" / "metrics.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {"loss", "hidden_pixels", "val_loss", "val_psnr", "lr-AdamW"} <= set(rows[0])
+    assert {"loss", "hidden_pixels", "seconds", "val_loss", "val_psnr", "lr-AdamW"} <= set(rows[0])
+    step = next(row for row in rows if row["seconds"])
+    assert 0 <= float(step["waited"]) < float(step["seconds"])
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 

@@ -130,6 +130,21 @@ def test_batches_made_ahead_are_those_asked_for():
         assert torch.equal(batches.at_once(order[3], "cpu").low, order[3][0].batch(order[3][1]).low)
 
 
+def test_batches_are_made_on_one_core_and_others_keep_theirs():
+    before, seen = torch.get_num_threads(), []
+    order = schedule()
+    order.datasets[0].batch = order.datasets[1].batch = lambda *_, **__: seen.append(torch.get_num_threads())
+    try:
+        torch.set_num_threads(2)
+        with Ahead(order) as batches:
+            batches(0, "cpu", after=1)
+            batches(1, "cpu", after=2)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_batch_that_cannot_be_made_is_told_where_it_is_asked_for():
     order = schedule()
     order.datasets[0]._draw = order.datasets[1]._draw = None

@@ -6,6 +6,7 @@ import os
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[name] = "1"
 
+import argparse
 import importlib.metadata
 import json
 import subprocess
@@ -25,6 +26,7 @@ __all__ = [
     "header",
     "in_processes",
     "numbers_of",
+    "parser_of",
     "peak_memory",
     "resolve",
     "right_lens",
@@ -73,6 +75,15 @@ def header(title, *, threads="one thread", **settings):
     print(title)
     print(", ".join([*(f"{name} {value}" for name, value in settings.items()), *versions, threads]))
     print(flush=True)
+
+
+def parser_of(doc, number, what, seed):
+    """Options that scripts share: how many of what, the seed, processes."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("-n", type=int, default=number, help=what)
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    return parser
 
 
 def in_processes(function, tasks, jobs=1):

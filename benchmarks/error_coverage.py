@@ -9,7 +9,6 @@ the scatter between images.
     python benchmarks/error_coverage.py [-n 200] [--seed 2] [--jobs 1]
 """
 
-import argparse
 import math
 
 import common
@@ -96,10 +95,7 @@ def pixel_row(bounds, shares, origins):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", type=int, default=200, help="lenses")
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser = common.parser_of(__doc__, 200, "lenses", 2)
     arguments = parser.parse_args()
     number = arguments.n
     common.header("How often 68 % intervals hold the truth", lenses=number, seed=arguments.seed)

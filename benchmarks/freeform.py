@@ -19,7 +19,6 @@ call an image, the median.
     python benchmarks/freeform.py [-n 50] [--cells "SIS clean" '0.1"'] [--seed 0] [--jobs 1] [--details]
 """
 
-import argparse
 import collections
 import itertools
 import math
@@ -279,16 +278,13 @@ def gathered(cells, number, seed, jobs, methods):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser_of(__doc__, 50, "images of a cell", 0)
     every = [cell for cells in KINDS.values() for cell in cells]
-    parser.add_argument("-n", type=int, default=50, help="images of a cell")
     parser.add_argument("--cells", nargs="+", choices=every, default=every)
     names = list(dict.fromkeys(method.name for methods in METHODS.values() for method in methods))
     parser.add_argument(
         "--methods", nargs="+", choices=names, default=names, metavar="NAME", help="only these"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--details", action="store_true", help="list flagged images with their measures")
     arguments = parser.parse_args()
     common.header("The free-form source", seed=arguments.seed, scale=SCALE)

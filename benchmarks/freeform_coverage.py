@@ -12,7 +12,6 @@ between images.
     python benchmarks/freeform_coverage.py [-n 200] [--seed 2] [--jobs 1] [--known]
 """
 
-import argparse
 import math
 from dataclasses import dataclass
 
@@ -164,10 +163,7 @@ def tables(found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", type=int, default=200, help="lenses")
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser = common.parser_of(__doc__, 200, "lenses", 2)
     parser.add_argument("--known", action="store_true", help="give the true lenses")
     arguments = parser.parse_args()
     number, lens = arguments.n, "known" if arguments.known else "unknown"

@@ -27,7 +27,6 @@ anew for each image. The last table has them with the camera built once.
     python benchmarks/networks.py [-n 500] [--full] [--tables cells shapes] [--seed 7] [--jobs 1]
 """
 
-import argparse
 import functools
 import statistics
 import time
@@ -425,15 +424,12 @@ def alone_table(number, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", type=int, default=500, help="images of a cell")
+    parser = common.parser_of(__doc__, 500, "images of a cell", 7)
     parser.add_argument("--full", action="store_true", help="5000 images of a cell, as LensSR was tested")
     parser.add_argument("--shapes", type=int, default=50, help="lenses of real galaxies, of each camera")
     parser.add_argument("--lenses", type=int, default=100, help="lenses of the broad population")
     names = [*TABLES, "lenses", "alone"]
     parser.add_argument("--tables", nargs="+", choices=names, default=names)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
     arguments = parser.parse_args()
     number, seed, jobs = 5000 if arguments.full else arguments.n, arguments.seed, arguments.jobs
     common.header("Networks on lenses that they have not seen", seed=seed, scale=SCALE)

@@ -13,7 +13,6 @@ to compare T with.
     python benchmarks/quality.py [-n 50] [--cells "SIS clean" mixed] [--seed 0] [--jobs 1] [--details]
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Callable
@@ -228,12 +227,9 @@ def mixed_table(scores, failed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", type=int, default=50, help="images of a DeepLense cell")
+    parser = common.parser_of(__doc__, 50, "images of a DeepLense cell", 0)
     parser.add_argument("--mixed", type=int, default=CELLS[MIXED].number, help="mixed lenses")
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--details", action="store_true", help="list the wrong and the flagged")
     arguments = parser.parse_args()
     common.header("Quality of the super-resolved images", seed=arguments.seed, scale=SCALE)

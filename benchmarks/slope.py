@@ -7,8 +7,6 @@ without shear; its Einstein radius begins half a percent off. A pull is (found -
     python benchmarks/slope.py [-n 20] [--seed 5] [--jobs 1] [--details]
 """
 
-import argparse
-
 import common  # first: it sets one thread
 import numpy as np
 
@@ -43,10 +41,7 @@ def measure(cell, number, seed, i):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", type=int, default=20, help="lenses a cell")
-    parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser = common.parser_of(__doc__, 20, "lenses a cell", 5)
     parser.add_argument("--details", action="store_true", help="print every lens")
     arguments = parser.parse_args()
     number, seed = arguments.n, arguments.seed

@@ -7,7 +7,6 @@ there is some), one of each DeepLense cell (SIS and SIE, clean and noisy). The s
     python benchmarks/verdict.py [-n 100] [--seed 1] [--source sersic] [--jobs 1] [--details]
 """
 
-import argparse
 import sys
 from collections import Counter
 
@@ -57,11 +56,8 @@ def judge(number, seed, source, start, stop):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", type=int, default=100, help="good lenses, and as many spoiled ones")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = common.parser_of(__doc__, 100, "good lenses, and as many spoiled ones", 1)
     parser.add_argument("--source", default="sersic", help='"sersic" or "pixelated", which takes far longer')
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--details", action="store_true", help="a line for each verdict that is wrong")
     arguments = parser.parse_args()
     number, seed = arguments.n, arguments.seed

@@ -11,7 +11,7 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.reconstruction.telescope import check_psf_out
 from lenssr.result import FailedResolution
-from lenssr.settings import SOURCES, Settings
+from lenssr.settings import SOURCES, Settings, plain_settings, settings_from
 
 __all__ = ["SuperResolver"]
 
@@ -354,7 +354,6 @@ class SuperResolver:
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
-        from lenssr._resolver_file import plain_settings
         from lenssr.networks.bundle import save_bundle
 
         for name in ("psf", "noise", "mask"):
@@ -387,7 +386,6 @@ class SuperResolver:
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
-        from lenssr._resolver_file import settings_from
         from lenssr.networks.bundle import load_bundle
 
         return cls(**settings_from(load_bundle(path)[0], path))

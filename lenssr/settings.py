@@ -1,5 +1,6 @@
-"""The options of a `~lenssr.SuperResolver`, checked."""
+"""The options of a `~lenssr.SuperResolver`, checked, and as plain values for a file."""
 
+import inspect
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -11,12 +12,12 @@ from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
 from lenssr.inversion.priors import PRIORS
 from lenssr.light.lens_light import check_lens_light, describe_lens_light
-from lenssr.mass import MassModel
+from lenssr.mass import MassModel, from_dict
 from lenssr.networks.source import NetworkSource
 from lenssr.reconstruction.starts import SEARCH
 from lenssr.reconstruction.telescope import PIXEL
 
-__all__ = ["SOURCES", "Settings"]
+__all__ = ["SOURCES", "Settings", "plain_settings", "settings_from"]
 
 # Where each kind of source is solved.
 SOURCES = {
@@ -160,6 +161,38 @@ class Settings:
         return plain
 
 
+def plain_settings(settings):
+    """Options of a `~lenssr.SuperResolver` as JSON can hold them; networks by the steps that follow only."""
+    plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    plain["source"], network = settings.kind, settings.network
+    plain["refine"] = 0 if network is None else int(network.refine)
+    plain["lens"] = None if settings.lens is None else _plain_lens(settings.lens)
+    light = settings.lens_light
+    entries = light if isinstance(light, list | tuple) else [light]
+    if not all(entry is None or isinstance(entry, str) for entry in entries):
+        raise InputError(
+            f"lens_light = {light!r}: a resolver is saved with lights by name only, such as 'sersic'; give "
+            "the model again after loading"
+        )
+    plain["lens_light"] = list(light) if isinstance(light, tuple) else light
+    if isinstance(settings.psf_out, u.Quantity):
+        plain["psf_out"] = [float(settings.psf_out.value), str(settings.psf_out.unit)]
+    return {name: value.item() if hasattr(value, "item") else value for name, value in plain.items()}
+
+
+def settings_from(plain, path):
+    """Options of a `~lenssr.SuperResolver` from what `plain_settings` made; networks are in a file."""
+    options = dict(plain)
+    refine = options.pop("refine")
+    if options["source"] == "network":
+        options["source"] = NetworkSource(path, refine)
+    if options["lens"] is not None:
+        options["lens"] = from_dict(options["lens"])
+    if isinstance(options["psf_out"], list):
+        options["psf_out"] = u.Quantity(*options["psf_out"])
+    return options
+
+
 def _check_count(name, value):
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} = {value!r}: give an integer, 1 or larger")
@@ -180,3 +213,19 @@ def _check_fittable(lens):
         raise InputError(
             "fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out"
         )
+
+
+def _plain_lens(lens):
+    parts = getattr(lens, "components", (lens,))
+    return [{type(part).__name__: _plain_part(part)} for part in parts]
+
+
+def _plain_part(part):
+    more = [name for name in inspect.signature(type(part)).parameters if name not in part.param_names]
+    if more:
+        raise InputError(
+            f"a {type(part).__name__} has {more[0]}, which is not saved with a resolver: leave lens= out"
+        )
+    values = {p.name: float(p.value) for p in part.parameters}
+    bounds = {p.name: list(p.bounds) for p in part.parameters if p.bounds != (None, None)}
+    return {**values, "fixed": [p.name for p in part.parameters if p.fixed], "bounds": bounds}

@@ -16,7 +16,7 @@ from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.weights import Card, checksum_of, save_weights
 from lenssr.reconstruction.known import KnownNetwork
 from lenssr.reconstruction.network import NetworkReconstruction, arcs
-from lenssr.training import Optimisation, data_consistency, draw_hidden, loop
+from lenssr.training import Optimisation, data_consistency, draw_hidden, lightning_tools
 from lenssr.training.data import ORDER, generator_of
 
 __all__ = ["OwnImage", "check_method", "train_on", "training_of"]
@@ -119,7 +119,7 @@ def train_on(method, observations, names, lenses, *, steps, learning_rate, folde
         check_every=steps,
         seed=int(settings.seed),
     )
-    lightning = loop._lightning()
+    lightning = lightning_tools.import_lightning()
     start, network, images = _prepared(method, observations, names, lenses, progress)
     device, began = settings.torch_device, time.monotonic()
     before = _score(images)
@@ -146,7 +146,7 @@ def train_on(method, observations, names, lenses, *, steps, learning_rate, folde
             "optimisation": {"steps": steps, "learning_rate": learning_rate},
         },
         seed=optimisation.seed,
-        device=loop._device_name(device),
+        device=lightning_tools.device_name(device),
         minutes=(time.monotonic() - began) / 60,
         steps=steps,
         scores={"hidden_pixels_before": before, "hidden_pixels": after},
@@ -239,9 +239,9 @@ def _teach(lightning, network, images, optimisation, device, folder, progress):
             return loss
 
         def configure_optimizers(self):
-            return loop._optimizers(self.parameters(), optimisation)
+            return lightning_tools.optimizers(self.parameters(), optimisation)
 
-    with loop._quiet(), loop._own_interrupts():
+    with lightning_tools.quiet(), lightning_tools.own_interrupts():
         trainer = lightning.Trainer(
             max_epochs=1,
             accelerator=device.type,
@@ -253,7 +253,7 @@ def _teach(lightning, network, images, optimisation, device, folder, progress):
             enable_progress_bar=progress,
             enable_model_summary=False,
         )
-        trainer.fit(Module(), loop._loader(optimisation.steps))
+        trainer.fit(Module(), lightning_tools.numbers(optimisation.steps))
 
 
 def _log(folder):

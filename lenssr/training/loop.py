@@ -1,36 +1,30 @@
 """Training itself, on Lightning."""
 
-import logging
-import signal
-import threading
 import time
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import yaml
-from torch.utils.data import DataLoader
 
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
 from lenssr.networks.weights import Card, save_weights
 from lenssr.training.data import Ahead, Schedule, generator_of, survey
+from lenssr.training.lightning_tools import (
+    cores,
+    device_name,
+    import_lightning,
+    numbers,
+    optimizers,
+    own_interrupts,
+    quiet,
+)
 from lenssr.training.recipe import Recipe
 from lenssr.training.tasks import psnr, weighted
 
 __all__ = ["Trained", "train"]
 
 CHECKPOINTS, WEIGHTS, RECIPE = "checkpoints", "weights", "recipe.yaml"
-# What Lightning remarks on choices that are meant: batches are made on the device, in a thread of their own.
-REMARKS = (
-    ".*does not have many workers.*",
-    ".*smaller than the logging interval.*",
-    ".*GPU available but not used.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*torch.jit.script.*",
-    ".*isinstance.treespec, LeafSpec.*",
-)
 
 
 class Trained:
@@ -133,30 +127,26 @@ def train(recipe, folder, *, resume=False, progress=False):
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(folder)
-    lightning = _lightning()
+    lightning = import_lightning()
     last = folder / CHECKPOINTS / "last.ckpt"
     _check_folder(recipe, folder, last, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
-    with _quiet(), _own_interrupts(), _threads(recipe.hardware.threads), Ahead(schedule) as batches:
+    with quiet(), own_interrupts(), cores(recipe.hardware.threads), Ahead(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
-        trainer.fit(module, _loader(optimisation.check_every), _loader(1), **options)
+        trainer.fit(module, numbers(optimisation.check_every), numbers(1), **options)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     scores = {name.removeprefix("val_"): float(value) for name, value in state["scores"].items()}
-    minutes, device = module.seconds_so_far() / 60, _device_name(trainer.strategy.root_device)
+    minutes, device = module.seconds_so_far() / 60, device_name(trainer.strategy.root_device)
     first = trainer.is_global_zero
     trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device, first)
     if first:
         trained.save()
     return trained
-
-
-def _device_name(device):
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _check_folder(recipe, folder, last, resume):
@@ -182,61 +172,6 @@ def _check_folder(recipe, folder, last, resume):
             f"{', '.join(changed)} of the recipe are not those with which {folder} was begun: resume with "
             f"{known}, or start anew in another folder"
         )
-
-
-def _lightning():
-    try:
-        import lightning.pytorch as lightning
-    except ImportError as error:
-        raise InputError("training needs Lightning: pip install 'lenssr[train]'") from error
-    return lightning
-
-
-def _loader(count):
-    """Numbers only: batches are simulated on the device where they are used."""
-    return DataLoader(range(count), batch_size=None)
-
-
-@contextmanager
-def _quiet():
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for remark in REMARKS:
-                warnings.filterwarnings("ignore", remark)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _threads(number):
-    """Let torch take so many cores, or as many as it likes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _own_interrupts():
-    """Lightning makes an exit of an interrupt, and stays deaf to others."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
 
 
 def _trainer(lightning, recipe, folder, progress):
@@ -276,15 +211,6 @@ def _trainer(lightning, recipe, folder, progress):
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
-
-
-def _optimizers(parameters, optimisation):
-    """Optimizer and learning rate of each step, as Lightning wants them."""
-    optimizer = torch.optim.AdamW(
-        parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _module(lightning, task, recipe, batches):
@@ -341,6 +267,6 @@ def _module(lightning, task, recipe, batches):
             self._seconds, self._began = checkpoint["seconds"], time.monotonic()
 
         def configure_optimizers(self):
-            return _optimizers(self.parameters(), optimisation)
+            return optimizers(self.parameters(), optimisation)
 
     return Module()

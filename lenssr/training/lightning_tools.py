@@ -1,0 +1,95 @@
+"""What trainings on Lightning share: its import, what it says and hears, cores, batches by number."""
+
+import logging
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import DataLoader
+
+from lenssr.exceptions import InputError
+
+__all__ = ["cores", "device_name", "import_lightning", "numbers", "optimizers", "own_interrupts", "quiet"]
+
+# What Lightning remarks on choices that are meant: batches are made on the device, in a thread of their own.
+REMARKS = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*GPU available but not used.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*torch.jit.script.*",
+    ".*isinstance.treespec, LeafSpec.*",
+)
+
+
+def import_lightning():
+    """Import Lightning, or say which extra holds it."""
+    try:
+        import lightning.pytorch as lightning
+    except ImportError as error:
+        raise InputError("training needs Lightning: pip install 'lenssr[train]'") from error
+    return lightning
+
+
+def numbers(count):
+    """Numbers only: batches are simulated on the device where they are used."""
+    return DataLoader(range(count), batch_size=None)
+
+
+@contextmanager
+def quiet():
+    """Keep Lightning from remarking on what is meant."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for remark in REMARKS:
+                warnings.filterwarnings("ignore", remark)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def cores(number):
+    """Let torch take so many cores, or as many as it likes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def own_interrupts():
+    """Lightning makes an exit of an interrupt, and stays deaf to others."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def device_name(device):
+    """Name of a device as cards tell it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def optimizers(parameters, optimisation):
+    """Optimizer and learning rate of each step, as Lightning wants them."""
+    optimizer = torch.optim.AdamW(
+        parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -138,9 +138,8 @@ def _add_sersic(commands):
     add("--mask", metavar="F", help="a FITS file of the image's shape: not 0 hides a pixel")
     positions = "a table with x and y (zero-based pixels) or skycoord (default: galaxies are detected)"
     add("--init", metavar="TABLE", help=positions)
-    add(
-        "--fit-shape", metavar="N", type=_positive, default=51, help="side of the stamps (default: 51 pixels)"
-    )
+    side = "side of the stamps (default: 51 pixels, more for those whose light reaches others)"
+    add("--fit-shape", metavar="N", type=_positive, help=side)
     add("--components", type=int, choices=(1, 2), default=1, help="2: a bulge and a disc (default: 1)")
     add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
     add("--plot", metavar="OUT.png", help="draw data, model and residual")
@@ -277,6 +276,7 @@ def _sersic(arguments):
     from lenssr.files import atomic, check_output
     from lenssr.imaging.reading import find_image, open_fits
     from lenssr.photometry import SersicPhotometry
+    from lenssr.photometry.flags import NOTICES
     from lenssr.result.plot import check_figure
 
     outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
@@ -291,7 +291,7 @@ def _sersic(arguments):
     positions = None if arguments.init is None else _read_table(arguments.init)
     phot = SersicPhotometry(
         psf=arguments.psf,
-        fit_shape=arguments.fit_shape,
+        fit_shape=arguments.fit_shape or "auto",
         n_components=arguments.components,
         device=arguments.device,
     )
@@ -306,7 +306,8 @@ def _sersic(arguments):
             raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
     if arguments.plot is not None:
         phot.plot(arguments.plot)
-    print(f"galaxies       {len(table)}, {sum(flags == 0 for flags in table['flags'])} without a flag")
+    good = sum(flags & ~int(NOTICES) == 0 for flags in table["flags"])
+    print(f"galaxies       {len(table)}, {good} without a warning")
     print(f"written        {', '.join(outputs)}")
 
 

@@ -37,8 +37,6 @@ class Batch:
     ----------
     layout : `~lenssr.photometry.space.Layout`
     bands : list of `~lenssr.photometry.stamps.Stamps`
-    blended : list of bool
-        Whether pixels of a stamp were left to neighbours.
     rough : list of `~lenssr.photometry.stamps.Stamps` or None
         The same in single precision; None where numbers are too large or small for it.
     pixels : `torch.Tensor` of int, shape (B,)
@@ -52,10 +50,8 @@ class Batch:
         self.layout = Layout(
             len(first.members), settings.n_components, len(first.bands), sky=settings.sky is not None
         )
-        shares = [task.share() for task in tasks]
-        self.blended = [left for _, left in shares]
         self._corners = np.array([task.corner for task in tasks])
-        own = np.stack([share for share, _ in shares])
+        own = np.stack([task.share() for task in tasks])
         self.bands = [self._stamps(number, own, operator) for number in range(len(first.bands))]
         self.rough = self._single(operator)
         self.pixels = sum((band.weight > 0).sum(1) for band in self.bands)
@@ -91,6 +87,8 @@ class Batch:
             planes = {"data": image.data, "sigma": task.sigma(band), "valid": image.valid}
             for name, fill in (("data", 0.0), ("sigma", 1.0), ("valid", False)):
                 boxes[name].append(cut(planes[name], corner[None], self.shape, fill)[0])
+            if task.others is not None:
+                boxes["data"][-1] = boxes["data"][-1] - task.others[band]
         data, sigma, valid = (np.stack(boxes[name]) for name in ("data", "sigma", "valid"))
         weight = np.where(valid & own, sigma**-2.0, 0.0)
         image = self.tasks[0].bands[band]
@@ -236,11 +234,16 @@ class Batch:
         weights = []
         for number, (band, image) in enumerate(zip(self.bands, images, strict=True)):
             variance = [
-                self._noise(task.bands[number], corner).moments(one.reshape(self.shape))[2].flatten()
+                self._noise(task.bands[number], corner).moments(self._whole(task, number, one))[2].flatten()
                 for task, corner, one in zip(self.tasks, self._corners, image, strict=True)
             ]
             weights.append(torch.where(band.weight > 0, 1 / torch.stack(variance), 0))
         return weights
+
+    def _whole(self, task, band, image):
+        """A model image (ny, nx) with the light that was taken from the data: its photons are noise, too."""
+        image = image.reshape(self.shape)
+        return image if task.others is None else image + torch.as_tensor(task.others[band]).to(image)
 
     def _noise(self, image, corner):
         noise, numbers = image.noise, []

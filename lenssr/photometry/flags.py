@@ -4,7 +4,7 @@ import enum
 
 import numpy as np
 
-__all__ = ["PSF_SHARE", "SersicFlag", "decode_flags"]
+__all__ = ["NOTICES", "PSF_SHARE", "SersicFlag", "decode_flags"]
 
 # A galaxy below this share of the FWHM of the PSF is not told from a star.
 PSF_SHARE = 0.15
@@ -37,16 +37,22 @@ class SersicFlag(enum.IntFlag):
     PSF_SIZED = 32
     #: The pixel of the centre is masked or outside the image.
     MASKED_CENTRE = 64
-    #: The stamp reaches over the edge of the image.
+    #: The edge of the image cuts it: it is nearer than that of the stamp, and than 4 r_eff or twice the FWHM
+    #: of the PSF.
     EDGE = 128
-    #: Fitted together with neighbours, or with more than 2 % of the pixels left to them.
+    #: Neighbours shine where it does: had they not been fitted, too, its flux would be off by more than 2 %.
+    #: A notice: its numbers depend on how well those of the neighbours are known, but nothing is wrong.
     BLENDED = 256
     #: The residuals are larger than the errors say, beyond doubt: no Sérsic, or wrong errors or PSF.
     POOR_FIT = 512
     #: The stamp is smaller than 8 r_eff: sky, flux, r_eff and n trade off against each other.
     SMALL_STAMP = 1024
-    #: The errors are ends of the profile likelihood, because those of a Gaussian may be off.
+    #: The errors are ends of the profile likelihood, because those of a Gaussian may be off. A notice, too.
     PROFILE_INTERVAL = 2048
+
+
+#: Bits that tell how a row came about; nothing is wrong with it.
+NOTICES = SersicFlag.BLENDED | SersicFlag.PROFILE_INTERVAL
 
 
 def decode_flags(flags):

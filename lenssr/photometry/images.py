@@ -1,18 +1,25 @@
 """Images and models of galaxies that have been fitted."""
 
+import math
+
 import numpy as np
 import torch
 from astropy.modeling.models import Sersic2D
+from scipy import ndimage
 
 from lenssr.fitting.scene import Scene
-from lenssr.photometry.measure import MEASURED
-from lenssr.photometry.stamps import Stamps
+from lenssr.light.sersic_shape import sersic_b
+from lenssr.photometry.measure import MEASURED, Component
+from lenssr.photometry.stamps import Stamps, paste
 from lenssr.photometry.tasks import first_pixel
 
-__all__ = ["model_image", "sersic2d"]
+__all__ = ["light_boxes", "model_image", "sersic2d", "sky_image"]
 
-# Stamps that are made at once.
-BATCH = 16
+# Stamps that are made at once, and pixels in them.
+BATCH, MOST_PIXELS = 16, 2**20
+# Galaxies are drawn to where they are below this share of the noise of a pixel.
+FAR_BELOW = 0.02
+SMALLEST, SKY_STEP = 32, 8
 
 
 def sersic2d(component, unit):
@@ -42,7 +49,61 @@ def sersic2d(component, unit):
     return model
 
 
-def model_image(fitted, solver, shape, model_shape, band, *, sky):
+def light_boxes(fitted, solver, band, *, model_shape=None):
+    """Light of galaxies, each in a box of its own.
+
+    Parameters
+    ----------
+    fitted : list of (fit, galaxy)
+        Groups and places in them.
+    solver : `~lenssr.photometry.solve.Solver`
+    band : int
+    model_shape : tuple of int, optional
+        Sides of all boxes. By default each is as large as its galaxy reaches: to where its light is far below
+        the noise, or to the edge of the image.
+
+    Returns
+    -------
+    boxes : list of (corner, image)
+        First row and column, which may lie outside of the image, and light (rows, columns).
+    """
+    shapes = [model_shape or reached(fit, galaxy, solver, band) for fit, galaxy in fitted]
+    boxes = [None] * len(fitted)
+    for shape in dict.fromkeys(shapes):
+        alike = [k for k, other in enumerate(shapes) if other == shape]
+        size = max(1, min(BATCH, MOST_PIXELS // (shape[0] * shape[1])))
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            corners, lights = _stamps([fitted[k] for k in part], solver, shape, band)
+            for k, corner, light in zip(part, corners, lights, strict=True):
+                boxes[k] = corner, light
+    return boxes
+
+
+def reached(fit, galaxy, solver, band):
+    """Sides of a box around a galaxy beyond which its light does not count."""
+    telescope, task, radius = fit.task.bands[band], fit.task, 0.0
+    noise = FAR_BELOW * float(np.median(task.sigma(band)[telescope.valid]))
+    for component in range(fit.layout.components):
+        values = Component(fit, galaxy, component, band).values
+        amplitude, r_eff, n = (values[MEASURED.index(name)] for name in ("amplitude", "r_eff", "n"))
+        b = float(sersic_b(torch.tensor(n, dtype=torch.float64)))
+        steps = 1 + math.log(max(amplitude, 1e-300) / noise) / b
+        radius = max(radius, r_eff * min(max(steps, 0.0) ** n, 1e9 / r_eff))
+    radius += solver.psf_reach(telescope.psf, telescope.grid.pixel_scale)
+    # From its centre to the farthest edge, and no farther.
+    x, y = (float(v) for v in Component(fit, galaxy, 0, band).values[:2])
+    ends = (max(place, size - 1 - place) + 1 for place, size in zip((y, x), telescope.shape, strict=True))
+    return tuple(_side(min(radius, end)) for end in ends)
+
+
+def _side(radius):
+    """Side of a box with at least this radius, one of few so that many galaxies are drawn at once."""
+    steps = math.ceil(2 * math.log2(max(2 * radius + 1, SMALLEST) / SMALLEST))
+    return math.ceil(SMALLEST * 2 ** (steps / 2))
+
+
+def model_image(fitted, solver, shape, model_shape, band):
     """Sum of the model images of galaxies.
 
     Parameters
@@ -52,41 +113,64 @@ def model_image(fitted, solver, shape, model_shape, band, *, sky):
     solver : `~lenssr.photometry.solve.Solver`
     shape : tuple of int
         Of the image.
-    model_shape : tuple of int
-        Box around each galaxy in which it shines.
+    model_shape : tuple of int or None
+        Box around each galaxy in which it shines; None for as far as it reaches.
     band : int
-    sky : bool
-        Whether the sky of each galaxy is added within its box, once where boxes overlap.
 
     Returns
     -------
     image : `~numpy.ndarray`, shape (ny, nx)
     """
-    image, level, times = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for start in range(0, len(fitted), BATCH):
-        part = fitted[start : start + BATCH]
-        corners, lights, skies = _stamps(part, solver, model_shape, band)
-        for corner, light, constant in zip(corners, lights, skies, strict=True):
-            box, own = [], []
-            for first, size, limit in zip(corner, model_shape, shape, strict=True):
-                low, high = max(first, 0), min(first + size, limit)
-                box.append(slice(low, max(low, high)))
-                own.append(slice(low - first, max(low, high) - first))
-            image[tuple(box)] += light[tuple(own)]
-            level[tuple(box)] += constant
-            times[tuple(box)] += 1
-    return image + level / np.maximum(times, 1) if sky else image
+    image = np.zeros(shape)
+    for corner, light in light_boxes(fitted, solver, band, model_shape=model_shape):
+        paste(image, corner, light)
+    return image
+
+
+def sky_image(fitted, shape, band):
+    """Sky all over an image: near a galaxy that of its fit, and without a step from one to the next.
+
+    Parameters
+    ----------
+    fitted : list of (fit, galaxy)
+    shape : tuple of int
+        Of the image.
+    band : int
+
+    Returns
+    -------
+    image : `~numpy.ndarray`, shape (ny, nx)
+        Zero if no sky was fitted.
+    """
+    if not fitted or not fitted[0][0].layout.sky:
+        return np.zeros(shape)
+    places, skies, near = [], [], []
+    for fit, galaxy in fitted:
+        places.append(Component(fit, galaxy, 0, band).values[:2])
+        skies.append(float(fit.coordinates[fit.layout.column("sky", band=band)]))
+        near.append((min(fit.task.boxes[galaxy]) / 4) ** 2)
+    skies = np.array(skies)
+    if np.ptp(skies) == 0:
+        return np.full(shape, skies[0])
+    rows, columns = (np.linspace(0, size - 1, -(-size // SKY_STEP) + 1) for size in shape)
+    coarse = np.empty((len(rows), len(columns)))
+    for k, row in enumerate(rows):
+        squares = [(x - columns) ** 2 + (y - row) ** 2 + r for (x, y), r in zip(places, near, strict=True)]
+        weight = np.stack(squares) ** -2.0
+        coarse[k] = skies @ weight / weight.sum(0)
+    steps = (np.linspace(0, len(part) - 1, size) for part, size in zip((rows, columns), shape, strict=True))
+    return ndimage.map_coordinates(coarse, np.meshgrid(*steps, indexing="ij"), order=1)
 
 
 def _stamps(part, solver, model_shape, band):
-    """First pixels, light (b, ny, nx) and sky of galaxies."""
+    """First pixels and light (b, ny, nx) of galaxies."""
     fit = part[0][0]
     layout, telescope = fit.layout, fit.task.bands[band]
     device = solver.settings.torch_device
     operator = solver.operator(telescope.psf, telescope.grid.pixel_scale, tuple(model_shape))
     options = {"lens": None, "lens_free": False, "source": 0, "extent": max(model_shape), "device": device}
     scene = Scene(lens_light=layout.components, sky=False, **options)
-    corners, vectors, skies = [], [], []
+    corners, vectors = [], []
     for fit, galaxy in part:
         vector = []
         for component in range(layout.components):
@@ -100,9 +184,8 @@ def _stamps(part, solver, model_shape, band):
             own[4] -= corners[-1][0] + (model_shape[0] - 1) / 2
             vector.append(own)
         vectors.append(torch.cat(vector))
-        skies.append(float(fit.coordinates[fit.layout.column("sky", band=band)]) if layout.sky else 0.0)
     vectors = torch.stack(vectors).to(device)
     empty = torch.zeros(len(part), *model_shape, dtype=vectors.dtype, device=device)
     physical = scene.to_physical(vectors, torch.ones_like(vectors))
     lights = Stamps(empty, empty, operator).image(scene, physical)
-    return corners, lights.reshape(-1, *model_shape).cpu().numpy(), skies
+    return corners, lights.reshape(-1, *model_shape).cpu().numpy()

@@ -1,6 +1,7 @@
 """Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
 
 import copy
+from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
@@ -13,7 +14,8 @@ from lenssr.imaging.correlation import measure_sky
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
-from lenssr.photometry.images import model_image, sersic2d
+from lenssr.photometry.images import model_image, sersic2d, sky_image
+from lenssr.photometry.neighbours import separate
 from lenssr.photometry.settings import checked_grouper, checked_pair, checked_settings
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
@@ -34,9 +36,10 @@ class SersicPhotometry:
     ----------
     psf : anything that `lenssr.imaging.PSF.from_any` takes, or a FWHM as ``2.5 * u.pix``, optional
         By default the one that comes with the image; a galaxy without any is fitted behind its pixels alone.
-    fit_shape : int or tuple of int, optional
-        Rows and columns of the box around each galaxy that is fitted, by default ``(51, 51)``. At least
-        8 r_eff is wanted, so that the sky is told from the galaxy.
+    fit_shape : int, tuple of int or "auto", optional
+        Rows and columns of the box around each galaxy that is fitted. At least 8 r_eff is wanted, so that the
+        sky is told from the galaxy. "auto", the default, is ``(51, 51)``; a galaxy whose light reaches others
+        has a box of 8 r_eff, as far as the edges of the image allow.
     sky : {"constant", None}, optional
         Whether a constant is fitted under each group of galaxies, by default it is.
     n_components : int, optional
@@ -53,7 +56,8 @@ class SersicPhotometry:
     grouper : `~photutils.psf.SourceGrouper`, "auto" or None, optional
         Which galaxies are fitted together. "auto", the default, groups those closer than 0.4 of
         ``fit_shape``, or less where that would make groups of more than 4; None none. Pixels nearer to a
-        galaxy of another group are left out of a fit.
+        galaxy of another group are left out of a fit. Groups in each other's light are fitted twice more:
+        from bright to faint, the models of brighter ones taken from the data, then with all others taken.
     loss : {"huber", "cauchy"}, optional
         How residuals count, for stamps with bad pixels that nothing masks. By default as their squares. Both
         need 5 % more light for the same errors where the noise is Gaussian.
@@ -96,7 +100,7 @@ class SersicPhotometry:
         self,
         *,
         psf=None,
-        fit_shape=(51, 51),
+        fit_shape="auto",
         sky="constant",
         n_components=1,
         model=None,
@@ -221,9 +225,11 @@ class SersicPhotometry:
         band : str, optional
             Of several bands: which one; by default the first.
         model_shape : int or tuple of int, optional
-            Rows and columns of the box around each galaxy in which it shines, by default ``fit_shape``.
+            Rows and columns of the box around each galaxy in which it shines. By default each shines as far
+            as it reaches: to where it is far below the noise.
         include_sky : bool, optional
-            Whether the fitted sky is added within the boxes, by default not.
+            Whether the fitted sky is added, by default not. Between galaxies it goes over smoothly from that
+            of one to that of the next.
 
         Returns
         -------
@@ -231,11 +237,7 @@ class SersicPhotometry:
         """
         rows = self._results()
         number = self._band(band)
-        box = (
-            self.settings.fit_shape
-            if model_shape is None
-            else checked_pair(model_shape, "model_shape", integer=True)
-        )
+        box = None if model_shape is None else checked_pair(model_shape, "model_shape", integer=True)
         bands, sources, _ = rows.images[image]
         first = sum(len(entry[1]) for entry in rows.images[:image])
         fitted = [
@@ -243,7 +245,9 @@ class SersicPhotometry:
             for row, entry in enumerate(rows.fits[first : first + len(sources)], start=first)
             if entry is not None
         ]
-        made = model_image(fitted, self._solver, tuple(shape), box, number, sky=include_sky)
+        made = model_image(fitted, self._solver, tuple(shape), box, number)
+        if include_sky:
+            made = made + sky_image(fitted, tuple(shape), number)
         unit = bands[number].unit
         return made * unit if str(unit) else made
 
@@ -292,14 +296,7 @@ class SersicPhotometry:
         bands, sources, _ = self._results().images[image]
         observation = bands[self._band(band)]
         options = {"image": image, "band": band, "model_shape": model_shape}
-        light, model = (
-            u.Quantity(self.make_model_image(observation.shape, include_sky=sky, **options)).value
-            for sky in (False, True)
-        )
-        sky = model - light
-        if (sky != 0).any():
-            # Where no stamp says what the sky is, it is about what the others say.
-            model = light + np.where(sky != 0, sky, np.median(sky[sky != 0]))
+        model = u.Quantity(self.make_model_image(observation.shape, include_sky=True, **options)).value
         first = sum(len(entry[1]) for entry in self._rows.images[:image])
         table = QTable(self.table[first : first + len(sources)])
         if self.settings.n_components > 1:
@@ -332,15 +329,27 @@ class SersicPhotometry:
             tasks += new
             row += len(sources)
         rows = Rows(entries, names or [""], self.settings.n_components, sky=self.settings.sky is not None)
-        solver = Solver(self.settings)
+        self._rows, self._solver = rows, Solver(self.settings)
+        self._fit(tasks)
+        start = 0
+        for _, sources, _ in entries:
+            own = range(start, start := start + len(sources))
+            if len(own) > 1:
+                mine = [task for task in tasks if task.rows[0] in own]
+                separate(mine, rows, self._solver, self._fit)
+        self.table = make_table(rows, self._describe(), numbered=numbered)
+        return self.table
+
+    def _fit(self, tasks, last=True):
+        """Fit groups and enter what is found, with hasty intervals if they are to be fitted again."""
         limit = CPU_VALUES if self.settings.torch_device.type == "cpu" else GPU_VALUES
+        solver = self._solver
+        if not last:
+            solver = Solver(replace(self.settings, intervals="gaussian"))
         for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
             for fit in solver.solve(batch):
                 if fit is not None:
-                    rows.fill(fit)
-        self._rows, self._solver = rows, solver
-        self.table = make_table(rows, self._describe(), numbered=numbered)
-        return self.table
+                    self._rows.fill(fit)
 
     def _observe(self, image, mask, error, psf, unit, hdus):
         """Bands of one image: their names and observations."""
@@ -377,7 +386,7 @@ class SersicPhotometry:
         settings = self.settings
         return {
             "psf": repr(self.psf),
-            "fit_shape": settings.fit_shape,
+            "fit_shape": "auto" if settings.grows else settings.fit_shape,
             "sky": settings.sky,
             "n_components": settings.n_components,
             "constraints": [template.describe() for template in settings.templates],

@@ -28,6 +28,7 @@ def draw(observation, model, table, *, path=None):
     from matplotlib.colors import AsinhNorm
     from matplotlib.figure import Figure
 
+    from lenssr.photometry.flags import NOTICES
     from lenssr.result.plot import BAD, IMAGE_MAP, RESIDUAL_MAP, save
 
     data = np.where(observation.valid, observation.data, np.nan)
@@ -53,7 +54,7 @@ def draw(observation, model, table, *, path=None):
         if np.isfinite(row["x"]) and np.isfinite(row["y"]):
             panels[0].annotate(
                 str(row["id"]), (row["x"], row["y"]), (6, 6), textcoords="offset points", fontsize=8,
-                color="w" if not row["flags"] else BAD,
+                color="w" if not row["flags"] & ~int(NOTICES) else BAD,
             )  # fmt: skip
     if path is not None:
         save(figure, path)

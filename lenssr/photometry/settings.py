@@ -1,6 +1,7 @@
 """Options of `~lenssr.SersicPhotometry`, checked."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -17,6 +18,7 @@ GROUP_SHARE = 2.5
 # A centre that moves farther than this many pixels is on its way to another galaxy.
 REACH = 10.0
 INTERVALS = ("auto", "gaussian", "profile")
+AUTO_SHAPE = (51, 51)
 SKIES = ("constant", None)
 
 
@@ -24,10 +26,12 @@ SKIES = ("constant", None)
 class Settings:
     """Options of `SersicPhotometry`, checked.
 
-    Attributes are those of the class; ``templates`` holds the constraints of each component.
+    Attributes are those of the class; ``templates`` holds the constraints of each component, and
+    ``grows`` says that boxes may be larger than ``fit_shape``.
     """
 
     fit_shape: tuple
+    grows: bool
     sky: str | None
     n_components: int
     templates: tuple
@@ -66,7 +70,8 @@ def checked_settings(*, fit_shape, sky, n_components, constraints, xy_bounds, lo
     InputError
         If an option has no meaning.
     """
-    fit_shape = checked_pair(fit_shape, "fit_shape", integer=True)
+    grows = isinstance(fit_shape, str) and fit_shape == "auto"
+    fit_shape = AUTO_SHAPE if grows else checked_pair(fit_shape, "fit_shape", integer=True)
     if sky not in SKIES:
         raise InputError(f"sky = {sky!r}: give 'constant' or None")
     if n_components not in (1, 2):
@@ -78,6 +83,7 @@ def checked_settings(*, fit_shape, sky, n_components, constraints, xy_bounds, lo
     choose_device(device)
     return Settings(
         fit_shape=fit_shape,
+        grows=grows,
         sky=sky,
         n_components=n_components,
         templates=_templates(*constraints, n_components),
@@ -104,7 +110,7 @@ def checked_pair(value, name, *, integer=False):
     pair : tuple of float or int
     """
     values = (value, value) if np.ndim(value) == 0 else tuple(value)
-    good = len(values) == 2 and all(np.isfinite(v) and v > 0 for v in values)
+    good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
     if not good or (integer and any(int(v) != v for v in values)):
         raise InputError(
             f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"

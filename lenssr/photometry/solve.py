@@ -68,8 +68,6 @@ class GroupFit:
         Columns that ended on a bound.
     held : tuple of int
         Columns of the shapes of points, which mean nothing.
-    blended : bool
-        Whether pixels were left to neighbours.
     widening : float
         Factor on all errors, because the noise of neighbouring pixels correlates.
     intervals : dict
@@ -91,7 +89,6 @@ class GroupFit:
     converged: bool
     at_bound: tuple
     held: tuple
-    blended: bool
     signal: list
     fwhm: float
     widening: float = 1.0
@@ -155,15 +152,27 @@ class Solver:
                 self._operators[key] = IntegratingOperator(shape, points=key[0], **options)
             return self._operators[key]
         key = psf_key(psf), pixel_scale, points_across, whole
-        if key not in self._kernels:
-            kernel, subsampling = effective_kernel(psf, pixel_scale, points_across=points_across)
-            self._kernels[key] = kernel if whole else core(kernel, subsampling), subsampling
-        kernel, subsampling = self._kernels[key]
+        kernel, subsampling = self._kernel(psf, key)
         if (*key, shape, dtype) not in self._operators:
             self._operators[*key, shape, dtype] = FollowingOperator(
                 shape, kernel, subsampling=subsampling, **options
             )
         return self._operators[*key, shape, dtype]
+
+    def _kernel(self, psf, key):
+        """Response of a pixel, and points of its lattice along a pixel."""
+        _, pixel_scale, points_across, whole = key
+        if key not in self._kernels:
+            kernel, subsampling = effective_kernel(psf, pixel_scale, points_across=points_across)
+            self._kernels[key] = kernel if whole else core(kernel, subsampling), subsampling
+        return self._kernels[key]
+
+    def psf_reach(self, psf, pixel_scale):
+        """How far light is scattered, in pixels."""
+        if psf is None:
+            return 1.0
+        kernel, subsampling = self._kernel(psf, (psf_key(psf), pixel_scale, POINTS_ACROSS, True))
+        return max(kernel.shape) / 2 / subsampling
 
     def solve(self, tasks):
         """Fit a batch.
@@ -339,7 +348,6 @@ class Solver:
                 bool(fit.converged[i]),
                 named(bound[i]),
                 named(held[i]),
-                batch.blended[i],
                 signal[i].tolist(),
                 psf_fwhm(task.bands[0]),
                 task.widening,

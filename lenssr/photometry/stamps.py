@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["Stamps", "cut"]
+__all__ = ["Stamps", "cut", "paste"]
 
 
 def cut(plane, corners, shape, fill=0.0):
@@ -31,13 +31,33 @@ def cut(plane, corners, shape, fill=0.0):
     """
     boxes = np.full((len(corners), *shape), fill, dtype=plane.dtype)
     for box, corner in zip(boxes, corners, strict=True):
-        inside, own = [], []
-        for start, size, limit in zip(corner, shape, plane.shape, strict=True):
-            low, high = max(start, 0), min(start + size, limit)
-            inside.append(slice(low, max(low, high)))
-            own.append(slice(low - start, max(low, high) - start))
-        box[tuple(own)] = plane[tuple(inside)]
+        inside, own = _overlap(corner, shape, plane.shape)
+        box[own] = plane[inside]
     return boxes
+
+
+def paste(plane, corner, box):
+    """Add a box to an image in place, as far as it lies within.
+
+    Parameters
+    ----------
+    plane : `~numpy.ndarray`, shape (ny, nx)
+    corner : tuple of int
+        First row and column of the box, which may lie outside.
+    box : `~numpy.ndarray`, shape (rows, columns)
+    """
+    inside, own = _overlap(corner, box.shape, plane.shape)
+    plane[inside] += box[own]
+
+
+def _overlap(corner, shape, limits):
+    """Slices of an image and of a box in which they overlap."""
+    inside, own = [], []
+    for start, size, limit in zip(corner, shape, limits, strict=True):
+        low, high = max(start, 0), min(start + size, limit)
+        inside.append(slice(low, max(low, high)))
+        own.append(slice(low - start, max(low, high) - start))
+    return tuple(inside), tuple(own)
 
 
 class Stamps:

@@ -15,6 +15,8 @@ __all__ = ["Rows", "make_table"]
 
 VERSIONS = ("lenssr", "astropy", "photutils", "numpy", "torch")
 WEAK_SHARE, WEAK_INDEX, FAINT_SIGNAL, STAMP_RADII = 0.5, 1.0, 10.0, 8.0
+# The same for the PSF of what is small.
+STAMP_WIDTHS = 4.0
 POOR_SIGMA = 5.0
 
 
@@ -82,6 +84,11 @@ class Rows:
             self.columns["flags"][row] = flags_of(fit, galaxy, parts)
             self.fits[row] = fit, parts
 
+    def mark_blended(self, row, blended):
+        """Say whether the light of a galaxy is mixed with that of neighbours."""
+        if blended:
+            self.columns["flags"][row] |= int(SersicFlag.BLENDED)
+
     def _enter(self, name, suffix, row, component):
         value, low, high = component.interval(name)
         self.columns[name + suffix][row] = value
@@ -125,11 +132,9 @@ def flags_of(fit, galaxy, parts):
     radii = [one.values[MEASURED.index("r_eff")] for one in values]
     if image.psf is not None and max(radii) < PSF_SHARE * fit.fwhm:
         flags |= SersicFlag.PSF_SIZED | SersicFlag.WEAKLY_CONSTRAINED
-    if STAMP_RADII * max(radii) > min(task.fit_shape):
+    if STAMP_RADII * max(radii) > min(task.boxes[galaxy]):
         flags |= SersicFlag.SMALL_STAMP
-    flags |= _place_flags(task, galaxy, values[0])
-    if fit.blended or layout.galaxies > 1:
-        flags |= SersicFlag.BLENDED
+    flags |= _place_flags(task, galaxy, values[0], max(STAMP_RADII * max(radii), STAMP_WIDTHS * fit.fwhm))
     free = max(fit.pixels - fit.parameters, 1)
     if fit.chi2 - free > POOR_SIGMA * np.sqrt(2 * free):
         flags |= SersicFlag.POOR_FIT
@@ -138,7 +143,8 @@ def flags_of(fit, galaxy, parts):
     return int(flags)
 
 
-def _place_flags(task, galaxy, component):
+def _place_flags(task, galaxy, component, side):
+    """Flags of a galaxy whose light fills a box with sides of about so many pixels."""
     from lenssr.photometry.tasks import first_pixel
 
     flags, image = SersicFlag(0), task.bands[0]
@@ -147,8 +153,9 @@ def _place_flags(task, galaxy, component):
     if not inside or image.mask[row, column]:
         flags |= SersicFlag.MASKED_CENTRE
     member = task.members[galaxy]
-    corner = first_pixel(task.sources.x[member], task.sources.y[member], task.fit_shape)
-    for start, side, size in zip(corner, task.fit_shape, image.shape, strict=True):
+    box = tuple(min(one, int(side) | 1) for one in task.boxes[galaxy])
+    corner = first_pixel(task.sources.x[member], task.sources.y[member], box)
+    for start, side, size in zip(corner, box, image.shape, strict=True):
         if start < 0 or start + side > size:
             flags |= SersicFlag.EDGE
     return flags

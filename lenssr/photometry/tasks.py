@@ -9,12 +9,10 @@ from scipy.spatial import cKDTree
 
 from lenssr.photometry.stamps import cut
 
-__all__ = ["AutoGrouper", "Task", "batches", "first_pixel", "make_tasks", "psf_key"]
+__all__ = ["AutoGrouper", "Task", "batches", "first_pixel", "make_task", "make_tasks", "psf_key"]
 
 # Sides of the stamps of groups are rounded up to a multiple of this, so that more of them share a batch.
 SIDE_STEP = 8
-# A stamp is blended if it leaves more than this share of its pixels to others.
-BLENDED_SHARE = 0.02
 SHRINK = 0.7
 
 
@@ -71,8 +69,10 @@ class Task:
         Their rows in the table.
     corner, shape : tuple of int
         First row and column of the stamp, and its sides.
-    fit_shape : tuple of int
-        Box around each galaxy that is fitted.
+    boxes : list of tuple of int
+        Rows and columns of the box around each galaxy that is fitted.
+    others : list of `~numpy.ndarray`, shape (ny, nx), optional
+        Light of other galaxies in the stamp, one image a band, which is taken from the data; by default none.
     """
 
     bands: list
@@ -81,7 +81,13 @@ class Task:
     rows: np.ndarray
     corner: tuple
     shape: tuple
-    fit_shape: tuple
+    boxes: list
+    others: list | None = None
+
+    @property
+    def fit_shape(self):
+        """The largest of the boxes."""
+        return max(self.boxes)
 
     def sigma(self, band):
         """Standard deviation (ny, nx) of the pixels of the image in a band."""
@@ -106,15 +112,15 @@ class Task:
         return np.stack([self.sources.x[self.members] - x, self.sources.y[self.members] - y], axis=1)
 
     def share(self):
-        """Pixels (ny, nx) of the stamp that belong to these galaxies, and whether many are left to others."""
+        """Pixels (ny, nx) of the stamp that belong to these galaxies."""
         rows, columns = (start + np.arange(size) for start, size in zip(self.corner, self.shape, strict=True))
         inside = np.zeros(self.shape, dtype=bool)
-        for member in self.members:
-            top, left = first_pixel(self.sources.x[member], self.sources.y[member], self.fit_shape)
-            own_rows = (rows >= top) & (rows < top + self.fit_shape[0])
-            inside |= own_rows[:, None] & (columns >= left) & (columns < left + self.fit_shape[1])
+        for member, box in zip(self.members, self.boxes, strict=True):
+            top, left = first_pixel(self.sources.x[member], self.sources.y[member], box)
+            own_rows = (rows >= top) & (rows < top + box[0])
+            inside |= own_rows[:, None] & (columns >= left) & (columns < left + box[1])
         foreign = self._foreign(rows, columns) & inside
-        return inside & ~foreign, foreign.sum() > BLENDED_SHARE * inside.sum()
+        return inside & ~foreign
 
     def _foreign(self, rows, columns):
         sources = self.sources
@@ -181,17 +187,22 @@ def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
     tasks = []
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
-        if not np.isfinite(sources.x[members] + sources.y[members]).all():
-            tasks.append(Task(bands, sources, members, members + first_row, (0, 0), (0, 0), fit_shape))
-            continue
-        corners = np.array([first_pixel(sources.x[m], sources.y[m], fit_shape) for m in members])
-        corner, end = corners.min(0), corners.max(0) + fit_shape
-        size = end - corner
-        if len(members) > 1:
-            size = -(-size // SIDE_STEP) * SIDE_STEP
-        corner, size = (tuple(int(v) for v in part) for part in (corner, size))
-        tasks.append(Task(bands, sources, members, members + first_row, corner, size, fit_shape))
+        tasks.append(make_task(bands, sources, members, members + first_row, [fit_shape] * len(members)))
     return tasks, groups
+
+
+def make_task(bands, sources, members, rows, boxes, others=None):
+    """Make the `Task` of a group, its stamp as large as holds all boxes; empty if a place is not finite."""
+    if not np.isfinite(sources.x[members] + sources.y[members]).all():
+        return Task(bands, sources, members, rows, (0, 0), (0, 0), boxes, others)
+    places = zip(members, boxes, strict=True)
+    corners = np.array([first_pixel(sources.x[m], sources.y[m], box) for m, box in places])
+    corner, end = corners.min(0), (corners + boxes).max(0)
+    size = end - corner
+    if len(members) > 1:
+        size = -(-size // SIDE_STEP) * SIDE_STEP
+    corner, size = (tuple(int(v) for v in part) for part in (corner, size))
+    return Task(bands, sources, members, rows, corner, size, boxes, others)
 
 
 def batches(tasks, most_values):

@@ -398,7 +398,7 @@ def test_the_command_writes_table_and_figure(field, tmp_path, capsys):
     assert main(["sersic", str(tmp_path / "field.fits"), "-o", written[0], *options]) == 0
     table = QTable.read(written[0])
     assert table["x"][0] == pytest.approx(20.3, abs=0.05)
-    assert "1, 1 without a flag" in capsys.readouterr().out
+    assert "1, 1 without a warning" in capsys.readouterr().out
     assert main(["sersic", str(tmp_path / "field.fits"), "-o", written[0], *options]) == 1
     assert "exists" in capsys.readouterr().err
 

@@ -1,0 +1,86 @@
+"""A bright galaxy with a wide halo, and faint ones on it."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+import torch
+
+from lenssr import SersicPhotometry
+from lenssr.light.sersic import sersic_flux
+from lenssr.photometry import decode_flags
+
+SIGMA = 0.02
+SHAPE = (101, 111)
+WHERE = {"x": [50.0, 80.0, 22.0], "y": [50.0, 55.0, 20.0]}
+BRIGHT = {"amplitude": 0.3, "r_eff": 9.0, "n": 3.0, "x": 50.3, "y": 49.8, "ellip": 0.3}
+FAINT = {"amplitude": 0.15, "r_eff": 3.0, "n": 1.0, "x": 80.2, "y": 55.1, "ellip": 0.3, "theta": 100.0}
+PARTS = BRIGHT, FAINT, FAINT | {"x": 21.7, "y": 20.3, "ellip": 0.1}
+OPTIONS = {"psf": 2.5 * u.pix, "intervals": "gaussian"}
+
+
+@pytest.fixture(scope="module")
+def fitted(galaxy, noisy):
+    """The object, the image and the table."""
+    data = noisy(sum(galaxy(SHAPE, **part) for part in PARTS))
+    phot = SersicPhotometry(**OPTIONS)
+    return phot, data, phot(data, error=SIGMA, init_params=WHERE)
+
+
+@pytest.mark.parametrize("name", ["flux", "r_eff", "n"])
+@pytest.mark.parametrize("row", range(3))
+def test_neighbours_have_the_shape_that_they_have_alone(fitted, row, name):
+    table = fitted[2]
+    galaxy = PARTS[row]
+    truth = galaxy.get(name)
+    if name == "flux":
+        shape = (torch.tensor(galaxy[n], dtype=torch.float64) for n in ("amplitude", "r_eff", "n"))
+        truth = (1 - galaxy["ellip"]) * float(sersic_flux(*shape))
+    value, error = (float(getattr(table[n][row], "value", table[n][row])) for n in (name, f"{name}_err"))
+    assert abs(value - truth) < 3 * error
+    assert error < 0.2 * truth
+
+
+def test_the_residual_has_no_step_where_a_stamp_ends(fitted):
+    phot, data, _ = fitted
+    left = (data - phot.make_model_image(SHAPE, include_sky=True)) / SIGMA
+    inside = np.zeros(SHAPE, dtype=bool)
+    inside[25:76, 25:76] = True
+    ring = np.zeros(SHAPE, dtype=bool)
+    ring[19:82, 19:82] = True
+    assert abs(left[ring & ~inside].mean()) < 0.15
+    assert abs(left.std() - 1) < 0.05
+
+
+def test_light_is_drawn_as_far_as_it_reaches(fitted):
+    model = fitted[0].make_model_image(SHAPE)
+    assert model[[0, 0, -1, -1], [0, -1, 0, -1]].min() > 0
+    steps = np.abs(np.diff(model, axis=1))[:10]
+    assert steps.max() < 0.2 * SIGMA
+
+
+def test_the_sky_of_a_model_has_no_steps(galaxy, noisy):
+    data = noisy(galaxy((51, 140), x=25.0, y=25.0) + galaxy((51, 140), x=110.0, y=25.0))
+    data[:, 70:] += 0.1
+    phot = SersicPhotometry(**OPTIONS)
+    table = phot(data, error=SIGMA, init_params={"x": [25.0, 110.0], "y": [25.0, 25.0]})
+    shape = data.shape
+    sky = phot.make_model_image(shape, include_sky=True) - phot.make_model_image(shape)
+    assert sky[25, [25, 110]] == pytest.approx(table["sky"].tolist(), abs=0.005)
+    assert np.abs(np.diff(sky)).max() < 0.005
+
+
+def test_flags_say_what_is_wrong(fitted):
+    found = [set(decode_flags(flags)) for flags in fitted[2]["flags"]]
+    assert "BLENDED" not in found[0]
+    assert found[1] == {"BLENDED"}
+
+
+def test_galaxies_apart_are_fitted_as_if_alone(galaxy, noisy):
+    data = noisy(galaxy((51, 160), x=25.0, y=25.0) + galaxy((51, 160), x=130.0, y=25.0))
+    phot = SersicPhotometry(**OPTIONS)
+    both = phot(data, error=SIGMA, init_params={"x": [25.0, 130.0], "y": [25.0, 25.0]})
+    alone = phot(data, error=SIGMA, init_params={"x": [25.0], "y": [25.0]})
+    for name in ("flux", "n", "n_err", "sky", "iterations"):
+        # Batches of two and of one round in other orders.
+        assert both[name][0] == pytest.approx(alone[name][0], rel=1e-6)
+    assert both["flags"][0] == alone["flags"][0] == 0

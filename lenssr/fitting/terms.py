@@ -86,6 +86,35 @@ class Terms:
             upper[:, column] = torch.minimum(upper[:, column], start[:, column] + reach)
         return replace(self, lower=lower, upper=upper)
 
+    def hold(self, scene, place, within):
+        """Whether a lens ends where `narrowed` has put a bound, not where another has.
+
+        Parameters
+        ----------
+        scene : `~lenssr.fitting.scene.Scene`
+        place : `torch.Tensor`, shape (B, P)
+            Where it ends.
+        within : Terms
+            What was narrowed.
+
+        Returns
+        -------
+        held : `torch.Tensor` of bool, shape (B,)
+        """
+        columns = [column for column, _ in _columns(scene, "lens", NARROW)]
+        below = (place <= self.lower) & (self.lower > within.lower)
+        above = (place >= self.upper) & (self.upper < within.upper)
+        return (below | above)[:, columns].any(dim=1)
+
+    def reaching(self, scene, place, within):
+        """Terms that let a lens as far from another place (B, P) as `narrowed` does from its start."""
+        lower, upper = self.lower.clone(), self.upper.clone()
+        near = within.narrowed(scene, place)
+        for column, _ in _columns(scene, "lens", NARROW):
+            lower[:, column] = torch.minimum(lower, near.lower)[:, column]
+            upper[:, column] = torch.maximum(upper, near.upper)[:, column]
+        return replace(self, lower=lower, upper=upper)
+
 
 def _columns(scene, role, table):
     """Columns of free parameters whose names a table knows, with its entry."""

@@ -41,6 +41,9 @@ LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
 # which a ring is the image of a ring. The prior has this width, as a share; real arcs determine it to a
 # tenth of that, so only arcs too faint to say feel it.
 RADIUS_REACH, RADIUS_WIDTH = 0.1, 0.03
+# How often shape and centre of a lens may go on from where only their distance from that fit has held them.
+# Not to where its parameters are so far from the means of their priors, a mean square in units of the widths.
+TIMES_LET_GO, STRAYS = 2, 1.5
 # Below so much of the noise of a dark pixel a source fades to nothing. A plain logarithm never does: it
 # would rather stand on a pedestal and darken the sky, and is too sure of what is faint.
 FLOOR_SIGMA = 0.2
@@ -90,6 +93,7 @@ class Inversion:
         self.doubt = doubt_of(self.sky, noise)
         self.temper = self.doubt**2
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
+        self.scene = scene
         source = scene.of_role("source")[0]
         keep = torch.ones(scene.size, dtype=torch.bool)
         keep[source.slice] = False
@@ -142,9 +146,11 @@ class Inversion:
         self._temper(problem, solution)
         problem, solution = yield from self._free_the_lens(kind, problem, solution)
         solution = yield from self._look_around(problem, solution)
+        problem, solution = yield from self._let_go(kind, problem, solution, tolerance=COARSE_GAIN)
         problem, solution = yield from self._reweigh(kind, problem, solution, tolerance=COARSE_GAIN)
         problem, solution = yield from self._refine(kind, problem, solution)
-        return (yield from self._reweigh(kind, problem, solution))
+        problem, solution = yield from self._reweigh(kind, problem, solution)
+        return (yield from self._let_go(kind, problem, solution))
 
     def begin(self):
         """Invert on the coarse grid only, from the parametric fit: the lens, and what it costs to find it.
@@ -238,6 +244,38 @@ class Inversion:
         optima = [Optimum.of(problem, one) for one in found]
         self.rivals = other_optima(Optimum.of(problem, best), optima)
         return best
+
+    def _let_go(self, kind, problem, solution, **options):
+        """Go on from where a lens ended if only its distance from the parametric fit has stopped it.
+
+        Not to a lens that is unlikely by its priors, that of the Einstein radius among them: a source on a
+        grid makes up for much, from a poor model of the galaxy's halo to a lens that demagnifies. The bound,
+        and its flag, are more honest there.
+        """
+        for _ in range(TIMES_LET_GO):
+            wider = self._wider(kind, problem, solution)
+            if wider is None:
+                break
+            held, self.parts[kind] = self.parts[kind], wider
+            physical, grid = problem.physical(solution.parameters)[0], problem.grid_at(solution.parameters)
+            free = self._problem(kind, problem.scene, physical, grid)
+            further = yield from _again(free, solution, solution.parameters, **options)
+            if further.evidence <= solution.evidence or _strays(free, further):
+                self.parts[kind] = held
+                break
+            problem, solution = free, further
+        return problem, solution
+
+    def _wider(self, kind, problem, solution):
+        """What is fitted beside the nodes, with bounds that reach farther; None if nothing calls for them."""
+        scene, start, terms = self.parts[kind]
+        if not problem.scene.lens_moves:
+            return None
+        within = self.fit.terms if scene is self.scene else self.fit.terms.without(self.scene, "source")
+        place = problem.physical(solution.parameters)
+        if not bool(terms.hold(scene, place, within)):
+            return None
+        return scene, start, terms.reaching(scene, place, within)
 
     def _refine(self, kind, problem, solution):
         """From the coarse grid to the fine one, beginning with as many determined nodes.
@@ -394,6 +432,14 @@ def terms_around(scene, fit, temper, settings, *, radius=(RADIUS_REACH, RADIUS_W
         terms.mean[:, radii] = start[:, radii]
         terms.stiffness[:, radii] = (radius[1] * start[:, radii]) ** -2
     return terms
+
+
+def _strays(problem, solution):
+    """Whether a lens is unlikely by its own priors, all parameters together."""
+    mean, stiffness = problem.parameter_prior
+    lens = slice(0, int(problem.scene.free[problem.scene.blocks[0].slice].sum()))
+    pulls = (stiffness * (solution.parameters - mean) ** 2)[lens]
+    return bool(pulls.mean() > STRAYS)
 
 
 def _excess(fit, temper):

@@ -18,7 +18,9 @@ methods with each other, not with the published ones. No method knows of the sub
 "lenses": the network that reads the lens off the image, on lenses of the broad population, half of which are
 clumpy; the fits are of a Sérsic, whose lens, started by the network, a free-form source refines where the two
 disagree and arcs are left. How many Einstein radii are near the truth, and how many within 1 % of it to that
-of the fit which a search has started. Seconds are of the processor, the median, and the mean beside it.
+of the fit which a search has started. Seconds are of the processor, the median and the mean, each beside its
+share of the search's; half the time is asked of the median. A hundred lenses are seen by two cameras: where
+pixels are larger than 0.1" the search cannot bin them, and takes ten times as long.
 
 Milliseconds are of the processor, one call an image, the median. The networks of the first tables are applied
 alone, without sky, errors and verdict: what `SuperResolver` adds is in rows of its own; they build the camera
@@ -382,24 +384,25 @@ def lens_table(number, seed, jobs):
     for each in common.in_processes(found_of, [(number, seed, index) for index in range(number)], jobs):
         for name, one in each.items():
             found[name].append(one)
-    search = statistics.median(one.seconds for one in found[SEARCH])
+    takes = statistics.median, statistics.mean
+    search, search_mean = (take(one.seconds for one in found[SEARCH]) for take in takes)
     rows = []
     for name, every in found.items():
         shares = [np.mean([abs(one.offset) < near for one in every]) for near in NEAR]
         alike = np.mean(
             [abs(a.offset - b.offset) < NEAR[0] for a, b in zip(every, found[SEARCH], strict=True)]
         )
-        seconds, mean = (take(one.seconds for one in every) for take in (statistics.median, statistics.mean))
+        seconds, mean = (take(one.seconds for one in every) for take in takes)
         least, most = LENS_BARS.get(name, (0.0, np.inf))
         met = "yes" if shares[-1] >= least and seconds <= most * search else "NO"
         asked = f">= {least:.0%}" + (f", {most:.1f} of the time" if np.isfinite(most) else "")
         bar = (asked, met) if name in LENS_BARS else ("", "")
         rows.append(
             (name, len(every), *(f"{one:.0%}" for one in (*shares, alike)), *bar)
-            + (f"{seconds:.3f}", f"{seconds / search:.2f}", f"{mean:.3f}")
+            + (f"{seconds:.3f}", f"{seconds / search:.2f}", f"{mean:.3f}", f"{mean / search_mean:.2f}")
         )
     columns = ["lens", "images", *(f"within {near:.0%}" for near in NEAR), "as the search", "to reach", "met"]
-    common.table([*columns, "seconds", "of the search", "mean"], rows)
+    common.table([*columns, "seconds", "of the search", "mean", "of its mean"], rows)
 
 
 def alone_table(number, seed):

@@ -162,7 +162,7 @@ def _brightness_of(scene, physical):
     return lambda x, y: scene.brightness(x, y, physical)[0]
 
 
-def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts=None):
+def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts=None, thorough=True):
     """Fit scenes whose lens is unknown, from Einstein radii spread over the field, or from lenses at hand.
 
     Parameters
@@ -176,6 +176,9 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts
         in arcsec; by default anywhere.
     starts : `torch.Tensor`, shape (B, S, L), optional
         Lens parameters to begin with instead, which are taken to be nearly right.
+    thorough : bool, optional
+        Whether all starts are fitted to all pixels where the best leaves more than noise, as it does if the
+        source is no Sérsic; they are by default. Otherwise none is there but the best.
 
     Returns
     -------
@@ -200,7 +203,7 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts
         physical = scene.from_plain_light(plain, physical)
         terms = Terms.of(scene, len(stack)).near(scene, centres, centre_bound).lit(scene, physical[best])
     fits = _fit(stack, scene, physical[best], terms)
-    _try_rivals(stack, scene, fits, physical, chi2, terms)
+    _try_rivals(stack, scene, fits, physical, chi2, terms, thorough)
     return fits
 
 
@@ -375,13 +378,15 @@ def _away_from_lens(grid, scene, physical):
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def _try_rivals(stack, scene, fits, physical, chi2, terms):
+def _try_rivals(stack, scene, fits, physical, chi2, terms, thorough):
     """Refine the next-best starts where they ended elsewhere and nearly as well; keep the best of all."""
     chosen, starts = [], []
     for i in range(len(fits)):
         order = chi2[i].argsort()
         # A fit that does not explain its pixels may have begun from the wrong start: then all have a turn.
         poor = fits[i].chi2 > POOR_CHI2 * float((fits[i].weight > 0).sum())
+        if poor and not thorough:
+            continue
         near = chi2[i, order] - chi2[i].min() < RIVAL_CHI2 + RIVAL_SHARE * chi2[i].min()
         kept = [physical[i, order[0]]]
         for start in physical[i, order[near | poor]]:

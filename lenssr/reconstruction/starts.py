@@ -15,6 +15,9 @@ WEIGHTS = "deflection"
 # A fit that leaves more than noise is believed while it ends within so many standard deviations of what the
 # network says, all parameters together: two that know nothing of each other agree.
 AGREES = 5.0
+# One that leaves arcs, within so many: there a Sérsic moves the lens for what it cannot do, and a look with a
+# free source takes but a second or two. Of seven parameters that agree, one in four lies off by more.
+AGREES_NEARLY = 3.0
 # Where arcs are, and how many standard deviations more than noise makes of chi2 a Sérsic may leave there.
 ARC_SIGMA, LEFT_SIGMA = 3.0, 4.0
 
@@ -75,10 +78,13 @@ class NetworkStart:
             fit.start = NETWORK
         doubted = self._doubted(scene, fits, estimate)
         if doubted:
-            others = fit_unknown_lens(stack.select(doubted), scene, lens_start, centre_bound=centre_bound)
+            # Coarse pixels tell whether the network errs. To fit all starts to all pixels takes longer, and
+            # does not help where no Sérsic fits: a free source settles that.
+            options = {"centre_bound": centre_bound, "thorough": False}
+            others = fit_unknown_lens(stack.select(doubted), scene, lens_start, **options)
             for number, other in zip(doubted, others, strict=True):
                 fits[number] = min(fits[number], other, key=lambda fit: cost(scene, fit))
-        far = self._far(scene, fits, estimate)
+        far = self._far(scene, fits, estimate, AGREES_NEARLY)
         for number, fit in enumerate(fits):
             if far[number] and leaves_arcs(fit, stack.data[number]):
                 fit.elsewhere = [starts[number, 0].to(fit.physical)]
@@ -97,9 +103,9 @@ class NetworkStart:
         network = self.network.to(stack.device)
         return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)
 
-    def _far(self, scene, fits, estimate):
+    def _far(self, scene, fits, estimate, agrees=AGREES):
         vectors = torch.stack([fit.physical[scene.blocks[0].slice] for fit in fits])[:, :7]
-        return (estimate.distance(vectors.to(estimate.free)) > AGREES).tolist()
+        return (estimate.distance(vectors.to(estimate.free)) > agrees).tolist()
 
     def _doubted(self, scene, fits, estimate):
         lens, far = scene.blocks[0], self._far(scene, fits, estimate)

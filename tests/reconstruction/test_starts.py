@@ -39,8 +39,8 @@ def test_a_network_that_errs_is_not_believed(item, monkeypatch):
 
 
 def test_a_galaxy_that_is_no_sersic_does_not_bend_the_lens():
-    """A clumpy one, whose Einstein radius a Sérsic takes off by 7 %."""
-    item = BroadLenses(size=100, seed=7)[17]
+    """A clumpy one, whose Einstein radius a Sérsic takes off by 7 %, 3.5 sigma off the network's."""
+    item = BroadLenses(size=100, seed=11)[55]
     found = resolve(item, start="network", scale=1)
     theta_E, truth = found.lens[0].theta_E, item.lens[0].theta_E.value
     assert found.meta["lens_from"] == "pixelated" and "bad_arc_chi2" in found.flags

@@ -66,6 +66,8 @@ class SceneFit:
         Share of itself that every pixel determines of ``model``, where that is known.
     start : {"search", "network", "pixelated"}
         What found the lens, if it was unknown: the last is a source on a grid.
+    began : `torch.Tensor`, shape (P,), or None
+        Parameters from which it was fitted to all pixels, if its lens was looked for.
     elsewhere : list of `torch.Tensor`, shape (L,)
         Other lenses, where the lens may be if the source is no Sérsic. Empty where that is not in doubt.
     """
@@ -83,12 +85,13 @@ class SceneFit:
     rivals: list = field(default_factory=list)
     start: str = "search"
     leverage: torch.Tensor | None = None
+    began: torch.Tensor | None = None
     elsewhere: list = field(default_factory=list)
 
     def on(self, device):
         """Return the fit with its tensors on a device."""
         moved = ["physical", "covariance", "model", "lensed_source", "weight"]
-        moved += [] if self.leverage is None else ["leverage"]
+        moved += [name for name in ("leverage", "began") if getattr(self, name) is not None]
         return replace(
             self,
             **{name: getattr(self, name).to(device) for name in moved},
@@ -162,7 +165,7 @@ def _brightness_of(scene, physical):
     return lambda x, y: scene.brightness(x, y, physical)[0]
 
 
-def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts=None, thorough=True):
+def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts=None, beside=None):
     """Fit scenes whose lens is unknown, from Einstein radii spread over the field, or from lenses at hand.
 
     Parameters
@@ -176,13 +179,18 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts
         in arcsec; by default anywhere.
     starts : `torch.Tensor`, shape (B, S, L), optional
         Lens parameters to begin with instead, which are taken to be nearly right.
-    thorough : bool, optional
-        Whether all starts are fitted to all pixels where the best leaves more than noise, as it does if the
-        source is no Sérsic; they are by default. Otherwise none is there but the best.
+    beside : list of `SceneFit`, optional
+        Fits at hand: where the search on coarse pixels comes to the lens from which one of them began, that
+        one is returned.
 
     Returns
     -------
     fits : list of `SceneFit`
+
+    Notes
+    -----
+    A search from radii alone fits all starts to all pixels where the best leaves more than noise there. With
+    ``starts`` or fits at hand there are better ways to find out what a Sérsic does not tell.
     """
     coarse = stack.binned(_bin_factor(stack.grid))
     light = light_start(coarse, scene)
@@ -202,9 +210,30 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts
         physical[best] = found
         physical = scene.from_plain_light(plain, physical)
         terms = Terms.of(scene, len(stack)).near(scene, centres, centre_bound).lit(scene, physical[best])
-    fits = _fit(stack, scene, physical[best], terms)
-    _try_rivals(stack, scene, fits, physical, chi2, terms, thorough)
-    return fits
+    begun = physical[best]
+    rows = _not_yet(scene, begun, beside)
+    found = list(beside or [None] * len(stack))
+    if rows:
+        some = stack if len(rows) == len(stack) else stack.select(rows)
+        fits = _fit(some, scene, begun[rows], terms.select(rows))
+        for row, fit in zip(rows, fits, strict=True):
+            fit.began = begun[row]
+        thorough = starts is None and beside is None
+        _try_rivals(some, scene, fits, physical[rows], chi2[rows], terms.select(rows), thorough)
+        for row, fit in zip(rows, fits, strict=True):
+            found[row] = fit
+    return found
+
+
+def _not_yet(scene, starts, beside):
+    """Which starts (B, P) are not those of fits at hand."""
+    if beside is None:
+        return list(range(len(starts)))
+    return [
+        row
+        for row, (start, fit) in enumerate(zip(starts, beside, strict=True))
+        if fit.began is None or _differ(scene, start, fit.began)
+    ]
 
 
 def _early(stack, scene, physical, terms):

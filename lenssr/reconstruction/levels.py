@@ -35,6 +35,8 @@ DARK = 1e-100  # brightness of a source in an image that holds none
 # Share of the side of the grid on which candidates are compared.
 COARSE, COARSE_WITH_PSF = 2 / 3, 7 / 12
 COARSE_GAIN = 0.5
+# Of nodes along its side, where only the lens is wanted: more take several times longer, and find the same.
+MOST_TO_BEGIN = 36
 # What it leaves, so many sigma in 3x3 pixels, widens the grid, but not beyond so many times its size.
 LEFT_SIGMA, LEFT_REACH = 5.0, 2.0
 # How far the Einstein radius may move from the parametric fit: farther off lie lenses that demagnify, behind
@@ -157,7 +159,10 @@ class Inversion:
 
         Yields and returns what `run` does, but for the fine grid and for other starts.
         """
-        _, problem, solution = yield from self._compare("pixelated", self._coarse_grid())
+        grid = self._coarse_grid()
+        if grid.side > MOST_TO_BEGIN:
+            grid = self.grid.refined(MOST_TO_BEGIN)
+        _, problem, solution = yield from self._compare("pixelated", grid)
         self._temper(problem, solution)
         return (yield from self._free_the_lens("pixelated", problem, solution))
 

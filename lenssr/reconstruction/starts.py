@@ -78,9 +78,8 @@ class NetworkStart:
             fit.start = NETWORK
         doubted = self._doubted(scene, fits, estimate)
         if doubted:
-            # Coarse pixels tell whether the network errs. To fit all starts to all pixels takes longer, and
-            # does not help where no Sérsic fits: a free source settles that.
-            options = {"centre_bound": centre_bound, "thorough": False}
+            # Coarse pixels tell whether the network errs.
+            options = {"centre_bound": centre_bound, "beside": [fits[number] for number in doubted]}
             others = fit_unknown_lens(stack.select(doubted), scene, lens_start, **options)
             for number, other in zip(doubted, others, strict=True):
                 fits[number] = min(fits[number], other, key=lambda fit: cost(scene, fit))

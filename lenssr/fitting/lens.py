@@ -357,7 +357,8 @@ def _refine(stack, scene, physical, terms, *, brief=False):
     for number, (where, tolerance) in enumerate(passes[-1:] if brief else passes):
         if (number or brief) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
-        options = {"max_iterations": _patience(scene), "tolerance": tolerance}
+        # A step that promises so little leads where it promises.
+        options = {"max_iterations": _patience(scene), "tolerance": tolerance, "look": False}
         fit = _minimise(where, scene, physical, weight.to(where.data), terms, **options)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations

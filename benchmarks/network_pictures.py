@@ -47,7 +47,7 @@ def curves():
     panels = {}
     for path in sorted(CURVES.glob("*.csv")):
         together = path.stem.endswith("-images")
-        panels.setdefault("relensing: how many images" if together else path.stem, []).append(path)
+        panels.setdefault("relensing, few images" if together else path.stem, []).append(path)
     figure, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(7.5, 4.2), layout="constrained")
     for place, (title, paths) in zip(axes.flat, panels.items(), strict=False):
         for path in paths:

@@ -14,7 +14,8 @@ __all__ = ["POOR_CHI2", "SceneFit", "cost", "fit_known_lens", "fit_unknown_lens"
 COARSE_SIDE = 25
 COARSE_PIXEL = 0.15  # arcsec; coarser pixels cannot tell the smallest rings apart
 STARTS = 8
-WEIGHT_REFITS = 3
+# How often the noise of a fit is found anew; and from a start that is near its end, whose own noise will do first.
+WEIGHT_REFITS, NEAR_REFITS = 3, 1
 # Gains in chi2 below which a fit has converged: one that is followed by another, and the last.
 EARLY_TOLERANCE = 0.03
 LAST_TOLERANCE = 1e-3
@@ -154,7 +155,7 @@ def polish(stack, scene, number, fit, *, brief=False):
         change = (refined.image(scene, physical) - stack.image(scene, physical))[0]
         if float((change.abs() * fit.weight.sqrt()).max()) < POLISH_SIGMA:
             break
-        better = _refine(refined, scene, physical, fit.terms, brief=brief)[0]
+        better = _refine(refined, scene, physical, fit.terms, 0 if brief else WEIGHT_REFITS)[0]
         better.rivals, better.iterations = fit.rivals, fit.iterations + better.iterations
         better.start, better.elsewhere = fit.start, fit.elsewhere
         fit, stack, number, physical = better, refined, 0, better.physical.unsqueeze(0)
@@ -215,7 +216,8 @@ def fit_unknown_lens(stack, scene, lens_start, *, centre_bound=torch.inf, starts
     found = list(beside or [None] * len(stack))
     if rows:
         some = stack if len(rows) == len(stack) else stack.select(rows)
-        fits = _fit(some, scene, begun[rows], terms.select(rows))
+        refits = WEIGHT_REFITS if starts is None else NEAR_REFITS
+        fits = _fit(some, scene, begun[rows], terms.select(rows), refits)
         for row, fit in zip(rows, fits, strict=True):
             fit.began = begun[row]
         thorough = starts is None and beside is None
@@ -261,7 +263,7 @@ def _with_light_of(scene, physical, found):
 def _search(coarse, scene, vectors, light, terms, *, near=False):
     """Fit coarse pixels from all starts (B, S, L): first with a nearly round lens at its centre, then freely.
 
-    Starts that are ``near`` the end need no first fit.
+    Starts that are ``near`` the end need no first fit, nor double precision.
 
     Returns
     -------
@@ -282,9 +284,10 @@ def _search(coarse, scene, vectors, light, terms, *, near=False):
     if many.shows_ghost and scene.lens_moves:
         weight = weight * _away_from_lens(coarse.grid, scene, template)
     stages = ((free.narrowed(scene, template), 25), (free, 40))
+    where = _early_stack(many, weight) if near else many
     for stage, iterations in stages[1:] if near else stages:
         options = {"max_iterations": iterations, "tolerance": 0.1}
-        fit = _minimise(many, scene, template, weight, stage, **options)
+        fit = _minimise(where, scene, template, weight.to(where.data), stage, **options)
         template = scene.to_physical(fit.parameters, template)
     return template.reshape(count, number, -1), fit.chi2.reshape(count, number)
 
@@ -331,13 +334,13 @@ def _minimise(stack, scene, physical, weight, terms, **options):
     return levenberg_marquardt(model, start, data, weight, lower=lower, upper=upper, prior=prior, **options)
 
 
-def _fit(stack, scene, physical, terms):
+def _fit(stack, scene, physical, terms, refits=WEIGHT_REFITS):
     """Fit on all pixels; groups of Gaussians once more, sharing what they have found; the better fits.
 
     Which group takes which light is decided early, when the lens and the source are still far off: two
     groups may end as a core and its halo, or in the middle of either, tens of chi2 worse.
     """
-    fits = _refine(stack, scene, physical, terms)
+    fits = _refine(stack, scene, physical, terms, refits)
     shared = scene.with_groups_shared(torch.stack([fit.physical for fit in fits]))
     if shared is None:
         return fits
@@ -345,17 +348,17 @@ def _fit(stack, scene, physical, terms):
     return [min(pair, key=lambda fit: cost(scene, fit)) for pair in zip(fits, others, strict=True)]
 
 
-def _refine(stack, scene, physical, terms, *, brief=False):
+def _refine(stack, scene, physical, terms, refits=WEIGHT_REFITS):
     """Fit on all pixels, the noise weights frozen and refitted, and collect the results.
 
-    From a start so near that the noise is as it is there, the last pass is enough.
+    With fewer ``refits`` than usual the start is near enough for the noise to be as it is there.
     """
     shown = _shown(stack, scene, physical)
     weight = stack.first_weights * shown
     iterations = torch.zeros(len(stack), dtype=torch.long, device=stack.device)
-    passes = _passes(stack, weight)
-    for number, (where, tolerance) in enumerate(passes[-1:] if brief else passes):
-        if (number or brief) and not stack.gaussian:
+    near = refits < WEIGHT_REFITS
+    for number, (where, tolerance) in enumerate(_passes(stack, weight, refits)):
+        if (number or near) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
         # A step that promises so little leads where it promises.
         options = {"max_iterations": _patience(scene), "tolerance": tolerance, "look": False}
@@ -382,16 +385,21 @@ def _refine(stack, scene, physical, terms, *, brief=False):
     ]
 
 
-def _passes(stack, weight):
+def _passes(stack, weight, refits=WEIGHT_REFITS):
     """Stacks and tolerances of the fits in turn: in single precision while weights still change.
 
     Single precision moves no score by more than 0.001 dB and takes half the time; the last fit, from which
-    errors are read, is in the precision of the stack. Units that leave its range skip it.
+    errors are read, is in the precision of the stack.
     """
+    early = [(_early_stack(stack, weight), EARLY_TOLERANCE)] * (min(refits, 1) if stack.gaussian else refits)
+    return [*early, (stack, LAST_TOLERANCE)]
+
+
+def _early_stack(stack, weight):
+    """The stack in single precision, or itself where units leave the range of that."""
     used = weight[weight > 0]
     safe = used.numel() > 0 and float(used.max()) < 1e24 and float(used.min()) > 1e-24
-    early = stack.single() if safe else stack
-    return [(early, EARLY_TOLERANCE)] * (1 if stack.gaussian else WEIGHT_REFITS) + [(stack, LAST_TOLERANCE)]
+    return stack.single() if safe else stack
 
 
 def _shown(stack, scene, physical):

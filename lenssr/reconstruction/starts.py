@@ -8,7 +8,7 @@ from lenssr.fitting.starts import light_start, without_light
 from lenssr.networks.library import load
 from lenssr.networks.noise import told_variance
 
-__all__ = ["SEARCH", "NetworkStart", "leaves_arcs", "start_of"]
+__all__ = ["SEARCH", "NetworkStart", "agreement_wanted", "start_of"]
 
 SEARCH, NETWORK = "search", "network"
 WEIGHTS = "deflection"
@@ -18,8 +18,9 @@ AGREES = 5.0
 # One that leaves arcs, within so many: there a Sérsic moves the lens for what it cannot do, and a look with a
 # free source takes but a second or two. Of seven parameters that agree, one in four lies off by more.
 AGREES_NEARLY = 3.0
-# Where arcs are, and how many standard deviations more than noise makes of chi2 a Sérsic may leave there.
-ARC_SIGMA, LEFT_SIGMA = 3.0, 4.0
+# Where arcs are, how many standard deviations more than noise makes of chi2 a Sérsic may leave there, and a
+# reduced chi2 that is so far from a Sérsic's that nothing makes its lens credible.
+ARC_SIGMA, LEFT_SIGMA, HOPELESS_CHI2 = 3.0, 4.0, 15.0
 
 
 def start_of(option):
@@ -83,9 +84,9 @@ class NetworkStart:
             others = fit_unknown_lens(stack.select(doubted), scene, lens_start, **options)
             for number, other in zip(doubted, others, strict=True):
                 fits[number] = min(fits[number], other, key=lambda fit: cost(scene, fit))
-        far = self._far(scene, fits, estimate, AGREES_NEARLY)
-        for number, fit in enumerate(fits):
-            if far[number] and leaves_arcs(fit, stack.data[number]):
+        distances = self._distances(scene, fits, estimate)
+        for number, (fit, distance) in enumerate(zip(fits, distances, strict=True)):
+            if distance > agreement_wanted(fit, stack.data[number]):
                 fit.elsewhere = [starts[number, 0].to(fit.physical)]
         return fits
 
@@ -102,17 +103,17 @@ class NetworkStart:
         network = self.network.to(stack.device)
         return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)
 
-    def _far(self, scene, fits, estimate, agrees=AGREES):
+    def _distances(self, scene, fits, estimate):
         vectors = torch.stack([fit.physical[scene.blocks[0].slice] for fit in fits])[:, :7]
-        return (estimate.distance(vectors.to(estimate.free)) > agrees).tolist()
+        return estimate.distance(vectors.to(estimate.free)).tolist()
 
     def _doubted(self, scene, fits, estimate):
-        lens, far = scene.blocks[0], self._far(scene, fits, estimate)
+        lens, distances = scene.blocks[0], self._distances(scene, fits, estimate)
         return [
             number
             for number, fit in enumerate(fits)
             if any(k < lens.stop for k in fit.at_bound)
-            or (far[number] and fit.chi2 > POOR_CHI2 * float((fit.weight > 0).sum()))
+            or (distances[number] > AGREES and fit.chi2 > POOR_CHI2 * float((fit.weight > 0).sum()))
         ]
 
 
@@ -121,8 +122,8 @@ def _with_origin(vectors):
     return torch.cat([vectors, torch.zeros_like(vectors[..., :2])], -1).double()
 
 
-def leaves_arcs(fit, data):
-    """Whether a fit leaves more of the arcs than noise.
+def agreement_wanted(fit, data):
+    """Within how many standard deviations of the network a fit is believed without a look by a free source.
 
     Parameters
     ----------
@@ -131,8 +132,11 @@ def leaves_arcs(fit, data):
 
     Returns
     -------
-    leaves : bool
+    agreement : float
+        The less, the more of the arcs the fit leaves.
     """
     arcs = fit.lensed_source * fit.weight.sqrt() > ARC_SIGMA
-    chi2, number = (fit.weight * (data - fit.model) ** 2)[arcs].sum(), int(arcs.sum())
-    return float(chi2) > number + LEFT_SIGMA * (2 * number) ** 0.5
+    chi2, number = float((fit.weight * (data - fit.model) ** 2)[arcs].sum()), int(arcs.sum())
+    if chi2 > HOPELESS_CHI2 * number:
+        return 0.0
+    return AGREES_NEARLY if chi2 > number + LEFT_SIGMA * (2 * number) ** 0.5 else AGREES

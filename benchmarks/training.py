@@ -32,7 +32,9 @@ def measure(name, steps):
         train(recipe, folder)
         (log,) = Path(folder).rglob("metrics.csv")
         rows = [row for row in csv.DictReader(log.open(encoding="utf-8")) if row["seconds"]]
-    seconds, waited = (np.array([float(row[key]) for row in rows[LEFT_OUT:]]) for key in ("seconds", "waited"))
+    seconds, waited = (
+        np.array([float(row[key]) for row in rows[LEFT_OUT:]]) for key in ("seconds", "waited")
+    )
     size = recipe.optimisation.batch_size
     each = 1000 * np.median(seconds) / size, 1000 * np.median(waited) / size
     return (

@@ -14,7 +14,7 @@ __all__ = ["POOR_CHI2", "SceneFit", "cost", "fit_known_lens", "fit_unknown_lens"
 COARSE_SIDE = 25
 COARSE_PIXEL = 0.15  # arcsec; coarser pixels cannot tell the smallest rings apart
 STARTS = 8
-# How often the noise of a fit is found anew; and from a start that is near its end, whose own noise will do first.
+# How often the noise of a fit is found anew; and from a start near its end, whose own noise will do first.
 WEIGHT_REFITS, NEAR_REFITS = 3, 1
 # Gains in chi2 below which a fit has converged: one that is followed by another, and the last.
 EARLY_TOLERANCE = 0.03

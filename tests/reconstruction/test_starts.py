@@ -1,5 +1,7 @@
 """Where the fit of an unknown lens begins."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,29 @@ def test_a_galaxy_that_is_no_sersic_does_not_bend_the_lens():
     covariance = found.covariance
     assert covariance.shape == (len(found.covariance_names),) * 2
     assert np.linalg.eigvalsh(covariance).min() > -1e-9 * covariance.max()
+
+
+def test_a_lens_behind_hopeless_arcs_is_looked_for_though_the_network_agrees():
+    """The Sérsic misses the arcs by far, the lens by 5 %, and is 2 standard deviations from the network's."""
+    item = BroadLenses(size=6400, seed=13)[33 * 64]
+    found = resolve(item, start="network", scale=1)
+    assert found.meta["lens_from"] == "pixelated"
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("residual", "agreement"),
+    [(1.0, starts.AGREES), (1.5, starts.AGREES_NEARLY), (5.0, 0.0)],
+    ids=["noise", "more than noise", "hopeless"],
+)
+def test_the_more_is_left_of_arcs_the_nearer_a_network_has_to_be(residual, agreement):
+    """Arcs on the first 100 pixels, residuals of so many sigma; the rest does not count."""
+    source, weight = torch.zeros(300), torch.full((300,), 4.0)
+    source[:100] = 10.0
+    data = source + residual / 2
+    data[100:] = 100.0
+    fit = SimpleNamespace(lensed_source=source, model=source, weight=weight)
+    assert starts.agreement_wanted(fit, data) == agreement
 
 
 def test_likely_lenses_are_one_sigma_apart():

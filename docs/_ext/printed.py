@@ -28,7 +28,7 @@ class FlagTable(SphinxDirective):
 
 
 class Printed(SphinxDirective):
-    """The text file that a script printed; a line that says how to print it, where it is not there."""
+    """The text file that a script printed; the build fails, and says how to print it, where it is not there."""
 
     required_arguments = 1
     option_spec = {"command": directives.unchanged_required}
@@ -36,10 +36,10 @@ class Printed(SphinxDirective):
     def run(self):
         relative, absolute = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(relative)
-        if Path(absolute).is_file():
-            text = Path(absolute).read_text(encoding="utf-8").rstrip()
-            return [nodes.literal_block(text, text, language="none")]
-        return self.parse_text_to_nodes(f"*Not printed yet*: run ``{self.options['command']}``.")
+        if not Path(absolute).is_file():
+            raise self.error(f"{relative} is not there: print it by {self.options['command']}")
+        text = Path(absolute).read_text(encoding="utf-8").rstrip()
+        return [nodes.literal_block(text, text, language="none")]
 
 
 class PublicNames(SphinxDirective):

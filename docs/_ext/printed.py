@@ -28,7 +28,7 @@ class FlagTable(SphinxDirective):
 
 
 class Printed(SphinxDirective):
-    """The text file that a script printed; the build fails, and says how to print it, where it is not there."""
+    """The text file that a script printed; where it is missing, the build fails and says how to print it."""
 
     required_arguments = 1
     option_spec = {"command": directives.unchanged_required}

@@ -8,8 +8,8 @@ import math
 import warnings
 from dataclasses import dataclass
 
-import astropy.units as u
 import numpy as np
+from astropy.stats import gaussian_fwhm_to_sigma
 from scipy import ndimage
 
 from lenssr.imaging.correlation import measure_sky
@@ -28,7 +28,6 @@ BEYOND_ARCS = 1.3
 FAINTEST = 4.5
 # Of touching objects each has at least this share of their light.
 CONTRAST = 0.01
-_FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ class _Scene:
     def __init__(self, observation):
         self.observation = observation
         self.fwhm = psf_width(observation)
-        self.sigma = self.fwhm / _FWHM_PER_SIGMA
+        self.sigma = self.fwhm * gaussian_fwhm_to_sigma
         sky = measure_sky(observation)
         self.sky, self.factor = sky.level, sky.factor
         self.error = observation.sigma() * max(1.0, sky.rms_ratio)
@@ -313,9 +312,7 @@ def psf_width(observation):
     """
     if observation.psf is None:
         return 2.5
-    fwhm = observation.psf.fwhm
-    pixels = fwhm.value if fwhm.unit == u.pix else fwhm.to_value(u.arcsec) / observation.pixel_scale
-    return float(np.clip(pixels, 1.5, min(observation.shape) / 4))
+    return float(np.clip(observation.psf_fwhm / observation.pixel_scale, 1.5, min(observation.shape) / 4))
 
 
 def _gaussian(sigma):

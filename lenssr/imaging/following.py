@@ -2,7 +2,6 @@
 
 import math
 
-import astropy.units as u
 import numpy as np
 import torch
 from scipy import ndimage
@@ -61,8 +60,7 @@ def effective_kernel(psf, pixel_scale=1.0, *, points_across=POINTS_ACROSS):
     """
     across, pixel = 0.0, True
     if psf is not None:
-        width, pixel = psf.fwhm, not psf.includes_pixel
-        across = width.value if width.unit == u.pix else width.to_value(u.arcsec) / pixel_scale
+        across, pixel = psf.fwhm_at(pixel_scale) / pixel_scale, not psf.includes_pixel
     across = math.hypot(across, PIXEL_WIDTH * pixel)
     subsampling = min(MOST_POINTS, math.ceil(points_across / across))
     fine = 2 * max(3, math.ceil(3 / subsampling)) + 1

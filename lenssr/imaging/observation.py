@@ -190,6 +190,11 @@ class Observation:
         return self.grid.pixel_scale
 
     @property
+    def psf_fwhm(self):
+        """FWHM of the PSF in arcsec, however it was given; 0 where there is none."""
+        return 0.0 if self.psf is None else self.psf.fwhm_at(self.grid.pixel_scale)
+
+    @property
     def valid(self):
         """True where a pixel is used: the opposite of ``mask``."""
         return ~self.mask

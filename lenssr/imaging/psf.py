@@ -7,9 +7,10 @@ from pathlib import Path
 
 import astropy.units as u
 import numpy as np
+from astropy.stats import gaussian_fwhm_to_sigma
 from scipy import ndimage
 
-from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
 from lenssr.imaging.reading import find_image, open_fits
 from lenssr.units import strip_unit
 
@@ -21,7 +22,6 @@ NEGATIVE_TOLERANCE = 1e-3
 CENTROID_TOLERANCE = 0.05
 # Fewer samples across the FWHM than this cannot be interpolated without aliasing.
 SAMPLES_ACROSS = 2.0
-_FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 
 class PSF:
@@ -203,9 +203,43 @@ class PSF:
 
     @property
     def fwhm(self):
-        """FWHM, a `~astropy.units.Quantity` in arcsec if the pixel scale is known, else in image pixels."""
-        pixels = self.fwhm_samples / self.oversampling
-        return pixels * u.pix if self.pixel_scale is None else pixels * self.pixel_scale * u.arcsec
+        """FWHM as a `~astropy.units.Quantity` in arcsec, where the PSF was given its ``pixel_scale``.
+
+        Without one it still answers in image pixels, for one release and with a
+        `~lenssr.exceptions.LensSRDeprecationWarning`; `fwhm_at` is always in arcsec.
+        """
+        if self.pixel_scale is not None:
+            return self.fwhm_at(self.pixel_scale) * u.arcsec
+        warnings.warn(
+            "PSF.fwhm in pixels is deprecated: give PSF(..., pixel_scale=), or ask fwhm_at(pixel_scale)",
+            LensSRDeprecationWarning,
+            stacklevel=2,
+        )
+        return self.fwhm_at(1.0) * u.pix
+
+    def fwhm_at(self, pixel_scale):
+        """FWHM in arcsec, however the PSF was given.
+
+        Parameters
+        ----------
+        pixel_scale : float or `~astropy.units.Quantity`
+            Pixels of the image that the PSF is used for, in arcsec. A PSF with its own ``pixel_scale``, or a
+            Gaussian, does not need it.
+
+        Returns
+        -------
+        fwhm : float
+
+        Examples
+        --------
+        >>> import astropy.units as u
+        >>> from lenssr.imaging import PSF
+        >>> gaussian = PSF.from_fwhm(0.2 * u.arcsec)
+        >>> gaussian.fwhm_at(0.05), round(PSF(gaussian.kernel(0.05)).fwhm_at(0.05), 2)
+        (0.2, 0.2)
+        """
+        own = _positive_angle(pixel_scale, "pixel_scale") if self.pixel_scale is None else self.pixel_scale
+        return float(self.fwhm_samples / self.oversampling * own)
 
     def undersampled(self, pixel_scale, subsampling=1):
         """Whether the array has to be interpolated to a finer grid although its FWHM is under 2 samples.
@@ -341,6 +375,10 @@ class GaussianPSF(PSF):
         """FWHM as a `~astropy.units.Quantity` in arcsec."""
         return self._fwhm * u.arcsec
 
+    def fwhm_at(self, pixel_scale):
+        """FWHM in arcsec, at any sampling; see `PSF.fwhm_at`."""
+        return self._fwhm
+
     def undersampled(self, pixel_scale, subsampling=1):
         """Return False: nothing is interpolated."""
         return False
@@ -348,7 +386,7 @@ class GaussianPSF(PSF):
     def kernel(self, pixel_scale, subsampling=1, *, shape=None):
         """Kernel out to 5 sigma; see `PSF.kernel`."""  # noqa: D401
         spacing = _positive_angle(pixel_scale, "pixel_scale") / _checked_subsampling(subsampling)
-        sigma = self._fwhm / _FWHM_PER_SIGMA / spacing
+        sigma = self._fwhm * gaussian_fwhm_to_sigma / spacing
         positions = np.arange(-math.ceil(5 * sigma), math.ceil(5 * sigma) + 1)
         profile = np.exp(-0.5 * (positions / sigma) ** 2)
         values = np.outer(profile, profile)
@@ -388,7 +426,7 @@ def _core_offset(array, fwhm):
     rows, columns = (np.arange(size) - (size - 1) / 2 for size in array.shape)
     peak_row, peak_column = np.unravel_index(np.argmax(array), array.shape)
     dx, dy = columns[peak_column], rows[peak_row]
-    sigma = max(fwhm, 2.0) / _FWHM_PER_SIGMA
+    sigma = max(fwhm, 2.0) * gaussian_fwhm_to_sigma
     for _ in range(50):
         window = np.exp(-0.5 * ((columns - dx) ** 2 + (rows[:, None] - dy) ** 2) / sigma**2) * array
         # A Gaussian window halves the way to the centroid of a core as wide as itself, hence the factor 2.

@@ -102,7 +102,7 @@ def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
     subsampling = -(-psf.oversampling // scale)
     if isinstance(psf, GaussianPSF):
         # With two samples across its width the sum over samples equals the integral to 1e-6.
-        subsampling = math.ceil(2 * pixel_scale / psf.fwhm.value)
+        subsampling = math.ceil(2 * pixel_scale / psf.fwhm_at(pixel_scale))
     if psf.includes_pixel and subsampling % 2 == 0:
         subsampling += 1
     if oversampling != "auto" and oversampling % subsampling:

@@ -109,5 +109,4 @@ def psf_fwhm(image):
     """
     if image.psf is None:
         return 1.0
-    fwhm = image.psf.fwhm
-    return fwhm.value if str(fwhm.unit) == "pix" else float(fwhm.to_value("arcsec")) / image.grid.pixel_scale
+    return image.psf_fwhm / image.grid.pixel_scale

@@ -2,6 +2,7 @@
 
 import astropy.units as u
 import numpy as np
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Table
 from scipy import ndimage
 
@@ -22,7 +23,6 @@ GUESSED = {
 }
 # An object is detected if it stands out of the noise by this many sigma in the smoothed image, in its peak.
 DETECTION_SIGMA, PEAK_SIGMA = 2.5, 5.0
-_FWHM_PER_SIGMA = 2.3548
 
 
 class Sources:
@@ -198,7 +198,8 @@ def _detected(observation):
 
     sky, fwhm = measure_sky(observation), psf_width(observation)
     weight = np.where(observation.valid, (observation.sigma() * max(1.0, sky.rms_ratio)) ** -2.0, 0.0)
-    significance = significance_map(observation.data - sky.level, weight, fwhm / _FWHM_PER_SIGMA) / sky.factor
+    smooth = significance_map(observation.data - sky.level, weight, fwhm * gaussian_fwhm_to_sigma)
+    significance = smooth / sky.factor
     plane = label_objects(significance, fwhm, threshold=DETECTION_SIGMA)
     if plane is None:
         return Sources([], [])

@@ -13,7 +13,6 @@ from lenssr.networks.noise import signal_to_noise
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 from lenssr.networks.weights import Card
-from lenssr.reconstruction.telescope import psf_fwhm
 
 __all__ = ["KnownNetwork", "known_networks", "seen_of"]
 
@@ -137,6 +136,6 @@ def seen_of(observation, image, variance):
     """
     return {
         "pixel_scale": observation.grid.pixel_scale,
-        "psf_fwhm": psf_fwhm(observation),
+        "psf_fwhm": observation.psf_fwhm,
         "snr": float(signal_to_noise(image, variance)),
     }

@@ -393,7 +393,7 @@ def source_grid(x, y, observation):
     """
     sharp, pixel = observation.psf is None, observation.grid.pixel_scale
     side, stretch = (SIDE, STRETCH) if sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
-    spacing = SPACING * pixel if sharp else SPACING_IN_FWHM * max(float(observation.psf.fwhm.value), pixel)
+    spacing = SPACING * pixel if sharp else SPACING_IN_FWHM * max(observation.psf_fwhm, pixel)
     grid, most = SourceGrid.around(x, y, side, stretch), MOST if sharp else MOST_WITH_PSF
     needed = 1 + int(np.ceil((side - 1) * grid.spacing / spacing))
     return grid.refined(min(needed, most)) if side < min(needed, most) else grid

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
+from astropy.stats import gaussian_fwhm_to_sigma
 
 from lenssr.fitting.lens import SceneFit
 from lenssr.fitting.starts import border_level
@@ -20,7 +21,6 @@ from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["Look", "NetworkReconstruction", "Pen", "arcs", "network_method"]
 
-FWHM_IN_SIGMA = 2.354820045
 # A sky that is off by this much of its noise is taken off anew, and the source drawn once more.
 SKY_OFF = 0.05
 # It is measured where the image is dark, if that is at least this share of it.
@@ -210,7 +210,7 @@ class Pen:
         self.network, self.operator, self.factor = network, stack.single().operator, stack.factor
         rays = bare.source_positions(stack.operator.x, stack.operator.y, physical[None])
         self.rays = [axis.float() for axis in rays]
-        self.psf_sigma = fwhm / FWHM_IN_SIGMA
+        self.psf_sigma = fwhm * gaussian_fwhm_to_sigma
 
     def __call__(self, image, variance):
         """Draw the source.

@@ -15,7 +15,6 @@ __all__ = [
     "fine_kernel",
     "fine_operator",
     "is_extrapolated",
-    "psf_fwhm",
     "surroundings",
 ]
 
@@ -45,7 +44,7 @@ def check_psf_out(psf_out, observation, scale):
     fwhm, pixel = psf_out.to_value(u.arcsec), observation.grid.pixel_scale / scale
     if observation.psf is None:
         raise InputError(f"psf_out = {psf_out}: the image has no PSF to narrow: give psf=, or leave it out")
-    own = psf_fwhm(observation)
+    own = observation.psf_fwhm
     if fwhm < PIXELS_ACROSS * pixel * (1 - 1e-9):
         raise InputError(
             f"psf_out = {psf_out} is below 2 output pixels of {pixel:.4g} arcsec, which do not sample it: "
@@ -56,14 +55,6 @@ def check_psf_out(psf_out, observation, scale):
             f"psf_out = {psf_out} is not narrower than the PSF of the image, of FWHM {own:.4g} arcsec: "
             "give a smaller one, or leave it out"
         )
-
-
-def psf_fwhm(observation):
-    """FWHM of the PSF of an `~lenssr.imaging.Observation` in arcsec; 0 where there is none."""
-    if observation.psf is None:
-        return 0.0
-    own = observation.psf.fwhm
-    return float(own.value * observation.grid.pixel_scale if own.unit == u.pix else own.to_value(u.arcsec))
 
 
 def describe_psf_out(psf_out):

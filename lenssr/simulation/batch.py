@@ -303,6 +303,11 @@ class LensBatch:
         return self.grid.pixel_scale
 
     @property
+    def psf_fwhm(self):
+        """FWHM of the PSF in arcsec; 0 where there is none."""
+        return 0.0 if self.psf is None else self.psf.fwhm_at(self.pixel_scale)
+
+    @property
     def variance(self):
         """Variance of ``low``, shape (B, ny, nx): the true one, that of the noise-free image."""
         return self.noise.moments(self.low_truth)[2].expand(self.low.shape)

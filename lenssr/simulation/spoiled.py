@@ -7,6 +7,7 @@ import astropy.units as u
 import numpy as np
 import torch
 from astropy.nddata import CCDData
+from astropy.stats import gaussian_fwhm_to_sigma
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import PoissonNoise
@@ -51,7 +52,7 @@ def _star(rng, grid, psf):
     """A star of S/N 100 to 1000 within 0.1 arcsec of the centre."""
     x_0, y_0 = rng.uniform(-0.1, 0.1, 2)
     flux = 10 ** rng.uniform(1.0, 2.5)
-    sigma = FWHM / math.sqrt(8 * math.log(2))
+    sigma = FWHM * gaussian_fwhm_to_sigma
     edges = (np.arange(_PIXELS + 1) - _PIXELS / 2) * PIXEL_SCALE
     fractions = [
         np.diff(torch.special.ndtr(torch.as_tensor((edges - c) / sigma)).numpy()) for c in (x_0, y_0)

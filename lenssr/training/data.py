@@ -173,7 +173,7 @@ def survey(datasets):
         for place in np.unique(np.linspace(0, len(batches) - 1, SURVEYED).round().astype(int)):
             view = View(dataset.batch(batches[place]), Telescopes())
             found["pixel_scale"].append(view.batch.pixel_scale)
-            found["psf_fwhm"].append(0.0 if view.batch.psf is None else float(view.batch.psf.fwhm.value))
+            found["psf_fwhm"].append(view.batch.psf_fwhm)
             found["snr"] += signal_to_noise(view.image, view.variance).tolist()
     return {name: [float(min(values)), float(max(values))] for name, values in found.items()}
 

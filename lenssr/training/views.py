@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import torch
+from astropy.stats import gaussian_fwhm_to_sigma
 
 from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.rendering import kernel_options
@@ -13,8 +14,6 @@ __all__ = ["Telescopes", "View"]
 # Where light is integrated over pixels, so many rays along a side of one are enough to train with.
 RAYS = 2
 KEPT = 8
-# Half the full width of a Gaussian at half its maximum, in standard deviations.
-FWHM_IN_SIGMA = 2.354820045
 
 
 class Telescopes:
@@ -88,7 +87,7 @@ class View:
     @property
     def psf_sigma(self):
         """Standard deviation of the PSF along an axis in arcsec, 0 where there is none."""
-        return 0.0 if self.batch.psf is None else self.batch.psf.fwhm.value / FWHM_IN_SIGMA
+        return self.batch.psf_fwhm * gaussian_fwhm_to_sigma
 
     @cached_property
     def operator(self):

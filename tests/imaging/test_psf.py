@@ -11,7 +11,7 @@ from astropy.nddata import CCDData, NDData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
 from lenssr.imaging import PSF, GaussianPSF
 
 SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
@@ -65,7 +65,26 @@ def test_oversampling(oversampling, subsampling):
     kernel = psf.kernel(0.05, subsampling)
     expected = gaussian(kernel.shape, sigma * subsampling)
     assert np.abs(kernel - expected / expected.sum()).max() < 2e-3 * kernel.max()
-    assert psf.fwhm.to_value(u.pix) == pytest.approx(sigma / SIGMA_PER_FWHM, rel=0.02)
+    assert psf.fwhm_at(1.0) == pytest.approx(sigma / SIGMA_PER_FWHM, rel=0.02)
+
+
+@pytest.mark.parametrize("pixel_scale", [None, 0.02])
+@pytest.mark.parametrize("oversampling", [1, 3])
+def test_width_is_in_arcsec_however_the_psf_was_given(tmp_path, pixel_scale, oversampling):
+    fwhm, pixel = 0.1, 0.05 if pixel_scale is None else pixel_scale
+    array = PSF.from_fwhm(fwhm * u.arcsec).kernel(pixel, oversampling)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(array, name="PSF")]).writeto(tmp_path / "psf.fits")
+    options = {"oversampling": oversampling, "pixel_scale": pixel_scale}
+    for psf in (PSF(array, **options), PSF.from_fits(tmp_path / "psf.fits", **options)):
+        # Two samples across measure the area above half the peak to 6 %.
+        assert psf.fwhm_at(0.05) == pytest.approx(fwhm, rel=0.06)
+        assert psf.fwhm_at(0.05 * u.arcsec) == psf.fwhm_at(0.05)
+
+
+def test_a_width_in_pixels_is_deprecated():
+    psf = PSF(gaussian((41, 41), 4.0))
+    with pytest.warns(LensSRDeprecationWarning, match="fwhm_at"):
+        assert psf.fwhm.to_value(u.pix) == pytest.approx(4.0 / SIGMA_PER_FWHM, rel=0.01)
 
 
 def test_pixel_scale_of_its_own():
@@ -93,7 +112,7 @@ def test_gaussian_in_other_units():
 
 def test_undersampled_only_when_interpolated():
     psf = PSF(gaussian((15, 15), 0.7))
-    assert psf.fwhm.to_value(u.pix) < 2
+    assert psf.fwhm_at(1.0) < 2
     assert not psf.undersampled(0.05)
     assert psf.undersampled(0.05, 2)
     assert not PSF(gaussian((15, 15), 1.2)).undersampled(0.05, 2)

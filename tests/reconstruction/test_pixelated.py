@@ -3,11 +3,12 @@
 import astropy.units as u
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.nddata import CCDData
 
 from lenssr import EPL, Sersic, Shear, SuperResolver
 from lenssr.grids import PixelGrid
-from lenssr.imaging import Observation, render
+from lenssr.imaging import PSF, Observation, render
 from lenssr.metrics import scores_t
 from lenssr.reconstruction.levels import source_grid
 from lenssr.simulation import DeepLense
@@ -83,3 +84,34 @@ def test_a_wide_source_has_more_nodes(fwhm, width, side):
     assert grid.offsets[-2] >= places[1] * (1 - 1e-12)
     if side not in (100, 80):
         assert grid.spacing <= (0.75 * 0.05 if fwhm is None else 0.31 * fwhm * 0.05)
+
+
+@pytest.fixture(params=["Quantity", "array", "HDU", "file"])
+def psf_as(request, tmp_path):
+    """A PSF 0.1 arcsec wide, in the ways that users have one."""
+    psf = 0.1 * u.arcsec
+    if request.param == "Quantity":
+        return psf
+    array = PSF.from_fwhm(psf).kernel(0.05)
+    if request.param == "array":
+        return array
+    hdu = fits.ImageHDU(array, name="PSF")
+    if request.param == "HDU":
+        return hdu
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "psf.fits")
+    return tmp_path / "psf.fits"
+
+
+def test_nodes_do_not_depend_on_how_the_psf_was_given(psf_as):
+    options = {"pixel_scale": 0.05, "unit": "electron/s", "noise": 1.0}
+    image = Observation.from_any(np.ones((60, 60)), psf=psf_as, **options)
+    grid = source_grid(np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), image)
+    assert image.psf_fwhm == pytest.approx(0.1, rel=0.06)
+    assert grid.side == pytest.approx(69, abs=4)
+
+
+def test_the_psf_plane_of_a_file_sets_the_nodes():
+    psf = fits.ImageHDU(PSF.from_fwhm(0.1 * u.arcsec).kernel(0.05), name="PSF")
+    planes = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((60, 60)), name="SCI"), psf])
+    image = Observation.from_any(planes, pixel_scale=0.05, unit="electron/s", noise=1.0)
+    assert source_grid(np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), image).side == pytest.approx(69, abs=4)

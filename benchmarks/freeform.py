@@ -33,9 +33,9 @@ import torch
 
 from lenssr import SuperResolver, metrics
 from lenssr.imaging import PSF, Observation
-from lenssr.imaging.forward import ImagingOperator
-from lenssr.inversion import PRIORS
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.simulation import GALAXY_CELLS, DeepLense, GalaxyLenses
+from lenssr.source import PRIORS
 
 SCALE = 2
 ITERATIONS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)

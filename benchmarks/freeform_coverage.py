@@ -22,7 +22,7 @@ import torch
 
 from lenssr import SuperResolver, metrics
 from lenssr.grids import PixelGrid
-from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.simulation import GALAXY_CELLS, DeepLense, GalaxyLenses
 
 TARGET = (0.60, 0.80)

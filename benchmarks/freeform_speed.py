@@ -21,7 +21,7 @@ import time
 import common  # first: it sets one thread
 
 from lenssr import SuperResolver
-from lenssr.reconstruction import levels
+from lenssr.reconstruction import freeform_fit
 from lenssr.simulation import GALAXY_CELLS, DeepLense, GalaxyLenses
 
 SIZE = 75
@@ -54,18 +54,18 @@ def seconds(side, item, known):
 @contextlib.contextmanager
 def nodes(side, number):
     """Another number of nodes along the side of a source."""
-    usual = getattr(levels, side)
-    setattr(levels, side, number)
+    usual = getattr(freeform_fit, side)
+    setattr(freeform_fit, side, number)
     try:
         yield
     finally:
-        setattr(levels, side, usual)
+        setattr(freeform_fit, side, usual)
 
 
 def call_rows(number):
     for (side, known), limit in LIMITS.items():
         found = [seconds(side, item, known) for item in images(side, number)]
-        value, count = statistics.median(found), getattr(levels, side)
+        value, count = statistics.median(found), getattr(freeform_fit, side)
         lens = "known lens" if known else "unknown lens"
         what = f"{SIZE}x{SIZE} data, {count}x{count} source, {SIDES[side]}, {lens}"
         yield what, f"{value:.2f} s", f"<= {limit} s", "yes" if value <= limit else "NO"
@@ -77,9 +77,9 @@ def growth_rows(number):
         usual, twice = [], []
         for item in images(side, number):
             usual.append(seconds(side, item, True))
-            with nodes(side, 2 * getattr(levels, side)):
+            with nodes(side, 2 * getattr(freeform_fit, side)):
                 twice.append(seconds(side, item, True))
-        count = 2 * getattr(levels, side)
+        count = 2 * getattr(freeform_fit, side)
         ratio = statistics.median(b / a for a, b in zip(usual, twice, strict=True))
         what = f"{count}x{count} source, {psf}, known lens: {statistics.median(twice):.2f} s"
         has_limit = side == "SIDE"

@@ -1,9 +1,9 @@
 """The golden run: 24 results that a change of the code either keeps or records anew, with its reasons.
 
 Every kind of source on a lens of DeepLense, on one of a real galaxy behind a PSF, on the HST cutout and on
-Euclid VIS, the lens always unknown. The last two are read from the folder that LENSSR_REAL_DATA names, and left
-out where it is unset. Kept of each: a ninth of the pixels of the image and its errors, T where there is a truth,
-theta_E and its error, ln evidence, the flags, and seconds of the processor.
+Euclid VIS, the lens always unknown. The last two are read from the folder that LENSSR_REAL_DATA names, and
+left out where it is unset. Kept of each: a ninth of the pixels of image and errors, T where there is a
+truth, theta_E and its error, ln evidence, the flags, and seconds of the processor.
 
     python benchmarks/golden.py record            # writes golden/*.npz and golden.txt
     python benchmarks/golden.py compare           # runs again; ends with 1 where a run has changed

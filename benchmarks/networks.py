@@ -45,7 +45,7 @@ from lenssr.imaging import Observation
 from lenssr.mass import MassSystem, PointMass
 from lenssr.networks import load
 from lenssr.networks.library import find
-from lenssr.networks.noise import told_variance
+from lenssr.networks.variance import told_variance
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
 from lenssr.training.tasks import NoSource
 from lenssr.training.views import Telescopes, View

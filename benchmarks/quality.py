@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from lenssr import metrics
-from lenssr.fitting.scene import Scene
-from lenssr.fitting.stack import ImageStack
 from lenssr.imaging import GaussianNoise, Observation
+from lenssr.model.image_stack import ImageStack
+from lenssr.model.scene import Scene
 from lenssr.simulation import DeepLense, LensPopulation
 
 CHUNK = 10

@@ -222,7 +222,7 @@ def _source(arguments):
     if arguments.source != "network":
         given = " and ".join(f"--{name}" for name in asked)
         raise InputError(f"{given}: only a network has it, give --source network too")
-    from lenssr.networks.source import NetworkSource
+    from lenssr.networks.network_source import NetworkSource
 
     return NetworkSource(**asked)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lenssr._parallel import count_jobs, solve_part, solve_parts
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
-from lenssr.reconstruction.telescope import check_psf_out
+from lenssr.reconstruction.output_psf import check_psf_out
 from lenssr.result import FailedResolution
 from lenssr.settings import SOURCES, Settings, plain_settings, settings_from
 
@@ -39,7 +39,7 @@ class SuperResolver:
         The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
         Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
         of the lens (of the image centre where none is fitted), and weak Gaussian priors on its shape and
-        place (`lenssr.fitting.terms`). A given lens is fitted without priors.
+        place (`lenssr.model.constraints`). A given lens is fitted without priors.
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.
@@ -68,7 +68,7 @@ class SuperResolver:
         of the image; or the output pixels alone, which shows detail that the data do not hold: the result
         is then flagged ``extrapolated``.
     prior : str, optional
-        The prior on the roughness of a source on a grid: a name of `lenssr.inversion.PRIORS`, or "auto",
+        The prior on the roughness of a source on a grid: a name of `lenssr.source.PRIORS`, or "auto",
         the default, which compares some of them by evidence. Its strength is always found by evidence. Only
         the errors of a source that a network draws feel it, unless steps follow.
     positive : bool, optional
@@ -316,7 +316,7 @@ class SuperResolver:
         >>> sorted(resolver.training.scores)
         ['hidden_pixels', 'hidden_pixels_before']
         """
-        from lenssr.reconstruction.own_images import check_method, train_on
+        from lenssr.reconstruction.fine_tuning import check_method, train_on
 
         check_method(self._method)
         if isinstance(images, str | Path) or not (images := list(images)):
@@ -335,7 +335,7 @@ class SuperResolver:
         Its ``scores`` are chi2 per pixel of the pixels held back, ``hidden_pixels`` after the training and
         ``hidden_pixels_before``; 1 is noise alone.
         """
-        from lenssr.reconstruction.own_images import training_of
+        from lenssr.reconstruction.fine_tuning import training_of
 
         return training_of(self._method)
 
@@ -417,7 +417,7 @@ class SuperResolver:
         NetworkSource(weights='relensing', refine=0)
         """
         from lenssr.networks.library import load
-        from lenssr.networks.source import NetworkSource
+        from lenssr.networks.network_source import NetworkSource
 
         network, _ = load(name)
         own = {"scale": network.scale} if network.kind == "SISR" else {}

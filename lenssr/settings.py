@@ -10,22 +10,22 @@ import numpy as np
 
 from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
-from lenssr.inversion.priors import PRIORS
 from lenssr.light.lens_light import check_lens_light, describe_lens_light
 from lenssr.mass import MassModel, from_dict
-from lenssr.networks.source import NetworkSource
-from lenssr.reconstruction.starts import SEARCH
-from lenssr.reconstruction.telescope import PIXEL
+from lenssr.networks.network_source import NetworkSource
+from lenssr.reconstruction.network_start import SEARCH
+from lenssr.reconstruction.output_psf import PIXEL
+from lenssr.source.priors import PRIORS
 
 __all__ = ["SOURCES", "Settings", "plain_settings", "settings_from"]
 
 # Where each kind of source is solved.
 SOURCES = {
-    "interpolation": ("lenssr.reconstruction.interpolation", "InterpolationReconstruction"),
-    "pixelated": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
-    "perturbed_sersic": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
-    "auto": ("lenssr.reconstruction.pixelated", "PixelatedReconstruction"),
-    "sersic": ("lenssr.reconstruction.sersic", "SersicReconstruction"),
+    "interpolation": ("lenssr.reconstruction.model_free", "InterpolationReconstruction"),
+    "pixelated": ("lenssr.reconstruction.freeform", "PixelatedReconstruction"),
+    "perturbed_sersic": ("lenssr.reconstruction.freeform", "PixelatedReconstruction"),
+    "auto": ("lenssr.reconstruction.freeform", "PixelatedReconstruction"),
+    "sersic": ("lenssr.reconstruction.parametric", "SersicReconstruction"),
     "network": ("lenssr.reconstruction.network", "network_method"),
 }
 SKIES = (None, "constant")

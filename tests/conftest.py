@@ -51,7 +51,7 @@ def rng(request):
 def exact_trace(monkeypatch):
     """Let the inversion of one image count its determined nodes without probes, as that of a batch does."""
 
-    from lenssr.inversion.solve import _State
+    from lenssr.source.gauss_newton import _State
 
     def determined(self, factor):
         inverse = factor.solve(np.eye(factor.size)[:, : factor.count])[: factor.count]

@@ -13,10 +13,10 @@ from astropy.io import fits
 
 from lenssr import cli
 from lenssr.exceptions import InputError, LensSRWarning
-from lenssr.inversion import PRIORS
 from lenssr.result import SuperResolution
 from lenssr.settings import SOURCES
 from lenssr.simulation import DeepLense
+from lenssr.source import PRIORS
 
 LENS = "SIE: {theta_E: 1.28149057, e1: 0.1}"
 

@@ -56,8 +56,8 @@ ROOMS = (
     *("exceptions", "units", "autodiff", "cosmology", "grids", "metrics", "mass", "light", "imaging"),
     *(
         "simulation",
-        "fitting",
-        "inversion",
+        "model",
+        "source",
         "networks",
         "training",
         "result",

@@ -1,13 +1,13 @@
 """What the telescope does: observations, point spread functions, noise, and the forward model."""
 
-from lenssr.imaging.correlation import SkyNoise, measure_sky
 from lenssr.imaging.detection import LightCensus, auto_mask, light_census
-from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.instruments import Instrument
 from lenssr.imaging.noise import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
 from lenssr.imaging.observation import Observation
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF, GaussianPSF
-from lenssr.imaging.rendering import render
+from lenssr.imaging.render_scene import render
+from lenssr.imaging.sky import SkyNoise, measure_sky
 
 __all__ = [
     "PSF",

@@ -12,8 +12,8 @@ import numpy as np
 from astropy.stats import gaussian_fwhm_to_sigma
 from scipy import ndimage
 
-from lenssr.imaging.correlation import measure_sky
 from lenssr.imaging.deblending import deblend
+from lenssr.imaging.sky import measure_sky
 
 __all__ = ["LightCensus", "auto_mask", "label_objects", "light_census", "psf_width", "significance_map"]
 

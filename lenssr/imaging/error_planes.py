@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from lenssr.imaging.correlation import FEWEST_PIXELS, source_mask
 from lenssr.imaging.noise import PoissonNoise
+from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
 
 __all__ = ["noise_of_counts"]
 

@@ -16,7 +16,7 @@ FAINTEST = 1e-60
 
 
 class LightProfile(ABC):
-    """One component of light in a fit: the contract between ``lenssr.fitting`` and a profile.
+    """One component of light in a fit: the contract between ``lenssr.model`` and a profile.
 
     A profile describes its parameters as a vector of fixed length, in arcsec and the unit of the image, and
     works on batches of such vectors. To add one, write its pure functions and its astropy model in a file of

@@ -2,10 +2,10 @@
 
 from lenssr.networks.deflection import DeflectionNetwork, LensEstimate
 from lenssr.networks.library import available, load
-from lenssr.networks.plane import SourcePlane
+from lenssr.networks.network_source import NetworkSource
 from lenssr.networks.relensing import DrawnSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
-from lenssr.networks.source import NetworkSource
+from lenssr.networks.source_plane import SourcePlane
 from lenssr.networks.weights import Card, load_weights, save_weights
 
 __all__ = [

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from lenssr.exceptions import InputError
-from lenssr.networks.files import check_tensors, fill, read_tensors, write_tensors
 from lenssr.networks.weights import KINDS, Card
+from lenssr.networks.weights_file import check_tensors, fill, read_tensors, write_tensors
 
 __all__ = ["BUNDLE", "is_bundle", "load_bundle", "save_bundle"]
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from lenssr.exceptions import InputError
-from lenssr.networks.plane import SourcePlane, lit_pixels
+from lenssr.networks.source_plane import SourcePlane, lit_pixels
 from lenssr.networks.unet import UNet
 
 __all__ = ["DrawnSource", "RelensingNetwork", "mapped_back", "to_rays"]
@@ -29,7 +29,7 @@ class DrawnSource:
 
     Attributes
     ----------
-    plane : `~lenssr.networks.plane.SourcePlane`
+    plane : `~lenssr.networks.source_plane.SourcePlane`
     log_brightness : `torch.Tensor`, shape (B, side, side)
         Logarithm of the brightness at the nodes, per arcsec2, rows of equal y first.
     """
@@ -90,7 +90,7 @@ class RelensingNetwork(nn.Module):
     side : int, optional
         Nodes along a side of the grid; 64 by default. The trained weights serve any.
     stretch : float, optional
-        By how much nodes crowd in the middle, see `~lenssr.inversion.SourceGrid`; 1 by default.
+        By how much nodes crowd in the middle, see `~lenssr.source.SourceGrid`; 1 by default.
     channels : tuple of int, optional
         Of the resolutions of the U-Net; ``(12, 24, 48, 64)`` by default.
     passes : int, optional
@@ -167,7 +167,7 @@ class RelensingNetwork(nn.Module):
             Where its rays land in the source plane, in arcsec: any lens.
         psf_sigma : `torch.Tensor` or float, shape (B,), optional
             Standard deviation of the PSF along an axis, in arcsec; 0, the default, where there is none.
-        plane : `~lenssr.networks.plane.SourcePlane`, optional
+        plane : `~lenssr.networks.source_plane.SourcePlane`, optional
             The grids; by default around what stands out of the noise.
 
         Returns
@@ -225,7 +225,7 @@ def mapped_back(image, sigma, operator, footprint):
     image, sigma : `torch.Tensor`, shape (B, ny, nx)
         Flux per pixel and standard deviation; pixels whose deviation is not finite do not count.
     operator : `~lenssr.imaging.ImagingOperator`
-    footprint : `~lenssr.networks.plane.Footprint`
+    footprint : `~lenssr.networks.source_plane.Footprint`
         Of its rays.
 
     Returns

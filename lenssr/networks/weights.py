@@ -10,9 +10,9 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.networks.deflection import DeflectionNetwork
-from lenssr.networks.files import check_tensors, checksum, fill, read_tensors, write_tensors
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
+from lenssr.networks.weights_file import check_tensors, checksum, fill, read_tensors, write_tensors
 
 __all__ = ["KINDS", "Card", "checksum_of", "load_weights", "save_weights"]
 

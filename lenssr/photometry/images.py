@@ -7,11 +7,11 @@ import torch
 from astropy.modeling.models import Sersic2D
 from scipy import ndimage
 
-from lenssr.fitting.scene import Scene
 from lenssr.light.sersic_shape import sersic_b
+from lenssr.model.scene import Scene
+from lenssr.photometry.cutouts import Stamps, paste
+from lenssr.photometry.groups import first_pixel
 from lenssr.photometry.measure import MEASURED, Component
-from lenssr.photometry.stamps import Stamps, paste
-from lenssr.photometry.tasks import first_pixel
 
 __all__ = ["light_boxes", "model_image", "sersic2d", "sky_image"]
 

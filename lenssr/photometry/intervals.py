@@ -5,9 +5,9 @@ import math
 import numpy as np
 import torch
 
-from lenssr.photometry.constraints import make_space
+from lenssr.photometry.fit_constraints import make_space
 from lenssr.photometry.measure import MEASURED, measured
-from lenssr.photometry.space import LIMITS
+from lenssr.photometry.parameters import LIMITS
 
 __all__ = ["PROFILED", "profile_intervals", "wants_profile"]
 
@@ -92,7 +92,7 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, lattices=N
 
     Parameters
     ----------
-    batch : `~lenssr.photometry.batch.Batch`
+    batch : `~lenssr.photometry.task_batch.Batch`
     number : int
         Which task.
     fit : `~lenssr.photometry.solve.GroupFit`
@@ -100,7 +100,7 @@ def profile_intervals(batch, number, fit, weights, names=PROFILED, *, lattices=N
     weights : list of `torch.Tensor`, shape (B, N)
     names : tuple of str, optional
         Of which parameters, by default all of `PROFILED`.
-    lattices : list of (list of `~lenssr.photometry.stamps.Stamps`), optional
+    lattices : list of (list of `~lenssr.photometry.cutouts.Stamps`), optional
         The bands on the lattice of the fit, by default those of the batch, and before them on coarser ones,
         which are as good if their best fit is near; the ends then move along with it.
 

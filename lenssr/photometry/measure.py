@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lenssr.light.sersic import sersic_flux
-from lenssr.photometry.space import flux_slope
+from lenssr.photometry.parameters import flux_slope
 
 __all__ = ["MEASURED", "Component", "measured"]
 

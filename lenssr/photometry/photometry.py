@@ -10,17 +10,17 @@ from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.correlation import measure_sky
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
+from lenssr.imaging.sky import measure_sky
+from lenssr.photometry.groups import batches, make_tasks
 from lenssr.photometry.images import model_image, sersic2d, sky_image
-from lenssr.photometry.neighbours import separate
+from lenssr.photometry.neighbour_subtraction import separate
 from lenssr.photometry.settings import checked_grouper, checked_pair, checked_settings
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
-from lenssr.photometry.tasks import batches, make_tasks
 
 __all__ = ["SersicPhotometry"]
 

@@ -1,6 +1,6 @@
 """Losses that do not let a few bad pixels decide."""
 
-from lenssr.fitting.least_squares import masked_inverse
+from lenssr.model.least_squares import masked_inverse
 
 __all__ = ["LOSSES", "robust_factor", "sandwich"]
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
-from lenssr.photometry.constraints import Constraints
+from lenssr.photometry.fit_constraints import Constraints
+from lenssr.photometry.groups import AutoGrouper
 from lenssr.photometry.robust import LOSSES
-from lenssr.photometry.tasks import AutoGrouper
 
 __all__ = ["Settings", "checked_grouper", "checked_pair", "checked_settings"]
 

@@ -7,21 +7,21 @@ from functools import partial
 import numpy as np
 import torch
 
-from lenssr.imaging.following import (
+from lenssr.imaging.integrating_operator import IntegratingOperator
+from lenssr.imaging.tracking_operator import (
     BEYOND_MARGIN,
     FINE_POINTS_ACROSS,
     POINTS_ACROSS,
     FollowingOperator,
     effective_kernel,
 )
-from lenssr.imaging.integrating import IntegratingOperator
-from lenssr.photometry.batch import Batch
-from lenssr.photometry.constraints import make_space
-from lenssr.photometry.guess import psf_fwhm, start
+from lenssr.photometry.fit_constraints import make_space
+from lenssr.photometry.groups import psf_key
+from lenssr.photometry.initial import psf_fwhm, start
 from lenssr.photometry.intervals import profile_intervals, wants_profile
+from lenssr.photometry.parameters import Layout, theta_turned
 from lenssr.photometry.robust import sandwich
-from lenssr.photometry.space import Layout, theta_turned
-from lenssr.photometry.tasks import psf_key
+from lenssr.photometry.task_batch import Batch
 
 __all__ = ["GroupFit", "Solver", "describe_fit"]
 
@@ -53,8 +53,8 @@ class GroupFit:
 
     Attributes
     ----------
-    task : `~lenssr.photometry.tasks.Task`
-    layout : `~lenssr.photometry.space.Layout`
+    task : `~lenssr.photometry.groups.Task`
+    layout : `~lenssr.photometry.parameters.Layout`
     coordinates : `torch.Tensor`, shape (C,)
         With e1 and e2, and the mean radius.
     covariance : `torch.Tensor`, shape (C, C)
@@ -179,7 +179,7 @@ class Solver:
 
         Parameters
         ----------
-        tasks : list of `~lenssr.photometry.tasks.Task`
+        tasks : list of `~lenssr.photometry.groups.Task`
             Of one shape, number of galaxies, telescope and kind of noise.
 
         Returns

@@ -145,7 +145,7 @@ def flags_of(fit, galaxy, parts):
 
 def _place_flags(task, galaxy, component, side):
     """Flags of a galaxy whose light fills a box with sides of about so many pixels."""
-    from lenssr.photometry.tasks import first_pixel
+    from lenssr.photometry.groups import first_pixel
 
     flags, image = SersicFlag(0), task.bands[0]
     column, row = (int(np.floor(v + 0.5)) for v in component.values[:2])

@@ -8,10 +8,10 @@ import numpy as np
 from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
-from lenssr.imaging.correlation import sky_noise
+from lenssr.imaging.sky import sky_noise
+from lenssr.reconstruction.fine_images import ccd
 from lenssr.reconstruction.measures import measure, measure_telescope
-from lenssr.reconstruction.products import ccd
-from lenssr.reconstruction.telescope import describe_psf_out, is_extrapolated
+from lenssr.reconstruction.output_psf import describe_psf_out, is_extrapolated
 from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.result import SuperResolution
 
@@ -23,12 +23,12 @@ def assemble(scene, fit, observation, settings, make_products):
 
     Parameters
     ----------
-    scene : `~lenssr.fitting.scene.Scene`
-    fit : `~lenssr.fitting.lens.SceneFit`
+    scene : `~lenssr.model.scene.Scene`
+    fit : `~lenssr.model.fit.SceneFit`
     observation : `~lenssr.imaging.Observation`
     settings : `~lenssr.settings.Settings`
     make_products : callable
-        ``make_products(widening)`` gives the `~lenssr.reconstruction.products.Products`, with errors wider
+        ``make_products(widening)`` gives the `~lenssr.reconstruction.fine_images.Products`, with errors wider
         by this factor than independent noise makes them.
 
     Returns
@@ -90,13 +90,13 @@ def noise_of_sky(scene, fit, observation):
 
     Parameters
     ----------
-    scene : `~lenssr.fitting.scene.Scene`
-    fit : `~lenssr.fitting.lens.SceneFit`
+    scene : `~lenssr.model.scene.Scene`
+    fit : `~lenssr.model.fit.SceneFit`
     observation : `~lenssr.imaging.Observation`
 
     Returns
     -------
-    noise : `~lenssr.imaging.correlation.SkyNoise`
+    noise : `~lenssr.imaging.sky.SkyNoise`
     """
     sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
     model, weight = (plane.reshape(observation.shape).cpu().numpy() for plane in (fit.model, fit.weight))

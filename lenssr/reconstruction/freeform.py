@@ -1,321 +1,175 @@
-"""The fine images of a free-form source, with errors and draws from its posterior."""
+"""The free-form source: what the arcs themselves say of the galaxy, with a prior on its roughness only."""
 
-import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import scipy.linalg as linalg
 import torch
 
-from lenssr.reconstruction.information import LEAST_INFORMATION, information
-from lenssr.reconstruction.products import FineScene, Products, ccd, window_wcs
-from lenssr.reconstruction.telescope import fine_operator, surroundings
+from lenssr.reconstruction.assemble import assemble, noise_of_sky
+from lenssr.reconstruction.fine_freeform import FineSource
+from lenssr.reconstruction.freeform_fit import Inversion
+from lenssr.reconstruction.measures import measure_source
+from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
+from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.source.batching import alone, together
+from lenssr.source.gauss_newton_batch import answer_together
+from lenssr.source.information import leverage
 
-__all__ = ["FineSource", "FreeFormPosterior"]
-
-SAMPLES = 64
-AT_ONCE = 16
-FINEST_SOURCE = 120  # pixels along a side
-# Points along a side of a cell of the source's grid, to integrate over it.
-POINTS = 4
-
-
-@dataclass(frozen=True)
-class FreeForm:
-    """A free-form source and what lies before it, where an inversion ended.
-
-    Attributes
-    ----------
-    mapping : `~lenssr.inversion.mapping.SourceMap`
-    scene : `~lenssr.fitting.scene.Scene`
-        Lens, lens light and sky.
-    physical : `torch.Tensor`, shape (1, P)
-        Its parameters.
-    values, slope : `~numpy.ndarray`, shape (n,)
-        Node values, and their derivatives with respect to the field.
-    motion : `~lenssr.inversion.mapping.GridMotion`
-        How the grid follows the lens.
-    """
-
-    mapping: object
-    scene: object
-    physical: torch.Tensor
-    values: np.ndarray
-    slope: np.ndarray
-    motion: object
+__all__ = ["PixelatedReconstruction", "as_fit", "judged"]
 
 
-class FineView:
-    """A free-form source on fine pixels, with and without the lens, and how both change.
+class PixelatedReconstruction:
+    """Solve images with a source that is free on a grid, starting from their Sérsic fits.
 
     Parameters
     ----------
-    state : FreeForm
-    observation : `~lenssr.imaging.Observation`
-    options : dict
-        ``scale``, ``oversampling`` and ``psf_out``.
+    settings : `~lenssr.settings.Settings`
+        On a CPU every image is inverted by itself, with banded matrices where they are; on other devices all
+        are inverted together, with dense ones. What leads from one inversion to the next, and from the last
+        to a result, is done on the CPU for each image.
+    batched : bool, optional
+        Whether images are inverted together; by default as the device says.
     """
 
-    def __init__(self, state, observation, options):
-        self.state, self.observation = state, observation
-        scene = state.scene
-        empty = torch.zeros(scene.size, scene.size, dtype=torch.float64)
-        # The light of the lens has rays of its own, where it is steep; the source keeps plain ones.
-        self.fine = FineScene(scene, state.physical[0], empty, observation, **options)
-        self.operator = fine_operator(observation, **options)
-        self.rays, self.matrix = self._trace(self.operator.x, self.operator.y)
-        self.grid = _even(state.mapping.grid)
+    def __init__(self, settings, *, batched=None):
+        self.settings, self.device = settings, settings.torch_device
+        self.batched = self.device.type != "cpu" if batched is None else batched
+        self.parametric = SersicReconstruction(settings)
 
-    def _trace(self, x, y):
-        """Where rays land, and the map from the nodes to their brightness."""
-        state = self.state
-        rays = [axis[0].numpy() for axis in state.scene.source_positions(x, y, state.physical)]
-        return rays, state.mapping.matrix(*rays)
+    def parts(self, members):
+        """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches.
 
-    def image(self, values):
-        """Fine images (..., ny, nx) of brightness at the rays, (..., R)."""
-        return (self.operator(torch.as_tensor(values)) * self.fine.factor).numpy()
-
-    def changes(self, draws):
-        """How the images change with vectors (n + K, m) of field and parameters, some of them at a time.
-
-        Yields
-        ------
-        everything, source, lens_light : `~numpy.ndarray`, shape (k, ny, nx)
+        On a CPU an inversion takes so long that starts found together would save a few percent.
         """
-        count = len(self.state.values)
-        for start in range(0, draws.shape[1], AT_ONCE):
-            nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
-            change = (self.matrix @ (self.state.slope[:, None] * nodes)).T
-            of_source = self.image(change + parameters[: len(self._moved)].T @ self._moved)
-            of_light, of_sky = self._light_change(parameters), self._sky_change(parameters)
-            yield of_source + of_light + of_sky, of_source, np.broadcast_to(of_light, of_source.shape)
+        return self.parametric.parts(members) if self.batched else [[member] for member in members]
 
-    @cached_property
-    def _moved(self):
-        """How the brightness at the rays changes with the free parameters of lens and source, (L, R)."""
-        return self._moved_at(self.operator.x, self.operator.y, self.rays)
-
-    def _moved_at(self, x, y, rays):
-        state, columns = self.state, [np.zeros((0, len(x)))]
-        if state.scene.lens_moves:
-            block = state.scene.blocks[0]
-            keep = state.scene.free[block.slice]
-            _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
-            slopes = state.mapping.slope(state.values, *rays)
-            d_x, d_y = (
-                d[0, keep].numpy() + by for d, by in zip((d_x, d_y), self._grid_moved(*rays), strict=True)
-            )
-            columns.append(-(slopes[0] * d_x + slopes[1] * d_y))
-        return np.concatenate([*columns, self._modulated_at(*rays)])
-
-    def _grid_moved(self, x, y):
-        """How far what is fixed to the grid moves with the free parameters of the lens, two of (L, M)."""
-        keep = self.state.scene.free[self.state.scene.blocks[0].slice].numpy()
-        return self.state.motion.at(self.state.mapping.grid, x, y, keep)
-
-    def _modulated_at(self, x, y):
-        """How the brightness of the source changes with the free parameters of a Sérsic in it, (S, M)."""
-        state = self.state
-        if state.mapping.sersic is None:
-            return np.zeros((0, len(x)))
-        place = state.scene.of_role("source")[0].slice
-        slopes = state.mapping.sersic_slopes(state.values, x, y, state.scene.log[place])
-        return slopes[state.scene.free[place].numpy()]
-
-    def _light_change(self, parameters):
-        fine, rows = self.fine, self.fine.rows("lens_light")
-        if not rows.any():
-            return np.zeros(1)
-        operator = fine.operator
-        slopes = fine.scene.light_jacobian(operator.x, operator.y, self.state.physical, cusp=fine.cusp)[0]
-        return (operator(torch.as_tensor(parameters)[rows].T @ slopes) * fine.factor).numpy()
-
-    def _sky_change(self, parameters):
-        return (parameters[self.fine.rows("sky").numpy()].sum(0) * self.fine.sky_factor)[:, None, None]
-
-    def source(self, values):
-        """The source on even pixels (side, side) of node values (n,), the lens taken off."""
-        matrix = self.state.mapping.matrix(*self.grid.nodes)
-        return (matrix @ values).reshape(self.grid.side, self.grid.side)
-
-    def source_changes(self, draws):
-        """How the source changes with vectors (n + K, m) of field and parameters, (m, side, side)."""
-        count, nodes = len(self.state.values), self.grid.nodes
-        changes = self.state.mapping.matrix(*nodes) @ (self.state.slope[:, None] * draws[:count])
-        carried = [np.zeros((0, len(changes)))]
-        if self.state.scene.lens_moves:
-            slopes = self.state.mapping.slope(self.state.values, *nodes)
-            carried.append(
-                -sum(slope * by for slope, by in zip(slopes, self._grid_moved(*nodes), strict=True))
-            )
-        columns = np.concatenate([*carried, self._modulated_at(*nodes)])
-        changes = changes + columns.T @ draws[count : count + len(columns)]
-        return changes.T.reshape(-1, self.grid.side, self.grid.side)
-
-    def magnification(self, factor, widening):
-        """Total magnification of the source, and its standard deviation.
-
-        Both fluxes are sums over the nodes, so that the error follows from one solution, without draws.
-        """
-        state = self.state
-        x, y, area = surroundings(self.observation.grid)
-        rays, matrix = self._trace(torch.as_tensor(x), torch.as_tensor(y))
-        share = self.observation.grid.pixel_area * np.prod(self.observation.shape) / len(self.operator.x)
-        seen = self.matrix.T @ np.full(len(self.operator.x), share) + matrix.T @ area
-        points, weights = _cells(state.mapping.grid)
-        shines = state.mapping.matrix(*points).T @ weights
-        flux = shines @ state.values
-        value = (seen @ state.values) / flux
-        gradient = np.zeros(factor.size)
-        gradient[: factor.count] = state.slope * (seen - value * shines) / flux
-        moved = share * self._moved.sum(axis=1)
-        moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
-        if state.scene.lens_moves:  # a source that grows with its grid has more flux by itself
-            growth = state.motion.growth[state.scene.free[state.scene.blocks[0].slice].numpy()]
-            moved[: len(growth)] -= value * 2 * growth * flux
-        modulated = self._modulated_at(*points) @ weights
-        moved[len(moved) - len(modulated) :] -= value * modulated
-        gradient[factor.count : factor.count + len(moved)] = moved / flux
-        variance = float(gradient @ factor.solve(gradient[:, None])[:, 0])
-        return float(value), widening * np.sqrt(max(variance, 0.0))
-
-
-def _even(grid):
-    """Even pixels over the grid of a source, as fine as its nodes where they are closest."""
-    side = min(round(2 * grid.half / grid.spacing) + 1, FINEST_SOURCE)
-    return replace(grid, side=side, stretch=0.0, half=grid.half * (1 - 1e-12))
-
-
-def _cells(grid):
-    """Points x, y in all cells of a source's grid, and their weights (M,) in an integral over it."""
-    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
-    step = np.diff(grid.offsets)
-    line = (grid.offsets[:-1, None] + step[:, None] * (nodes + 1) / 2).ravel()
-    share = (step[:, None] * weights / 2).ravel()
-    y, x = np.meshgrid(line + grid.y_0, line + grid.x_0, indexing="ij")
-    return (x.ravel(), y.ravel()), np.outer(share, share).ravel()
-
-
-class FreeFormPosterior:
-    """What draws of image and free-form source come from; the images are made when they are asked for.
-
-    The factor is kept in single precision, which draws do not feel, and half of it if it is not banded.
-
-    Parameters
-    ----------
-    state : FreeForm
-    factor : `~lenssr.inversion.Factor`
-    observation : `~lenssr.imaging.Observation`
-    options : dict
-        ``scale``, ``oversampling`` and ``psf_out``.
-    widening : float
-        By how much errors are wider than independent noise makes them.
-    """
-
-    def __init__(self, state, factor, observation, options, widening):
-        self.state, self.observation, self.options, self.widening = state, observation, options, widening
-        self._factor, lower = copy.copy(factor), factor.lower.astype(np.float32, order="F")
-        self._factor.lower = None
-        self._packed = lower if factor.banded else linalg.lapack.strttp(lower, uplo="L")[0]
-
-    def changes(self, count, rng):
-        """How far draws lie from the most likely image and source.
+    def solve(self, observations):
+        """Reconstruct a group.
 
         Parameters
         ----------
-        count : int
-        rng : `~numpy.random.Generator`
+        observations : list of `~lenssr.imaging.Observation`
+            Of one shape, pixel scale, PSF and kind of unit.
 
         Returns
         -------
-        image, source : `~numpy.ndarray`, shapes (count, ny, nx), (count, my, mx)
+        results : list of `~lenssr.SuperResolution` or Exception
+            An exception where one of several images failed by itself.
         """
-        factor = self._unpacked()
-        draws = self.widening * factor.sample(rng.standard_normal((count, factor.size)).T)
-        view = FineView(self.state, self.observation, self.options)
-        images = np.concatenate([everything for everything, *_ in view.changes(draws)])
-        return images, view.source_changes(draws)
+        stack, scene, fits = self.parametric.fit(observations)
+        if stack.device.type != "cpu":
+            stack, scene = stack_of(observations, replace(self.settings, device="cpu")), scene.on("cpu")
+        steps = [
+            self._steps(stack.select([i]), scene, fit.on("cpu"), observation)
+            for i, (fit, observation) in enumerate(zip(fits, observations, strict=True))
+        ]
+        if self.batched:
+            return together(steps, partial(answer_together, device=self.device))
+        return [alone(one) for one in steps]
 
-    def _unpacked(self):
-        factor, lower = copy.copy(self._factor), self._packed
-        if not factor.banded:
-            lower = linalg.lapack.stpttr(factor.count, lower, uplo="L")[0]
-        factor.lower = lower.astype(np.float64)
-        return factor
+    def _steps(self, stack, scene, fit, observation):
+        """One image from its fit to its result, asking for its inversions on the way."""
+        bare = self.parametric.scene(observation, stack.device, source=0)
+        settings = self.settings
+        inversion = Inversion(stack, scene, bare, fit, observation, settings)
+        problem, solution = yield from inversion.run()
+        candidates = [(one.source, one.prior, one.evidence) for one in inversion.candidates]
+        if solution is None:
+            result = self.parametric.result(scene, fit, observation)
+            result.meta |= {"chosen": "sersic", "candidates": candidates}
+            return result
+        bare = problem.scene
+        found = as_fit(problem, bare, fit, solution, stack, inversion)
+        # The posterior already knows how noise was correlated around the coarse solution.
+        known = np.sqrt(inversion.temper) / inversion.doubt
+
+        def products(now):
+            return FineSource(problem, solution, observation, settings, now / known).products()
+
+        result = judged(problem, solution, found, observation, settings, products)
+        result.meta |= {
+            "evidence": solution.evidence,
+            "chosen": "perturbed_sersic" if problem.scene.of_role("source") else "pixelated",
+            "candidates": candidates,
+        }
+        return result
 
 
-class FineSource:
-    """A scene with a free-form source at a finer sampling.
+def judged(problem, solution, found, observation, settings, products):
+    """The result of an inversion, with a verdict that has looked at the source too.
 
     Parameters
     ----------
-    problem : `~lenssr.inversion.Problem`
-    solution : `~lenssr.inversion.Solution`
+    problem : `~lenssr.source.Problem`
+    solution : `~lenssr.source.Solution`
+    found : `~lenssr.model.fit.SceneFit`
+        The same, from `as_fit`.
     observation : `~lenssr.imaging.Observation`
     settings : `~lenssr.settings.Settings`
-    widening : float
-        By how much errors are wider than independent noise makes them.
-    off : `~numpy.ndarray`, shape (n + K,), optional
-        How far field and parameters are from the most likely ones, where they are known to be: errors then
-        are those of the root mean square.
+    products : callable
+        As `~lenssr.reconstruction.assemble.assemble` takes it.
+
+    Returns
+    -------
+    result : `~lenssr.SuperResolution`
     """
+    bare = problem.scene
+    result = assemble(bare, found, observation, settings, products)
+    measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
+    result.meta["measures"] |= measures
+    result.flags = judge(measures, result.flags)
+    result.ok = is_ok(result.flags)
+    result.meta |= {
+        "prior": solution.prior.name,
+        "strength": solution.strength,
+        "determined": solution.determined,
+    }
+    return result
 
-    def __init__(self, problem, solution, observation, settings, widening, off=None):
-        self.solution, self.observation, self.widening = solution, observation, widening
-        self.off = None if off is None else off[:, None]
-        self.rng = np.random.default_rng(settings.seed)
-        physical = problem.physical(solution.parameters)
-        mapping = problem.mapping(solution.parameters)
-        self.state = FreeForm(
-            mapping, problem.scene, physical, solution.values, solution.slope, problem.motion
-        )
-        self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
-        self.view = FineView(self.state, observation, self.options)
 
-    def products(self):
-        """All images with their errors, as `~lenssr.reconstruction.products.Products`."""
-        view, factor = self.view, self.solution.factor
-        lensed = view.image(view.matrix @ self.state.values)
-        light, sky = view.fine.image("lens_light"), view.fine.image("sky")
-        draws = factor.sample(self.rng.standard_normal((factor.size, SAMPLES)))
-        known = view.state.mapping.grid.matrix(*view.grid.nodes) @ information(self.solution)
-        known = known.reshape(view.grid.side, view.grid.side)
-        return Products(
-            (lensed + light + sky, lensed, light),
-            self._errors(draws),
-            self._source(draws, known),
-            view.fine.grid.wcs,
-            view.fine.kernel,
-            self.solution.determined + len(view._modulated_at(*(np.zeros(1),) * 2)),
-            FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
-            view.magnification(factor, self.widening),
-            known,
-        )
+def as_fit(problem, scene, fit, solution, stack, inversion):
+    """The inversion in the form that the verdict and the result read, as if noise were independent.
 
-    def _errors(self, draws):
-        totals = np.zeros((3, *self.view.fine.grid.shape))
-        for changes in self.view.changes(draws):
-            for total, change in zip(totals, changes, strict=True):
-                total += (change**2).sum(0)
-        errors = self.widening * np.sqrt(totals / draws.shape[1])
-        if self.off is not None:
-            errors = np.hypot(errors, [change[0] for change in next(self.view.changes(self.off))])
-        return tuple(errors)
+    Errors of the data are those that were given; errors of parameters know it if these were too small.
 
-    def _source(self, draws, known):
-        grid, changes = self.view.grid, self.view.source_changes(draws)
-        error = self.widening * np.sqrt((changes**2).mean(axis=0))
-        if self.off is not None:
-            error = np.hypot(error, self.view.source_changes(self.off)[0])
-        return ccd(
-            self.view.source(self.state.values),
-            self.observation.brightness_unit,
-            wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, grid.spacing, grid.side),
-            error=error,
-            mask=known < LEAST_INFORMATION,
-            x_0=grid.x_0,
-            y_0=grid.y_0,
-            pixel_scale=grid.spacing,
-        )
+    Parameters
+    ----------
+    problem : `~lenssr.source.Problem`
+    scene : `~lenssr.model.scene.Scene`
+        Its scene.
+    fit : `~lenssr.model.fit.SceneFit`
+        From which it began.
+    solution : `~lenssr.source.Solution`
+    stack : `~lenssr.model.image_stack.ImageStack`
+        Holding the one image.
+    inversion : object
+        ``temper``, ``doubt`` and ``rivals`` as of `~lenssr.reconstruction.freeform_fit.Inversion`.
+
+    Returns
+    -------
+    fit : `~lenssr.model.fit.SceneFit`
+    """
+    temper, correlated = inversion.temper, inversion.temper / inversion.doubt**2
+    physical = problem.physical(solution.parameters)
+    model = problem.predict(solution.values, solution.parameters)
+    covariance = torch.as_tensor(solution.factor.parameter_covariance / correlated)[None]
+    lower, upper = problem.bounds
+    outside = (solution.parameters <= lower) | (solution.parameters >= upper)
+    # What no Sérsic explains counts as noise where two lenses behind Sérsics are compared.
+    unexplained = max(1.0, fit.chi2 / max(int((fit.weight > 0).sum()), 1))
+    expected = torch.as_tensor(model + stack.data[0].numpy() - problem.data)
+    return replace(
+        fit,
+        physical=physical[0],
+        covariance=scene.physical_covariance(covariance, physical)[0],
+        chi2=solution.chi2 * temper,
+        model=expected,
+        lensed_source=torch.as_tensor(problem.lensed_source(solution.values, solution.parameters)),
+        weight=torch.as_tensor(problem.weight * temper),
+        converged=solution.converged,
+        leverage=torch.as_tensor(leverage(problem, solution)),
+        at_bound=tuple(scene.free_index[torch.as_tensor(outside)].tolist()),
+        iterations=fit.iterations + solution.iterations,
+        rivals=[(worse / unexplained, place) for worse, place in fit.rivals] + inversion.rivals,
+    )

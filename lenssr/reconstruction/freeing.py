@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from lenssr.fitting.lens import fit_known_lens, polish
-from lenssr.inversion.lockstep import alone
-from lenssr.reconstruction.levels import Inversion
+from lenssr.model.fit import fit_known_lens, polish
+from lenssr.reconstruction.freeform_fit import Inversion
 from lenssr.reconstruction.optima import Optimum, other_optima
+from lenssr.source.batching import alone
 
 __all__ = ["with_free_source"]
 
@@ -23,18 +23,18 @@ def with_free_source(stack, scene, bare, fit, observation, settings):
 
     Parameters
     ----------
-    stack : `~lenssr.fitting.stack.ImageStack`
+    stack : `~lenssr.model.image_stack.ImageStack`
         Holding the one image, on a CPU.
-    scene, bare : `~lenssr.fitting.scene.Scene`
+    scene, bare : `~lenssr.model.scene.Scene`
         With a Sérsic source, and without.
-    fit : `~lenssr.fitting.lens.SceneFit`
+    fit : `~lenssr.model.fit.SceneFit`
         Its ``elsewhere`` are the other lenses.
     observation : `~lenssr.imaging.Observation`
     settings : `~lenssr.settings.Settings`
 
     Returns
     -------
-    fit : `~lenssr.fitting.lens.SceneFit`
+    fit : `~lenssr.model.fit.SceneFit`
         With the likeliest lens, its errors, and the Sérsic that fits best behind it; the one that came in,
         where a Sérsic is likelier than all sources on a grid.
     """

@@ -24,12 +24,12 @@ def measure(scene, fit, observation, residual, covariance, sky_noise, degrees):
 
     Parameters
     ----------
-    scene : `~lenssr.fitting.scene.Scene`
-    fit : `~lenssr.fitting.lens.SceneFit`
+    scene : `~lenssr.model.scene.Scene`
+    fit : `~lenssr.model.fit.SceneFit`
     observation : `~lenssr.imaging.Observation`
     residual : `~numpy.ndarray`, shape (ny, nx)
     covariance : `torch.Tensor`, shape (P, P)
-    sky_noise : `~lenssr.imaging.correlation.SkyNoise`
+    sky_noise : `~lenssr.imaging.sky.SkyNoise`
     degrees : float
         Degrees of freedom: the pixels used less what is free, where nodes of a source on a grid count as far
         as the data determine them.
@@ -197,11 +197,11 @@ def measure_source(problem, solution, fit, sky_noise):
 
     Parameters
     ----------
-    problem : `~lenssr.inversion.Problem`
-    solution : `~lenssr.inversion.Solution`
-    fit : `~lenssr.fitting.lens.SceneFit`
+    problem : `~lenssr.source.Problem`
+    solution : `~lenssr.source.Solution`
+    fit : `~lenssr.model.fit.SceneFit`
         The inversion as a fit.
-    sky_noise : `~lenssr.imaging.correlation.SkyNoise`
+    sky_noise : `~lenssr.imaging.sky.SkyNoise`
 
     Returns
     -------

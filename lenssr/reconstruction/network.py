@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
-from lenssr.fitting.lens import SceneFit
-from lenssr.fitting.starts import border_level
-from lenssr.fitting.terms import Terms
-from lenssr.networks.noise import told_variance
-from lenssr.networks.plane import SourcePlane, lit_pixels
+from lenssr.model.constraints import Terms
+from lenssr.model.fit import SceneFit
+from lenssr.model.initial_guess import border_level
+from lenssr.networks.domain import KnownNetwork, known_networks, seen_of
 from lenssr.networks.relensing import DrawnSource, to_rays
 from lenssr.networks.sisr import SISR
-from lenssr.reconstruction.drawing import Drawing
-from lenssr.reconstruction.finer import FinerReconstruction
-from lenssr.reconstruction.known import KnownNetwork, known_networks, seen_of
-from lenssr.reconstruction.levels import terms_around
-from lenssr.reconstruction.sersic import SersicReconstruction, stack_of
+from lenssr.networks.source_plane import SourcePlane, lit_pixels
+from lenssr.networks.variance import told_variance
+from lenssr.reconstruction.freeform_fit import terms_around
+from lenssr.reconstruction.network_fit import Drawing
+from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
+from lenssr.reconstruction.sisr_images import FinerReconstruction
 from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["Look", "NetworkReconstruction", "Pen", "arcs", "network_method"]
@@ -36,7 +36,7 @@ def network_method(settings):
 
     Returns
     -------
-    method : `NetworkReconstruction` or `~lenssr.reconstruction.finer.FinerReconstruction`
+    method : `NetworkReconstruction` or `~lenssr.reconstruction.sisr_images.FinerReconstruction`
         The second for an `~lenssr.networks.SISR`, which knows no lens.
     """
     networks = known_networks(settings.network.weights)
@@ -51,7 +51,7 @@ class NetworkReconstruction:
     Parameters
     ----------
     settings : `~lenssr.settings.Settings`
-    networks : list of `~lenssr.reconstruction.known.KnownNetwork`
+    networks : list of `~lenssr.networks.domain.KnownNetwork`
         The first that knows images like one has its turn, or the last.
     """
 
@@ -95,10 +95,10 @@ class NetworkReconstruction:
 
         Returns
         -------
-        stack : `~lenssr.fitting.stack.ImageStack`
-        bare : `~lenssr.fitting.scene.Scene`
+        stack : `~lenssr.model.image_stack.ImageStack`
+        bare : `~lenssr.model.scene.Scene`
             Without a source.
-        fits : list of `~lenssr.fitting.lens.SceneFit`
+        fits : list of `~lenssr.model.fit.SceneFit`
             Of its parameters, for each image.
         """
         if self.fits_first:
@@ -130,10 +130,10 @@ class NetworkReconstruction:
 
         Parameters
         ----------
-        stack : `~lenssr.fitting.stack.ImageStack`
+        stack : `~lenssr.model.image_stack.ImageStack`
             Holding the one image.
-        bare : `~lenssr.fitting.scene.Scene`
-        fit : `~lenssr.fitting.lens.SceneFit`
+        bare : `~lenssr.model.scene.Scene`
+        fit : `~lenssr.model.fit.SceneFit`
         observation : `~lenssr.imaging.Observation`
 
         Returns
@@ -161,14 +161,14 @@ class Look:
 
     Attributes
     ----------
-    known : `~lenssr.reconstruction.known.KnownNetwork`
+    known : `~lenssr.networks.domain.KnownNetwork`
         Which network it was.
     seen : dict of str to float
-        Of `~lenssr.reconstruction.known.seen_of`.
+        Of `~lenssr.networks.domain.seen_of`.
     pen : `Pen`
     below : `torch.Tensor`, shape (1, ny * nx)
         Sky and lens light, which were taken off, in the unit of the data.
-    fit : `~lenssr.fitting.lens.SceneFit`
+    fit : `~lenssr.model.fit.SceneFit`
         With the sky that the source leaves.
     drawn : `~lenssr.networks.DrawnSource`
     unit : float
@@ -192,9 +192,9 @@ class Pen:
     Parameters
     ----------
     network : `~lenssr.networks.RelensingNetwork`
-    stack : `~lenssr.fitting.stack.ImageStack`
+    stack : `~lenssr.model.image_stack.ImageStack`
         Holding the one image.
-    bare : `~lenssr.fitting.scene.Scene`
+    bare : `~lenssr.model.scene.Scene`
     physical : `torch.Tensor`, shape (P,)
         Its parameters.
     fwhm : float
@@ -271,7 +271,7 @@ def arcs(stack, below, hidden=None):
 
     Parameters
     ----------
-    stack : `~lenssr.fitting.stack.ImageStack`
+    stack : `~lenssr.model.image_stack.ImageStack`
         Holding the one image.
     below : `torch.Tensor`, shape (1, ny * nx)
         Sky and lens light, in the unit of the data.

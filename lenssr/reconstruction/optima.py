@@ -35,7 +35,7 @@ class Optimum:
 
     @classmethod
     def of(cls, problem, solution):
-        """The optimum of a `~lenssr.inversion.Solution` of a `~lenssr.inversion.Problem`."""
+        """The optimum of a `~lenssr.source.Solution` of a `~lenssr.source.Problem`."""
         lens = slice(0, _count(problem.scene))
         variance = solution.factor.parameter_covariance.diagonal()[lens]
         physical = problem.physical(solution.parameters)[0]
@@ -52,11 +52,11 @@ def other_starts(problem, solution, rivals):
 
     Parameters
     ----------
-    problem : `~lenssr.inversion.Problem`
-    solution : `~lenssr.inversion.Solution`
+    problem : `~lenssr.source.Problem`
+    solution : `~lenssr.source.Solution`
         With the lens free.
     rivals : list of (float, `torch.Tensor`)
-        Other optima of a parametric fit, as `~lenssr.fitting.lens.SceneFit` has them.
+        Other optima of a parametric fit, as `~lenssr.model.fit.SceneFit` has them.
 
     Returns
     -------

@@ -24,7 +24,7 @@ def with_wings(grid, values, rays, faintest):
 
     Parameters
     ----------
-    grid : `~lenssr.inversion.SourceGrid`
+    grid : `~lenssr.source.SourceGrid`
     values : `~numpy.ndarray`, shape (n,)
         Brightness at its nodes, positive.
     rays : tuple of `~numpy.ndarray`, shape (R,)
@@ -34,7 +34,7 @@ def with_wings(grid, values, rays, faintest):
 
     Returns
     -------
-    grid : `~lenssr.inversion.SourceGrid`
+    grid : `~lenssr.source.SourceGrid`
         Around the same middle, with as many nodes, which crowd there as they did. The same one if it holds
         all that is brighter than that.
     values : `~numpy.ndarray`, shape (n,)

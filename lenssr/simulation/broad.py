@@ -10,12 +10,12 @@ from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_flux
 from lenssr.mass import SIE, Shear
-from lenssr.simulation.batched import BatchedLenses, Drawn
 from lenssr.simulation.camera import Camera
+from lenssr.simulation.dataset import BatchedLenses, Drawn
 from lenssr.simulation.item import check_count
-from lenssr.simulation.pictures import blend, clumpy_disc, half_light_radius, oriented, shape_nodes
 from lenssr.simulation.population import ellipticity
 from lenssr.simulation.shapes import GalaxyShapes
+from lenssr.simulation.source_images import blend, clumpy_disc, half_light_radius, oriented, shape_nodes
 from lenssr.units import strip_unit
 
 __all__ = ["BroadLenses"]

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lenssr.imaging.forward import ImagingOperator
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
 from lenssr.simulation.item import sky_grid
 

@@ -12,10 +12,10 @@ from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
 from lenssr.light.sersic import sersic_flux
 from lenssr.light.sersic_shape import sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS, Shear
-from lenssr.simulation.batched import BatchedLenses, Drawn
 from lenssr.simulation.camera import Camera
+from lenssr.simulation.dataset import BatchedLenses, Drawn
 from lenssr.simulation.item import check_count
-from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
+from lenssr.simulation.subhalos import AxionVortex, ColdSubhalos
 
 __all__ = ["DeepLense"]
 

@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
-from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.noise import PoissonNoise
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
-from lenssr.light.pixelated import PixelatedSource, interpolate_image
+from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count, image, sky_grid
 from lenssr.simulation.population import binned

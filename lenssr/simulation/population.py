@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
-from lenssr.imaging.forward import ImagingOperator
 from lenssr.imaging.noise import PoissonNoise
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.mass import SIE, Shear

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from lenssr.networks.noise import signal_to_noise
+from lenssr.networks.variance import signal_to_noise
 from lenssr.training.views import Telescopes, View
 
 __all__ = ["Ahead", "Schedule", "generator_of", "survey"]

@@ -4,11 +4,11 @@ import hashlib
 
 import torch
 
-from lenssr.fitting.lens import fit_known_lens
-from lenssr.fitting.scene import Scene
-from lenssr.fitting.stack import ImageStack
-from lenssr.imaging.rendering import kernel_options
+from lenssr.imaging.render_scene import kernel_options
 from lenssr.light.sersic import sersic_brightness
+from lenssr.model.fit import fit_known_lens
+from lenssr.model.image_stack import ImageStack
+from lenssr.model.scene import Scene
 
 __all__ = ["SersicReader"]
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from lenssr.networks import SISR, DeflectionNetwork, RelensingNetwork, SourcePlane
 from lenssr.networks.deflection import as_family
-from lenssr.networks.plane import lit_pixels
 from lenssr.networks.relensing import mapped_back, to_rays
+from lenssr.networks.source_plane import lit_pixels
 from lenssr.training import objectives as goals
 from lenssr.training.profiles import SersicReader
 from lenssr.training.views import Telescopes, View

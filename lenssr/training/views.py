@@ -5,9 +5,9 @@ from functools import cached_property
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
-from lenssr.imaging.forward import ImagingOperator
-from lenssr.imaging.rendering import kernel_options
-from lenssr.networks.noise import told_variance
+from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.render_scene import kernel_options
+from lenssr.networks.variance import told_variance
 
 __all__ = ["Telescopes", "View"]
 

@@ -9,7 +9,7 @@ from astropy.table import QTable
 
 from lenssr import Sersic, SersicPhotometry
 from lenssr.exceptions import InputError
-from lenssr.photometry.batch import Batch
+from lenssr.photometry.task_batch import Batch
 
 FWHM, SIGMA = 2.5, 0.02
 TRUTH = {"amplitude": 1.0, "r_eff": 4.0, "n": 1.5, "x": 20.3, "y": 19.6, "ellip": 0.3, "theta": 35.0}

@@ -8,8 +8,8 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from lenssr import SIE, Sersic, SuperResolver
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, Observation, render
-from lenssr.reconstruction import levels
-from lenssr.reconstruction.pixelated import PixelatedReconstruction
+from lenssr.reconstruction import freeform_fit
+from lenssr.reconstruction.freeform import PixelatedReconstruction
 
 GRID, PSF_IN, SIGMA = PixelGrid((26, 26), 0.12), PSF.from_fwhm(0.24 * u.arcsec), 0.05
 LENS = SIE(0.9, 0.1, -0.05)
@@ -26,7 +26,7 @@ def image_of(seed):
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Few nodes: what is tested does not depend on their number."""
-    monkeypatch.setattr(levels, "SIDE_WITH_PSF", 16)
+    monkeypatch.setattr(freeform_fit, "SIDE_WITH_PSF", 16)
 
 
 def resolver_of(batched, **options):
@@ -68,7 +68,7 @@ def test_images_are_solved_together_and_fail_alone(monkeypatch):
         # The second image ends in the second round.
         return [found[0], ZeroDivisionError("of all things"), *found[2:]] if len(asked) == 2 else found
 
-    module = "lenssr.reconstruction.pixelated"
+    module = "lenssr.reconstruction.freeform"
     original = __import__(module, fromlist=["answer_together"]).answer_together
     monkeypatch.setattr(f"{module}.answer_together", fails)
     images = [image_of(seed) for seed in range(2)] + ["nowhere.fits"]
@@ -85,7 +85,7 @@ def test_one_image_that_fails_is_an_error(monkeypatch):
     def fails(requests, device):
         return [ZeroDivisionError("of all things") for _ in requests]
 
-    monkeypatch.setattr("lenssr.reconstruction.pixelated.answer_together", fails)
+    monkeypatch.setattr("lenssr.reconstruction.freeform.answer_together", fails)
     with pytest.raises(ZeroDivisionError, match="of all things"):
         resolver_of(True)(image_of(0), psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
 

@@ -1,106 +1,117 @@
-"""How fine images of a free-form source change with the lens, whose grid follows it."""
-
-from types import SimpleNamespace
+"""The free-form source through the resolver."""
 
 import astropy.units as u
 import numpy as np
 import pytest
-import torch
+from astropy.io import fits
+from astropy.nddata import CCDData
 
-from lenssr import EPL, Shear
-from lenssr.fitting.scene import Scene
+from lenssr import EPL, Sersic, Shear, SuperResolver
 from lenssr.grids import PixelGrid
-from lenssr.imaging.forward import ImagingOperator
-from lenssr.inversion import SourceGrid, SourceMap
-from lenssr.inversion.mapping import GridMotion
-from lenssr.reconstruction.freeform import FineView, FreeForm
+from lenssr.imaging import PSF, Observation, render
+from lenssr.metrics import scores_t
+from lenssr.reconstruction.freeform_fit import source_grid
+from lenssr.simulation import DeepLense
 
-LENS = EPL(0.8, 1.9, 0.1, -0.05) + Shear(0.02, 0.01)
-GRID = SourceGrid(0.05, -0.03, 0.6, 12, 0.5)
-OBSERVATION = SimpleNamespace(
-    grid=PixelGrid((20, 20), 0.15), shape=(20, 20), psf=None, unit=u.electron, brightness_unit=u.electron
+
+@pytest.fixture(scope="module")
+def item():
+    return DeepLense(lens="sie", noise=True, size=4, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def result(item):
+    return SuperResolver(source="pixelated", lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+
+
+def test_it_is_near_the_truth(result, item):
+    assert scores_t(result.image.data, item.truth.data).psnr > 43
+
+
+def test_two_of_three_errors_hold_the_truth(result, item):
+    truth = item.truth.data
+    bright = truth > 0.02 * truth.max()
+    pulls = (result.image.data - truth)[bright] / result.image.uncertainty.array[bright]
+    assert 0.5 < np.mean(np.abs(pulls) < 1) < 0.9
+
+
+def test_it_says_which_prior_and_is_ok(result):
+    assert result.meta["prior"] in ("curvature", "curvature+laplacian3")
+    assert result.ok
+    assert result.source_model is None
+    assert min(result.source.shape) >= 60
+
+
+def test_a_rerun_gives_the_same_bytes(result, item):
+    again = SuperResolver(source="pixelated", lens=item.lens, oversampling=1)(item.low, noise=item.noise)
+    assert again.image.data.tobytes() == result.image.data.tobytes()
+    assert again.image.uncertainty.array.tobytes() == result.image.uncertainty.array.tobytes()
+
+
+def test_it_survives_the_file(result, tmp_path):
+    result.write(tmp_path / "out.fits")
+    back = type(result).read(tmp_path / "out.fits")
+    np.testing.assert_array_equal(back.source.data, result.source.data)
+
+
+def test_an_unknown_lens_is_found(item):
+    found = SuperResolver(source="pixelated", oversampling=1)(item.low, noise=item.noise)
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens.theta_E.value, rel=0.01)
+    assert scores_t(found.image.data, item.truth.data).psnr > 43
+
+
+def test_a_free_slope_is_found_with_all_else_free(rng):
+    grid, sigma, slope = PixelGrid((50, 50), 0.07), 0.02, 2.0
+    lens = EPL(1.0, slope, 0.1, -0.05) + Shear(0.02, -0.03)
+    low = render(grid, lens=lens, source=Sersic(60.0, r_eff=0.15, n=1.9, x_0=0.05, y_0=-0.06))
+    image = CCDData(low + rng.normal(0, sigma, low.shape), unit="electron")
+    resolver = SuperResolver(source="pixelated", lens=EPL(1.0, 2.1) + Shear(0.0, 0.0), fit_lens=True, scale=1)
+    gamma = resolver(image, noise=sigma, pixel_scale=0.07).parameters[1]
+    assert gamma["error"] < 0.03
+    assert abs(gamma["value"] - slope) < 2.5 * gamma["error"]
+
+
+@pytest.mark.parametrize(
+    ("fwhm", "width", "side"),
+    [(None, 30, 60), (None, 70, 78), (None, 200, 100), (2, 20, 48), (2, 38, 66), (2, 99, 80), (5, 38, 48)],
 )
-OPTIONS = {"scale": 2, "oversampling": 3, "psf_out": None}
-GAMMA = 1
+def test_a_wide_source_has_more_nodes(fwhm, width, side):
+    psf = None if fwhm is None else fwhm * 0.05 * u.arcsec
+    image = Observation.from_any(np.ones((20, 20)), pixel_scale=0.05, unit="electron/s", noise=1.0, psf=psf)
+    places = np.array([-width / 2, width / 2]) * 0.05
+    grid = source_grid(places, places, image)
+    assert grid.side == pytest.approx(side, abs=2)
+    assert grid.offsets[-2] >= places[1] * (1 - 1e-12)
+    if side not in (100, 80):
+        assert grid.spacing <= (0.75 * 0.05 if fwhm is None else 0.31 * fwhm * 0.05)
 
 
-class Slope:
-    """In place of a factor: it tells the gradient that it is asked to solve for."""
-
-    def __init__(self, count, size):
-        self.count, self.size = count, size
-
-    def solve(self, right):
-        self.gradient = right[:, 0]
-        return right
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return Scene(lens=LENS, lens_free=True, lens_light=0, sky=False, extent=1.5, source=0)
-
-
-@pytest.fixture(scope="module")
-def view_at(scene):
-    """A view of a source whose grid has followed the lens to another slope."""
-    operator = ImagingOperator(OBSERVATION.grid, oversampling=2)
-    start = LENS.vector[None]
-    a_x, a_y, *slopes = LENS.deflection_jacobian_at(operator.x, operator.y, start)
-    rays = (operator.x - a_x)[0].numpy(), (operator.y - a_y)[0].numpy()
-    weights = np.exp(-(rays[0] ** 2 + rays[1] ** 2) / 0.1)
-    free = scene.free[: len(LENS.vector)].numpy()
-    motion = GridMotion.following(GRID, [-slope[0].numpy() for slope in slopes], *rays, weights, free)
-    x, y = GRID.nodes
-    values = np.exp(-((x - 0.1) ** 2 + y**2) / 0.05)
-
-    def make(step):
-        change = np.zeros(len(LENS.vector))
-        change[GAMMA] = step
-        mapping = SourceMap(motion.applied(GRID, change))
-        state = FreeForm(mapping, scene, start + torch.as_tensor(change), values, values, motion)
-        return FineView(state, OBSERVATION, OPTIONS)
-
-    return make
+@pytest.fixture(params=["Quantity", "array", "HDU", "file"])
+def psf_as(request, tmp_path):
+    """A PSF 0.1 arcsec wide, in the ways that users have one."""
+    psf = 0.1 * u.arcsec
+    if request.param == "Quantity":
+        return psf
+    array = PSF.from_fwhm(psf).kernel(0.05)
+    if request.param == "array":
+        return array
+    hdu = fits.ImageHDU(array, name="PSF")
+    if request.param == "HDU":
+        return hdu
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "psf.fits")
+    return tmp_path / "psf.fits"
 
 
-STEP = 1e-5
+def test_nodes_do_not_depend_on_how_the_psf_was_given(psf_as):
+    options = {"pixel_scale": 0.05, "unit": "electron/s", "noise": 1.0}
+    image = Observation.from_any(np.ones((60, 60)), psf=psf_as, **options)
+    grid = source_grid(np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), image)
+    assert image.psf_fwhm == pytest.approx(0.1, rel=0.06)
+    assert grid.side == pytest.approx(69, abs=4)
 
 
-def slope_of(view_at, measure):
-    return (measure(view_at(STEP)) - measure(view_at(-STEP))) / (2 * STEP)
-
-
-def along_gamma(view):
-    draw = np.zeros((GRID.size + view._moved.shape[0], 1))
-    draw[GRID.size + GAMMA] = 1.0
-    return draw
-
-
-def test_the_grid_grows_with_the_slope(view_at):
-    assert slope_of(view_at, lambda view: np.log(view.state.mapping.grid.half)) > 0.3
-
-
-def test_the_image_changes_as_finite_differences_do(view_at):
-    view = view_at(0.0)
-    found = next(view.changes(along_gamma(view)))[1][0]
-    expected = slope_of(view_at, lambda v: v.image(v.matrix @ v.state.values))
-    # A ray that crosses a node has two slopes.
-    assert np.isclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()).mean() > 0.98
-
-
-def test_the_source_changes_as_finite_differences_do(view_at):
-    view = view_at(0.0)
-    pixels = view.grid.nodes
-    found = view.source_changes(along_gamma(view))[0].ravel()
-    expected = slope_of(view_at, lambda v: v.state.mapping.matrix(*pixels) @ v.state.values)
-    same = np.isclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
-    # Pixels on the rim leave the grid, or enter it.
-    assert same.reshape(view.grid.side, -1)[1:-1, 1:-1].mean() > 0.98
-
-
-def test_the_magnification_changes_as_finite_differences_do(view_at):
-    view = view_at(0.0)
-    factor = Slope(GRID.size, GRID.size + view._moved.shape[0])
-    view.magnification(factor, 1.0)
-    expected = slope_of(view_at, lambda v: v.magnification(factor, 1.0)[0])
-    assert factor.gradient[GRID.size + GAMMA] == pytest.approx(expected, rel=0.02)
+def test_the_psf_plane_of_a_file_sets_the_nodes():
+    psf = fits.ImageHDU(PSF.from_fwhm(0.1 * u.arcsec).kernel(0.05), name="PSF")
+    planes = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((60, 60)), name="SCI"), psf])
+    image = Observation.from_any(planes, pixel_scale=0.05, unit="electron/s", noise=1.0)
+    assert source_grid(np.array([-1.0, 1.0]), np.array([-1.0, 1.0]), image).side == pytest.approx(69, abs=4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lenssr.fitting.scene import Scene
 from lenssr.mass import SIE, Shear
+from lenssr.model.scene import Scene
 from lenssr.reconstruction.optima import Optimum, other_optima, other_starts
 
 LENS = SIE(1.2) + Shear(0.0, 0.0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lenssr.inversion import SourceGrid
 from lenssr.reconstruction.wings import with_wings
+from lenssr.source import SourceGrid
 
 GRID = SourceGrid(0.1, -0.05, 0.5, 33, 1.0)
 

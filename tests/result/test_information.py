@@ -8,12 +8,11 @@ import torch
 from scipy.spatial import KDTree
 
 from lenssr.grids import PixelGrid
-from lenssr.inversion import Prior
-from lenssr.inversion.normal import Factor
 from lenssr.light import Sersic
-from lenssr.reconstruction import information
-from lenssr.reconstruction.information import leverage, node_variances
 from lenssr.result import SuperResolution
+from lenssr.source import Prior, information
+from lenssr.source.information import leverage, node_variances
+from lenssr.source.linalg import Factor
 
 
 @pytest.fixture(scope="module")

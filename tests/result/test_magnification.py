@@ -6,8 +6,8 @@ import torch
 from astropy.io import fits
 from scipy.interpolate import RegularGridInterpolator
 
-from lenssr.inversion import SourceGrid
-from lenssr.reconstruction.products import FineScene
+from lenssr.reconstruction.fine_images import FineScene
+from lenssr.source import SourceGrid
 
 SIDE, STEP = 4.8, 0.008
 

@@ -8,10 +8,17 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
-from lenssr.imaging.rendering import render
+from lenssr.imaging.render_scene import render
 from lenssr.light import PixelatedSource, Sersic
 from lenssr.simulation import BroadLenses, GalaxyShapes
-from lenssr.simulation.pictures import NODES, blend, clumpy_disc, half_light_radius, oriented, shape_nodes
+from lenssr.simulation.source_images import (
+    NODES,
+    blend,
+    clumpy_disc,
+    half_light_radius,
+    oriented,
+    shape_nodes,
+)
 
 Y, X = np.indices((40, 40)) - 20.0
 GALAXY = np.exp(-np.hypot(X, Y) / 4) + 2 * np.exp(-(np.hypot(X - 7, Y + 4) ** 2) / 4)

@@ -1,0 +1,384 @@
+"""The forward model: rays at sub-pixels, light summed over pixels, point-spread function."""
+
+import copy
+from functools import cached_property
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.quadrature import adaptive_rays, gauss_rule, midpoint_rule, rays_in_cells
+
+__all__ = ["Convolution", "ImagingOperator"]
+
+
+class Convolution:
+    """Convolution of images with one kernel, on the frame of the images, zero outside.
+
+    Parameters
+    ----------
+    kernel : array or `torch.Tensor`, shape (ky, kx)
+        Odd sides, centre in the middle; used as it is, not normalised. It may be larger than the images.
+    shape : tuple of int
+        ``(ny, nx)`` of the images.
+    dtype : `torch.dtype`, optional
+        Default float64.
+    device : `torch.device` or str, optional
+        Default "cpu".
+
+    Raises
+    ------
+    InputError
+        If the kernel is not two-dimensional, or has an even side, or values that are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.imaging.operator import Convolution
+    >>> blur = Convolution(torch.ones(1, 3) / 3, (1, 4))
+    >>> blur(torch.tensor([[0.0, 3.0, 0.0, 0.0]], dtype=torch.float64)).round(decimals=9).abs()
+    tensor([[1., 1., 1., 0.]], dtype=torch.float64)
+    """
+
+    def __init__(self, kernel, shape, *, dtype=torch.float64, device="cpu"):
+        kernel = torch.as_tensor(kernel).to(device, torch.float64)
+        if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
+            raise InputError(
+                f"kernel of shape {tuple(kernel.shape)}: give two odd sides, so that it has a middle"
+            )
+        if not bool(torch.isfinite(kernel).all()):
+            raise InputError("the kernel holds values that are not finite: replace them, for example by 0")
+        self.shape = tuple(shape)
+        # Shifts of a whole image and more carry no light from one of its pixels to another.
+        half_y, half_x = (min(side // 2, size - 1) for side, size in zip(kernel.shape, shape, strict=True))
+        cut_y, cut_x = kernel.shape[0] // 2 - half_y, kernel.shape[1] // 2 - half_x
+        self.kernel = kernel[cut_y : kernel.shape[0] - cut_y, cut_x : kernel.shape[1] - cut_x]
+        # Light may wrap around into the padding, only not into the image: half a kernel of padding is enough.
+        sizes = (shape[0] + half_y, shape[1] + half_x)
+        self._size = [scipy.fft.next_fast_len(size, real=True) for size in sizes]
+        padded = kernel.new_zeros(self._size)
+        padded[: self.kernel.shape[0], : self.kernel.shape[1]] = self.kernel
+        self._transform = torch.fft.rfft2(padded.roll((-half_y, -half_x), (0, 1)))
+        self._transform = self._transform.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
+
+    def __call__(self, image):
+        """Convolve images.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, shape (..., ny, nx)
+
+        Returns
+        -------
+        convolved : `torch.Tensor`, shape (..., ny, nx)
+        """
+        return self._filter(image, self._transform)
+
+    def transposed(self, image):
+        """Apply the transpose of the convolution: images (..., ny, nx) to images of the same shape."""
+        return self._filter(image, self._transform.conj())
+
+    def _filter(self, image, transform):
+        if image.numel() == 0:  # of no images, as the derivatives by no parameters are, MKL makes an error
+            return image
+        product = torch.fft.rfft2(image, s=self._size) * transform
+        return torch.fft.irfft2(product, s=self._size)[..., : self.shape[0], : self.shape[1]]
+
+
+class ImagingOperator:
+    """The linear map from the brightness at rays to the flux in pixels.
+
+    It says where the rays go (``x``, ``y``); given the brightness there it integrates over the pixels and
+    convolves. It serves any number of images of one shape, along leading dimensions.
+
+    Parameters
+    ----------
+    grid : `~lenssr.grids.PixelGrid`
+        The pixels.
+    kernel : array or `torch.Tensor`, shape (ky, kx), optional
+        Point-spread function with odd sides, sampled at the pixel scale over ``kernel_subsampling``; its
+        sum is the share of the flux that is kept. Default: none.
+    oversampling : "auto" or int, optional
+        An integer s puts s x s rays at the centres of equal parts of each pixel (1: pixel centres).
+        "auto" (the default) takes 2 x 2 Gauss-Legendre points in each cell, and more where ``refine`` says.
+    kernel_subsampling : int, optional
+        Cells along a pixel on which light is collected and convolved, before cells are summed to pixels.
+        Must divide an integer ``oversampling``. Default 1: cells are pixels.
+    includes_pixel : bool, optional
+        Whether the kernel already holds the integration over the pixel; see Notes. Default False.
+    refine : callable, optional
+        ``brightness(x, y)`` of the image plane (lens light and lensed source), tensors (M,) in, (M,) or
+        (..., M) out. Cells are divided where it is steep, until each pixel above 1 % of the brightest is
+        right within 3e-4. The rays stay where they are when the light moves later: build a new operator
+        then.
+    tolerance : float, optional
+        Relative error aimed at by ``refine``. Default 3e-4.
+    dtype : `torch.dtype`, optional
+        Default float64.
+    device : `torch.device` or str, optional
+        Default "cpu".
+
+    Attributes
+    ----------
+    x, y : `torch.Tensor`, shape (R,)
+        Positions of the rays in arcsec.
+    shape : tuple of int
+        ``(ny, nx)`` of the images.
+    cells : tuple of int
+        The same of the cells on which light is collected. Without ``refine`` all have equally many rays, one
+        cell after the other.
+
+    Raises
+    ------
+    InputError
+        If options do not fit together; the message names them.
+
+    Notes
+    -----
+    With ``includes_pixel`` the flux in a pixel is (pixel area) times the brightness convolved with the
+    kernel, *at the pixel centre*. The convolution is a sum over cells, and the cell at the pixel centre is
+    picked, so ``kernel_subsampling`` must be odd. With one ray at the centre of each cell this is exactly the
+    sum over point samples. Several rays in a cell give its mean instead, which keeps the flux of a cusp but
+    blurs by the variance v of the ray positions; the kernel is then sharpened by ``-v/2`` times its discrete
+    Laplacian, which takes the blur out to second order.
+
+    Examples
+    --------
+    >>> from lenssr.grids import PixelGrid
+    >>> from lenssr.imaging.operator import ImagingOperator
+    >>> operator = ImagingOperator(PixelGrid((2, 3), 0.1), oversampling=2)
+    >>> operator.x.shape
+    torch.Size([24])
+    >>> operator(operator.x**0)
+    tensor([[0.0100, 0.0100, 0.0100],
+            [0.0100, 0.0100, 0.0100]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        grid,
+        kernel=None,
+        *,
+        oversampling="auto",
+        kernel_subsampling=1,
+        includes_pixel=False,
+        refine=None,
+        tolerance=3e-4,
+        dtype=torch.float64,
+        device="cpu",
+    ):
+        _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
+        self.grid, self.shape = grid, grid.shape
+        self._subsampling, self._picks = kernel_subsampling, includes_pixel
+        cells = grid.upsample(kernel_subsampling)
+        self.cells, self._area = cells.shape, cells.pixel_area
+        if oversampling == "auto":
+            rule, variance = gauss_rule(device=device), 1 / 12
+        else:
+            parts = oversampling // kernel_subsampling
+            rule, variance = midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
+        self._number = len(rule[0])
+        self._place_rays(cells, rule, refine, tolerance, device)
+        for name in ("x", "y", "_weight"):
+            setattr(self, name, getattr(self, name).to(dtype))
+        self._convolution = None
+        if kernel is not None:
+            kernel = torch.as_tensor(kernel).to(device, torch.float64)
+            if includes_pixel and variance:
+                kernel = sharpened(kernel, variance)
+            self._convolution = Convolution(kernel, self.cells, dtype=dtype, device=device)
+
+    def _place_rays(self, cells, rule, refine, tolerance, device):
+        """Put rays into cells: first those of the plain ones cell by cell, then those of the divided ones."""
+        x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
+        side = cells.pixel_scale
+        extra_x = extra_y = self._weight = x[:0]
+        self._plain = self._divided = self._index = None
+        if refine is not None:
+            divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
+                refine, x, y, side, tolerance=tolerance
+            )
+            if len(divided):
+                plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, divided, False)
+                self._plain, self._divided = plain.nonzero().squeeze(1), divided
+                x, y = x[plain], y[plain]
+        base_x, base_y = rays_in_cells(x, y, side, rule)
+        self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
+
+    def __repr__(self):
+        """Size of the map."""
+        blur = self._convolution
+        kernel = "no kernel" if blur is None else f"kernel {tuple(blur.kernel.shape)}"
+        return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}>"
+
+    def to(self, dtype, *, device=None):
+        """Return the same operator in another precision, or on another device.
+
+        Parameters
+        ----------
+        dtype : `torch.dtype`
+        device : `torch.device` or str, optional
+            By default where it is.
+
+        Returns
+        -------
+        operator : `ImagingOperator`
+        """
+        twin, device = copy.copy(self), self.x.device if device is None else device
+        for name in ("x", "y", "_weight"):
+            setattr(twin, name, getattr(self, name).to(device, dtype))
+        for name in ("_plain", "_divided", "_index"):
+            index = getattr(self, name)
+            setattr(twin, name, None if index is None else index.to(device))
+        if self._convolution is not None:
+            kernel = self._convolution.kernel
+            twin._convolution = Convolution(kernel, self.cells, dtype=dtype, device=device)
+        return twin
+
+    @property
+    def shares(self):
+        """What `collect` does with rays, each (R,): the cell of each, and its flux at unit brightness."""
+        extra, plain = len(self._weight), self._plain
+        if plain is None:
+            plain = torch.arange(self.cells[0] * self.cells[1], device=self.x.device)
+        cell, share = plain.repeat_interleave(self._number), self._area / self._number
+        share = torch.full_like(self.x[: len(cell)], share)
+        if extra:
+            cell = torch.cat([cell, self._divided[self._index]])
+            share = torch.cat([share, self._weight * self._area])
+        return cell, share
+
+    def __call__(self, values):
+        """Flux in the pixels.
+
+        Parameters
+        ----------
+        values : `torch.Tensor`, shape (..., R)
+            Brightness at the rays, per arcsec2.
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (..., ny, nx)
+            Flux per pixel of ``grid``.
+        """
+        return self.convolve(self.collect(values))
+
+    def convolve(self, cells):
+        """Flux in the pixels, from the flux in the cells that `collect` gives.
+
+        Parameters
+        ----------
+        cells : `torch.Tensor`, shape (..., ny * kernel_subsampling, nx * kernel_subsampling)
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (..., ny, nx)
+        """
+        image = cells if self._convolution is None else self._convolution(cells)
+        return image if self._subsampling == 1 else self._to_pixels(image)
+
+    def spread(self, image):
+        """Transpose of `convolve`: what each cell gets of values in the pixels.
+
+        Parameters
+        ----------
+        image : `torch.Tensor`, shape (..., ny, nx)
+
+        Returns
+        -------
+        cells : `torch.Tensor`, shape (..., ny * kernel_subsampling, nx * kernel_subsampling)
+        """
+        k = self._subsampling
+        if k == 1:
+            cells = image
+        elif self._picks:
+            cells = image.new_zeros(*image.shape[:-2], *self.cells)
+            cells[..., k // 2 :: k, k // 2 :: k] = image * k**2
+        else:
+            cells = image.repeat_interleave(k, -2).repeat_interleave(k, -1)
+        return cells if self._convolution is None else self._convolution.transposed(cells)
+
+    @cached_property
+    def response(self):
+        """What a pixel collects of the cells around: offsets along y and x from its first cell, and shares.
+
+        Three arrays of one length.
+        """
+        k = self._subsampling
+        kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
+        pixel = torch.zeros(k, k) if self._picks else torch.ones(k, k)
+        if self._picks:
+            pixel[k // 2, k // 2] = k**2
+        # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel turned around.
+        turned = kernel.flip(0, 1).cpu().numpy()
+        values = scipy.signal.convolve2d(turned, pixel.numpy())
+        rows, columns = np.indices(values.shape)
+        rows, columns = rows - kernel.shape[0] // 2, columns - kernel.shape[1] // 2
+        return rows.ravel(), columns.ravel(), values.ravel()
+
+    def collect(self, values):
+        """Flux in the cells, before the convolution.
+
+        Parameters
+        ----------
+        values : `torch.Tensor`, shape (..., R)
+            Brightness at the rays, per arcsec2.
+
+        Returns
+        -------
+        cells : `torch.Tensor`, shape (..., ny * kernel_subsampling, nx * kernel_subsampling)
+        """
+        lead = values.shape[:-1]
+        extra = len(self._weight)
+        plain = values[..., : values.shape[-1] - extra]
+        if self._number > 1:
+            plain = plain.reshape(*lead, -1, self._number).sum(-1)
+        plain = plain * (self._area / self._number)
+        if extra:
+            shares = values[..., -extra:] * (self._weight * self._area)
+            divided = values.new_zeros(*lead, len(self._divided)).index_add(-1, self._index, shares)
+            cells = values.new_zeros(*lead, self.cells[0] * self.cells[1])
+            plain = cells.index_copy(-1, self._plain, plain).index_copy(-1, self._divided, divided)
+        return plain.reshape(*lead, *self.cells)
+
+    def _to_pixels(self, image):
+        ny, nx = self.shape
+        k = self._subsampling
+        cells = image.reshape(*image.shape[:-2], ny, k, nx, k)
+        # A cell holds 1 / k^2 of the area for which the brightness at the pixel centre stands.
+        return cells[..., k // 2, :, k // 2] * k**2 if self._picks else cells.sum((-3, -1))
+
+
+def _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine):
+    if oversampling != "auto" and not _is_count(oversampling):
+        raise InputError(f"oversampling = {oversampling!r}: give 'auto' or a positive integer")
+    if not _is_count(kernel_subsampling):
+        raise InputError(f"kernel_subsampling = {kernel_subsampling!r}: give a positive integer")
+    if oversampling != "auto" and oversampling % kernel_subsampling:
+        raise InputError(
+            f"oversampling = {oversampling} is not a multiple of kernel_subsampling = {kernel_subsampling}: "
+            "each cell of the kernel needs the same number of rays"
+        )
+    if refine is not None and oversampling != "auto":
+        raise InputError(f"refine needs oversampling='auto', not {oversampling}: give one of them")
+    if kernel is None and (kernel_subsampling != 1 or includes_pixel):
+        raise InputError("kernel_subsampling and includes_pixel describe a kernel: give kernel=")
+    if includes_pixel and kernel_subsampling % 2 == 0:
+        raise InputError(
+            f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one, so that a cell "
+            "lies at the pixel centre"
+        )
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def sharpened(kernel, variance):
+    """Take a blur of this variance (in cells, along each axis) out of a kernel, to second order."""
+    padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
+    neighbours = sum(padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1))
+    # The frame of zeros keeps rolled values from wrapping onto the other side.
+    return padded - variance / 2 * (neighbours - 4 * padded)

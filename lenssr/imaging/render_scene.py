@@ -1,0 +1,188 @@
+"""From light and mass to an image in one call."""
+
+import math
+
+import astropy.units as u
+import numpy as np
+import torch
+from astropy.modeling import Model
+
+from lenssr.exceptions import InputError
+from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.psf import PSF, GaussianPSF
+from lenssr.light import PixelatedSource, Sersic, interpolate_image, sersic_brightness
+
+__all__ = ["brightness_of", "kernel_options", "render"]
+
+
+def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, oversampling="auto", scale=1):
+    """Image of a lens, its light and a source behind it.
+
+    Parameters
+    ----------
+    grid : `~lenssr.grids.PixelGrid`
+        The pixels.
+    lens : `~lenssr.mass.MassModel`, optional
+        What bends the light of the source. Default: nothing does.
+    source, lens_light : light or list of lights, optional
+        Each a `~lenssr.light.Sersic`, a `~lenssr.light.PixelatedSource`, any other two-dimensional
+        `~astropy.modeling.Model`, or a function ``brightness(x, y)`` of tensors in arcsec that returns one.
+        All give surface brightness per arcsec2; models with units must agree in them.
+    sky : float or `~astropy.units.Quantity`, optional
+        Background in each pixel of ``grid``. Default 0.
+    psf : `~lenssr.imaging.PSF` or array, optional
+        An array is taken as a PSF at the sampling of ``grid``. Default: none.
+    oversampling : "auto" or int, optional
+        As in `ImagingOperator`; "auto" (the default) integrates over pixels and divides the steep ones. A PSF
+        known more finely than the pixels is used at its own sampling if "auto" or the integer allows.
+    scale : int, optional
+        The image is made with pixels this many times smaller. Default 1.
+
+    Returns
+    -------
+    image : `~numpy.ndarray` or `~astropy.units.Quantity`, shape (ny * scale, nx * scale)
+        Flux per (smaller) pixel, with a unit if the lights have one.
+
+    Raises
+    ------
+    InputError
+        If there is no light, or units differ.
+
+    Examples
+    --------
+    >>> from lenssr.grids import PixelGrid
+    >>> from lenssr.imaging.render_scene import render
+    >>> from lenssr.light import Sersic
+    >>> image = render(PixelGrid((64, 64), 0.1), source=Sersic(amplitude=1.0, r_eff=0.3, n=1.0))
+    >>> round(float(image.sum()), 3)
+    1.075
+    """
+    lights, unit = _collect(source, lens_light)
+    if isinstance(sky, u.Quantity) != (unit is not None) and not (np.ndim(sky) == 0 and sky == 0):
+        raise InputError(f"sky = {sky}, but the unit of the lights is {unit}: give both a unit or neither")
+    fine = grid.upsample(scale)
+
+    def brightness(x, y):
+        deflected = (x, y)
+        if lens is not None and lights["source"]:
+            ax, ay = lens.deflection(x, y)
+            deflected = (x - ax, y - ay)
+        total = sum(light(*deflected) for light in lights["source"])
+        return total + sum(light(x, y) for light in lights["lens_light"])
+
+    kernel, options = kernel_options(psf, fine.pixel_scale, scale=scale, oversampling=oversampling)
+    refine = brightness if oversampling == "auto" else None
+    operator = ImagingOperator(fine, kernel, oversampling=oversampling, refine=refine, **options)
+    image = operator(brightness(operator.x, operator.y)).detach().numpy()
+    return (image if unit is None else image * unit) + sky / scale**2
+
+
+def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
+    """Kernel for an `~lenssr.imaging.ImagingOperator`, as fine as the PSF knows it and the rays allow.
+
+    Parameters
+    ----------
+    psf : `~lenssr.imaging.PSF`, array or None
+    pixel_scale : float
+        Of the operator's grid, in arcsec.
+    scale : int, optional
+        How many pixels of that grid lie along one of the detector, by default 1.
+    oversampling : int or "auto", optional
+        Of the operator.
+
+    Returns
+    -------
+    kernel : `~numpy.ndarray` or None
+    options : dict
+        ``kernel_subsampling`` and ``includes_pixel`` for the operator.
+    """
+    if psf is None:
+        return None, {}
+    psf = psf if isinstance(psf, PSF) else PSF(psf)
+    subsampling = -(-psf.oversampling // scale)
+    if isinstance(psf, GaussianPSF):
+        # With two samples across its width the sum over samples equals the integral to 1e-6.
+        subsampling = math.ceil(2 * pixel_scale / psf.fwhm_at(pixel_scale))
+    if psf.includes_pixel and subsampling % 2 == 0:
+        subsampling += 1
+    if oversampling != "auto" and oversampling % subsampling:
+        subsampling = 1
+    kernel = psf.kernel(pixel_scale * scale, subsampling=scale * subsampling)
+    return kernel, {"kernel_subsampling": subsampling, "includes_pixel": psf.includes_pixel}
+
+
+def _collect(source, lens_light):
+    """Functions of the lights by their role, and the common unit of their flux."""
+    lights, units = {}, set()
+    for role, given in (("source", source), ("lens_light", lens_light)):
+        items = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+        pairs = [brightness_of(item) for item in items]
+        lights[role] = [pair[0] for pair in pairs]
+        units |= {pair[1] for pair in pairs}
+    if not units:
+        raise InputError("there is no light: give source= or lens_light=")
+    if len(units) > 1:
+        names = ", ".join(sorted("none" if unit is None else str(unit) for unit in units))
+        raise InputError(f"the lights have different units ({names}): convert them to one")
+    return lights, units.pop()
+
+
+def brightness_of(light):
+    """Turn any description of light into a function of tensors.
+
+    Parameters
+    ----------
+    light : `~lenssr.light.Sersic`, `~lenssr.light.PixelatedSource`, `~astropy.modeling.Model` or callable
+        As for `render`.
+
+    Returns
+    -------
+    brightness : callable
+        Tensors of positions in arcsec in, a tensor of surface brightness per arcsec2 out.
+    unit : `~astropy.units.Unit` or None
+        Unit of its flux.
+
+    Raises
+    ------
+    InputError
+        If ``light`` is none of these.
+    """
+    if isinstance(light, Sersic):
+        amplitude, *rest = light.vector.unbind()
+        factor, unit = _per_arcsec2(light.amplitude.unit)
+        return lambda x, y: sersic_brightness(x, y, factor * amplitude, *rest), unit
+    if isinstance(light, PixelatedSource):
+        image, scale = light.image * float(light.amplitude.value), light.grid.pixel_scale
+        x_0, y_0 = light.center
+        return lambda x, y: interpolate_image(x, y, image, scale, x_0, y_0), light.flux_unit
+    if isinstance(light, Model):
+        return _brightness_of_model(light)
+    if callable(light):
+        return light, None
+    raise InputError(f"{light!r} is no light: give a Sersic, PixelatedSource, astropy model or a function")
+
+
+def _per_arcsec2(unit):
+    """Factor to a flux unit per arcsec2, and that flux unit."""
+    if unit is None:
+        return 1.0, None
+    for base, power in zip(unit.bases, unit.powers, strict=True):
+        if base.physical_type in ("angle", "solid angle"):
+            flux = unit / base**power
+            return unit.to(flux / u.arcsec**2), flux
+    raise InputError(f"unit {unit} is no surface brightness: give one per arcsec2")
+
+
+def _brightness_of_model(model):
+    if model.n_inputs != 2 or model.n_outputs != 1:
+        raise InputError(
+            f"{model.name or type(model).__name__} is no light: it must take x, y and give one value"
+        )
+    length = 1 if model.input_units is None else u.arcsec
+    factor, unit = _per_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
+
+    def brightness(x, y):
+        values = model(x.numpy() * length, y.numpy() * length)
+        return factor * torch.as_tensor(np.asarray(getattr(values, "value", values), dtype=np.float64))
+
+    return brightness, unit

@@ -1,0 +1,238 @@
+"""Images of equal shape on one grid behind one telescope, ready to be fitted together."""
+
+import copy
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from lenssr.grids import PixelGrid
+from lenssr.imaging.noise import GaussianNoise, NoiseModel, stack_noise
+from lenssr.imaging.operator import ImagingOperator
+
+__all__ = ["ImageStack", "bin_kernel"]
+
+
+# Within this share of a pixel around a centre of light, derivatives with respect to position cancel.
+CUSP_PIXELS = 0.1
+
+
+def bin_kernel(kernel, factor):
+    """The kernel that acts on pixels ``factor`` times larger, for light that is flat within them.
+
+    Parameters
+    ----------
+    kernel : `~numpy.ndarray`, odd sides
+    factor : int
+
+    Returns
+    -------
+    kernel : `~numpy.ndarray`, odd sides, same sum
+    """
+
+    def weights(size):
+        offset = np.arange(size) - size // 2
+        reach = -(-(size // 2) // factor)
+        coarse = np.arange(-reach, reach + 1)
+        return np.clip(1 - np.abs(offset[None, :] / factor - coarse[:, None]), 0, None)
+
+    return weights(kernel.shape[0]) @ kernel @ weights(kernel.shape[1]).T
+
+
+class ImageStack:
+    """B images with their noise, and the operator that turns ray brightness into their pixels.
+
+    Parameters
+    ----------
+    data : `torch.Tensor` or `~numpy.ndarray`, shape (B, ny, nx)
+        A tensor on the device stays there, as do ``valid`` and the numbers of ``noise``.
+    valid : `torch.Tensor` or `~numpy.ndarray` of bool, shape (B, ny, nx)
+    noise : `~lenssr.imaging.NoiseModel` or list of them
+        One for each image, or a stack of all (`~lenssr.imaging.stack_noise`).
+    grid : `~lenssr.grids.PixelGrid`
+    kernel : `~numpy.ndarray` or None
+        The PSF at the sampling of ``grid`` over ``kernel_subsampling``.
+    oversampling : int or "auto"
+    surface_brightness : bool
+        Whether pixel values are brightness per solid angle rather than flux per pixel.
+    refine : callable, optional
+        Passed to the operator.
+    shows_ghost : bool, optional
+        Whether the data were sampled at points that include pixel centres. Exactly at r = 0 the deflection of
+        a singular lens is taken as 0, so such a pixel shows the source un-lensed; while the lens moves in a
+        fit it would appear and vanish. By default as ``oversampling`` says.
+    device, dtype : optional
+        By default the CPU and float64.
+    """
+
+    def __init__(
+        self,
+        data,
+        valid,
+        noise,
+        grid,
+        kernel,
+        *,
+        oversampling="auto",
+        kernel_subsampling=1,
+        includes_pixel=False,
+        surface_brightness=False,
+        refine=None,
+        shows_ghost=None,
+        device="cpu",
+        dtype=torch.float64,
+    ):
+        self.grid, self.kernel = grid, kernel
+        self.noise = (noise if isinstance(noise, NoiseModel) else stack_noise(noise)).on(device)
+        self.options = {
+            "oversampling": oversampling,
+            "kernel_subsampling": kernel_subsampling,
+            "includes_pixel": includes_pixel,
+            "device": device,
+            "dtype": dtype,
+        }
+        self.surface_brightness = surface_brightness
+        self.shows_ghost = (
+            oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
+        )
+        self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
+        # Only where pixels are integrated; a point sample has the derivative that it has.
+        self.cusp = CUSP_PIXELS * grid.pixel_scale if oversampling == "auto" else 0.0
+        self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
+        self.data = torch.as_tensor(data).to(device=device, dtype=dtype).flatten(1)
+        self.valid = torch.as_tensor(valid).to(device=device).flatten(1)
+        self.gaussian = isinstance(self.noise, GaussianNoise)
+
+    def __len__(self):
+        return len(self.data)
+
+    @property
+    def device(self):
+        """Where the tensors live."""
+        return self.data.device
+
+    def single(self):
+        """The same images behind the same operator in single precision."""
+        twin = copy.copy(self)
+        twin.options = {**self.options, "dtype": torch.float32}
+        twin.operator, twin.data = self.operator.to(torch.float32), self.data.float()
+        return twin
+
+    def select(self, indices, *, refine=None):
+        """The images with these numbers, behind an operator refined where ``refine`` is steep."""
+        index, shape = torch.as_tensor(indices, device=self.device), (-1, *self.grid.shape)
+        return ImageStack(
+            self.data[index].reshape(shape),
+            self.valid[index].reshape(shape),
+            self.noise.select(index),
+            self.grid,
+            self.kernel,
+            refine=refine,
+            surface_brightness=self.surface_brightness,
+            shows_ghost=self.shows_ghost,
+            **self.options,
+        )
+
+    def moments(self, model, index=None):
+        """Expected data (b, N), its derivative with respect to the model, and the variance.
+
+        Of the images numbered ``index`` (b,), by default all.
+        """
+        noise = self.noise if index is None else self.noise.select(index)
+        images = model.reshape(-1, *self.grid.shape)
+        return tuple(part.to(model).expand_as(images).flatten(1) for part in noise.moments(images))
+
+    def weights(self, model):
+        """Inverse variance (B, N) of the data if ``model`` were the truth; 0 on masked pixels."""
+        variance = self.moments(model)[2]
+        return torch.where(self.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
+
+    def first_guess(self):
+        """The data averaged over 3x3 valid pixels, a model good enough to weigh the first fit."""
+        shape = (len(self), 1, *self.grid.shape)
+        valid = self.valid.to(self.data)
+        total, number = (
+            torch.nn.functional.avg_pool2d(plane.reshape(shape), 3, stride=1, padding=1, divisor_override=1)
+            for plane in (self.data * valid, valid)
+        )
+        return (total / number.clamp_min(1)).flatten(1)
+
+    @cached_property
+    def first_weights(self):
+        """The weights of the first guess, which several starts ask for."""
+        return self.weights(self.first_guess())
+
+    def image(self, scene, physical, *, positions=None, roles=("source", "lens_light", "sky")):
+        """Model images (b, N) without noise, in the unit of the data."""
+        operator = self.operator
+        value = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=positions)
+        image = operator(value).flatten(-2) * self.factor
+        for block in scene.of_role("sky") if "sky" in roles else ():
+            image = image + physical[:, block.slice].to(image)
+        return image
+
+    def expected(self, scene, physical):
+        """Expected data (B, N) of all images: the model as the noise shifts it."""
+        image = self.image(scene, physical)
+        return image if self.gaussian else self.moments(image)[0]
+
+    def model(self, scene, template):
+        """The function that `levenberg_marquardt` fits: expected data and Jacobian from fit vectors."""
+        operator = self.operator
+        positions = None if scene.lens_moves else scene.source_positions(operator.x, operator.y, template)
+
+        def evaluate(fit, index):
+            physical = scene.to_physical(fit, template[index])
+            here = None if positions is None else tuple(p[index] for p in positions)
+            value, jacobian = scene.brightness_jacobian(
+                operator.x, operator.y, physical, positions=here, cusp=self.cusp
+            )
+            image = operator(value).flatten(-2) * self.factor
+            jacobian = operator(jacobian).flatten(-2)
+            if self.factor != 1:
+                jacobian.mul_(self.factor)
+            for block in scene.of_role("sky"):
+                image = image + physical[:, block.slice].to(image)
+                jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], dim=1)
+            if not self.gaussian:
+                mean, slope, _ = self.moments(image, index)
+                image, jacobian = mean, jacobian.mul_(slope.unsqueeze(1))
+            return image, jacobian
+
+        return evaluate
+
+    def binned(self, factor):
+        """The stack with ``factor`` x ``factor`` pixels summed; masked ones take the mean of their block."""
+        if factor == 1:
+            return self
+        ny, nx = (side // factor for side in self.grid.shape)
+        start = [(side - factor * count) // 2 for side, count in zip(self.grid.shape, (ny, nx), strict=True)]
+
+        def blocks(image):
+            image = image.reshape(-1, *self.grid.shape)
+            image = image[:, start[0] : start[0] + ny * factor, start[1] : start[1] + nx * factor]
+            return image.reshape(-1, ny, factor, nx, factor).sum((2, 4))
+
+        weight = self.first_weights
+        variance = torch.where(self.valid, 1 / weight.clamp_min(torch.finfo(weight.dtype).tiny), 0)
+        number = blocks(self.valid.to(self.data))
+        fill = factor**2 / number.clamp_min(1) / (factor**2 if self.surface_brightness else 1)
+        data = blocks(torch.where(self.valid, self.data, 0)) * fill
+        error = blocks(variance).sqrt() * fill
+        valid = number >= factor**2 / 2
+        noise = GaussianNoise(1.0).with_numbers(torch.where(valid, error, 1.0))
+        grid = PixelGrid((ny, nx), self.grid.pixel_scale * factor)
+        kernel = None
+        if self.kernel is not None:
+            kernel = bin_kernel(self.kernel, factor * self.options["kernel_subsampling"])
+        options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
+        return ImageStack(
+            torch.where(valid, data, 0),
+            valid,
+            noise,
+            grid,
+            kernel,
+            surface_brightness=self.surface_brightness,
+            shows_ghost=self.shows_ghost,
+            **options,
+        )

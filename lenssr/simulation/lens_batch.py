@@ -1,0 +1,422 @@
+"""Many simulated lenses as tensors: what networks train on."""
+
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+
+import astropy.units as u
+import torch
+
+from lenssr.grids import PixelGrid
+from lenssr.imaging.noise import NoiseModel
+from lenssr.imaging.psf import PSF
+from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
+from lenssr.light.sersic import Sersic, sersic_brightness
+from lenssr.light.sersic_shape import sersic_b
+from lenssr.mass import MassModel, MassSystem, PointMass
+from lenssr.mass.blocks import tracked
+from lenssr.mass.substructure import point_masses_deflection
+from lenssr.simulation.item import UNIT, SimulatedLens, image
+
+__all__ = ["LensBatch", "LensScenes"]
+
+
+@dataclass(frozen=True, eq=False)
+class LensScenes:
+    """Lenses and the sources behind them, before any telescope; tensors of one device and type.
+
+    Attributes
+    ----------
+    lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
+        The kind of lens that all are, without substructure. Its own numbers mean nothing.
+    lens_vector : `torch.Tensor`, shape (B, P)
+        The lenses, in the order of ``lens.param_names``.
+    source_vector : `torch.Tensor`, shape (B, 7)
+        The sources, as `~lenssr.light.sersic_brightness` takes them: brightness at the effective radius in
+        electron / s per arcsec2, r_eff_circ, n, x_0, y_0, e1, e2. For a source that is a picture only its
+        factor and its centre, and not a number in the other places.
+    subhalos : `torch.Tensor`, shape (B, N, 3), or None
+        Point masses: Einstein radius, x and y, in arcsec; zeros fill up shorter lists.
+    pictures : `torch.Tensor`, shape (B, S, S), or None
+        Sources that are pictures, surface brightness before the factor; zeros for those that are not.
+    picture_step : `torch.Tensor`, shape (B,), or None
+        Distance of the pictures' pixels in arcsec.
+    """
+
+    lens: MassModel | MassSystem
+    lens_vector: torch.Tensor
+    source_vector: torch.Tensor
+    subhalos: torch.Tensor | None = None
+    pictures: torch.Tensor | None = None
+    picture_step: torch.Tensor | None = None
+
+    def __len__(self):
+        """Count the lenses."""
+        return len(self.lens_vector)
+
+    @cached_property
+    def pictured(self):
+        """Which sources are pictures, a list of bool."""
+        return torch.isnan(self.source_vector[:, 2]).tolist()
+
+    @cached_property
+    def _discs(self):
+        """Columns (B, 1) that describe sources if all are exponential discs; otherwise None.
+
+        They are the logarithm of the brightness in the centre, and u and v as a x + b y - c each, with which
+        the brightness falls as exp(-hypot(u, v)).
+        """
+        amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = self.source_vector.double().T.unsqueeze(-1)
+        if not bool(((n == 1) & (amplitude > 0)).all()):
+            return None
+        b = sersic_b(1.0)
+        scale = b / (r_eff_circ * torch.sqrt(1 - e1**2 - e2**2))
+        u, v = ((1 - e1) * scale, -e2 * scale), (-e2 * scale, (1 + e1) * scale)
+        columns = [torch.log(amplitude) + b]
+        for a_x, a_y in (u, v):
+            columns += [a_x, a_y, a_x * x_0 + a_y * y_0]
+        return [column.to(self.source_vector.dtype) for column in columns]
+
+    def select(self, rows):
+        """Return some of the scenes.
+
+        Parameters
+        ----------
+        rows : slice or list of int
+            Which ones.
+
+        Returns
+        -------
+        scenes : `LensScenes`
+        """
+        some = _map_tensors(self, lambda tensor: tensor[rows])
+        # What is known of all is known of some; they may be many, one by one.
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
+        discs = None if self._discs is None else [column[rows] for column in self._discs]
+        some.__dict__.update(pictured=[self.pictured[number] for number in numbers], _discs=discs)
+        return some
+
+    def deflection(self, x, y):
+        """Deflection by the lenses, substructure included.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            Positions in arcsec.
+
+        Returns
+        -------
+        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+            In arcsec.
+        """
+        alpha_x, alpha_y = self.lens.deflection_at(x, y, self.lens_vector)
+        if self.subhalos is None:
+            return alpha_x, alpha_y
+        sub_x, sub_y = self.substructure_deflection(x, y)
+        return alpha_x + sub_x, alpha_y + sub_y
+
+    def substructure_deflection(self, x, y):
+        """Deflection by the substructure alone.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            Positions in arcsec.
+
+        Returns
+        -------
+        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+            In arcsec; zeros where there is none.
+        """
+        if self.subhalos is None:
+            zeros = torch.zeros_like(x + y).expand(len(self), -1)
+            return zeros, zeros
+        return point_masses_deflection(x, y, *self.subhalos.unbind(-1))
+
+    def source(self, x, y):
+        """Surface brightness of the sources.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            Positions in the source plane in arcsec.
+
+        Returns
+        -------
+        brightness : `torch.Tensor`, shape (B, R)
+            In electron / s per arcsec2.
+        """
+        if not any(self.pictured):
+            if self._discs is not None and not tracked(x, y, self.source_vector):
+                return _exponential(x, y, *self._discs)
+            return sersic_brightness(x, y, *self.source_vector.T.unsqueeze(-1))
+        if all(self.pictured):
+            return self._picture(x, y)
+        x, y = (positions.expand(len(self), -1) for positions in (x, y))
+        total = torch.empty(torch.broadcast_shapes(x.shape, y.shape), dtype=x.dtype, device=x.device)
+        for kind in (True, False):
+            rows = [row for row, pictured in enumerate(self.pictured) if pictured is kind]
+            total[rows] = self.select(rows).source(x[rows], y[rows])
+        return total
+
+    def _picture(self, x, y):
+        factor, x_0, y_0 = (self.source_vector[:, [column]] for column in (0, 3, 4))
+        return factor * interpolate_image(x, y, self.pictures, self.picture_step[:, None], x_0, y_0)
+
+    def brightness(self, x, y):
+        """Surface brightness of the lensed sources at positions in the image plane; as `source`.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            Positions in arcsec.
+
+        Returns
+        -------
+        brightness : `torch.Tensor`, shape (B, R)
+            In electron / s per arcsec2.
+        """
+        alpha_x, alpha_y = self.deflection(x, y)
+        return self.source(x - alpha_x, y - alpha_y)
+
+    def to(self, device=None, dtype=None):
+        """Return the same scenes on another device or in another precision.
+
+        Parameters
+        ----------
+        device : `torch.device` or str, optional
+        dtype : `torch.dtype`, optional
+
+        Returns
+        -------
+        scenes : `LensScenes`
+        """
+        return _map_tensors(self, lambda tensor: tensor.to(device=device, dtype=dtype))
+
+    def model(self, row):
+        """Lens of one scene as a mass model, its substructure as point masses beside it.
+
+        Parameters
+        ----------
+        row : int
+            Its place in the batch.
+
+        Returns
+        -------
+        lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
+        """
+        lens = self.lens.with_vector(self.lens_vector[row].double().cpu())
+        if self.subhalos is None:
+            return lens
+        masses = [PointMass(*numbers) for numbers in self.subhalos[row].tolist() if numbers[0] > 0]
+        return MassSystem(lens, *masses) if masses else lens
+
+    def light(self, row):
+        """Source of one scene as a light profile.
+
+        Parameters
+        ----------
+        row : int
+            Its place in the batch.
+
+        Returns
+        -------
+        source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
+        """
+        vector = self.source_vector[row].double().cpu()
+        if not self.pictured[row]:
+            return Sersic.from_vector(vector.numpy(), unit=UNIT)
+        brightness = (vector[0] * self.pictures[row].double().cpu()).numpy()
+        return PixelatedSource(
+            brightness * (UNIT / u.arcsec**2),
+            float(self.picture_step[row]) * u.arcsec,
+            x_0=float(vector[3]),
+            y_0=float(vector[4]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LensBatch:
+    """Simulated lenses of one camera as tensors: one shape, pixel scale and PSF, one device and type.
+
+    Images are in electron / s per pixel.
+
+    Attributes
+    ----------
+    index : `torch.Tensor`, shape (B,), int64
+        Which lenses of the data set these are; on the CPU.
+    low : `torch.Tensor`, shape (B, ny, nx)
+        The noisy images.
+    low_truth : `torch.Tensor`, shape (B, ny, nx)
+        The same without noise.
+    truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
+        The noise-free images with ``scale`` times as many pixels along a side.
+    noise : `~lenssr.imaging.NoiseModel`
+        How ``low`` was made from ``low_truth``. ``noise.moments(model)`` takes images of that shape; its
+        numbers are tensors (B, 1, 1).
+    scenes : `LensScenes`
+        Lenses and sources.
+    grid : `~lenssr.grids.PixelGrid`
+        Pixels of ``low``.
+    scale : int
+    psf : `~lenssr.imaging.PSF` or None
+        The point spread function.
+    oversampling : "auto" or int
+        How the model of an image has to be integrated over pixels, as `~lenssr.SuperResolver` takes it; 1
+        where the data set samples light at pixel centres.
+    exposure : `torch.Tensor`, shape (B,)
+        Of ``low``, in seconds.
+    high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
+        Noisy images of the shape of ``truth``, if they were asked for.
+    high_noise : `~lenssr.imaging.NoiseModel` or None
+        How they were made.
+    settings : dict of str to `torch.Tensor`, shape (B,)
+        Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
+    """
+
+    index: torch.Tensor
+    low: torch.Tensor
+    low_truth: torch.Tensor
+    truth: torch.Tensor
+    noise: NoiseModel
+    scenes: LensScenes
+    grid: PixelGrid
+    scale: int
+    psf: PSF | None
+    oversampling: "str | int"
+    exposure: torch.Tensor
+    high: torch.Tensor | None = None
+    high_noise: NoiseModel | None = None
+    settings: dict = field(default_factory=dict)
+
+    def __len__(self):
+        """Count the lenses."""
+        return len(self.low)
+
+    @property
+    def device(self):
+        """Where the tensors are."""
+        return self.low.device
+
+    @property
+    def pixel_scale(self):
+        """Side of the low pixels in arcsec."""
+        return self.grid.pixel_scale
+
+    @property
+    def psf_fwhm(self):
+        """FWHM of the PSF in arcsec; 0 where there is none."""
+        return 0.0 if self.psf is None else self.psf.fwhm_at(self.pixel_scale)
+
+    @property
+    def variance(self):
+        """Variance of ``low``, shape (B, ny, nx): the true one, that of the noise-free image."""
+        return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
+
+    def kernel(self, subsampling=1):
+        """Kernel of the PSF for `torch.Tensor` images.
+
+        Parameters
+        ----------
+        subsampling : int, optional
+            How many samples of it lie along a low pixel; 1 by default, ``scale`` for images of the shape of
+            ``truth``.
+
+        Returns
+        -------
+        kernel : `torch.Tensor`, odd sides, or None
+            Its sum is 1; None without a PSF.
+        """
+        if self.psf is None:
+            return None
+        return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)
+
+    def to(self, device=None, dtype=None):
+        """Return the same batch on another device or in another precision.
+
+        Parameters
+        ----------
+        device : `torch.device` or str, optional
+        dtype : `torch.dtype`, optional
+
+        Returns
+        -------
+        batch : `LensBatch`
+        """
+
+        def move(tensor):
+            return tensor.to(device=device, dtype=dtype)
+
+        twin = _map_tensors(self, move, leave=("index",))
+        noises = (_map_noise(noise, move) for noise in (self.noise, self.high_noise))
+        settings = {name: move(values) for name, values in self.settings.items()}
+        return replace(
+            twin,
+            **dict(zip(("noise", "high_noise"), noises, strict=True)),
+            scenes=self.scenes.to(device, dtype),
+            settings=settings,
+        )
+
+    def item(self, row):
+        """Return one lens as `~astropy.nddata.CCDData` and models, as resolvers take it.
+
+        Parameters
+        ----------
+        row : int
+            Its place in the batch.
+
+        Returns
+        -------
+        item : `SimulatedLens`
+            Without ``high`` and ``high_noise`` unless the batch has them.
+        """
+        fine, exposure = self.grid.upsample(self.scale), float(self.exposure[row])
+        exposures = {} if self.high is None else {"high": float(self.high_noise.exposure[row])}
+
+        def view(name, grid, seconds=None):
+            values = getattr(self, name)
+            return None if values is None else image(values[row].double().cpu().numpy(), grid, seconds)
+
+        return SimulatedLens(
+            index=int(self.index[row]),
+            low=view("low", self.grid, exposure),
+            high=view("high", fine, exposures.get("high")),
+            low_truth=view("low_truth", self.grid),
+            truth=view("truth", fine),
+            lens=self.scenes.model(row),
+            source=self.scenes.light(row),
+            noise=_one_noise(self.noise, row),
+            high_noise=_one_noise(self.high_noise, row),
+            psf=self.psf,
+            settings={name: float(values[row]) for name, values in self.settings.items()},
+        )
+
+
+def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
+    """Brightness of exponential discs, in place: several times faster than that of any Sérsic profile."""
+    u = torch.mul(x, u_x).addcmul_(y, u_y).sub_(u_0)
+    v = torch.mul(x, v_x).addcmul_(y, v_y).sub_(v_0)
+    radius = u.square_().addcmul_(v, v).sqrt_()
+    return torch.sub(log_peak, radius, out=radius).exp_()
+
+
+def _map_tensors(instance, function, leave=()):
+    """Return a copy of a dataclass with a function applied to its tensors."""
+    changed = {}
+    for entry in fields(instance):
+        value = getattr(instance, entry.name)
+        if isinstance(value, torch.Tensor) and entry.name not in leave:
+            changed[entry.name] = function(value)
+    return replace(instance, **changed)
+
+
+def _map_noise(noise, function):
+    if noise is None:
+        return None
+    return noise.with_numbers(*(function(getattr(noise, name)) for name in noise.names))
+
+
+def _one_noise(noise, row):
+    """Noise of one image, its numbers plain."""
+    if noise is None:
+        return None
+    return noise.with_numbers(*(float(getattr(noise, name)[row]) for name in noise.names))

@@ -1,0 +1,108 @@
+"""What the data say of a free-form source, node by node."""
+
+import numpy as np
+import scipy.linalg as linalg
+
+from lenssr.source.linalg import band_blocks
+
+__all__ = ["LEAST_INFORMATION", "information", "leverage", "node_variances"]
+
+# Below this a pixel of the source is prior rather than data.
+LEAST_INFORMATION = 0.5
+# Draws for the leverage of pixels, of which many are added up.
+DRAWS, DRAW_SEED = 16, 1821
+
+
+def information(solution):
+    """1 - (posterior variance) / (prior variance) of the field at every node.
+
+    The prior's is that which is left once its free modes are known, see `lenssr.source.Prior`: any data
+    determine these, and with their own variance the ratio would be near nothing everywhere.
+
+    Parameters
+    ----------
+    solution : `~lenssr.source.Solution`
+
+    Returns
+    -------
+    information : `~numpy.ndarray`, shape (n,)
+        Near 1 where the data determine the source, 0 where they say nothing.
+    """
+    prior = solution.prior.local_variance / solution.strength
+    return np.clip(1 - node_variances(solution.factor, np.float32) / prior, 0.0, 1.0)
+
+
+def leverage(problem, solution):
+    """How far every pixel of the data pulls its own expectation: the diagonal of the hat matrix, by draws.
+
+    Its sum over a region is the number of parameters that the region determines, and its pixels less that
+    number are what their chi2 is expected to be, if prior and noise are what they are said to be.
+
+    Parameters
+    ----------
+    problem : `~lenssr.source.Problem`
+    solution : `~lenssr.source.Solution`
+
+    Returns
+    -------
+    leverage : `~numpy.ndarray`, shape (N,)
+        Accurate to a third for a pixel by itself.
+    """
+    factor, parameters = solution.factor, solution.parameters
+    signs = np.random.default_rng(DRAW_SEED).choice([-1.0, 1.0], (factor.size, DRAWS))
+    draws = factor.sample(signs)
+    of_parameters = problem.jacobian(solution.values, parameters) @ draws[factor.count :]
+    nodes = solution.slope[:, None] * draws[: factor.count]
+    of_source = np.stack([problem.lensed_source(column, parameters) for column in nodes.T], axis=1)
+    return problem.weight * ((of_source + of_parameters) ** 2).mean(axis=1)
+
+
+def node_variances(factor, dtype=np.float64):
+    """Posterior variances of the nodes: the diagonal of the inverse, without draws.
+
+    Parameters
+    ----------
+    factor : `~lenssr.source.Factor`
+    dtype : type, optional
+        Precision in which a banded factor is inverted.
+
+    Returns
+    -------
+    variances : `~numpy.ndarray`, shape (n,)
+    """
+    held = _banded(factor.lower.astype(dtype)) if factor.banded else _dense(factor.lower)
+    if not factor.parameters:
+        return held
+    # What the parameters of lens, light and sky add: A^-1 B S^-1 B^T A^-1, with S = C - B^T A^-1 B.
+    root = np.concatenate([np.zeros((factor.count, factor.parameters)), factor.schur])
+    return held + (factor.solve(root)[: factor.count] ** 2).sum(axis=1)
+
+
+def _dense(lower):
+    # The transpose of the factor is what lies in memory as LAPACK wants it.
+    inverse, info = linalg.lapack.dtrtri(np.asfortranarray(lower.T), lower=0)
+    if info:
+        raise linalg.LinAlgError(f"the factor of the inversion is singular (row {info})")
+    return np.einsum("ij,ij->i", inverse, inverse)
+
+
+def _banded(lower):
+    """Diagonal of the inverse from the factor's band, block by block from the last one.
+
+    Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1 with the blocks of `~lenssr.source.linalg.band_blocks` are
+    the blocks on the diagonal of the inverse; nothing is ever subtracted.
+
+    References
+    ----------
+    Takahashi, Fagan & Chen 1973, Proc. 8th PICA Conference, 63.
+    """
+    (invert,) = linalg.get_lapack_funcs(("trtri",), (lower,))
+    variances, after = np.zeros(lower.shape[1]), None
+    for place, diagonal, below in reversed(band_blocks(lower)):
+        inverse = np.tril(invert(diagonal, lower=1)[0])
+        here = inverse.T @ inverse
+        if after is not None:
+            passed = np.triu(below) @ inverse
+            here += passed.T @ (after @ passed)
+        variances[place], after = np.diagonal(here), here
+    return variances

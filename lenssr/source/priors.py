@@ -1,0 +1,250 @@
+"""Gaussian priors on a source, or on its logarithm: how rough it may be."""
+
+import functools
+import math
+from functools import cached_property
+
+import numpy as np
+import scipy.fft
+import scipy.sparse as sparse
+import scipy.sparse.linalg
+from scipy import ndimage
+
+from lenssr.exceptions import InputError
+from lenssr.source.linalg import to_banded
+
+__all__ = ["PRIORS", "LocalPrior", "Prior"]
+
+# Spectra of the precision in the eigenvalue of the lattice Laplacian (its square wave number for long
+# waves), as powers. Integer ones are sparse stencils: 1 punishes gradients, 2 curvature. The spectrum of a
+# Matern field of smoothness 3/2 in two dimensions is (3 / length^2 + k^2)^(5/2), which is not; near the
+# waves that data of lenses just determine the sum of the powers 2 and 3 is like it.
+PRIORS = {
+    "gradient": (1,),
+    "curvature": (2,),
+    "curvature+laplacian3": (2, 3),
+    "laplacian3": (3,),
+    "matern32": (2.5,),
+}
+# Scales in shares of the side of the grid, so that a prior means the same on a coarser one. Waves as long as
+# RIDGE are left to the data but for what makes the prior normalisable; at CROSSING powers 2 and 3 are even.
+RIDGE = 0.53
+CROSSING = 0.03
+MATERN_LENGTH = 1 / 3
+# How rough a field is around a node: of its curvature without grain of so many nodes, the root mean square
+# over a width as a share of the side. Stiffness goes with its inverse to a power, but only so many e-folds.
+GRAIN, AROUND, LOCALITY, MOST_LOCAL = 0.7, 0.1, 0.9, 2.3
+
+
+@functools.lru_cache(maxsize=8)
+def _stencil(side, ridge, terms):
+    """Sum of powers of (L + ridge), a sparse array (n, n), from pairs (power, weight); kept for later."""
+    step = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(side - 1, side))
+    line = step.T @ step
+    eye = sparse.eye_array(side)
+    laplacian = sparse.kron(line, eye) + sparse.kron(eye, line) + ridge * sparse.eye_array(side**2)
+    return sum(weight * sparse.linalg.matrix_power(laplacian, power) for power, weight in terms).tocsr()
+
+
+@functools.lru_cache(maxsize=8)
+def _stencil_band(side, ridge, terms):
+    return to_banded(_stencil(side, ridge, terms), terms[-1][0] * side)
+
+
+class Prior:
+    """A stationary Gaussian prior on a square grid with reflecting edges, for unit strength.
+
+    Its precision matrix is a power of (L + ridge), or a sum of two, where L is the lattice Laplacian; the
+    discrete cosine transform turns it into a list of numbers, which gives determinant, variances and draws in
+    closed form.
+
+    Parameters
+    ----------
+    name : {"gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32"}
+        Powers 1, 2, 2 and 3, 3, and 5/2.
+    side : int
+        Nodes along a side.
+    length : float, optional
+        Correlation length of "matern32" as a share of the side, by default a third; the others have none.
+
+    Raises
+    ------
+    InputError
+        If there is no prior of this name, or it has no length.
+
+    References
+    ----------
+    Suyu et al. 2006, MNRAS 371, 983 (priors on pixelated sources and their strength); Vernardos & Koopmans
+    2022, MNRAS 516, 1347 (Matern priors on sources).
+
+    Examples
+    --------
+    >>> from lenssr.source import Prior
+    >>> prior = Prior("curvature", 5)
+    >>> prior.matrix.shape
+    (25, 25)
+    """
+
+    def __init__(self, name, side, *, length=None):
+        if name not in PRIORS:
+            raise InputError(f"prior = {name!r}: give one of {', '.join(map(repr, PRIORS))}")
+        if length is not None and name != "matern32":
+            raise InputError(f"length = {length!r}: only 'matern32' has one, not {name!r}")
+        self.name, self.side, self.powers = name, side, PRIORS[name]
+        self.length = (length or MATERN_LENGTH) if name == "matern32" else None
+        self.ridge = ((RIDGE if self.length is None else self.length / math.sqrt(3)) * side) ** -2
+
+    @property
+    def _terms(self):
+        """Pairs of power and weight."""
+        return [(power, (CROSSING * self.side) ** (2 * (power - self.powers[0]))) for power in self.powers]
+
+    @property
+    def is_sparse(self):
+        """Whether the matrix is a stencil."""
+        return all(isinstance(power, int) for power in self.powers)
+
+    @property
+    def size(self):
+        """Number of nodes."""
+        return self.side**2
+
+    @cached_property
+    def spectrum(self):
+        """Eigenvalues of the matrix, shape (side, side), by wave numbers along y and x."""
+        line = 2 - 2 * np.cos(np.pi * np.arange(self.side) / self.side)
+        laplacian = line[:, None] + line[None, :] + self.ridge
+        return sum(weight * laplacian**power for power, weight in self._terms)
+
+    @cached_property
+    def matrix(self):
+        """Precision: a sparse array (n, n), or a dense one where it is no stencil."""
+        if not self.is_sparse:
+            return self.apply(np.eye(self.size))
+        return _stencil(self.side, self.ridge, tuple(self._terms))
+
+    @property
+    def width(self):
+        """Half the bandwidth of the matrix."""
+        return self.powers[-1] * self.side if self.is_sparse else self.size - 1
+
+    @cached_property
+    def band(self):
+        """The lower band of the matrix, as LAPACK wants it."""
+        return _stencil_band(self.side, self.ridge, tuple(self._terms))
+
+    @cached_property
+    def dense(self):
+        """The whole matrix."""
+        return self.matrix.toarray() if self.is_sparse else self.matrix
+
+    def apply(self, values):
+        """The matrix times a source (n,), or times each column of (n, m)."""
+        if self.is_sparse:
+            return self.matrix @ values
+        return self._filter(values, self.spectrum)
+
+    def draws(self, normals):
+        """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
+        planes = normals.reshape(self.side, self.side, -1) / np.sqrt(self.spectrum)[:, :, None]
+        return scipy.fft.idctn(planes, axes=(0, 1), norm="ortho").reshape(normals.shape)
+
+    def _filter(self, values, factors):
+        planes = values.reshape(self.side, self.side, -1)
+        waves = scipy.fft.dctn(planes, axes=(0, 1), norm="ortho") * factors[:, :, None]
+        return scipy.fft.idctn(waves, axes=(0, 1), norm="ortho").reshape(values.shape)
+
+    @cached_property
+    def variance(self):
+        """Variances (n,) of the nodes at unit strength."""
+        return self._variance(1 / self.spectrum)
+
+    @cached_property
+    def local_variance(self):
+        """Variances (n,) of the nodes at unit strength, once its free modes are known.
+
+        A power p of the Laplacian does not mind polynomials of a degree below p: a level, a slope, and so on.
+        Only the ridge and the size of the grid say how wide these are, so that their variance means nothing.
+        They are taken for the waves with so few half periods along x and y together. A Matern field has none.
+        """
+        waves = np.add.outer(np.arange(self.side), np.arange(self.side))
+        minded = waves >= (self.powers[-1] if self.length is None else 0)
+        return self._variance(minded / self.spectrum)
+
+    def _variance(self, powers):
+        """Variances (n,) of a field whose waves along y and x have these powers (side, side)."""
+        waves = scipy.fft.dct(np.eye(self.side), axis=0, norm="ortho") ** 2
+        return (waves.T @ powers @ waves).ravel()
+
+    @cached_property
+    def log_determinant(self):
+        """Logarithm of the determinant of the matrix."""
+        return float(np.log(self.spectrum).sum())
+
+
+class LocalPrior(Prior):
+    """A prior on a square grid that is stricter in some places than in others, for unit strength.
+
+    Its precision matrix is W C W, where C is that of a stationary prior with the powers 2 and 4, and W has
+    the stiffness of each node on its diagonal.
+
+    Parameters
+    ----------
+    side : int
+        Nodes along a side.
+    stiffness : `~numpy.ndarray`, shape (side**2,)
+        Positive; twice as much allows half the roughness.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.source import LocalPrior
+    >>> prior = LocalPrior(5, np.linspace(1, 2, 25))
+    >>> prior.matrix.shape
+    (25, 25)
+    """
+
+    def __init__(self, side, stiffness):
+        super().__init__("curvature+laplacian3", side)
+        self.name, self.powers, self.stiffness = "local", (2, 4), stiffness
+
+    @classmethod
+    def like(cls, field, side):
+        """A prior that is as strict as a field is smooth around each node.
+
+        Parameters
+        ----------
+        field : `~numpy.ndarray`, shape (side**2,)
+        side : int
+
+        Returns
+        -------
+        prior : `LocalPrior`
+        """
+        plane = ndimage.gaussian_filter(field.reshape(side, side), GRAIN)
+        rough = np.sqrt(ndimage.gaussian_filter(ndimage.laplace(plane) ** 2, AROUND * side)).ravel()
+        rough = np.log(np.maximum(rough, np.finfo(float).tiny))
+        return cls(side, np.exp(np.clip(-LOCALITY * (rough - rough.mean()), -MOST_LOCAL, MOST_LOCAL)))
+
+    @cached_property
+    def matrix(self):
+        """Precision, a sparse array (n, n)."""
+        stiffness = sparse.diags_array(self.stiffness)
+        return (stiffness @ _stencil(self.side, self.ridge, tuple(self._terms)) @ stiffness).tocsr()
+
+    @cached_property
+    def band(self):
+        """The lower band of the matrix, as LAPACK wants it."""
+        return to_banded(self.matrix, self.width)
+
+    @cached_property
+    def log_determinant(self):
+        """Logarithm of the determinant of the matrix."""
+        return float(np.log(self.spectrum).sum() + 2 * np.log(self.stiffness).sum())
+
+    def draws(self, normals):
+        """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
+        return super().draws(normals) / self.stiffness[:, None]
+
+    def _variance(self, powers):
+        return super()._variance(powers) / self.stiffness**2

@@ -1,0 +1,57 @@
+"""How far a lens may go from its parametric fit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from astropy.nddata import CCDData
+
+from lenssr import SIE, Sersic, Shear, SuperResolver
+from lenssr.grids import PixelGrid
+from lenssr.imaging import Observation, render
+from lenssr.reconstruction import freeform_fit
+from lenssr.reconstruction.parametric import SersicReconstruction
+from lenssr.source.batching import alone
+
+RADIUS, CENTRE, REACH = 1.0, 0.02, 0.1
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A ring, what the parametric fit says of it, and a function that inverts it from elsewhere."""
+    grid, sigma = PixelGrid((40, 40), 0.08), 0.03
+    lens = SIE(RADIUS, 0.1, -0.05, x_0=CENTRE) + Shear(0.02, -0.03)
+    low = render(grid, lens=lens, source=Sersic(60.0, r_eff=0.2, n=1.0, x_0=0.05, y_0=-0.06))
+    data = low + np.random.default_rng(3).normal(0, sigma, low.shape)
+    image = Observation.from_any(CCDData(data, unit="electron"), noise=sigma, pixel_scale=0.08)
+    settings = SuperResolver(source="pixelated", oversampling=1, prior="curvature").settings
+    parametric = SersicReconstruction(settings)
+    stack, scene, (fit,) = parametric.fit([image])
+    bare = parametric.scene(image, stack.device, source=0)
+
+    def invert(**moved):
+        physical = fit.physical.clone()
+        for name, by in moved.items():
+            physical[scene.blocks[0].names.index(name)] += by
+        start = replace(fit, physical=physical)
+        problem, solution = alone(freeform_fit.Inversion(stack, scene, bare, start, image, settings).run())
+        there = problem.physical(solution.parameters)[0, scene.blocks[0].slice]
+        lower, upper = problem.bounds
+        free = (solution.parameters > lower) & (solution.parameters < upper)
+        return dict(zip(scene.blocks[0].names, there.tolist(), strict=True)), bool(free.all()), physical
+
+    return invert
+
+
+def test_a_lens_leaves_a_parametric_fit_that_is_off(fitted):
+    lens, free, start = fitted(x_0_0=0.16)
+    assert free
+    assert lens["x_0_0"] == pytest.approx(CENTRE, abs=0.02)
+    assert float(start[3]) - lens["x_0_0"] > REACH
+
+
+def test_a_lens_that_is_unlikely_stays_where_it_is_flagged(fitted, monkeypatch):
+    monkeypatch.setattr(freeform_fit, "STRAYS", 0.0)
+    lens, free, start = fitted(x_0_0=0.16)
+    assert not free
+    assert float(start[3]) - lens["x_0_0"] == pytest.approx(REACH)

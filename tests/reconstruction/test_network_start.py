@@ -1,0 +1,101 @@
+"""Where the fit of an unknown lens begins."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+from lenssr import SIE, InputError, SuperResolver
+from lenssr.networks.deflection import LensEstimate
+from lenssr.reconstruction import network_start
+from lenssr.simulation import BroadLenses
+
+
+@pytest.fixture(scope="module")
+def item():
+    return BroadLenses(sources=["sersic"], size=4, seed=3)[0]
+
+
+def resolve(item, **options):
+    return SuperResolver(psf=item.psf, noise=item.noise, **options)(item.low)
+
+
+def test_a_network_finds_the_lens(item):
+    found = resolve(item, start="network")
+    assert found.meta["lens_from"] == "network" and found.meta["start"] == "network"
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
+
+
+def test_a_network_that_errs_is_not_believed(item, monkeypatch):
+    """It is sure of a lens three times too small."""
+    wrong = item.lens.vector[None, :7].clone()
+    wrong[:, 0] /= 3
+    half = max(item.low.shape) * proj_plane_pixel_scales(item.low.wcs)[0] * 3600 / 2
+    free = LensEstimate(torch.zeros(1, 7, dtype=torch.float64), torch.eye(7)[None].double(), half).miss(wrong)
+    sure = LensEstimate(free, 100 * torch.eye(7, dtype=torch.float64)[None], half)
+    monkeypatch.setattr(network_start.NetworkStart, "estimate", lambda self, stack, scene: sure)
+    found = resolve(item, start="network")
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
+
+
+def test_a_galaxy_that_is_no_sersic_does_not_bend_the_lens():
+    """A clumpy one, whose Einstein radius a Sérsic takes off by 7 %, 3.5 sigma off the network's."""
+    item = BroadLenses(size=100, seed=11)[55]
+    found = resolve(item, start="network", scale=1)
+    theta_E, truth = found.lens[0].theta_E, item.lens[0].theta_E.value
+    assert found.meta["lens_from"] == "pixelated" and "bad_arc_chi2" in found.flags
+    assert theta_E.value == pytest.approx(truth, rel=0.03)
+    assert abs(theta_E.value - truth) < 3 * theta_E.std
+    covariance = found.covariance
+    assert covariance.shape == (len(found.covariance_names),) * 2
+    assert np.linalg.eigvalsh(covariance).min() > -1e-9 * covariance.max()
+
+
+def test_a_lens_behind_hopeless_arcs_is_looked_for_though_the_network_agrees():
+    """The Sérsic misses the arcs by far, the lens by 5 %, and is 2 standard deviations from the network's."""
+    item = BroadLenses(size=6400, seed=13)[33 * 64]
+    found = resolve(item, start="network", scale=1)
+    assert found.meta["lens_from"] == "pixelated"
+    assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("residual", "agreement"),
+    [(1.0, network_start.AGREES), (1.5, network_start.AGREES_NEARLY), (5.0, 0.0)],
+    ids=["noise", "more than noise", "hopeless"],
+)
+def test_the_more_is_left_of_arcs_the_nearer_a_network_has_to_be(residual, agreement):
+    """Arcs on the first 100 pixels, residuals of so many sigma; the rest does not count."""
+    source, weight = torch.zeros(300), torch.full((300,), 4.0)
+    source[:100] = 10.0
+    data = source + residual / 2
+    data[100:] = 100.0
+    fit = SimpleNamespace(lensed_source=source, model=source, weight=weight)
+    assert network_start.agreement_wanted(fit, data) == agreement
+
+
+def test_likely_lenses_are_one_sigma_apart():
+    torch.manual_seed(1)
+    root = torch.randn(2, 7, 7, dtype=torch.float64).tril(-1) / 10
+    root = root + torch.diag_embed(torch.rand(2, 7, dtype=torch.float64) + 1)
+    estimate = LensEstimate(torch.randn(2, 7, dtype=torch.float64) / 3, root, 2.0)
+    likely = estimate.likely()
+    torch.testing.assert_close(likely[:, 0], estimate.vector)
+    for number, expected in enumerate((0.0, 1.0, 1.0)):
+        distance = estimate.distance(likely[:, number])
+        torch.testing.assert_close(distance, torch.full_like(distance, expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "nowhere"}, "start: weights = 'nowhere'"),
+        ({"start": "relensing"}, "holds a RelensingNetwork, not a DeflectionNetwork"),
+        ({"start": "network", "lens": SIE(1.0)}, "leave it out where none is fitted"),
+    ],
+)
+def test_starts_without_meaning_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        SuperResolver(**options)

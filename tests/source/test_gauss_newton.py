@@ -1,0 +1,178 @@
+"""The inversion: optimum, errors and evidence on small problems whose answers are known otherwise."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+from scipy.optimize import minimize
+
+from lenssr.source import NormalMatrix, Prior, choose_prior, solve
+from lenssr.source.gauss_newton import LINKS, log_field
+from lenssr.source.linalg import Factor
+
+
+class Blurred:
+    """A positive source on a small grid seen through a random matrix, on a sky."""
+
+    bounds = np.full(1, -np.inf), np.full(1, np.inf)
+    log_floor = -np.inf
+
+    def __init__(self, rng, side=6, dense=False, sigma=0.05):
+        # Neighbours only, as interpolation makes it: a banded normal matrix.
+        nodes = rng.integers(0, side**2 - side - 1, 90)
+        corners = nodes[:, None] + np.array([0, 1, side, side + 1])
+        self.matrix = sparse.csr_array(
+            (rng.random(360), corners.ravel(), np.arange(0, 361, 4)), shape=(90, side**2)
+        )
+        if dense:
+            self.matrix = sparse.csr_array(rng.random((90, 90)) @ self.matrix) / 20
+        self.truth = rng.normal(0, 0.5, side**2)
+        self.weight = np.full(90, sigma**-2)
+        self.data = self.matrix @ np.exp(self.truth) + 0.3 + rng.normal(0, sigma, 90)
+        self.parameter_prior = np.zeros(1), np.zeros(1)
+
+    def predict(self, source, parameters):
+        return self.matrix @ source + parameters[0]
+
+    def jacobian(self, source, parameters):
+        return np.ones((90, 1))
+
+    def adjoint(self, values, parameters):
+        return self.matrix.T @ values
+
+    def normal(self, parameters, *, exact=False):
+        return NormalMatrix(self.matrix, self.weight)
+
+
+@pytest.mark.parametrize("log_floor", [-np.inf, np.log(0.2)])
+def test_a_field_is_the_logarithm_above_the_floor(log_floor):
+    brightness = np.geomspace(1e-90, 1e6, 40)
+    field = log_field(brightness, log_floor)
+    np.testing.assert_allclose(LINKS["log"].brightness(field, log_floor), brightness, rtol=1e-9)
+    assert field[-1] == pytest.approx(np.log(1e6), abs=1e-6)
+    step = 1e-6
+    ends = (LINKS["log"].brightness(field + sign * step, log_floor) for sign in (1, -1))
+    upper, lower = ends
+    np.testing.assert_allclose(LINKS["log"].slope(field, log_floor), (upper - lower) / (2 * step), rtol=1e-4)
+
+
+def test_below_the_floor_a_source_is_dark_and_stays_finite():
+    field = np.array([-1e4, -10.0, -3.0, 3.0])
+    for part in (LINKS["log"].brightness, LINKS["log"].slope):
+        values = part(field, 0.0)
+        assert np.isfinite(values).all() and (values[:2] < 1e-90).all()
+
+
+def objective(problem, prior, strength):
+    def function(vector):
+        g, sky = vector[:-1], vector[-1:]
+        model = problem.predict(np.exp(g), sky)
+        return (problem.weight * (problem.data - model) ** 2).sum() + strength * g @ (prior.matrix @ g)
+
+    return function
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_optimum_is_that_of_a_general_minimiser(dense, rng):
+    problem, prior = Blurred(rng, dense=dense), Prior("curvature", 6)
+    found = solve(
+        problem,
+        prior,
+        2.0,
+        np.zeros(36),
+        np.zeros(1),
+        mean=0.0,
+        adapt=False,
+        max_iterations=50,
+        tolerance=1e-9,
+    )
+    function = objective(problem, prior, 2.0)
+    ours = np.concatenate([found.field, found.parameters])
+    other = minimize(function, np.zeros(37), method="BFGS", options={"gtol": 1e-6, "maxiter": 5000})
+    assert found.converged
+    assert function(ours) <= other.fun * (1 + 1e-8)
+    np.testing.assert_allclose(ours, other.x, atol=2e-3)
+
+
+def test_factor_solves_and_samples_the_joint_matrix(rng):
+    root = rng.normal(size=(12, 12))
+    whole = root @ root.T + 5 * np.eye(12)
+    factor = Factor(whole[:10, :10].copy(), whole[:10, 10:].copy(), whole[10:, 10:].copy())
+    right = rng.normal(size=(12, 2))
+    np.testing.assert_allclose(factor.solve(right), np.linalg.solve(whole, right))
+    np.testing.assert_allclose(factor.parameter_covariance, np.linalg.inv(whole)[10:, 10:])
+    assert factor.log_determinant == pytest.approx(np.linalg.slogdet(whole)[1])
+    root = factor.sample(np.eye(12))
+    np.testing.assert_allclose(root @ root.T, np.linalg.inv(whole), atol=1e-12)
+
+
+def test_factor_without_parameters(rng):
+    """A scene with nothing to fit but the source; an empty right-hand side crashes LAPACK's banded solver."""
+    band = np.stack([np.full(30, 4.0), np.full(30, -1.0)])
+    factor = Factor(band.copy(), np.zeros((30, 0)), np.zeros((0, 0)), banded=True)
+    whole = np.diag(band[0]) + np.diag(band[1, :-1], -1) + np.diag(band[1, :-1], 1)
+    right = rng.normal(size=(30, 3))
+    np.testing.assert_allclose(factor.solve(right), np.linalg.solve(whole, right))
+    assert factor.parameter_covariance.shape == (0, 0)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_normal_matrix_is_that_of_numpy(dense, rng):
+    problem, prior = Blurred(rng, side=16, dense=dense), Prior("curvature", 16)
+    normal, slope = problem.normal(np.zeros(1)), rng.random(256)
+    assert (normal.band is None) == dense
+    factor = normal.factor(slope, prior, 3.0, np.zeros((256, 0)), np.zeros((0, 0)))
+    matrix = problem.matrix.toarray() * slope
+    whole = matrix.T @ (matrix * problem.weight[:, None]) + 3.0 * prior.dense
+    assert factor.log_determinant == pytest.approx(np.linalg.slogdet(whole)[1])
+
+
+def test_evidence_of_a_linear_inversion_is_the_gaussian_integral(rng):
+    """With a linear source all is Gaussian: data ~ N(0, W^-1 + M C^-1 M^T), the sky held by its prior."""
+    problem, prior = Blurred(rng), Prior("gradient", 6)
+    problem.parameter_prior = np.zeros(1), np.full(1, 4.0)
+    matrix = problem.matrix.toarray()
+
+    def exact(strength):
+        covariance = (
+            np.diag(1 / problem.weight) + 0.25 + matrix @ np.linalg.inv(strength * prior.dense) @ matrix.T
+        )
+        return -0.5 * (
+            np.linalg.slogdet(covariance)[1] + problem.data @ np.linalg.solve(covariance, problem.data)
+        )
+
+    def ours(strength):
+        options = {"link": "linear", "adapt": False, "tolerance": 1e-12}
+        return solve(problem, prior, strength, np.ones(36), np.zeros(1), **options).evidence
+
+    strengths = (0.01, 1.0, 30.0)
+    offsets = [ours(strength) - exact(strength) for strength in strengths]
+    np.testing.assert_allclose(offsets, offsets[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("link", ["linear", "log"])
+def test_the_strength_is_where_the_evidence_is_highest(link, rng):
+    problem, prior = Blurred(rng), Prior("gradient", 6)
+    start = np.ones(36) if link == "linear" else np.zeros(36)
+    best = solve(problem, prior, None, start, np.zeros(1), link=link)
+    assert best.converged
+    options = {"link": link, "adapt": False, "mean": best.mean}
+    others = [
+        solve(problem, prior, factor * best.strength, best.field, best.parameters, **options).evidence
+        for factor in (0.2, 5.0)
+    ]
+    assert best.evidence > max(others)
+
+
+def test_determined_nodes_are_those_of_the_trace(rng):
+    problem, prior = Blurred(rng), Prior("gradient", 6)
+    found = solve(problem, prior, 2.0, np.zeros(36), np.zeros(1), adapt=False)
+    inverse = found.factor.solve(np.eye(37))[:36, :36]
+    exact = 36 - 2.0 * np.trace(inverse @ prior.dense)
+    assert found.determined == pytest.approx(exact, rel=0.1)
+
+
+def test_priors_are_compared_by_evidence(rng):
+    problem = Blurred(rng)
+    found = choose_prior(problem, [Prior("gradient", 6), Prior("laplacian3", 6)], np.zeros(36), np.zeros(1))
+    assert {solution.prior.name for solution in found} == {"gradient", "laplacian3"}
+    assert found[0].evidence >= found[1].evidence

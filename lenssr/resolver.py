@@ -6,7 +6,7 @@ import importlib
 import time
 from pathlib import Path
 
-from lenssr._parallel import count_jobs, solve_part, solve_parts
+from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.reconstruction.output_psf import check_psf_out
@@ -14,9 +14,6 @@ from lenssr.result import FailedResolution
 from lenssr.settings import SOURCES, Settings, plain_settings, settings_from
 
 __all__ = ["SuperResolver"]
-
-# Packages whose versions a result records.
-VERSIONS = ("lenssr", "torch", "numpy", "astropy")
 
 
 class SuperResolver:
@@ -169,13 +166,12 @@ class SuperResolver:
         InputError
             If the image cannot be used; the message names the value and the remedy.
         """
-        start = time.perf_counter()
+        started = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)
-        result = solve_part(self._method, [observation])[0]
-        if isinstance(result, Exception):
-            raise result
-        result.meta |= {"seconds": time.perf_counter() - start, "versions": _versions()}
-        return result
+        (solved,) = self._method.solve([observation])
+        if isinstance(solved, Exception):
+            raise solved
+        return solved.result(observation, self.settings, lambda: time.perf_counter() - started)
 
     def map(self, images, *, psf=None, noise=None, mask=None, jobs=1, progress=False, **reading):
         """Super-resolve many images: in batches, in several processes, whatever becomes of any one of them.
@@ -229,16 +225,13 @@ class SuperResolver:
                 continue
             groups.setdefault(_group_key(observation), []).append((i, observation))
         parts = [part for members in groups.values() for part in self._method.parts(members)]
-        solving = contextlib.closing(solve_parts(self._method, parts, jobs))
+        solving = contextlib.closing(solve_parts(functools.partial(reconstruct, self._method), parts, jobs))
         with _bar(len(images), progress) as bar, solving as solved:
             bar.update(sum(result is not None for result in results))
             for numbers, found in solved:
                 for i, result in zip(numbers, found, strict=True):
-                    if isinstance(result, Exception):
-                        results[i] = FailedResolution(result, names[i])
-                        continue
-                    result.meta["versions"] = _versions()
-                    results[i] = result
+                    failed = isinstance(result, Exception)
+                    results[i] = FailedResolution(result, names[i]) if failed else result
                 bar.update(len(numbers))
         return results
 
@@ -316,7 +309,7 @@ class SuperResolver:
         >>> sorted(resolver.training.scores)
         ['hidden_pixels', 'hidden_pixels_before']
         """
-        from lenssr.reconstruction.fine_tuning import check_method, train_on
+        from lenssr.reconstruction.fine_tuning import check_method, fine_tune
 
         check_method(self._method)
         if isinstance(images, str | Path) or not (images := list(images)):
@@ -325,7 +318,7 @@ class SuperResolver:
         *extras, lenses = _extras(len(images), psf=psf, noise=noise, mask=mask, lenses=lenses)
         observations = [self._observe(*each, reading) for each in zip(images, *extras, strict=True)]
         options = {"steps": steps, "learning_rate": learning_rate, "folder": folder, "progress": progress}
-        self._method = train_on(self._method, observations, names, lenses, **options)
+        self._method = fine_tune(self._method, observations, names, lenses, **options)
         return self
 
     @property
@@ -443,6 +436,22 @@ class SuperResolver:
         return observation
 
 
+def reconstruct(method, observations):
+    """Results of observations that are solved together, each with its share of the seconds."""
+    started = time.perf_counter()
+    solved = method.solve(observations)
+    share = (time.perf_counter() - started) / len(observations)
+    return [
+        one if isinstance(one, Exception) else _timed_result(one, observation, method.settings, share)
+        for one, observation in zip(solved, observations, strict=True)
+    ]
+
+
+def _timed_result(solved, observation, settings, share):
+    started = time.perf_counter()
+    return solved.result(observation, settings, lambda: share + time.perf_counter() - started)
+
+
 def _group_key(observation):
     """Images with the same key are solved together: one shape, sampling, PSF, kind of unit and of noise."""
     psf = observation.psf
@@ -471,10 +480,3 @@ def _bar(total, shown):
     from tqdm import tqdm
 
     return tqdm(total=total, disable=not shown, unit="image")
-
-
-@functools.cache
-def _versions():
-    import importlib.metadata as metadata
-
-    return {name: metadata.version(name) for name in VERSIONS}

@@ -132,6 +132,8 @@ def levenberg_marquardt(
         else torch.as_tensor(upper).to(start).expand_as(start)
     )
     state = _State(model, torch.clamp(start, lower, upper), data, weight, prior)
+    everything = torch.arange(count, device=start.device)
+    state.chi2, state.gradient, state.curvature = state.expand(state.parameters, everything)
     damping = torch.full((count,), DAMPING_START, dtype=torch.float64, device=start.device)
     growth = torch.full_like(damping, 2.0)
     converged = torch.zeros(count, dtype=torch.bool, device=start.device)
@@ -177,10 +179,10 @@ class _State:
         self.model, self.data, self.prior = model, data, prior
         self.root = weight.sqrt()
         self.parameters = parameters.clone()
-        everything = torch.arange(len(parameters), device=parameters.device)
-        self.chi2, self.gradient, self.curvature = self._expand(parameters, everything)
+        self.chi2 = self.gradient = self.curvature = None
 
-    def _expand(self, parameters, index):
+    def expand(self, parameters, index):
+        """Chi2, its gradient and its curvature, priors included, of some problems at parameters (b, P)."""
         value, jacobian = self.model(parameters, index)
         root = self.root[index]
         residual = (self.data[index] - value) * root
@@ -219,7 +221,7 @@ class _State:
 
     def try_move(self, index, trial):
         """Move the problems whose chi2 falls; returns which did and by how much chi2 fell."""
-        chi2, gradient, curvature = self._expand(trial, index)
+        chi2, gradient, curvature = self.expand(trial, index)
         gain = torch.nan_to_num(self.chi2[index] - chi2, nan=-torch.inf)
         gained = gain > 0
         moved = index[gained]

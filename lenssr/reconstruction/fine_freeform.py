@@ -100,9 +100,8 @@ class FineView:
     def _moved_at(self, x, y, rays):
         state, columns = self.state, [np.zeros((0, len(x)))]
         if state.scene.lens_moves:
-            block = state.scene.blocks[0]
-            keep = state.scene.free[block.slice]
-            _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, state.physical[:, block.slice])
+            keep, lens = state.scene.free_of("lens"), state.physical[:, state.scene["lens"].slice]
+            _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, lens)
             slopes = state.mapping.slope(state.values, *rays)
             d_x, d_y = (
                 d[0, keep].numpy() + by for d, by in zip((d_x, d_y), self._grid_moved(*rays), strict=True)
@@ -112,7 +111,7 @@ class FineView:
 
     def _grid_moved(self, x, y):
         """How far what is fixed to the grid moves with the free parameters of the lens, two of (L, M)."""
-        keep = self.state.scene.free[self.state.scene.blocks[0].slice].numpy()
+        keep = self.state.scene.free_of("lens").numpy()
         return self.state.motion.at(self.state.mapping.grid, x, y, keep)
 
     def _modulated_at(self, x, y):
@@ -120,12 +119,12 @@ class FineView:
         state = self.state
         if state.mapping.sersic is None:
             return np.zeros((0, len(x)))
-        place = state.scene.of_role("source")[0].slice
-        slopes = state.mapping.sersic_slopes(state.values, x, y, state.scene.log[place])
-        return slopes[state.scene.free[place].numpy()]
+        logs = state.scene.log[state.scene["source"].slice]
+        slopes = state.mapping.sersic_slopes(state.values, x, y, logs)
+        return slopes[state.scene.free_of("source").numpy()]
 
     def _light_change(self, parameters):
-        fine, rows = self.fine, self.fine.rows("lens_light")
+        fine, rows = self.fine, self.state.scene.fit_rows("lens_light")
         if not rows.any():
             return np.zeros(1)
         operator = fine.operator
@@ -133,7 +132,8 @@ class FineView:
         return (operator(torch.as_tensor(parameters)[rows].T @ slopes) * fine.factor).numpy()
 
     def _sky_change(self, parameters):
-        return (parameters[self.fine.rows("sky").numpy()].sum(0) * self.fine.sky_factor)[:, None, None]
+        rows = self.state.scene.fit_rows("sky").numpy()
+        return (parameters[rows].sum(0) * self.fine.sky_factor)[:, None, None]
 
     def source(self, values):
         """The source on even pixels (side, side) of node values (n,), the lens taken off."""
@@ -173,7 +173,7 @@ class FineView:
         moved = share * self._moved.sum(axis=1)
         moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
         if state.scene.lens_moves:  # a source that grows with its grid has more flux by itself
-            growth = state.motion.growth[state.scene.free[state.scene.blocks[0].slice].numpy()]
+            growth = state.motion.growth[state.scene.free_of("lens").numpy()]
             moved[: len(growth)] -= value * 2 * growth * flux
         modulated = self._modulated_at(*points) @ weights
         moved[len(moved) - len(modulated) :] -= value * modulated

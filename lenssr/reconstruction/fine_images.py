@@ -8,16 +8,14 @@ import torch
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
-from lenssr.light.sersic import sersic_brightness_jacobian, sersic_flux
 from lenssr.model.image_stack import CUSP_PIXELS
 from lenssr.reconstruction.output_psf import fine_kernel, fine_operator, surroundings
 
-__all__ = ["FineScene", "Products", "SersicPosterior", "ccd", "source_image", "window_wcs"]
+__all__ = ["FineScene", "Products", "ParametricPosterior", "ccd", "source_image", "window_wcs"]
 
 # Derivatives of a fine image are made in pieces of about this many values, to bound the memory.
 PIECE = 2**22
-SOURCE_SIDE = 80
-SOURCE_RADII = 4.0
+SOURCE_SIDE = 80  # pixels along the side of the image of a parametric source
 
 
 def ccd(array, unit, *, wcs=None, error=None, mask=None, psf=None, **meta):
@@ -106,9 +104,7 @@ class FineScene:
         self._seen = observation, {"scale": scale, "oversampling": oversampling, "psf_out": psf_out}
         self.grid = observation.grid.upsample(scale)
         self.kernel = fine_kernel(observation, scale, psf_out)
-        refine = None
-        if oversampling == "auto":
-            refine = lambda x, y: scene.brightness(x, y, self.physical)[0]  # noqa: E731
+        refine = scene.brightness_at(self.physical) if oversampling == "auto" else None
         options = {"refine": refine, "device": physical.device}
         self.operator = fine_operator(observation, scale, oversampling, psf_out, **options)
         self.positions = scene.source_positions(self.operator.x, self.operator.y, self.physical)
@@ -119,22 +115,24 @@ class FineScene:
     def image(self, *roles):
         """Fine image of the components with these roles, shape (ny, nx)."""
         image = torch.zeros(self.grid.shape, dtype=torch.float64, device=self.physical.device)
-        if any(self.scene.of_role(role) for role in roles if role != "sky"):
+        if any(block.role in roles and block.role != "sky" for block in self.scene.blocks):
             rays = (self.operator.x, self.operator.y, self.physical)
             light = self.scene.brightness(*rays, roles=roles, positions=self.positions)
             image = self.operator(light)[0] * self.factor
-        for block in self.scene.of_role("sky") if "sky" in roles else ():
-            image = image + self.physical[0, block.start] * self.sky_factor
+        if "sky" in roles:
+            image = image + self.scene.sky_of(self.physical[0]) * self.sky_factor
         return image.cpu().numpy()
 
-    def products(self, source, parameters):
-        """All images of the scene, with a given source image that took so many parameters."""
+    def products(self, source):
+        """All images of the scene, with a given image of its source."""
         lensed, light = self.image("source"), self.image("lens_light")
         images = (lensed + light + self.image("sky"), lensed, light)
         errors, flux = self._errors()
-        posterior = SersicPosterior(self.scene, self.physical[0], self.covariance, *self._seen)
+        posterior = ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen)
         more = posterior, self.magnification(flux)
-        return Products(images, errors, source, self.grid.wcs, self.kernel, parameters, *more)
+        return Products(
+            images, errors, source, self.grid.wcs, self.kernel, self.scene.count("source"), *more
+        )
 
     def errors(self):
         """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.
@@ -172,7 +170,7 @@ class FineScene:
         for columns in directions.split(step, dim=1):
             cells = [operator.collect(rays) for rays in self._derivatives(operator, columns)]
             parts = [operator.convolve(light) * self.factor for light in cells]
-            sky = columns[self.rows("sky")].sum(0)[:, None, None] * self.sky_factor
+            sky = columns[self.scene.fit_rows("sky")].sum(0)[:, None, None] * self.sky_factor
             yield sum(parts) + sky, *parts, cells[0].sum((-2, -1))
 
     def magnification(self, flux_changes):
@@ -196,7 +194,7 @@ class FineScene:
         lensed = operator.collect(here).sum() + (beyond * area).sum()
         flux, flux_slope = _source_flux(scene, self.physical[0])
         value = lensed / flux
-        root, rows = self.root_covariance(), self.rows("lens", "source")
+        root, rows = self.root_covariance(), scene.fit_rows("lens", "source")
         _, slopes = scene.brightness_jacobian(x, y, self.physical)
         d_lensed = flux_changes + root[rows].T @ (slopes[0, rows[: slopes.shape[1]]] @ area)
         d_flux = root.T @ flux_slope
@@ -210,17 +208,10 @@ class FineScene:
         values, vectors = torch.linalg.eigh(covariance)
         return vectors * values.clamp_min(0).sqrt()
 
-    def rows(self, *roles):
-        """Which entries of the fit vector belong to components with these roles."""
-        rows = torch.zeros_like(self.scene.free_index, dtype=torch.bool)
-        for block in (block for role in roles for block in self.scene.of_role(role)):
-            rows |= (self.scene.free_index >= block.start) & (self.scene.free_index < block.stop)
-        return rows
-
     def _derivatives(self, operator, columns):
         """Derivatives of the rays' brightness along directions (F, K): of source, and of lens light."""
-        groups = [self.rows("lens", "source")]
-        groups += [self.rows("lens_light")] if self.scene.of_role("lens_light") else []
+        groups = [self.scene.fit_rows("lens", "source")]
+        groups += [self.scene.fit_rows("lens_light")] if self.scene.lights else []
         found = [[] for _ in groups]
         size = max(1, PIECE // max(1, len(self.scene.free_index)))
         rays = (operator.x, operator.y, *(axis[0].to(operator.x) for axis in self.positions))
@@ -236,14 +227,14 @@ class FineScene:
 def _source_flux(scene, physical):
     """Flux of the source without a lens, and its derivatives with respect to the fit vector (F,)."""
     vector = physical.detach().clone().requires_grad_()
-    start = scene.of_role("source")[0].start
-    flux = sersic_flux(*vector[start : start + 3])
+    source = scene["source"]
+    flux = source.profile.flux(vector[source.slice])
     (slope,) = torch.autograd.grad(flux, vector)
     slope = torch.where(scene.log, slope * physical, slope)
     return flux.detach(), slope[scene.free]
 
 
-class SersicPosterior:
+class ParametricPosterior:
     """What draws of a fitted scene come from; images are made when they are asked for.
 
     Parameters
@@ -277,11 +268,11 @@ class SersicPosterior:
         normals = torch.as_tensor(rng.standard_normal((count, len(root)))).to(root)
         directions = root @ normals.T
         images = torch.cat([everything.double() for everything, *_ in fine.changes(directions)])
-        block = scene.of_role("source")[0]
-        vector, free = self.physical[block.slice], scene.free[block.slice]
+        block = scene["source"]
+        vector, free = self.physical[block.slice], scene.free_of("source")
         slope = torch.where(scene.log[block.slice], vector, torch.ones_like(vector))[free]
-        view = _SourceView(vector)
-        sources = (directions[fine.rows("source")] * slope[:, None]).T @ view.jacobian[free]
+        view = _SourceView(block.profile, vector)
+        sources = (directions[scene.fit_rows("source")] * slope[:, None]).T @ view.jacobian[free]
         return images.cpu().numpy(), sources.reshape(count, *view.grid.shape).cpu().numpy()
 
 
@@ -313,22 +304,24 @@ def window_wcs(grid, x_0, y_0, pixel_scale, side):
     return wcs
 
 
-def source_image(vector, covariance, observation):
-    """The source on its own grid: four effective radii each way, in surface brightness.
+def source_image(scene, physical, covariance, observation):
+    """The parametric source of a scene (P,) on its own grid, in surface brightness, with its errors.
 
     Parameters
     ----------
-    vector, covariance : `torch.Tensor`, shapes (7,), (7, 7)
-        The Sérsic and its covariance.
+    scene : `~lenssr.model.scene.Scene`
+    physical, covariance : `torch.Tensor`, shapes (P,), (P, P)
     observation : `~lenssr.imaging.Observation`
 
     Returns
     -------
     source : `~astropy.nddata.CCDData`
     """
-    view = _SourceView(vector)
-    x_0, y_0, pixel_scale = view.x_0, view.y_0, view.grid.pixel_scale
+    block = scene["source"]
+    view = _SourceView(block.profile, physical[block.slice])
+    covariance = covariance[block.slice, block.slice]
     variance = (view.jacobian * (covariance @ view.jacobian)).sum(0).clamp_min(0)
+    x_0, y_0, pixel_scale = view.x_0, view.y_0, view.grid.pixel_scale
     return ccd(
         view.value.reshape(view.grid.shape).cpu(),
         observation.brightness_unit,
@@ -341,14 +334,12 @@ def source_image(vector, covariance, observation):
 
 
 class _SourceView:
-    """A Sérsic (7,) on a grid around it: brightness ``value`` (M,) and its ``jacobian`` (7, M)."""
+    """A profile of parameters (P,) on a grid around it: brightness ``value`` (M,) and its ``jacobian`` (P, M)."""
 
-    def __init__(self, vector):
-        self.x_0, self.y_0 = float(vector[3]), float(vector[4])
-        flattening = float(torch.hypot(vector[5], vector[6]))
-        major = float(vector[1]) * np.sqrt((1 + flattening) / (1 - flattening))
-        self.grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), 2 * SOURCE_RADII * major / SOURCE_SIDE)
+    def __init__(self, profile, vector):
+        self.x_0, self.y_0, half = (float(number) for number in profile.window(vector))
+        self.grid = PixelGrid((SOURCE_SIDE, SOURCE_SIDE), 2 * half / SOURCE_SIDE)
         x, y = self.grid.x + self.x_0, self.grid.y + self.y_0
         rays = (torch.as_tensor(axis.ravel()).to(vector) for axis in (x, y))
-        parts = sersic_brightness_jacobian(*rays, *vector.reshape(1, 7, 1).unbind(1))
+        parts = profile.jacobian(*rays, vector[None])
         self.value, self.jacobian = parts[0][0], parts[3][0]

@@ -1,4 +1,4 @@
-"""Training the network of a resolver further on one's own images: no finer image of them is needed."""
+"""Self-supervised fine-tuning of the network of a resolver on images of one's own, without finer ones."""
 
 import copy
 import math
@@ -15,16 +15,15 @@ from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.networks.domain import KnownNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.weights import Card, checksum_of, save_weights
-from lenssr.reconstruction.network import NetworkReconstruction, arcs
+from lenssr.reconstruction import decisions
+from lenssr.reconstruction.network import NetworkReconstruction, subtract_foreground
 from lenssr.training import Optimisation, data_consistency, draw_hidden, lightning_tools
 from lenssr.training.data import ORDER, generator_of
 
-__all__ = ["OwnImage", "check_method", "train_on", "training_of"]
+__all__ = ["TrainingImage", "check_method", "fine_tune", "training_of"]
 
-# Shares of the pixels: those that no step learns from, which tell what came of it; those hidden in a step.
+# Shares of the pixels: held back from all steps, to test what came of them; hidden in one step.
 HELD, HIDDEN = 0.1, 0.3
-# By how much chi2 of the first may grow without a word: they are few.
-WORSE = 1.01
 TASK, LABEL = "own images", ", trained on own images"
 NOTES = (
     "Trained further on a user's own images. Scores are chi2 per pixel of a tenth of their pixels, which the "
@@ -32,24 +31,24 @@ NOTES = (
 )
 
 
-class OwnImage:
+class TrainingImage:
     """An image with its lens, lens light and sky, for a network that is being trained.
 
     Parameters
     ----------
     stack : `~lenssr.model.image_stack.ImageStack`
         Holding the one image.
-    look : `~lenssr.reconstruction.network.Look`
+    prediction : `~lenssr.reconstruction.network.Prediction`
     network : `~lenssr.networks.RelensingNetwork`
         The one in training.
     held : `torch.Generator`
         Chooses the pixels that are held back.
     """
 
-    def __init__(self, stack, look, network, held):
-        self.stack, self.below, self.seen = stack, look.below, look.seen
-        self.pen = copy.copy(look.pen)
-        self.pen.network = network
+    def __init__(self, stack, prediction, network, held):
+        self.stack, self.foreground, self.seen = stack, prediction.foreground, prediction.seen
+        self.predictor = copy.copy(prediction.predictor)
+        self.predictor.network = network
         self.data = stack.data.reshape(1, *stack.grid.shape)
         self.held = draw_hidden(self.data, HELD, held)
 
@@ -79,13 +78,13 @@ class OwnImage:
         return float(self._miss(self.held, self.held))
 
     def _miss(self, hidden, counted):
-        image, variance = arcs(self.stack, self.below, hidden)
-        lensed = self.pen.lensed(*self.pen(image, variance.masked_fill(hidden, torch.inf)))
-        expected = self.stack.moments(lensed + self.below)[0].reshape(self.data.shape)
+        image, variance = subtract_foreground(self.stack, self.foreground, hidden)
+        lensed = self.predictor.lensed(*self.predictor(image, variance.masked_fill(hidden, torch.inf)))
+        expected = self.stack.moments(lensed + self.foreground)[0].reshape(self.data.shape)
         return data_consistency(expected, self.data, variance * self.stack.factor**2, counted)
 
 
-def train_on(method, observations, names, lenses, *, steps, learning_rate, folder, progress):
+def fine_tune(method, observations, names, lenses, *, steps, learning_rate, folder, progress):
     """Train the network of a resolver further.
 
     Parameters
@@ -128,7 +127,7 @@ def train_on(method, observations, names, lenses, *, steps, learning_rate, folde
     after = _score(images)
     if not math.isfinite(after):
         raise InputError(f"learning_rate = {learning_rate}: the training diverged, give a lower one")
-    if after > WORSE * before:
+    if after > decisions.FINE_TUNING_WORSE * before:
         warnings.warn(
             f"chi2 per pixel of those held back is {after:.4g} after training, {before:.4g} before: give "
             "more images, fewer steps or a lower learning_rate",
@@ -183,7 +182,7 @@ def check_method(method):
 
 
 def training_of(method):
-    """The card of a network that `train_on` has trained.
+    """The card of a network that `fine_tune` has trained.
 
     Parameters
     ----------
@@ -212,13 +211,14 @@ def _prepared(method, observations, names, lenses, progress):
             if lens is not None:
                 settings = replace(method.settings, lens=lens, fit_lens=False, start="search")
                 own = NetworkReconstruction(settings, own.networks)
-            stack, bare, (fit,) = own.begin([observation])
+            stack, scene, (fit,) = own.begin([observation])
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        look = own.look(stack, bare, fit, observation)
+        prediction = own.predict(stack, scene, fit, observation)
         if start is None:
-            start, network = look.known, copy.deepcopy(look.known.network).train().requires_grad_(True)
-        images.append(OwnImage(stack, look, network, generator_of(method.settings.seed, -1 - number)))
+            start = prediction.known
+            network = copy.deepcopy(start.network).train().requires_grad_(True)
+        images.append(TrainingImage(stack, prediction, network, generator_of(method.settings.seed, -1 - number)))
     return start, network, images
 
 

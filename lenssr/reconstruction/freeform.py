@@ -6,25 +6,23 @@ from functools import partial
 import numpy as np
 import torch
 
-from lenssr.reconstruction.assemble import assemble, noise_of_sky
+from lenssr.reconstruction.assemble import Solved
 from lenssr.reconstruction.fine_freeform import FineSource
-from lenssr.reconstruction.freeform_fit import Inversion
-from lenssr.reconstruction.measures import measure_source
-from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
-from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.reconstruction.freeform_fit import FreeFormFit
+from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.source.batching import alone, together
 from lenssr.source.gauss_newton_batch import answer_together
 from lenssr.source.information import leverage
 
-__all__ = ["PixelatedReconstruction", "as_fit", "judged"]
+__all__ = ["FreeFormReconstruction", "as_fit", "solved_freeform"]
 
 
-class PixelatedReconstruction:
-    """Solve images with a source that is free on a grid, starting from their Sérsic fits.
+class FreeFormReconstruction:
+    """Solve images with a source that is free on a grid, starting from their parametric fits.
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
         On a CPU every image is inverted by itself, with banded matrices where they are; on other devices all
         are inverted together, with dense ones. What leads from one inversion to the next, and from the last
         to a result, is done on the CPU for each image.
@@ -35,7 +33,7 @@ class PixelatedReconstruction:
     def __init__(self, settings, *, batched=None):
         self.settings, self.device = settings, settings.torch_device
         self.batched = self.device.type != "cpu" if batched is None else batched
-        self.parametric = SersicReconstruction(settings)
+        self.parametric = ParametricReconstruction(settings)
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches.
@@ -45,17 +43,9 @@ class PixelatedReconstruction:
         return self.parametric.parts(members) if self.batched else [[member] for member in members]
 
     def solve(self, observations):
-        """Reconstruct a group.
+        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit: a list of `Solved`.
 
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-            Of one shape, pixel scale, PSF and kind of unit.
-
-        Returns
-        -------
-        results : list of `~lenssr.SuperResolution` or Exception
-            An exception where one of several images failed by itself.
+        An exception stands where one of several images failed by itself.
         """
         stack, scene, fits = self.parametric.fit(observations)
         if stack.device.type != "cpu":
@@ -69,107 +59,83 @@ class PixelatedReconstruction:
         return [alone(one) for one in steps]
 
     def _steps(self, stack, scene, fit, observation):
-        """One image from its fit to its result, asking for its inversions on the way."""
-        bare = self.parametric.scene(observation, stack.device, source=0)
-        settings = self.settings
-        inversion = Inversion(stack, scene, bare, fit, observation, settings)
-        problem, solution = yield from inversion.run()
-        candidates = [(one.source, one.prior, one.evidence) for one in inversion.candidates]
+        """One image from its fit to what a result is made of, asking for its solutions on the way."""
+        freeform = FreeFormFit(stack, scene, fit, observation, self.settings)
+        problem, solution = yield from freeform.run()
+        candidates = [(one.source, one.prior, one.evidence) for one in freeform.candidates]
         if solution is None:
-            result = self.parametric.result(scene, fit, observation)
-            result.meta |= {"chosen": "sersic", "candidates": candidates}
-            return result
-        bare = problem.scene
-        found = as_fit(problem, bare, fit, solution, stack, inversion)
-        # The posterior already knows how noise was correlated around the coarse solution.
-        known = np.sqrt(inversion.temper) / inversion.doubt
-
-        def products(now):
-            return FineSource(problem, solution, observation, settings, now / known).products()
-
-        result = judged(problem, solution, found, observation, settings, products)
-        result.meta |= {
+            return self.parametric.solved(scene, fit, observation, chosen="sersic", candidates=candidates)
+        found = as_fit(problem, fit, solution, stack, freeform)
+        meta = {
             "evidence": solution.evidence,
-            "chosen": "perturbed_sersic" if problem.scene.of_role("source") else "pixelated",
+            "chosen": "pixelated" if problem.scene["source"] is None else "perturbed_sersic",
             "candidates": candidates,
         }
-        return result
+        return solved_freeform(problem, solution, found, observation, self.settings, freeform, meta=meta)
 
 
-def judged(problem, solution, found, observation, settings, products):
-    """The result of an inversion, with a verdict that has looked at the source too.
+def solved_freeform(problem, solution, fit, observation, settings, tempered, *, off=None, **more):
+    """What a result with a free-form source is made of: `Solved`.
 
-    Parameters
-    ----------
-    problem : `~lenssr.source.Problem`
-    solution : `~lenssr.source.Solution`
-    found : `~lenssr.model.fit.SceneFit`
-        The same, from `as_fit`.
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
-    products : callable
-        As `~lenssr.reconstruction.assemble.assemble` takes it.
-
-    Returns
-    -------
-    result : `~lenssr.SuperResolution`
+    ``tempered`` has the ``correlation`` that the posterior already knows; ``off`` is how far field and parameters
+    are from the most likely ones.
     """
-    bare = problem.scene
-    result = assemble(bare, found, observation, settings, products)
-    measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
-    result.meta["measures"] |= measures
-    result.flags = judge(measures, result.flags)
-    result.ok = is_ok(result.flags)
-    result.meta |= {
+
+    def planes(widening):
+        known = np.sqrt(tempered.correlation)
+        return FineSource(problem, solution, observation, settings, widening / known, off).products()
+
+    meta = {
         "prior": solution.prior.name,
         "strength": solution.strength,
         "determined": solution.determined,
+        **more.pop("meta", {}),
     }
-    return result
+    return Solved(problem.scene, fit, planes, inversion=(problem, solution), meta=meta, **more)
 
 
-def as_fit(problem, scene, fit, solution, stack, inversion):
-    """The inversion in the form that the verdict and the result read, as if noise were independent.
+def as_fit(problem, fit, solution, stack, tempered):
+    """Where a free-form fit ended, in the form that verdict and result read, as if noise were independent.
 
     Errors of the data are those that were given; errors of parameters know it if these were too small.
 
     Parameters
     ----------
     problem : `~lenssr.source.Problem`
-    scene : `~lenssr.model.scene.Scene`
-        Its scene.
-    fit : `~lenssr.model.fit.SceneFit`
+    fit : `~lenssr.model.fit.Fit`
         From which it began.
     solution : `~lenssr.source.Solution`
     stack : `~lenssr.model.image_stack.ImageStack`
         Holding the one image.
-    inversion : object
-        ``temper``, ``doubt`` and ``rivals`` as of `~lenssr.reconstruction.freeform_fit.Inversion`.
+    tempered : object
+        With ``temperature``, ``correlation`` and ``modes`` as of
+        `~lenssr.reconstruction.freeform_fit.FreeFormFit`.
 
     Returns
     -------
-    fit : `~lenssr.model.fit.SceneFit`
+    fit : `~lenssr.model.fit.Fit`
+        Of the scene of the problem.
     """
-    temper, correlated = inversion.temper, inversion.temper / inversion.doubt**2
+    scene, temperature = problem.scene, tempered.temperature
     physical = problem.physical(solution.parameters)
     model = problem.predict(solution.values, solution.parameters)
-    covariance = torch.as_tensor(solution.factor.parameter_covariance / correlated)[None]
+    covariance = torch.as_tensor(solution.factor.parameter_covariance / tempered.correlation)[None]
     lower, upper = problem.bounds
     outside = (solution.parameters <= lower) | (solution.parameters >= upper)
-    # What no Sérsic explains counts as noise where two lenses behind Sérsics are compared.
-    unexplained = max(1.0, fit.chi2 / max(int((fit.weight > 0).sum()), 1))
-    expected = torch.as_tensor(model + stack.data[0].numpy() - problem.data)
+    # What no parametric source explains counts as noise where two lenses behind such sources are compared.
+    unexplained = max(1.0, fit.chi2 / max(fit.used, 1))
+    modes = [(excess / unexplained, place) for excess, place in fit.modes] + list(tempered.modes)
     return replace(
         fit,
         physical=physical[0],
         covariance=scene.physical_covariance(covariance, physical)[0],
-        chi2=solution.chi2 * temper,
-        model=expected,
+        chi2=solution.chi2 * temperature,
+        model=torch.as_tensor(model + stack.data[0].numpy() - problem.data),
         lensed_source=torch.as_tensor(problem.lensed_source(solution.values, solution.parameters)),
-        weight=torch.as_tensor(problem.weight * temper),
+        weight=torch.as_tensor(problem.weight * temperature),
         converged=solution.converged,
         leverage=torch.as_tensor(leverage(problem, solution)),
         at_bound=tuple(scene.free_index[torch.as_tensor(outside)].tolist()),
         iterations=fit.iterations + solution.iterations,
-        rivals=[(worse / unexplained, place) for worse, place in fit.rivals] + inversion.rivals,
+        modes=tuple(modes),
     )

@@ -1,47 +1,42 @@
 """A trained network draws the source; the lens equation and the telescope make its image."""
 
+import logging
 from dataclasses import dataclass, replace
 
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
-from lenssr.model.constraints import Terms
-from lenssr.model.fit import SceneFit
+from lenssr.model.constraints import Constraints
+from lenssr.model.fit import Fit
 from lenssr.model.initial_guess import border_level
 from lenssr.networks.domain import KnownNetwork, known_networks, seen_of
 from lenssr.networks.relensing import DrawnSource, to_rays
 from lenssr.networks.sisr import SISR
 from lenssr.networks.source_plane import SourcePlane, lit_pixels
 from lenssr.networks.variance import told_variance
-from lenssr.reconstruction.freeform_fit import terms_around
-from lenssr.reconstruction.network_fit import Drawing
-from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
-from lenssr.reconstruction.sisr_images import FinerReconstruction
-from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.reconstruction import decisions
+from lenssr.reconstruction.freeform import as_fit, solved_freeform
+from lenssr.reconstruction.freeform_fit import constraints_around
+from lenssr.reconstruction.network_fit import NetworkSourceFit
+from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
+from lenssr.reconstruction.sisr_images import SISRReconstruction
 
-__all__ = ["Look", "NetworkReconstruction", "Pen", "arcs", "network_method"]
+__all__ = [
+    "NetworkReconstruction",
+    "Prediction",
+    "SourcePredictor",
+    "network_method",
+    "subtract_foreground",
+]
 
-# A sky that is off by this much of its noise is taken off anew, and the source drawn once more.
-SKY_OFF = 0.05
-# It is measured where the image is dark, if that is at least this share of it.
-LEAST_DARK = 0.05
+log = logging.getLogger(__name__)
 
 
 def network_method(settings):
-    """What solves images with the network of these settings.
-
-    Parameters
-    ----------
-    settings : `~lenssr.settings.Settings`
-
-    Returns
-    -------
-    method : `NetworkReconstruction` or `~lenssr.reconstruction.sisr_images.FinerReconstruction`
-        The second for an `~lenssr.networks.SISR`, which knows no lens.
-    """
+    """What solves images with the network of these settings; an `~lenssr.networks.SISR` knows no lens."""
     networks = known_networks(settings.network.weights)
     if isinstance(networks[0].network, SISR):
-        return FinerReconstruction(settings, networks[0])
+        return SISRReconstruction(settings, networks[0])
     return NetworkReconstruction(settings, networks)
 
 
@@ -50,16 +45,17 @@ class NetworkReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     networks : list of `~lenssr.networks.domain.KnownNetwork`
-        The first that knows images like one has its turn, or the last.
+        The first that was trained on images like one draws its source, or the last.
     """
 
     def __init__(self, settings, networks):
         self.settings, self.networks = settings, networks
-        self.parametric = SersicReconstruction(settings)
-        # What has to be fitted before a network can see the arcs alone, behind a lens.
+        self.parametric = ParametricReconstruction(settings)
+        # Before a network can see the arcs alone, behind a lens, a lens and its light have to be fitted.
         self.fits_first = bool(settings.fit_lens or settings.lens_light is not None)
+        self.begin = self.parametric.fit if self.fits_first else self._unfitted
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches."""
@@ -67,96 +63,71 @@ class NetworkReconstruction:
         return self.parametric.parts(members) if batched else [[member] for member in members]
 
     def solve(self, observations):
-        """Reconstruct a group.
-
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-            Of one shape, pixel scale, PSF and kind of unit.
-
-        Returns
-        -------
-        results : list of `~lenssr.SuperResolution` or Exception
-            An exception where one of several images failed by itself.
-        """
-        stack, bare, fits = self.begin(observations)
+        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit: a list of `Solved`."""
+        stack, scene, fits = self.begin(observations)
         return [
-            self._solve_one(stack.select([number]), bare, *pair)
+            self._solve_one(stack.select([number]), scene, *pair)
             for number, pair in enumerate(zip(fits, observations, strict=True))
         ]
 
-    def begin(self, observations):
-        """Fit what has to be known of a group before the network has its turn.
-
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-            As of `solve`.
-
-        Returns
-        -------
-        stack : `~lenssr.model.image_stack.ImageStack`
-        bare : `~lenssr.model.scene.Scene`
-            Without a source.
-        fits : list of `~lenssr.model.fit.SceneFit`
-            Of its parameters, for each image.
-        """
-        if self.fits_first:
-            stack, scene, fits = self.parametric.fit(observations)
-            bare = self.parametric.scene(observations[0], stack.device, source=0)
-            return stack, bare, [_without_source(scene, fit) for fit in fits]
+    def _unfitted(self, observations):
+        """Stack, scene without a source, and fits behind a given lens that is not fitted: only a sky is known."""
         stack = stack_of(observations, self.settings)
-        bare = self.parametric.scene(observations[0], stack.device, source=0)
-        return stack, bare, _unfitted(stack, bare, self.settings.lens)
+        bare = self.parametric.scene(observations[0], stack.device).without("source")
+        return stack, bare, _sky_fits(stack, bare, self.settings.lens)
 
-    def _solve_one(self, stack, bare, fit, observation):
-        look = self.look(stack, bare, fit, observation)
-        known, drawn = look.known, look.drawn
-        values = look.unit * drawn.brightness[0].double().flatten().cpu().numpy()
+    def _solve_one(self, stack, scene, fit, observation):
+        prediction = self.predict(stack, scene, fit, observation)
+        bare = scene.without("source")
+        known, drawn = prediction.known, prediction.drawn
+        log.info("the network %s draws the source", known.name)
+        values = prediction.unit * drawn.brightness[0].double().flatten().cpu().numpy()
         if stack.device.type != "cpu":
             stack, bare = stack_of([observation], replace(self.settings, device="cpu")), bare.on("cpu")
-        fit = look.fit.on("cpu")
-        fit.terms = terms_around(bare, fit, 1.0, self.settings)
-        result = Drawing(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings).result()
-        words = known.unlike(look.seen)
-        result.flags = judge({"unlike_training": bool(words)}, result.flags)
-        result.ok = is_ok(result.flags)
-        refine = self.settings.network.refine
-        result.meta["network"] = {**known.describe(), "refine": int(refine), "unlike_training": words}
-        return result
+        fit = prediction.fit.on("cpu")
+        fit = replace(fit, constraints=constraints_around(bare, fit, 1.0, self.settings))
+        drawing = NetworkSourceFit(
+            stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings
+        )
+        problem, solution = drawing.run()
+        found = replace(as_fit(problem, fit, solution, stack, drawing), converged=True)
+        words = known.unlike(prediction.seen)
+        refine = int(self.settings.network.refine)
+        return solved_freeform(
+            problem,
+            solution,
+            found,
+            observation,
+            self.settings,
+            drawing,
+            # Draws are around what was drawn, which is not the middle of what the data allow.
+            off=solution.next_step,
+            facts={"unlike_training": bool(words)},
+            meta={"network": {**known.describe(), "refine": refine, "unlike_training": words}},
+        )
 
-    def look(self, stack, bare, fit, observation):
-        """Choose the network for one image, and let it draw the source.
-
-        Parameters
-        ----------
-        stack : `~lenssr.model.image_stack.ImageStack`
-            Holding the one image.
-        bare : `~lenssr.model.scene.Scene`
-        fit : `~lenssr.model.fit.SceneFit`
-        observation : `~lenssr.imaging.Observation`
-
-        Returns
-        -------
-        look : `Look`
-        """
-        below = _light_below(stack, bare, fit)
-        image, variance = arcs(stack, below)
+    def predict(self, stack, scene, fit, observation):
+        """Choose the network for one image, and let it draw the source: a `Prediction`."""
+        bare, fit = scene.without("source"), fit.without(scene, "source")
+        foreground = _foreground(stack, bare, fit)
+        image, variance = subtract_foreground(stack, foreground)
         seen = seen_of(observation, image, variance)
         known = next((one for one in self.networks if not one.unlike(seen)), self.networks[-1])
         guide = fit.lensed_source if self.fits_first else None
-        pen = Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"], guide)
-        drawn, unit = pen(image, variance)
-        if not self.fits_first and bare.of_role("sky"):
-            off, fit = _with_sky(stack, bare, fit, pen.lensed(drawn, unit))
-            if off:
-                below = _light_below(stack, bare, fit)
-                drawn, unit = pen(*arcs(stack, below))
-        return Look(known, seen, pen, below, fit, drawn, unit)
+        predictor = SourcePredictor(
+            known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"], guide
+        )
+        drawn, unit = predictor(image, variance)
+        if not self.fits_first and bare["sky"] is not None:
+            shifted, fit = _with_sky(stack, bare, fit, predictor.lensed(drawn, unit))
+            if shifted:
+                foreground = _foreground(stack, bare, fit)
+                drawn, unit = predictor(*subtract_foreground(stack, foreground))
+        return Prediction(known, seen, predictor, foreground, fit, drawn, unit)
 
 
 @dataclass(frozen=True)
-class Look:
+class Prediction:
     """What a network saw of one image, and what it drew.
 
     Attributes
@@ -165,10 +136,10 @@ class Look:
         Which network it was.
     seen : dict of str to float
         Of `~lenssr.networks.domain.seen_of`.
-    pen : `Pen`
-    below : `torch.Tensor`, shape (1, ny * nx)
-        Sky and lens light, which were taken off, in the unit of the data.
-    fit : `~lenssr.model.fit.SceneFit`
+    predictor : `SourcePredictor`
+    foreground : `torch.Tensor`, shape (1, ny * nx)
+        Sky and lens light, which were subtracted, in the unit of the data.
+    fit : `~lenssr.model.fit.Fit`
         With the sky that the source leaves.
     drawn : `~lenssr.networks.DrawnSource`
     unit : float
@@ -177,15 +148,15 @@ class Look:
 
     known: KnownNetwork
     seen: dict
-    pen: "Pen"
-    below: torch.Tensor
-    fit: SceneFit
+    predictor: "SourcePredictor"
+    foreground: torch.Tensor
+    fit: Fit
     drawn: DrawnSource
     unit: float
 
 
-class Pen:
-    """A network in front of one image, in single precision and units of its noise.
+class SourcePredictor:
+    """A network applied to one image, in single precision and units of its noise.
 
     Images in other units may leave the range of single precision.
 
@@ -200,9 +171,9 @@ class Pen:
     fwhm : float
         Of the PSF, in arcsec; 0 where there is none.
     guide : `torch.Tensor`, shape (ny * nx,), optional
-        What a fit has for the arcs, in the unit of the data: the source is drawn where that would stand out
-        of the noise, and where the image does not far from there. By default wherever the image does, which
-        noise of a field's corners and other galaxies do, too.
+        The lensed source of a fit, in the unit of the data: the source is drawn where that stands out of the
+        noise, and where the image does not far from there. By default wherever the image does, which noise of a
+        field's corners and other galaxies do, too.
     """
 
     def __init__(self, network, stack, bare, physical, fwhm, guide=None):
@@ -213,18 +184,9 @@ class Pen:
         self.psf_sigma = fwhm * gaussian_fwhm_to_sigma
 
     def __call__(self, image, variance):
-        """Draw the source.
+        """Draw the source: a `~lenssr.networks.DrawnSource`, and the unit of its brightness.
 
-        Parameters
-        ----------
-        image, variance : `torch.Tensor`, shape (1, ny, nx)
-            As `arcs` gives them; infinite variance hides a pixel.
-
-        Returns
-        -------
-        drawn : `~lenssr.networks.DrawnSource`
-        unit : float
-            That of its brightness.
+        ``image`` and ``variance`` (1, ny, nx) are those of `subtract_foreground`; infinite variance hides a pixel.
         """
         used = variance.isfinite()
         unit = float(variance[used].mean().sqrt()) if used.any() else 1.0
@@ -246,98 +208,63 @@ class Pen:
         return SourcePlane.around(*self.rays, sure | lit & (torch.hypot(x, y) < plane.half), *size)
 
     def lensed(self, drawn, unit):
-        """Return the image of a drawn source.
-
-        Parameters
-        ----------
-        drawn : `~lenssr.networks.DrawnSource`
-        unit : float
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (1, ny * nx)
-            In the unit of the data.
-        """
+        """The image (1, ny * nx) of a drawn source, in the unit of the data."""
         return drawn.image(self.operator, *self.rays).double().flatten(1) * (unit * self.factor)
 
 
-def _light_below(stack, bare, fit):
-    """Sky and lens light (1, N) of one image, in the unit of the data."""
-    return stack.image(bare, fit.physical[None], roles=("lens_light", "sky"))
+def subtract_foreground(stack, foreground, hidden=None):
+    """What a network sees of one image: the lensed source alone, as flux per pixel, and its variance, (1, ny, nx).
 
-
-def arcs(stack, below, hidden=None):
-    """What a network sees of one image: the lensed source alone.
-
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image.
-    below : `torch.Tensor`, shape (1, ny * nx)
-        Sky and lens light, in the unit of the data.
-    hidden : `torch.Tensor` of bool, shape (1, ny, nx), optional
-        Pixels that the variance may not know of; none by default.
-
-    Returns
-    -------
-    image : `torch.Tensor`, shape (1, ny, nx)
-        Flux per pixel.
-    variance : `torch.Tensor`, shape (1, ny, nx)
-        Infinite where the image is masked.
+    ``foreground`` (1, ny * nx) is sky and lens light in the unit of the data; the variance knows nothing of pixels
+    that are ``hidden`` (1, ny, nx), and is infinite where the image is masked.
     """
     shape = (1, *stack.grid.shape)
     valid = stack.valid.reshape(shape)
     seen = valid if hidden is None else valid & ~hidden
     variance = told_variance(stack.data.reshape(shape), stack.noise, seen) / stack.factor**2
-    image = torch.where(stack.valid, stack.data - below, 0) / stack.factor
+    image = torch.where(stack.valid, stack.data - foreground, 0) / stack.factor
     return image.reshape(shape), variance.masked_fill(~valid, torch.inf)
 
 
-def _without_source(scene, fit):
-    """The fit of a scene as that of the scene without its source."""
-    keep = torch.ones(scene.size, dtype=torch.bool, device=fit.physical.device)
-    for block in scene.of_role("source"):
-        keep[block.slice] = False
-    place = (keep.cumsum(0) - 1).tolist()
-    return replace(
-        fit,
-        physical=fit.physical[keep],
-        covariance=fit.covariance[keep][:, keep],
-        terms=fit.terms.without(scene, "source"),
-        at_bound=tuple(place[k] for k in fit.at_bound if keep[k]),
-        rivals=[(worse, where[keep]) for worse, where in fit.rivals],
-    )
+def _foreground(stack, bare, fit):
+    """Sky and lens light (1, N) of one image, in the unit of the data."""
+    return stack.image(bare, fit.physical[None], roles=("lens_light", "sky"))
 
 
-def _unfitted(stack, bare, lens):
+def _sky_fits(stack, bare, lens):
     """What is known behind a given lens without a fit: sky from the border of the images."""
     level, dark = border_level(stack), torch.zeros_like(stack.data[:, :1])
     level = level - stack.moments(dark.expand_as(stack.data))[0].mean(1)
     zeros = torch.zeros_like(stack.data)
-    fits = []
-    for number in range(len(stack)):
-        physical = torch.cat([lens.vector.to(level), level[number : number + 1]])[: bare.size]
-        covariance = torch.zeros(bare.size, bare.size, dtype=torch.float64, device=stack.device)
-        planes = zeros[number], zeros[number], stack.first_weights[number]
-        chi2 = float(stack.valid[number].sum())
-        terms = Terms.of(bare, 1).select([0])
-        fits.append(SceneFit(physical, covariance, chi2, *planes, True, (), 0, terms))
-    return fits
+    return [
+        Fit(
+            physical=torch.cat([lens.vector.to(level), level[number : number + 1]])[: bare.size],
+            covariance=torch.zeros(bare.size, bare.size, dtype=torch.float64, device=stack.device),
+            chi2=float(stack.valid[number].sum()),
+            model=zeros[number],
+            lensed_source=zeros[number],
+            weight=stack.first_weights[number],
+            converged=True,
+            at_bound=(),
+            iterations=0,
+            constraints=Constraints.of(bare, 1),
+        )
+        for number in range(len(stack))
+    ]
 
 
 def _with_sky(stack, bare, fit, lensed):
-    """The fit with the sky that a drawn source (1, N) leaves, and whether it is another one."""
-    sky = fit.physical[bare.of_role("sky")[0].start]
-    mean, slope, variance = stack.moments(lensed + sky)
+    """Whether the sky that a drawn source (1, N) leaves is another one, and the fit with it."""
+    place = bare["sky"].start
+    mean, slope, variance = stack.moments(lensed + fit.physical[place])
     weight = torch.where(stack.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
     dark = weight * (lensed * weight.sqrt() < 1)
     # Where arcs are everywhere, what they leave has to do.
-    weight = dark if (dark > 0).sum() > LEAST_DARK * (weight > 0).sum() else weight
+    weight = dark if (dark > 0).sum() > decisions.LEAST_DARK * (weight > 0).sum() else weight
     total = (weight * slope.square()).sum()
     change = float((weight * slope * (stack.data - mean)).sum() / total)
     physical, covariance = fit.physical.clone(), fit.covariance.clone()
-    place = bare.of_role("sky")[0].start
     physical[place] += change
     covariance[place, place] = 1 / total
-    off = abs(change) * float(weight.max().sqrt()) > SKY_OFF
-    return off, replace(fit, physical=physical, covariance=covariance)
+    shifted = abs(change) * float(weight.max().sqrt()) > decisions.SKY_SHIFT
+    return shifted, replace(fit, physical=physical, covariance=covariance)

@@ -1,41 +1,42 @@
-"""From a source that a network has drawn to the result of one image."""
+"""From a source that a network has drawn to one with errors: steps, an average, and light beyond its grid."""
 
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
-from lenssr.imaging.sky import measure_sky
-from lenssr.reconstruction.assemble import noise_of_sky
-from lenssr.reconstruction.fine_freeform import FineSource
-from lenssr.reconstruction.freeform import as_fit, judged
+from lenssr.imaging.sky import residual_noise
+from lenssr.reconstruction import decisions
 from lenssr.reconstruction.freeform_fit import (
     AUTO_PRIORS,
-    EDGE_SIGMA,
     FLOOR_SIGMA,
-    MISFIT,
-    doubt_of,
+    dark_brightness,
+    noise_excess,
     source_grid,
+    steep_light,
 )
-from lenssr.reconstruction.wings import with_wings
 from lenssr.source import LocalPrior, Prior, Problem
 from lenssr.source.gauss_newton import log_field, solve, weigh
 
-__all__ = ["Drawing"]
+__all__ = ["NetworkSourceFit", "extrapolate_source"]
 
-# Brightness below this share of the largest is none: its logarithm would only strain the prior.
-FAINTEST = 1e-9
-# What errors of a drawing are taken to be like.
+# Share of the largest brightness below which a node is dark: its logarithm would only strain the prior.
+DARK_SHARE = 1e-9
+# The prior that errors of a drawing follow from where none is asked for.
 PRIOR = "curvature"
-# Of the drawing in the mean of its logarithm and that of the source after the steps; scores of lenses of
-# galaxies behind a PSF and of Sérsics without one, clean and noisy, hardly depend on it, by 0.1 either way.
-SHARE, SHARE_WITH_PSF = 0.4, 0.3
-# How well their strengths are to be known: little depends on them.
+# Factor within which strengths are to be known where no steps follow: little depends on them.
 ROUGHLY = 1.5
+# Largest size of the extrapolated grid in units of the drawing's, and its largest stretch.
+LARGEST_GRID, LARGEST_STRETCH = 2.0, 3.0
+# Rings between which the slope at the rim is measured, in shares of the way to it.
+INNER, OUTER = (0.55, 0.75), (0.8, 1.0)
+# Ends of the power of radius with which brightness falls: a light that the image holds, and no cliff.
+SLOPES = 2.0, 12.0
 
 
-class Drawing:
+class NetworkSourceFit:
     """One image whose source a network has drawn.
 
     Parameters
@@ -44,57 +45,79 @@ class Drawing:
         Holding the one image.
     bare : `~lenssr.model.scene.Scene`
         Lens, lens light and sky.
-    fit : `~lenssr.model.fit.SceneFit`
+    fit : `~lenssr.model.fit.Fit`
         Their parameters, and what else is known of them.
     grid : `~lenssr.source.SourceGrid`
         Of the source.
     values : `~numpy.ndarray`, shape (n,)
         Its brightness at the nodes, per arcsec2.
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
 
     Attributes
     ----------
-    temper, doubt, rivals
-        As of `~lenssr.reconstruction.freeform_fit.Inversion`.
+    temperature, excess, modes
+        As of `~lenssr.reconstruction.freeform_fit.FreeFormFit`.
     """
 
     def __init__(self, stack, bare, fit, grid, values, observation, settings):
         self.stack, self.bare, self.fit = stack, bare, fit
-        self.observation, self.settings, self.rivals = observation, settings, []
+        self.observation, self.settings, self.modes = observation, settings, []
         if stack.kernel is not None:
             grid, values = self._regridded(grid, values)
         else:
             # Sharp images show its wings, which cost little here.
-            grid, values = with_wings(grid, values, self._rays, self._faintest())
-        self.grid, self.values = grid, np.maximum(values, FAINTEST * values.max())
+            grid, values = extrapolate_source(grid, values, self._rays, self._faintest())
+        self.grid, self.values = grid, np.maximum(values, DARK_SHARE * values.max())
         self.parameters = bare.to_fit(fit.physical[None])[0].numpy()
-        self.light_stack = stack
-        if settings.oversampling == "auto" and bare.of_role("lens_light"):
-            physical = fit.physical[None]
-            self.light_stack = stack.select([0], refine=lambda x, y: bare.brightness(x, y, physical)[0])
-        self._see()
+        self.light_stack = steep_light(stack, bare, fit.physical[None], settings)
+        self._weigh_data()
 
-    def _see(self):
+    @property
+    def correlation(self):
+        """Factor by which correlated noise alone makes variances larger."""
+        return self.temperature / self.excess**2
+
+    def run(self):
+        """Take the steps, or none, and find the prior that errors follow from: problem and solution.
+
+        A prior around what was drawn would have the data change nothing and make errors too small, for the
+        network has seen these data. So the steps know of the drawing where they begin, and how rough it is
+        where: theirs is the likeliest of the usual priors and, behind a PSF, one that is strict where the
+        drawing is smooth. What they find is averaged with the drawing: noise and priors have misled the two
+        in ways that are only partly alike. With an unknown lens, which moves with the steps, the drawing is
+        one for another lens and no more than the beginning.
+        """
+        problem = self._problem(FLOOR_SIGMA * dark_brightness(self.stack, self.weight))
+        field, steps = log_field(self.values, problem.log_floor), self.settings.network.refine
+        if not steps:
+            name = PRIOR if self.settings.prior == "auto" else self.settings.prior
+            return problem, self._weighed(problem, name, field)
+        found = self._stepped(problem, field, steps)
+        share = 0.0 if problem.scene.lens_moves else self._share(problem, found)
+        between = share * field + (1 - share) * found.field
+        start = found.prior, found.strength, between, found.parameters
+        return problem, solve(problem, *start, adapt=False, max_iterations=0)
+
+    def _weigh_data(self):
         """Weights as what was drawn has them, tempered where noise is correlated or beyond its errors."""
         stack = self.stack
-        self.temper, self.weight, self.offset = 1.0, self.fit.weight.numpy(), np.zeros(len(self.fit.weight))
+        self.temperature, self.weight = 1.0, self.fit.weight.numpy()
+        self.offset = np.zeros(len(self.weight))
         model = self._problem(0.0).predict(self.values, self.parameters)
         mean, _, variance = (part[0].numpy() for part in stack.moments(torch.as_tensor(model)[None]))
         weight = np.where(stack.valid[0].numpy(), 1 / np.maximum(variance, np.finfo(float).tiny), 0.0)
-        around = replace(self.fit, model=torch.as_tensor(mean), weight=torch.as_tensor(weight))
-        noise = noise_of_sky(self.bare, around, self.observation)
-        self.doubt = doubt_of(measure_sky(self.observation), noise)
-        self.temper = (noise.factor * self.doubt) ** 2
-        self.weight, self.offset = weight / self.temper, mean - model
+        sky = self.bare.sky_of(self.fit.physical)
+        noise = residual_noise(self.observation, torch.as_tensor(mean), torch.as_tensor(weight), sky)
+        self.excess = noise_excess(self.observation.sky, noise)
+        self.temperature = (noise.factor * self.excess) ** 2
+        self.weight, self.offset = weight / self.temperature, mean - model
 
     def _problem(self, floor):
-        stack, bare = self.stack, self.bare
-        anchor = self._anchor() if bare.lens_moves else None
+        anchor = self._anchor() if self.bare.lens_moves else None
+        scene = self.bare, self.fit.physical, self.fit.constraints
         planes = self.weight, self.offset, anchor
-        return Problem(
-            stack, self.light_stack, bare, self.fit.physical, self.fit.terms, self.grid, *planes, floor=floor
-        )
+        return Problem(self.stack, self.light_stack, *scene, self.grid, *planes, floor=floor)
 
     def _anchor(self):
         """How much each ray says where the source lies, (R,)."""
@@ -114,8 +137,7 @@ class Drawing:
         bright = light > self._faintest()
         if not bright.any():
             return grid, values
-        places = [axis[bright] for axis in self._rays]
-        finer = source_grid(*places, self.observation)
+        finer = source_grid(*(axis[bright] for axis in self._rays), self.observation)
         rim = grid.half * (1 - 1e-12)
         # Beyond the grid of the network there is nothing.
         x, y = (
@@ -127,52 +149,7 @@ class Drawing:
     def _faintest(self):
         """Brightness that the image still shows, where it is dark."""
         sigma = 1 / np.sqrt(float(self.stack.first_weights.max()))
-        return EDGE_SIGMA * sigma / (self.stack.grid.pixel_area * self.stack.factor)
-
-    def result(self):
-        """The result, after as many Gauss-Newton steps as the settings ask for.
-
-        Returns
-        -------
-        result : `~lenssr.SuperResolution`
-        """
-        problem, solution = self.invert()
-        bare, observation, settings = problem.scene, self.observation, self.settings
-        found = replace(as_fit(problem, bare, self.fit, solution, self.stack, self), converged=True)
-        known = np.sqrt(self.temper) / self.doubt
-
-        def products(now):
-            # Draws are around what was drawn, which is not the middle of what the data allow.
-            off = solution.next_step
-            return FineSource(problem, solution, observation, settings, now / known, off).products()
-
-        return judged(problem, solution, found, observation, settings, products)
-
-    def invert(self):
-        """Take the steps, or none, and find the prior that errors follow from.
-
-        A prior around what was drawn would have the data change nothing and make errors too small, for the
-        network has seen these data. So the steps know of the drawing where they begin, and how rough it is
-        where: theirs is the likeliest of the usual priors and, behind a PSF, one that is strict where the
-        drawing is smooth. What they find is averaged with the drawing: noise and priors have misled the two
-        in ways that are only partly alike. With an unknown lens, which moves with the steps, the drawing is
-        one for another lens and no more than the beginning.
-
-        Returns
-        -------
-        problem : `~lenssr.source.Problem`
-        solution : `~lenssr.source.Solution`
-        """
-        problem = self._problem(self._floor())
-        field, steps = log_field(self.values, problem.log_floor), self.settings.network.refine
-        if not steps:
-            name = PRIOR if self.settings.prior == "auto" else self.settings.prior
-            return problem, self._weighed(problem, name, field)
-        found = self._stepped(problem, field, steps)
-        share = 0.0 if problem.scene.lens_moves else self._share(problem, found)
-        between = share * field + (1 - share) * found.field
-        start = found.prior, found.strength, between, found.parameters
-        return problem, solve(problem, *start, adapt=False, max_iterations=0)
+        return decisions.GRID_EDGE_SIGMA * sigma / (self.stack.grid.pixel_area * self.stack.factor)
 
     def _stepped(self, problem, field, steps):
         """The likelier solution after so many steps from the drawing."""
@@ -191,17 +168,105 @@ class Drawing:
     def _share(self, problem, found):
         """Of the drawing in the mean: next to none where it explains the data much worse than what was found.
 
-        That is, by more than the noise which so many determined nodes may follow.
+        That is, by more than the noise which the determined nodes may follow.
         """
         excess = max(0.0, problem.chi2(self.values, self.parameters) - found.chi2)
-        most = SHARE if self.stack.kernel is None else SHARE_WITH_PSF
-        return most / (1 + (excess / (MISFIT * found.determined)) ** 2)
+        sharp = self.stack.kernel is None
+        most = decisions.DRAWING_SHARE if sharp else decisions.DRAWING_SHARE_WITH_PSF
+        return most / (1 + (excess / (decisions.BETTER_THAN_PARAMETRIC * found.determined)) ** 2)
 
     def _weighed(self, problem, name, field):
         """The drawing, with as strong a prior as data and drawing ask for."""
         return weigh(problem, Prior(name, self.grid.side), field, self.parameters, settled=ROUGHLY)
 
-    def _floor(self):
-        """Brightness below which the source fades to nothing, from the noise where the image is dark."""
-        largest = np.quantile(self.weight[self.weight > 0], 0.9)
-        return FLOOR_SIGMA / (np.sqrt(largest) * self.stack.grid.pixel_area * self.stack.factor)
+
+# ---------------------------------------------------------------- beyond the grid
+
+
+def extrapolate_source(grid, values, rays, faintest):
+    """Let a source go on beyond its grid as far as the image would show it.
+
+    A network draws a source where it stands out of the noise. Where an image has next to none, in dark pixels
+    that count photons, the wings beyond matter: they fall as the drawing does towards its rim, along the
+    lines from its middle.
+
+    Parameters
+    ----------
+    grid : `~lenssr.source.SourceGrid`
+    values : `~numpy.ndarray`, shape (n,)
+        Brightness at its nodes, positive.
+    rays : tuple of `~numpy.ndarray`, shape (R,)
+        Where the rays of the image land, x and y in arcsec.
+    faintest : float
+        Brightness that an image still shows.
+
+    Returns
+    -------
+    grid : `~lenssr.source.SourceGrid`
+        Around the same middle, with as many nodes, which crowd there as they did. The same one if it holds
+        all that is brighter than that.
+    values : `~numpy.ndarray`, shape (n,)
+    """
+    middle, logs = _middle(grid, values), np.log(values)
+    slope = _slope(grid, values, middle)
+
+    def light(x, y):
+        share = _share_inside(grid, middle, x, y)
+        rim = (start + share * (axis - start) for axis, start in zip((x, y), middle, strict=True))
+        return np.exp(grid.matrix(*rim) @ logs) * share**slope
+
+    bright = light(*rays) > faintest
+    ways = (np.abs(axis[bright] - at) for axis, at in zip(rays, (grid.x_0, grid.y_0), strict=True))
+    reach = min(max(way.max(initial=0.0) for way in ways), LARGEST_GRID * grid.half)
+    if reach <= grid.half:
+        return grid, values
+    wider = replace(grid, half=reach, stretch=_stretch(grid, reach))
+    return wider, light(*wider.nodes)
+
+
+def _stretch(grid, half):
+    """The stretch at which a larger grid of as many nodes has the spacing of this one in its middle."""
+    asked = _spacing(grid.stretch) * grid.half / half
+    if _spacing(LARGEST_STRETCH) > asked:
+        return LARGEST_STRETCH
+    return float(brentq(lambda stretch: _spacing(stretch) - asked, grid.stretch, LARGEST_STRETCH))
+
+
+def _spacing(stretch):
+    """Distance of nodes in the middle, over that of even ones."""
+    return stretch / np.sinh(stretch) if stretch else 1.0
+
+
+def _middle(grid, values):
+    """Centre of light, x and y in arcsec."""
+    light = values * _areas(grid)
+    return tuple(float(light @ axis / light.sum()) for axis in grid.nodes)
+
+
+def _areas(grid):
+    step = np.gradient(grid.offsets)
+    return np.outer(step, step).ravel()
+
+
+def _slope(grid, values, middle):
+    """How steeply the mean brightness around the middle falls with radius towards the rim."""
+    x, y = grid.nodes
+    radius, area = np.hypot(x - middle[0], y - middle[1]), _areas(grid)
+    off = max(abs(middle[0] - grid.x_0), abs(middle[1] - grid.y_0))
+    rim, ends = max(grid.half - off, 0.2 * grid.half), []
+    for low, high in (INNER, OUTER):
+        ring = (radius >= low * rim) & (radius < high * rim)
+        ends.append([np.log(np.average(each[ring], weights=area[ring])) for each in (values, radius)])
+    (inside, near), (outside, far) = ends
+    return float(np.clip((inside - outside) / (far - near), *SLOPES))
+
+
+def _share_inside(grid, middle, x, y):
+    """The share of the way from the middle to each point that lies on the grid, at most 1."""
+    share = np.ones(len(x))
+    for axis, start, centre in zip((x, y), middle, (grid.x_0, grid.y_0), strict=True):
+        way = axis - start
+        end = np.where(way > 0, centre + grid.half, centre - grid.half) - start
+        ratio = np.divide(end, way, out=np.full(len(x), np.inf), where=np.abs(way) > 1e-12 * grid.half)
+        share = np.minimum(share, ratio)
+    return share * (1 - 1e-9)  # on the rim is on the grid, but for rounding

@@ -1,41 +1,39 @@
-"""The evidence of a parametric fit, to compare it with free-form sources."""
-
-from dataclasses import dataclass
+"""Evidence: the Laplace formula that all descriptions of a source share, and that of a parametric fit."""
 
 import torch
 
-__all__ = ["SERSIC_WIDTHS", "Candidate", "SersicEvidence"]
-
-# Widths of the priors on a Sérsic that is compared, or modulated: log amplitude, log r_eff, n, centre,
-# ellipticity.
-SERSIC_WIDTHS = (3.0, 1.0, 2.0, 0.3, 0.3, 0.3, 0.3)
+__all__ = ["ParametricEvidence", "laplace_evidence"]
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One description of the source with its evidence.
+def laplace_evidence(log_prior, log_posterior, penalty):
+    """Logarithm of the Laplace evidence, up to what data alone determine.
 
-    Attributes
+    Parameters
     ----------
-    source : {"sersic", "perturbed_sersic", "pixelated"}
-    prior : str or None
+    log_prior, log_posterior : float
+        Logarithms of the determinants of the inverse covariances of prior and posterior.
+    penalty : float
+        Chi2, and the squared distance from the means of the priors in their widths, at the maximum.
+
+    Returns
+    -------
     evidence : float
-        Its logarithm, up to what data alone determine; the lens is held.
+
+    References
+    ----------
+    MacKay 1992, Neural Computation 4, 415; Suyu et al. 2006, MNRAS 371, 983 (eq. 19).
     """
-
-    source: str
-    prior: str | None
-    evidence: float
+    return 0.5 * (log_prior - log_posterior - penalty)
 
 
-class SersicEvidence:
-    """Laplace evidence of a Sérsic source behind a lens that is held.
+class ParametricEvidence:
+    """Evidence of a parametric source behind a lens that is held.
 
     Parameters
     ----------
     scene : `~lenssr.model.scene.Scene`
         With the source.
-    fit : `~lenssr.model.fit.SceneFit`
+    fit : `~lenssr.model.fit.Fit`
     stiffness : `torch.Tensor`, shape (P,)
         Inverse variances of the priors, in the fit's variables.
     """
@@ -43,12 +41,11 @@ class SersicEvidence:
     def __init__(self, scene, fit, stiffness):
         self.scene, self.fit = scene, fit
         held = torch.zeros(scene.size, dtype=torch.bool)
-        for block in scene.of_role("lens"):
-            held[block.slice] = True
+        if scene["lens"] is not None:
+            held[scene["lens"].slice] = True
         covariance, used = self._covariance()
         precision = torch.linalg.inv(covariance)[~held[used]][:, ~held[used]]
-        kept = used[~held[used]]
-        self._stiffness = stiffness[kept]
+        self._stiffness = stiffness[used[~held[used]]]
         self._precision = precision + torch.diag(self._stiffness)
 
     def _covariance(self):
@@ -60,7 +57,9 @@ class SersicEvidence:
         return covariance[used][:, used], used
 
     def value(self, data):
-        """Logarithm of the evidence given the data (N,), as `Solution` counts it."""
+        """Logarithm of the evidence given the data (N,)."""
         chi2 = float((self.fit.weight * (data - self.fit.model) ** 2).sum())
         stiffness = self._stiffness[self._stiffness > 0]
-        return 0.5 * float(stiffness.log().sum() - torch.linalg.slogdet(self._precision)[1] - chi2)
+        return laplace_evidence(
+            float(stiffness.log().sum()), float(torch.linalg.slogdet(self._precision)[1]), chi2
+        )

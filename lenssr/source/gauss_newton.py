@@ -6,6 +6,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import lambertw
 
+from lenssr.source.evidence import laplace_evidence
+
 __all__ = ["DEEPEST", "LINKS", "Solution", "log_field", "solve", "weigh"]
 
 # How far below the floor a logarithm still falls: beyond e^-240 all is dark.
@@ -403,7 +405,8 @@ class _State:
 
     def evidence(self, factor):
         """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""
-        volume = self.prior.log_determinant + len(self.field) * np.log(self.strength) - factor.log_determinant
         stiffness = self.problem.parameter_prior[1]
-        volume += float(np.log(stiffness[stiffness > 0]).sum())
-        return 0.5 * (volume - self.chi2 - self._penalty(self.field, self.parameters))
+        prior = self.prior.log_determinant + len(self.field) * np.log(self.strength)
+        prior += float(np.log(stiffness[stiffness > 0]).sum())
+        penalty = self.chi2 + self._penalty(self.field, self.parameters)
+        return laplace_evidence(prior, factor.log_determinant, penalty)

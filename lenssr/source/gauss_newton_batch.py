@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from lenssr.source.evidence import laplace_evidence
 from lenssr.source.gauss_newton import DEEPEST, SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
 from lenssr.source.linalg import SOFTEST
 from lenssr.source.problem_batch import COLUMNS, ProblemBatch
@@ -334,10 +335,10 @@ class _State:
     def evidence(self, factor):
         """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""
         count, stiffness = factor.count, self.batch.parameter_prior[1]
-        volume = self.prior.log_determinant + count * self.strength.log() - factor.log_determinant
-        volume = volume + torch.where(stiffness > 0, stiffness, 1.0).log().sum(1)
-        penalty = self._penalty(self.field, self.parameters, self.everything)
-        return 0.5 * (volume - self.chi2 - penalty)
+        prior = self.prior.log_determinant + count * self.strength.log()
+        prior = prior + torch.where(stiffness > 0, stiffness, 1.0).log().sum(1)
+        penalty = self.chi2 + self._penalty(self.field, self.parameters, self.everything)
+        return laplace_evidence(prior, factor.log_determinant, penalty)
 
 
 def images_at_once(problem, device):

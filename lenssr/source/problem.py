@@ -39,7 +39,7 @@ class Problem:
         Lens, lens light and sky; with a source if a Sérsic multiplies the node values.
     physical : `torch.Tensor`, shape (P,)
         Parameters of the scene; the free ones are fitted.
-    terms : `~lenssr.model.constraints.Terms`
+    constraints : `~lenssr.model.constraints.Constraints`
         Their priors and bounds.
     grid : `~lenssr.source.source_grid.SourceGrid`
         Where it lies at ``physical``.
@@ -60,13 +60,13 @@ class Problem:
     """
 
     def __init__(
-        self, stack, light_stack, scene, physical, terms, grid, weight, offset, anchor=None, *, floor=0.0
+        self, stack, light_stack, scene, physical, constraints, grid, weight, offset, anchor=None, *, floor=0.0
     ):
         self.stack, self.light_stack, self.scene, self.grid = stack, light_stack, scene, grid
         self.template = physical.unsqueeze(0)
         self.data, self.weight = stack.data[0].numpy() - offset, weight
-        self.parameter_prior = tuple(part[0, scene.free].numpy() for part in (terms.mean, terms.stiffness))
-        self.bounds = tuple(scene.to_fit(end)[0].numpy() for end in (terms.lower, terms.upper))
+        self.parameter_prior = tuple(part[0, scene.free].numpy() for part in (constraints.mean, constraints.stiffness))
+        self.bounds = tuple(scene.to_fit(end)[0].numpy() for end in (constraints.lower, constraints.upper))
         self.log_floor = math.log(floor) if floor > 0 else -math.inf
         self._gather, self._blur = _gather(stack), None
         self._traced = self._normal = None
@@ -81,8 +81,8 @@ class Problem:
         return self._mapping(self.physical(parameters))
 
     def _mapping(self, physical):
-        source = self.scene.of_role("source")
-        return SourceMap(self._grid(physical), physical[0, source[0].slice] if source else None)
+        source = self.scene["source"]
+        return SourceMap(self._grid(physical), None if source is None else physical[0, source.slice])
 
     def grid_at(self, parameters):
         """`~lenssr.source.source_grid.SourceGrid` where free parameters (K,) have taken it."""
@@ -93,16 +93,15 @@ class Problem:
         return self.motion.applied(self.grid, change)
 
     def _motion(self, anchor):
-        block, operator = self.scene.blocks[0], self.stack.operator
-        if anchor is None or not self.scene.lens_moves or self.scene.of_role("source"):
+        block, operator = self.scene["lens"], self.stack.operator
+        if anchor is None or not self.scene.lens_moves or self.scene["source"] is not None:
             return GridMotion.none(block.stop)
         bent_x, bent_y, *slopes = self.scene.lens.deflection_jacobian_at(
             operator.x, operator.y, self.template[:, block.slice]
         )
         rays = (operator.x - bent_x)[0].numpy(), (operator.y - bent_y)[0].numpy()
         slopes = [-slope[0].numpy() for slope in slopes]
-        free = self.scene.free[block.slice].numpy()
-        return GridMotion.following(self.grid, slopes, *rays, anchor, free)
+        return GridMotion.following(self.grid, slopes, *rays, anchor, self.scene.free_of("lens").numpy())
 
     def predict(self, source, parameters):
         """Expected data (N,) of node values (n,) and free parameters (K,)."""
@@ -133,13 +132,13 @@ class Problem:
         columns = []
         if self.scene.lens_moves:
             columns.append(self._lens_columns(source, physical, rays))
-        if self.scene.of_role("source"):
+        if self.scene["source"] is not None:
             columns.append(self._source_columns(source, physical, rays))
-        if self.scene.of_role("lens_light"):
+        if self.scene.lights:
             operator = self.light_stack.operator
             slopes = self.scene.light_jacobian(operator.x, operator.y, physical, cusp=self.light_stack.cusp)
             columns.append((operator(slopes)[0].flatten(-2) * self.light_stack.factor).numpy())
-        if self.scene.of_role("sky"):
+        if self.scene["sky"] is not None:
             columns.append(np.ones((1, len(self.data))))
         return np.concatenate(columns or [np.zeros((0, len(self.data)))]).T
 
@@ -157,10 +156,10 @@ class Problem:
         """
         physical = self.physical(parameters)
         rays, matrix = self._trace(physical)
-        grid, source = self._grid(physical), self.scene.of_role("source")
+        grid, source = self._grid(physical), self.scene["source"]
         size = grid.half / self.grid.half
         place = [(rays[0] - grid.x_0) / size, (rays[1] - grid.y_0) / size]
-        place += [physical[0, block.slice].numpy() for block in source]
+        place += [] if source is None else [physical[0, source.slice].numpy()]
         if self._normal is not None:
             ends = zip(place, self._normal[0], strict=True)
             moved = [np.abs(new - old).max() for new, old in ends]
@@ -177,7 +176,7 @@ class Problem:
     def _trace(self, physical):
         """Where the rays land, and the map (cells, n) from the source to cells; the last answer is kept."""
         scene = self.scene
-        blocks = scene.of_role("lens") + scene.of_role("source")
+        blocks = [scene[name] for name in ("lens", "source") if scene[name] is not None]
         key = tuple(value for block in blocks for value in physical[0, block.slice].tolist())
         if self._traced is None or self._traced[0] != key:
             operator = self.stack.operator
@@ -186,18 +185,15 @@ class Problem:
         return self._traced[1:]
 
     def _source_columns(self, source, physical, rays):
-        block = self.scene.of_role("source")[0]
-        slopes = self._mapping(physical).sersic_slopes(source, *rays, self.scene.log[block.slice])
-        keep = self.scene.free[block.slice].numpy()
+        slopes = self._mapping(physical).sersic_slopes(source, *rays, self.scene.log[self.scene["source"].slice])
+        keep = self.scene.free_of("source").numpy()
         return (self.stack.operator(torch.as_tensor(slopes[keep])).flatten(-2) * self.stack.factor).numpy()
 
     def _lens_columns(self, source, physical, rays):
         operator = self.stack.operator
-        block = self.scene.blocks[0]
-        _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(
-            operator.x, operator.y, physical[:, block.slice]
-        )
-        keep = self.scene.free[block.slice]
+        lens = physical[:, self.scene["lens"].slice]
+        _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(operator.x, operator.y, lens)
+        keep = self.scene.free_of("lens")
         mapping = self._mapping(physical)
         slope_x, slope_y = (torch.as_tensor(slope) for slope in mapping.slope(source, *rays))
         grid_x, grid_y = (torch.as_tensor(v) for v in self.motion.at(mapping.grid, *rays, keep.numpy()))

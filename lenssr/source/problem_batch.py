@@ -57,7 +57,7 @@ class ProblemBatch:
         self._cell, self._share = self._operator.shares
         self._share = self._share * self._factor
         self._light = None
-        if self.scene.of_role("lens_light"):
+        if self.scene.lights:
             self._light = _LightRays([p.light_stack.operator for p in problems], device)
         self._grids = _Grids([p.grid for p in problems], device)
         motions = [p.motion for p in problems]
@@ -76,12 +76,12 @@ class ProblemBatch:
         """Expected data (b, N) of node values (b, n) and free parameters (b, K)."""
         physical = self.physical(parameters, index)
         image = self._image(self._trace(physical, index).brightness(source))
-        if self.scene.of_role("lens_light"):
+        if self.scene.lights:
             x, y = self._light.rays(index)
             value = self.scene.brightness(x, y, physical, roles=("lens_light",))
             image = image + self._light.image(value, index, self._operator) * self._factor
-        for block in self.scene.of_role("sky"):
-            image = image + physical[:, block.slice]
+        if (sky := self.scene["sky"]) is not None:
+            image = image + physical[:, sky.slice]
         return image
 
     def adjoint(self, values, parameters, index):
@@ -97,13 +97,13 @@ class ProblemBatch:
         if scene.lens_moves:
             columns.append(self._image(self._lens_slopes(traced, source, physical, index)))
         if traced.sersic is not None:
-            block = scene.of_role("source")[0]
-            slopes = traced.sersic_slopes(source, scene.log[block.slice])[:, scene.free[block.slice]]
+            logs = scene.log[scene["source"].slice]
+            slopes = traced.sersic_slopes(source, logs)[:, scene.free_of("source")]
             columns.append(self._image(slopes))
-        if scene.of_role("lens_light"):
+        if scene.lights:
             slopes = scene.light_jacobian(*self._light.rays(index), physical, cusp=self._cusp)
             columns.append(self._light.image(slopes, index, self._operator) * self._factor)
-        if scene.of_role("sky"):
+        if scene["sky"] is not None:
             columns.append(torch.ones_like(self.data[index]).unsqueeze(1))
         if not columns:
             return self.data.new_zeros(len(index), 0, self.data.shape[1])
@@ -116,8 +116,8 @@ class ProblemBatch:
         """
         physical = self.physical(parameters, index)
         traced = self._trace(physical, index)
-        source = [physical[:, block.slice] for block in self.scene.of_role("source")]
-        place = torch.cat([*traced.places, *source], dim=1)
+        source = self._modulated(physical)
+        place = torch.cat([*traced.places, *([] if source is None else [source])], dim=1)
         if self._normal is None:
             self._normal = place.new_empty(len(self), self.size, self.size)
             self._place = place.new_full((len(self), place.shape[1]), torch.nan)
@@ -141,18 +141,19 @@ class ProblemBatch:
     def _trace(self, physical, index):
         operator = self._operator
         x, y = self.scene.source_positions(operator.x, operator.y, physical)
-        sersic = [physical[:, block.slice] for block in self.scene.of_role("source")]
         change = (physical - self._template[index])[:, : self._growth.shape[1]]
         shift = torch.einsum("bal,bl->ba", self._drift[index], change)
         size = (self._growth[index] * change).sum(1).exp()
-        return self._grids.trace(x, y, index, shift, size, sersic[0] if sersic else None)
+        return self._grids.trace(x, y, index, shift, size, self._modulated(physical))
+
+    def _modulated(self, physical):
+        """Parameters (b, 7) of the Sérsic that the nodes multiply, or None."""
+        return None if self.scene["source"] is None else physical[:, self.scene["source"].slice]
 
     def _lens_slopes(self, traced, source, physical, index):
-        block, operator = self.scene.blocks[0], self._operator
-        _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(
-            operator.x, operator.y, physical[:, block.slice]
-        )
-        keep = self.scene.free[block.slice]
+        operator, lens = self._operator, physical[:, self.scene["lens"].slice]
+        _, _, d_x, d_y = self.scene.lens.deflection_jacobian_at(operator.x, operator.y, lens)
+        keep = self.scene.free_of("lens")
         slope_x, slope_y = (slope.unsqueeze(1) for slope in traced.slope(source))
         drift_x, drift_y = self._drift[index][:, :, keep, None].unbind(1)
         growth = self._growth[index][:, keep, None] * traced.size[:, None, None]

@@ -9,7 +9,7 @@ from lenssr import SIE, Sersic, SuperResolver
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, Observation, render
 from lenssr.reconstruction import freeform_fit
-from lenssr.reconstruction.freeform import PixelatedReconstruction
+from lenssr.reconstruction.freeform import FreeFormReconstruction
 
 GRID, PSF_IN, SIGMA = PixelGrid((26, 26), 0.12), PSF.from_fwhm(0.24 * u.arcsec), 0.05
 LENS = SIE(0.9, 0.1, -0.05)
@@ -31,7 +31,7 @@ def coarse(monkeypatch):
 
 def resolver_of(batched, **options):
     resolver = SuperResolver(**{"source": "pixelated", "lens": LENS, "device": "cpu", **options})
-    resolver._method = PixelatedReconstruction(resolver.settings, batched=batched)
+    resolver._method = FreeFormReconstruction(resolver.settings, batched=batched)
     # Starts that are fitted together differ from those fitted alone by as much as the fit converges.
     resolver._method.parts = lambda members: [members]
     return resolver
@@ -94,7 +94,7 @@ def test_where_a_device_leads():
     resolver = SuperResolver(source="pixelated", lens=LENS, device="cpu")
     assert not resolver._method.batched
     # A device that holds no values stands for any that is no CPU.
-    method = PixelatedReconstruction(SuperResolver(source="pixelated", lens=LENS, device="meta").settings)
+    method = FreeFormReconstruction(SuperResolver(source="pixelated", lens=LENS, device="meta").settings)
     assert method.batched and method.device.type == "meta"
     observation = Observation.from_any(image_of(0), psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
     members = [(number, observation) for number in range(3)]

@@ -9,8 +9,9 @@ from astropy.nddata import CCDData
 from lenssr import SIE, Sersic, Shear, SuperResolver
 from lenssr.grids import PixelGrid
 from lenssr.imaging import Observation, render
-from lenssr.reconstruction import freeform_fit
-from lenssr.reconstruction.parametric import SersicReconstruction
+from lenssr.reconstruction import decisions
+from lenssr.reconstruction.freeform_fit import FreeFormFit
+from lenssr.reconstruction.parametric import ParametricReconstruction
 from lenssr.source.batching import alone
 
 RADIUS, CENTRE, REACH = 1.0, 0.02, 0.1
@@ -25,20 +26,19 @@ def fitted():
     data = low + np.random.default_rng(3).normal(0, sigma, low.shape)
     image = Observation.from_any(CCDData(data, unit="electron"), noise=sigma, pixel_scale=0.08)
     settings = SuperResolver(source="pixelated", oversampling=1, prior="curvature").settings
-    parametric = SersicReconstruction(settings)
+    parametric = ParametricReconstruction(settings)
     stack, scene, (fit,) = parametric.fit([image])
-    bare = parametric.scene(image, stack.device, source=0)
 
     def invert(**moved):
         physical = fit.physical.clone()
         for name, by in moved.items():
-            physical[scene.blocks[0].names.index(name)] += by
+            physical[scene["lens"].names.index(name)] += by
         start = replace(fit, physical=physical)
-        problem, solution = alone(freeform_fit.Inversion(stack, scene, bare, start, image, settings).run())
-        there = problem.physical(solution.parameters)[0, scene.blocks[0].slice]
+        problem, solution = alone(FreeFormFit(stack, scene, start, image, settings).run())
+        there = problem.physical(solution.parameters)[0, scene["lens"].slice]
         lower, upper = problem.bounds
         free = (solution.parameters > lower) & (solution.parameters < upper)
-        return dict(zip(scene.blocks[0].names, there.tolist(), strict=True)), bool(free.all()), physical
+        return dict(zip(scene["lens"].names, there.tolist(), strict=True)), bool(free.all()), physical
 
     return invert
 
@@ -51,7 +51,7 @@ def test_a_lens_leaves_a_parametric_fit_that_is_off(fitted):
 
 
 def test_a_lens_that_is_unlikely_stays_where_it_is_flagged(fitted, monkeypatch):
-    monkeypatch.setattr(freeform_fit, "STRAYS", 0.0)
+    monkeypatch.setattr(decisions, "UNLIKELY_LENS", 0.0)
     lens, free, start = fitted(x_0_0=0.16)
     assert not free
     assert float(start[3]) - lens["x_0_0"] == pytest.approx(REACH)

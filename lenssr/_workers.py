@@ -10,7 +10,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 import traceback
 from collections import deque
 from multiprocessing.connection import wait
@@ -69,39 +68,25 @@ def _cores():
 # ---------------------------------------------------------------- one part
 
 
-def solve_part(method, observations):
+def solve_part(solve, observations):
     """Solve images together; after a failure each by itself, so that only the guilty ones fail.
 
-    Parameters
-    ----------
-    method : object
-        ``method.solve(observations)`` gives a list of results, or exceptions where single images failed.
-    observations : list of `~lenssr.imaging.Observation`
-
-    Returns
-    -------
-    results : list of `~lenssr.SuperResolution` or Exception
+    ``solve(observations)`` gives a list of results, or exceptions where single images failed; so does this.
     """
-    start = time.perf_counter()
     try:
-        results = method.solve(observations)
+        return solve(observations)
     except Exception as error:  # noqa: BLE001 - one failure must not stop the rest
         if len(observations) == 1:
             return [error]
-        return [solve_part(method, [observation])[0] for observation in observations]
-    seconds = (time.perf_counter() - start) / len(observations)
-    for result in results:
-        if not isinstance(result, Exception):
-            result.meta["seconds"] = seconds
-    return results
+        return [solve_part(solve, [observation])[0] for observation in observations]
 
 
-def solve_parts(method, parts, jobs):
+def solve_parts(solve, parts, jobs):
     """Solve parts, each as soon as a process is free for it.
 
     Parameters
     ----------
-    method : object
+    solve : callable
         As in `solve_part`.
     parts : list of list of (int, `~lenssr.imaging.Observation`)
         Images that are solved together, with their numbers.
@@ -121,10 +106,10 @@ def solve_parts(method, parts, jobs):
     """
     jobs = min(jobs, len(parts))
     if jobs > 1:
-        yield from _in_processes(method, parts, jobs)
+        yield from _in_processes(solve, parts, jobs)
         return
     for part in parts:
-        yield [number for number, _ in part], solve_part(method, [one for _, one in part])
+        yield [number for number, _ in part], solve_part(solve, [one for _, one in part])
 
 
 # ---------------------------------------------------------------- what travels
@@ -189,10 +174,10 @@ def _serve(connection):
 
 def _answer(task):
     try:
-        method, observations = pickle.loads(task)
+        solve, observations = pickle.loads(task)
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
         return dumps(f"{type(error).__name__}: {error}")
-    results = _portable(solve_part(method, observations))
+    results = _portable(solve_part(solve, observations))
     try:
         return dumps(results)
     except Exception as error:  # noqa: BLE001
@@ -247,11 +232,11 @@ def _few_threads():
             os.environ.pop(name, None)
 
 
-def _in_processes(method, parts, jobs):
+def _in_processes(solve, parts, jobs):
     # A forked copy of a process with threads, as torch's is, may hang.
     context = multiprocessing.get_context("spawn")
     waiting = deque(parts)
-    _task(method, waiting[0])  # what cannot be sent is found out before processes start
+    _task(solve, waiting[0])  # what cannot be sent is found out before processes start
     workers = []
     try:
         workers += [_Worker(context) for _ in range(jobs)]
@@ -259,7 +244,7 @@ def _in_processes(method, parts, jobs):
             for worker in workers:
                 if waiting and worker.ready and worker.part is None:
                     part = waiting.popleft()
-                    worker.give(part, _task(method, part))
+                    worker.give(part, _task(solve, part))
             talking = wait([worker.connection for worker in workers])
             for worker in [one for one in workers if one.connection in talking]:
                 part, message = worker.part, worker.receive()
@@ -279,9 +264,9 @@ def _in_processes(method, parts, jobs):
             worker.end()
 
 
-def _task(method, part):
+def _task(solve, part):
     try:
-        return dumps((method, [one for _, one in part]))
+        return dumps((solve, [one for _, one in part]))
     except Exception as error:  # noqa: BLE001 - whatever a class does when it is copied
         raise InputError(
             f"the resolver and its images cannot be sent to other processes ({error}): give jobs=1"

@@ -1,5 +1,6 @@
-"""Where the fit of an unknown lens begins."""
+"""How a lens is found: from radii, from a network, behind a free-form source, and where other modes lie."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,11 @@ import torch
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from lenssr import SIE, InputError, SuperResolver
+from lenssr.mass import Shear
+from lenssr.model.scene import Scene
 from lenssr.networks.deflection import LensEstimate
-from lenssr.reconstruction import network_start
+from lenssr.reconstruction import decisions, lens_search
+from lenssr.reconstruction.lens_search import Mode, other_starts, posterior_modes
 from lenssr.simulation import BroadLenses
 
 
@@ -35,7 +39,7 @@ def test_a_network_that_errs_is_not_believed(item, monkeypatch):
     half = max(item.low.shape) * proj_plane_pixel_scales(item.low.wcs)[0] * 3600 / 2
     free = LensEstimate(torch.zeros(1, 7, dtype=torch.float64), torch.eye(7)[None].double(), half).miss(wrong)
     sure = LensEstimate(free, 100 * torch.eye(7, dtype=torch.float64)[None], half)
-    monkeypatch.setattr(network_start.NetworkStart, "estimate", lambda self, stack, scene: sure)
+    monkeypatch.setattr(lens_search.LensNetwork, "estimate", lambda self, stack, scene: sure)
     found = resolve(item, start="network")
     assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
 
@@ -63,7 +67,7 @@ def test_a_lens_behind_hopeless_arcs_is_looked_for_though_the_network_agrees():
 
 @pytest.mark.parametrize(
     ("residual", "agreement"),
-    [(1.0, network_start.AGREES), (1.5, network_start.AGREES_NEARLY), (5.0, 0.0)],
+    [(1.0, decisions.AGREES), (1.5, decisions.AGREES_WITH_ARCS_LEFT), (5.0, 0.0)],
     ids=["noise", "more than noise", "hopeless"],
 )
 def test_the_more_is_left_of_arcs_the_nearer_a_network_has_to_be(residual, agreement):
@@ -73,7 +77,7 @@ def test_the_more_is_left_of_arcs_the_nearer_a_network_has_to_be(residual, agree
     data = source + residual / 2
     data[100:] = 100.0
     fit = SimpleNamespace(lensed_source=source, model=source, weight=weight)
-    assert network_start.agreement_wanted(fit, data) == agreement
+    assert lens_search.agreement_wanted(fit, data) == agreement
 
 
 def test_likely_lenses_are_one_sigma_apart():
@@ -99,3 +103,66 @@ def test_likely_lenses_are_one_sigma_apart():
 def test_starts_without_meaning_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         SuperResolver(**options)
+
+
+# ---------------------------------------------------------------- other modes
+
+LENS = SIE(1.2) + Shear(0.0, 0.0)
+WIDTHS = np.array([0.12, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1])
+
+
+class Problem:
+    """What is asked of a problem: a free lens with priors, and a sky."""
+
+    scene = Scene(lens=LENS, lens_free=True, lens_light=0, sky=True, source=0, extent=2.0)
+    bounds = np.full(8, -0.5), np.full(8, 1.5)
+    parameter_prior = np.zeros(8), np.array([0.0, *WIDTHS[1:] ** -2, 0.0])
+
+    def physical(self, parameters):
+        template = torch.cat([LENS.vector, torch.zeros(1)])[None].double()
+        return self.scene.to_physical(torch.as_tensor(parameters)[None], template)
+
+
+class Solution:
+    """An end of an inversion whose lens is uncertain along one direction, by a share of the widths."""
+
+    evidence = -100.0
+    parameters = np.array([1.2, 0.1, 0.0, 0.02, -0.01, 0.03, 0.0, 0.5])
+
+    def __init__(self, soft, error):
+        soft = np.array(soft) / np.linalg.norm(soft)
+        scaled = 1e-6 * np.eye(7) + error**2 * np.outer(soft, soft)
+        self.parameter_covariance = np.eye(8)
+        self.parameter_covariance[:7, :7] = scaled * np.outer(WIDTHS, WIDTHS)
+        self.factor = self
+
+
+@pytest.mark.parametrize(("error", "reach"), [(0.05, 0.25), (0.6, 1.0)])
+def test_starts_lie_along_what_is_determined_worst(error, reach):
+    soft = np.array([0, 0, 0, 0, 1, 0, -1])
+    solution = Solution(soft, error)
+    starts = other_starts(Problem(), solution, [])
+    moved = np.array([start - solution.parameters for start in starts])
+    assert len(starts) == 2
+    np.testing.assert_allclose(moved[0], -moved[1], atol=1e-12)
+    assert moved[0][4] * moved[0][6] < 0
+    assert np.linalg.norm(moved[0][:7] / WIDTHS) == pytest.approx(reach, rel=1e-2)
+    np.testing.assert_allclose(moved[0][[0, 1, 2, 3, 5, 7]], 0, atol=1e-3)
+
+
+def test_modes_within_the_bounds_are_starts():
+    place = Problem().physical(Solution.parameters)[0]
+    near, far = place.clone(), place.clone()
+    near[0], far[0] = 1.1, 3.0
+    starts = other_starts(Problem(), Solution([1, 0, 0, 0, 0, 0, 0], 0.05), [(3.0, near), (4.0, far)])
+    assert len(starts) == 3
+    assert starts[2][0] == 1.1
+    assert starts[2][7] == Solution.parameters[7]
+
+
+def test_another_lens_is_told_with_its_evidence():
+    best = Mode.of(Problem(), Solution([1, 0, 0, 0, 0, 0, 0], 0.05))
+    within = replace(best, evidence=-101.0, lens=best.lens + 2 * np.sqrt(2 * best.variance))
+    elsewhere = replace(best, evidence=-104.0, lens=best.lens + [0, 0, 0.1, 0, 0, 0, 0])
+    modes = posterior_modes(best, [best, within, elsewhere])
+    assert modes == [(8.0, elsewhere.physical)]

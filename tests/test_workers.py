@@ -14,12 +14,12 @@ import torch
 from astropy.wcs import WCS
 
 from lenssr import InputError, SuperResolver
-from lenssr._parallel import count_jobs, dumps, solve_parts
+from lenssr._workers import count_jobs, dumps, solve_parts
 
 # What an image is called says what becomes of it.
 METHOD = """
 import json, os, signal, sys, time, types
-from lenssr._parallel import solve_parts
+from lenssr._workers import solve_parts
 
 class Odd(Exception):
     def __init__(self, one, two):
@@ -45,7 +45,7 @@ def run(groups, jobs):
     numbers = iter(range(len(names)))
     parts = [[(next(numbers), image) for image in group] for group in groups]
     found = {}
-    for part, results in solve_parts(Method(), parts, jobs):
+    for part, results in solve_parts(Method().solve, parts, jobs):
         found |= dict(zip(part, results))
     return [str(found[k]) if isinstance(found[k], Exception) else found[k].value for k in range(len(names))]
 """

@@ -1,0 +1,625 @@
+"""Every way to find or refine a lens: radii, a network, a look with a free-form source, other modes, trust region.
+
+1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start) or from a
+   network's estimate, which the first way checks where it is in doubt.
+2. `refine_with_freeform_source` decides where no parametric source explains the arcs.
+3. Behind a free-form source `fit_jointly` frees the lens, `search_other_modes` looks for other lenses, and
+   `expand_trust_region` lets one go on that only its distance from the parametric fit has stopped.
+
+A given lens is fitted by `lenssr.model.fit.fit_known_lens`; all of them minimise chi2 there, or the posterior in
+`lenssr.source.gauss_newton`.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from lenssr.exceptions import InputError
+from lenssr.mass import SIE, Shear
+from lenssr.model.constraints import Constraints
+from lenssr.model.fit import (
+    NEAR_REFITS,
+    WEIGHT_REFITS,
+    Fit,
+    away_from_lens,
+    bin_factor,
+    cost,
+    early_fit,
+    fit_from,
+    fit_known_lens,
+    lens_at_bound,
+    polish,
+    refine,
+    single_precision,
+    softened,
+    system,
+    template_of,
+)
+from lenssr.model.initial_guess import light_start, source_start, without_light
+from lenssr.model.least_squares import levenberg_marquardt
+from lenssr.networks.deflection import LENS_NAMES
+from lenssr.networks.library import load
+from lenssr.networks.variance import told_variance
+from lenssr.reconstruction import decisions
+from lenssr.source.batching import ask
+
+__all__ = [
+    "LensNetwork",
+    "Mode",
+    "agreement_wanted",
+    "expand_trust_region",
+    "find_lens",
+    "fit_jointly",
+    "other_starts",
+    "posterior_modes",
+    "refine_with_freeform_source",
+    "search_other_modes",
+    "trust_region",
+    "unknown_lens",
+]
+
+log = logging.getLogger(__name__)
+
+SEARCH, NETWORK = "search", "network"
+SHAPES = ("e1", "e2", "gamma1", "gamma2")
+STARTS = 8  # Einstein radii of a multi-start
+# Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
+START_SHAPE = 0.02
+# Distance in arcsec of an unknown lens from its light, or from the image centre where no light is fitted.
+CENTRE_BOUND = 0.3
+# Iterations on binned pixels: with a nearly round lens at its centre, then freely.
+NEAR_ROUND, FREE = 25, 40
+COARSE_TOLERANCE = 0.1
+# Width of the prior of the Einstein radius where it has none, as a share of itself.
+FREE_WIDTH = 0.1
+
+
+def unknown_lens(field):
+    """The lens that is fitted where none is given: SIE + shear, its Einstein radius below half a field (arcsec)."""
+    lens = SIE(theta_E=0.2 * field, e1=0.0, e2=0.0) + Shear(gamma1=0.0, gamma2=0.0)
+    lens[0].theta_E.bounds = (min(0.05, 0.05 * field), 0.5 * field)
+    return lens
+
+
+# ---------------------------------------------------------------- an unknown lens
+
+
+def find_lens(stack, scene, *, seed=0, network=None, look=None):
+    """Fit scenes whose lens is unknown.
+
+    Parameters
+    ----------
+    stack : `~lenssr.model.image_stack.ImageStack`
+    scene : `~lenssr.model.scene.Scene`
+        Its lens is the model whose parameters are looked for.
+    seed : int, optional
+        Of the shapes of the starts.
+    network : `LensNetwork`, optional
+        Its estimates are the starts; by default Einstein radii all over the field are.
+    look : callable, optional
+        ``look(number, fit, others)`` gives the `Fit` of an image whose lens is in doubt after a look with a
+        free-form source from it and from other lenses (L,): `refine_with_freeform_source`. Needed with a network.
+
+    Returns
+    -------
+    fits : list of `~lenssr.model.fit.Fit`
+    """
+    rng = np.random.default_rng(seed)
+    if network is None:
+        log.info("looking for the lens from %d Einstein radii", STARTS)
+        found = _multi_start(stack, scene, rng)
+        return [polish(stack, scene, number, one.fit) for number, one in enumerate(found)]
+    log.info("looking for the lens from the estimate of a network")
+    estimate = network.estimate(stack, scene)
+    starts = _vectors_of(scene, estimate.likely())
+    found = _multi_start(stack, scene, rng, starts=starts)
+    fits = _checked_by_radii(stack, scene, rng, found, estimate)
+    distances = _distances(scene, fits, estimate)
+    # Decided by the fit before it is polished, as the network's errors are.
+    doubted = [
+        number
+        for number, (fit, distance) in enumerate(zip(fits, distances, strict=True))
+        if distance > agreement_wanted(fit, stack.data[number])
+    ]
+    fits = [polish(stack, scene, number, fit, brief=True) for number, fit in enumerate(fits)]
+    for number in doubted:
+        log.info("image %d: no Sérsic explains the arcs behind the network's lens", number)
+        fits[number] = look(number, fits[number], [starts[number, 0].to(fits[number].physical)])
+    return fits
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A fit, and the parameters (P,) from which it was fitted to all pixels."""
+
+    fit: Fit
+    begun: torch.Tensor
+
+
+def _multi_start(stack, scene, rng, *, starts=None, beside=None):
+    """Fit binned pixels from many lenses, the best ones to all pixels; a list of `_Found`.
+
+    ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all of
+    them are fitted to all pixels where the best leaves more than noise. ``beside``, a list of `_Found`, is returned
+    where binned pixels lead to where one of them began; what a Sérsic does not tell is then found out elsewhere.
+    """
+    coarse = stack.binned(bin_factor(stack.grid))
+    light = light_start(coarse, scene)
+    centres = torch.zeros(len(stack), 2) if light is None else light[:, 3:5]
+    centres = centres.to(stack.device).double()
+    plain = scene.with_plain_light()
+    constraints = Constraints.of(plain, len(stack)).centred_on(plain, centres, CENTRE_BOUND)
+    near = starts is not None
+    vectors = starts if near else _radii_starts(plain, coarse.grid, constraints, rng)
+    physical, chi2 = _coarse_fits(coarse, plain, vectors, light, constraints, near=near)
+    best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
+    if plain is not scene:
+        found = early_fit(stack, plain, physical[best], constraints)
+        physical = _with_light_of(plain, physical, found)
+        physical[best] = found
+        physical = scene.from_plain_light(plain, physical)
+        constraints = Constraints.of(scene, len(stack)).centred_on(scene, centres, CENTRE_BOUND)
+        constraints = constraints.with_light_priors(scene, physical[best])
+    begun = physical[best]
+    rows = _elsewhere(scene, begun, beside)
+    found = list(beside or [None] * len(stack))
+    if rows:
+        some = stack if len(rows) == len(stack) else stack.select(rows)
+        refits = NEAR_REFITS if near else WEIGHT_REFITS
+        fits = fit_from(some, scene, begun[rows], constraints.select(rows), refits)
+        thorough = not near and beside is None
+        places = physical[rows], chi2[rows]
+        fits = _try_other_starts(some, scene, fits, *places, constraints.select(rows), thorough=thorough)
+        for row, fit in zip(rows, fits, strict=True):
+            found[row] = _Found(fit, begun[row])
+    return found
+
+
+def _radii_starts(scene, grid, constraints, rng):
+    """Lens vectors (B, S, L): Einstein radii all over the field, at the centres of the priors, nearly round."""
+    places = constraints.mean[:, scene.lens_centre_columns].tolist()
+    radii = einstein_radii(grid, STARTS)
+    return torch.stack([torch.stack([_lens_start(scene, rng, r, *place) for r in radii]) for place in places])
+
+
+def _lens_start(scene, rng, radius, x_0, y_0):
+    """The unknown lens (L,) with an Einstein radius and a centre, and small random shapes and shears."""
+    vector, block = scene.lens.vector.clone().double(), scene["lens"]
+    for name, value in (("theta_E", radius), ("x_0", x_0), ("y_0", y_0)):
+        vector[block.column(name) - block.start] = value
+    shapes = [k - block.start for name in SHAPES for k in block.columns(name)]
+    vector[shapes] = torch.as_tensor(rng.normal(0, START_SHAPE, len(shapes)))
+    return vector
+
+
+def einstein_radii(grid, number):
+    """Einstein radii to start from, in arcsec: 0.3 to 0.4 of the field, evenly in the logarithm."""
+    field_size = min(grid.shape) * grid.pixel_scale
+    lowest = min(max(0.3, 2 * grid.pixel_scale), 0.2 * field_size)
+    return np.geomspace(lowest, 0.4 * field_size, number)
+
+
+def _coarse_fits(coarse, scene, vectors, light, constraints, *, near):
+    """Fit binned pixels from all starts (B, S, L): physical vectors (B, S, P) and chi2 (B, S).
+
+    First with a nearly round lens at its centre, then freely; starts that are ``near`` the end need no first fit,
+    nor double precision.
+    """
+    count, number = vectors.shape[:2]
+    owner = torch.arange(count, device=coarse.device).repeat_interleave(number)
+    many = coarse.select(owner.tolist())
+    light = None if light is None else light[owner]
+    free, lens = constraints.select(owner), scene["lens"].slice
+    vectors = vectors.flatten(0, 1).to(free.lower)
+    if near:
+        vectors = torch.maximum(torch.minimum(vectors, free.upper[:, lens]), free.lower[:, lens])
+    template = template_of(scene, many, vectors, light)
+    weight = softened(many.first_weights, many, scene, template)
+    template = source_start(many, scene, template, without_light(many, scene, light), weight)
+    if many.shows_ghost and scene.lens_moves:
+        weight = weight * away_from_lens(coarse.grid, scene, template)
+    stages = ((free.narrowed(scene, template), NEAR_ROUND), (free, FREE))
+    where = single_precision(many, weight) if near else many
+    for stage, iterations in stages[1:] if near else stages:
+        options = {"max_iterations": iterations, "tolerance": COARSE_TOLERANCE}
+        fit = levenberg_marquardt(**system(where, scene, template, weight, stage), **options)
+        template = scene.to_physical(fit.parameters, template)
+    return template.reshape(count, number, -1), fit.chi2.reshape(count, number)
+
+
+def _with_light_of(scene, physical, found):
+    """Physical vectors (B, S, P) with the lens light of others (B, P)."""
+    physical = physical.clone()
+    for block in scene.lights:
+        physical[..., block.slice] = found[:, None, block.slice]
+    return physical
+
+
+def _elsewhere(scene, starts, beside):
+    """Rows of starts (B, P) that are not those of fits at hand."""
+    if beside is None:
+        return list(range(len(starts)))
+    pairs = enumerate(zip(starts, beside, strict=True))
+    return [row for row, (start, one) in pairs if _differ(scene, start, one.begun)]
+
+
+def _try_other_starts(stack, scene, fits, physical, chi2, constraints, *, thorough):
+    """Fit the next-best starts to all pixels where they differ and are nearly as good; the best fits, with modes."""
+    chosen, starts = [], []
+    for i, fit in enumerate(fits):
+        order = chi2[i].argsort()
+        # A fit that does not explain its pixels may have begun from the wrong start: then all have a turn.
+        poor = fit.chi2 > decisions.BAD_CHI2 * fit.used
+        if poor and not thorough:
+            continue
+        worse = chi2[i, order] - chi2[i].min()
+        near = worse < decisions.SECOND_MODE + decisions.RIVAL_SHARE * chi2[i].min()
+        kept = [physical[i, order[0]]]
+        for start in physical[i, order[near | poor]]:
+            few = len(kept) <= (STARTS if poor else decisions.RIVALS)
+            if few and all(_differ(scene, start, other) for other in kept):
+                kept.append(start)
+        chosen += [i] * (len(kept) - 1)
+        starts += kept[1:]
+    if not chosen:
+        return fits
+    others = refine(stack.select(chosen), scene, torch.stack(starts), constraints.select(chosen))
+    best, ends = list(fits), [[] for _ in fits]
+    for i, other in zip(chosen, others, strict=True):
+        best[i], loser = sorted((best[i], other), key=lambda fit: cost(scene, fit))
+        ends[i].append((loser.chi2, loser.physical))
+    return [_with_modes(scene, fit, found) for fit, found in zip(best, ends, strict=True)]
+
+
+def _with_modes(scene, fit, ends):
+    """The fit with the other ends, (chi2, parameters) each, that lie at another lens."""
+    modes = tuple((chi2 - fit.chi2, place) for chi2, place in ends if _differ(scene, place, fit.physical))
+    return replace(fit, modes=modes)
+
+
+def _differ(scene, first, second):
+    """Whether two lenses are more than one mode seen twice: in radius, ellipticity or shear."""
+    block = scene["lens"]
+    apart = (first - second).abs()
+    radii = block.columns("theta_E")
+    shapes = [k for name in SHAPES for k in block.columns(name)]
+    return bool(
+        (apart[radii] > decisions.SAME_RADIUS * second[radii].abs()).any()
+        or (apart[shapes] > decisions.SAME_SHAPE).any()
+    )
+
+
+# ---------------------------------------------------------------- the estimate of a network
+
+
+class LensNetwork:
+    """A `~lenssr.networks.DeflectionNetwork` that says where the fit of an unknown lens begins.
+
+    Parameters
+    ----------
+    weights : str or path
+        Those that come with lenssr by name, or a file.
+
+    Raises
+    ------
+    InputError
+        If the weights are those of another network.
+    """
+
+    def __init__(self, weights):
+        try:
+            self.network, _ = load(weights, kind="DeflectionNetwork")
+        except InputError as error:
+            raise InputError(f"start: {error}") from error
+        self.network.requires_grad_(False)
+
+    @torch.no_grad()
+    def estimate(self, stack, scene):
+        """`~lenssr.networks.LensEstimate` of all images, the light of the lens and the sky subtracted."""
+        shape = (len(stack), *stack.grid.shape)
+        valid = stack.valid.reshape(shape)
+        arcs = without_light(stack, scene, light_start(stack, scene)).reshape(shape)
+        variance = told_variance(stack.data.reshape(shape), stack.noise, valid)
+        # Other units may leave the range of single precision.
+        unit = torch.where(valid, variance, 0).mean((-2, -1), keepdim=True).sqrt()
+        sigma = (variance.sqrt() / unit).masked_fill(~valid, torch.inf)
+        network = self.network.to(stack.device)
+        return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)
+
+
+def _vectors_of(scene, estimates):
+    """Lens vectors (B, S, L) of a network's numbers (B, S, 7); what it does not estimate is as the model has it."""
+    block = scene["lens"]
+    vectors = scene.lens.vector.double().to(estimates.device).expand(*estimates.shape[:-1], -1).clone()
+    vectors[..., [block.column(name) - block.start for name in LENS_NAMES]] = estimates.double()
+    return vectors
+
+
+def _distances(scene, fits, estimate):
+    """Standard deviations between the lenses of fits and a network's estimate, all parameters together."""
+    columns = [scene["lens"].column(name) for name in LENS_NAMES]
+    vectors = torch.stack([fit.physical[columns] for fit in fits])
+    return estimate.distance(vectors.to(estimate.free)).tolist()
+
+
+def _checked_by_radii(stack, scene, rng, found, estimate):
+    """Fits from the network's lens, and the better ones from a multi-start where its lens is in doubt."""
+    fits = [replace(one.fit, lens_from="network") for one in found]
+    distances = _distances(scene, fits, estimate)
+    doubted = [
+        number
+        for number, (fit, distance) in enumerate(zip(fits, distances, strict=True))
+        if lens_at_bound(scene, fit) or (distance > decisions.AGREES and fit.chi2 > decisions.BAD_CHI2 * fit.used)
+    ]
+    if doubted:
+        log.info("the network's lens is in doubt for %d images: looking from Einstein radii too", len(doubted))
+        beside = [replace(found[number], fit=fits[number]) for number in doubted]
+        others = _multi_start(stack.select(doubted), scene, rng, beside=beside)
+        for number, other in zip(doubted, others, strict=True):
+            fits[number] = min(fits[number], other.fit, key=lambda fit: cost(scene, fit))
+    return fits
+
+
+def agreement_wanted(fit, data):
+    """Standard deviations from the network's estimate within which a fit of data (N,) needs no second look."""
+    arcs = fit.lensed_source * fit.weight.sqrt() > decisions.ARC_SIGMA
+    chi2, number = float((fit.weight * (data - fit.model) ** 2)[arcs].sum()), int(arcs.sum())
+    if chi2 > decisions.HOPELESS_CHI2 * number:
+        return 0.0
+    arcs_left = chi2 > number + decisions.ARCS_LEFT_SIGMA * (2 * number) ** 0.5
+    return decisions.AGREES_WITH_ARCS_LEFT if arcs_left else decisions.AGREES
+
+
+# ---------------------------------------------------------------- a look with a free-form source
+
+
+def refine_with_freeform_source(stack, scene, fit, others, begin):
+    """Find a doubted lens by a source on a coarse grid, from a fit and from other lenses; then fit what shines.
+
+    A Sérsic takes up what is wrong with it by a wrong lens: the Einstein radius behind a clumpy galaxy may be off
+    by 10 %, its chi2 not much larger than that of noise. The free-form source is no part of what is returned.
+
+    Parameters
+    ----------
+    stack : `~lenssr.model.image_stack.ImageStack`
+        Holding the one image, on a CPU.
+    scene : `~lenssr.model.scene.Scene`
+    fit : `~lenssr.model.fit.Fit`
+    others : list of `torch.Tensor`, shape (L,)
+        Lenses to begin with as well.
+    begin : callable
+        ``begin(fit)`` gives the `~lenssr.reconstruction.freeform_fit.CoarseFit` that starts from a fit.
+
+    Returns
+    -------
+    fit : `~lenssr.model.fit.Fit`
+        With the likeliest lens, its errors, and the parametric source that fits best behind it; the one that came
+        in, where that source is likelier than all on a grid.
+    """
+    held = scene.with_lens_held()
+    starts = [fit, *(_fit_behind(stack, held, lens, fit) for lens in others)]
+    found = [begin(start) for start in starts]
+    best = max(found, key=lambda one: one.solution.evidence)
+    problem, solution = best.problem, best.solution
+    if solution.evidence < found[0].parametric_evidence:
+        return fit
+    lens = problem.physical(solution.parameters)[0, scene["lens"].slice]
+    freed = polish(stack, held, 0, _fit_behind(stack, held, lens, fit))
+    count = scene.count("lens")
+    covariance = torch.as_tensor(solution.factor.parameter_covariance[:count, :count] / best.correlation)
+    modes = [Mode.of(one.problem, one.solution) for one in found if one is not best]
+    lower, upper = problem.bounds
+    outside = ((solution.parameters <= lower) | (solution.parameters >= upper))[:count].nonzero()[0]
+    return replace(
+        freed,
+        covariance=_joint_covariance(stack, scene, freed, covariance),
+        at_bound=tuple(sorted({*freed.at_bound, *scene.free_index[outside].tolist()})),
+        iterations=fit.iterations + freed.iterations + solution.iterations,
+        modes=tuple(
+            (excess, _with_lens_of(scene, freed, place))
+            for excess, place in posterior_modes(Mode.of(problem, solution), modes)
+        ),
+        lens_from="pixelated",
+    )
+
+
+def _fit_behind(stack, held, lens, fit):
+    """What shines behind a lens (L,) that is held, with the bounds and priors of another fit."""
+    return replace(fit_known_lens(stack, held, lens[None])[0], constraints=fit.constraints)
+
+
+def _with_lens_of(scene, fit, place):
+    """Parameters of a fit with the lens of another place."""
+    there, lens = fit.physical.clone(), scene["lens"].slice
+    there[lens] = place[lens]
+    return there
+
+
+def _joint_covariance(stack, scene, fit, lens):
+    """Covariance of everything: that of the lens (L, L) is given, and what shines follows it.
+
+    With the curvature F of chi2, the best light moves by -F_ss^-1 F_sl with the lens.
+    """
+    physical = fit.physical[None]
+    _, slopes = stack.model(scene, physical)(scene.to_fit(physical), torch.tensor([0]))
+    curvature = ((slopes[0] * fit.weight) @ slopes[0].T).double()
+    slope = torch.where(scene.log, fit.physical, torch.ones_like(fit.physical))[scene.free]
+    light = fit.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
+    count = len(lens)
+    follow = torch.cat([torch.eye(count).to(lens), -(light @ curvature)[count:, :count]])
+    covariance = follow @ lens @ follow.T
+    covariance[count:, count:] += light[count:, count:]
+    return scene.physical_covariance(covariance[None], physical)[0]
+
+
+# ---------------------------------------------------------------- jointly with a free-form source
+
+
+def fit_jointly(freeform, kind, problem, solution, **options):
+    """Free the lens, and all else, from where a free-form source was found behind a lens that was held.
+
+    ``freeform`` is the `~lenssr.reconstruction.freeform_fit.FreeFormFit`, here and below; options are those of a
+    request. Yields requests, and returns problem and solution.
+    """
+    if not freeform.bare.lens_moves and np.array_equal(freeform.weight, problem.weight):
+        return problem, solution
+    physical = problem.physical(solution.parameters)[0]
+    scene = freeform.parts[kind].scene
+    parameters = scene.to_fit(physical[None])[0].numpy()
+    problem = freeform.problem(kind, scene, physical, problem.grid_at(solution.parameters))
+    return problem, (yield from ask_again(problem, solution, parameters, **options))
+
+
+def search_other_modes(freeform, problem, solution, **options):
+    """Look for other lenses from other starts on the coarse grid.
+
+    Yields requests.
+
+    Returns
+    -------
+    solution : `~lenssr.source.Solution`
+        The likeliest.
+    modes : list of (float, `torch.Tensor`)
+        The other lenses, as `posterior_modes` gives them.
+    """
+    if freeform.settings.lens is not None or not problem.scene.lens_moves:
+        return solution, []
+    found = [solution]
+    for start in other_starts(problem, solution, freeform.fit.modes):
+        found.append((yield from ask_again(problem, solution, start, **options)))
+    best = max(found, key=lambda one: one.evidence)
+    modes = [Mode.of(problem, one) for one in found]
+    return best, posterior_modes(Mode.of(problem, best), modes)
+
+
+def expand_trust_region(freeform, kind, problem, solution, **options):
+    """Go on from where a lens ended if only its distance from the parametric fit has stopped it.
+
+    Not to a lens that is unlikely by its priors, that of the Einstein radius among them: a source on a grid makes up
+    for much, from a poor model of the galaxy's halo to a lens that demagnifies. The bound, and its flag, are more
+    honest there. Yields requests, and returns problem and solution.
+    """
+    for _ in range(decisions.EXPANSIONS):
+        wider = _wider(freeform, kind, problem, solution)
+        if wider is None:
+            break
+        log.info("the lens leaves its neighbourhood of the parametric fit")
+        held, freeform.parts[kind] = freeform.parts[kind], wider
+        physical, grid = problem.physical(solution.parameters)[0], problem.grid_at(solution.parameters)
+        free = freeform.problem(kind, problem.scene, physical, grid)
+        further = yield from ask_again(free, solution, solution.parameters, **options)
+        if further.evidence <= solution.evidence or _prior_z2(free, further) > decisions.UNLIKELY_LENS:
+            freeform.parts[kind] = held
+            break
+        problem, solution = free, further
+    return problem, solution
+
+
+def ask_again(problem, solution, parameters, **options):
+    """Ask for a solution once more, from where one ended."""
+    start = (solution.prior, solution.strength, solution.field, parameters)
+    return ask(problem, *start, **solution.options, **options)
+
+
+def trust_region(constraints, scene, start, radius):
+    """Constraints of an unknown lens that keep it near its parametric fit (1, P).
+
+    ``radius`` holds the share by which the Einstein radius may change, and the width of its prior.
+    """
+    near = constraints.narrowed(scene, start)
+    radii = scene["lens"].columns("theta_E")
+    lower, upper, mean, stiffness = (
+        part.clone() for part in (near.lower, near.upper, near.mean, near.stiffness)
+    )
+    lower[:, radii] = torch.maximum(lower, start * (1 - radius[0]))[:, radii]
+    upper[:, radii] = torch.minimum(upper, start * (1 + radius[0]))[:, radii]
+    mean[:, radii] = start[:, radii]
+    stiffness[:, radii] = (radius[1] * start[:, radii]) ** -2
+    return Constraints(lower, upper, mean, stiffness)
+
+
+def _wider(freeform, kind, problem, solution):
+    """What is fitted beside the nodes, in a wider trust region; None if nothing calls for it."""
+    part = freeform.parts[kind]
+    if not problem.scene.lens_moves:
+        return None
+    within = freeform.fit.constraints
+    within = within if part.scene is freeform.scene else within.without(freeform.scene, "source")
+    place = problem.physical(solution.parameters)
+    if not bool(part.constraints.binding(part.scene, place, within)):
+        return None
+    return replace(part, constraints=part.constraints.widened(part.scene, place, within))
+
+
+def _prior_z2(problem, solution):
+    """Mean squared z-score of the lens by its own priors."""
+    mean, stiffness = problem.parameter_prior
+    pulls = stiffness * (solution.parameters - mean) ** 2
+    return float(pulls[: problem.scene.count("lens")].mean())
+
+
+# ---------------------------------------------------------------- modes
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Where a fit with a free-form source and a free lens ended.
+
+    Attributes
+    ----------
+    evidence : float
+    lens : `~numpy.ndarray`, shape (L,)
+        Free parameters of the lens.
+    variance : `~numpy.ndarray`, shape (L,)
+    physical : `torch.Tensor`, shape (P,)
+        All parameters.
+    """
+
+    evidence: float
+    lens: np.ndarray
+    variance: np.ndarray
+    physical: torch.Tensor
+
+    @classmethod
+    def of(cls, problem, solution):
+        """The mode of a `~lenssr.source.Solution` of a `~lenssr.source.Problem`."""
+        lens = slice(0, problem.scene.count("lens"))
+        variance = solution.factor.parameter_covariance.diagonal()[lens]
+        physical = problem.physical(solution.parameters)[0]
+        return cls(solution.evidence, solution.parameters[lens], variance, physical)
+
+    def differs(self, other):
+        """Whether any parameter of the lens differs by more than its errors."""
+        error = np.sqrt(self.variance + other.variance)
+        return bool((np.abs(self.lens - other.lens) > decisions.APART_SIGMA * error).any())
+
+
+def other_starts(problem, solution, modes):
+    """Parameters (K,) to look for other modes of a lens from, a list.
+
+    There and back along the direction of the lens that data determine worst, in units of the priors' widths; and at
+    the modes of a parametric fit, as `~lenssr.model.fit.Fit` has them, within the bounds.
+    """
+    scene, (lower, upper) = problem.scene, problem.bounds
+    count = scene.count("lens")
+    stiffness = problem.parameter_prior[1][:count]
+    own = FREE_WIDTH * np.maximum(np.abs(solution.parameters[:count]), FREE_WIDTH)
+    widths = np.where(stiffness > 0, np.maximum(stiffness, np.finfo(float).tiny) ** -0.5, own)
+    covariance = solution.factor.parameter_covariance[:count, :count] / np.outer(widths, widths)
+    variances, directions = np.linalg.eigh(covariance)
+    reach = min(decisions.MODE_START_SIGMA * np.sqrt(max(variances[-1], 0.0)), decisions.MODE_START_REACH)
+    step = reach * widths * directions[:, -1]
+    lenses = [np.clip(solution.parameters[:count] + by, lower[:count], upper[:count]) for by in (step, -step)]
+    free = scene.free_of("lens")
+    for _, place in modes:
+        lens = place[scene["lens"].slice][free].cpu().numpy()
+        if ((lens > lower[:count]) & (lens < upper[:count])).all():
+            lenses.append(lens)
+    return [np.concatenate([lens, solution.parameters[count:]]) for lens in lenses]
+
+
+def posterior_modes(best, modes):
+    """By how much -2 ln(evidence) is larger, and the parameters, of the modes that differ from the best."""
+    return [(2 * (best.evidence - one.evidence), one.physical) for one in modes if one.differs(best)]

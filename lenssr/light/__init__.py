@@ -1,5 +1,6 @@
 """What shines: light profiles of galaxies, as astropy models built on pure functions."""
 
+from lenssr.light.ellipse import elliptical_radius
 from lenssr.light.gaussians import (
     MultiGaussian,
     gaussian_widths,
@@ -8,13 +9,16 @@ from lenssr.light.gaussians import (
     gaussians_from_sersic,
 )
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
+from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
 from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy, sersic_to_lenstronomy
 
 __all__ = [
+    "LightProfile",
     "MultiGaussian",
     "PixelatedSource",
     "Sersic",
+    "elliptical_radius",
     "gaussian_widths",
     "gaussians_brightness",
     "gaussians_brightness_jacobian",

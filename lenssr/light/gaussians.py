@@ -8,6 +8,7 @@ import torch
 from astropy.modeling import Fittable2DModel, Parameter
 
 from lenssr.exceptions import InputError
+from lenssr.light.profile import with_covariance
 from lenssr.light.sersic import sersic_brightness
 from lenssr.units import strip_unit
 
@@ -399,12 +400,7 @@ class MultiGaussian(Fittable2DModel):
         flux, (x_0, y_0, e1, e2) = values[:-4], values[-4:]
         if unit is not None:
             flux, x_0, y_0 = flux * u.Unit(unit), x_0 * u.arcsec, y_0 * u.arcsec
-        model = cls(sigma, flux, x_0, y_0, e1, e2, **kwargs)
-        if covariance is not None:
-            model.covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
-            for name, variance in zip(model.param_names, np.diag(model.covariance), strict=True):
-                getattr(model, name).std = float(np.sqrt(max(variance, 0.0)))
-        return model
+        return with_covariance(cls(sigma, flux, x_0, y_0, e1, e2, **kwargs), covariance)
 
     @classmethod
     def from_sersic(cls, sersic, sigma, **kwargs):

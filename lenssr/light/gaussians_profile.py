@@ -12,7 +12,7 @@ from lenssr.light.gaussians import (
     gaussians_from_sersic,
     usual_bounds,
 )
-from lenssr.light.profile import FAINTEST, LightProfile
+from lenssr.light.profile import LightProfile, growth_radii
 
 __all__ = ["GaussiansProfile"]
 
@@ -20,7 +20,6 @@ __all__ = ["GaussiansProfile"]
 # Neighbours that data cannot tell apart share their light smoothly, and what is not there fades out of the
 # data without running to minus infinity, so that errors stay those of a Gaussian posterior.
 FLUX_PRIOR = 2.0
-SHAPE_BOUND = 0.6
 # Where several profiles share one galaxy: the first has most of the light in the middle, the last outside.
 TILT = 0.8
 CROWDED_SHAPE = 0.2
@@ -45,8 +44,6 @@ class GaussiansProfile(LightProfile):
         number = len(self.sigma)
         self.bright = tuple(f"flux_{k}" for k in range(number))
         self.names = (*self.bright, *SHAPE_NAMES)
-        self.log = (True,) * number + (False,) * 4
-        self.centre = (number, number + 1)
 
     usual_bounds = staticmethod(usual_bounds)
 
@@ -55,10 +52,6 @@ class GaussiansProfile(LightProfile):
         """Standard deviations of the priors."""
         shape = CROWDED_SHAPE if self.crowded else math.inf
         return (FLUX_PRIOR,) * len(self.bright) + (math.inf, math.inf, shape, shape)
-
-    def _default_bounds(self, extent, share):
-        high = [math.inf] * len(self.bright) + [extent, extent, SHAPE_BOUND, SHAPE_BOUND]
-        return [FAINTEST] * len(self.bright) + [-end for end in high[-4:]], high
 
     def _arguments(self, x, parameters):
         number = len(self.bright)
@@ -82,7 +75,8 @@ class GaussiansProfile(LightProfile):
         start[:, :number] = torch.where(free, torch.maximum(start[:, :number], floor), start[:, :number])
         return start
 
-    def _start(self, sersic, rank, count):
+    def from_sersic(self, sersic, rank, count):
+        """Where a fit begins (B, P): the Sérsic expanded, shared out among several groups."""
         flux = gaussians_from_sersic(sersic, self.sigma)
         return self.share(torch.cat([flux / count, sersic[:, 3:]], dim=1), rank, count)
 
@@ -106,6 +100,15 @@ class GaussiansProfile(LightProfile):
         outward = torch.linspace(-1, 1, number).to(mean)
         flux = mean[:, :number] * (1 + TILT * outward * (2 * rank / (count - 1) - 1))
         return torch.cat([flux, mean[:, number:]], dim=1)
+
+    def flux(self, vector):
+        """Total flux (...) of vectors (..., P), in image unit."""
+        return vector[..., : len(self.bright)].sum(-1)
+
+    def _curve_of_growth(self, vector):
+        radii = growth_radii(vector)
+        inside = -torch.expm1(-0.5 * (radii / self.sigma.to(vector).unsqueeze(-1)).square())
+        return radii, vector[..., : len(self.bright)] @ inside
 
     def _model(self, vector, covariance, unit):
         return MultiGaussian.from_vector(vector, self.sigma, covariance=covariance, unit=unit)

@@ -58,7 +58,7 @@ def light_profiles(lens_light, pixel_scale, extent, unit=None):
 
     Returns
     -------
-    profiles : tuple of `~lenssr.light.profile.LightProfile`
+    profiles : tuple of `~lenssr.light.LightProfile`
     """
     items = _items(lens_light)
     crowded = len(items) > 1

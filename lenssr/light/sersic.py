@@ -9,6 +9,7 @@ from astropy.modeling import Fittable2DModel, Parameter
 from astropy.modeling.models import Sersic2D
 
 from lenssr.exceptions import InputError
+from lenssr.light.profile import with_covariance
 from lenssr.light.sersic_shape import N_RANGE, b_and_slope
 from lenssr.units import strip_unit
 
@@ -342,12 +343,9 @@ class Sersic(Fittable2DModel):
         named = zip(cls.param_names, values, strict=True)
         model = cls(**{name: value * units[name] for name, value in named}, **kwargs)
         if covariance is not None:
-            slope = from_circular_jacobian(inner)
-            inner_covariance = torch.as_tensor(covariance).detach().cpu().numpy().astype(np.float64)
-            model.covariance = slope @ inner_covariance @ slope.T
-            for name, variance in zip(cls.param_names, np.diag(model.covariance), strict=True):
-                getattr(model, name).std = float(np.sqrt(max(variance, 0.0)))
-        return model
+            slope = torch.as_tensor(from_circular_jacobian(inner))
+            covariance = slope @ torch.as_tensor(covariance).detach().cpu().double() @ slope.T
+        return with_covariance(model, covariance)
 
     def to_sersic2d(self):
         """Convert to astropy's model of the same profile.

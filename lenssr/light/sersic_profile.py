@@ -6,7 +6,7 @@ import astropy.units as u
 import numpy as np
 import torch
 
-from lenssr.light.profile import FAINTEST, LightProfile
+from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import (
     Sersic,
     from_circular_jacobian,
@@ -18,8 +18,6 @@ from lenssr.light.sersic import (
 __all__ = ["SersicProfile"]
 
 NAMES = ("amplitude", "r_eff", "n", "x_0", "y_0", "e1", "e2")
-LOWER = {"amplitude": FAINTEST, "r_eff": 1e-3, "n": 0.3, "e1": -0.6, "e2": -0.6}
-UPPER = {"amplitude": math.inf, "n": 8.0, "e1": 0.6, "e2": 0.6}
 # Priors where several Sérsics share one galaxy: around a start that shares out what one of them found, by
 # factors of about 10 in brightness and 3 in radius. Their sum is measured well, the parts hardly are.
 CROWDED = {"amplitude": 2.0, "r_eff": 1.0, "n": 1.5, "e1": 0.2, "e2": 0.2}
@@ -39,9 +37,9 @@ class SersicProfile(LightProfile):
         As for `LightProfile`.
     """
 
-    names, centre = NAMES, (3, 4)
-    log = (True, True, False, False, False, False, False)
-    bright, bright_unit = ("amplitude",), u.arcsec**-2
+    names, centre, model_class = NAMES, (3, 4), Sersic
+    bright, bright_unit, lengths = ("amplitude",), u.arcsec**-2, ("r_eff",)
+    ranges = {"n": (0.3, 8.0)}
 
     def __init__(self, given=None, *, crowded=False):
         super().__init__(given, crowded=crowded)
@@ -58,11 +56,6 @@ class SersicProfile(LightProfile):
     def prior(self):
         """Standard deviations of the priors."""
         return tuple(CROWDED.get(name, math.inf) if self.crowded else math.inf for name in NAMES)
-
-    def _default_bounds(self, extent, share):
-        low = LOWER | {"x_0": -extent, "y_0": -extent}
-        high = UPPER | {"x_0": extent, "y_0": extent, "r_eff": share * extent}
-        return [low[name] for name in NAMES], [high[name] for name in NAMES]
 
     def _circular(self, parameters):
         """Parameters (B, 7) as the pure functions take them, and the factor (B,) on the radius."""
@@ -101,7 +94,8 @@ class SersicProfile(LightProfile):
         derivative[:, 5:7] += (of_radius * parameters[:, 1:2]).unsqueeze(1) * turn.unsqueeze(-1)
         derivative[:, 1] = of_radius
 
-    def _start(self, sersic, rank, count):
+    def from_sersic(self, sersic, rank, count):
+        """Where a fit begins (B, 7): several share a galaxy as bulge, disc and what lies between."""
         if count == 1:
             return sersic.clone()
         place = rank / (count - 1)
@@ -112,6 +106,15 @@ class SersicProfile(LightProfile):
         parameters[:, 0] *= old / (count * new)
         return parameters
 
+    def effective_radius(self, vector):
+        """Half-light radius (...) of vectors (..., 7), in arcsec."""
+        return self._circular(vector.reshape(-1, 7))[0][:, 1].reshape(vector.shape[:-1])
+
+    def flux(self, vector):
+        """Total flux (...) of vectors (..., 7), in image unit."""
+        circular = self._circular(vector.reshape(-1, 7))[0]
+        return sersic_flux(*circular[:, :3].unbind(1)).reshape(vector.shape[:-1])
+
     @property
     def given_vector(self):
         """The parameters of the given model, shape (7,)."""
@@ -120,11 +123,6 @@ class SersicProfile(LightProfile):
             modulus = torch.hypot(vector[5], vector[6])
             vector[1] /= ((1 - modulus) / (1 + modulus)).sqrt()
         return vector
-
-    @staticmethod
-    def usual_bounds(name):
-        """Bounds that a parameter of the model has if nobody sets them."""
-        return getattr(Sersic, name).bounds
 
     def _model(self, vector, covariance, unit):
         if self.major:

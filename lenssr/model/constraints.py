@@ -1,4 +1,4 @@
-"""What a fit is told besides the data: bounds, and weak priors on a lens that nobody has described."""
+"""Bounds and priors of a fit: the user's, those of profiles, and weak ones on a lens that is unknown."""
 
 from dataclasses import dataclass, replace
 
@@ -6,20 +6,19 @@ import torch
 
 from lenssr.light.profile import FAINTEST
 
-__all__ = ["Terms"]
+__all__ = ["Constraints"]
 
 # Standard deviations of the priors on an unknown lens: wide against what arcs of any quality say, narrow
 # enough that a lens which only mimics the halo of its galaxy does not win. Ellipticities of lens galaxies
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
-SOURCE_PRIORS = {"e1": 0.3, "e2": 0.3}
 # How far shapes and centres may move while the Einstein radius is still being found.
 NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 
 
 @dataclass(frozen=True)
-class Terms:
+class Constraints:
     """Bounds and Gaussian priors on the physical vectors of a batch.
 
     Attributes
@@ -42,51 +41,53 @@ class Terms:
         return cls(lower, upper, torch.zeros_like(lower), torch.zeros_like(lower))
 
     def on(self, device):
-        """Return the terms on a device."""
-        return Terms(*(part.to(device) for part in (self.lower, self.upper, self.mean, self.stiffness)))
+        """Return the constraints on a device."""
+        return Constraints(*(part.to(device) for part in self._parts))
 
     def select(self, index):
-        """The terms of some problems of the batch."""
-        return Terms(*(part[index] for part in (self.lower, self.upper, self.mean, self.stiffness)))
+        """Constraints of some problems of the batch."""
+        return Constraints(*(part[index] for part in self._parts))
 
-    def lit(self, scene, physical):
-        """Terms with the priors that the profiles of the lens light ask for, around a start (B, P)."""
+    def without(self, scene, role):
+        """Constraints of `Scene.without`: those that are left when ``scene`` loses the blocks of a role."""
+        kept = scene.keep(role)
+        return Constraints(*(part[:, kept] for part in self._parts))
+
+    @property
+    def _parts(self):
+        return self.lower, self.upper, self.mean, self.stiffness
+
+    def with_light_priors(self, scene, physical):
+        """Constraints with the priors that the profiles of the lens light ask for, around a start (B, P)."""
         mean, stiffness = self.mean.clone(), self.stiffness.clone()
         start = torch.where(scene.log, physical.clamp_min(FAINTEST).log(), physical)
-        for block in scene.of_role("lens_light"):
+        for block in scene.lights:
             sigma = torch.tensor(block.profile.prior, dtype=mean.dtype, device=mean.device)
             mean[:, block.slice] = torch.where(sigma.isfinite(), start[:, block.slice], mean[:, block.slice])
             stiffness[:, block.slice] = sigma**-2
         return replace(self, mean=mean, stiffness=stiffness)
 
-    def without(self, scene, role):
-        """Terms for the scene that is left when all blocks of a role are taken out of ``scene``."""
-        kept = torch.ones(scene.size, dtype=torch.bool, device=self.mean.device)
-        for block in scene.of_role(role):
-            kept[block.slice] = False
-        return Terms(*(part[:, kept] for part in (self.lower, self.upper, self.mean, self.stiffness)))
-
-    def near(self, scene, centres, reach):
-        """Terms for an unknown lens: within ``reach`` of a centre (B, 2), with the weak priors."""
-        lower, upper, mean, stiffness = (
-            part.clone() for part in (self.lower, self.upper, self.mean, self.stiffness)
-        )
+    def centred_on(self, scene, centres, reach):
+        """Constraints of an unknown lens: within ``reach`` arcsec of a centre (B, 2), with weak priors."""
+        lower, upper, mean, stiffness = (part.clone() for part in self._parts)
         columns = scene.lens_centre_columns
         lower[:, columns], upper[:, columns], mean[:, columns] = centres - reach, centres + reach, centres
-        for role, priors in (("lens", LENS_PRIORS), ("source", SOURCE_PRIORS)):
-            for column, sigma in _columns(scene, role, priors):
+        source = scene["source"]
+        tables = [(scene["lens"], LENS_PRIORS), (source, source.profile.shape_priors if source else {})]
+        for block, priors in tables:
+            for column, sigma in _free_columns(scene, block, priors):
                 stiffness[:, column] = sigma**-2
-        return Terms(lower, upper, mean, stiffness)
+        return Constraints(lower, upper, mean, stiffness)
 
     def narrowed(self, scene, start):
-        """Terms that keep a lens near its start, where far-off optima cannot tempt it."""
+        """Constraints that keep a lens near its start (B, P), where far-off modes cannot tempt it."""
         lower, upper = self.lower.clone(), self.upper.clone()
-        for column, reach in _columns(scene, "lens", NARROW):
+        for column, reach in _free_columns(scene, scene["lens"], NARROW):
             lower[:, column] = torch.maximum(lower[:, column], start[:, column] - reach)
             upper[:, column] = torch.minimum(upper[:, column], start[:, column] + reach)
         return replace(self, lower=lower, upper=upper)
 
-    def hold(self, scene, place, within):
+    def binding(self, scene, place, within):
         """Whether a lens ends where `narrowed` has put a bound, not where another has.
 
         Parameters
@@ -94,32 +95,36 @@ class Terms:
         scene : `~lenssr.model.scene.Scene`
         place : `torch.Tensor`, shape (B, P)
             Where it ends.
-        within : Terms
+        within : Constraints
             What was narrowed.
 
         Returns
         -------
-        held : `torch.Tensor` of bool, shape (B,)
+        binding : `torch.Tensor` of bool, shape (B,)
         """
-        columns = [column for column, _ in _columns(scene, "lens", NARROW)]
+        columns = [column for column, _ in _free_columns(scene, scene["lens"], NARROW)]
         below = (place <= self.lower) & (self.lower > within.lower)
         above = (place >= self.upper) & (self.upper < within.upper)
         return (below | above)[:, columns].any(dim=1)
 
-    def reaching(self, scene, place, within):
-        """Terms that let a lens as far from another place (B, P) as `narrowed` does from its start."""
+    def widened(self, scene, place, within):
+        """Constraints that let a lens as far from another place (B, P) as `narrowed` does from its start."""
         lower, upper = self.lower.clone(), self.upper.clone()
         near = within.narrowed(scene, place)
-        for column, _ in _columns(scene, "lens", NARROW):
+        for column, _ in _free_columns(scene, scene["lens"], NARROW):
             lower[:, column] = torch.minimum(lower, near.lower)[:, column]
             upper[:, column] = torch.maximum(upper, near.upper)[:, column]
         return replace(self, lower=lower, upper=upper)
 
+    lit, near, hold, reaching = with_light_priors, centred_on, binding, widened
 
-def _columns(scene, role, table):
-    """Columns of free parameters whose names a table knows, with its entry."""
-    for block in scene.of_role(role):
-        for column, name in enumerate(block.names, start=block.start):
-            value = next((entry for stem, entry in table.items() if name.startswith(stem)), None)
-            if value is not None and bool(scene.free[column]):
-                yield column, value
+
+Terms = Constraints
+
+
+def _free_columns(scene, block, table):
+    """Columns of a block's free parameters that a table names, each with its entry; a block may be None."""
+    for name, entry in table.items() if block is not None else ():
+        for column in block.columns(name):
+            if bool(scene.free[column]):
+                yield column, entry

@@ -167,8 +167,8 @@ class ImageStack:
         operator = self.operator
         value = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=positions)
         image = operator(value).flatten(-2) * self.factor
-        for block in scene.of_role("sky") if "sky" in roles else ():
-            image = image + physical[:, block.slice].to(image)
+        if scene["sky"] is not None and "sky" in roles:
+            image = image + physical[:, scene["sky"].slice].to(image)
         return image
 
     def expected(self, scene, physical):
@@ -191,8 +191,8 @@ class ImageStack:
             jacobian = operator(jacobian).flatten(-2)
             if self.factor != 1:
                 jacobian.mul_(self.factor)
-            for block in scene.of_role("sky"):
-                image = image + physical[:, block.slice].to(image)
+            if scene["sky"] is not None:
+                image = image + physical[:, scene["sky"].slice].to(image)
                 jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], dim=1)
             if not self.gaussian:
                 mean, slope, _ = self.moments(image, index)

@@ -8,7 +8,6 @@ from lenssr.model.scene import Scene
 
 __all__ = ["border_level", "light_start", "source_start", "without_light"]
 
-SOURCE_INDEX = 1.0
 LIGHT_INDEX = 3.0
 # How far from the image centre the light of the lens is looked for, and may move from there, in arcsec.
 CENTRE_REACH = 0.3
@@ -30,18 +29,19 @@ def light_start(stack, scene):
     light : `torch.Tensor`, shape (B, 8), or None if the scene has no lens light
         The Sérsic and the sky below it.
     """
-    if not scene.of_role("lens_light"):
+    if not scene.lights:
         return None
     galaxy = _galaxy(scene, stack)
     weight = stack.first_weights
     physical, smooth = _moments(stack, _hint(scene))
-    bounds = galaxy.bounds(len(stack))
+    bounds, centre = galaxy.bounds(len(stack)), [galaxy.lights[0].column(axis) for axis in ("x_0", "y_0")]
     for end, sign in zip(bounds, (-1, 1), strict=True):
-        end[:, 3:5] = physical[:, 3:5] + sign * CENTRE_REACH
+        end[:, centre] = physical[:, centre] + sign * CENTRE_REACH
     lower, upper = (galaxy.to_fit(end) for end in bounds)
     for _ in range(4):
         # The galaxy is smooth but no exact Sérsic: a pixel stands out if it is also well above the model.
-        excess = torch.where(stack.valid, stack.data - physical[:, 7:].to(smooth) - smooth, 0)
+        sky = physical[:, galaxy["sky"].slice].to(smooth)
+        excess = torch.where(stack.valid, stack.data - sky - smooth, 0)
         kept = torch.where((excess * weight.sqrt() > 3) & (excess > OUTSTANDING * smooth), 0, weight)
         model, start = stack.model(galaxy, physical), galaxy.to_fit(physical)
         options = {"lower": lower, "upper": upper, "max_iterations": 20, "tolerance": 1.0}
@@ -79,7 +79,7 @@ def _galaxy(scene, stack):
 
 
 def source_start(stack, scene, template, residual, weight):
-    """Fill in the sources of a template: where the light traces back to, how wide and how bright it is there.
+    """Fill in the sky and the source: where the light traces back to, how wide and how bright it is there.
 
     Parameters
     ----------
@@ -96,31 +96,35 @@ def source_start(stack, scene, template, residual, weight):
     -------
     template : `torch.Tensor`, shape (B, P)
     """
-    grid = stack.grid
-    x, y = (torch.as_tensor(c.ravel()).to(residual) for c in (grid.x, grid.y))
-    beta_x, beta_y = scene.source_positions(x, y, template)
     # Only what stands out of the noise may say where the source is.
     light = torch.where(residual * weight.sqrt() > 2, residual, 0)
+    template, source = template.clone(), scene["source"]
+    if scene["sky"] is not None:
+        template[:, scene["sky"].slice] = border_level(stack).unsqueeze(1).to(template)
+    if source is None:
+        return template
+    moments = _source_moments(stack, scene, template, light)
+    template[:, source.slice] = source.profile.from_moments(*moments).to(template)
+    if source.profile.given is None:
+        shape = stack.image(scene, template, roles=("source",))
+        scale = (shape.square() * (light > 0)).sum(1).clamp_min(torch.finfo(shape.dtype).tiny)
+        factor = ((light * shape).sum(1) / scale).clamp_min(FAINTEST).to(template)
+        template[:, source.slice] = source.profile.scaled(template[:, source.slice], factor)
+    return template
+
+
+def _source_moments(stack, scene, template, light):
+    """Effective radius and centre x, y, each (B,) in arcsec, of light (B, N) traced back to the source."""
+    grid = stack.grid
+    x, y = (torch.as_tensor(c.ravel()).to(light) for c in (grid.x, grid.y))
+    beta_x, beta_y = scene.source_positions(x, y, template)
     total = light.sum(1).clamp_min(torch.finfo(light.dtype).tiny)
     centre_x = (light * beta_x).sum(1) / total
     centre_y = (light * beta_y).sum(1) / total
     spread = (light * ((beta_x - centre_x[:, None]) ** 2 + (beta_y - centre_y[:, None]) ** 2)).sum(1) / total
     # An exponential disc has <r^2> = 3.6 r_eff^2 within the isophotes that stand out of the noise, roughly.
     radius = (spread / 3.6).sqrt().clamp(0.5 * grid.pixel_scale, 0.1 * min(grid.shape) * grid.pixel_scale)
-    template = template.clone()
-    for block in scene.of_role("source"):
-        columns = (torch.ones_like(radius), radius, torch.full_like(radius, SOURCE_INDEX), centre_x, centre_y)
-        template[:, block.start : block.start + 5] = torch.stack(columns, dim=1).to(template)
-        template[:, block.start + 5 : block.stop] = 0.0
-    for block in scene.of_role("sky"):
-        template[:, block.slice] = border_level(stack).unsqueeze(1).to(template)
-    shape = stack.image(scene, template, roles=("source",))
-    overlap = (light * shape).sum(1) / (shape.square() * (light > 0)).sum(1).clamp_min(
-        torch.finfo(shape.dtype).tiny
-    )
-    for block in scene.of_role("source"):
-        template[:, block.start] = overlap.clamp_min(FAINTEST).to(template)
-    return template
+    return radius, centre_x, centre_y
 
 
 def border_level(stack):
@@ -145,7 +149,7 @@ def border_level(stack):
 
 def _hint(scene):
     """Where the lens galaxy is looked for: the middle of the image, or where a given model puts it."""
-    for block in scene.of_role("lens_light"):
+    for block in scene.lights:
         if block.profile.given is not None:
             return tuple(float(block.profile.given_vector[k]) for k in block.profile.centre)
     return 0.0, 0.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lenssr.exceptions import InputError
 from lenssr.light.gaussians_profile import GaussiansProfile
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic_profile import SersicProfile
@@ -13,8 +14,8 @@ __all__ = ["Block", "Scene"]
 
 # A source larger than this share of half the field is no longer told from the halo of the lens.
 SOURCE_SHARE = 0.3
-LIGHT_ROLES = ("source", "lens_light")
-
+# Options of a scene without a role.
+NOTHING = {"lens": None, "source": (), "lens_light": (), "sky": False}
 
 # Where a fit may take a shape that the user has not bounded: beyond, no lens galaxy has been seen.
 SHAPE_BOUNDS = {"e1": 0.5, "e2": 0.5, "gamma1": 0.3, "gamma2": 0.3}
@@ -31,7 +32,9 @@ def _bounds_of(parameter):
 
 
 def _profiles(light):
-    """Profiles of one role; a number means so many Sérsics."""
+    """Profiles of one role; a number stands for that many Sérsics."""
+    if isinstance(light, LightProfile):
+        return (light,)
     return tuple(SersicProfile() for _ in range(light)) if isinstance(light, int) else tuple(light)
 
 
@@ -45,7 +48,7 @@ class Block:
     names : tuple of str
     start, stop : int
         Its slice of the vector.
-    profile : `~lenssr.light.profile.LightProfile` or None
+    profile : `~lenssr.light.LightProfile` or None
         What shines, if it does.
     """
 
@@ -60,13 +63,32 @@ class Block:
         """Where the block lies."""
         return slice(self.start, self.stop)
 
+    def columns(self, stem):
+        """Positions in the physical vector of the parameters named ``stem``, or ``stem_0``, ``stem_1``, ...
+
+        Parameters
+        ----------
+        stem : str
+
+        Returns
+        -------
+        columns : list of int
+        """
+        named = (name == stem or name.removeprefix(f"{stem}_").isdigit() for name in self.names)
+        return [column for column, is_it in enumerate(named, start=self.start) if is_it]
+
+    def column(self, name):
+        """Position in the physical vector of the first of these parameters, or None; see `columns`."""
+        return next(iter(self.columns(name)), None)
+
 
 class Scene:
     """Which components make an image, where their parameters lie, and which of them are free.
 
-    The physical vector holds the lens parameters, then those of each source and of each profile on the lens,
-    as their `~lenssr.light.profile.LightProfile` orders them, then the sky. A fit works on the free ones,
-    with the logarithm of what must stay positive.
+    The physical vector holds the lens parameters, then those of the source and of each profile on the lens,
+    as their `~lenssr.light.LightProfile` orders them, then the sky. A fit works on the free ones, with the
+    logarithm of what must stay positive. ``scene["lens"]``, ``scene["source"]`` and ``scene["sky"]`` are the
+    `Block` of that role, None without one, and ``scene.lights`` those of the lens light.
 
     Parameters
     ----------
@@ -74,21 +96,34 @@ class Scene:
         Gives names, bounds and the deflection; its values are not used.
     lens_free : bool
         Whether parameters of the lens that are not ``fixed`` are fitted.
-    lens_light : sequence of `~lenssr.light.profile.LightProfile` or int
+    lens_light : `~lenssr.light.LightProfile`, sequence of them, or int
         What shines on the lens, or how many Sérsics do.
     sky : bool
         Whether a constant is added to every pixel.
-    source : sequence of `~lenssr.light.profile.LightProfile` or int, optional
-        What shines behind it, by default 1 Sérsic.
+    source : `~lenssr.light.LightProfile`, sequence of at most one, 0 or 1, optional
+        What shines behind it, or how many Sérsics do. Default 1.
     extent : float
         Half the field in arcsec; centres of light stay inside it.
     device : str or `torch.device`, optional
         By default the CPU.
+
+    Attributes
+    ----------
+    blocks : list of `Block`
+        In the order of the physical vector.
+    lights : tuple of `Block`
+        Of the lens light.
+    lower, upper : `torch.Tensor`, shape (P,)
+        Bounds of the physical vector.
+    log, free : `torch.Tensor` of bool, shape (P,)
+        Which parameters a fit takes the logarithm of, and which it fits.
     """
 
     def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, device="cpu"):
         self.lens, self.extent = lens, extent
         light = {"source": _profiles(source), "lens_light": _profiles(lens_light)}
+        if len(light["source"]) > 1:
+            raise InputError(f"a scene of {len(light['source'])} sources: give one, or none")
         self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
         self._options |= light
         self.blocks = []
@@ -100,7 +135,7 @@ class Scene:
             upper += [bound[1] for bound in bounds]
             log += [False] * len(bounds)
             free += [lens_free and not parameter.fixed for parameter in lens.parameters]
-        for role, profile in [(name, one) for name in LIGHT_ROLES for one in light[name]]:
+        for role, profile in [(role, one) for role, profiles in light.items() for one in profiles]:
             self._add(role, profile.names, profile)
             ends = profile.bounds(extent, SOURCE_SHARE if role == "source" else 1.0)
             lower, upper = lower + ends[0], upper + ends[1]
@@ -109,21 +144,61 @@ class Scene:
         if sky:
             self._add("sky", ("sky",))
             lower, upper, log, free = [*lower, -torch.inf], [*upper, torch.inf], [*log, False], [*free, True]
+        self.lights = tuple(block for block in self.blocks if block.role == "lens_light")
+        self._single = {block.role: block for block in self.blocks if block.role != "lens_light"}
         self.lower = torch.tensor(lower, dtype=torch.float64, device=device)
         self.upper = torch.tensor(upper, dtype=torch.float64, device=device)
-        self.log = torch.tensor(log, device=device)
-        self.free = torch.tensor(free, device=device)
-        self.free_index = torch.nonzero(self.free).squeeze(1)
+        self.log = torch.tensor(log, dtype=torch.bool, device=device)
+        self._set_free(torch.tensor(free, dtype=torch.bool, device=device))
 
     def _add(self, role, names, profile=None):
-        start = self.blocks[-1].stop if self.blocks else 0
-        self.blocks.append(Block(role, tuple(names), start, start + len(names), profile))
+        self.blocks.append(Block(role, tuple(names), self.size, self.size + len(names), profile))
 
-    def copy(self):
-        """A copy whose choice of free parameters is its own."""
-        twin = copy.copy(self)
-        twin.free, twin.free_index = self.free.clone(), self.free_index.clone()
-        return twin
+    def _set_free(self, free):
+        self.free, self.free_index = free, torch.nonzero(free).squeeze(1)
+
+    def __getitem__(self, role):
+        """Return the block of the lens, the source or the sky; None if the scene has none."""
+        if role == "lens_light":
+            raise KeyError("a scene may have several lens lights: use scene.lights")
+        if role not in NOTHING:
+            raise KeyError(f"a scene has no {role!r}: ask for 'lens', 'source' or 'sky', or use scene.lights")
+        return self._single.get(role)
+
+    @property
+    def radius(self):
+        """Column of the Einstein radius (of the first component that has one); None without one."""
+        return None if self.lens is None else self["lens"].column("theta_E")
+
+    def keep(self, *roles):
+        """Mask (P,) of the physical vector that leaves out the components with these roles."""
+        unknown = set(roles) - set(NOTHING)
+        if unknown:
+            raise KeyError(f"no roles of a scene: {sorted(unknown)}; give some of {', '.join(NOTHING)}")
+        kept = torch.ones_like(self.free)
+        for block in self.blocks:
+            if block.role in roles:
+                kept[block.slice] = False
+        return kept
+
+    def free_of(self, role):
+        """Which parameters (K,) of the components with a role are free."""
+        return self.free[~self.keep(role)]
+
+    def count(self, role):
+        """Number of free parameters of the components with a role."""
+        return int(self.free_of(role).sum())
+
+    def fit_rows(self, *roles):
+        """Mask (F,) of the entries of the fit vector that belong to the components with these roles."""
+        return ~self.keep(*roles)[self.free]
+
+    def without(self, role):
+        """The scene without the components with a role; of the rest the same parameters are free."""
+        kept = self.keep(role)
+        rest = Scene(**{**self._options, role: NOTHING[role]})
+        rest._set_free(self.free[kept])
+        return rest
 
     def on(self, device):
         """Return the scene with its tensors on a device."""
@@ -135,16 +210,13 @@ class Scene:
 
     def with_lens_held(self):
         """The scene with its lens as it is given."""
-        held = self.copy()
-        for block in held.of_role("lens"):
-            held.free[block.slice] = False
-        held.free_index = torch.nonzero(held.free).squeeze(1)
+        held = copy.copy(self)
+        held._set_free(self.free & self.keep("lens"))
         return held
 
     def with_plain_light(self):
         """The scene with one Sérsic for all light of the lens, or itself if that is what it has."""
-        profiles = [block.profile for block in self.of_role("lens_light")]
-        if not profiles or (len(profiles) == 1 and profiles[0].plain):
+        if not self.lights or (len(self.lights) == 1 and self.lights[0].profile.plain):
             return self
         return Scene(**{**self._options, "lens_light": 1})
 
@@ -161,13 +233,13 @@ class Scene:
         physical : `torch.Tensor`, shape (..., P)
         """
         flat = physical.reshape(-1, plain.size)
-        light = flat[:, plain.of_role("lens_light")[0].slice]
+        light = flat[:, plain.lights[0].slice]
         parts = [flat[:, block.slice] for block in plain.blocks if block.role in ("lens", "source")]
-        shared = [block.profile for block in self.of_role("lens_light") if block.profile.given is None]
-        for profile in (block.profile for block in self.of_role("lens_light")):
+        shared = [block.profile for block in self.lights if block.profile.given is None]
+        for profile in (block.profile for block in self.lights):
             rank = shared.index(profile) if profile in shared else 0
             parts.append(profile.start(light, rank, max(len(shared), 1)))
-        parts += [flat[:, block.slice] for block in plain.of_role("sky")]
+        parts += [] if plain["sky"] is None else [flat[:, plain["sky"].slice]]
         return torch.cat(parts, dim=1).reshape(*physical.shape[:-1], self.size)
 
     def with_groups_shared(self, physical):
@@ -182,8 +254,8 @@ class Scene:
         physical : `torch.Tensor`, shape (B, P), or None
             None if there are no two groups that nobody has described.
         """
-        lights = self.of_role("lens_light")
-        groups = [b for b in lights if isinstance(b.profile, GaussiansProfile) and b.profile.given is None]
+        unknown = [block for block in self.lights if block.profile.given is None]
+        groups = [block for block in unknown if isinstance(block.profile, GaussiansProfile)]
         if len(groups) < 2:
             return None
         mean = torch.stack([physical[:, block.slice] for block in groups]).mean(0)
@@ -199,7 +271,7 @@ class Scene:
     @property
     def size(self):
         """Length of the physical vector."""
-        return self.blocks[-1].stop
+        return self.blocks[-1].stop if self.blocks else 0
 
     def bounds(self, count):
         """Lower and upper ends of the physical vectors of ``count`` problems, each (count, P)."""
@@ -208,12 +280,8 @@ class Scene:
     @property
     def lens_centre_columns(self):
         """Where the centre of the first lens component lies in the physical vector; empty if it has none."""
-        names = self.blocks[0].names if self.lens is not None else ()
-        found = [
-            next((k for k, name in enumerate(names) if name.startswith(axis)), None)
-            for axis in ("x_0", "y_0")
-        ]
-        return [] if None in found else found
+        columns = [self["lens"].column(axis) for axis in ("x_0", "y_0")] if self.lens is not None else [None]
+        return [] if None in columns else columns
 
     def lens_centre(self, physical):
         """Centre (B, 2) of the lens; the origin if it has none."""
@@ -223,7 +291,7 @@ class Scene:
     @property
     def lens_moves(self):
         """Whether any parameter of the lens is free."""
-        return self.lens is not None and bool(self.free[self.blocks[0].slice].any())
+        return self.lens is not None and bool(self.free[self["lens"].slice].any())
 
     def _encode(self, vector):
         return torch.where(self.log, vector.clamp_min(1e-300).log(), vector)
@@ -251,7 +319,7 @@ class Scene:
         """Where rays (R,) or (B, R) land in the source plane, each (B, R)."""
         if self.lens is None:
             return x.expand(len(physical), -1), y.expand(len(physical), -1)
-        alpha_x, alpha_y = self.lens.deflection_at(x, y, physical[:, self.blocks[0].slice].to(x))
+        alpha_x, alpha_y = self.lens.deflection_at(x, y, physical[:, self["lens"].slice].to(x))
         return x - alpha_x, y - alpha_y
 
     def brightness(self, x, y, physical, *, roles=("source", "lens_light"), positions=None):
@@ -275,7 +343,7 @@ class Scene:
         physical = physical.to(x)
         total = 0
         columns = []
-        lens_block = self.blocks[0] if self.lens is not None else None
+        lens_block = self["lens"]
         lens_moves = self.lens_moves
         if lens_moves:
             lens_parameters = physical[:, lens_block.slice]
@@ -284,7 +352,9 @@ class Scene:
         else:
             beta = self.source_positions(x, y, physical) if positions is None else positions
         slope_x = slope_y = 0
-        for block in self.of_role("source") + self.of_role("lens_light"):
+        for block in self.blocks:
+            if block.profile is None:
+                continue
             where = beta if block.role == "source" else (x, y)
             value, d_x, d_y, derivative = self.light_derivatives(block, *where, physical, cusp)
             total = total + value
@@ -300,8 +370,7 @@ class Scene:
     def light_jacobian(self, x, y, physical, *, cusp=0.0):
         """Derivatives (B, F', R) of the lens light alone, with respect to its own part of the fit vector."""
         physical = physical.to(x)
-        blocks = self.of_role("lens_light")
-        return torch.cat([self.light_derivatives(block, x, y, physical, cusp)[3] for block in blocks], dim=1)
+        return torch.cat([self.light_derivatives(block, x, y, physical, cusp)[3] for block in self.lights], 1)
 
     def light_derivatives(self, block, x, y, physical, cusp=0.0):
         """Brightness of one profile, its slopes along x and y, and its derivatives in fit variables.

@@ -217,7 +217,7 @@ class Batch:
         signal : `torch.Tensor`, shape (B, G)
         """
         layout, scene = self.layout, self._scene
-        blocks = scene.of_role("lens_light")
+        blocks = scene.lights
         bands = self.bands if self.rough is None else self.rough
         total = torch.zeros(len(smooth), layout.galaxies, dtype=smooth.dtype, device=smooth.device)
         for number, (band, weight) in enumerate(zip(bands, weights, strict=True)):

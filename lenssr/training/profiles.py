@@ -73,5 +73,5 @@ def _fitted(batch, rows):
         device=batch.device,
     )
     fits = fit_known_lens(stack, scene, batch.scenes.lens_vector[rows].double())
-    source = scene.of_role("source")[0].slice
+    source = scene["source"].slice
     return [fit.physical[source].cpu() for fit in fits]

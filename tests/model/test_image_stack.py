@@ -33,8 +33,8 @@ def scene_of(*, free=True, light=1, sky=True):
 
 
 def physical_of(scene):
-    parts = [LENS.vector, SOURCE.vector] + [LIGHT.vector] * len(scene.of_role("lens_light"))
-    parts += [torch.tensor([0.03], dtype=torch.float64)] * len(scene.of_role("sky"))
+    parts = [LENS.vector, SOURCE.vector] + [LIGHT.vector] * len(scene.lights)
+    parts += [torch.tensor([0.03], dtype=torch.float64)] if scene["sky"] else []
     return torch.cat(parts).unsqueeze(0)
 
 
@@ -196,10 +196,10 @@ def simulated(rng, *, light):
 def test_source_starts_near_the_truth_behind_the_true_lens(light, rng):
     scene, stack = simulated(rng, light=light)
     template = physical_of(scene).clone()
-    source = scene.of_role("source")[0]
+    source = scene["source"]
     template[:, source.start :] = 1.0
     if light:
-        template[:, scene.of_role("lens_light")[0].slice] = LIGHT.vector
+        template[:, scene.lights[0].slice] = LIGHT.vector
     below = (
         torch.cat([LIGHT.vector, torch.tensor([0.03], dtype=torch.float64)]).unsqueeze(0) if light else None
     )
@@ -255,5 +255,5 @@ def test_tensors_of_a_fit_stay_on_their_device(noise, rng, no_copies):
     many = coarse.select(torch.tensor([0, 0, 1]))
     many.model(scene, template[[0, 0, 1]])(start, torch.tensor([0, 2]))
     stack.select([1], refine=lambda x, y: scene.brightness(x, y, template)[0]).single()
-    fits = fit_known_lens(stack, scene, template[:, scene.blocks[0].slice])
+    fits = fit_known_lens(stack, scene, template[:, scene["lens"].slice])
     assert all(fit.converged for fit in fits)

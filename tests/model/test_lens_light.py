@@ -11,7 +11,7 @@ from lenssr.imaging.noise import GaussianNoise
 from lenssr.light import MultiGaussian
 from lenssr.light.gaussians_profile import GaussiansProfile
 from lenssr.light.lens_light import light_profiles
-from lenssr.model.constraints import Terms
+from lenssr.model.constraints import Constraints
 from lenssr.model.fit import _fit, _refine, fit_known_lens
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
@@ -127,7 +127,7 @@ def test_fluxes_end_where_bounded_linear_least_squares_does(lens_light):
     (fit,) = fit_known_lens(stack, scene, torch.zeros(1, 0))
     assert fit.converged
     slopes = scene.light_jacobian(stack.operator.x, stack.operator.y, fit.physical[None])
-    number = len(scene.of_role("lens_light")[0].profile.bright)
+    number = len(scene.lights[0].profile.bright)
     unit = stack.operator(slopes[:, :number])[0].flatten(1) / fit.physical[:number, None]
     design = torch.cat([unit, torch.ones(1, unit.shape[1])]).numpy().T / NOISE
     best = lsq_linear(design, stack.data[0].numpy() / NOISE, bounds=([0] * number + [-np.inf], np.inf))
@@ -173,18 +173,18 @@ def test_a_given_model_says_where_the_galaxy_is():
 def test_terms_keep_the_priors_of_the_light_without_the_source(source):
     profiles = (GaussiansProfile([0.1, 0.3]),)
     scene = Scene(lens=LENS, lens_free=True, lens_light=profiles, sky=True, source=source, extent=2.0)
-    bare = Scene(lens=LENS, lens_free=True, lens_light=profiles, sky=True, source=0, extent=2.0)
+    bare = scene.without("source")
     physical = torch.ones(1, scene.size, dtype=torch.float64)
-    terms = Terms.of(scene, 1).lit(scene, physical).without(scene, "source")
+    terms = Constraints.of(scene, 1).with_light_priors(scene, physical).without(scene, "source")
     assert terms.mean.shape == (1, bare.size)
-    place = bare.of_role("lens_light")[0].slice
+    place = bare.lights[0].slice
     assert terms.stiffness[0, place].tolist() == [0.25, 0.25, 0, 0, 0, 0]
     torch.testing.assert_close(terms.lower, bare.bounds(1)[0])
 
 
 def test_groups_share_what_they_have_found_anew():
     scene = galaxy_scene(["mge", "mge", Sersic()])
-    first, second, other = scene.of_role("lens_light")
+    first, second, other = scene.lights
     number = len(first.profile.bright)
     physical = torch.rand(2, scene.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     shared = scene.with_groups_shared(physical)
@@ -203,9 +203,9 @@ def test_a_fit_leaves_a_poor_share_of_the_light():
     stack = galaxy_stack(image_of(core, halo, source=Sersic(1e-9)))
     scene = galaxy_scene(["mge", "mge"])
     start = scene.with_groups_shared(fit_known_lens(stack, scene, torch.zeros(1, 0))[0].physical[None])
-    first, second = scene.of_role("lens_light")
+    first, second = scene.lights
     start[:, first.slice] = start[:, second.slice] = 0.5 * (start[:, first.slice] + start[:, second.slice])
-    terms = Terms.of(scene, 1).lit(scene, start)
+    terms = Constraints.of(scene, 1).with_light_priors(scene, start)
     (poor,), (fit,) = (way(stack, scene, start, terms) for way in (_refine, _fit))
     assert fit.chi2 < poor.chi2 - 100
     assert fit.chi2 < 1.1 * stack.data[0].numel()

@@ -6,6 +6,9 @@ import torch
 
 from lenssr import EPL, SIE, Shear
 from lenssr.autodiff import forward_jacobian
+from lenssr.exceptions import InputError
+from lenssr.light.gaussians_profile import GaussiansProfile
+from lenssr.light.sersic_profile import SersicProfile
 from lenssr.model.scene import Scene
 
 SERSIC = [1.4, 0.2, 1.3, 0.05, -0.04, 0.1, -0.15]
@@ -29,8 +32,8 @@ def scene_of(kind, *, free, light=0, sky=True, source=1):
 
 def physical_of(scene, count=2):
     lens = [] if scene.lens is None else scene.lens.vector.tolist()
-    vector = lens + SERSIC * len(scene.of_role("source")) + LIGHT * len(scene.of_role("lens_light"))
-    vector = torch.tensor(vector + [0.2] * len(scene.of_role("sky")), dtype=torch.float64)
+    vector = lens + (SERSIC if scene["source"] else []) + LIGHT * len(scene.lights)
+    vector = torch.tensor(vector + ([0.2] if scene["sky"] else []), dtype=torch.float64)
     steps = torch.linspace(1, 1.02, count, dtype=torch.float64).unsqueeze(1)
     return vector * steps
 
@@ -44,7 +47,6 @@ CASES = [
     pytest.param("sie", True, 1, 1, id="with lens light"),
     pytest.param("sie", False, 1, 1, id="fixed lens"),
     pytest.param("epl", True, 0, 1, id="derivatives by autodiff"),
-    pytest.param("sie", True, 0, 2, id="two sources"),
     pytest.param("none", False, 1, 0, id="lens light alone"),
 ]
 
@@ -105,6 +107,78 @@ def test_jacobian_equals_autodiff(light, rng):
     )
 
 
+def test_blocks_are_reached_by_name():
+    scene = scene_of("sie", free=True, light=2)
+    assert [scene[role].names[0] for role in ("lens", "source", "sky")] == ["theta_E_0", "amplitude", "sky"]
+    assert [block.role for block in scene.lights] == ["lens_light"] * 2
+    bare = scene_of("none", free=False, sky=False, source=0)
+    assert (bare["lens"], bare["source"], bare["sky"], bare.lights, bare.size) == (None, None, None, (), 0)
+
+
+@pytest.mark.parametrize(
+    "role, match", [("lens_light", "use scene.lights"), ("halo", "'lens', 'source' or 'sky'")]
+)
+def test_no_block_has_another_name(role, match):
+    with pytest.raises(KeyError, match=match):
+        scene_of("sie", free=True)[role]
+
+
+def test_more_than_one_source_is_refused():
+    with pytest.raises(InputError, match="a scene of 2 sources"):
+        scene_of("sie", free=True, source=2)
+
+
+@pytest.mark.parametrize("source", [1, SersicProfile(), [SersicProfile()]])
+def test_a_source_may_be_a_number_a_profile_or_a_list(source):
+    assert isinstance(scene_of("sie", free=True, source=source)["source"].profile, SersicProfile)
+
+
+@pytest.mark.parametrize(
+    "kind, name, column", [("sie", "theta_E", 0), ("sie", "x_0", 3), ("sie", "gamma1_1", 5), ("epl", "e1", 2)]
+)
+def test_parameters_are_found_by_name(kind, name, column):
+    assert scene_of(kind, free=True)["lens"].column(name) == column
+
+
+def test_all_components_with_a_parameter_are_found():
+    scene = scene_of("sie", free=True, light=GaussiansProfile([0.1, 0.4]), sky=False)
+    assert scene["lens"].columns("x_0") == [3, 7]
+    assert scene["lens"].columns("slope") == [] and scene["lens"].column("theta") is None
+    assert scene.lights[0].columns("flux") == [16, 17]
+
+
+@pytest.mark.parametrize("kind, column", [("sie", 0), ("epl", 0), ("none", None)])
+def test_the_radius_is_the_first_einstein_radius(kind, column):
+    assert scene_of(kind, free=True).radius == column
+
+
+def test_free_parameters_are_counted_by_role():
+    scene = scene_of("sie", free=True, light=1)
+    # The ellipticity e1 and the shear's origin are fixed.
+    assert [scene.count(role) for role in ("lens", "source", "lens_light", "sky")] == [6, 7, 7, 1]
+    assert scene.free_of("lens").tolist() == [True, False, *[True] * 5, False, False]
+    assert scene.with_lens_held().count("lens") == 0 and scene.count("lens") == 6
+
+
+def test_rows_of_the_fit_vector_by_role():
+    scene = scene_of("sie", free=True, light=1)
+    assert scene.fit_rows("lens").tolist() == [True] * 6 + [False] * 15
+    torch.testing.assert_close(scene.fit_rows("lens", "sky"), scene.fit_rows("lens") | scene.fit_rows("sky"))
+    with pytest.raises(KeyError, match="'halo'"):
+        scene.fit_rows("halo")
+
+
+@pytest.mark.parametrize("role", ["lens", "source", "lens_light", "sky"])
+def test_a_scene_without_a_role(role):
+    scene = scene_of("sie", free=True, light=1).with_lens_held()
+    rest, kept = scene.without(role), scene.keep(role)
+    names = [name for block in scene.blocks if block.role != role for name in block.names]
+    assert [name for block in rest.blocks for name in block.names] == names
+    for name in ("lower", "upper", "log", "free"):
+        torch.testing.assert_close(getattr(rest, name), getattr(scene, name)[kept])
+    assert rest.count(role) == 0 and len(rest.free_index) == int(rest.free.sum())
+
+
 def test_positions_given_ahead_change_nothing(rng):
     scene = scene_of("sie", free=False, light=1)
     physical = physical_of(scene)
@@ -159,7 +233,7 @@ def test_bounds_of_the_user_win():
     assert lower.shape == (3, scene.size)
     assert lower[0, :2].tolist() == [0.9, 0.0] and upper[0, :2].tolist() == [1.2, 0.6]
     # Centres of light stay in the field, and a Sérsic stays one.
-    source = scene.of_role("source")[0].slice
+    source = scene["source"].slice
     assert lower[0, source].tolist()[3:5] == [-2.0, -2.0] and upper[0, source].tolist()[3:5] == [2.0, 2.0]
     assert bool((lower[0, source][:3] > 0).all())
 

@@ -116,11 +116,6 @@ class Constraints:
             upper[:, column] = torch.maximum(upper, near.upper)[:, column]
         return replace(self, lower=lower, upper=upper)
 
-    lit, near, hold, reaching = with_light_priors, centred_on, binding, widened
-
-
-Terms = Constraints
-
 
 def _free_columns(scene, block, table):
     """Columns of a block's free parameters that a table names, each with its entry; a block may be None."""

@@ -264,10 +264,6 @@ class Scene:
             physical[:, block.slice] = block.profile.share(mean, rank, len(groups))
         return physical
 
-    def of_role(self, role):
-        """Blocks of one role, in order."""
-        return [block for block in self.blocks if block.role == role]
-
     @property
     def size(self):
         """Length of the physical vector."""
@@ -287,6 +283,10 @@ class Scene:
         """Centre (B, 2) of the lens; the origin if it has none."""
         columns = self.lens_centre_columns
         return physical[:, columns] if columns else physical.new_zeros(len(physical), 2)
+
+    def sky_of(self, physical):
+        """The sky level of a physical vector (P,), 0 where none is fitted."""
+        return 0.0 if self["sky"] is None else float(physical[self["sky"].start])
 
     @property
     def lens_moves(self):
@@ -332,6 +332,10 @@ class Scene:
                 where = beta if block.role == "source" else (x, y)
                 total = total + block.profile.brightness(*where, physical[:, block.slice].to(x))
         return total
+
+    def brightness_at(self, physical):
+        """The surface brightness of one physical vector (1, P) as a function of rays, which gives (R,)."""
+        return lambda x, y: self.brightness(x, y, physical)[0]
 
     def brightness_jacobian(self, x, y, physical, *, positions=None, cusp=0.0):
         """Surface brightness (B, R) and its derivatives (B, F, R) with respect to the fit vector.

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from lenssr import EPL, SIE, Sersic, Shear
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, GaussianNoise
-from lenssr.model.constraints import Terms
+from lenssr.model.constraints import Constraints
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 from lenssr.source import Factor, Prior, Problem, SourceGrid, gauss_newton_batch, solve
@@ -85,13 +85,13 @@ def problem_of(
         fine = stack.select([0], refine=lambda x, y: whole.brightness(x, y, **light)[0])
     fine.data = fine.data + fine.image(whole, physical[None])
     stack.data = fine.data
-    source = whole.of_role("source")[0].slice
+    source = whole["source"].slice
     kept = torch.ones(whole.size, dtype=torch.bool)
     kept[source] = modulated
-    start, terms = physical[kept], Terms.of(scene, 1)
-    terms.mean[:] = torch.where(scene.log, start.log(), start)
-    terms.stiffness[:] = 400.0
-    terms.stiffness[:, scene.size - 1 :] = 0.0 if sky else 400.0
+    start, constraints = physical[kept], Constraints.of(scene, 1)
+    constraints.mean[:] = torch.where(scene.log, start.log(), start)
+    constraints.stiffness[:] = 400.0
+    constraints.stiffness[:, scene.size - 1 :] = 0.0 if sky else 400.0
     x, y = (
         axis[0].numpy() for axis in whole.source_positions(fine.operator.x, fine.operator.y, physical[None])
     )
@@ -100,7 +100,7 @@ def problem_of(
     weight = torch.where(fine.valid[0], sigma**-2, 0.0).double().numpy()
     rays = stack.operator.x, stack.operator.y
     anchor = np.random.default_rng(seed).random(len(rays[0]))
-    return Problem(stack, fine, scene, start, terms, grid, weight, np.zeros(len(weight)), anchor, floor=0.1)
+    return Problem(stack, fine, scene, start, constraints, grid, weight, np.zeros(len(weight)), anchor, floor=0.1)
 
 
 def start_of(problem, seed=0):

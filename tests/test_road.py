@@ -19,7 +19,7 @@ class Arrived(Exception):
 
 
 def frames_between():
-    """Names of the frames of lenssr between `SuperResolver.__call__` and the one that computes the residual."""
+    """Frames of lenssr between `SuperResolver.__call__` and the one that computes the residual."""
     frame, names = sys._getframe(2), []
     while frame is not None:
         if frame.f_code.co_filename.startswith(PACKAGE):

@@ -41,7 +41,8 @@ POLISH_SIGMA = 0.05
 GALAXY_ERROR = 0.1
 # Chi2 by which a lens on a bound has to be better than one that is not: 5 sigma.
 BOUND_COST = 25.0
-# Radius in pixels of the mask around a moving lens whose point-sampled centre shows the source (`ImageStack`).
+# Radius in pixels of the mask around a moving lens whose point-sampled centre shows the source
+# (`ImageStack`).
 GHOST_PIXELS = 1.4
 
 
@@ -176,8 +177,8 @@ def lens_at_bound(scene, fit):
 def polish(stack, scene, number, fit, *, brief=False):
     """Fit image ``number`` once more with rays where the fitted scene is steep, if that changes the image.
 
-    A ``brief`` polish is one fit with the noise that the last one had, and takes half the time; by default there
-    may be a second one, and the noise is found anew.
+    A ``brief`` polish is one fit with the noise that the last one had, and takes half the time; by default
+    there may be a second one, and the noise is found anew.
     """
     if stack.options["oversampling"] != "auto":
         return fit
@@ -204,7 +205,7 @@ def early_fit(stack, scene, physical, constraints):
 
 
 def system(stack, scene, physical, weight, constraints):
-    """What `levenberg_marquardt` minimises: scenes from a start (B, P), with weights (B, N), as its arguments."""
+    """The arguments of `levenberg_marquardt` for scenes from a start (B, P), with weights (B, N)."""
     weight = weight.to(stack.data)
     return {
         "model": stack.model(scene, physical),
@@ -218,7 +219,7 @@ def system(stack, scene, physical, weight, constraints):
 
 
 def template_of(scene, stack, lens_vectors, light):
-    """Physical vectors (B, P) from lens parameters (B, L) and lens light (B, 8); the source is still empty."""
+    """Physical vectors (B, P) from lens parameters (B, L) and lens light (B, 8); no source yet."""
     physical = torch.ones(len(stack), scene.size, dtype=torch.float64, device=stack.device)
     if scene["lens"] is not None:
         physical[:, scene["lens"].slice] = lens_vectors.to(physical)
@@ -228,7 +229,7 @@ def template_of(scene, stack, lens_vectors, light):
 
 
 def softened(weight, stack, scene, template):
-    """Weights (B, N) that allow for a galaxy that is not quite a Sérsic, and for coarse pixels on its cusp."""
+    """Weights (B, N) that allow for a galaxy that is not quite a Sérsic, and coarse pixels on its cusp."""
     if not scene.lights:
         return weight
     smooth = stack.image(scene, template, roles=("lens_light",))

@@ -1,66 +1,72 @@
 """Every threshold that decides something about a lens, with its unit and where it comes from.
 
-"theory": follows from statistics. "table": a printed benchmark shows what it does. "chosen": a judgement, with the
-reason. Thresholds of single flags stand beside their flags in `lenssr.reconstruction.verdict`; constants that only
-set a numerical accuracy stand where they are used.
+"theory": follows from statistics. "table": a printed benchmark shows what it does. "chosen": a judgement,
+with the reason. Thresholds of single flags stand beside their flags in `lenssr.reconstruction.verdict`;
+constants that only set a numerical accuracy stand where they are used.
 """
 
 # ---------------------------------------------------------------- shared by searches and flags
 
 # Reduced chi2 above which a fit does not explain its pixels. Chosen: 10 % more noise than the errors say.
 BAD_CHI2 = 1.2
-# Excess of chi2, or of -2 ln(evidence), below which a second lens cannot be told from the best. Theory: 5 sigma.
+# Excess of chi2, or of -2 ln(evidence), below which a second lens cannot be told from the best. Theory: 5
+# sigma.
 SECOND_MODE = 25.0
 # Sigma of a pixel above which the lensed source makes it one of the arcs. Theory: 3 sigma.
 ARC_SIGMA = 3.0
 
 # ---------------------------------------------------------------- the search for a lens
 
-# Two lenses are one mode if their Einstein radii differ by less than this share, and their ellipticities and shears by
-# less than this. Chosen: well above the errors of either, well below what separates basins of chi2.
+# Two lenses are one mode if their Einstein radii differ by less than this share, and their ellipticities and
+# shears by less than this. Chosen: well above the errors of either, well below what separates basins of chi2.
 SAME_RADIUS, SAME_SHAPE = 0.02, 0.1
-# Share of the best coarse chi2 by which another start may be worse and still be fitted to all pixels, and how many of
-# them are. Chosen: binned pixels misjudge chi2 by as much.
+# Share of the best coarse chi2 by which another start may be worse and still be fitted to all pixels, and how
+# many of them are. Chosen: binned pixels misjudge chi2 by as much.
 RIVAL_SHARE, RIVALS = 0.3, 2
-# Standard deviations from the network's estimate, all seven parameters together, within which a fit that leaves more
-# than noise is believed: overall, and where a Sérsic leaves arcs. Theory: chi of 7 degrees of freedom exceeds 5 with
-# a probability of 7e-4, 3 with one of a quarter. The second was chosen after two lenses (BroadLenses, seed 11).
+# Standard deviations from the network's estimate, all seven parameters together, within which a fit that
+# leaves more than noise is believed: overall, and where a Sérsic leaves arcs. Theory: chi of 7 degrees of
+# freedom exceeds 5 with a probability of 7e-4, 3 with one of a quarter. The second was chosen after two
+# lenses (BroadLenses, seed 11).
 AGREES, AGREES_WITH_ARCS_LEFT = 5.0, 3.0
 # Excess of the arcs' chi2, in its standard deviations, above which a Sérsic leaves arcs. Theory: 4 sigma.
 ARCS_LEFT_SIGMA = 4.0
-# Reduced chi2 of the arcs above which a Sérsic is never believed. Chosen after one lens (BroadLenses, seed 13).
+# Reduced chi2 of the arcs above which a Sérsic is never believed. Chosen after one lens (BroadLenses, seed
+# 13).
 HOPELESS_CHI2 = 15.0
 # Lenses are two modes if any parameter differs by more than this many combined errors. Theory: 3 sigma.
 APART_SIGMA = 3.0
-# Other modes are looked for this many errors away along the direction that data determine worst, but no farther than
-# this many widths of the priors. Theory: 5 sigma; chosen: the width itself.
+# Other modes are looked for this many errors away along the direction that data determine worst, but no
+# farther than this many widths of the priors. Theory: 5 sigma; chosen: the width itself.
 MODE_START_SIGMA, MODE_START_REACH = 5.0, 1.0
 
-# ---------------------------------------------------------------- the trust region of a lens behind a free-form source
+# ---------------------------------------------------------------- the trust region of a lens
 
-# Share of the parametric Einstein radius by which it may change, and the width of its prior. Chosen: farther off lie
-# lenses that demagnify, behind which a ring is the image of a ring; arcs determine it ten times better.
+# Share of the parametric Einstein radius by which it may change, and the width of its prior. Chosen: farther
+# off lie lenses that demagnify, behind which a ring is the image of a ring; arcs determine it ten times
+# better.
 RADIUS_REACH, RADIUS_WIDTH = 0.1, 0.03
-# The same where the parametric fit is in doubt. Table: networks.txt, lenses behind clumpy galaxies are off by 6-9 %.
+# The same where the parametric fit is in doubt. Table: networks.txt, lenses behind clumpy galaxies are off by
+# 6-9 %.
 DOUBTED_RADIUS_REACH, DOUBTED_RADIUS_WIDTH = 0.3, 0.1
 # How often the trust region may be doubled on one grid. Chosen.
 EXPANSIONS = 2
-# Mean squared prior z-score above which a lens outside its first trust region is refused. Chosen after HST F600LP,
-# which it lets go, and Euclid VIS, which it does not: not a rule yet.
+# Mean squared prior z-score above which a lens outside its first trust region is refused. Chosen after HST
+# F600LP, which it lets go, and Euclid VIS, which it does not: not a rule yet.
 UNLIKELY_LENS = 1.5
 
 # ---------------------------------------------------------------- the free-form source
 
-# Sigma of a pixel above which the parametric source, and what it leaves in 3 x 3 pixels, places the grid; and how many
-# times the grid's half side away the second may lie. Chosen (the second after HST F475X).
+# Sigma of a pixel above which the parametric source, and what it leaves in 3 x 3 pixels, places the grid; and
+# how many times the grid's half side away the second may lie. Chosen (the second after HST F475X).
 GRID_EDGE_SIGMA = 0.25
 GRID_LEFT_SIGMA, GRID_LEFT_REACH = 5.0, 2.0
-# Standard deviations of chi2 above its expectation from which a parametric fit does not explain the data. Theory.
+# Standard deviations of chi2 above its expectation from which a parametric fit does not explain the data.
+# Theory.
 PARAMETRIC_EXCESS_SIGMA = 2.0
 # Difference of ln(evidence) below which the simpler of two sources is taken. Theory: a factor of e.
 SAME_EVIDENCE = 1.0
-# Gain in chi2 per determined node above which a free-form source explains what the parametric one does not, so that
-# weights are taken from it. Theory: noise alone gives 1; chosen: three times that.
+# Gain in chi2 per determined node above which a free-form source explains what the parametric one does not,
+# so that weights are taken from it. Theory: noise alone gives 1; chosen: three times that.
 BETTER_THAN_PARAMETRIC = 3.0
 
 # ---------------------------------------------------------------- the network's source
@@ -69,8 +75,9 @@ BETTER_THAN_PARAMETRIC = 3.0
 SKY_SHIFT = 0.05
 # Least share of the pixels that has to be dark for the sky to be measured there alone. Chosen.
 LEAST_DARK = 0.05
-# Largest weight of the network's drawing in the mean with what Gauss-Newton steps find, without and with a PSF.
-# Table: networks.txt, scores depend on it by 0.1 dB.
+# Largest weight of the network's drawing in the mean with what Gauss-Newton steps find, without and with a
+# PSF. Table: networks.txt, scores depend on it by 0.1 dB.
 DRAWING_SHARE, DRAWING_SHARE_WITH_PSF = 0.4, 0.3
-# Factor by which chi2 of held-back pixels may grow in fine-tuning before a warning. Chosen: few pixels scatter.
+# Factor by which chi2 of held-back pixels may grow in fine-tuning before a warning. Chosen: few pixels
+# scatter.
 FINE_TUNING_WORSE = 1.01

@@ -130,9 +130,7 @@ class FineScene:
         errors, flux = self._errors()
         posterior = ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen)
         more = posterior, self.magnification(flux)
-        return Products(
-            images, errors, source, self.grid.wcs, self.kernel, self.scene.count("source"), *more
-        )
+        return Products(images, errors, source, self.grid.wcs, self.kernel, self.scene.count("source"), *more)
 
     def errors(self):
         """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.
@@ -334,7 +332,7 @@ def source_image(scene, physical, covariance, observation):
 
 
 class _SourceView:
-    """A profile of parameters (P,) on a grid around it: brightness ``value`` (M,) and its ``jacobian`` (P, M)."""
+    """A profile of parameters (P,) on a grid around it: brightness ``value`` (M,), ``jacobian`` (P, M)."""
 
     def __init__(self, profile, vector):
         self.x_0, self.y_0, half = (float(number) for number in profile.window(vector))

@@ -218,7 +218,9 @@ def _prepared(method, observations, names, lenses, progress):
         if start is None:
             start = prediction.known
             network = copy.deepcopy(start.network).train().requires_grad_(True)
-        images.append(TrainingImage(stack, prediction, network, generator_of(method.settings.seed, -1 - number)))
+        images.append(
+            TrainingImage(stack, prediction, network, generator_of(method.settings.seed, -1 - number))
+        )
     return start, network, images
 
 

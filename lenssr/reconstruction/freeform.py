@@ -77,8 +77,8 @@ class FreeFormReconstruction:
 def solved_freeform(problem, solution, fit, observation, settings, tempered, *, off=None, **more):
     """What a result with a free-form source is made of: `Solved`.
 
-    ``tempered`` has the ``correlation`` that the posterior already knows; ``off`` is how far field and parameters
-    are from the most likely ones.
+    ``tempered`` has the ``correlation`` that the posterior already knows; ``off`` is how far field and
+    parameters are from the most likely ones.
     """
 
     def planes(widening):

@@ -1,4 +1,4 @@
-"""How one image gets a free-form source: candidates compared on a coarse grid, the likeliest brought to a fine one."""
+"""How one image gets a free-form source: candidates on a coarse grid, the likeliest on a fine one."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -43,8 +43,8 @@ AUTO_PRIORS = ("curvature", "curvature+laplacian3")
 # Nodes along a side, and how they crowd: a sharp image shows the cusp of a galaxy, one behind a PSF does not.
 SIDE, SIDE_WITH_PSF = 60, 48
 STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
-# Largest distance of nodes in the middle, in pixels, or in FWHM of the PSF; and the most nodes along a side that this
-# may take: the matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
+# Largest distance of nodes in the middle, in pixels, or in FWHM of the PSF; and the most nodes along a side
+# that this may take: the matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
 SPACING, SPACING_IN_FWHM = 0.75, 0.3
 MOST, MOST_WITH_PSF = 100, 80
 FAINTEST_SHARE = 3e-3  # of the peak, below which a first source is no guide
@@ -54,8 +54,8 @@ COARSE, COARSE_WITH_PSF = 2 / 3, 7 / 12
 COARSE_GAIN = 0.5
 # Most nodes along a side where only the lens is wanted: more take several times longer, and find the same.
 MOST_TO_BEGIN = 36
-# Brightness, in the noise of a dark pixel, below which a source fades to nothing. A plain logarithm never does: it
-# would rather stand on a pedestal and darken the sky, and is too sure of what is faint.
+# Brightness, in the noise of a dark pixel, below which a source fades to nothing. A plain logarithm never
+# does: it would rather stand on a pedestal and darken the sky, and is too sure of what is faint.
 FLOOR_SIGMA = 0.2
 
 
@@ -198,14 +198,16 @@ class FreeFormFit:
         return (yield from expand_trust_region(self, kind, problem, solution))
 
     def begin(self):
-        """Find the source on the coarse grid only, and the lens with it; yields requests, returns a `CoarseFit`."""
+        """Find source and lens on the coarse grid only; yields requests, returns a `CoarseFit`."""
         grid = self._coarse_grid()
         if grid.side > MOST_TO_BEGIN:
             grid = self.grid.refined(MOST_TO_BEGIN)
         _, problem, solution = yield from self._compare("pixelated", grid)
         evidence = self.parametric.value(self.stack.data[0])
         self._set_temperature(problem, solution)
-        problem, solution = yield from fit_jointly(self, "pixelated", problem, solution, tolerance=COARSE_GAIN)
+        problem, solution = yield from fit_jointly(
+            self, "pixelated", problem, solution, tolerance=COARSE_GAIN
+        )
         return CoarseFit(problem, solution, self.correlation, evidence)
 
     @property
@@ -218,12 +220,10 @@ class FreeFormFit:
         floor = self.floor if kind == "pixelated" else 0.0
         planes = self.weight, self.offset, self.anchor
         constraints = self.parts[kind].constraints
-        return Problem(
-            self.stack, self.light_stack, scene, physical, constraints, grid, *planes, floor=floor
-        )
+        return Problem(self.stack, self.light_stack, scene, physical, constraints, grid, *planes, floor=floor)
 
     def _choose(self, grid):
-        """The likeliest kind of source on a grid: its name, problem and solution; None if it is the parametric one."""
+        """The likeliest kind of source on a grid, its problem and solution; None for the parametric one."""
         automatic = self.settings.source == "auto"
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
         found = []
@@ -405,7 +405,7 @@ def source_grid(x, y, observation):
 def constraints_around(
     scene, fit, temperature, settings, *, radius=(decisions.RADIUS_REACH, decisions.RADIUS_WIDTH)
 ):
-    """`Constraints` of a fit behind a free-form source; lens and sky kept near its end, a parametric source loosely."""
+    """`Constraints` around the end of a fit: lens and sky kept near it, a parametric source loosely."""
     start, given = fit.physical[None], fit.constraints
     parts = (given.lower, given.upper, given.mean, given.stiffness)
     constraints = Constraints(*(part.reshape(1, -1).clone() for part in parts))
@@ -438,7 +438,7 @@ def dark_brightness(stack, weight):
 
 
 def noise_excess(*noises):
-    """Factor by which the sky scatters more than its errors, if all ways to measure it are flagged; else 1."""
+    """Factor by which the sky scatters more than its errors, if all measurements say so; else 1."""
     ratio = min(noise.rms_ratio for noise in noises)
     return ratio if ratio > FLAGS["errors_too_small"].threshold else 1.0
 

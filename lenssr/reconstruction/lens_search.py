@@ -1,13 +1,13 @@
-"""Every way to find or refine a lens: radii, a network, a look with a free-form source, other modes, trust region.
+"""Every way to find or refine a lens: radii, network, free-form look, other modes, trust region.
 
-1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start) or from a
-   network's estimate, which the first way checks where it is in doubt.
+1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start) or
+   from a network's estimate, which the first way checks where it is in doubt.
 2. `refine_with_freeform_source` decides where no parametric source explains the arcs.
 3. Behind a free-form source `fit_jointly` frees the lens, `search_other_modes` looks for other lenses, and
    `expand_trust_region` lets one go on that only its distance from the parametric fit has stopped.
 
-A given lens is fitted by `lenssr.model.fit.fit_known_lens`; all of them minimise chi2 there, or the posterior in
-`lenssr.source.gauss_newton`.
+A given lens is fitted by `lenssr.model.fit.fit_known_lens`; all of them minimise chi2 there, or the posterior
+in `lenssr.source.gauss_newton`.
 """
 
 import logging
@@ -77,7 +77,7 @@ FREE_WIDTH = 0.1
 
 
 def unknown_lens(field):
-    """The lens that is fitted where none is given: SIE + shear, its Einstein radius below half a field (arcsec)."""
+    """The lens that is fitted where none is given: SIE + shear, theta_E below half the field (arcsec)."""
     lens = SIE(theta_E=0.2 * field, e1=0.0, e2=0.0) + Shear(gamma1=0.0, gamma2=0.0)
     lens[0].theta_E.bounds = (min(0.05, 0.05 * field), 0.5 * field)
     return lens
@@ -100,7 +100,8 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
         Its estimates are the starts; by default Einstein radii all over the field are.
     look : callable, optional
         ``look(number, fit, others)`` gives the `Fit` of an image whose lens is in doubt after a look with a
-        free-form source from it and from other lenses (L,): `refine_with_freeform_source`. Needed with a network.
+        free-form source from it and from other lenses (L,): `refine_with_freeform_source`. Needed with a
+        network.
 
     Returns
     -------
@@ -141,9 +142,10 @@ class _Found:
 def _multi_start(stack, scene, rng, *, starts=None, beside=None):
     """Fit binned pixels from many lenses, the best ones to all pixels; a list of `_Found`.
 
-    ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all of
-    them are fitted to all pixels where the best leaves more than noise. ``beside``, a list of `_Found`, is returned
-    where binned pixels lead to where one of them began; what a Sérsic does not tell is then found out elsewhere.
+    ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all
+    of them are fitted to all pixels where the best leaves more than noise. ``beside``, a list of `_Found`, is
+    returned where binned pixels lead to where one of them began; what a Sérsic does not tell is then found
+    out elsewhere.
     """
     coarse = stack.binned(bin_factor(stack.grid))
     light = light_start(coarse, scene)
@@ -178,7 +180,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
 
 
 def _radii_starts(scene, grid, constraints, rng):
-    """Lens vectors (B, S, L): Einstein radii all over the field, at the centres of the priors, nearly round."""
+    """Lens vectors (B, S, L): Einstein radii all over the field, centred as the priors, nearly round."""
     places = constraints.mean[:, scene.lens_centre_columns].tolist()
     radii = einstein_radii(grid, STARTS)
     return torch.stack([torch.stack([_lens_start(scene, rng, r, *place) for r in radii]) for place in places])
@@ -204,8 +206,8 @@ def einstein_radii(grid, number):
 def _coarse_fits(coarse, scene, vectors, light, constraints, *, near):
     """Fit binned pixels from all starts (B, S, L): physical vectors (B, S, P) and chi2 (B, S).
 
-    First with a nearly round lens at its centre, then freely; starts that are ``near`` the end need no first fit,
-    nor double precision.
+    First with a nearly round lens at its centre, then freely; starts that are ``near`` the end need no first
+    fit, nor double precision.
     """
     count, number = vectors.shape[:2]
     owner = torch.arange(count, device=coarse.device).repeat_interleave(number)
@@ -246,7 +248,7 @@ def _elsewhere(scene, starts, beside):
 
 
 def _try_other_starts(stack, scene, fits, physical, chi2, constraints, *, thorough):
-    """Fit the next-best starts to all pixels where they differ and are nearly as good; the best fits, with modes."""
+    """Fit other starts to all pixels where they differ and are nearly as good; the best fits, with modes."""
     chosen, starts = [], []
     for i, fit in enumerate(fits):
         order = chi2[i].argsort()
@@ -330,7 +332,7 @@ class LensNetwork:
 
 
 def _vectors_of(scene, estimates):
-    """Lens vectors (B, S, L) of a network's numbers (B, S, 7); what it does not estimate is as the model has it."""
+    """Lens vectors (B, S, L) of a network's numbers (B, S, 7); the rest is as the model has it."""
     block = scene["lens"]
     vectors = scene.lens.vector.double().to(estimates.device).expand(*estimates.shape[:-1], -1).clone()
     vectors[..., [block.column(name) - block.start for name in LENS_NAMES]] = estimates.double()
@@ -351,10 +353,13 @@ def _checked_by_radii(stack, scene, rng, found, estimate):
     doubted = [
         number
         for number, (fit, distance) in enumerate(zip(fits, distances, strict=True))
-        if lens_at_bound(scene, fit) or (distance > decisions.AGREES and fit.chi2 > decisions.BAD_CHI2 * fit.used)
+        if lens_at_bound(scene, fit)
+        or (distance > decisions.AGREES and fit.chi2 > decisions.BAD_CHI2 * fit.used)
     ]
     if doubted:
-        log.info("the network's lens is in doubt for %d images: looking from Einstein radii too", len(doubted))
+        log.info(
+            "the network's lens is in doubt for %d images: looking from Einstein radii too", len(doubted)
+        )
         beside = [replace(found[number], fit=fits[number]) for number in doubted]
         others = _multi_start(stack.select(doubted), scene, rng, beside=beside)
         for number, other in zip(doubted, others, strict=True):
@@ -363,7 +368,7 @@ def _checked_by_radii(stack, scene, rng, found, estimate):
 
 
 def agreement_wanted(fit, data):
-    """Standard deviations from the network's estimate within which a fit of data (N,) needs no second look."""
+    """Sigma from the network's estimate within which a fit of data (N,) needs no second look."""
     arcs = fit.lensed_source * fit.weight.sqrt() > decisions.ARC_SIGMA
     chi2, number = float((fit.weight * (data - fit.model) ** 2)[arcs].sum()), int(arcs.sum())
     if chi2 > decisions.HOPELESS_CHI2 * number:
@@ -376,10 +381,11 @@ def agreement_wanted(fit, data):
 
 
 def refine_with_freeform_source(stack, scene, fit, others, begin):
-    """Find a doubted lens by a source on a coarse grid, from a fit and from other lenses; then fit what shines.
+    """Find a doubted lens by a source on a coarse grid, from a fit and other lenses; then fit what shines.
 
-    A Sérsic takes up what is wrong with it by a wrong lens: the Einstein radius behind a clumpy galaxy may be off
-    by 10 %, its chi2 not much larger than that of noise. The free-form source is no part of what is returned.
+    A Sérsic takes up what is wrong with it by a wrong lens: the Einstein radius behind a clumpy galaxy may be
+    off by 10 %, its chi2 not much larger than that of noise. The free-form source is no part of what is
+    returned.
 
     Parameters
     ----------
@@ -395,8 +401,8 @@ def refine_with_freeform_source(stack, scene, fit, others, begin):
     Returns
     -------
     fit : `~lenssr.model.fit.Fit`
-        With the likeliest lens, its errors, and the parametric source that fits best behind it; the one that came
-        in, where that source is likelier than all on a grid.
+        With the likeliest lens, its errors, and the parametric source that fits best behind it; the one that
+        came in, where that source is likelier than all on a grid.
     """
     held = scene.with_lens_held()
     starts = [fit, *(_fit_behind(stack, held, lens, fit) for lens in others)]
@@ -460,8 +466,8 @@ def _joint_covariance(stack, scene, fit, lens):
 def fit_jointly(freeform, kind, problem, solution, **options):
     """Free the lens, and all else, from where a free-form source was found behind a lens that was held.
 
-    ``freeform`` is the `~lenssr.reconstruction.freeform_fit.FreeFormFit`, here and below; options are those of a
-    request. Yields requests, and returns problem and solution.
+    ``freeform`` is the `~lenssr.reconstruction.freeform_fit.FreeFormFit`, here and below; options are those
+    of a request. Yields requests, and returns problem and solution.
     """
     if not freeform.bare.lens_moves and np.array_equal(freeform.weight, problem.weight):
         return problem, solution
@@ -497,9 +503,9 @@ def search_other_modes(freeform, problem, solution, **options):
 def expand_trust_region(freeform, kind, problem, solution, **options):
     """Go on from where a lens ended if only its distance from the parametric fit has stopped it.
 
-    Not to a lens that is unlikely by its priors, that of the Einstein radius among them: a source on a grid makes up
-    for much, from a poor model of the galaxy's halo to a lens that demagnifies. The bound, and its flag, are more
-    honest there. Yields requests, and returns problem and solution.
+    Not to a lens that is unlikely by its priors, that of the Einstein radius among them: a source on a grid
+    makes up for much, from a poor model of the galaxy's halo to a lens that demagnifies. The bound, and its
+    flag, are more honest there. Yields requests, and returns problem and solution.
     """
     for _ in range(decisions.EXPANSIONS):
         wider = _wider(freeform, kind, problem, solution)
@@ -599,8 +605,8 @@ class Mode:
 def other_starts(problem, solution, modes):
     """Parameters (K,) to look for other modes of a lens from, a list.
 
-    There and back along the direction of the lens that data determine worst, in units of the priors' widths; and at
-    the modes of a parametric fit, as `~lenssr.model.fit.Fit` has them, within the bounds.
+    There and back along the direction of the lens that data determine worst, in units of the priors' widths;
+    and at the modes of a parametric fit, as `~lenssr.model.fit.Fit` has them, within the bounds.
     """
     scene, (lower, upper) = problem.scene, problem.bounds
     count = scene.count("lens")

@@ -71,7 +71,7 @@ class NetworkReconstruction:
         ]
 
     def _unfitted(self, observations):
-        """Stack, scene without a source, and fits behind a given lens that is not fitted: only a sky is known."""
+        """Stack, scene without a source, and fits behind a given lens: nothing but a sky is measured."""
         stack = stack_of(observations, self.settings)
         bare = self.parametric.scene(observations[0], stack.device).without("source")
         return stack, bare, _sky_fits(stack, bare, self.settings.lens)
@@ -86,9 +86,7 @@ class NetworkReconstruction:
             stack, bare = stack_of([observation], replace(self.settings, device="cpu")), bare.on("cpu")
         fit = prediction.fit.on("cpu")
         fit = replace(fit, constraints=constraints_around(bare, fit, 1.0, self.settings))
-        drawing = NetworkSourceFit(
-            stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings
-        )
+        drawing = NetworkSourceFit(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings)
         problem, solution = drawing.run()
         found = replace(as_fit(problem, fit, solution, stack, drawing), converged=True)
         words = known.unlike(prediction.seen)
@@ -172,8 +170,8 @@ class SourcePredictor:
         Of the PSF, in arcsec; 0 where there is none.
     guide : `torch.Tensor`, shape (ny * nx,), optional
         The lensed source of a fit, in the unit of the data: the source is drawn where that stands out of the
-        noise, and where the image does not far from there. By default wherever the image does, which noise of a
-        field's corners and other galaxies do, too.
+        noise, and where the image does not far from there. By default wherever the image does, which noise of
+        a field's corners and other galaxies do, too.
     """
 
     def __init__(self, network, stack, bare, physical, fwhm, guide=None):
@@ -186,7 +184,8 @@ class SourcePredictor:
     def __call__(self, image, variance):
         """Draw the source: a `~lenssr.networks.DrawnSource`, and the unit of its brightness.
 
-        ``image`` and ``variance`` (1, ny, nx) are those of `subtract_foreground`; infinite variance hides a pixel.
+        ``image`` and ``variance`` (1, ny, nx) are those of `subtract_foreground`; infinite variance hides a
+        pixel.
         """
         used = variance.isfinite()
         unit = float(variance[used].mean().sqrt()) if used.any() else 1.0
@@ -213,10 +212,10 @@ class SourcePredictor:
 
 
 def subtract_foreground(stack, foreground, hidden=None):
-    """What a network sees of one image: the lensed source alone, as flux per pixel, and its variance, (1, ny, nx).
+    """What a network sees of one image: the lensed source in flux per pixel, and its variance.
 
-    ``foreground`` (1, ny * nx) is sky and lens light in the unit of the data; the variance knows nothing of pixels
-    that are ``hidden`` (1, ny, nx), and is infinite where the image is masked.
+    ``foreground`` (1, ny * nx) is sky and lens light in the unit of the data; the variance knows nothing of
+    pixels that are ``hidden`` (1, ny, nx), and is infinite where the image is masked.
     """
     shape = (1, *stack.grid.shape)
     valid = stack.valid.reshape(shape)

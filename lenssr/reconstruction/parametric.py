@@ -1,4 +1,4 @@
-"""The parametric source: a Sérsic, or any other light profile, behind the lens, fitted to all pixels at once."""
+"""The parametric source: a Sérsic or any other light profile behind the lens, fitted to all pixels."""
 
 import logging
 from dataclasses import replace
@@ -94,7 +94,10 @@ class ParametricReconstruction:
     def _look(self, scene, fit, others, observation):
         """The fit of an image whose lens is in doubt, after a look with a free-form source, on the CPU."""
         stack = stack_of([observation], replace(self.settings, device="cpu"))
-        scene, settings = scene.on("cpu"), replace(self.settings, source="pixelated", prior="auto", positive=True)
+        scene, settings = (
+            scene.on("cpu"),
+            replace(self.settings, source="pixelated", prior="auto", positive=True),
+        )
         radius = decisions.DOUBTED_RADIUS_REACH, decisions.DOUBTED_RADIUS_WIDTH
 
         def begin(start):

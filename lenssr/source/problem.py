@@ -60,12 +60,25 @@ class Problem:
     """
 
     def __init__(
-        self, stack, light_stack, scene, physical, constraints, grid, weight, offset, anchor=None, *, floor=0.0
+        self,
+        stack,
+        light_stack,
+        scene,
+        physical,
+        constraints,
+        grid,
+        weight,
+        offset,
+        anchor=None,
+        *,
+        floor=0.0,
     ):
         self.stack, self.light_stack, self.scene, self.grid = stack, light_stack, scene, grid
         self.template = physical.unsqueeze(0)
         self.data, self.weight = stack.data[0].numpy() - offset, weight
-        self.parameter_prior = tuple(part[0, scene.free].numpy() for part in (constraints.mean, constraints.stiffness))
+        self.parameter_prior = tuple(
+            part[0, scene.free].numpy() for part in (constraints.mean, constraints.stiffness)
+        )
         self.bounds = tuple(scene.to_fit(end)[0].numpy() for end in (constraints.lower, constraints.upper))
         self.log_floor = math.log(floor) if floor > 0 else -math.inf
         self._gather, self._blur = _gather(stack), None
@@ -185,7 +198,9 @@ class Problem:
         return self._traced[1:]
 
     def _source_columns(self, source, physical, rays):
-        slopes = self._mapping(physical).sersic_slopes(source, *rays, self.scene.log[self.scene["source"].slice])
+        slopes = self._mapping(physical).sersic_slopes(
+            source, *rays, self.scene.log[self.scene["source"].slice]
+        )
         keep = self.scene.free_of("source").numpy()
         return (self.stack.operator(torch.as_tensor(slopes[keep])).flatten(-2) * self.stack.factor).numpy()
 

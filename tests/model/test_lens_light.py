@@ -12,7 +12,7 @@ from lenssr.light import MultiGaussian
 from lenssr.light.gaussians_profile import GaussiansProfile
 from lenssr.light.lens_light import light_profiles
 from lenssr.model.constraints import Constraints
-from lenssr.model.fit import _fit, _refine, fit_known_lens
+from lenssr.model.fit import fit_from, fit_known_lens, refine
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 
@@ -206,6 +206,6 @@ def test_a_fit_leaves_a_poor_share_of_the_light():
     first, second = scene.lights
     start[:, first.slice] = start[:, second.slice] = 0.5 * (start[:, first.slice] + start[:, second.slice])
     terms = Constraints.of(scene, 1).with_light_priors(scene, start)
-    (poor,), (fit,) = (way(stack, scene, start, terms) for way in (_refine, _fit))
+    (poor,), (fit,) = (way(stack, scene, start, terms) for way in (refine, fit_from))
     assert fit.chi2 < poor.chi2 - 100
     assert fit.chi2 < 1.1 * stack.data[0].numel()

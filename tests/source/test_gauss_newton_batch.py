@@ -100,7 +100,9 @@ def problem_of(
     weight = torch.where(fine.valid[0], sigma**-2, 0.0).double().numpy()
     rays = stack.operator.x, stack.operator.y
     anchor = np.random.default_rng(seed).random(len(rays[0]))
-    return Problem(stack, fine, scene, start, constraints, grid, weight, np.zeros(len(weight)), anchor, floor=0.1)
+    return Problem(
+        stack, fine, scene, start, constraints, grid, weight, np.zeros(len(weight)), anchor, floor=0.1
+    )
 
 
 def start_of(problem, seed=0):

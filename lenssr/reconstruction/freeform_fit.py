@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from lenssr.imaging.sky import measure_sky
+from lenssr.imaging.sky import residual_noise
 from lenssr.light.sersic import sersic_brightness
 from lenssr.model.constraints import Terms
-from lenssr.reconstruction.assemble import noise_of_sky
 from lenssr.reconstruction.optima import Optimum, other_optima, other_starts
 from lenssr.reconstruction.verdict import FLAGS
 from lenssr.source import Prior, Problem, SourceGrid
@@ -90,8 +89,8 @@ class Inversion:
         self.observation, self.sharp = observation, stack.kernel is None
         # Errors that the sky belies would let the source follow its noise. Both must say so: faint light may
         # pass for the noise of the image, and what a poor model leaves for that of its residual.
-        self.sky = measure_sky(observation)
-        noise = noise_of_sky(scene, fit, observation)
+        self.sky = observation.sky
+        noise = self._residual_noise(scene, fit)
         self.doubt = doubt_of(self.sky, noise)
         self.temper = self.doubt**2
         self.stack, self.bare, self.fit, self.settings = stack, bare, fit, settings
@@ -166,6 +165,11 @@ class Inversion:
         self._temper(problem, solution)
         return (yield from self._free_the_lens("pixelated", problem, solution))
 
+    def _residual_noise(self, scene, fit):
+        """Noise of what a fit leaves, where its model is faint."""
+        sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
+        return residual_noise(self.observation, fit.model, fit.weight, sky)
+
     def _coarse_grid(self):
         share = COARSE if self.sharp else COARSE_WITH_PSF
         return self.grid.refined(round(share * self.grid.side))
@@ -223,7 +227,7 @@ class Inversion:
         physical = problem.physical(solution.parameters)[0]
         expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
         around = replace(self.fit, model=expected, physical=physical)
-        noise = noise_of_sky(problem.scene, around, self.observation)
+        noise = self._residual_noise(problem.scene, around)
         self.doubt, before = doubt_of(self.sky, noise), self.temper
         self.temper = (noise.factor * self.doubt) ** 2
         self.weight = self.weight * (before / self.temper)

@@ -69,31 +69,29 @@ def _cores():
 # ---------------------------------------------------------------- one part
 
 
-def solve_part(method, observations):
+def solve_part(method, observations, start=None):
     """Solve images together; after a failure each by itself, so that only the guilty ones fail.
 
     Parameters
     ----------
     method : object
-        ``method.solve(observations)`` gives a list of results, or exceptions where single images failed.
+        ``method.solve(observations, elapsed=elapsed)`` gives a list of results, or exceptions where single
+        images failed; ``elapsed()`` is the time so far in seconds, shared by the images.
     observations : list of `~lenssr.imaging.Observation`
+    start : float, optional
+        When it began, of `time.perf_counter`; now by default.
 
     Returns
     -------
     results : list of `~lenssr.SuperResolution` or Exception
     """
-    start = time.perf_counter()
+    start = time.perf_counter() if start is None else start
     try:
-        results = method.solve(observations)
+        return method.solve(observations, elapsed=lambda: (time.perf_counter() - start) / len(observations))
     except Exception as error:  # noqa: BLE001 - one failure must not stop the rest
         if len(observations) == 1:
             return [error]
         return [solve_part(method, [observation])[0] for observation in observations]
-    seconds = (time.perf_counter() - start) / len(observations)
-    for result in results:
-        if not isinstance(result, Exception):
-            result.meta["seconds"] = seconds
-    return results
 
 
 def solve_parts(method, parts, jobs):

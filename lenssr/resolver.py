@@ -1,7 +1,6 @@
 """`SuperResolver`: one lens cutout in; a super-resolved image, its source and its lens out."""
 
 import contextlib
-import functools
 import importlib
 import time
 from pathlib import Path
@@ -14,9 +13,6 @@ from lenssr.result import FailedResolution
 from lenssr.settings import SOURCES, Settings, plain_settings, settings_from
 
 __all__ = ["SuperResolver"]
-
-# Packages whose versions a result records.
-VERSIONS = ("lenssr", "torch", "numpy", "astropy")
 
 
 class SuperResolver:
@@ -171,10 +167,9 @@ class SuperResolver:
         """
         start = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)
-        result = solve_part(self._method, [observation])[0]
+        result = solve_part(self._method, [observation], start)[0]
         if isinstance(result, Exception):
             raise result
-        result.meta |= {"seconds": time.perf_counter() - start, "versions": _versions()}
         return result
 
     def map(self, images, *, psf=None, noise=None, mask=None, jobs=1, progress=False, **reading):
@@ -234,11 +229,8 @@ class SuperResolver:
             bar.update(sum(result is not None for result in results))
             for numbers, found in solved:
                 for i, result in zip(numbers, found, strict=True):
-                    if isinstance(result, Exception):
-                        results[i] = FailedResolution(result, names[i])
-                        continue
-                    result.meta["versions"] = _versions()
-                    results[i] = result
+                    failed = isinstance(result, Exception)
+                    results[i] = FailedResolution(result, names[i]) if failed else result
                 bar.update(len(numbers))
         return results
 
@@ -471,10 +463,3 @@ def _bar(total, shown):
     from tqdm import tqdm
 
     return tqdm(total=total, disable=not shown, unit="image")
-
-
-@functools.cache
-def _versions():
-    import importlib.metadata as metadata
-
-    return {name: metadata.version(name) for name in VERSIONS}

@@ -6,17 +6,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from lenssr.reconstruction.assemble import assemble, noise_of_sky
+from lenssr.reconstruction.assemble import assemble
 from lenssr.reconstruction.fine_freeform import FineSource
 from lenssr.reconstruction.freeform_fit import Inversion
-from lenssr.reconstruction.measures import measure_source
 from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
-from lenssr.reconstruction.verdict import is_ok, judge
 from lenssr.source.batching import alone, together
 from lenssr.source.gauss_newton_batch import answer_together
 from lenssr.source.information import leverage
 
-__all__ = ["PixelatedReconstruction", "as_fit", "judged"]
+__all__ = ["PixelatedReconstruction", "as_fit"]
 
 
 class PixelatedReconstruction:
@@ -44,13 +42,15 @@ class PixelatedReconstruction:
         """
         return self.parametric.parts(members) if self.batched else [[member] for member in members]
 
-    def solve(self, observations):
+    def solve(self, observations, *, elapsed=None):
         """Reconstruct a group.
 
         Parameters
         ----------
         observations : list of `~lenssr.imaging.Observation`
             Of one shape, pixel scale, PSF and kind of unit.
+        elapsed : callable, optional
+            Returns the seconds that an image has taken.
 
         Returns
         -------
@@ -61,14 +61,14 @@ class PixelatedReconstruction:
         if stack.device.type != "cpu":
             stack, scene = stack_of(observations, replace(self.settings, device="cpu")), scene.on("cpu")
         steps = [
-            self._steps(stack.select([i]), scene, fit.on("cpu"), observation)
+            self._steps(stack.select([i]), scene, fit.on("cpu"), observation, elapsed)
             for i, (fit, observation) in enumerate(zip(fits, observations, strict=True))
         ]
         if self.batched:
             return together(steps, partial(answer_together, device=self.device))
         return [alone(one) for one in steps]
 
-    def _steps(self, stack, scene, fit, observation):
+    def _steps(self, stack, scene, fit, observation, elapsed):
         """One image from its fit to its result, asking for its inversions on the way."""
         bare = self.parametric.scene(observation, stack.device, source=0)
         settings = self.settings
@@ -76,9 +76,8 @@ class PixelatedReconstruction:
         problem, solution = yield from inversion.run()
         candidates = [(one.source, one.prior, one.evidence) for one in inversion.candidates]
         if solution is None:
-            result = self.parametric.result(scene, fit, observation)
-            result.meta |= {"chosen": "sersic", "candidates": candidates}
-            return result
+            meta = {"chosen": "sersic", "candidates": candidates}
+            return self.parametric.result(scene, fit, observation, meta=meta, elapsed=elapsed)
         bare = problem.scene
         found = as_fit(problem, bare, fit, solution, stack, inversion)
         # The posterior already knows how noise was correlated around the coarse solution.
@@ -87,45 +86,13 @@ class PixelatedReconstruction:
         def products(now):
             return FineSource(problem, solution, observation, settings, now / known).products()
 
-        result = judged(problem, solution, found, observation, settings, products)
-        result.meta |= {
+        meta = {
             "evidence": solution.evidence,
-            "chosen": "perturbed_sersic" if problem.scene.of_role("source") else "pixelated",
+            "chosen": "perturbed_sersic" if bare.of_role("source") else "pixelated",
             "candidates": candidates,
         }
-        return result
-
-
-def judged(problem, solution, found, observation, settings, products):
-    """The result of an inversion, with a verdict that has looked at the source too.
-
-    Parameters
-    ----------
-    problem : `~lenssr.source.Problem`
-    solution : `~lenssr.source.Solution`
-    found : `~lenssr.model.fit.SceneFit`
-        The same, from `as_fit`.
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
-    products : callable
-        As `~lenssr.reconstruction.assemble.assemble` takes it.
-
-    Returns
-    -------
-    result : `~lenssr.SuperResolution`
-    """
-    bare = problem.scene
-    result = assemble(bare, found, observation, settings, products)
-    measures = measure_source(problem, solution, found, noise_of_sky(bare, found, observation))
-    result.meta["measures"] |= measures
-    result.flags = judge(measures, result.flags)
-    result.ok = is_ok(result.flags)
-    result.meta |= {
-        "prior": solution.prior.name,
-        "strength": solution.strength,
-        "determined": solution.determined,
-    }
-    return result
+        about = {"inversion": (problem, solution), "meta": meta, "elapsed": elapsed}
+        return assemble(bare, found, observation, settings, products, **about)
 
 
 def as_fit(problem, scene, fit, solution, stack, inversion):

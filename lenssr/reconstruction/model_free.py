@@ -1,13 +1,12 @@
 """No physics: bicubic interpolation, the baseline that every table shows."""
 
 import numpy as np
-from astropy.table import QTable
 
 from lenssr.grids import conserves_sum, resampling_factor
 from lenssr.metrics import bicubic
+from lenssr.reconstruction.assemble import make_result
 from lenssr.reconstruction.fine_images import ccd
-from lenssr.reconstruction.verdict import is_ok, judge
-from lenssr.result import SuperResolution
+from lenssr.reconstruction.verdict import Run
 
 __all__ = ["InterpolationReconstruction", "OneByOne", "fill_masked", "model_free"]
 
@@ -19,18 +18,20 @@ class OneByOne:
         """Cut a list of (number, observation) into pieces: one each."""
         return [[member] for member in members]
 
-    def solve(self, observations):
+    def solve(self, observations, *, elapsed=None):
         """Solve images.
 
         Parameters
         ----------
         observations : list of `~lenssr.imaging.Observation`
+        elapsed : callable, optional
+            Returns the seconds that an image has taken.
 
         Returns
         -------
         results : list of `~lenssr.SuperResolution`
         """
-        return [self._solve_one(observation) for observation in observations]
+        return [self._solve_one(observation, elapsed) for observation in observations]
 
 
 class InterpolationReconstruction(OneByOne):
@@ -44,14 +45,15 @@ class InterpolationReconstruction(OneByOne):
     def __init__(self, settings):
         self.settings = settings
 
-    def _solve_one(self, observation):
+    def _solve_one(self, observation, elapsed):
         scale, planes = self.settings.scale, (observation.data, observation.sigma())
         filled, sigma = (fill_masked(plane, observation.mask) for plane in planes)
         image, error = bicubic(filled, scale), _bicubic_error(sigma, scale)
-        return model_free(observation, self.settings, image, error, {"interpolated": True})
+        facts = {"interpolated": True}
+        return model_free(observation, self.settings, image, error, facts, elapsed=elapsed)
 
 
-def model_free(observation, settings, image, error, measures):
+def model_free(observation, settings, image, error, facts, *, meta=None, elapsed=None):
     """The result of a finer image that no model of lens and source stands behind.
 
     Parameters
@@ -60,8 +62,10 @@ def model_free(observation, settings, image, error, measures):
     settings : `~lenssr.settings.Settings`
     image, error : `~numpy.ndarray`, shape (scale ny, scale nx)
         Flux per finer pixel if that of a pixel is their sum, and its standard deviation.
-    measures : dict
-        For `~lenssr.reconstruction.verdict.judge`.
+    facts : dict of str to bool
+        As of `~lenssr.reconstruction.verdict.Run`.
+    meta, elapsed : optional
+        As of `~lenssr.reconstruction.assemble.make_result`.
 
     Returns
     -------
@@ -73,37 +77,17 @@ def model_free(observation, settings, image, error, measures):
     image = image * factor
     model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
     model = model.sum((1, 3)) if conserves_sum(unit) else model.mean((1, 3))
-    sigma = fill_masked(observation.sigma(), mask)
-    residual = np.where(mask, 0.0, observation.data - model)
-    chi2_map = (residual / sigma) ** 2
-    fine = grid.upsample(scale)
+    # Masked pixels have a weight too, for a noise that is finite everywhere; their residual is 0.
+    weight = fill_masked(observation.sigma(), mask) ** -2.0
+    run = Run(observation, settings, model, weight, np.count_nonzero(~mask), facts)
     fine_mask = np.kron(mask, np.ones((scale, scale), dtype=bool))
-    flags = judge(measures, observation.flags)
-    return SuperResolution(
-        image=ccd(image, unit, wcs=fine.wcs, error=error * factor, mask=fine_mask, MODEL=False),
-        lensed_source=None,
-        lens_light_image=None,
-        source=None,
-        data=ccd(observation.data, unit, wcs=grid.wcs, error=sigma, mask=mask),
-        model_image=ccd(model, unit, wcs=grid.wcs),
-        residual=ccd(residual, unit, wcs=grid.wcs, error=sigma, mask=mask),
-        chi2_map=chi2_map,
-        reduced_chi2=float(chi2_map[~mask].mean()),
-        lens=None,
-        source_model=None,
-        lens_light=None,
-        sky=0 * unit,
-        sky_error=0 * unit,
-        parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
-        flags=flags,
-        ok=is_ok(flags),
-        meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
-    )
+    seen = {"wcs": grid.upsample(scale).wcs, "error": error * factor, "mask": fine_mask, "MODEL": False}
+    fields = {"image": ccd(image, unit, **seen), "sky": 0 * unit, "sky_error": 0 * unit}
+    return make_result(run, fields, meta=meta, elapsed=elapsed)
 
 
 # A new pixel sees four old ones along an axis, so that the responses to pixels this far apart do not overlap.
 APART = 6
-PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 def fill_masked(array, mask):

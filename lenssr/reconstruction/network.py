@@ -17,7 +17,6 @@ from lenssr.reconstruction.freeform_fit import terms_around
 from lenssr.reconstruction.network_fit import Drawing
 from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
 from lenssr.reconstruction.sisr_images import FinerReconstruction
-from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["Look", "NetworkReconstruction", "Pen", "arcs", "network_method"]
 
@@ -66,13 +65,15 @@ class NetworkReconstruction:
         batched = self.settings.torch_device.type != "cpu"
         return self.parametric.parts(members) if batched else [[member] for member in members]
 
-    def solve(self, observations):
+    def solve(self, observations, *, elapsed=None):
         """Reconstruct a group.
 
         Parameters
         ----------
         observations : list of `~lenssr.imaging.Observation`
             Of one shape, pixel scale, PSF and kind of unit.
+        elapsed : callable, optional
+            Returns the seconds that an image has taken.
 
         Returns
         -------
@@ -81,7 +82,7 @@ class NetworkReconstruction:
         """
         stack, bare, fits = self.begin(observations)
         return [
-            self._solve_one(stack.select([number]), bare, *pair)
+            self._solve_one(stack.select([number]), bare, *pair, elapsed)
             for number, pair in enumerate(zip(fits, observations, strict=True))
         ]
 
@@ -109,7 +110,7 @@ class NetworkReconstruction:
         bare = self.parametric.scene(observations[0], stack.device, source=0)
         return stack, bare, _unfitted(stack, bare, self.settings.lens)
 
-    def _solve_one(self, stack, bare, fit, observation):
+    def _solve_one(self, stack, bare, fit, observation, elapsed):
         look = self.look(stack, bare, fit, observation)
         known, drawn = look.known, look.drawn
         values = look.unit * drawn.brightness[0].double().flatten().cpu().numpy()
@@ -117,13 +118,11 @@ class NetworkReconstruction:
             stack, bare = stack_of([observation], replace(self.settings, device="cpu")), bare.on("cpu")
         fit = look.fit.on("cpu")
         fit.terms = terms_around(bare, fit, 1.0, self.settings)
-        result = Drawing(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings).result()
-        words = known.unlike(look.seen)
-        result.flags = judge({"unlike_training": bool(words)}, result.flags)
-        result.ok = is_ok(result.flags)
-        refine = self.settings.network.refine
-        result.meta["network"] = {**known.describe(), "refine": int(refine), "unlike_training": words}
-        return result
+        words, refine = known.unlike(look.seen), int(self.settings.network.refine)
+        meta = {"network": {**known.describe(), "refine": refine, "unlike_training": words}}
+        about = {"facts": {"unlike_training": bool(words)}, "meta": meta, "elapsed": elapsed}
+        drawing = Drawing(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings)
+        return drawing.result(**about)
 
     def look(self, stack, bare, fit, observation):
         """Choose the network for one image, and let it draw the source.

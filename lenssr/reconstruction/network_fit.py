@@ -6,10 +6,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lenssr.imaging.sky import measure_sky
-from lenssr.reconstruction.assemble import noise_of_sky
+from lenssr.imaging.sky import residual_noise
+from lenssr.reconstruction.assemble import assemble
 from lenssr.reconstruction.fine_freeform import FineSource
-from lenssr.reconstruction.freeform import as_fit, judged
+from lenssr.reconstruction.freeform import as_fit
 from lenssr.reconstruction.freeform_fit import (
     AUTO_PRIORS,
     EDGE_SIGMA,
@@ -82,9 +82,9 @@ class Drawing:
         model = self._problem(0.0).predict(self.values, self.parameters)
         mean, _, variance = (part[0].numpy() for part in stack.moments(torch.as_tensor(model)[None]))
         weight = np.where(stack.valid[0].numpy(), 1 / np.maximum(variance, np.finfo(float).tiny), 0.0)
-        around = replace(self.fit, model=torch.as_tensor(mean), weight=torch.as_tensor(weight))
-        noise = noise_of_sky(self.bare, around, self.observation)
-        self.doubt = doubt_of(measure_sky(self.observation), noise)
+        sky = sum(float(self.fit.physical[block.start]) for block in self.bare.of_role("sky"))
+        noise = residual_noise(self.observation, mean, weight, sky)
+        self.doubt = doubt_of(self.observation.sky, noise)
         self.temper = (noise.factor * self.doubt) ** 2
         self.weight, self.offset = weight / self.temper, mean - model
 
@@ -129,8 +129,13 @@ class Drawing:
         sigma = 1 / np.sqrt(float(self.stack.first_weights.max()))
         return EDGE_SIGMA * sigma / (self.stack.grid.pixel_area * self.stack.factor)
 
-    def result(self):
+    def result(self, **about):
         """The result, after as many Gauss-Newton steps as the settings ask for.
+
+        Parameters
+        ----------
+        **about
+            ``facts``, ``meta`` and ``elapsed``, as of `~lenssr.reconstruction.assemble.assemble`.
 
         Returns
         -------
@@ -146,7 +151,8 @@ class Drawing:
             off = solution.next_step
             return FineSource(problem, solution, observation, settings, now / known, off).products()
 
-        return judged(problem, solution, found, observation, settings, products)
+        inversion = problem, solution
+        return assemble(bare, found, observation, settings, products, inversion=inversion, **about)
 
     def invert(self):
         """Take the steps, or none, and find the prior that errors follow from.

@@ -49,20 +49,23 @@ class SersicReconstruction:
             by_unit.setdefault(str(member[1].unit), []).append(member)
         return [group[i : i + size] for group in by_unit.values() for i in range(0, len(group), size)]
 
-    def solve(self, observations):
+    def solve(self, observations, *, elapsed=None):
         """Fit a group and make its results.
 
         Parameters
         ----------
         observations : list of `~lenssr.imaging.Observation`
             Of one shape, pixel scale, PSF and kind of unit.
+        elapsed : callable, optional
+            Returns the seconds that an image has taken.
 
         Returns
         -------
         results : list of `~lenssr.SuperResolution`
         """
         stack, scene, fits = self.fit(observations)
-        return [self.result(scene, *pair) for pair in zip(fits, observations, strict=True)]
+        pairs = zip(fits, observations, strict=True)
+        return [self.result(scene, *pair, elapsed=elapsed) for pair in pairs]
 
     def fit(self, observations):
         """Fit a group.
@@ -106,7 +109,7 @@ class SersicReconstruction:
         freed = with_free_source(stack, scene.on("cpu"), bare, fit.on("cpu"), observation, self.settings)
         return freed.on(fit.physical.device)
 
-    def result(self, scene, fit, observation):
+    def result(self, scene, fit, observation, **about):
         """Make the result of one fit.
 
         Parameters
@@ -114,6 +117,8 @@ class SersicReconstruction:
         scene : `~lenssr.model.scene.Scene`
         fit : `~lenssr.model.fit.SceneFit`
         observation : `~lenssr.imaging.Observation`
+        **about
+            ``meta`` and ``elapsed``, as of `~lenssr.reconstruction.assemble.assemble`.
 
         Returns
         -------
@@ -129,7 +134,7 @@ class SersicReconstruction:
             source = source_image(fit.physical[place], covariance[place, place], observation)
             return fine.products(source, place.stop - place.start)
 
-        return assemble(scene, fit, observation, settings, products)
+        return assemble(scene, fit, observation, settings, products, **about)
 
     def scene(self, observation, device, *, source=1):
         """Return the scene that the settings ask for, with so many Sérsic sources."""

@@ -9,7 +9,6 @@ from lenssr.networks.domain import seen_of
 from lenssr.networks.variance import told_variance
 from lenssr.reconstruction.model_free import OneByOne, fill_masked, model_free
 from lenssr.reconstruction.network_start import SEARCH
-from lenssr.reconstruction.verdict import is_ok, judge
 
 __all__ = ["FinerReconstruction"]
 
@@ -56,7 +55,7 @@ class FinerReconstruction(OneByOne):
                 "and source, leave it out"
             )
 
-    def _solve_one(self, observation):
+    def _solve_one(self, observation, elapsed):
         settings, device = self.settings, self.settings.torch_device
         image = torch.as_tensor(fill_masked(observation.data, observation.mask), device=device)[None]
         variance = self._variance(image, observation)
@@ -67,15 +66,11 @@ class FinerReconstruction(OneByOne):
         finer = self._finer(torch.cat([image, image + sigma * normals]), sigma)
         error = (finer[1:] - finer[:1]).square().mean(0).sqrt()
         finer, error = finer[0].cpu().numpy(), error.cpu().numpy()
-        result = model_free(observation, settings, finer, error, {"not_relensed": True})
         hidden = torch.as_tensor(observation.mask, device=device)
         words = self.known.unlike(seen_of(observation, image, variance.masked_fill(hidden, torch.inf)))
-        used = int((~observation.mask).sum())
-        measures = {"bad_chi2": (result.reduced_chi2, used), "unlike_training": bool(words)}
-        result.flags = judge(measures, result.flags)
-        result.ok = is_ok(result.flags)
-        result.meta["network"] = {**self.known.describe(), "unlike_training": words}
-        return result
+        facts = {"not_relensed": True, "unlike_training": bool(words)}
+        meta = {"network": {**self.known.describe(), "unlike_training": words}}
+        return model_free(observation, settings, finer, error, facts, meta=meta, elapsed=elapsed)
 
     def _variance(self, image, observation):
         valid = torch.as_tensor(~observation.mask, device=image.device)[None]

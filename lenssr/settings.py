@@ -13,7 +13,7 @@ from lenssr.exceptions import InputError
 from lenssr.light.lens_light import check_lens_light, describe_lens_light
 from lenssr.mass import MassModel, from_dict
 from lenssr.networks.network_source import NetworkSource
-from lenssr.reconstruction.network_start import SEARCH
+from lenssr.reconstruction.lens_search import SEARCH
 from lenssr.reconstruction.output_psf import PIXEL
 from lenssr.source.priors import PRIORS
 
@@ -22,10 +22,10 @@ __all__ = ["SOURCES", "Settings", "plain_settings", "settings_from"]
 # Where each kind of source is solved.
 SOURCES = {
     "interpolation": ("lenssr.reconstruction.model_free", "InterpolationReconstruction"),
-    "pixelated": ("lenssr.reconstruction.freeform", "PixelatedReconstruction"),
-    "perturbed_sersic": ("lenssr.reconstruction.freeform", "PixelatedReconstruction"),
-    "auto": ("lenssr.reconstruction.freeform", "PixelatedReconstruction"),
-    "sersic": ("lenssr.reconstruction.parametric", "SersicReconstruction"),
+    "pixelated": ("lenssr.reconstruction.freeform", "FreeFormReconstruction"),
+    "perturbed_sersic": ("lenssr.reconstruction.freeform", "FreeFormReconstruction"),
+    "auto": ("lenssr.reconstruction.freeform", "FreeFormReconstruction"),
+    "sersic": ("lenssr.reconstruction.parametric", "ParametricReconstruction"),
     "network": ("lenssr.reconstruction.network", "network_method"),
 }
 SKIES = (None, "constant")
@@ -144,6 +144,12 @@ class Settings:
                 f"psf_out = {psf_out!r} with source = 'interpolation': what is interpolated keeps the PSF of "
                 "the telescope, leave it out"
             )
+
+    def profile(self):
+        """A fresh light profile of a parametric source."""
+        from lenssr.light.sersic_profile import SersicProfile
+
+        return SersicProfile()
 
     @property
     def torch_device(self):

@@ -26,7 +26,7 @@ class Odd(Exception):
         super().__init__(f"{one} and {two}")
 
 class Method:
-    def solve(self, images):
+    def solve(self, images, *, elapsed):
         for image in images:
             if image == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -38,7 +38,7 @@ class Method:
                 print(os.getpid(), flush=True)
                 time.sleep(300)
         value = (lambda: 0) if "unsendable" in images else os.environ.get("OMP_NUM_THREADS")
-        return [types.SimpleNamespace(meta={}, value=(image, value)) for image in images]
+        return [types.SimpleNamespace(value=(image, value)) for image in images]
 
 def run(groups, jobs):
     names = [image for group in groups for image in group]
@@ -217,17 +217,17 @@ def test_processes_do_not_share_a_gpu():
 
 
 def test_what_cannot_be_sent_is_refused_before_processes_start():
-    method = types.SimpleNamespace(solve=lambda observations: None)
+    method = types.SimpleNamespace(solve=lambda observations, *, elapsed: None)
     parts = [[(0, "a")], [(1, "b")]]
     with pytest.raises(InputError, match="cannot be sent to other processes"):
         next(solve_parts(method, parts, 2))
 
 
 def test_one_part_needs_no_process():
-    method = types.SimpleNamespace(solve=lambda images: [types.SimpleNamespace(meta={}) for _ in images])
+    method = types.SimpleNamespace(solve=lambda images, *, elapsed: [elapsed() for _ in images])
     (numbers, results), *rest = solve_parts(method, [[(4, "a"), (7, "b")]], 8)
     assert numbers == [4, 7] and len(results) == 2 and not rest
-    assert all(result.meta["seconds"] >= 0 for result in results)
+    assert all(seconds >= 0 for seconds in results)
 
 
 @pytest.mark.parametrize("matrix", ["cd", "pc"])

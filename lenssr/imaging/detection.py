@@ -13,7 +13,6 @@ from astropy.stats import gaussian_fwhm_to_sigma
 from scipy import ndimage
 
 from lenssr.imaging.deblending import deblend
-from lenssr.imaging.sky import measure_sky
 
 __all__ = ["LightCensus", "auto_mask", "label_objects", "light_census", "psf_width", "significance_map"]
 
@@ -227,7 +226,7 @@ class _Scene:
         self.observation = observation
         self.fwhm = psf_width(observation)
         self.sigma = self.fwhm * gaussian_fwhm_to_sigma
-        sky = measure_sky(observation)
+        sky = observation.sky
         self.sky, self.factor = sky.level, sky.factor
         self.error = observation.sigma() * max(1.0, sky.rms_ratio)
         self.center = _center(observation, self.sigma, self.sky, self.error)

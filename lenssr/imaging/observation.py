@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import astropy.units as u
 import numpy as np
@@ -15,6 +16,7 @@ from lenssr.imaging.error_planes import noise_of_counts
 from lenssr.imaging.noise import GaussianNoise, NoiseModel, PoissonNoise, count_kind, effective_exposure
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
+from lenssr.imaging.sky import measure_sky
 
 __all__ = ["Observation"]
 
@@ -213,6 +215,11 @@ class Observation:
     def pixel_factor(self):
         """What turns a pixel's value into brightness integrated over the pixel: 1, or its area in arcsec2."""
         return 1.0 if self.conserves_sum else self.grid.pixel_area
+
+    @cached_property
+    def sky(self):
+        """Level, rms and correlation of the sky (`~lenssr.imaging.measure_sky`), measured once."""
+        return measure_sky(self)
 
     def sigma(self):
         """Return the standard deviation of every pixel, for weights that do not wait for a model.

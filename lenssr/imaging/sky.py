@@ -11,7 +11,7 @@ import numpy as np
 from astropy.stats import sigma_clipped_stats
 from scipy import ndimage
 
-__all__ = ["SkyNoise", "measure_sky", "sky_noise", "source_mask"]
+__all__ = ["SkyNoise", "measure_sky", "residual_noise", "sky_noise", "source_mask"]
 
 # Fewer pixels of sky than this say nothing about correlations of a tenth.
 FEWEST_PIXELS = 200
@@ -137,6 +137,31 @@ def sky_noise(image, sigma, free, *, radius=3):
     factor = max(math.sqrt(max(total, 0.0)) * min(math.sqrt(variance), 1.0), 1.0)
     rms = float((z * sigma)[free].std())
     return SkyNoise(level, rms, math.sqrt(variance), float(lag1), factor, values.size)
+
+
+def residual_noise(observation, model, weight, sky):
+    """Noise of the residual where the model is faint: arcs that fill a small field would pass for sky.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+        The image.
+    model : array, shape (ny, nx) or (ny * nx,)
+        Expected data.
+    weight : array, shape (ny, nx) or (ny * nx,)
+        Inverse variance that was used, 0 where no pixel was.
+    sky : float
+        The fitted sky of a pixel.
+
+    Returns
+    -------
+    noise : `SkyNoise`
+        As `measure_sky` defines it.
+    """
+    model, weight = (np.asarray(plane).reshape(observation.shape) for plane in (model, weight))
+    sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.inf)
+    free = (weight > 0) & (np.abs(model - sky) < sigma)
+    return sky_noise(observation.data - model, sigma, free)
 
 
 def source_mask(observation, *, threshold=2.0):

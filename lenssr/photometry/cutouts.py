@@ -117,8 +117,8 @@ class Stamps:
         -------
         image : `torch.Tensor`, shape (B, N)
         """
-        image = sum(self.light(physical, block) for block in scene.of_role("lens_light"))
-        for block in scene.of_role("sky") if sky else ():
+        image = sum(self.light(physical, block) for block in scene.lights)
+        for block in [scene["sky"]] if sky and scene["sky"] else ():
             image = image + physical[:, block.slice]
         return image
 
@@ -135,7 +135,7 @@ class Stamps:
         -------
         model : callable
         """
-        operator, lights, skies = self.operator, scene.of_role("lens_light"), scene.of_role("sky")
+        operator, lights, skies = self.operator, scene.lights, [scene["sky"]] if scene["sky"] else []
         number = lights[-1].stop
 
         def evaluate(fit, index):

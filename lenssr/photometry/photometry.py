@@ -13,7 +13,6 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
-from lenssr.imaging.sky import measure_sky
 from lenssr.photometry.groups import batches, make_tasks
 from lenssr.photometry.images import model_image, sersic2d, sky_image
 from lenssr.photometry.neighbour_subtraction import separate
@@ -408,7 +407,7 @@ def _widening(observation):
     # Most images have independent noise, which the pixels at the edge show at once.
     if not (edge[1:] * edge[:-1]).mean() > SUSPECT_CORRELATION * (edge**2).mean():
         return 1.0
-    sky = measure_sky(observation)
+    sky = observation.sky
     return sky.factor if sky.correlated else 1.0
 
 

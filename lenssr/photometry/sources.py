@@ -194,9 +194,7 @@ def _level(observation, plane):
 
 
 def _detected(observation):
-    from lenssr.imaging.sky import measure_sky
-
-    sky, fwhm = measure_sky(observation), psf_width(observation)
+    sky, fwhm = observation.sky, psf_width(observation)
     weight = np.where(observation.valid, (observation.sigma() * max(1.0, sky.rms_ratio)) ** -2.0, 0.0)
     smooth = significance_map(observation.data - sky.level, weight, fwhm * gaussian_fwhm_to_sigma)
     significance = smooth / sky.factor

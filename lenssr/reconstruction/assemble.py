@@ -1,112 +1,147 @@
-"""From the fit of one image to a `~lenssr.SuperResolution`."""
+"""From the fit of one image to a `~lenssr.SuperResolution`, made once and completely."""
 
 import copy
-from dataclasses import asdict
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cache
 
 import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
 from lenssr.grids import conserves_sum
-from lenssr.imaging.sky import sky_noise
+from lenssr.imaging.sky import residual_noise
+from lenssr.model.fit import Fit
+from lenssr.model.scene import Scene
 from lenssr.reconstruction.fine_images import ccd
-from lenssr.reconstruction.measures import measure, measure_telescope
-from lenssr.reconstruction.output_psf import describe_psf_out, is_extrapolated
-from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.reconstruction.output_psf import describe_psf_out
+from lenssr.reconstruction.verdict import Run, judge
 from lenssr.result import SuperResolution
+from lenssr.result.resolution import PARAMETER_COLUMNS
 
-__all__ = ["assemble", "flux_unit", "noise_of_sky"]
+__all__ = ["Solved", "flux_unit", "make_result"]
+
+log = logging.getLogger(__name__)
+
+# Packages whose versions a result names.
+VERSIONS = ("lenssr", "torch", "numpy", "astropy")
 
 
-def assemble(scene, fit, observation, settings, make_products):
-    """Everything a run returns, from where its fit ended.
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """One image that has been solved: all that its result is made of.
+
+    Attributes
+    ----------
+    scene : `~lenssr.model.scene.Scene`
+    fit : `~lenssr.model.fit.Fit`
+        Of its parameters.
+    products : callable
+        ``products(widening)`` gives the `~lenssr.reconstruction.fine_images.Products`, with errors wider by
+        this factor than independent noise makes them.
+    inversion : tuple of `~lenssr.source.Problem` and `~lenssr.source.Solution`, optional
+        Of a source on a grid, which ``fit`` is made from.
+    facts, meta : dict
+        As of `make_result`.
+    """
+
+    scene: Scene
+    fit: Fit
+    products: Callable
+    inversion: tuple | None = None
+    facts: dict = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+    def result(self, observation, settings, elapsed):
+        """The `~lenssr.SuperResolution`; ``elapsed()``, asked last, gives the seconds that it has taken."""
+        scene, fit, unit = self.scene, self.fit, observation.unit
+        model, weight = (plane.reshape(observation.shape).cpu().numpy() for plane in (fit.model, fit.weight))
+        noise = residual_noise(observation, model, weight, scene.sky_of(fit.physical))
+        log.info("fine images and their errors")
+        products = self.products(noise.factor)
+        degrees = fit.used - int(scene.free[scene.keep("source")].sum()) - products.parameters
+        about = {"scene": scene, "fit": fit, "noise": noise, "inversion": self.inversion}
+        run = Run(observation, settings, model, weight, degrees, self.facts, **about)
+        covariance = run.covariance
+        models = _models(scene, fit, covariance, flux_unit(observation))
+        sky, sky_error = _sky(scene, fit, covariance)
+        names, free = _free_covariance(scene, fit, covariance)
+        fields = {
+            **_fine_images(products, observation, settings),
+            **products.fields,
+            **models,
+            "sky": sky * unit,
+            "sky_error": sky_error * unit,
+            "parameters": _table(scene, models, sky, sky_error, unit),
+            "covariance": free,
+            "covariance_names": names,
+        }
+        return make_result(run, fields, meta=_fit_meta(run) | self.meta, elapsed=elapsed)
+
+
+def make_result(run, fields, *, meta=None, elapsed=None):
+    """The result of any run: what it made, the input planes beside it, and the verdict.
 
     Parameters
     ----------
-    scene : `~lenssr.model.scene.Scene`
-    fit : `~lenssr.model.fit.SceneFit`
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
-    make_products : callable
-        ``make_products(widening)`` gives the `~lenssr.reconstruction.fine_images.Products`, with errors wider
-        by this factor than independent noise makes them.
+    run : `~lenssr.reconstruction.verdict.Run`
+    fields : dict
+        Fields of the `~lenssr.SuperResolution` that this kind of source has, by name.
+    meta : dict, optional
+        What else goes into its ``meta``.
+    elapsed : callable, optional
+        Returns the seconds that the image has taken, and is called last.
 
     Returns
     -------
     result : `~lenssr.SuperResolution`
     """
-    noise = noise_of_sky(scene, fit, observation)
-    covariance = fit.covariance * noise.factor**2
-    products = make_products(noise.factor)
-    unit, wcs, mask = observation.unit, copy.deepcopy(observation.grid.wcs), observation.mask
-    shape = observation.grid.shape
-    model = fit.model.reshape(shape).cpu().numpy()
-    weight = fit.weight.reshape(shape).cpu().numpy()
-    residual = np.where(mask, 0.0, observation.data - model)
-    chi2_map = residual**2 * weight
-    sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.nan)
-    degrees = int((weight > 0).sum()) - _free_beside_source(scene) - products.parameters
-    measures = measure(scene, fit, observation, residual, covariance, noise, degrees)
-    models = _models(scene, fit, covariance, flux_unit(observation))
-    measures["extrapolated"] = is_extrapolated(settings.psf_out, observation)
-    flags = judge(measures | measure_telescope(observation, settings), observation.flags)
-    sky, sky_error = _sky(scene, fit, covariance)
-    names, free = _free_covariance(scene, fit, covariance)
+    observation, settings, verdict = run.observation, run.settings, judge(run)
+    unit, wcs = observation.unit, copy.deepcopy(observation.grid.wcs)
+    seen = {"wcs": wcs, "error": run.sigma, "mask": observation.mask}
+    chi2_map = run.residual**2 * run.weight
     return SuperResolution(
-        **_fine_images(products, observation, settings),
-        **models,
-        source=products.source,
-        information=products.information,
-        magnification=products.magnification[0],
-        magnification_error=products.magnification[1],
-        posterior=products.posterior,
-        data=ccd(observation.data, unit, wcs=wcs, error=sigma, mask=mask),
-        model_image=ccd(model, unit, wcs=wcs, MODEL=True),
-        residual=ccd(residual, unit, wcs=wcs, error=sigma, mask=mask),
+        **fields,
+        data=ccd(observation.data, unit, **seen),
+        model_image=ccd(run.model, unit, wcs=wcs, MODEL=run.fit is not None),
+        residual=ccd(run.residual, unit, **seen),
         chi2_map=chi2_map,
-        reduced_chi2=float(chi2_map.sum() / max(degrees, 1)),
-        sky=sky * unit,
-        sky_error=sky_error * unit,
-        parameters=_table(scene, models, sky, sky_error, unit),
-        covariance=free,
-        covariance_names=names,
-        flags=flags,
-        ok=is_ok(flags),
+        reduced_chi2=run.chi2,
+        flags=verdict.flags,
+        ok=verdict.ok,
         meta={
             **settings.describe(),
             **observation.meta,
             "pixel_scale": observation.grid.pixel_scale,
-            "converged": fit.converged,
-            **({"lens_from": fit.start} if settings.lens is None else {}),
-            "iterations": fit.iterations,
-            "sky_noise": asdict(noise),
-            "measures": {name: np.asarray(value).tolist() for name, value in measures.items()},
+            "measures": verdict.measures,
+            **(meta or {}),
+            "versions": dict(_versions()),
+            **({} if elapsed is None else {"seconds": elapsed()}),
         },
     )
 
 
-def noise_of_sky(scene, fit, observation):
-    """Noise of the residual where the model is faint: arcs that fill a small field would pass for sky.
-
-    Parameters
-    ----------
-    scene : `~lenssr.model.scene.Scene`
-    fit : `~lenssr.model.fit.SceneFit`
-    observation : `~lenssr.imaging.Observation`
-
-    Returns
-    -------
-    noise : `~lenssr.imaging.sky.SkyNoise`
-    """
-    sky = sum(float(fit.physical[block.start]) for block in scene.of_role("sky"))
-    model, weight = (plane.reshape(observation.shape).cpu().numpy() for plane in (fit.model, fit.weight))
-    sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.inf)
-    free = (weight > 0) & (np.abs(model - sky) < sigma)
-    return sky_noise(observation.data - model, sigma, free)
+@cache
+def _versions():
+    return {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
-def _free_beside_source(scene):
-    return sum(int(scene.free[block.slice].sum()) for block in scene.blocks if block.role != "source")
+def _fit_meta(run):
+    """What a fit says about itself, and an inversion about its prior."""
+    fit, found = run.fit, {"converged": run.fit.converged}
+    if run.settings.lens is None:
+        found["lens_from"] = fit.lens_from
+    found |= {"iterations": fit.iterations, "sky_noise": asdict(run.noise)}
+    if run.inversion is not None:
+        solution = run.inversion[1]
+        found |= {
+            "prior": solution.prior.name,
+            "strength": solution.strength,
+            "determined": solution.determined,
+        }
+    return found
 
 
 def _fine_images(products, observation, settings):
@@ -145,9 +180,10 @@ def _models(scene, fit, covariance, unit):
 
 
 def _sky(scene, fit, covariance):
-    for block in scene.of_role("sky"):
-        return float(fit.physical[block.start]), float(covariance[block.start, block.start].sqrt())
-    return 0.0, 0.0
+    if scene["sky"] is None:
+        return 0.0, 0.0
+    column = scene["sky"].start
+    return float(fit.physical[column]), float(covariance[column, column].sqrt())
 
 
 def _table(scene, models, sky, sky_error, unit):
@@ -166,14 +202,12 @@ def _table(scene, models, sky, sky_error, unit):
             error = float(parameter.std) if is_free and parameter.std is not None else np.nan
             unit_name = "" if parameter.unit is None else parameter.unit.to_string()
             rows.append((shown, block.role, float(parameter.value), error, unit_name, not is_free))
-    table = QTable(rows=rows, names=("name", "component", "value", "error", "unit", "fixed"))
-    return table
+    return QTable(rows=rows, names=PARAMETER_COLUMNS)
 
 
 def _place(scene, block):
     """Which of several profiles of the lens light a block is; None if it is the only one."""
-    blocks = scene.of_role(block.role)
-    return blocks.index(block) if block.role == "lens_light" and len(blocks) > 1 else None
+    return scene.lights.index(block) if block in scene.lights and len(scene.lights) > 1 else None
 
 
 def _shown_names(scene, block):

@@ -15,6 +15,10 @@ SECOND_MODE = 25.0
 # Sigma of a pixel above which the lensed source makes it one of the arcs. Theory: 3 sigma.
 ARC_SIGMA = 3.0
 
+# Ratio of the sky's rms to the given errors above which the errors are too small. Chosen: resampling alone
+# makes it smaller than 1, an error plane without the sky's photons larger.
+ERRORS_TOO_SMALL = 1.3
+
 # ---------------------------------------------------------------- the search for a lens
 
 # Two lenses are one mode if their Einstein radii differ by less than this share, and their ellipticities and

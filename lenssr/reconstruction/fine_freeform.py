@@ -282,17 +282,18 @@ class FineSource:
         draws = factor.sample(self.rng.standard_normal((factor.size, SAMPLES)))
         known = view.state.mapping.grid.matrix(*view.grid.nodes) @ information(self.solution)
         known = known.reshape(view.grid.side, view.grid.side)
-        return Products(
-            (lensed + light + sky, lensed, light),
-            self._errors(draws),
-            self._source(draws, known),
-            view.fine.grid.wcs,
-            view.fine.kernel,
-            self.solution.determined + len(view._modulated_at(*(np.zeros(1),) * 2)),
-            FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
-            view.magnification(factor, self.widening),
-            known,
-        )
+        errors, source = self._errors(draws), self._source(draws, known)
+        magnification, magnification_error = view.magnification(factor, self.widening)
+        fields = {
+            "source": source,
+            "information": known,
+            "posterior": FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
+            "magnification": magnification,
+            "magnification_error": magnification_error,
+        }
+        parameters = self.solution.determined + len(view._modulated_at(*(np.zeros(1),) * 2))
+        images = (lensed + light + sky, lensed, light)
+        return Products(images, errors, view.fine.grid.wcs, view.fine.kernel, parameters, fields)
 
     def _errors(self, draws):
         totals = np.zeros((3, *self.view.fine.grid.shape))

@@ -56,31 +56,22 @@ class Products:
         The scene, its lensed source, its lens light.
     errors : tuple of `~numpy.ndarray`, shape (scale ny, scale nx)
         Their standard deviations.
-    source : `~astropy.nddata.CCDData`
-        The source on its own grid.
     wcs : `~astropy.wcs.WCS` or None
         Of the images.
     kernel : `~numpy.ndarray` or None
         The PSF of the images.
     parameters : float
         How many free parameters the source took from the data.
-    posterior : object
-        What draws of image and source come from: ``posterior.changes(count, rng)``.
-    magnification : tuple of float
-        Total magnification and its standard deviation.
-    information : `~numpy.ndarray` or None
-        How much the data say of each pixel of the source.
+    fields : dict
+        Other fields of the `~lenssr.SuperResolution`, by name.
     """
 
     images: tuple
     errors: tuple
-    source: CCDData
     wcs: object
     kernel: object
     parameters: float
-    posterior: object
-    magnification: tuple
-    information: object = None
+    fields: dict
 
 
 class FineScene:
@@ -128,9 +119,14 @@ class FineScene:
         lensed, light = self.image("source"), self.image("lens_light")
         images = (lensed + light + self.image("sky"), lensed, light)
         errors, flux = self._errors()
-        posterior = ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen)
-        more = posterior, self.magnification(flux)
-        return Products(images, errors, source, self.grid.wcs, self.kernel, self.scene.count("source"), *more)
+        magnification, magnification_error = self.magnification(flux)
+        fields = {
+            "source": source,
+            "posterior": ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen),
+            "magnification": magnification,
+            "magnification_error": magnification_error,
+        }
+        return Products(images, errors, self.grid.wcs, self.kernel, self.scene.count("source"), fields)
 
     def errors(self):
         """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.

@@ -74,24 +74,18 @@ class FreeFormReconstruction:
         return solved_freeform(problem, solution, found, observation, self.settings, freeform, meta=meta)
 
 
-def solved_freeform(problem, solution, fit, observation, settings, tempered, *, off=None, **more):
-    """What a result with a free-form source is made of: `Solved`.
+def solved_freeform(problem, solution, fit, observation, settings, tempered, *, off=None, **about):
+    """What a result with a free-form source is made of: `Solved`, with its ``facts`` and ``meta``.
 
     ``tempered`` has the ``correlation`` that the posterior already knows; ``off`` is how far field and
     parameters are from the most likely ones.
     """
 
-    def planes(widening):
+    def products(widening):
         known = np.sqrt(tempered.correlation)
         return FineSource(problem, solution, observation, settings, widening / known, off).products()
 
-    meta = {
-        "prior": solution.prior.name,
-        "strength": solution.strength,
-        "determined": solution.determined,
-        **more.pop("meta", {}),
-    }
-    return Solved(problem.scene, fit, planes, inversion=(problem, solution), meta=meta, **more)
+    return Solved(problem.scene, fit, products, inversion=(problem, solution), **about)
 
 
 def as_fit(problem, fit, solution, stack, tempered):

@@ -18,7 +18,6 @@ from lenssr.reconstruction.lens_search import (
     search_other_modes,
     trust_region,
 )
-from lenssr.reconstruction.verdict import FLAGS
 from lenssr.source import Prior, Problem, SourceGrid
 from lenssr.source.batching import ask, ask_each
 from lenssr.source.evidence import ParametricEvidence
@@ -440,7 +439,7 @@ def dark_brightness(stack, weight):
 def noise_excess(*noises):
     """Factor by which the sky scatters more than its errors, if all measurements say so; else 1."""
     ratio = min(noise.rms_ratio for noise in noises)
-    return ratio if ratio > FLAGS["errors_too_small"].threshold else 1.0
+    return ratio if ratio > decisions.ERRORS_TOO_SMALL else 1.0
 
 
 def _excess(fit, temperature):

@@ -1,15 +1,16 @@
 """No physics: bicubic interpolation, the baseline that every table shows."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
-from astropy.table import QTable
 
 from lenssr.grids import conserves_sum, resampling_factor
 from lenssr.metrics import bicubic
+from lenssr.reconstruction.assemble import make_result
 from lenssr.reconstruction.fine_images import ccd
-from lenssr.reconstruction.verdict import is_ok, judge
-from lenssr.result import SuperResolution
+from lenssr.reconstruction.verdict import Run
 
-__all__ = ["InterpolationReconstruction", "OneByOne", "fill_masked", "model_free"]
+__all__ = ["InterpolationReconstruction", "ModelFree", "OneByOne", "fill_masked"]
 
 
 class OneByOne:
@@ -20,16 +21,7 @@ class OneByOne:
         return [[member] for member in members]
 
     def solve(self, observations):
-        """Solve images.
-
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-
-        Returns
-        -------
-        results : list of `~lenssr.SuperResolution`
-        """
+        """Solve images: a list of `ModelFree`."""
         return [self._solve_one(observation) for observation in observations]
 
 
@@ -38,7 +30,7 @@ class InterpolationReconstruction(OneByOne):
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     """
 
     def __init__(self, settings):
@@ -48,62 +40,45 @@ class InterpolationReconstruction(OneByOne):
         scale, planes = self.settings.scale, (observation.data, observation.sigma())
         filled, sigma = (fill_masked(plane, observation.mask) for plane in planes)
         image, error = bicubic(filled, scale), _bicubic_error(sigma, scale)
-        return model_free(observation, self.settings, image, error, {"interpolated": True})
+        return ModelFree(image, error, {"interpolated": True})
 
 
-def model_free(observation, settings, image, error, measures):
-    """The result of a finer image that no model of lens and source stands behind.
+@dataclass(frozen=True, eq=False)
+class ModelFree:
+    """A finer image that no model of lens and source stands behind.
 
-    Parameters
+    Attributes
     ----------
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
     image, error : `~numpy.ndarray`, shape (scale ny, scale nx)
         Flux per finer pixel if that of a pixel is their sum, and its standard deviation.
-    measures : dict
-        For `~lenssr.reconstruction.verdict.judge`.
-
-    Returns
-    -------
-    result : `~lenssr.SuperResolution`
-        Without lens and source; its residual is that of the sums over pixels.
+    facts, meta : dict
+        As of `~lenssr.reconstruction.assemble.make_result`.
     """
-    scale, unit, grid, mask = settings.scale, observation.unit, observation.grid, observation.mask
-    factor = resampling_factor(unit, scale) * scale**2
-    image = image * factor
-    model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
-    model = model.sum((1, 3)) if conserves_sum(unit) else model.mean((1, 3))
-    sigma = fill_masked(observation.sigma(), mask)
-    residual = np.where(mask, 0.0, observation.data - model)
-    chi2_map = (residual / sigma) ** 2
-    fine = grid.upsample(scale)
-    fine_mask = np.kron(mask, np.ones((scale, scale), dtype=bool))
-    flags = judge(measures, observation.flags)
-    return SuperResolution(
-        image=ccd(image, unit, wcs=fine.wcs, error=error * factor, mask=fine_mask, MODEL=False),
-        lensed_source=None,
-        lens_light_image=None,
-        source=None,
-        data=ccd(observation.data, unit, wcs=grid.wcs, error=sigma, mask=mask),
-        model_image=ccd(model, unit, wcs=grid.wcs),
-        residual=ccd(residual, unit, wcs=grid.wcs, error=sigma, mask=mask),
-        chi2_map=chi2_map,
-        reduced_chi2=float(chi2_map[~mask].mean()),
-        lens=None,
-        source_model=None,
-        lens_light=None,
-        sky=0 * unit,
-        sky_error=0 * unit,
-        parameters=QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool)),
-        flags=flags,
-        ok=is_ok(flags),
-        meta={**settings.describe(), **observation.meta, "pixel_scale": grid.pixel_scale},
-    )
+
+    image: np.ndarray
+    error: np.ndarray
+    facts: dict
+    meta: dict = field(default_factory=dict)
+
+    def result(self, observation, settings, elapsed):
+        """The `~lenssr.SuperResolution`, without lens and source; its residual is of sums over pixels."""
+        scale, unit, grid, mask = settings.scale, observation.unit, observation.grid, observation.mask
+        factor = resampling_factor(unit, scale) * scale**2
+        image = self.image * factor
+        model = image.reshape(grid.shape[0], scale, grid.shape[1], scale)
+        model = model.sum((1, 3)) if conserves_sum(unit) else model.mean((1, 3))
+        # Masked pixels have a weight too, for a noise that is finite everywhere; their residual is 0.
+        weight = fill_masked(observation.sigma(), mask) ** -2.0
+        run = Run(observation, settings, model, weight, np.count_nonzero(~mask), self.facts)
+        fine_mask = np.kron(mask, np.ones((scale, scale), dtype=bool))
+        seen = {"error": self.error * factor, "mask": fine_mask, "MODEL": False}
+        image = ccd(image, unit, wcs=grid.upsample(scale).wcs, **seen)
+        fields = {"image": image, "sky": 0 * unit, "sky_error": 0 * unit}
+        return make_result(run, fields, meta=self.meta, elapsed=elapsed)
 
 
 # A new pixel sees four old ones along an axis, so that the responses to pixels this far apart do not overlap.
 APART = 6
-PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 def fill_masked(array, mask):

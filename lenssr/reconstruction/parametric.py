@@ -111,13 +111,13 @@ class ParametricReconstruction:
         """What a result is made of, from one fit."""
         settings = self.settings
 
-        def planes(widening):
+        def products(widening):
             covariance = fit.covariance * widening**2
             options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
             fine = FineScene(scene, fit.physical, covariance, observation, **options)
             return fine.products(source_image(scene, fit.physical, covariance, observation))
 
-        return Solved(scene, fit, planes, meta=meta)
+        return Solved(scene, fit, products, meta=meta)
 
     def scene(self, observation, device):
         """The scene that the settings ask for, with one parametric source."""

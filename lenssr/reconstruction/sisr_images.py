@@ -7,17 +7,16 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.noise import stack_noise
 from lenssr.networks.domain import seen_of
 from lenssr.networks.variance import told_variance
-from lenssr.reconstruction.model_free import OneByOne, fill_masked, model_free
-from lenssr.reconstruction.network_start import SEARCH
-from lenssr.reconstruction.verdict import is_ok, judge
+from lenssr.reconstruction.lens_search import SEARCH
+from lenssr.reconstruction.model_free import ModelFree, OneByOne, fill_masked
 
-__all__ = ["FinerReconstruction"]
+__all__ = ["SISRReconstruction"]
 
 # Noisy twins of an image that give its errors, each to a fifth; all the time of a result is theirs.
 TWINS = 16
 
 
-class FinerReconstruction(OneByOne):
+class SISRReconstruction(OneByOne):
     """Solve images with an `~lenssr.networks.SISR`.
 
     Errors are those that the noise of the data leaves in what the network makes of them: its own mistakes are
@@ -25,7 +24,7 @@ class FinerReconstruction(OneByOne):
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     known : `~lenssr.networks.domain.KnownNetwork`
 
     Raises
@@ -67,15 +66,11 @@ class FinerReconstruction(OneByOne):
         finer = self._finer(torch.cat([image, image + sigma * normals]), sigma)
         error = (finer[1:] - finer[:1]).square().mean(0).sqrt()
         finer, error = finer[0].cpu().numpy(), error.cpu().numpy()
-        result = model_free(observation, settings, finer, error, {"not_relensed": True})
         hidden = torch.as_tensor(observation.mask, device=device)
         words = self.known.unlike(seen_of(observation, image, variance.masked_fill(hidden, torch.inf)))
-        used = int((~observation.mask).sum())
-        measures = {"bad_chi2": (result.reduced_chi2, used), "unlike_training": bool(words)}
-        result.flags = judge(measures, result.flags)
-        result.ok = is_ok(result.flags)
-        result.meta["network"] = {**self.known.describe(), "unlike_training": words}
-        return result
+        facts = {"not_relensed": True, "unlike_training": bool(words)}
+        meta = {"network": {**self.known.describe(), "unlike_training": words}}
+        return ModelFree(finer, error, facts, meta)
 
     def _variance(self, image, observation):
         valid = torch.as_tensor(~observation.mask, device=image.device)[None]

@@ -1,131 +1,160 @@
-"""What a result says about itself: the flags, their thresholds, and which of them are serious."""
+"""What a result says about itself: every flag measured on one run, once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-__all__ = ["FLAGS", "Flag", "is_ok", "judge"]
+from lenssr.reconstruction import decisions
+from lenssr.reconstruction.result_flags import FLAGS, Flag
+
+__all__ = ["FLAGS", "Flag", "Run", "Verdict", "arc_pixels", "judge"]
+
+# What shines outside the arcs: its parameters count against the pixels there.
+FIELD_ROLES = ("lens_light", "sky")
 
 
 @dataclass(frozen=True)
-class Flag:
-    """One thing that can be wrong or doubtful.
+class Verdict:
+    """What is wrong or doubtful.
 
     Attributes
     ----------
-    meaning : str
-    serious : bool
-        Whether it alone makes ``ok`` false.
-    threshold : float or None
-        Where it is set.
-    """
-
-    meaning: str
-    serious: bool = False
-    threshold: float | None = None
-
-
-FLAGS = {
-    "bad_chi2": Flag("reduced chi2 above the threshold and 5 sigma above 1", True, 1.2),
-    "bad_arc_chi2": Flag(
-        "reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1", True, 1.4
-    ),
-    "bad_field_chi2": Flag(
-        "reduced chi2 of the pixels without arcs above the threshold and 5 sigma above 1", True, 1.2
-    ),
-    "low_chi2": Flag("reduced chi2 below the threshold: errors too large, or correlated noise", False, 0.8),
-    "residual_structure": Flag(
-        "residuals of neighbouring pixels in the arcs correlate more than the sky's, by", True, 0.1
-    ),
-    "not_converged": Flag("the fit stopped before it converged", True),
-    "lens_at_bound": Flag("a lens parameter ended on a bound", True),
-    "source_at_bound": Flag("a source parameter ended on a bound", True),
-    "lens_light_at_bound": Flag("a parameter of the lens light ended on a bound"),
-    "starts_disagree": Flag(
-        "another lens explains the data as well, chi2, or -2 ln(evidence), larger by less than", True, 25.0
-    ),
-    "theta_E_uncertain": Flag("error of the Einstein radius over its value above", True, 0.1),
-    "no_arcs": Flag("signal-to-noise of the lensed source below", True, 10.0),
-    "not_multiply_imaged": Flag("signal-to-noise of the images of negative parity below", True, 5.0),
-    "ring_unresolved": Flag("Einstein radius in pixels below", True, 2.0),
-    "source_off_grid": Flag(
-        "light on the rim of the source's grid, or that the data hold beyond it, in sigma above", True, 8.0
-    ),
-    "source_too_large": Flag("half-light radius of the source over the Einstein radius above", True, 1.5),
-    "flux_disagrees": Flag("model and data differ in total flux by 5 sigma and a share above", True, 0.05),
-    "saturated": Flag("several pixels share the highest value: mask them"),
-    "small_image": Flag("the image has fewer than 16 pixels along a side"),
-    "correlated_noise": Flag("lag-1 autocorrelation of the sky above; errors are widened", False, 0.15),
-    "errors_too_small": Flag("rms of the sky over the given errors above", True, 1.3),
-    "constant_image": Flag("all pixels have the same value", True),
-    "hdu_guessed": Flag("the file has several images and names none SCI: the first was taken"),
-    "gain_guessed": Flag("counts of unknown gain: one electron each"),
-    "noise_guessed": Flag("no error plane and no exposure: the noise was estimated from the image"),
-    "noise_from_exposure": Flag(
-        "no error plane: Poisson noise from the exposure, the sky's rms from the image"
-    ),
-    "errors_follow_counts": Flag(
-        "the error plane was made from the counts seen: its photon noise now follows the model"
-    ),
-    "no_psf": Flag("no PSF was given: the image is taken as sharp"),
-    "psf_undersampled": Flag("FWHM of the PSF below two of its own samples; it had to be interpolated"),
-    "psf_cropped": Flag("the PSF is larger than the image and was cropped"),
-    "psf_off_centre": Flag("centroid of the PSF off by more than 0.05 pixel"),
-    "extrapolated": Flag("psf_out='pixel': detail finer than the telescope's PSF comes from the model"),
-    "unlike_training": Flag(
-        "pixel scale, PSF or signal-to-noise ratio beyond the network's training: see meta['network']"
-    ),
-    "unit_missing": Flag("the image has no unit: taken as flux per pixel"),
-    "no_wcs": Flag("the image has no WCS: positions are in the image frame only"),
-    "failed": Flag("the image could not be processed", True),
-    "interpolated": Flag("no lens, no source: plain interpolation"),
-    "not_relensed": Flag("a network without the lens equation: no lens, no source; errors of noise alone"),
-}
-
-
-def judge(measures, flags=()):
-    """Turn measured numbers into flags.
-
-    Parameters
-    ----------
-    measures : dict
-        Number by flag name, for the flags with thresholds, or bool for those without; those that could not
-        be measured are left out. The pair ``"bad_chi2": (value, degrees_of_freedom)`` holds its own scatter.
-    flags : iterable of str, optional
-        Flags already set.
-
-    Returns
-    -------
     flags : tuple of str
         In the order of `FLAGS`.
+    ok : bool
+        Whether none of them is serious.
+    measures : dict
+        What was measured, as plain values by the names of flags; what could not be measured is left out.
     """
-    raised = {name for name, measure in measures.items() if _is_raised(name, measure)} | set(flags)
-    known = [name for name in FLAGS if name in raised]
-    return tuple(known + sorted(raised - set(FLAGS)))
+
+    flags: tuple
+    ok: bool
+    measures: dict
 
 
-def is_ok(flags):
-    """Whether none of the flags is serious."""
-    return not any(FLAGS[name].serious for name in flags if name in FLAGS)
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a verdict looks at: one image, how it was solved, and where that ended.
+
+    Attributes
+    ----------
+    observation : `~lenssr.imaging.Observation`
+    settings : `~lenssr.options.Settings`
+    model : `~numpy.ndarray`, shape (ny, nx)
+        Expected data.
+    weight : `~numpy.ndarray`, shape (ny, nx)
+        Inverse variance that was used.
+    degrees : float
+        Degrees of freedom: the pixels used less what is free, where nodes of a source on a grid count as far
+        as the data determine them.
+    facts : dict of str to bool
+        What only the producer knows, by the names of flags: ``interpolated``, ``unlike_training``.
+    scene : `~lenssr.model.scene.Scene` or None
+        None, as the next three, where no model stands behind the image.
+    fit : `~lenssr.model.fit.Fit` or None
+    noise : `~lenssr.imaging.sky.SkyNoise` or None
+        Of the residual.
+    inversion : tuple of `~lenssr.source.Problem` and `~lenssr.source.Solution`, or None
+        Of a source on a grid.
+    """
+
+    observation: object
+    settings: object
+    model: np.ndarray
+    weight: np.ndarray
+    degrees: float
+    facts: dict = field(default_factory=dict)
+    scene: object = None
+    fit: object = None
+    noise: object = None
+    inversion: tuple | None = None
+
+    def notes(self, name):
+        """Whether the observation notes something, or whoever solved it does."""
+        return name in self.observation.flags or bool(self.facts.get(name))
+
+    @cached_property
+    def residual(self):
+        """Data - model, 0 where masked (ny, nx)."""
+        return np.where(self.observation.mask, 0.0, self.observation.data - self.model)
+
+    @cached_property
+    def sigma(self):
+        """Noise that was used (ny, nx), nan where no pixel was."""
+        used = self.weight > 0
+        return np.where(used, 1 / np.sqrt(np.where(used, self.weight, 1)), np.nan)
+
+    @cached_property
+    def pulls(self):
+        """Residual in sigma (ny, nx)."""
+        return self.residual * np.sqrt(self.weight)
+
+    @cached_property
+    def chi2(self):
+        """Reduced chi2 of all pixels."""
+        return float((self.pulls**2).sum() / max(self.degrees, 1))
+
+    @property
+    def widening(self):
+        """By how much errors are wider than independent noise makes them."""
+        return 1.0 if self.noise is None else self.noise.factor
+
+    @cached_property
+    def covariance(self):
+        """Covariance of the parameters (P, P), for the noise as it correlates."""
+        return self.fit.covariance * self.widening**2
+
+    @cached_property
+    def sky_level(self):
+        """The fitted sky of a pixel; 0 without one."""
+        return self.scene.sky_of(self.fit.physical)
+
+    @cached_property
+    def lensed_source(self):
+        """The source's part of the model (ny, nx)."""
+        return self.fit.lensed_source.reshape(self.weight.shape).cpu().numpy()
+
+    @cached_property
+    def arcs(self):
+        """The pixels with arcs, bool (ny, nx)."""
+        return arc_pixels(self.lensed_source, self.weight)
+
+    @cached_property
+    def beside_arcs(self):
+        """The other pixels that were used, bool (ny, nx)."""
+        return (self.weight > 0) & ~self.arcs
+
+    @cached_property
+    def determined(self):
+        """How many parameters the pixels of the arcs and those of the field determine."""
+        if self.fit.leverage is not None:
+            leverage = self.fit.leverage.reshape(self.weight.shape).cpu().numpy()
+            return leverage[self.arcs].sum(), leverage[self.beside_arcs].sum()
+        in_field = sum(self.scene.count(role) for role in FIELD_ROLES)
+        return np.count_nonzero(self.weight > 0) - self.degrees - in_field, in_field
+
+    @property
+    def lens(self):
+        """The mass model, or None."""
+        return None if self.scene is None else self.scene.lens
+
+    @property
+    def theta_E(self):
+        """The first Einstein radius in arcsec, or None."""
+        column = None if self.scene is None else self.scene.radius
+        return None if column is None else float(self.fit.physical[column])
 
 
-LOWER_IS_WORSE = {
-    "low_chi2",
-    "no_arcs",
-    "not_multiply_imaged",
-    "ring_unresolved",
-    "starts_disagree",
-}
+def arc_pixels(lensed_source, weight):
+    """Where the lensed source stands more than 3 sigma above the noise, bool (ny, nx)."""
+    return lensed_source * np.sqrt(weight) > decisions.ARC_SIGMA
 
 
-def _is_raised(name, measure):
-    threshold = FLAGS[name].threshold
-    if threshold is None:
-        return bool(measure)
-    if name in ("bad_chi2", "bad_arc_chi2", "bad_field_chi2"):
-        value, degrees = measure
-        # A chi2 that is not a number is bad too.
-        return not value <= max(threshold, 1 + 5 * np.sqrt(2 / max(degrees, 1)))
-    if np.isnan(measure):
-        return True
-    return measure < threshold if name in LOWER_IS_WORSE else measure > threshold
+def judge(run):
+    """Measure every flag on a `Run` and return the `Verdict`."""
+    measured = {name: flag.of(run) for name, flag in FLAGS.items()}
+    measured = {name: value for name, value in measured.items() if value is not None}
+    flags = tuple(name for name, value in measured.items() if FLAGS[name].raised(value))
+    measures = {name: np.asarray(value).tolist() for name, value in measured.items()}
+    return Verdict(flags, not any(FLAGS[name].serious for name in flags), measures)

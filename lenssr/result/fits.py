@@ -26,51 +26,10 @@ from lenssr.result.headers import (
     wcs_cards,
 )
 from lenssr.result.models import models_from_table, models_to_table
+from lenssr.result.planes import planes_of
 
-# field of the result: names of the HDUs of its pixels, its uncertainty, its mask and its PSF, and a comment
-IMAGES = {
-    "image": ("SCI", "ERR", "MASK", "PSF", "model of the scene, super-resolved"),
-    "lensed_source": (
-        "LENSED_SOURCE",
-        "LENSED_SOURCE_ERR",
-        "LENSED_SOURCE_MASK",
-        "LENSED_SOURCE_PSF",
-        "the lensed source alone",
-    ),
-    "lens_light_image": (
-        "LENS_LIGHT",
-        "LENS_LIGHT_ERR",
-        "LENS_LIGHT_MASK",
-        "LENS_LIGHT_PSF",
-        "the lens galaxy alone",
-    ),
-    "source": ("SOURCE", "SOURCE_ERR", "SOURCE_MASK", "SOURCE_PSF", "the source galaxy, not lensed"),
-    "model_image": ("MODEL", "MODEL_ERR", "MODEL_MASK", "MODEL_PSF", "model on the grid of the input"),
-    "residual": ("RESIDUAL", "NOISE", "RESIDUAL_MASK", "RESIDUAL_PSF", "data minus model"),
-    "data": ("DATA", "DATA_ERR", "DATA_MASK", "DATA_PSF", "the input as it was used"),
-}
-
-# the order a reader meets them in; the rest follows
-ORDER = (
-    "SCI",
-    "ERR",
-    "MASK",
-    "LENSED_SOURCE",
-    "LENS_LIGHT",
-    "SOURCE",
-    "SOURCE_ERR",
-    "SOURCE_MASK",
-    "INFORMATION",
-    "MODEL",
-    "RESIDUAL",
-    "PSF",
-    "LENS",
-    "DATA",
-    "NOISE",
-    "CHI2",
-    "COVARIANCE",
-    "PARAMETERS",
-)
+# Where tables and the input stand in the file, after the planes that a reader wants first; the rest follows.
+LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 
 # fields that go into META as they are
 EXACT = (
@@ -98,47 +57,57 @@ def _image_hdu(array, name, *, wcs=None, unit=None, comment=""):
     return fits.ImageHDU(array.astype(np.uint8) if array.dtype == bool else array, header, name=name)
 
 
-def _planes(field, image):
-    """Yield the HDUs of one CCDData."""
-    name, error, mask, psf, comment = IMAGES[field]
-    main = _image_hdu(image.data, name, wcs=image.wcs, unit=image.unit, comment=comment)
-    meta_cards(main.header, image.meta)
-    yield main
-    if image.uncertainty is not None:
-        std = image.uncertainty.represent_as(StdDevUncertainty)
-        unit = std.unit or image.unit
-        yield _image_hdu(std.array, error, wcs=image.wcs, unit=unit, comment=f"1 sigma of {name}")
-    if image.mask is not None:
-        bad = np.broadcast_to(np.asarray(image.mask, dtype=bool), image.shape)
+def _plane_hdus(result, field, plane):
+    """List the HDUs of one plane; none where the result lacks it."""
+    value = getattr(result, field)
+    if value is None or not np.size(value if plane.array else value.data):
+        return []
+    if plane.array:
+        wcs = None if plane.wcs_of is None else getattr(result, plane.wcs_of).wcs
+        return [_image_hdu(value, plane.hdu, wcs=wcs, comment=plane.comment)]
+    hdus = [_image_hdu(value.data, plane.hdu, wcs=value.wcs, unit=value.unit, comment=plane.comment)]
+    meta_cards(hdus[0].header, value.meta)
+    if value.uncertainty is not None:
+        std = value.uncertainty.represent_as(StdDevUncertainty)
+        options = {"wcs": value.wcs, "unit": std.unit or value.unit, "comment": f"1 sigma of {plane.hdu}"}
+        hdus.append(_image_hdu(std.array, plane.error, **options))
+    if value.mask is not None:
+        bad = np.broadcast_to(np.asarray(value.mask, dtype=bool), value.shape)
         why = "is prior, not data" if field == "source" else "has no data"
-        yield _image_hdu(bad, mask, wcs=image.wcs, comment=f"1 where {name} {why}")
-    if image.psf is not None:
-        yield _image_hdu(image.psf, psf, comment=f"point spread function of {name}, at its sampling")
+        hdus.append(_image_hdu(bad, plane.mask, wcs=value.wcs, comment=f"1 where {plane.hdu} {why}"))
+    if value.psf is not None:
+        comment = f"point spread function of {plane.hdu}, at its sampling"
+        hdus.append(_image_hdu(value.psf, plane.psf, comment=comment))
+    return hdus
 
 
 def _exact(result):
     """Collect what the images and tables cannot hold."""
     exact = {field: getattr(result, field) for field in EXACT}
-    for field in IMAGES:
+    for field, plane in planes_of(result).items():
         image = getattr(result, field)
-        if image is not None:
+        if image is not None and not plane.array:
             exact[f"{field}.meta"] = image.meta if isinstance(image.meta, fits.Header) else dict(image.meta)
             exact[f"{field}.unit"] = image.unit.to_string()
     exact["parameters.meta"] = dict(result.parameters.meta)
     return exact
 
 
+def _rank(planes):
+    """Where each HDU stands in the file, by name."""
+    first = [
+        name
+        for plane in planes.values()
+        for name in (plane.hdu, *((plane.error, plane.mask) if plane.beside else ()))
+        if name not in LATER
+    ]
+    return {name: place for place, name in enumerate((*first, *LATER))}
+
+
 def to_hdulist(result):
     """Turn a result into an `~astropy.io.fits.HDUList`."""
-    images = {field: getattr(result, field) for field in IMAGES}
-    hdus = [hdu for field, image in images.items() if image is not None for hdu in _planes(field, image)]
-    chi2 = "((data - model) / sigma)^2, 0 if masked"
-    hdus.append(_image_hdu(result.chi2_map, "CHI2", wcs=result.data.wcs, comment=chi2))
-    if result.information is not None:
-        known = "1 - posterior / prior variance of SOURCE"
-        hdus.append(_image_hdu(result.information, "INFORMATION", wcs=result.source.wcs, comment=known))
-    if np.size(result.covariance):
-        hdus.append(_image_hdu(result.covariance, "COVARIANCE", comment="of the free parameters"))
+    planes = planes_of(result)
+    hdus = [hdu for field, plane in planes.items() for hdu in _plane_hdus(result, field, plane)]
     lens, structure, arrays = models_to_table(
         {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
     )
@@ -150,7 +119,7 @@ def to_hdulist(result):
     exact = {**_exact(result), "models": structure}
     text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
     hdus.append(fits.BinTableHDU(text, name="META"))
-    rank = {name: i for i, name in enumerate(ORDER)}
+    rank = _rank(planes)
     hdus.sort(key=lambda hdu: rank.get(hdu.name, len(rank)))
     hdulist = fits.HDUList([primary_hdu(result), *hdus])
     verdict_cards(hdulist["SCI"].header, result)
@@ -175,19 +144,25 @@ def _optional(hdulist, name):
     return _native(hdulist[name].data) if name in hdulist else None
 
 
-def _ccddata(hdulist, field, exact):
-    name, error, mask, psf, _ = IMAGES[field]
-    if name not in hdulist:
-        return None
-    header = hdulist[name].header
-    std, bad = _optional(hdulist, error), _optional(hdulist, mask)
+def _read_planes(hdulist, kind, exact):
+    """Read the planes that the file holds, by field."""
+    return {
+        field: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, field, plane, exact)
+        for field, plane in planes_of(kind).items()
+        if plane.hdu in hdulist
+    }
+
+
+def _ccddata(hdulist, field, plane, exact):
+    header = hdulist[plane.hdu].header
+    std, bad = _optional(hdulist, plane.error), _optional(hdulist, plane.mask)
     return CCDData(
-        _native(hdulist[name].data),
+        _native(hdulist[plane.hdu].data),
         unit=_unit(exact[f"{field}.unit"]),
         wcs=_wcs(header) if "CRPIX1" in header else None,
         uncertainty=None if std is None else StdDevUncertainty(std),
         mask=None if bad is None else bad.astype(bool),
-        psf=_optional(hdulist, psf),
+        psf=_optional(hdulist, plane.psf),
         meta=exact[f"{field}.meta"],
     )
 
@@ -210,15 +185,12 @@ def _parameters(hdulist, meta):
     return QTable(columns, meta=meta)
 
 
-def _fields(hdulist):
+def _fields(hdulist, kind):
     exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
     arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
     models = models_from_table(hdulist["LENS"].data, exact["models"], arrays)
-    names = tuple(exact["covariance_names"])
-    covariance = _optional(hdulist, "COVARIANCE")
     return {
-        **{field: _ccddata(hdulist, field, exact) for field in IMAGES},
-        "chi2_map": _native(hdulist["CHI2"].data),
+        **_read_planes(hdulist, kind, exact),
         "reduced_chi2": exact["reduced_chi2"],
         "lens": models["lens"],
         "source_model": models["source"],
@@ -226,19 +198,17 @@ def _fields(hdulist):
         "sky": exact["sky"],
         "sky_error": exact["sky_error"],
         "parameters": _parameters(hdulist, exact["parameters.meta"]),
-        "covariance": np.zeros((0, 0)) if covariance is None else covariance,
-        "covariance_names": names,
+        "covariance_names": tuple(exact["covariance_names"]),
         "flags": tuple(exact["flags"]),
         "ok": exact["ok"],
         "magnification": exact["magnification"],
         "magnification_error": exact["magnification_error"],
-        "information": _optional(hdulist, "INFORMATION"),
         "meta": exact["meta"],
     }
 
 
-def read(path):
-    """Read the fields of a result.
+def read(path, kind):
+    """Read a result of a kind, `~lenssr.SuperResolution` or what inherits it.
 
     Raises
     ------
@@ -252,7 +222,7 @@ def read(path):
                 raise InputError(f"{path} was not written by lenssr: give a file from SuperResolution.write")
             if version > FILE_VERSION:
                 raise InputError(f"{path} has layout {version}, newer than {FILE_VERSION}: update lenssr")
-            return _fields(hdulist)
+            return kind(**_fields(hdulist, kind))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the path") from error
     except InputError:

@@ -195,7 +195,10 @@ def _typical_noise(result):
 def _scales(result):
     coarse, fine = pixel_scales(result)
     if coarse is None:
-        raise InputError('the pixel scale is not known: set result.meta["pixel_scale"], in arcsec')
+        raise InputError(
+            "the pixel scale is not known: give a result whose meta has it, by dataclasses.replace(result, "
+            'meta={**result.meta, "pixel_scale": 0.05}), in arcsec'
+        )
     return coarse, fine
 
 

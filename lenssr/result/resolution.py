@@ -10,9 +10,12 @@ from astropy.table import QTable
 
 from lenssr.exceptions import InputError
 from lenssr.result.fits import read, write
+from lenssr.result.planes import plane
 from lenssr.result.text import describe, pixel_scales
 
-__all__ = ["Draws", "FailedResolution", "SuperResolution"]
+__all__ = ["PARAMETER_COLUMNS", "Draws", "FailedResolution", "SuperResolution"]
+
+PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 class Draws(NamedTuple):
@@ -30,12 +33,16 @@ class Draws(NamedTuple):
     source: u.Quantity
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
+def _no_parameters():
+    return QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class SuperResolution:
     """The result of one run of `~lenssr.SuperResolver`.
 
     Every image is a model but ``data`` and ``residual``. Errors are conditional on the model, and correlated
-    between pixels.
+    between pixels. A result is made once and is frozen: `dataclasses.replace` makes one that differs.
 
     Parameters
     ----------
@@ -87,32 +94,42 @@ class SuperResolution:
     posterior : object or None
         What `sample` draws from, kept in memory only: None after `read`.
     meta : dict
-        Settings, versions, seconds; ``pixel_scale``, that of the input in arcsec, if it has no WCS. Plain
-        values, which JSON can hold.
+        Settings, versions, seconds, ``measures`` of the verdict; ``pixel_scale``, that of the input in
+        arcsec. Plain values, which JSON can hold. It is a plain dict, which nothing in the package changes.
     """
 
-    image: CCDData
-    lensed_source: CCDData | None
-    lens_light_image: CCDData | None
-    source: CCDData | None
-    data: CCDData
-    model_image: CCDData
-    residual: CCDData
-    chi2_map: np.ndarray
+    image: CCDData = plane(
+        "SCI", "model of the scene, super-resolved", error="ERR", mask="MASK", psf="PSF", beside=True
+    )
+    lensed_source: CCDData | None = plane("LENSED_SOURCE", "the lensed source alone", default=None)
+    lens_light_image: CCDData | None = plane("LENS_LIGHT", "the lens galaxy alone", default=None)
+    source: CCDData | None = plane("SOURCE", "the source galaxy, not lensed", beside=True, default=None)
+    information: np.ndarray | None = plane(
+        "INFORMATION",
+        "1 - posterior / prior variance of SOURCE",
+        array=True,
+        wcs_of="source",
+        default=None,
+    )
+    model_image: CCDData = plane("MODEL", "model on the grid of the input")
+    residual: CCDData = plane("RESIDUAL", "data minus model", error="NOISE")
+    data: CCDData = plane("DATA", "the input as it was used")
+    chi2_map: np.ndarray = plane("CHI2", "((data - model) / sigma)^2, 0 if masked", array=True, wcs_of="data")
+    covariance: np.ndarray = plane(
+        "COVARIANCE", "of the free parameters", array=True, default=lambda: np.zeros((0, 0))
+    )
+    covariance_names: tuple[str, ...] = ()
     reduced_chi2: float
-    lens: Any
-    source_model: Any
-    lens_light: Any
+    lens: Any = None
+    source_model: Any = None
+    lens_light: Any = None
     sky: u.Quantity
     sky_error: u.Quantity
-    parameters: QTable
-    covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    covariance_names: tuple[str, ...] = ()
+    parameters: QTable = field(default_factory=_no_parameters)
     flags: tuple[str, ...] = ()
     ok: bool = True
     magnification: float = np.nan
     magnification_error: float = np.nan
-    information: np.ndarray | None = None
     posterior: Any = field(default=None, repr=False)
     meta: dict = field(default_factory=dict)
 
@@ -201,7 +218,7 @@ class SuperResolution:
         InputError
             If the file is missing, damaged or not a result.
         """
-        return cls(**read(path))
+        return read(path, cls)
 
     def plot(self, *, figure=None, path=None):
         """Draw data, model, residual, super-resolved image and source.

@@ -16,6 +16,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, Observation
 from lenssr.imaging.sky import SkyNoise
 from lenssr.mass import SIE
+from lenssr.model.fit import Fit
 from lenssr.model.scene import Scene
 from lenssr.reconstruction.result_flags import FLAGS, lag_one
 from lenssr.reconstruction.verdict import Run, arc_pixels, judge

@@ -8,6 +8,7 @@ from lenssr.light.gaussians import (
     gaussians_from_sersic,
 )
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
+from lenssr.light.plain_light import from_dict, to_dict
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
 from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy, sersic_to_lenstronomy
 
@@ -15,6 +16,7 @@ __all__ = [
     "MultiGaussian",
     "PixelatedSource",
     "Sersic",
+    "from_dict",
     "gaussian_widths",
     "gaussians_brightness",
     "gaussians_brightness_jacobian",
@@ -26,4 +28,5 @@ __all__ = [
     "sersic_flux",
     "sersic_from_lenstronomy",
     "sersic_to_lenstronomy",
+    "to_dict",
 ]

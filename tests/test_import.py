@@ -62,7 +62,7 @@ ROOMS = (
         "training",
         "result",
         "reconstruction",
-        "settings",
+        "options",
         "resolver",
         "cli",
     ),

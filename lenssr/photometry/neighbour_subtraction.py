@@ -187,7 +187,7 @@ def _box(task, galaxy, parts, settings):
         return old
     radius = max(one.values[MEASURED.index("r_eff")] for band in parts for one in band)
     grown = []
-    for side, first, size in zip(old, settings.fit_shape, task.bands[0].shape, strict=True):
+    for side, first, size in zip(old, settings.box, task.bands[0].shape, strict=True):
         wanted = min(int(np.ceil(STAMP_RADII * radius)) | 1, MOST_GROWTH * first | 1)
         place = (task.sources.y if not grown else task.sources.x)[member]
         within = 2 * int(min(place + 0.5, size - 0.5 - place)) + 1

@@ -26,7 +26,7 @@ def assemble(scene, fit, observation, settings, make_products):
     scene : `~lenssr.model.scene.Scene`
     fit : `~lenssr.model.fit.SceneFit`
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     make_products : callable
         ``make_products(widening)`` gives the `~lenssr.reconstruction.fine_images.Products`, with errors wider
         by this factor than independent noise makes them.

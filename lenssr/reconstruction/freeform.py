@@ -24,7 +24,7 @@ class PixelatedReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
         On a CPU every image is inverted by itself, with banded matrices where they are; on other devices all
         are inverted together, with dense ones. What leads from one inversion to the next, and from the last
         to a result, is done on the CPU for each image.
@@ -106,7 +106,7 @@ def judged(problem, solution, found, observation, settings, products):
     found : `~lenssr.model.fit.SceneFit`
         The same, from `as_fit`.
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     products : callable
         As `~lenssr.reconstruction.assemble.assemble` takes it.
 

@@ -68,7 +68,7 @@ class Inversion:
         With the Sérsic source, and without.
     fit : `~lenssr.model.fit.SceneFit`
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     radius : tuple of float, optional
         How far an unknown Einstein radius may move from the fit, and the width of its prior, as shares of it.
 
@@ -408,7 +408,7 @@ def terms_around(scene, fit, temper, settings, *, radius=(RADIUS_REACH, RADIUS_W
     fit : `~lenssr.model.fit.SceneFit`
     temper : float
         By how much chi2 counts less.
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     radius : tuple of float, optional
         As of `Inversion`.
 

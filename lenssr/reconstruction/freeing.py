@@ -30,7 +30,7 @@ def with_free_source(stack, scene, bare, fit, observation, settings):
     fit : `~lenssr.model.fit.SceneFit`
         Its ``elsewhere`` are the other lenses.
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
 
     Returns
     -------

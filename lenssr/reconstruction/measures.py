@@ -110,7 +110,7 @@ def measure_telescope(observation, settings):
     Parameters
     ----------
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
 
     Returns
     -------

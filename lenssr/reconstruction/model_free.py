@@ -38,7 +38,7 @@ class InterpolationReconstruction(OneByOne):
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     """
 
     def __init__(self, settings):
@@ -57,7 +57,7 @@ def model_free(observation, settings, image, error, measures):
     Parameters
     ----------
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     image, error : `~numpy.ndarray`, shape (scale ny, scale nx)
         Flux per finer pixel if that of a pixel is their sum, and its standard deviation.
     measures : dict

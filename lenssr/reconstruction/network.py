@@ -32,7 +32,7 @@ def network_method(settings):
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
 
     Returns
     -------
@@ -50,7 +50,7 @@ class NetworkReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     networks : list of `~lenssr.networks.domain.KnownNetwork`
         The first that knows images like one has its turn, or the last.
     """

@@ -51,7 +51,7 @@ class Drawing:
     values : `~numpy.ndarray`, shape (n,)
         Its brightness at the nodes, per arcsec2.
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ class SersicReconstruction:
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     """
 
     def __init__(self, settings):

@@ -25,7 +25,7 @@ class FinerReconstruction(OneByOne):
 
     Parameters
     ----------
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     known : `~lenssr.networks.domain.KnownNetwork`
 
     Raises

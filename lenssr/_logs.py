@@ -37,7 +37,7 @@ def logged(level, path=None, *, tracebacks=False):
     Parameters
     ----------
     level : int
-        Of `logging`: what is below it does not reach standard error.
+        Of ``logging``: what is below it does not reach standard error.
     path : str or `~pathlib.Path`, optional
         The file, which is appended to.
     tracebacks : bool, optional

@@ -51,11 +51,16 @@ class Option:
     load: Callable | None = None
 
     @property
-    def text(self):
-        """The help line with choices and default."""
+    def meaning(self):
+        """The help line with the choices."""
         # Without a metavar argparse lists the choices itself.
         choices = f": {', '.join(self.choices())}" if self.choices and self.metavar else ""
-        return self.help + choices + ("" if self.default is None else f" (default: {self.default})")
+        return self.help + choices
+
+    @property
+    def text(self):
+        """The help line with choices and default."""
+        return self.meaning + ("" if self.default is None else f" (default: {self.default})")
 
     def add_to(self, parser, name):
         """Add it to a parser of the command line, under its name."""

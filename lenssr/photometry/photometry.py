@@ -1,6 +1,7 @@
 """Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
 
 import copy
+import logging
 from dataclasses import replace
 
 import astropy.units as u
@@ -24,6 +25,8 @@ from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
 
 __all__ = ["SersicPhotometry"]
+
+log = logging.getLogger(__name__)
 
 # Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
 CPU_VALUES, GPU_VALUES = 2**19, 2**25
@@ -323,6 +326,7 @@ class SersicPhotometry:
             row += len(sources)
         rows = Rows(entries, names or [""], self.settings.n_components, sky=self.settings.sky is not None)
         self._rows, self._solver = rows, Solver(self.settings)
+        log.info("%d galaxies in %d groups", row, len(tasks))
         self._fit(tasks)
         start = 0
         for _, sources, _ in entries:

@@ -1,6 +1,7 @@
 """Super-resolution of strong gravitational lenses with the physics of lensing."""
 
 import importlib as _importlib
+import logging as _logging
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
@@ -24,6 +25,7 @@ _HOMES = {
         "Shear",
     ),
     "lenssr.networks": ("NetworkSource",),
+    "lenssr.options": ("register_source",),
     "lenssr.photometry": ("SersicPhotometry",),
     "lenssr.resolver": ("SuperResolver",),
     "lenssr.result": ("FailedResolution", "SuperResolution"),
@@ -31,6 +33,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604
+
+# What lenssr has to say of its stages is for a program that asks for it.
+_logging.getLogger("lenssr").addHandler(_logging.NullHandler())
 
 try:
     __version__ = _version("lenssr")

@@ -5,73 +5,21 @@ a network. Imports stay inside the commands, so that ``lenssr --help`` does not 
 """
 
 import argparse
+import logging
 import sys
-import traceback
-import warnings
+from functools import partial
 from pathlib import Path
 
+from lenssr._logs import logged, one_line
+from lenssr._option import angle, whole_number
 from lenssr.exceptions import InputError
+from lenssr.options import PHOTOMETRY, READING, RESOLVER
 
 __all__ = ["main"]
 
-# Named here as well as where they live, so that --help need not import torch.
-SOURCES = ("sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation")
-PRIORS = ("auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32")
-
+log = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------- arguments
-
-
-def _angle(text):
-    """Read ``0.1arcsec``; a bare number is refused, since nobody knows what it means."""
-    import astropy.units as u
-
-    try:
-        angle = u.Quantity(text)
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an angle: write, for example, 0.1arcsec"
-        ) from error
-    if angle.unit.is_equivalent(u.dimensionless_unscaled):
-        raise argparse.ArgumentTypeError(f"{text!r} has no unit: write {text}arcsec if it is in arcsec")
-    if not angle.isscalar or not angle.unit.is_equivalent(u.arcsec) or not 0 < angle.value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive angle: write, for example, 0.1arcsec")
-    return angle
-
-
-def _positive(text, least=1):
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{text} is below {least}: give {least} or more")
-    return number
-
-
-def _not_negative(text):
-    return _positive(text, 0)
-
-
-def _psf(text):
-    """Read a width with a unit, or else the name of a file."""
-    import astropy.units as u
-
-    try:
-        width = u.Quantity(text)
-    except (TypeError, ValueError):
-        return text
-    return width if width.unit == u.pix else _angle(text)
-
-
-def _psf_out(text):
-    return text if text == "pixel" else _angle(text)
-
-
-def _names(text):
-    """Read ``sersic``, or ``sersic,mge`` as a list."""
-    names = [name.strip() for name in text.split(",")]
-    return names if len(names) > 1 else names[0]
 
 
 def _parser():
@@ -89,40 +37,37 @@ def _parser():
     return parser
 
 
+def _add_options(parser, options, *, without=()):
+    """Add the options that the command line knows."""
+    for name, one in options.items():
+        if one.flag is not None and name not in without:
+            one.add_to(parser, name)
+
+
+def _given(arguments, options):
+    """Values of these options, their defaults where they are not given."""
+    values = {name: getattr(arguments, name) for name, one in options.items() if one.flag is not None}
+    return {name: options[name].default if value is None else value for name, value in values.items()}
+
+
 def _add_resolve(commands):
     parser = commands.add_parser("resolve", help="super-resolve one FITS cutout of a lens")
     parser.set_defaults(run=_resolve)
     add = parser.add_argument
     add("input", metavar="IN.fits", help="the cutout")
     add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
-    add("--sci", metavar="HDU", help="name of the HDU of the image (default: SCI, IMAGE, or the first image)")
-    add("--err", metavar="HDU", help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)")
+    _add_options(parser, READING)
     add("--psf", metavar="HDU", help="name of the HDU of its PSF (default: PSF), in F if there is --psf-file")
     psf = parser.add_mutually_exclusive_group()
     psf.add_argument("--psf-file", metavar="F", help="a FITS file of the PSF, at the pixels of the image")
-    psf.add_argument("--psf-fwhm", metavar="ANGLE", type=_angle, help="a Gaussian PSF, such as 0.1arcsec")
-    add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
-    add("--pixel-scale", metavar="ANGLE", type=_angle, help="such as 0.05arcsec, where there is no WCS")
-    add("--scale", metavar="N", type=_positive, default=2, help="how many times finer (default: 2)")
-    source = {"choices": SOURCES, "default": "sersic", "metavar": "SOURCE"}
-    add("--source", **source, help=f"{', '.join(SOURCES)} (default: sersic)")
+    psf.add_argument("--psf-fwhm", metavar="ANGLE", type=angle, help="a Gaussian PSF, such as 0.1arcsec")
+    _add_options(parser, RESOLVER)
     add("--weights", metavar="NAME", help="of --source network: weights by name, or a file (default: chosen)")
     steps = "Gauss-Newton steps that follow what --source network draws (default: 0)"
-    add("--refine", metavar="N", type=_not_negative, help=steps)
-    prior = {"choices": PRIORS, "default": "auto", "metavar": "PRIOR"}
-    add("--prior", **prior, help=f"of a source on a grid: {', '.join(PRIORS)} (default: auto)")
-    add("--psf-out", metavar="ANGLE", type=_psf_out, help="FWHM of a Gaussian PSF of the output, or pixel")
-    add("--lens", metavar="lens.yaml", help="a lens that is known (default: SIE + shear, fitted)")
-    add("--fit-lens", action="store_true", help="refine the lens given by --lens")
-    begin = "where the fit of an unknown lens begins: search, network, or a file of weights (default: search)"
-    add("--start", default="search", help=begin)
-    light = "light of the lens galaxy, fitted too: sersic, mge, or several with commas (default: none)"
-    add("--lens-light", metavar="MODEL", type=_names, help=light)
-    add("--mask", choices=["auto"], help="auto: hide other objects in the field")
+    add("--refine", metavar="N", type=partial(whole_number, least=0), help=steps)
     add("--plot", metavar="OUT.png", help="draw the result too")
-    add("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     add("--overwrite", action="store_true", help="replace files that exist")
-    _add_debug(parser)
+    _add_common(parser)
 
 
 def _add_sersic(commands):
@@ -131,28 +76,22 @@ def _add_sersic(commands):
     add = parser.add_argument
     add("input", metavar="IN.fits", help="the image, with its errors where it has them")
     add("-o", "--output", metavar="TABLE", required=True, help="the table to write: .ecsv, .fits, ...")
-    add("--psf", metavar="PSF", type=_psf, help="a FITS file, or a FWHM such as 0.1arcsec or 2.5pix")
-    add("--sci", metavar="HDU", help="name of the HDU of the image (default: SCI, IMAGE, or the first image)")
-    add("--err", metavar="HDU", help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)")
+    _add_options(parser, READING, without=["pixel_scale"])
     add("--psf-hdu", metavar="HDU", help="name of the HDU of the PSF (default: PSF, where there is one)")
     add("--mask", metavar="F", help="a FITS file of the image's shape: not 0 hides a pixel")
     positions = "a table with x and y (zero-based pixels) or skycoord (default: galaxies are detected)"
     add("--init", metavar="TABLE", help=positions)
-    side = "side of the stamps (default: 51 pixels, more for those whose light reaches others)"
-    add("--fit-shape", metavar="N", type=_positive, help=side)
-    add("--components", type=int, choices=(1, 2), default=1, help="2: a bulge and a disc (default: 1)")
-    add("--unit", help="unit of the pixels, such as electron/s, where BUNIT does not say")
+    _add_options(parser, PHOTOMETRY)
     add("--plot", metavar="OUT.png", help="draw data, model and residual")
-    add("--device", default="auto", help="cpu, cuda or auto (default: auto)")
     add("--overwrite", action="store_true", help="replace files that exist")
-    _add_debug(parser)
+    _add_common(parser)
 
 
 def _add_demo(commands):
     parser = commands.add_parser("demo", help="simulate a lens, super-resolve it, score it")
     parser.set_defaults(run=_demo)
     parser.add_argument("-o", "--output", metavar="DIR", default="lenssr-demo", help="default: lenssr-demo")
-    _add_debug(parser)
+    _add_common(parser)
 
 
 def _add_simulate(commands):
@@ -163,10 +102,10 @@ def _add_simulate(commands):
     add("--lens", help="sis, sie or sie+shear (default: sie; in models II and III sie+shear)")
     add("--noise", action="store_true", help="noise beyond Poisson's, which models II and III always have")
     add("--substructure", default="none", help="none, cdm or axion (default: none)")
-    add("-n", "--number", type=_positive, default=100, help="how many (default: 100)")
+    add("-n", "--number", type=whole_number, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
-    _add_debug(parser)
+    _add_common(parser)
 
 
 def _add_train(commands):
@@ -178,10 +117,15 @@ def _add_train(commands):
     change = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
     add("--set", **change, help="put a value in place of the recipe's, such as optimisation.steps=100")
     add("--resume", action="store_true", help="go on from the last checkpoint in the folder")
-    _add_debug(parser)
+    _add_common(parser)
 
 
-def _add_debug(parser):
+def _add_common(parser):
+    """Add what every command takes."""
+    loud = parser.add_mutually_exclusive_group()
+    loud.add_argument("--quiet", action="store_true", help="say nothing of stages: warnings and errors only")
+    loud.add_argument("--verbose", action="store_true", help="say everything of stages")
+    parser.add_argument("--log-file", metavar="FILE", help="append everything that is said to a file, dated")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
 
 
@@ -215,11 +159,12 @@ def _read_psf(arguments):
 
 def _source(arguments):
     """What `SuperResolver` calls its source: a name, or a network with what is asked of it."""
+    source = _given(arguments, RESOLVER)["source"]
     asked = {name: getattr(arguments, name) for name in ("weights", "refine")}
     asked = {name: value for name, value in asked.items() if value is not None}
     if not asked:
-        return arguments.source
-    if arguments.source != "network":
+        return source
+    if source != "network":
         given = " and ".join(f"--{name}" for name in asked)
         raise InputError(f"{given}: only a network has it, give --source network too")
     from lenssr.networks.network_source import NetworkSource
@@ -242,19 +187,9 @@ def _resolve(arguments):
         named["psf"] = arguments.psf
     hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
-    resolver = SuperResolver(
-        scale=arguments.scale,
-        source=_source(arguments),
-        lens=lens,
-        start=arguments.start,
-        fit_lens=arguments.fit_lens or None,
-        lens_light=arguments.lens_light,
-        prior=arguments.prior,
-        psf_out=arguments.psf_out,
-        mask=arguments.mask,
-        device=arguments.device,
-    )
-    _say(f"resolving {arguments.input}")
+    given = _given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens}
+    resolver = SuperResolver(**given)
+    log.info("resolving %s", arguments.input)
     result = resolver(
         arguments.input,
         psf=_read_psf(arguments),
@@ -289,13 +224,8 @@ def _sersic(arguments):
         with open_fits(arguments.mask) as hdus:
             mask = find_image(hdus, ("MASK", "DQ")).data != 0
     positions = None if arguments.init is None else _read_table(arguments.init)
-    phot = SersicPhotometry(
-        psf=arguments.psf,
-        fit_shape=arguments.fit_shape or "auto",
-        n_components=arguments.components,
-        device=arguments.device,
-    )
-    _say(f"fitting {arguments.input}")
+    phot = SersicPhotometry(**_given(arguments, PHOTOMETRY))
+    log.info("fitting %s", arguments.input)
     named = {"sci": arguments.sci, "err": arguments.err, "psf": arguments.psf_hdu}
     hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
     table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit, hdus=hdus or None)
@@ -303,7 +233,7 @@ def _sersic(arguments):
         try:
             table.write(temporary)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
+            raise InputError(f"{arguments.output} cannot be written: {one_line(error)}") from error
     if arguments.plot is not None:
         phot.plot(arguments.plot)
     good = sum(flags & ~int(NOTICES) == 0 for flags in table["flags"])
@@ -317,7 +247,7 @@ def _read_table(path):
     try:
         return QTable.read(path)
     except Exception as error:
-        raise InputError(f"{path} is no table that astropy reads ({_one_line(error)}): give one") from error
+        raise InputError(f"{path} is no table that astropy reads ({one_line(error)}): give one") from error
 
 
 # ---------------------------------------------------------------- demo and simulate
@@ -326,11 +256,11 @@ def _read_table(path):
 def _demo(arguments):
     folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
-    _say("simulating a lens")
+    log.info("simulating a lens")
     from lenssr import _demo
 
     scene = _demo.simulate()
-    _say("super-resolving it, lens unknown")
+    log.info("super-resolving it, lens unknown")
     result = _demo.resolve(scene)
     result.write(folder / "demo.fits", overwrite=True)
     result.plot(path=folder / "demo.png")
@@ -350,29 +280,20 @@ def _simulate(arguments):
         seed=arguments.seed,
         substructure=arguments.substructure,
     )
-    write_dataset(dataset, arguments.output, progress=True)
+    write_dataset(dataset, arguments.output, progress=not arguments.quiet)
     print(f"written        {len(dataset)} lenses in {arguments.output}")
 
 
 def _train(arguments):
     from lenssr.training.command import run
 
-    run(arguments.recipe, arguments.output, arguments.set, arguments.resume)
+    options = {"resume": arguments.resume, "progress": sys.stdout.isatty() and not arguments.quiet}
+    trained = run(arguments.recipe, arguments.output, arguments.set, **options)
+    if trained.is_first:  # of several processes only one speaks
+        print(trained.summary())
 
 
 # ---------------------------------------------------------------- running
-
-
-def _say(message):
-    print(f"lenssr: {message}", file=sys.stderr, flush=True)
-
-
-def _one_line(value):
-    return " ".join(str(value).split())
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    _say(f"warning: {_one_line(message)}")
 
 
 def _version():
@@ -384,11 +305,33 @@ def _version():
         return "unknown"
 
 
+def _level(arguments):
+    """What is said: stages by default, warnings only, or all."""
+    return logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO
+
+
 def _run(arguments):
-    """Run a command, its warnings one line each."""
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+    """Run a command and return its exit code."""
+    try:
+        with logged(_level(arguments), arguments.log_file, tracebacks=arguments.debug):
+            return _run_logged(arguments)
+    except InputError as error:  # there is no log
+        print(f"lenssr: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run_logged(arguments):
+    try:
         arguments.run(arguments)
+    except KeyboardInterrupt:
+        log.critical("interrupted")
+        return 130
+    except Exception as error:
+        # Whatever it is, a user of a command wants its reason, not our stack.
+        name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
+        log.error("%s%s", name, one_line(error), exc_info=True)
+        return 1
+    return 0
 
 
 def main(argv=None):
@@ -419,16 +362,4 @@ def main(argv=None):
     if arguments.command is None:
         parser.print_help()
         return 2
-    try:
-        _run(arguments)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 130
-    except Exception as error:
-        # whatever it is, a user of a command wants its reason, not our stack
-        if arguments.debug:
-            traceback.print_exc()
-        name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
-        _say(f"error: {name}{_one_line(error)}")
-        return 1
-    return 0
+    return _run(arguments)

@@ -2,16 +2,15 @@
 
 import contextlib
 import functools
-import importlib
 import time
 from pathlib import Path
 
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
+from lenssr.options import RESOLVER, Settings
 from lenssr.reconstruction.output_psf import check_psf_out
 from lenssr.result import FailedResolution
-from lenssr.settings import SOURCES, Settings, plain_settings, settings_from
 
 __all__ = ["SuperResolver"]
 
@@ -23,15 +22,15 @@ class SuperResolver:
     ----------
     scale : int, optional
         How many output pixels lie along an input pixel, by default 2.
-    source : {"sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation"} or \
-`~lenssr.NetworkSource`, optional
+    source : {"sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation"}, a name of \
+`~lenssr.register_source`, or `~lenssr.NetworkSource`, optional
         What describes the source: a Sérsic profile (default); its brightness on a grid, free but for a prior
         on its roughness, started from the Sérsic fit ("pixelated"); that Sérsic times a factor on a grid with
         such a prior, which need not follow the cusp itself ("perturbed_sersic"); whichever of these three
         has the highest evidence ("auto"; ``result.meta`` names it and its candidates); a trained network,
         which draws it in milliseconds ("network", or a `~lenssr.NetworkSource` that says which network, and
-        how many steps of the free-form source follow; ``result.meta["network"]`` names it); or nothing:
-        plain bicubic interpolation.
+        how many steps of the free-form source follow; ``result.meta["network"]`` names it); a profile of your
+        own, registered under a name; or nothing: plain bicubic interpolation.
     lens : `~lenssr.mass.MassModel`, optional
         The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
         Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
@@ -116,29 +115,14 @@ class SuperResolver:
         device="auto",
         seed=0,
     ):
-        self.settings = Settings(
-            scale=scale,
-            source=source,
-            lens=lens,
-            fit_lens=fit_lens,
-            start=start,
-            lens_light=lens_light,
-            sky=sky,
-            oversampling=oversampling,
-            psf_out=psf_out,
-            prior=prior,
-            positive=positive,
-            device=device,
-            seed=seed,
-        )
+        options = locals()  # the keywords above, by name: nothing else is local yet
         self.psf, self.noise, self.mask = psf, noise, mask
-        module, name = SOURCES[self.settings.kind]
-        self._method = getattr(importlib.import_module(module), name)(self.settings)
+        self.settings = Settings(**{name: options[name] for name in Settings.names()})
+        self._method = self.settings.method()
 
     def __repr__(self):
-        options = {name: getattr(self.settings, name) for name in Settings.__dataclass_fields__}
-        options |= {"psf": self.psf, "noise": self.noise, "mask": self.mask}
-        return f"SuperResolver({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+        values = {name: getattr(self.settings, name, getattr(self, name, None)) for name in RESOLVER}
+        return f"SuperResolver({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def __call__(self, image, *, psf=None, noise=None, mask=None, **reading):
         """Super-resolve one image.
@@ -343,7 +327,7 @@ class SuperResolver:
         Raises
         ------
         InputError
-            If the resolver holds what belongs to images (PSF, noise, mask), or models without a plain form.
+            If the resolver holds what belongs to images (PSF, noise, mask), or a model with tied parameters.
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
@@ -357,7 +341,7 @@ class SuperResolver:
                 )
         known = getattr(self._method, "networks", [])
         networks = [(one.network, one.card, one.told) for one in known]
-        save_bundle(path, plain_settings(self.settings), networks)
+        save_bundle(path, self.settings.save(), networks)
 
     @classmethod
     def load(cls, path):
@@ -375,13 +359,14 @@ class SuperResolver:
         Raises
         ------
         InputError
-            If the file is no such one, or damaged.
+            If the file is no such one, or damaged, or has a source or a model that is not known here: import
+            the modules that define them first.
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
         from lenssr.networks.bundle import load_bundle
 
-        return cls(**settings_from(load_bundle(path)[0], path))
+        return cls(**Settings.load(load_bundle(path)[0], path))
 
     @classmethod
     def from_pretrained(cls, name, **options):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import subprocess
 import sys
 import warnings
@@ -13,10 +14,9 @@ from astropy.io import fits
 
 from lenssr import cli
 from lenssr.exceptions import InputError, LensSRWarning
+from lenssr.options import RESOLVER, SOURCES
 from lenssr.result import SuperResolution
-from lenssr.settings import SOURCES
 from lenssr.simulation import DeepLense
-from lenssr.source import PRIORS
 
 LENS = "SIE: {theta_E: 1.28149057, e1: 0.1}"
 
@@ -68,11 +68,6 @@ def command(monkeypatch):
 
 
 # ---------------------------------------------------------------- resolve
-
-
-def test_choices_are_those_of_the_package():
-    assert set(cli.SOURCES) == set(SOURCES)
-    assert set(cli.PRIORS) == {"auto", *PRIORS}
 
 
 @pytest.mark.parametrize(("text", "value"), [("pixel", "pixel"), ("0.1arcsec", 0.1 * u.arcsec)])
@@ -220,6 +215,96 @@ def test_one_psf_only(capsys):
     assert "not allowed with" in capsys.readouterr().err
 
 
+def test_a_registered_source_is_known_to_the_command(monkeypatch, capsys):
+    monkeypatch.setitem(SOURCES, "disc", SOURCES["sersic"])
+    arguments = cli._parser().parse_args(["resolve", "in.fits", "-o", "out.fits", "--source", "disc"])
+    assert arguments.source == "disc"
+    with pytest.raises(SystemExit):
+        run("resolve", "--help")
+    assert "network, disc" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_the_command_does_not_say_is_the_default():
+    arguments = cli._parser().parse_args(["resolve", "in.fits", "-o", "out.fits"])
+    given = cli._given(arguments, RESOLVER)
+    assert given == {name: one.default for name, one in RESOLVER.items() if one.flag is not None}
+
+
+# ---------------------------------------------------------------- what is said
+
+
+@pytest.fixture
+def talkative(command):
+    """A command that says something at every level."""
+
+    def talk(arguments):
+        logger = logging.getLogger("lenssr.room")
+        logger.debug("a detail")
+        logger.info("a stage\nin two lines")
+        warnings.warn("mind this", LensSRWarning, stacklevel=1)
+        print("the result")
+
+    command(talk)
+
+
+@pytest.mark.parametrize(
+    ("switches", "lines"),
+    [
+        ([], ["lenssr: a stage in two lines", "lenssr: warning: mind this"]),
+        (["--quiet"], ["lenssr: warning: mind this"]),
+        (["--verbose"], ["lenssr: a detail", "lenssr: a stage in two lines", "lenssr: warning: mind this"]),
+    ],
+)
+@pytest.mark.filterwarnings("default")
+def test_how_much_is_said(talkative, capsys, switches, lines):
+    assert run("demo", *switches) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == lines
+    assert printed.out == "the result\n"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_log_file_holds_everything_and_is_appended_to(talkative, tmp_path, capsys):
+    path = tmp_path / "lenssr.log"
+    path.write_text("before\n")
+    for _ in range(2):
+        assert run("demo", "--quiet", "--log-file", path) == 0
+    text = path.read_text()
+    assert text.startswith("before\n")
+    assert text.count("DEBUG lenssr.room: a detail") == text.count("WARNING lenssr: mind this") == 2
+    assert "the result" not in text and "a detail" not in capsys.readouterr().err
+
+
+def test_a_log_file_holds_the_traceback_of_an_error(command, tmp_path, capsys):
+    def fail(arguments):
+        raise InputError("no")
+
+    command(fail)
+    assert run("demo", "--log-file", tmp_path / "lenssr.log") == 1
+    assert "Traceback" in (tmp_path / "lenssr.log").read_text()
+    assert capsys.readouterr().err == "lenssr: error: no\n"
+
+
+def test_a_log_file_that_cannot_be_written_is_refused(talkative, tmp_path, capsys):
+    assert run("demo", "--log-file", tmp_path / "nowhere" / "lenssr.log") == 1
+    assert "lenssr: error: --log-file" in capsys.readouterr().err
+
+
+def test_a_command_leaves_the_logger_as_it_was(talkative):
+    logger = logging.getLogger("lenssr")
+    before = logger.level, list(logger.handlers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert run("demo", "--verbose") == 0
+    assert (logger.level, logger.handlers) == before
+
+
+def test_stages_are_records_for_a_program(cutout, tmp_out, caplog):
+    caplog.set_level(logging.INFO, logger="lenssr")
+    assert run("resolve", cutout, "-o", tmp_out / "out.fits", "--source", "interpolation") == 0
+    assert f"resolving {cutout}" in caplog.messages
+
+
 # ---------------------------------------------------------------- running
 
 
@@ -272,7 +357,8 @@ def test_help_does_not_wait_for_the_numerics():
         "import sys; from lenssr.cli import main\n"
         "try: main(['resolve', '--help'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'matplotlib', 'photutils', 'lenssr._demo'} & set(sys.modules)))"
+        "heavy = {'torch', 'scipy', 'astropy.units', 'matplotlib', 'photutils', 'lenssr._demo'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -44,6 +44,15 @@ def test_import_leaves_global_settings_alone():
     assert run_python(code) == "True"
 
 
+def test_nothing_is_heard_of_the_logger_until_a_program_asks():
+    code = (
+        "import logging, sys, lenssr; sys.stderr = sys.stdout; logger = logging.getLogger('lenssr')\n"
+        "print([type(one).__name__ for one in logger.handlers], logger.level)\n"
+        "logging.getLogger('lenssr.room').warning('said')"
+    )
+    assert run_python(code) == "['NullHandler'] 0"
+
+
 def test_version_is_one():
     assert lenssr.__version__[0].isdigit()
 
@@ -62,7 +71,7 @@ ROOMS = (
         "training",
         "result",
         "reconstruction",
-        "settings",
+        "options",
         "resolver",
         "cli",
     ),

@@ -1,11 +1,25 @@
 """Resolvers in files."""
 
+from pathlib import Path
+
 import astropy.units as u
+import numpy as np
 import pytest
 
-from lenssr import SIE, InputError, NetworkSource, Sersic, Shear, SuperResolver
+from lenssr import (
+    SIE,
+    InputError,
+    MassModel,
+    NetworkSource,
+    PixelatedDeflection,
+    Sersic,
+    Shear,
+    SuperResolver,
+)
+from lenssr.mass import Parameter
 from lenssr.networks import load
 from lenssr.networks.library import find
+from lenssr.options import SOURCES, Settings
 from lenssr.simulation import DeepLense
 
 SETTINGS = [
@@ -38,6 +52,44 @@ def test_fixed_and_bounds_of_a_lens_survive(tmp_path):
     assert [p.name for p in after.parameters if p.fixed] == ["x_0"]
 
 
+def test_models_of_every_kind_survive(tmp_path):
+    light = Sersic(2 * u.nJy / u.arcsec**2, 300 * u.mas, 4.0, fixed={"n": True})
+    maps = PixelatedDeflection(*np.random.default_rng(0).normal(size=(2, 5, 6)), 0.5)
+    SuperResolver(lens=SIE(1.2) + maps, lens_light=["mge", light]).save(tmp_path / "one.safetensors")
+    after = SuperResolver.load(tmp_path / "one.safetensors").settings
+    np.testing.assert_array_equal(after.lens[1].alpha_y, maps.alpha_y)
+    assert after.lens_light[0] == "mge" and after.lens_light[1].n.fixed
+    assert after.lens_light[1].amplitude.quantity == light.amplitude.quantity
+
+
+def test_a_file_of_version_0_1_loads():
+    """What lenssr wrote before it kept models as plain data; see `data/README.md`."""
+    after = SuperResolver.load(Path(__file__).parent / "data" / "resolver_0_1.safetensors").settings
+    assert (after.scale, after.sky, after.psf_out, after.fit_lens) == (3, None, 0.1 * u.arcsec, True)
+    assert after.lens_light == ("sersic", "mge")
+    assert repr(after.lens) == repr(SIE(1.2, 0.1) + Shear(0.05, 0.0))
+    assert after.lens[0].theta_E.bounds == (1.0, None)
+    assert [name for name in after.lens.param_names if getattr(after.lens, name).fixed] == [
+        "x_0_0",
+        "x_0_1",
+        "y_0_1",
+    ]
+
+
+def test_a_registered_source_loads_where_it_is_registered(tmp_path, monkeypatch):
+    monkeypatch.setitem(SOURCES, "disc", SOURCES["sersic"])
+    SuperResolver(source="disc").save(tmp_path / "one.safetensors")
+    assert SuperResolver.load(tmp_path / "one.safetensors").settings.source == "disc"
+    monkeypatch.delitem(SOURCES, "disc")
+    with pytest.raises(InputError, match="source = 'disc', which is not registered here: import the module"):
+        SuperResolver.load(tmp_path / "one.safetensors")
+
+
+def test_an_option_of_a_newer_version_is_refused():
+    with pytest.raises(InputError, match="one.safetensors has the option 'colour', which is unknown here"):
+        Settings.load(SuperResolver().settings.save() | {"colour": 1}, "one.safetensors")
+
+
 def test_results_are_the_same_to_the_last_bit(tmp_path):
     item = DeepLense(lens="sie", noise=True, size=1, seed=1)[0]
     before = SuperResolver(source="network", lens=item.lens, oversampling=1)
@@ -51,11 +103,20 @@ def test_results_are_the_same_to_the_last_bit(tmp_path):
     assert first.meta["network"] == second.meta["network"]
 
 
+class Forgetful(MassModel):
+    """A lens that does not keep what it is built from."""
+
+    theta_E = Parameter("Einstein radius")
+
+    def __init__(self, theta_E, table):
+        super().__init__(theta_E=theta_E)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"psf": 0.1 * u.arcsec}, "psf= belongs to images"),
-        ({"lens_light": Sersic(1.0, 1.0, 4.0)}, "lights by name only"),
+        ({"lens": Forgetful(1.0, [2.0])}, "a Forgetful is built from table, which it does not keep"),
     ],
 )
 def test_what_has_no_plain_form_is_refused(options, message, tmp_path):

@@ -8,6 +8,7 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import lenssr
+from lenssr import options
 from lenssr.reconstruction.verdict import FLAGS
 
 
@@ -24,6 +25,43 @@ class FlagTable(SphinxDirective):
             if flag.serious == serious:
                 threshold = "" if flag.threshold is None else f"{flag.threshold:g}"
                 lines += [f"   * - ``{name}``", f"     - {flag.meaning}", f"     - {threshold}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class OptionTable(SphinxDirective):
+    """Options of `lenssr.options` by the names of their lists: how they are spelled, default, meaning.
+
+    With ``:flags:`` only those that the command line knows, less those of ``:without:``.
+    """
+
+    required_arguments, final_argument_whitespace = 1, True
+    option_spec = {"flags": directives.flag, "without": directives.unchanged_required}
+
+    def run(self):
+        known = {}
+        for name in self.arguments[0].split():
+            known |= getattr(options, name)
+        flags, without = "flags" in self.options, self.options.get("without", "").split()
+        known = {name: one for name, one in known.items() if name not in without and (one.flag or not flags)}
+        heads = ["Option", "In Python"] if flags else ["Option", "Command line"]
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 16 12 50", ""]
+        lines += [f"   * - {heads[0]}", f"     - {heads[1]}", "     - Default", "     - Meaning"]
+        for name, one in known.items():
+            flag = "" if one.flag is None else f"``{one.flag}{f' {one.metavar}' if one.metavar else ''}``"
+            first, second = (flag, f"``{name}``") if flags else (f"``{name}``", flag)
+            default = "" if one.default is None else f"``{one.default}``"
+            lines += [f"   * - {first}", f"     - {second}", f"     - {default}", f"     - {one.meaning}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class SourceTable(SphinxDirective):
+    """The kinds of source by name."""
+
+    def run(self):
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 25 75", ""]
+        lines += ["   * - Source", "     - What it is"]
+        for name, source in options.SOURCES.items():
+            lines += [f"   * - ``{name}``", f"     - {source.help}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -67,6 +105,8 @@ class Constant(SphinxRole):
 def setup(app):
     app.add_role("constant", Constant())
     app.add_directive("flag-table", FlagTable)
+    app.add_directive("option-table", OptionTable)
     app.add_directive("printed", Printed)
     app.add_directive("public-names", PublicNames)
+    app.add_directive("source-table", SourceTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,7 @@
 """Reading images: FITS files, HDU lists, NDData and arrays become the same few planes."""
 
 import contextlib
+import logging
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from astropy.wcs import WCS, FITSFixedWarning
 from lenssr.exceptions import InputError
 
 __all__ = ["Planes", "find_image", "open_fits", "read_planes"]
+
+log = logging.getLogger(__name__)
 
 # The names under which archives store each plane, in the order in which they are looked for.
 HDU_NAMES = {
@@ -141,6 +144,7 @@ def open_fits(path):
             raise InputError(f"{path} is truncated ({error}): copy or download it again") from error
         except (OSError, TypeError, ValueError, EOFError) as error:
             raise InputError(f"{path} is no readable FITS file ({_first_line(error)}): give one") from error
+    log.debug("read %s: %s", path, ", ".join(hdu.name or "no name" for hdu in hdus))
     yield hdus
 
 

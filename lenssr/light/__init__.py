@@ -9,6 +9,7 @@ from lenssr.light.gaussians import (
     gaussians_from_sersic,
 )
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
+from lenssr.light.plain_light import from_dict, to_dict
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
 from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy, sersic_to_lenstronomy
@@ -19,6 +20,7 @@ __all__ = [
     "PixelatedSource",
     "Sersic",
     "elliptical_radius",
+    "from_dict",
     "gaussian_widths",
     "gaussians_brightness",
     "gaussians_brightness_jacobian",
@@ -30,4 +32,5 @@ __all__ = [
     "sersic_flux",
     "sersic_from_lenstronomy",
     "sersic_to_lenstronomy",
+    "to_dict",
 ]

@@ -313,6 +313,10 @@ class MultiGaussian(Fittable2DModel):
         """Names of the parameters: the fluxes, then centre and ellipticity."""
         return self._param_names
 
+    def _arguments(self):
+        """What it is built from besides its parameters."""
+        return {"sigma": self.sigma}
+
     def __repr__(self):
         """Show widths and parameters."""
         return self._format_repr([self.sigma.tolist()])

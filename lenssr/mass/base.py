@@ -7,6 +7,7 @@ import astropy.units as u
 import numpy as np
 import torch
 
+from lenssr._plain import as_lists, plain_model
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
@@ -423,26 +424,30 @@ class MassModel:
         return [(self._parameters["x_0"].value, self._parameters["y_0"].value)]
 
     def to_dict(self):
-        """Describe the model in plain numbers and strings, ready for YAML.
+        """Describe the model in plain numbers and strings, ready for YAML; all of it, to the last digit.
 
         Returns
         -------
-        description : dict
-            ``{"SIE": {"theta_E": 1.2, ...}}``, with the names of ``fixed`` parameters and ``bounds``; a list
-            of those for a system.
+        description : dict or list of dict
+            ``{"SIE": {"theta_E": 1.2, ...}}``, with the names of ``fixed`` parameters and ``bounds`` where
+            they are not the usual ones, and ``std`` and ``covariance`` where a fit made some. A list of those
+            for a system, or, with a covariance, ``{"MassSystem": {"components": [...], "covariance": ...}}``.
 
         See Also
         --------
         lenssr.mass.from_dict : The way back.
+
+        Examples
+        --------
+        >>> from lenssr.mass import SIE
+        >>> SIE(1.2, e1=0.1).to_dict()
+        {'SIE': {'theta_E': 1.2, 'e1': 0.1, 'e2': 0.0, 'x_0': 0.0, 'y_0': 0.0}}
         """
-        entry = {name: parameter.value for name, parameter in self._parameters.items()}
-        fixed = [name for name, parameter in self._parameters.items() if parameter.fixed]
-        if fixed != [name for name, declared in self._declared.items() if declared.fixed]:
-            entry["fixed"] = fixed
-        bounds = {n: list(p.bounds) for n, p in self._parameters.items() if p.bounds != (None, None)}
-        if bounds:
-            entry["bounds"] = bounds
-        return {type(self).__name__: entry}
+        return as_lists(self._plain())
+
+    def _plain(self):
+        """The model as `to_dict` has it, maps and covariance as arrays."""
+        return plain_model(self)
 
     def __add__(self, other):
         if not isinstance(other, MassModel):

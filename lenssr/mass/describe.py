@@ -1,25 +1,13 @@
-"""Mass models from plain dictionaries, as they stand in YAML files."""
+"""Mass models from plain dictionaries, as they stand in YAML files, saved resolvers and results."""
 
-import inspect
+import numpy as np
 
-import astropy.units as u
-
+from lenssr._plain import read_models
 from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel
 from lenssr.mass.system import MassSystem
 
 __all__ = ["from_dict"]
-
-
-def _models():
-    """All mass models by name: those of this package and any that users have defined."""
-    found, queue = {}, list(MassModel.__subclasses__())
-    while queue:
-        cls = queue.pop()
-        queue += cls.__subclasses__()
-        if not cls.__name__.startswith("_") and cls is not MassSystem:
-            found[cls.__name__] = cls
-    return found
 
 
 def from_dict(description):
@@ -31,7 +19,9 @@ def from_dict(description):
         ``{"SIE": {"theta_E": 1.2, "e1": 0.1}}``: names of models and their parameters, in arcsec or as
         strings with a unit (``"1.2 arcsec"``). Elliptical models also take ``q`` and ``phi``
         (``"30 deg"``). Two more keys for fits: ``fixed``, a list of parameters that stay as they are, and
-        ``bounds``, a dictionary of pairs. Several models make a system.
+        ``bounds``, a dictionary of pairs; two that a fit has written: ``std``, a dictionary of errors, and
+        ``covariance``, nested lists. Several models make a system. Models of your own are found by name
+        once they are imported.
 
     Returns
     -------
@@ -41,6 +31,10 @@ def from_dict(description):
     ------
     InputError
         If a name is unknown, or a value refused.
+
+    See Also
+    --------
+    lenssr.mass.MassModel.to_dict : The way back.
 
     Examples
     --------
@@ -53,50 +47,20 @@ def from_dict(description):
         raise InputError(
             f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}} or a list of such'
         )
-    models = [_one(name, values) for entry in entries for name, values in entry.items()]
+    if list(entries[0]) == ["MassSystem"]:
+        return _system(**entries[0]["MassSystem"])
+    models = read_models(entries, MassModel, "mass model")
     return models[0] if len(models) == 1 else MassSystem(*models)
 
 
-def _one(name, values):
-    known = _models()
-    if name not in known:
-        raise InputError(f"{name!r} is no mass model: give one of {', '.join(sorted(known))}")
-    cls = known[name]
-    if not isinstance(values, dict):
-        raise InputError(f"{name}: {values!r} are no parameters: give a dictionary such as theta_E: 1.2")
-    values = {key: _number(item, f"{name}.{key}") for key, item in values.items()}
-    fixed, bounds = values.pop("fixed", None), values.pop("bounds", {})
-    model = _call(cls, name, values)
-    for key in [*(fixed or []), *bounds]:
-        if key not in cls.param_names:
-            raise InputError(f"{name} has no parameter {key!r}: give one of {', '.join(cls.param_names)}")
-    if fixed is not None:
-        for parameter in model.parameters:
-            parameter.fixed = parameter.name in fixed
-    for key, pair in bounds.items():
-        getattr(model, key).bounds = pair
-    return model
-
-
-def _call(cls, name, values):
-    build, accepted = cls, list(inspect.signature(cls).parameters)
-    if {"q", "phi"} & set(values) and hasattr(cls, "from_q_phi"):
-        build, accepted = cls.from_q_phi, [key for key in accepted if key not in {"e1", "e2"}] + ["q", "phi"]
-    elif "potential" in values and hasattr(cls, "from_potential"):
-        build, accepted = cls.from_potential, ["potential", "pixel_scale"]
-    unknown = [key for key in values if key not in accepted]
-    if unknown:
-        raise InputError(f"{name} has no parameter {unknown[0]!r}: give {', '.join(accepted)}")
-    try:
-        return build(**values)
-    except TypeError as error:
-        raise InputError(f"{name}: {error}; it takes {', '.join(accepted)}") from error
-
-
-def _number(item, name):
-    if not isinstance(item, str):
-        return item
-    try:
-        return u.Quantity(item)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} = {item!r} is neither a number nor a quantity") from error
+def _system(components, covariance=None):
+    """A system that a list of its components does not describe: of one, or with a covariance."""
+    system = MassSystem(*read_models(components, MassModel, "mass model"))
+    if covariance is None:
+        return system
+    errors = [parameter.std for parameter in system.parameters]
+    system._take(system.vector.numpy(), np.array(covariance, dtype=np.float64))
+    # Set last: a covariance has 0 for a parameter that is fixed, which is not an error.
+    for parameter, std in zip(system.parameters, errors, strict=True):
+        parameter.std = std
+    return system

@@ -255,13 +255,13 @@ class PixelatedDeflection(MassModel):
         none = ax.new_zeros(ax.shape[0], 0, ax.shape[1])
         return ax, ay, none, none
 
-    def to_dict(self):
-        """Describe the model in plain numbers, ready for YAML; the maps as nested lists."""
+    def _arguments(self):
+        """What it is built from: the map that was given, the other one follows."""
         if self._alpha is None:
-            maps = {"potential": self.potential_map.tolist()}
+            maps = {"potential": self.potential_map}
         else:
-            maps = {"alpha_x": self.alpha_x.tolist(), "alpha_y": self.alpha_y.tolist()}
-        return {"PixelatedDeflection": {**maps, "pixel_scale": self.pixel_scale}}
+            maps = {"alpha_x": self.alpha_x, "alpha_y": self.alpha_y}
+        return {**maps, "pixel_scale": self.pixel_scale}
 
     def __repr__(self):
         ny, nx = self.shape

@@ -1,5 +1,6 @@
 """Mass models that act together."""
 
+import numpy as np
 import torch
 
 from lenssr.exceptions import InputError
@@ -105,15 +106,18 @@ class MassSystem(MassModel):
     def _centres(self):
         return [centre for component in self.components for centre in component._centres()]
 
-    def to_dict(self):
-        """Describe the system in plain numbers and strings, ready for YAML.
-
-        Returns
-        -------
-        description : list of dict
-            One a component.
-        """
-        return [component.to_dict() for component in self.components]
+    def _plain(self):
+        """The system as `to_dict` has it; its covariance holds those of its components."""
+        parts = [component._plain() for component in self.components]
+        if self.covariance is None and len(parts) > 1:
+            return parts
+        whole = {"components": parts}
+        if self.covariance is not None:
+            for part in parts:
+                for entry in part.values():
+                    entry.pop("covariance", None)
+            whole["covariance"] = np.asarray(self.covariance)
+        return {"MassSystem": whole}
 
     def _potential(self, x, y, *params):
         return sum(

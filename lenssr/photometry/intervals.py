@@ -45,7 +45,7 @@ def wants_profile(fit, settings):
     Parameters
     ----------
     fit : `~lenssr.photometry.solve.GroupFit`
-    settings : `~lenssr.photometry.settings.Settings`
+    settings : `~lenssr.photometry.fit_settings.FitSettings`
 
     Returns
     -------

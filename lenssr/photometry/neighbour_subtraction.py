@@ -1,5 +1,6 @@
 """Galaxies in each other's light: a bright one is fitted first, and taken from the data of the faint ones."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from lenssr.photometry.measure import MEASURED
 from lenssr.photometry.table import STAMP_RADII
 
 __all__ = ["blend", "separate"]
+
+log = logging.getLogger(__name__)
 
 # Groups are fitted again if the light of one could move parameters of another by more than this many sigma.
 HALO_SIGMA = 1.0
@@ -120,6 +123,8 @@ def separate(tasks, rows, solver, fit):
     together = [task for level in levels for task in level]
     for task in together:
         lights.take(task)
+    if together:
+        log.debug("%d of %d groups are in each other's light: fitted again", len(together), len(tasks))
     for number in range(ROUNDS if together else 0):
         for level in levels:
             new = [_without_others(task, rows, lights, solver.settings) for task in level]
@@ -187,7 +192,7 @@ def _box(task, galaxy, parts, settings):
         return old
     radius = max(one.values[MEASURED.index("r_eff")] for band in parts for one in band)
     grown = []
-    for side, first, size in zip(old, settings.fit_shape, task.bands[0].shape, strict=True):
+    for side, first, size in zip(old, settings.box, task.bands[0].shape, strict=True):
         wanted = min(int(np.ceil(STAMP_RADII * radius)) | 1, MOST_GROWTH * first | 1)
         place = (task.sources.y if not grown else task.sources.x)[member]
         within = 2 * int(min(place + 0.5, size - 0.5 - place)) + 1

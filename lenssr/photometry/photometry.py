@@ -1,6 +1,7 @@
 """Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
 
 import copy
+import logging
 from dataclasses import replace
 
 import astropy.units as u
@@ -9,19 +10,22 @@ from astropy.nddata import NDData
 from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_scales
 
+from lenssr._option import pair
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
+from lenssr.photometry.fit_settings import FitSettings
 from lenssr.photometry.groups import batches, make_tasks
 from lenssr.photometry.images import model_image, sersic2d, sky_image
 from lenssr.photometry.neighbour_subtraction import separate
-from lenssr.photometry.settings import checked_grouper, checked_pair, checked_settings
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
 
 __all__ = ["SersicPhotometry"]
+
+log = logging.getLogger(__name__)
 
 # Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
 CPU_VALUES, GPU_VALUES = 2**19, 2**25
@@ -112,17 +116,9 @@ class SersicPhotometry:
         intervals="auto",
         device="auto",
     ):
-        self.settings = checked_settings(
-            fit_shape=fit_shape,
-            sky=sky,
-            n_components=n_components,
-            constraints=(model, fixed, bounds, tied),
-            xy_bounds=xy_bounds,
-            loss=loss,
-            intervals=intervals,
-            device=device,
-        )
-        self.psf, self.grouper = psf, checked_grouper(grouper, self.settings.fit_shape)
+        options = locals()  # the keywords above, by name: nothing else is local yet
+        self.settings = FitSettings(**{name: options[name] for name in FitSettings.names()})
+        self.psf, self.grouper = psf, self.settings.make_grouper()
         self.table = self._rows = None
 
     def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
@@ -236,7 +232,7 @@ class SersicPhotometry:
         """
         rows = self._results()
         number = self._band(band)
-        box = None if model_shape is None else checked_pair(model_shape, "model_shape", integer=True)
+        box = None if model_shape is None else pair(model_shape, "model_shape", integer=True)
         bands, sources, _ = rows.images[image]
         first = sum(len(entry[1]) for entry in rows.images[:image])
         fitted = [
@@ -323,12 +319,13 @@ class SersicPhotometry:
                 raise InputError(f"images in the bands {names} and {own}: give the same for all")
             names = own
             sources = find_sources(param, bands[0])
-            new, groups = make_tasks(bands, sources, self.settings.fit_shape, self.grouper, row)
+            new, groups = make_tasks(bands, sources, self.settings.box, self.grouper, row)
             entries.append((bands, sources, groups))
             tasks += new
             row += len(sources)
         rows = Rows(entries, names or [""], self.settings.n_components, sky=self.settings.sky is not None)
         self._rows, self._solver = rows, Solver(self.settings)
+        log.info("%d galaxies in %d groups", row, len(tasks))
         self._fit(tasks)
         start = 0
         for _, sources, _ in entries:
@@ -336,7 +333,8 @@ class SersicPhotometry:
             if len(own) > 1:
                 mine = [task for task in tasks if task.rows[0] in own]
                 separate(mine, rows, self._solver, self._fit)
-        self.table = make_table(rows, self._describe(), numbered=numbered)
+        settings = {"psf": repr(self.psf), **self.settings.describe(), "grouper": repr(self.grouper)}
+        self.table = make_table(rows, settings, numbered=numbered)
         return self.table
 
     def _fit(self, tasks, last=True):
@@ -380,21 +378,6 @@ class SersicPhotometry:
             no_scale=not celestial, sigma=observation.sigma(), widening=_widening(observation)
         )
         return observation
-
-    def _describe(self):
-        settings = self.settings
-        return {
-            "psf": repr(self.psf),
-            "fit_shape": "auto" if settings.grows else settings.fit_shape,
-            "sky": settings.sky,
-            "n_components": settings.n_components,
-            "constraints": [template.describe() for template in settings.templates],
-            "xy_bounds": settings.xy_bounds,
-            "loss": settings.loss,
-            "intervals": settings.intervals,
-            "grouper": repr(self.grouper),
-            "device": str(settings.torch_device),
-        }
 
 
 def _widening(observation):

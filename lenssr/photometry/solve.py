@@ -134,7 +134,7 @@ class Solver:
 
     Parameters
     ----------
-    settings : `~lenssr.photometry.settings.Settings`
+    settings : `~lenssr.photometry.fit_settings.FitSettings`
     """
 
     def __init__(self, settings):

@@ -29,7 +29,7 @@ class Batch:
     Parameters
     ----------
     tasks : list of `~lenssr.photometry.groups.Task`
-    settings : `~lenssr.photometry.settings.Settings`
+    settings : `~lenssr.photometry.fit_settings.FitSettings`
     operator : callable
         ``operator(psf, pixel_scale, shape)`` gives that of a telescope.
 

@@ -254,7 +254,7 @@ class FineSource:
     problem : `~lenssr.source.Problem`
     solution : `~lenssr.source.Solution`
     observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.settings.Settings`
+    settings : `~lenssr.options.Settings`
     widening : float
         By how much errors are wider than independent noise makes them.
     off : `~numpy.ndarray`, shape (n + K,), optional

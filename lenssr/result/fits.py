@@ -2,7 +2,7 @@
 
 Every image goes into an HDU of its own with BUNIT and WCS, for viewers; every model parameter into a row of
 the LENS table, for people; and what neither can hold (units that FITS cannot spell, settings, headers of the
-input) as JSON into the META table, for `read`. Nothing is pickled.
+input, the models to the last digit) as JSON into the META table, for `read`. Nothing is pickled.
 """
 
 import warnings
@@ -16,6 +16,9 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
+from lenssr.light import from_dict as light_from_dict
+from lenssr.light.plain_light import plain_light
+from lenssr.mass import from_dict as mass_from_dict
 from lenssr.result.headers import (
     FILE_VERSION,
     from_json,
@@ -25,7 +28,7 @@ from lenssr.result.headers import (
     verdict_cards,
     wcs_cards,
 )
-from lenssr.result.models import models_from_table, models_to_table
+from lenssr.result.lens_table import lens_table, plain_of_layout_1
 from lenssr.result.planes import planes_of
 
 # Where tables and the input stand in the file, after the planes that a reader wants first; the rest follows.
@@ -104,19 +107,38 @@ def _rank(planes):
     return {name: place for place, name in enumerate((*first, *LATER))}
 
 
+def _plain_models(models):
+    """The models by label as plain data, maps and covariances as arrays."""
+    lens = models["lens"]
+    lights = {label: plain_light(model) for label, model in models.items() if label != "lens"}
+    return {"lens": None if lens is None else lens._plain(), **lights}
+
+
+def _without_arrays(plain, arrays):
+    """Plain data with arrays appended to a list, and their places there in their stead."""
+    if isinstance(plain, dict):
+        return {key: _without_arrays(value, arrays) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_without_arrays(value, arrays) for value in plain]
+    if not isinstance(plain, np.ndarray):
+        return plain
+    arrays.append(plain)
+    return {"__array__": len(arrays) - 1}
+
+
 def to_hdulist(result):
     """Turn a result into an `~astropy.io.fits.HDUList`."""
     planes = planes_of(result)
     hdus = [hdu for field, plane in planes.items() for hdu in _plane_hdus(result, field, plane)]
-    lens, structure, arrays = models_to_table(
-        {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
-    )
-    hdus.append(fits.BinTableHDU(lens, name="LENS"))
-    hdus += [_image_hdu(array, f"ARRAY.{name.upper()}") for name, array in arrays.items()]
+    models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
+    hdus.append(fits.BinTableHDU(lens_table(models), name="LENS"))
+    arrays = []
+    plain = _without_arrays(_plain_models(models), arrays)
+    hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
     hdus.append(fits.BinTableHDU(parameters, name="PARAMETERS"))
-    exact = {**_exact(result), "models": structure}
+    exact = {**_exact(result), "models": plain}
     text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
     hdus.append(fits.BinTableHDU(text, name="META"))
     rank = _rank(planes)
@@ -185,10 +207,30 @@ def _parameters(hdulist, meta):
     return QTable(columns, meta=meta)
 
 
+def _with_arrays(plain, arrays):
+    """The way back from `_without_arrays`; arrays by the names of their HDUs."""
+    if isinstance(plain, dict):
+        if "__array__" in plain:
+            return arrays[str(plain["__array__"])]
+        return {key: _with_arrays(value, arrays) for key, value in plain.items()}
+    return [_with_arrays(value, arrays) for value in plain] if isinstance(plain, list) else plain
+
+
+def _models(hdulist, told):
+    """The models by label."""
+    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
+    if hdulist[0].header["FILEVER"] == 1:
+        plain = plain_of_layout_1(hdulist["LENS"].data, told, arrays)
+    else:
+        plain = _with_arrays(told, arrays)
+    lens = plain.pop("lens")
+    lights = {label: light_from_dict(light) for label, light in plain.items()}
+    return {"lens": None if lens is None else mass_from_dict(lens), **lights}
+
+
 def _fields(hdulist, kind):
     exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
-    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
-    models = models_from_table(hdulist["LENS"].data, exact["models"], arrays)
+    models = _models(hdulist, exact["models"])
     return {
         **_read_planes(hdulist, kind, exact),
         "reduced_chi2": exact["reduced_chi2"],

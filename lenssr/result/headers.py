@@ -14,7 +14,8 @@ from astropy.wcs import FITSFixedWarning
 from lenssr.grids import scale_matrix
 from lenssr.result.text import is_model
 
-FILE_VERSION = 1
+# Layout 1 held the models in the LENS table alone.
+FILE_VERSION = 2
 
 # a FITS comment holds 72 characters
 ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."

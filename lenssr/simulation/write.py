@@ -1,5 +1,6 @@
 """Simulated lenses on disk: a FITS file for each, and a table of what is in them."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from lenssr.mass import MassSystem, PointMass
 __all__ = ["MANIFEST", "write_dataset", "write_item"]
 
 MANIFEST = "manifest.ecsv"
+
+log = logging.getLogger(__name__)
 
 
 def write_dataset(dataset, directory, indices=None, *, overwrite=False, progress=False):
@@ -65,6 +68,7 @@ def write_dataset(dataset, directory, indices=None, *, overwrite=False, progress
         raise InputError(
             f"{len(existing)} files exist, such as {existing[0]}: choose another folder, or overwrite=True"
         )
+    log.info("simulating %d lenses in %s", len(indices), directory)
     if progress:
         from tqdm import tqdm
 

@@ -1,6 +1,5 @@
 """What ``lenssr train`` does."""
 
-import sys
 from pathlib import Path
 
 import yaml
@@ -12,8 +11,8 @@ from lenssr.training.recipe import Recipe
 __all__ = ["read_changes", "run"]
 
 
-def run(source, folder=None, changes=(), resume=False):
-    """Train by a recipe, with a progress bar where somebody watches, and print a summary.
+def run(source, folder=None, changes=(), *, resume=False, progress=False):
+    """Train by a recipe.
 
     Parameters
     ----------
@@ -23,8 +22,8 @@ def run(source, folder=None, changes=(), resume=False):
         By default ``train-`` and the name.
     changes : list of str, optional
         Such as ``"optimisation.steps=100"``.
-    resume : bool, optional
-        Default False.
+    resume, progress : bool, optional
+        As for `~lenssr.training.train`.
 
     Returns
     -------
@@ -32,10 +31,7 @@ def run(source, folder=None, changes=(), resume=False):
     """
     recipe = Recipe.load(source, read_changes(changes))
     folder = folder or f"train-{Path(source).stem}"
-    trained = train(recipe, folder, resume=resume, progress=sys.stdout.isatty())
-    if trained.is_first:  # of several processes only one speaks
-        print(trained.summary())
-    return trained
+    return train(recipe, folder, resume=resume, progress=progress)
 
 
 def read_changes(texts):

@@ -1,5 +1,6 @@
 """Training itself, on Lightning."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from lenssr.training.recipe import Recipe
 from lenssr.training.tasks import psnr, weighted
 
 __all__ = ["Trained", "train"]
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS, WEIGHTS, RECIPE = "checkpoints", "weights", "recipe.yaml"
 
@@ -136,6 +139,9 @@ def train(recipe, folder, *, resume=False, progress=False):
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
+        if trainer.is_global_zero:
+            verb = "resuming" if resume else "training"
+            log.info("%s %s, %d steps, in %s", verb, recipe.task, optimisation.steps, folder)
         trainer.fit(module, numbers(optimisation.check_every), numbers(1), **options)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
@@ -146,6 +152,7 @@ def train(recipe, folder, *, resume=False, progress=False):
     trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device, first)
     if first:
         trained.save()
+        log.info("best validation: %s", trained._told())
     return trained
 
 

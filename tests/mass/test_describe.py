@@ -6,7 +6,20 @@ import pytest
 import yaml
 
 from lenssr.exceptions import InputError
-from lenssr.mass import EPL, NFW, SIE, SIS, ConvergenceSheet, PixelatedDeflection, PointMass, Shear, from_dict
+from lenssr.mass import (
+    EPL,
+    NFW,
+    SIE,
+    SIS,
+    ConvergenceSheet,
+    MassModel,
+    MassSystem,
+    Parameter,
+    PixelatedDeflection,
+    PointMass,
+    Shear,
+    from_dict,
+)
 
 MAP = np.arange(30.0).reshape(5, 6) / 100
 
@@ -41,6 +54,44 @@ def test_fixed_and_bounds_survive():
     assert again.theta_E.bounds == (0.5, None)
 
 
+def test_errors_and_covariances_survive():
+    lens = SIE(1.2, 0.1) + Shear(0.1, 0.0)
+    half = np.random.default_rng(1).normal(size=(9, 9)) * 1e-3
+    lens = lens.with_vector(lens.vector, covariance=half @ half.T)
+    lens[1].x_0.std = None  # it is fixed, and its 0 in a covariance is not an error
+    for one in (lens, lens[0]):
+        again = from_dict(yaml.safe_load(yaml.safe_dump(one.to_dict())))
+        np.testing.assert_array_equal(again.covariance, one.covariance)
+        assert [p.std for p in again.parameters] == [p.std for p in one.parameters]
+    again = from_dict(lens.to_dict())
+    np.testing.assert_array_equal(again[1].covariance, lens[1].covariance)
+
+
+def test_a_system_of_one_stays_a_system():
+    again = from_dict(MassSystem(SIE(1.2)).to_dict())
+    assert isinstance(again, MassSystem) and len(again) == 1
+
+
+def test_a_model_without_a_constructor_of_its_own():
+    class Sheet(MassModel):
+        kappa = Parameter("convergence")
+
+    assert from_dict({"Sheet": {"kappa": 0.2}}).kappa.value == 0.2
+    with pytest.raises(InputError, match="Sheet has no parameter 'k': give kappa"):
+        from_dict({"Sheet": {"k": 0.2}})
+
+
+def test_what_a_model_does_not_keep_cannot_be_described():
+    class Forgetful(MassModel):
+        theta_E = Parameter("Einstein radius")
+
+        def __init__(self, theta_E, table):
+            super().__init__(theta_E=theta_E)
+
+    with pytest.raises(InputError, match="a Forgetful is built from table, which it does not keep"):
+        Forgetful(1.0, [1, 2]).to_dict()
+
+
 def test_units_and_angles():
     lens = from_dict(
         yaml.safe_load("SIE: {theta_E: 1200 mas, q: 0.7, phi: 30 deg, bounds: {theta_E: [0.5, 2]}}")
@@ -57,6 +108,7 @@ def test_units_and_angles():
         ({"SIE": {}}, "theta_E"),
         ({"SIE": 1.2}, "give a dictionary"),
         ({"SIE": {"theta_E": 1.0, "fixed": ["g"]}}, "no parameter 'g'"),
+        ({"SIE": {"theta_E": 1.0, "std": {"g": 1.0}}}, "no parameter 'g'"),
         ({"SIE": {"theta_E": "broad"}}, "neither a number nor a quantity"),
         ({"SIE": {"theta_E": 1.0, "q": 0.5}}, "phi"),
         ([], "describes no lens"),

@@ -183,3 +183,9 @@ def test_a_better_minimum_that_the_intervals_come_across_becomes_the_fit(image, 
     for name in ("x", "flux", "r_eff", "n", "ellip", "n_lower", "n_upper", "flux_lower", "flux_upper"):
         error = value(expected, name.removesuffix("_lower").removesuffix("_upper") + "_err")
         assert value(found, name) == pytest.approx(value(expected, name), abs=0.1 * error)
+
+
+def test_stages_are_logged(image, caplog):
+    caplog.set_level("DEBUG", logger="lenssr")
+    SersicPhotometry(**OPTIONS)(image, error=SIGMA, init_params=HERE)
+    assert "1 galaxies in 1 groups" in caplog.messages

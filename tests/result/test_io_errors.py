@@ -98,6 +98,7 @@ def test_unknown_model_is_refused(result, tmp_path):
     path = tmp_path / "out.fits"
     result.write(path)
     with fits.open(path, mode="update") as hdulist:
-        hdulist["LENS"].data["model"] = "Foo"
-    with pytest.raises(InputError, match="'Foo', which is not known"):
+        text = hdulist["META"].data["json"]
+        hdulist["META"].data["json"] = [row.replace('"SIE"', '"Foo"') for row in text]
+    with pytest.raises(InputError, match="'Foo' is no mass model: .*has to be imported first"):
         SuperResolution.read(path)

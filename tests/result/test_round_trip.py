@@ -1,17 +1,32 @@
 """Writing and reading a result gives the same one again."""
 
+from pathlib import Path
+
 import astropy.units as u
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.modeling.models import Sersic2D
 from astropy.table import QTable
 
 from lenssr.exceptions import InputError
 from lenssr.light import MultiGaussian, Sersic
-from lenssr.mass import EPL, NFW, SIE, ConvergenceSheet, MassSystem, PixelatedDeflection, PointMass, Shear
+from lenssr.mass import (
+    EPL,
+    NFW,
+    SIE,
+    ConvergenceSheet,
+    MassModel,
+    MassSystem,
+    Parameter,
+    PixelatedDeflection,
+    PointMass,
+    Shear,
+)
 from lenssr.result import SuperResolution
 from lenssr.result.fits import EXACT
 
+OLD = Path(__file__).parents[1] / "data" / "result_layout_1.fits.gz"
 IMAGES = ("image", "lensed_source", "lens_light_image", "source", "data", "model_image", "residual")
 
 
@@ -96,8 +111,9 @@ def test_source_model_round_trips(result, again):
             "lens": PixelatedDeflection(*np.random.default_rng(0).normal(size=(2, 6, 7)), 0.1)
             + Shear(0.1, 0.0)
         },
+        {"lens": PixelatedDeflection.from_potential(np.random.default_rng(0).normal(size=(6, 7)), 0.1)},
         {"lens_light": Sersic(2.0 * u.electron / u.arcsec**2, 0.5 * u.arcsec, 4.0)},
-        {"lens_light": [Sersic(2.0, 0.5, 4.0), Sersic(1.0, 1.5, 1.0)]},
+        {"lens_light": (Sersic(2.0, 0.5, 4.0), Sersic(1.0, 1.5, 1.0))},
         {"lens_light": (Sersic(2.0, 0.5, 4.0), MultiGaussian([0.1, 0.3], [1.0, 2.0]))},
         {"lens": None, "source_model": None, "covariance": np.zeros((0, 0)), "covariance_names": ()},
     ],
@@ -107,6 +123,7 @@ def test_source_model_round_trips(result, again):
         "system of one",
         "many",
         "maps",
+        "a potential",
         "light with units",
         "two lights",
         "Gaussians among them",
@@ -125,6 +142,46 @@ def test_kinds_of_models_round_trip(tmp_path, changes, make):
             if pair[0] is not None:
                 same_models(*pair)
     assert again.covariance.shape == result.covariance.shape
+
+
+def test_models_of_ones_own_read_back(tmp_path, make):
+    """A lens of one's own, and a source that no kind of resolver makes yet."""
+
+    class Cored(MassModel):
+        theta_E = Parameter("Einstein radius", unit=u.arcsec)
+        _deflection = staticmethod(lambda x, y, theta_E: (theta_E * x, theta_E * y))
+
+        def __init__(self, theta_E, table, power=2):
+            super().__init__(theta_E=theta_E)
+            self.table, self.power = table, power
+
+    source = Sersic2D(1.0, 0.2, 2.0, fixed={"n": True})
+    result = make(shape=(8, 8), lens=Cored(1.1, np.eye(3), power=4), source_model=source)
+    result.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert type(again.lens) is Cored and again.lens.power == 4
+    np.testing.assert_array_equal(again.lens.table, np.eye(3))
+    same_models(source, again.source_model)
+
+
+def test_a_file_of_layout_1_reads_the_same(tmp_path):
+    """What lenssr wrote before it kept models as plain data; see `data/README.md`."""
+    first = SuperResolution.read(OLD)
+    first.write(tmp_path / "out.fits")
+    again = SuperResolution.read(tmp_path / "out.fits")
+    assert [type(part).__name__ for part in first.lens] == ["SIE", "Shear", "PixelatedDeflection"]
+    assert first.lens[0].theta_E.bounds == (0.1, 3.0) and first.lens[0].e1.fixed
+    assert first.lens[0].e2.std == np.sqrt(first.lens.covariance[2, 2])
+    assert first.lens.covariance[0, 1] == -1.8752517051241122e-06
+    sersic, gaussians = first.lens_light
+    assert sersic.amplitude.unit == u.electron / u.arcsec**2 and sersic.n.fixed and sersic.r_eff.std == 0.02
+    assert sersic.r_eff.bounds == (0.1, 2.0) and gaussians.sigma.tolist() == [0.1, 0.3]
+    assert gaussians.covariance[1, 1] == 0.04
+    same_models(first.lens, again.lens)
+    np.testing.assert_array_equal(first.lens.covariance, again.lens.covariance)
+    same_models(first.source_model, again.source_model)
+    for one, two in zip(first.lens_light, again.lens_light, strict=True):
+        same_models(one, two)
 
 
 def test_interpolation_round_trips_without_source(tmp_path, plane, make, panels):

@@ -150,3 +150,11 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_progress_bar(tmp_path, capsys):
     write_dataset(DATA, tmp_path, [0], progress=True)
     assert "simulating" in capsys.readouterr().err
+
+
+def test_stages_are_logged(tmp_path, caplog):
+    caplog.set_level("DEBUG", logger="lenssr")
+    write_dataset(DATA, tmp_path, indices=[0, 1])
+    Observation.from_any(tmp_path / "000000.fits")
+    assert caplog.messages[0] == f"simulating 2 lenses in {tmp_path}"
+    assert caplog.messages[1].startswith(f"read {tmp_path / '000000.fits'}: PRIMARY, SCI")

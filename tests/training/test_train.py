@@ -224,8 +224,11 @@ def test_an_interrupt_is_one(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_command_trains_and_resumes(tmp_path, capsys):
+def test_the_command_trains_and_resumes(tmp_path, capsys, caplog):
+    caplog.set_level("INFO", logger="lenssr")
     train(quick("bicubic"), tmp_path / "first")
+    assert caplog.messages[0] == f"training bicubic, 4 steps, in {tmp_path / 'first'}"
+    assert caplog.messages[1].startswith("best validation: loss ")
     recipe, folder = tmp_path / "first" / "recipe.yaml", tmp_path / "run"
     changes = ["--set", "optimisation.steps=6"]
     assert cli.main(["train", str(recipe), "-o", str(folder), *changes]) == 0

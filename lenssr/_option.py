@@ -1,0 +1,288 @@
+"""What an option is; checks of single options; what texts of the command line mean; forms in files."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from lenssr.exceptions import InputError
+
+# ---------------------------------------------------------------- what an option says of itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One choice: what it means, and how it is said.
+
+    Parameters
+    ----------
+    help : str
+        One line for people.
+    default : object, optional
+        By default None.
+    check : callable, optional
+        ``check(name, value)`` raises `InputError`; by default whoever takes the value checks it.
+    flag : str, optional
+        How the command line spells it, such as ``"--scale"``; by default it has no such option.
+    metavar : str, optional
+        What stands for its value there.
+    parse : callable, optional
+        Makes a value of the text that is given there; by default the text is the value.
+    choices : callable, optional
+        Returns the values that are taken there.
+    switch : bool, optional
+        Whether it is True where it is given there and takes no value; by default not.
+    save, load : callable, optional
+        Plain data of a value for a file, and a value of plain data; by default they are the value.
+    """
+
+    help: str
+    default: Any = None
+    check: Callable | None = None
+    flag: str | None = None
+    metavar: str | None = None
+    parse: Callable | None = None
+    choices: Callable | None = None
+    switch: bool = False
+    save: Callable | None = None
+    load: Callable | None = None
+
+    @property
+    def meaning(self):
+        """The help line with the choices."""
+        # Without a metavar argparse lists the choices itself.
+        choices = f": {', '.join(self.choices())}" if self.choices and self.metavar else ""
+        return self.help + choices
+
+    @property
+    def text(self):
+        """The help line with choices and default."""
+        return self.meaning + ("" if self.default is None else f" (default: {self.default})")
+
+    def add_to(self, parser, name):
+        """Add it to a parser of the command line, under its name."""
+        if self.switch:
+            parser.add_argument(self.flag, dest=name, action="store_true", default=None, help=self.text)
+            return
+        choices = self.choices() if self.choices else None
+        about = {"metavar": self.metavar, "type": self.parse, "choices": choices, "help": self.text}
+        parser.add_argument(self.flag, dest=name, **about)
+
+
+def option(help, **more):
+    """A field of a dataclass that is an `Option`, which its metadata hold."""
+    one = Option(help=help, **more)
+    return field(default=one.default, metadata={"option": one})
+
+
+def options_of(cls):
+    """The options that are the fields of a dataclass, by name."""
+    return {one.name: one.metadata["option"] for one in fields(cls) if "option" in one.metadata}
+
+
+# ---------------------------------------------------------------- what the command line's texts mean
+
+
+def angle(text):
+    """Read ``0.1arcsec``; a bare number is refused, since nobody knows what it means."""
+    import astropy.units as u
+
+    try:
+        read = u.Quantity(text)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an angle: write, for example, 0.1arcsec"
+        ) from error
+    if read.unit.is_equivalent(u.dimensionless_unscaled):
+        raise argparse.ArgumentTypeError(f"{text!r} has no unit: write {text}arcsec if it is in arcsec")
+    if not read.isscalar or not read.unit.is_equivalent(u.arcsec) or not 0 < read.value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive angle: write, for example, 0.1arcsec")
+    return read
+
+
+def whole_number(text, least=1):
+    """Read an integer that is not below ``least``."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}: give {least} or more")
+    return number
+
+
+def psf_text(text):
+    """Read a width with a unit, or else the name of a file."""
+    import astropy.units as u
+
+    try:
+        width = u.Quantity(text)
+    except (TypeError, ValueError):
+        return text
+    return width if width.unit == u.pix else angle(text)
+
+
+def psf_out_text(text):
+    return text if text == "pixel" else angle(text)
+
+
+def side_text(text):
+    return text if text == "auto" else whole_number(text)
+
+
+def names_text(text):
+    """Read ``sersic``, or ``sersic,mge`` as a list."""
+    names = [name.strip() for name in text.split(",")]
+    return names if len(names) > 1 else names[0]
+
+
+# ---------------------------------------------------------------- checks
+
+
+def check_count(name, value):
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name} = {value!r}: give an integer, 1 or larger")
+
+
+def check_oversampling(name, value):
+    if not isinstance(value, str) or value != "auto":
+        check_count(name, value)
+
+
+def check_seed(name, value):
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise InputError(f"{name} = {value!r}: give an integer, 0 or larger")
+
+
+def one_of(choices):
+    """Make a check that a value is one of these names, or None where that is among them."""
+
+    def check(name, value):
+        if not (value is None or isinstance(value, str)) or value not in choices:
+            raise InputError(f"{name} = {value!r}: give one of {', '.join(map(repr, choices))}")
+
+    return check
+
+
+def check_lens(name, value):
+    if value is None:
+        return
+    from lenssr.mass.base import MassModel
+
+    if not isinstance(value, MassModel):
+        raise InputError(
+            f"{name} = {value!r} is no mass model: give one, such as SIE(1.2), or None to fit one"
+        )
+
+
+def check_fit_lens(name, value):
+    if value not in (None, True, False):
+        raise InputError(f"{name} = {value!r}: give True, False or None")
+
+
+def check_positive(name, value):
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} = {value!r}: give True or False")
+
+
+def check_lens_light(name, value):
+    from lenssr.light.lens_light import check_lens_light
+
+    check_lens_light(value)
+
+
+def check_psf_out(name, value):
+    if value is None or (isinstance(value, str) and value == "pixel"):
+        return
+    import astropy.units as u
+
+    if not isinstance(value, u.Quantity) or not value.isscalar:
+        raise InputError(f"{name} = {value!r}: give a FWHM such as 0.1 * u.arcsec, 'pixel' or None")
+    if not value.unit.is_equivalent(u.arcsec) or not 0 < value.value < np.inf:
+        raise InputError(f"{name} = {value} is not a positive angle: give arcsec")
+
+
+def check_device(name, value):
+    from lenssr.devices import choose_device
+
+    choose_device(value)
+
+
+def pair(value, name, *, integer=False):
+    """One or two positive numbers as a pair, or an `InputError` that calls them by name."""
+    values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
+    if not good or (integer and any(int(v) != v for v in values)):
+        raise InputError(
+            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
+        )
+    return tuple(int(v) if integer else float(v) for v in values)
+
+
+def check_fit_shape(name, value):
+    if not isinstance(value, str) or value != "auto":
+        pair(value, name, integer=True)
+
+
+def check_xy_bounds(name, value):
+    if value is not None:
+        pair(value, name)
+
+
+def check_sky(name, value):
+    if value not in ("constant", None):
+        raise InputError(f"{name} = {value!r}: give 'constant' or None")
+
+
+def check_components(name, value):
+    if value not in (1, 2):
+        raise InputError(f"{name} = {value!r}: give 1, or 2 for a bulge and a disc")
+
+
+def check_loss(name, value):
+    if value not in ("huber", "cauchy", None):
+        raise InputError(f"{name} = {value!r}: give 'huber', 'cauchy' or None")
+
+
+def check_grouper(name, value):
+    if value is None or callable(value) or (isinstance(value, str) and value == "auto"):
+        return
+    raise InputError(f"{name} = {value!r}: give a photutils SourceGrouper, 'auto' or None")
+
+
+# ---------------------------------------------------------------- forms in files
+
+
+def save_lens(lens):
+    return None if lens is None else lens.to_dict()
+
+
+def load_lens(plain):
+    from lenssr.mass import from_dict
+
+    return None if plain is None else from_dict(plain)
+
+
+def save_light(light):
+    from lenssr.light import to_dict
+
+    return to_dict(light)
+
+
+def load_light(plain):
+    from lenssr.light import from_dict
+
+    return from_dict(plain)
+
+
+def save_psf_out(value):
+    return value if value is None or isinstance(value, str) else [float(value.value), str(value.unit)]
+
+
+def load_psf_out(plain):
+    import astropy.units as u
+
+    return u.Quantity(*plain) if isinstance(plain, list) else plain

@@ -1,0 +1,187 @@
+"""Models of mass and light as plain data, and back: lens files, saved resolvers and results all use it.
+
+A model is ``{name of its class: entry}``. The entry holds the values of its parameters, what else its class
+is built from, and, where they say something, ``units``, ``fixed``, ``bounds``, ``std`` and ``covariance``.
+"""
+
+import inspect
+
+import astropy.units as u
+import numpy as np
+
+from lenssr.exceptions import InputError
+
+__all__ = ["arguments_of", "as_lists", "plain_model", "read_models"]
+
+# Keys of an entry that say something of its parameters.
+ABOUT = ("units", "fixed", "bounds", "std", "covariance")
+
+
+# ---------------------------------------------------------------- to plain data
+
+
+def plain_model(model):
+    """One model, no sum of them, as ``{class: entry}``; maps and covariance stay arrays, see `as_lists`."""
+    cls, names = type(model), model.param_names
+    parameters = {name: getattr(model, name) for name in names}
+    declared = {name: getattr(cls, name, None) for name in names}
+    tied = [name for name, one in parameters.items() if getattr(one, "tied", False)]
+    if tied:
+        raise InputError(f"{tied[0]} of a {cls.__name__} is tied, which no file can hold: untie it")
+    about = {}
+    about["units"] = {
+        name: one.unit.to_string()
+        for name, one in parameters.items()
+        if one.unit is not None and one.unit != getattr(declared[name], "unit", None)
+    }
+    fixed = [name for name, one in parameters.items() if one.fixed]
+    usual = [name for name, one in declared.items() if one is not None and one.fixed]
+    if fixed != usual:
+        about["fixed"] = fixed
+    about["bounds"] = {
+        name: _ends(one.bounds)
+        for name, one in parameters.items()
+        if declared[name] is None or _ends(one.bounds) != _ends(declared[name].bounds)
+    }
+    about["std"] = {name: float(one.std) for name, one in parameters.items() if one.std is not None}
+    covariance = getattr(model, "covariance", None)
+    about["covariance"] = {} if covariance is None else np.asarray(covariance, dtype=np.float64)
+    said = {key: value for key, value in about.items() if not (isinstance(value, dict) and not value)}
+    values = {name: np.asarray(one.value).item() for name, one in parameters.items()}
+    return {cls.__name__: {**arguments_of(model), **values, **said}}
+
+
+def arguments_of(model):
+    """What a model is built from besides its parameters: by its own word, else by its signature."""
+    if hasattr(model, "_arguments"):
+        return model._arguments()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    signature = inspect.signature(type(model)).parameters.values()
+    names = [one.name for one in signature if one.kind not in kinds and one.name not in model.param_names]
+    lost = [name for name in names if not hasattr(model, name)]
+    if lost and not type(model).__module__.startswith("astropy."):
+        raise InputError(
+            f"a {type(model).__name__} is built from {lost[0]}, which it does not keep: store it as an "
+            "attribute of this name"
+        )
+    return {name: getattr(model, name) for name in names if name not in lost}
+
+
+def as_lists(plain):
+    """Plain data with nested lists in place of arrays, as YAML and JSON want it."""
+    if isinstance(plain, dict):
+        return {key: as_lists(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [as_lists(value) for value in plain]
+    return plain.tolist() if isinstance(plain, np.ndarray | np.generic) else plain
+
+
+def _ends(bounds):
+    return [None if end is None else float(getattr(end, "value", end)) for end in bounds]
+
+
+# ---------------------------------------------------------------- and back
+
+
+def read_models(description, base, kind):
+    """Models from plain data: a dict of entries by class, or a list of such dicts.
+
+    Parameters
+    ----------
+    description : dict or list of dict
+    base : type
+        Of the models that are looked for; those that users define are found once they are imported.
+    kind : str
+        What a message calls them.
+
+    Returns
+    -------
+    models : list
+
+    Raises
+    ------
+    InputError
+        If a class is unknown, or a value refused.
+    """
+    entries = description if isinstance(description, list) else [description]
+    return [_read(name, entry, base, kind) for one in entries for name, entry in one.items()]
+
+
+def _read(name, entry, base, kind):
+    known = _by_name(base)
+    if name not in known:
+        raise InputError(
+            f"{name!r} is no {kind}: give one of {', '.join(sorted(known))}; one of your own has to be "
+            "imported first"
+        )
+    if not isinstance(entry, dict):
+        raise InputError(f"{name}: {entry!r} are no parameters: give a dictionary such as theta_E: 1.2")
+    values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
+    for key, unit in (entry.get("units") or {}).items():
+        values[key] = u.Quantity(values[key], unit)
+    model = _build(known[name], name, values)
+    _tell(model, name, {key: entry[key] for key in ABOUT if entry.get(key) is not None})
+    return model
+
+
+def _by_name(base):
+    """Classes of models by name; where users have two of one name, the newer, and never one of lenssr's."""
+    found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
+    return {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
+
+
+def _descendants(cls):
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def _number(item, name):
+    if not isinstance(item, str):
+        return item
+    try:
+        return u.Quantity(item)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} = {item!r} is neither a number nor a quantity") from error
+
+
+def _build(cls, name, values):
+    build, accepted, more = cls, *_accepted(cls)
+    if {"q", "phi"} & set(values) and hasattr(cls, "from_q_phi"):
+        build, accepted = cls.from_q_phi, [key for key in accepted if key not in {"e1", "e2"}] + ["q", "phi"]
+    elif "potential" in values and hasattr(cls, "from_potential"):
+        build, accepted = cls.from_potential, ["potential", "pixel_scale"]
+    unknown = [key for key in values if key not in accepted]
+    if unknown and not more:
+        raise InputError(f"{name} has no parameter {unknown[0]!r}: give {', '.join(accepted)}")
+    try:
+        return build(**values)
+    except TypeError as error:
+        raise InputError(f"{name}: {error}; it takes {', '.join(accepted)}") from error
+
+
+def _accepted(cls):
+    """Names that a class takes, and whether it takes others that it does not declare."""
+    signature = inspect.signature(cls).parameters.values()
+    names = [one.name for one in signature if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    declared = cls.param_names if isinstance(cls.param_names, tuple) else ()
+    names += [name for name in declared if name not in names]
+    loose = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature)
+    return names, loose and not declared
+
+
+def _tell(model, name, about):
+    """Say of a model's parameters what its entry says."""
+    named = [*about.get("fixed", ()), *about.get("bounds", {}), *about.get("std", {})]
+    for key in named:
+        if key not in model.param_names:
+            raise InputError(f"{name} has no parameter {key!r}: give one of {', '.join(model.param_names)}")
+    if "fixed" in about:
+        for key in model.param_names:
+            getattr(model, key).fixed = key in about["fixed"]
+    for key, pair in about.get("bounds", {}).items():
+        getattr(model, key).bounds = pair
+    for key, std in about.get("std", {}).items():
+        getattr(model, key).std = std
+    if "covariance" in about:
+        model.covariance = np.array(about["covariance"], dtype=np.float64)

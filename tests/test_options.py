@@ -1,0 +1,125 @@
+"""Options are declared once, and everything that knows them agrees."""
+
+import inspect
+import pickle
+import subprocess
+import sys
+
+import pytest
+from lenssr.reconstruction.network_start import SEARCH
+
+from lenssr import InputError, NetworkSource, Sersic, SersicPhotometry, SuperResolver, register_source
+from lenssr.light.sersic_profile import SersicProfile
+from lenssr.options import PHOTOMETRY, PRIORS, RESOLVER, SOURCES, Settings
+from lenssr.photometry.robust import LOSSES
+from lenssr.reconstruction.output_psf import PIXEL
+from lenssr.source import PRIORS as SPECTRA
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry of sources, put back afterwards."""
+    for name in SOURCES:
+        monkeypatch.setitem(SOURCES, name, SOURCES[name])
+    before = set(SOURCES)
+    yield SOURCES
+    for name in set(SOURCES) - before:
+        del SOURCES[name]
+
+
+def exponential():
+    return SersicProfile(Sersic(n=1.0, fixed={"n": True}))
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [(SuperResolver, RESOLVER), (SersicPhotometry, PHOTOMETRY)],
+    ids=["resolver", "photometry"],
+)
+def test_signatures_have_the_options_and_their_defaults(cls, options):
+    signature = inspect.signature(cls).parameters.values()
+    assert {one.name: one.default for one in signature} == {
+        name: one.default for name, one in options.items()
+    }
+    assert all(one.kind is inspect.Parameter.KEYWORD_ONLY for one in signature)
+
+
+@pytest.mark.parametrize("cls", [SuperResolver, SersicPhotometry])
+def test_docstrings_name_the_options(cls):
+    for name in inspect.signature(cls).parameters:
+        assert name in cls.__doc__.split("Attributes")[0]
+
+
+@pytest.mark.parametrize("options", [RESOLVER, PHOTOMETRY], ids=["resolver", "photometry"])
+def test_help_is_one_line(options):
+    for name, one in options.items():
+        assert one.help and "\n" not in one.text, name
+
+
+def test_words_are_those_of_the_rooms_that_use_them():
+    assert PRIORS == ("auto", *SPECTRA)
+    assert RESOLVER["start"].default == SEARCH
+    assert SuperResolver(psf_out=PIXEL).settings.psf_out == PIXEL
+    for loss in LOSSES:
+        assert SersicPhotometry(loss=loss).settings.loss == loss
+
+
+def test_declarations_need_no_numerics():
+    code = (
+        "import sys, lenssr.exceptions; before = set(sys.modules); import lenssr.options\n"
+        "print(sorted(name.partition('.')[0] for name in set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['argparse', 'gettext', 'lenssr', 'lenssr']"
+
+
+def test_a_repr_can_be_pasted():
+    resolver = SuperResolver(scale=3, prior="curvature", source="pixelated", sky=None)
+    again = eval(repr(resolver), {"SuperResolver": SuperResolver})  # noqa: S307
+    assert again.settings == resolver.settings
+
+
+# ---------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize("source", [*SOURCES, NetworkSource()], ids=str)
+def test_every_source_has_a_method_and_a_profile(source):
+    settings = Settings(source=source)
+    assert type(settings.profile()) is SersicProfile
+    assert hasattr(settings.method(), "solve")
+
+
+def test_a_registered_source_is_an_option(registry):
+    register_source("disc", exponential, help="an exponential disc")
+    settings = SuperResolver(source="disc").settings
+    assert settings.kind == settings.describe()["source"] == "disc"
+    assert settings.profile().given.n.fixed and settings.profile() is not settings.profile()
+    register_source("disc", exponential)
+    with pytest.raises(InputError, match="source = 'round': give one of .*'disc'"):
+        SuperResolver(source="round")
+    with pytest.raises(InputError, match="prior = 'curvature' with source = 'disc'"):
+        SuperResolver(source="disc", prior="curvature")
+
+
+def test_another_process_knows_a_registered_source(registry):
+    register_source("disc", exponential)
+    sent = pickle.dumps(Settings(source="disc"))
+    del registry["disc"]
+    assert pickle.loads(sent).profile().given.n.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "profile", "match"),
+    [
+        ("sersic", exponential, "the source 'sersic' is there already: give another name"),
+        ("a disc", exponential, "name = 'a disc': give a word"),
+        (3, exponential, "name = 3"),
+        ("disc", Sersic, "makes no LightProfile"),
+        ("disc", SersicProfile(), "makes no LightProfile"),
+    ],
+)
+def test_what_cannot_be_registered(registry, name, profile, match):
+    before = dict(registry)
+    with pytest.raises(InputError, match=match):
+        register_source(name, profile)
+    assert registry == before

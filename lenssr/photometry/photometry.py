@@ -1,4 +1,4 @@
-"""Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
+"""Photometry of galaxies by Sérsic fits, following the API of `photutils.psf.PSFPhotometry`."""
 
 import copy
 from dataclasses import replace
@@ -16,7 +16,7 @@ from lenssr.imaging.reading import read_planes
 from lenssr.imaging.sky import measure_sky
 from lenssr.photometry.groups import batches, make_tasks
 from lenssr.photometry.images import model_image, sersic2d, sky_image
-from lenssr.photometry.neighbour_subtraction import separate
+from lenssr.photometry.neighbour_subtraction import refit_overlapping
 from lenssr.photometry.settings import checked_grouper, checked_pair, checked_settings
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
@@ -24,8 +24,9 @@ from lenssr.photometry.table import Rows, make_table
 
 __all__ = ["SersicPhotometry"]
 
-# Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
-CPU_VALUES, GPU_VALUES = 2**19, 2**25
+# Values in the Jacobians of a batch, roughly: they fit into the cache of a CPU, or fill a GPU.
+CPU_BATCH_VALUES, GPU_BATCH_VALUES = 2**19, 2**25
+# Lag-1 autocorrelation of the border pixels above which the sky's correlation is measured. Chosen.
 SUSPECT_CORRELATION = 0.1
 
 
@@ -291,7 +292,7 @@ class SersicPhotometry:
         -------
         figure : `~matplotlib.figure.Figure`
         """
-        from lenssr.photometry.plot import draw
+        from lenssr.photometry.plot import plot_residuals
 
         bands, sources, _ = self._results().images[image]
         observation = bands[self._band(band)]
@@ -301,7 +302,7 @@ class SersicPhotometry:
         table = QTable(self.table[first : first + len(sources)])
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
-        return draw(observation, model, table, path=path)
+        return plot_residuals(observation, model, table, path=path)
 
     def _results(self):
         if self._rows is None:
@@ -336,13 +337,13 @@ class SersicPhotometry:
             own = range(start, start := start + len(sources))
             if len(own) > 1:
                 mine = [task for task in tasks if task.rows[0] in own]
-                separate(mine, rows, self._solver, self._fit)
+                refit_overlapping(mine, rows, self._solver, self._fit)
         self.table = make_table(rows, self._describe(), numbered=numbered)
         return self.table
 
     def _fit(self, tasks, last=True):
-        """Fit groups and enter what is found, with hasty intervals if they are to be fitted again."""
-        limit = CPU_VALUES if self.settings.torch_device.type == "cpu" else GPU_VALUES
+        """Fit groups and enter the results, with Gaussian intervals if they will be fitted again."""
+        limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
         solver = self._solver
         if not last:
             solver = Solver(replace(self.settings, intervals="gaussian"))
@@ -378,7 +379,7 @@ class SersicPhotometry:
             image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
         )
         observation.meta.update(
-            no_scale=not celestial, sigma=observation.sigma(), widening=_widening(observation)
+            no_scale=not celestial, sigma=observation.sigma(), widening=_correlation_widening(observation)
         )
         return observation
 
@@ -398,8 +399,8 @@ class SersicPhotometry:
         }
 
 
-def _widening(observation):
-    """Factor on errors for noise that correlates from pixel to pixel; 1 where it does not."""
+def _correlation_widening(observation):
+    """Factor on errors for noise that correlates from pixel to pixel; 1 for independent noise."""
     z = (observation.data - np.median(observation.data[observation.valid])) / observation.sigma()
     z = np.clip(np.where(observation.valid, z, 0.0), -5, 5)
     depth = max(1, min(z.shape) // 8)

@@ -7,7 +7,7 @@ import numpy as np
 
 from lenssr.devices import choose_device
 from lenssr.exceptions import InputError
-from lenssr.photometry.fit_constraints import Constraints
+from lenssr.photometry.fit_constraints import ComponentConstraints
 from lenssr.photometry.groups import AutoGrouper
 from lenssr.photometry.robust import LOSSES
 
@@ -119,7 +119,7 @@ def checked_pair(value, name, *, integer=False):
 
 
 def _templates(model, fixed, bounds, tied, count):
-    """Constraints of each component."""
+    """ComponentConstraints of each component."""
     models = list(model) if isinstance(model, list | tuple) else [model] * count
     if len(models) != count:
         raise InputError(f"model has {len(models)} entries for {count} components: give one each")
@@ -146,7 +146,7 @@ def _templates(model, fixed, bounds, tied, count):
 
         # The disc of a bulge and a disc is exponential; give a model to free it.
         models[1] = Sersic2D(n=1.0, fixed={"n": True})
-    return tuple(Constraints(one, **own) for one, own in zip(models, options, strict=True))
+    return tuple(ComponentConstraints(one, **own) for one, own in zip(models, options, strict=True))
 
 
 def checked_grouper(grouper, fit_shape):

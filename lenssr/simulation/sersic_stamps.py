@@ -15,7 +15,7 @@ from lenssr.light import Sersic
 
 __all__ = ["SersicStamp", "SersicStamps"]
 
-# Pixels are made of so many along a side, so that a cusp keeps its place within them.
+# Sub-pixels along a side of a pixel, which keep the place of a cusp within the pixel.
 FINE = 5
 
 

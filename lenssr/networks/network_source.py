@@ -1,4 +1,4 @@
-"""The choice of a network as what describes a source."""
+"""The choice of a network as the model of the source."""
 
 from dataclasses import dataclass
 from os import PathLike, fspath

@@ -8,11 +8,11 @@ from astropy.stats import gaussian_fwhm_to_sigma
 from lenssr.model.constraints import Terms
 from lenssr.model.fit import SceneFit
 from lenssr.model.initial_guess import border_level
-from lenssr.networks.domain import KnownNetwork, known_networks, seen_of
-from lenssr.networks.relensing import DrawnSource, to_rays
+from lenssr.networks.domain import TrainedNetwork, image_properties, trained_networks
+from lenssr.networks.relensing import PredictedSource, to_rays
 from lenssr.networks.sisr import SISR
-from lenssr.networks.source_plane import SourcePlane, lit_pixels
-from lenssr.networks.variance import told_variance
+from lenssr.networks.source_plane import SourcePlane, significant_pixels
+from lenssr.networks.variance import variance_from_neighbours
 from lenssr.reconstruction.freeform_fit import terms_around
 from lenssr.reconstruction.network_fit import Drawing
 from lenssr.reconstruction.parametric import SersicReconstruction, stack_of
@@ -39,7 +39,7 @@ def network_method(settings):
     method : `NetworkReconstruction` or `~lenssr.reconstruction.sisr_images.FinerReconstruction`
         The second for an `~lenssr.networks.SISR`, which knows no lens.
     """
-    networks = known_networks(settings.network.weights)
+    networks = trained_networks(settings.network.weights)
     if isinstance(networks[0].network, SISR):
         return FinerReconstruction(settings, networks[0])
     return NetworkReconstruction(settings, networks)
@@ -51,7 +51,7 @@ class NetworkReconstruction:
     Parameters
     ----------
     settings : `~lenssr.settings.Settings`
-    networks : list of `~lenssr.networks.domain.KnownNetwork`
+    networks : list of `~lenssr.networks.domain.TrainedNetwork`
         The first that knows images like one has its turn, or the last.
     """
 
@@ -118,7 +118,7 @@ class NetworkReconstruction:
         fit = look.fit.on("cpu")
         fit.terms = terms_around(bare, fit, 1.0, self.settings)
         result = Drawing(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings).result()
-        words = known.unlike(look.seen)
+        words = known.out_of_domain(look.seen)
         result.flags = judge({"unlike_training": bool(words)}, result.flags)
         result.ok = is_ok(result.flags)
         refine = self.settings.network.refine
@@ -142,8 +142,8 @@ class NetworkReconstruction:
         """
         below = _light_below(stack, bare, fit)
         image, variance = arcs(stack, below)
-        seen = seen_of(observation, image, variance)
-        known = next((one for one in self.networks if not one.unlike(seen)), self.networks[-1])
+        seen = image_properties(observation, image, variance)
+        known = next((one for one in self.networks if not one.out_of_domain(seen)), self.networks[-1])
         guide = fit.lensed_source if self.fits_first else None
         pen = Pen(known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"], guide)
         drawn, unit = pen(image, variance)
@@ -161,26 +161,26 @@ class Look:
 
     Attributes
     ----------
-    known : `~lenssr.networks.domain.KnownNetwork`
+    known : `~lenssr.networks.domain.TrainedNetwork`
         Which network it was.
     seen : dict of str to float
-        Of `~lenssr.networks.domain.seen_of`.
+        Of `~lenssr.networks.domain.image_properties`.
     pen : `Pen`
     below : `torch.Tensor`, shape (1, ny * nx)
         Sky and lens light, which were taken off, in the unit of the data.
     fit : `~lenssr.model.fit.SceneFit`
         With the sky that the source leaves.
-    drawn : `~lenssr.networks.DrawnSource`
+    drawn : `~lenssr.networks.PredictedSource`
     unit : float
         Of its brightness.
     """
 
-    known: KnownNetwork
+    known: TrainedNetwork
     seen: dict
     pen: "Pen"
     below: torch.Tensor
     fit: SceneFit
-    drawn: DrawnSource
+    drawn: PredictedSource
     unit: float
 
 
@@ -222,7 +222,7 @@ class Pen:
 
         Returns
         -------
-        drawn : `~lenssr.networks.DrawnSource`
+        drawn : `~lenssr.networks.PredictedSource`
         unit : float
             That of its brightness.
         """
@@ -236,11 +236,11 @@ class Pen:
         """The grid around what the guide shows, and what else the image shows near it; None without one."""
         if self.guide is None:
             return None
-        sure = lit_pixels((self.guide / unit).to(image), sigma)
+        sure = significant_pixels((self.guide / unit).to(image), sigma)
         if not sure.any():
             return None
         size = self.network.side, self.network.stretch
-        lit, sure = (to_rays(one, self.operator) for one in (lit_pixels(image, sigma), sure))
+        lit, sure = (to_rays(one, self.operator) for one in (significant_pixels(image, sigma), sure))
         plane = SourcePlane.around(*self.rays, sure, *size)
         x, y = self.rays[0] - plane.x_0[:, None], self.rays[1] - plane.y_0[:, None]
         return SourcePlane.around(*self.rays, sure | lit & (torch.hypot(x, y) < plane.half), *size)
@@ -250,7 +250,7 @@ class Pen:
 
         Parameters
         ----------
-        drawn : `~lenssr.networks.DrawnSource`
+        drawn : `~lenssr.networks.PredictedSource`
         unit : float
 
         Returns
@@ -288,7 +288,7 @@ def arcs(stack, below, hidden=None):
     shape = (1, *stack.grid.shape)
     valid = stack.valid.reshape(shape)
     seen = valid if hidden is None else valid & ~hidden
-    variance = told_variance(stack.data.reshape(shape), stack.noise, seen) / stack.factor**2
+    variance = variance_from_neighbours(stack.data.reshape(shape), stack.noise, seen) / stack.factor**2
     image = torch.where(stack.valid, stack.data - below, 0) / stack.factor
     return image.reshape(shape), variance.masked_fill(~valid, torch.inf)
 

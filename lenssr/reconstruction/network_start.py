@@ -6,7 +6,7 @@ from lenssr.exceptions import InputError
 from lenssr.model.fit import POOR_CHI2, cost, fit_unknown_lens
 from lenssr.model.initial_guess import light_start, without_light
 from lenssr.networks.library import load
-from lenssr.networks.variance import told_variance
+from lenssr.networks.variance import variance_from_neighbours
 
 __all__ = ["SEARCH", "NetworkStart", "agreement_wanted", "start_of"]
 
@@ -96,7 +96,7 @@ class NetworkStart:
         shape = (len(stack), *stack.grid.shape)
         valid = stack.valid.reshape(shape)
         arcs = without_light(stack, scene, light_start(stack, scene)).reshape(shape)
-        variance = told_variance(stack.data.reshape(shape), stack.noise, valid)
+        variance = variance_from_neighbours(stack.data.reshape(shape), stack.noise, valid)
         # Other units may leave the range of single precision.
         unit = torch.where(valid, variance, 0).mean((-2, -1), keepdim=True).sqrt()
         sigma = (variance.sqrt() / unit).masked_fill(~valid, torch.inf)

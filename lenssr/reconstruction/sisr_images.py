@@ -5,8 +5,8 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import stack_noise
-from lenssr.networks.domain import seen_of
-from lenssr.networks.variance import told_variance
+from lenssr.networks.domain import image_properties
+from lenssr.networks.variance import variance_from_neighbours
 from lenssr.reconstruction.model_free import OneByOne, fill_masked, model_free
 from lenssr.reconstruction.network_start import SEARCH
 from lenssr.reconstruction.verdict import is_ok, judge
@@ -26,7 +26,7 @@ class FinerReconstruction(OneByOne):
     Parameters
     ----------
     settings : `~lenssr.settings.Settings`
-    known : `~lenssr.networks.domain.KnownNetwork`
+    known : `~lenssr.networks.domain.TrainedNetwork`
 
     Raises
     ------
@@ -69,7 +69,9 @@ class FinerReconstruction(OneByOne):
         finer, error = finer[0].cpu().numpy(), error.cpu().numpy()
         result = model_free(observation, settings, finer, error, {"not_relensed": True})
         hidden = torch.as_tensor(observation.mask, device=device)
-        words = self.known.unlike(seen_of(observation, image, variance.masked_fill(hidden, torch.inf)))
+        words = self.known.out_of_domain(
+            image_properties(observation, image, variance.masked_fill(hidden, torch.inf))
+        )
         used = int((~observation.mask).sum())
         measures = {"bad_chi2": (result.reduced_chi2, used), "unlike_training": bool(words)}
         result.flags = judge(measures, result.flags)
@@ -79,7 +81,7 @@ class FinerReconstruction(OneByOne):
 
     def _variance(self, image, observation):
         valid = torch.as_tensor(~observation.mask, device=image.device)[None]
-        return told_variance(image, stack_noise([observation.noise]).on(image.device), valid)
+        return variance_from_neighbours(image, stack_noise([observation.noise]).on(image.device), valid)
 
     @torch.no_grad()
     def _finer(self, images, sigma):

@@ -1,4 +1,4 @@
-"""What ``lenssr train`` does."""
+"""The ``lenssr train`` command."""
 
 import sys
 from pathlib import Path
@@ -13,49 +13,18 @@ __all__ = ["read_changes", "run"]
 
 
 def run(source, folder=None, changes=(), resume=False):
-    """Train by a recipe, with a progress bar where somebody watches, and print a summary.
-
-    Parameters
-    ----------
-    source : str
-        A recipe's file or name.
-    folder : str, optional
-        By default ``train-`` and the name.
-    changes : list of str, optional
-        Such as ``"optimisation.steps=100"``.
-    resume : bool, optional
-        Default False.
-
-    Returns
-    -------
-    trained : `~lenssr.training.Trained`
-    """
+    """Train by a recipe (file or name), with a progress bar in a terminal; print and return the result."""
     recipe = Recipe.load(source, read_changes(changes))
     folder = folder or f"train-{Path(source).stem}"
     trained = train(recipe, folder, resume=resume, progress=sys.stdout.isatty())
-    if trained.is_first:  # of several processes only one speaks
+    if trained.is_first:  # Only one of several processes prints.
         print(trained.summary())
     return trained
 
 
 def read_changes(texts):
-    """Read ``KEY=VALUE``, values as YAML has them.
+    """Changes of a recipe from texts ``KEY=VALUE``, values in YAML.
 
-    Parameters
-    ----------
-    texts : list of str
-
-    Returns
-    -------
-    changes : dict of str to object
-
-    Raises
-    ------
-    InputError
-        If a text has no key or no value, or the value is no YAML.
-
-    Examples
-    --------
     >>> from lenssr.training.command import read_changes
     >>> read_changes(["optimisation.steps=100", "network.channels=[8, 16]"])
     {'optimisation.steps': 100, 'network.channels': [8, 16]}

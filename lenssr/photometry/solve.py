@@ -12,7 +12,7 @@ from lenssr.imaging.tracking_operator import (
     BEYOND_MARGIN,
     FINE_POINTS_ACROSS,
     POINTS_ACROSS,
-    FollowingOperator,
+    TrackingOperator,
     effective_kernel,
 )
 from lenssr.photometry.fit_constraints import make_transform
@@ -124,7 +124,7 @@ class Solver:
         key = psf_key(psf), pixel_scale, points_across, whole
         kernel, subsampling = self._kernel(psf, key)
         if (*key, shape, dtype) not in self._operators:
-            self._operators[*key, shape, dtype] = FollowingOperator(
+            self._operators[*key, shape, dtype] = TrackingOperator(
                 shape, kernel, subsampling=subsampling, **options
             )
         return self._operators[*key, shape, dtype]

@@ -72,7 +72,7 @@ def e_from_q_phi(q, phi):
 
 
 class EllipticalMixin:
-    """Axis ratio and angles of models with parameters e1 and e2."""
+    """Axis ratio and angles, for mass models with parameters e1 and e2."""
 
     def _validate(self):
         e = math.hypot(self.e1.value, self.e2.value)

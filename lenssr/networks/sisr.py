@@ -26,8 +26,8 @@ class SISR(nn.Module):
 
     A convolution, residual blocks, one wide convolution around which the first features are led, and a
     pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor a
-    ceiling: what it finds is added to the bicubic image, in units of the rms of the image, so that flux
-    passes through.
+    upper limit: its output is added to the bicubic image, in units of the rms of the image, so that flux is
+    conserved.
 
     Parameters
     ----------

@@ -128,8 +128,8 @@ def load_weights(path, *, kind=None):
     Raises
     ------
     InputError
-        If the file is none of these, holds another kind, is damaged (a checksum tells), or its shapes are not
-        those of the network that it says it holds.
+        If the file is of another form or kind, is damaged (its checksum differs), or its shapes do not fit
+        the network that it describes.
     ImportError
         If safetensors is not installed (extra ``networks``).
     """

@@ -39,7 +39,7 @@ def moments(light, valid, centres, fwhm):
         found[g] = (
             flux,
             math.sqrt(squared),
-            *_ellipticity(light[own], dx[g][own], dy[g][own], max(half, fwhm / 2)),
+            *_windowed_ellipticity(light[own], dx[g][own], dy[g][own], max(half, fwhm / 2)),
         )
     return found
 
@@ -62,7 +62,7 @@ def _growth(light, radius):
     return float(flux), float(np.interp(flux / 2, growth, edges[: last + 1]))
 
 
-def _ellipticity(light, dx, dy, scale):
+def _windowed_ellipticity(light, dx, dy, scale):
     weight = light * np.exp(-(dx**2 + dy**2) / (2 * (1.5 * scale) ** 2))
     total = weight.sum()
     if total <= 0:

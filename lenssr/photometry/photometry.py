@@ -194,7 +194,7 @@ class SersicPhotometry:
         """Models of the galaxies of the last run: a ``Sersic2D`` of astropy a row, in zero-based pixels.
 
         With two components it is their sum, with several bands a dict of them, and None where there is no
-        fit. They are what the PSF has not blurred yet.
+        fit. The PSF is not included.
         """
         return [None if entry is None else self._model(*entry) for entry in self._results().fits]
 
@@ -209,8 +209,8 @@ class SersicPhotometry:
     def fit_info(self):
         """How the fits of the last run went: a dict a row, None where there is none.
 
-        ``covariance`` is that of ``parameters``, ``correlation`` says how they hang together, both for the
-        whole group. ``at_bound`` names what ended on a bound.
+        ``covariance`` and ``correlation`` are those of ``parameters``, for the whole group. ``at_bound``
+        names the parameters that ended on a bound.
         """
         return [None if entry is None else describe_fit(entry[0]) for entry in self._results().fits]
 
@@ -226,11 +226,10 @@ class SersicPhotometry:
         band : str, optional
             Of several bands: which one; by default the first.
         model_shape : int or tuple of int, optional
-            Rows and columns of the box around each galaxy in which it shines. By default each shines as far
-            as it reaches: to where it is far below the noise.
+            Rows and columns of the box around each galaxy that is drawn. By default each is drawn out to
+            where it is far below the noise.
         include_sky : bool, optional
-            Whether the fitted sky is added, by default not. Between galaxies it goes over smoothly from that
-            of one to that of the next.
+            Whether the fitted sky is added, by default not. It is interpolated smoothly between galaxies.
 
         Returns
         -------

@@ -78,7 +78,7 @@ def draw_poisson(mean, rng, out=None):
     place = row * np.int32(_COLUMNS)
     place |= bits.view(np.int32) & (_COLUMNS - 1)
     entry = _tables().take(place)
-    # Below the entry the lower 8 bits of the random ones count, from there on its own: those of the lesser.
+    # The lower 8 bits of the smaller one: the column if the random bits are below the entry, else its alias.
     flat[:] = np.minimum(entry, bits, out=entry).astype(np.uint8)
 
     # Points spread evenly over pixels (the integer part) and heights (the fraction).

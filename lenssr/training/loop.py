@@ -32,8 +32,8 @@ class Trained:
 
     Attributes
     ----------
-    task : `~lenssr.training.tasks.TrainingTask`
-        With the weights of the best validation; ``task.networks`` are its networks.
+    task : `torch.nn.Module`
+        The trained task, with the weights of the best validation; ``task.networks`` are its networks.
     recipe : `Recipe`
     folder : `~pathlib.Path`
     scores : dict of str to float

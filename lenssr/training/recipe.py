@@ -78,7 +78,7 @@ class Optimisation:
         _check_number("optimisation", self, "weight_decay", 0)
         if self.patience is not None:
             _check_number("optimisation", self, "patience", 1, whole=True)
-        _check_choice("optimisation", self, "schedule", SCHEDULES)
+        _check_one_of("optimisation", self, "schedule", SCHEDULES)
         if self.steps % self.check_every:
             raise InputError(
                 f"optimisation.steps = {self.steps} is not a multiple of check_every = {self.check_every}: "
@@ -126,7 +126,7 @@ class Hardware:
             ("strategy", STRATEGIES),
             ("precision", PRECISIONS),
         ):
-            _check_choice("hardware", self, name, choices)
+            _check_one_of("hardware", self, name, choices)
         for name in ("devices", "num_nodes") + ("threads",) * (self.threads is not None):
             _check_number("hardware", self, name, 1, whole=True)
         cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
@@ -185,7 +185,7 @@ class Recipe:
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self):
-        _check_choice("", self, "task", TASKS)
+        _check_one_of("", self, "task", TASKS)
         if not 0 <= _checked_float("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
@@ -218,7 +218,7 @@ class Recipe:
 
         Returns
         -------
-        task : `~lenssr.training.tasks.TrainingTask`
+        task : `torch.nn.Module`
         """
         _check_mapping("network", self.network)
         _check_keys("network.", self.network, TASKS[self.task].options())
@@ -402,7 +402,7 @@ def _check_keys(prefix, values, known):
             raise InputError(f"{prefix}{key} is not known: give {_listed(known)}")
 
 
-def _check_choice(section, holder, name, choices):
+def _check_one_of(section, holder, name, choices):
     value = getattr(holder, name)
     if value not in choices:
         raise InputError(f"{_key(section, name)} = {value!r}: give one of {_listed(choices)}")

@@ -45,7 +45,7 @@ from lenssr.imaging import Observation
 from lenssr.mass import MassSystem, PointMass
 from lenssr.networks import load
 from lenssr.networks.library import find
-from lenssr.networks.variance import told_variance
+from lenssr.networks.variance import variance_from_neighbours
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
 from lenssr.training.tasks import NoSource
 from lenssr.training.views import Telescopes, View
@@ -351,7 +351,7 @@ def read_lens(item):
     """The Einstein radius that the network alone gives."""
     observation = Observation.from_any(item.low, **item.given)
     image = torch.as_tensor(observation.data, dtype=torch.float32)[None]
-    sigma = told_variance(image, observation.noise).sqrt()
+    sigma = variance_from_neighbours(image, observation.noise).sqrt()
     with torch.no_grad():
         return loaded("deflection")(image, sigma, observation.grid.pixel_scale).lens(0).theta_E.value
 

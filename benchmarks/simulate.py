@@ -107,7 +107,7 @@ def parts(data, number):
         start = time.process_time()
         drawn = [data._draw(index) for index in indices]
         between = time.process_time()
-        camera.render(make_scenes(data._lens, drawn).to(dtype=torch.float32), data._traced)
+        camera.render(make_scenes(data._lens, drawn).to(dtype=torch.float32), data._common_lens)
         rendered = time.process_time()
         data.batch(indices)
         seconds += between - start, rendered - between, time.process_time() - rendered

@@ -340,7 +340,7 @@ class SuperResolver:
                     "give it with the images"
                 )
         known = getattr(self._method, "networks", [])
-        networks = [(one.network, one.card, one.told) for one in known]
+        networks = [(one.network, one.card, one.origin) for one in known]
         save_bundle(path, self.settings.save(), networks)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Units as archives spell them in BUNIT."""
+"""Spellings of units in the BUNIT of archives."""
 
 import re
 import warnings
@@ -57,10 +57,9 @@ SPELLINGS = {
     "pixels": u.dimensionless_unscaled,
     "beam": u.beam,
 }
-"""Spellings understood in any case, alone or in quotients such as ``ELECTRONS/S`` and ``counts/pixel/s``.
+"""Spellings in any case, alone or in quotients such as ``ELECTRONS/S`` and ``counts/pixel/s``.
 
-``pixel`` is no unit here: values per pixel are what images hold. Two capitalisations differ: ``mJy`` and
-``MJy`` are told apart.
+``pixel`` stands for 1, because images hold values per pixel. Case matters for ``mJy`` and ``MJy`` only.
 """
 
 _CASED = {"MJy": u.MJy, "MJY": u.MJy, "mJy": u.mJy, "Mjy": u.MJy}
@@ -68,25 +67,10 @@ _MAGNITUDES = re.compile(r"^(ab|st|vega|m_?)?mags?\b|\bmags?\b|magnitude", re.IG
 
 
 def parse_unit(text):
-    """Read the unit of an image.
+    """Unit of an image from BUNIT or the user: `SPELLINGS`, quotients of them, or astropy's.
 
-    Parameters
-    ----------
-    text : str or `~astropy.units.Unit`
-        What BUNIT or the user says: a spelling of `SPELLINGS`, quotients of them, or anything that
-        `astropy.units.Unit` reads.
+    Magnitudes and unknown units are refused.
 
-    Returns
-    -------
-    unit : `~astropy.units.Unit`
-
-    Raises
-    ------
-    InputError
-        If it is a magnitude, or not known.
-
-    Examples
-    --------
     >>> from lenssr.imaging.archive_units import parse_unit
     >>> parse_unit("ELECTRONS/S"), parse_unit("MJy/sr")
     (Unit("electron / s"), Unit("MJy / sr"))
@@ -121,7 +105,7 @@ def _from_spelling(text):
 
 
 def _quotient(text):
-    """Read ``a / b / c`` of known spellings, and ``a b-1``; None if a part is not one."""
+    """Unit of ``a / b / c`` of known spellings, and ``a b-1``; None if a part is unknown."""
     words = re.sub(r"\s+|\bper\b", lambda match: "/" if "per" in match[0] else " ", text, flags=re.IGNORECASE)
     words = re.sub(r"\s*/\s*", "/", words)
     words = re.sub(r"[ .*]+s(ec)?(\^|\*\*)?\(?-1\)?$", "/s", words.strip(), flags=re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Cutting segments of touching objects in two, at the saddles between their peaks."""
+"""Deblending of touching objects, at the saddles between their peaks."""
 
 import heapq
 
@@ -7,37 +7,18 @@ from scipy import ndimage
 
 __all__ = ["deblend"]
 
-LEVELS = 32
+# Number of thresholds between the faintest and the brightest pixel of a segment.
+THRESHOLDS = 32
 NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 def deblend(image, labels, which, *, pixels, contrast):
-    """Cut segments that have several peaks.
+    """Divide the segments ``which`` of a label image that have several peaks; new parts get new numbers.
 
-    Parameters
-    ----------
-    image : `~numpy.ndarray`, shape (ny, nx)
-        Positive within the segments.
-    labels : `~numpy.ndarray` of int, shape (ny, nx)
-        Numbers of the segments; 0 elsewhere.
-    which : sequence of int
-        The segments to look at.
-    pixels : int
-        A peak has to have so many pixels above the saddle to its neighbour.
-    contrast : float
-        And what falls to it so large a share of the light of the segment.
+    A peak needs ``pixels`` pixels above the saddle to its neighbour, and its part a share ``contrast`` of the
+    light of the segment, in which ``image`` is positive. Bertin & Arnouts 1996, A&AS 117, 393, section 6 (the
+    tree of thresholds).
 
-    Returns
-    -------
-    labels : `~numpy.ndarray` of int, shape (ny, nx)
-        The first part of a segment keeps its number; the others have new ones.
-
-    References
-    ----------
-    Bertin & Arnouts 1996, A&AS 117, 393, section 6 (the tree of thresholds).
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from lenssr.imaging.deblending import deblend
     >>> y, x = np.indices((20, 30))
@@ -59,10 +40,10 @@ def deblend(image, labels, which, *, pixels, contrast):
 
 
 def _peaks(image, segment, pixels):
-    """Regions, each around one peak: the leaves of the tree that rising thresholds make."""
+    """Regions around single peaks: the leaves of the tree of rising thresholds."""
     values = image[segment]
     leaves = [segment]
-    for level in np.geomspace(values.min(), values.max(), LEVELS + 2)[1:-1]:
+    for level in np.geomspace(values.min(), values.max(), THRESHOLDS + 2)[1:-1]:
         grown = []
         for leaf in leaves:
             found, _ = ndimage.label(leaf & (image > level), NEIGHBOURS)
@@ -73,7 +54,7 @@ def _peaks(image, segment, pixels):
 
 
 def _basins(image, segment, peaks, contrast):
-    """Share a segment out among its peaks, leaving out the faintest until all have enough of its light."""
+    """Divide a segment among its peaks, without the faintest until all have enough of its light."""
     light = np.where(segment, image, 0.0)
     while len(peaks) > 1:
         markers = np.zeros(segment.shape, dtype=int)
@@ -88,11 +69,11 @@ def _basins(image, segment, peaks, contrast):
 
 
 def _flood(image, segment, markers):
-    """Let markers grow downhill over a segment, the brightest pixels first, until they meet."""
+    """Grow markers downhill over a segment, the brightest pixels first, until they meet."""
     width = segment.shape[1] + 2
     image = np.pad(image, 1).ravel().tolist()
     parts = np.pad(np.where(segment, markers, -1), 1, constant_values=-1).ravel().tolist()
-    # What was reached first goes first where pixels are equally bright.
+    # Of equally bright pixels the one that was reached first goes first.
     edge = [
         (-image[pixel], age, pixel) for age, pixel in enumerate(np.flatnonzero(np.pad(markers, 1)).tolist())
     ]

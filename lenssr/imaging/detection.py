@@ -1,7 +1,7 @@
-"""Which light belongs to the lens and its arcs, and which to other objects in the field.
+"""Separation of the lens and its arcs from other objects in the field.
 
-The central galaxy is taken away first, as a profile that falls outward on ellipses of one shape; what is left
-is cut into segments, and a segment counts as another object unless it can be a lensed image.
+The central galaxy is subtracted as a profile that falls outward on ellipses of one shape; the rest is divided
+into segments, and a segment is another object unless it can be a lensed image.
 """
 
 import math
@@ -16,32 +16,31 @@ from lenssr.imaging.deblending import deblend
 
 __all__ = ["LightCensus", "auto_mask", "label_objects", "light_census", "psf_width", "significance_map"]
 
-# A profile on ellipses describes real galaxies to about this fraction of their light.
+# Error of the elliptical profile of a galaxy, over its light. Chosen.
 PROFILE_TRUST = 0.07
-# Images lie within the Einstein radius and the source's offset of the centre: beyond this fraction of the
-# field nothing is taken for an image unless it is an arc.
-REACH = 0.36
-# Images of one source reach no farther out than its arcs do by more than this factor.
+# Largest radius of a lensed image that is not an arc, over the field: images lie within the Einstein radius
+# plus the offset of the source. Chosen.
+IMAGE_REACH = 0.36
+# Largest radius of a lensed image over that of the arcs. Chosen.
 BEYOND_ARCS = 1.3
-# Fainter peaks, in sigma of the smoothed image, are noise as often as not.
-FAINTEST = 4.5
-# Of touching objects each has at least this share of their light.
+# Least significance of the peak of an object, in sigma of the smoothed image. Chosen.
+LEAST_PEAK = 4.5
+# Least share of the light of touching objects that each of them has.
 CONTRAST = 0.01
 
 
 @dataclass(frozen=True)
 class LightCensus:
-    """How much light there is, and how much of it a plain galaxy does not explain.
+    """Significance of the light, and of the light that a plain galaxy does not explain.
 
     Attributes
     ----------
     total : float
         Signal to noise of the most significant feature of the whole image, in sigma.
     arcs : float
-        The same for the light outside a central galaxy that falls outward on ellipses, other
-        objects left out.
+        The same for the light outside the elliptical central galaxy and other objects.
     center : tuple of float
-        Where the central light peaks, (x, y) in arcsec; the image centre if there is none.
+        Peak of the central light, (x, y) in arcsec; the image centre if there is none.
 
     Notes
     -----
@@ -65,7 +64,7 @@ def auto_mask(observation):
     Returns
     -------
     mask : `~numpy.ndarray` of bool, shape (ny, nx)
-        True on other objects; what the observation masks already is not in it.
+        True on other objects; pixels that the observation masks are False.
 
     Notes
     -----
@@ -88,27 +87,27 @@ def auto_mask(observation):
     >>> bool(mask[8, 52]), bool(mask[30, 30])
     (True, False)
     """
-    scene = _Scene(observation)
+    scene = _Field(observation)
     segments = scene.segments()
     arcs = [segment for segment in segments if segment.is_arc]
     suspects = [segment for segment in segments if not _can_be_image(segment, segments, arcs, scene)]
-    others = [segment for segment in suspects if segment.peak > FAINTEST]
-    mask, kept = _reach(others, scene), np.zeros(observation.shape, dtype=bool)
+    others = [segment for segment in suspects if segment.peak > LEAST_PEAK]
+    mask, kept = _pixels_reached(others, scene), np.zeros(observation.shape, dtype=bool)
     faint = [segment for segment in suspects if segment not in others]
-    # A part cut off from another object may be fainter than what counts by itself.
+    # A part that deblending separated from another object may be fainter.
     parts = [segment for segment in faint if (mask[segment.box] & segment.pixels).any()]
-    mask, others = mask | _reach(parts, scene), others + parts
+    mask, others = mask | _pixels_reached(parts, scene), others + parts
     for segment in segments:
         if segment not in others:
             kept[segment.box] |= segment.pixels
     return mask & ~kept & observation.valid
 
 
-def _reach(segments, scene):
-    """Where light of segments may be, bool (ny, nx): wings reach farther for brighter and thicker ones."""
+def _pixels_reached(segments, scene):
+    """Pixels (ny, nx) that light of segments may reach: wings reach farther for brighter and thicker ones."""
     mask = np.zeros(scene.observation.shape, dtype=bool)
     for segment in segments:
-        # Out to where a Gaussian is lost in the noise; a galaxy fades from its edge over its own width.
+        # The radius where a Gaussian fades into the noise, plus the width of a galaxy.
         steps = scene.sigma * math.sqrt(2 * math.log(max(segment.peak, 10.0)))
         steps = math.hypot(steps, min(segment.along, segment.across))
         box, pixels = segment.grown(math.ceil(steps), mask.shape)
@@ -128,7 +127,7 @@ def light_census(observation):
     -------
     census : `LightCensus`
     """
-    scene = _Scene(observation)
+    scene = _Field(observation)
     total = scene.significance(observation.data - scene.sky, scene.error)
     outside = (scene.radius > 1.5 * scene.fwhm) & (scene.radius < 0.5 * min(observation.shape))
     arcs = scene.significance(scene.residual, scene.tolerance)
@@ -138,20 +137,7 @@ def light_census(observation):
 
 
 def significance_map(image, weight, sigma):
-    """Signal to noise of the light seen through a Gaussian.
-
-    Parameters
-    ----------
-    image, weight : `~numpy.ndarray`, shape (ny, nx)
-        Light and its inverse variance, 0 where a pixel is masked.
-    sigma : float
-        Of the Gaussian, in pixels.
-
-    Returns
-    -------
-    significance : `~numpy.ndarray`, shape (ny, nx)
-        For noise that is independent from pixel to pixel.
-    """
+    """Signal to noise (ny, nx) of light, smoothed by a Gaussian (sigma in pixels), for independent noise."""
     kernel = _gaussian(sigma)
     signal = ndimage.convolve(image * weight, kernel, mode="constant")
     noise = np.sqrt(ndimage.convolve(weight, kernel**2, mode="constant"))
@@ -159,22 +145,7 @@ def significance_map(image, weight, sigma):
 
 
 def label_objects(significance, fwhm, *, threshold=2.5):
-    """Cut what stands out of the noise into objects.
-
-    Parameters
-    ----------
-    significance : `~numpy.ndarray`, shape (ny, nx)
-        As from `significance_map`.
-    fwhm : float
-        Of the PSF in pixels: nothing smaller is an object.
-    threshold : float, optional
-        By default 2.5.
-
-    Returns
-    -------
-    labels : `~numpy.ndarray` of int, shape (ny, nx), or None
-        None if there is nothing.
-    """
+    """Labels (ny, nx) of the objects in a significance map, none smaller than the PSF; None without any."""
     from photutils.segmentation import detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
@@ -184,9 +155,9 @@ def label_objects(significance, fwhm, *, threshold=2.5):
         found = detect_sources(significance, threshold, pixels)
     if found is None:
         return None
-    # Small or faint ones are not two objects, and a large empty image has thousands of them.
+    # Deblend large and bright segments only: a large empty image has thousands of others.
     peaks = ndimage.maximum(significance, found.data, found.labels)
-    large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > FAINTEST)]
+    large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
     return deblend(significance, found.data, large, pixels=pixels, contrast=CONTRAST)
 
 
@@ -219,8 +190,8 @@ class _Segment:
         return tuple(slice(start, stop) for start, stop in zip(low, high, strict=True)), pixels
 
 
-class _Scene:
-    """The image with its central galaxy told apart; lengths in pixels."""
+class _Field:
+    """An image and its central galaxy; lengths in pixels."""
 
     def __init__(self, observation):
         self.observation = observation
@@ -233,12 +204,12 @@ class _Scene:
         rows, columns = np.indices(observation.shape)
         self.dx, self.dy = columns - self.center[0], rows - self.center[1]
         self.radius = np.hypot(self.dx, self.dy)
-        self.galaxy = _galaxy(observation, self)
+        self.galaxy = _elliptical_profile(observation, self)
         self.residual = np.where(observation.valid, observation.data - self.sky - self.galaxy, 0.0)
         self.tolerance = np.hypot(self.error, PROFILE_TRUST * self.galaxy)
 
     def significance(self, image, error):
-        """Signal to noise of the light seen through a Gaussian as wide as the PSF."""
+        """Signal to noise of light smoothed to the width of the PSF."""
         weight = np.where(self.observation.valid, error**-2.0, 0.0)
         return significance_map(image, weight, self.sigma) / self.factor
 
@@ -264,7 +235,7 @@ class _Scene:
             return None
         dx, dy = (float((light * offset).sum() / total) for offset in (x, y))
         angle = math.atan2(dy, dx)
-        # Along the circle about the centre, so that a long arc counts as long and thin.
+        # Lengths are along the circle about the centre, where a long arc is long and thin.
         turn = np.angle(np.exp(1j * (np.arctan2(y, x) - angle)))
         radius = float((light * radii).sum() / total)
         along = math.sqrt((light * (radii * turn) ** 2).sum() / total)
@@ -280,14 +251,14 @@ def _can_be_image(segment, segments, arcs, scene):
     if segment.radius < 2 * scene.fwhm:
         return True
     if arcs:
-        # The most significant arc says how far out images reach.
+        # The most significant arc gives the radius of the images.
         limit = BEYOND_ARCS * max(arcs, key=lambda arc: arc.signal).outer
         return segment.radius <= limit
-    if segment.radius > REACH * field:
+    if segment.radius > IMAGE_REACH * field:
         return False
     if segment.signal < 20 or segment.radius < 0.2 * field:
         return True
-    # A bright lensed image has a counter-image across the centre, no farther out than itself by much.
+    # A bright lensed image has a counter-image across the centre, at a radius that is not much larger.
     return any(
         other is not segment
         and math.cos(other.angle - segment.angle) < -0.5
@@ -298,17 +269,7 @@ def _can_be_image(segment, segments, arcs, scene):
 
 
 def psf_width(observation):
-    """FWHM of the PSF of an observation in pixels; 2.5 if it has none.
-
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-
-    Returns
-    -------
-    fwhm : float
-        At least 1.5, at most a quarter of the image.
-    """
+    """FWHM of the PSF of an observation in pixels, from 1.5 to a quarter of the image; 2.5 without a PSF."""
     if observation.psf is None:
         return 2.5
     return float(np.clip(observation.psf_fwhm / observation.pixel_scale, 1.5, min(observation.shape) / 4))
@@ -337,7 +298,7 @@ def _center(observation, sigma, sky, error):
     return x, y
 
 
-def _galaxy(observation, scene):
+def _elliptical_profile(observation, scene):
     """Light that falls outward on ellipses: medians over elliptical rings, never rising."""
     light = np.where(observation.valid, observation.data - scene.sky, 0.0)
     e1, e2 = _ellipticity(light, scene)
@@ -354,7 +315,7 @@ def _galaxy(observation, scene):
         return np.zeros(observation.shape)
     middles = ndimage.mean(radius, index, rings)
     levels = np.minimum.accumulate(np.clip(ndimage.median(light, index, rings), 0, None))
-    # Between the rings the light of galaxies is a straight line in its logarithm.
+    # Interpolate the logarithm of the light between rings.
     floor = 1e-3 * float(np.median(scene.error))
     profile = np.exp(np.interp(radius, middles, np.log(levels + floor))) - floor
     return np.clip(profile, 0, None)

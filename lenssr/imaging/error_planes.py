@@ -1,4 +1,4 @@
-"""Error planes that were made from the counts that were seen, and the noise model that they stand for."""
+"""Noise models for error planes that were made from the observed counts."""
 
 import numpy as np
 from scipy import ndimage
@@ -8,54 +8,35 @@ from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
 
 __all__ = ["noise_of_counts"]
 
-# Pixels: what changes over this many is light or exposure, what is left is noise.
-_WINDOW = 5
-# Rank correlation of noise and variance in the sky above which the plane knows the noise, and the share
-# of its own scatter that may be left once the counts are taken out. A plane from a model has 0 and 1.
-_FOLLOWS = 0.5
-_LEFT = 0.5
-# Within this of the photons of the known exposure, the slope is theirs.
+# Side of the running median, in pixels, that separates light and exposure from noise.
+_MEDIAN_SIDE = 5
+# A plane follows the noise if the rank correlation of noise and variance in the sky is above the first, and
+# the scatter that remains without the counts is below the second. A plane from a model has 0 and 1.
+_LEAST_CORRELATION = 0.5
+_LARGEST_REST = 0.5
+# Largest relative difference between the slope and that of the known exposure that counts as equal.
 _SAME_SLOPE = 0.1
+# Least share of pixels with positive remaining variance; least remaining variance over its median.
 _POSITIVE_SHARE = 0.99
 _FLOOR = 1e-2
 
 
 def noise_of_counts(observation, counts=None):
-    """Find the photon noise in an error plane whose variance follows the very counts that were seen.
+    """Photon noise model for an error plane that follows the observed counts; None if it does not.
 
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-        With an error plane.
-    counts : float or `~numpy.ndarray`, shape (ny, nx), optional
-        Detected counts in one unit of the image, if they are known.
+    ``counts`` is the number of counts in a unit of the image, (ny, nx) or one number, if known. The model's
+    background is the rest of the plane, so that its variance equals the plane's where the model equals the
+    data. Planes with fewer than 200 pixels of sky give None.
 
-    Returns
-    -------
-    noise : `~lenssr.imaging.PoissonNoise` or None
-        Photon noise, and as background the rest of the plane: the plane itself where the model equals the
-        data. None where the plane does not follow the counts beyond doubt, and for fewer than 200 pixels
-        of sky.
+    Error planes are often made as ``sigma^2 = background^2 + max(data, 0) / exposure``. A pixel with a low
+    count then has a smaller error than its neighbour with a high one, and biases a fit: by one count in every
+    pixel, since ``sum (d - m) / d`` vanishes for m = 1 / <1 / d>, which is <d> - 1. The variance has to
+    follow the expected counts instead. A plane follows the data if, in the sky and after subtracting a
+    running median from both, variance and data have a rank correlation above 0.5, and if subtracting a
+    multiple of the data, clipped at zero or not, removes more than half of the scatter of the variance.
+    Neither holds for constant errors, weight maps, or variances of a model. Mighell 1999, ApJ 518, 380;
+    Humphrey, Liu & Buote 2009, ApJ 693, 822.
 
-    Notes
-    -----
-    Archives and users make error planes as ``sigma^2 = background^2 + max(data, 0) / exposure``. A pixel that
-    happens to be low then has a smaller error than its neighbour that happens to be high, and pulls a fit
-    down: by one count in every pixel, since ``sum (d - m) / d`` vanishes for m = 1 / <1 / d>, which is
-    <d> - 1. The remedy is the one of photon noise everywhere: the variance takes the counts that
-    the model expects.
-
-    The plane knows the noise if, in the sky and after a running median is subtracted from both,
-    variance and data correlate (rank correlation above 0.5), and if taking a multiple of the data out,
-    clipped at zero or not, removes more than half of the scatter of the variance. Neither holds for constant
-    errors, weight maps, or variances made from a model.
-
-    References
-    ----------
-    Mighell 1999, ApJ 518, 380; Humphrey, Liu & Buote 2009, ApJ 693, 822.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from lenssr.imaging import Observation
     >>> from lenssr.imaging.error_planes import noise_of_counts
@@ -70,32 +51,35 @@ def noise_of_counts(observation, counts=None):
     from scipy import stats
 
     variance, data = observation.error**2, observation.data
-    # Planes of one value, and those in steps of the readout, need no statistics.
+    # Constant planes need no statistics.
     if np.ptp(variance) <= 1e-6 * variance.max():
         return None
     sky = observation.valid & ~source_mask(observation)
     if np.count_nonzero(sky) < FEWEST_PIXELS:
         return None
     ripple = _ripple(variance)
-    if not stats.spearmanr(_ripple(data)[sky], ripple[sky]).statistic > _FOLLOWS:
+    if not stats.spearmanr(_ripple(data)[sky], ripple[sky]).statistic > _LEAST_CORRELATION:
         return None
-    found = [_without(variance, ripple, seen, sky, observation.valid, counts) for seen in _seen(data)]
+    found = [
+        _without_photons(variance, ripple, seen, sky, observation.valid, counts)
+        for seen in _photon_parts(data)
+    ]
     left, counts, rest = min(found, key=lambda one: one[0])
-    if left > _LEFT * _width(ripple[sky]) or (rest > 0)[observation.valid].mean() < _POSITIVE_SHARE:
+    if left > _LARGEST_REST * _width(ripple[sky]) or (rest > 0)[observation.valid].mean() < _POSITIVE_SHARE:
         return None
     floor = _FLOOR * float(np.median(rest[sky]))
-    # What a masked pixel holds is no observation, but a noise model has to be finite there too.
+    # A noise model has to be finite in masked pixels, too.
     rest = np.where(observation.valid, np.maximum(rest, floor), np.median(rest[sky]))
     return PoissonNoise(counts, np.sqrt(rest)) if floor > 0 else None
 
 
-def _seen(data):
-    """What the variance may hold of the data: no negative counts, or all, if a sky was subtracted."""
+def _photon_parts(data):
+    """Data that the variance may follow: without negative counts, or all if a sky was subtracted."""
     return np.maximum(data, 0), data
 
 
-def _without(variance, ripple, seen, sky, valid, counts):
-    """Scatter of the variance in the sky once photons are taken out, their counts per unit, and the rest."""
+def _without_photons(variance, ripple, seen, sky, valid, counts):
+    """Scatter of the variance in the sky without photon noise, counts per unit, remaining variance."""
     scale = 1.0 if counts is None else 1 / np.asarray(counts)
     step = _ripple(seen * scale)
     slope = float((step * ripple)[valid].sum() / max((step**2)[valid].sum(), np.finfo(float).tiny))
@@ -108,7 +92,7 @@ def _without(variance, ripple, seen, sky, valid, counts):
 
 
 def _ripple(image):
-    return image - ndimage.median_filter(image, _WINDOW)
+    return image - ndimage.median_filter(image, _MEDIAN_SIDE)
 
 
 def _width(values):

@@ -1,9 +1,9 @@
 """Cameras that take images of strong lenses: their sampling, resolution and noise, with sources.
 
-The numbers describe typical images in one broad filter, for simulations and exposure estimates. They
-replace neither a measured PSF nor the error plane of a real image. Each ``reference`` says which numbers
-its sources give; those it calls approximate are rounded or chosen here: the sky changes from field to
-field by tenths of a magnitude, a zero point between calibrations by hundredths.
+The numbers describe typical images in one broad filter, for simulations and exposure estimates, not a
+replacement for the measured PSF or the error plane of an image. Each ``reference`` names the sources of the
+numbers; those that it calls approximate are rounded or chosen here: the sky differs between fields by
+tenths of a magnitude, a zero point between calibrations by hundredths.
 """
 
 import math
@@ -35,25 +35,25 @@ class Instrument:
     Parameters
     ----------
     name, filter : str
-        What it is called.
+        Names of camera and filter.
     pixel_scale : `~astropy.units.Quantity`
         Side of a pixel, an angle.
     psf_fwhm : `~astropy.units.Quantity`
         Full width at half maximum of the PSF, an angle.
     gain : float
-        Electrons in one digital unit.
+        Electrons per digital unit.
     read_noise : float
-        Electrons in one exposure.
+        Electrons per exposure.
     zero_point : float
-        AB magnitude that gives one electron a second.
+        AB magnitude of one electron per second.
     sky : float
         Brightness of a dark sky, AB magnitudes per arcsec2.
     exposure : `~astropy.units.Quantity`
         Typical total exposure time.
     exposures : int
-        Number of exposures that it is made of.
+        Number of exposures that it consists of.
     reference : str
-        Where the numbers come from.
+        Sources of the numbers.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class Instrument:
         exposure : `~astropy.units.Quantity` or float, optional
             Total exposure time, a number in seconds; by default the typical one.
         exposures : int, optional
-            Number of exposures that it is made of, each read once; by default as many as are typical.
+            Number of exposures that it consists of, each read once; by default the typical number.
 
         Returns
         -------
@@ -116,7 +116,7 @@ class Instrument:
 
     @property
     def sky_rate(self):
-        """Electrons per second that the sky gives in a pixel."""
+        """Electrons per second from the sky in a pixel."""
         return self.count_rate(self.sky) * self.pixel_scale.to_value(u.arcsec) ** 2
 
     def count_rate(self, magnitude):

@@ -1,4 +1,4 @@
-"""Noise models: what value a pixel is expected to have, and how much it scatters, given the model's flux.
+"""Noise models: mean and variance of the data, given the noise-free flux.
 
 A noise model answers `NoiseModel.moments`, which fits use, and `NoiseModel.draw`, which simulations use.
 Its numbers may be plain, in the image's unit and seconds, or quantities; `NoiseModel.in_unit` turns the
@@ -18,14 +18,14 @@ from lenssr.exceptions import InputError
 
 __all__ = ["DeepLenseNoise", "GaussianNoise", "NoiseModel", "PoissonNoise", "stack_noise"]
 
-# Expected counts below this still scatter like this many: a model that is almost zero somewhere does not
-# make one stray photon there outweigh the image.
+# Least variance in counts: without it one stray photon where the model is almost 0 would outweigh the image.
+# Chosen.
 COUNT_FLOOR = 0.01
 _COUNTS = (u.electron, u.ct, u.ph, u.adu, u.DN)
 
 
 class NoiseModel(ABC):
-    """What noise models have in common.
+    """Base of the noise models.
 
     Subclasses name their numbers in ``names`` and hold them as attributes of those names; ``unbiased`` says
     whether the expected data are the noise-free model.
@@ -36,7 +36,7 @@ class NoiseModel(ABC):
 
     @abstractmethod
     def moments(self, model):
-        """Return what the data are expected to be, and their scatter, given the noise-free model.
+        """Return mean and variance of the data, given the noise-free model.
 
         Parameters
         ----------
@@ -280,7 +280,7 @@ class PoissonNoise(NoiseModel):
 
 
 class DeepLenseNoise(PoissonNoise):
-    """The noise of the DeepLense simulations, with the bias that its clipping brings.
+    """The noise of the DeepLense simulations, with the bias of its clipping.
 
     The image is ``Poisson(max(0, t (m + N(0, sqrt(m / t)) + N(0, background_rms)))) / t``: the counts scatter
     before they are clipped at zero and drawn. `moments` are those of this draw: for a pixel of empty sky
@@ -301,8 +301,8 @@ class DeepLenseNoise(PoissonNoise):
     Notes
     -----
     With a = t m, s^2 = t m + t^2 background_rms^2 and z = a / s, the clipped counts have mean
-    ``a Phi(z) + s phi(z)``, and the draw adds this mean to their variance. The slope takes in that s depends
-    on m. The variance is taken at m >= 0, where light is.
+    ``a Phi(z) + s phi(z)``, and the draw adds this mean to their variance. The slope includes the dependence
+    of s on m. The variance is that at max(m, 0).
 
     Examples
     --------
@@ -383,36 +383,19 @@ def stack_noise(models):
 
 
 def effective_exposure(exposure, unit, *, pixel_area=None, gain=1.0):
-    """Return how many detected counts one unit of an image is.
+    """Number of detected counts in one unit of an image.
 
-    Parameters
-    ----------
-    exposure : `~astropy.units.Quantity`, float or array
-        A time (numbers in seconds), or counts per image unit.
-    unit : `~astropy.units.Unit`
-        The unit of the image. No unit counts as a rate; electrons, photons and counts are counts
-        themselves; adu and DN are ``gain`` electrons.
-    pixel_area : float, optional
-        Area of a pixel in arcsec2, for rates per solid angle.
-    gain : float, optional
-        Electrons in an adu or DN.
-
-    Returns
-    -------
-    exposure : float or `~numpy.ndarray`
-
-    Raises
-    ------
-    InputError
-        If the image is in a unit of flux and the exposure is a time.
+    ``exposure`` is a time (numbers in seconds) or counts per image unit. An image without unit holds a rate;
+    electrons, photons and counts are counts; adu and DN are ``gain`` electrons. ``pixel_area`` (arcsec2) is
+    needed for rates per solid angle. A time is refused for an image of flux.
     """
     unit = u.Unit(unit)
     quantity = exposure if isinstance(exposure, u.Quantity) else u.Quantity(exposure, u.s)
     if not quantity.unit.is_equivalent(u.s):
-        return _counts_per_unit(quantity, unit)
+        return _counts_in_unit(quantity, unit)
     seconds = quantity.to_value(u.s)
     if unit.is_equivalent(u.dimensionless_unscaled):
-        return _plain(seconds * unit.to(u.dimensionless_unscaled))
+        return _float_or_array(seconds * unit.to(u.dimensionless_unscaled))
     found = _count_unit(unit)
     if found is not None:
         reference, count, kind, per_area = found
@@ -420,33 +403,24 @@ def effective_exposure(exposure, unit, *, pixel_area=None, gain=1.0):
             raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
         electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
         electrons *= pixel_area if per_area else 1.0
-        return _plain(electrons * seconds if kind == "rate" else np.full(np.shape(seconds), electrons))
+        return _float_or_array(
+            electrons * seconds if kind == "rate" else np.full(np.shape(seconds), electrons)
+        )
     raise InputError(
-        f"exposure = {_describe(exposure)} does not say how many counts one {unit} is: give it in electron / "
-        f"({unit}), or give an error plane"
+        f"exposure = {_number_text(exposure)} does not say how many counts one {unit} is: give it in "
+        f"electron / ({unit}), or give an error plane"
     )
 
 
 def count_kind(unit):
-    """Whether an image holds counts or a count rate.
-
-    Parameters
-    ----------
-    unit : `~astropy.units.Unit`
-        The unit of the image.
-
-    Returns
-    -------
-    kind : str or None
-        ``"counts"``, ``"rate"``, or None for anything else, plain numbers among it.
-    """
+    """Kind of the unit of an image: "counts", "rate", or None for other units and for none."""
     found = _count_unit(u.Unit(unit))
     return None if found is None else found[2]
 
 
 @functools.lru_cache(maxsize=256)
 def _count_unit(unit):
-    """Find the unit of counts, per second or not, per arcsec2 or not, that a unit is equivalent to."""
+    """Unit of counts, per second or not, per arcsec2 or not, that a unit is equivalent to."""
     for count in _COUNTS:
         for kind, base in (("counts", count), ("rate", count / u.s)):
             for per_area, reference in ((False, base), (True, base / u.arcsec**2)):
@@ -455,10 +429,10 @@ def _count_unit(unit):
     return None
 
 
-def _counts_per_unit(quantity, unit):
+def _counts_in_unit(quantity, unit):
     for count in (*_COUNTS, u.dimensionless_unscaled):
         if (quantity.unit * unit).is_equivalent(count):
-            return _plain((quantity * (1 * unit)).to_value(count))
+            return _float_or_array((quantity * (1 * unit)).to_value(count))
     raise InputError(
         f"exposure in {quantity.unit} is neither a time nor counts per {unit}: "
         f"give seconds or electron / ({unit})"
@@ -470,25 +444,25 @@ def _flux_number(value, unit, name):
         return value
     if not value.unit.is_equivalent(unit):
         raise InputError(f"{name} in {value.unit} does not convert to the image's unit '{unit}': use that")
-    return _plain(value.to_value(unit))
+    return _float_or_array(value.to_value(unit))
 
 
 def _checked(value, name, *, positive):
     if isinstance(value, float) and (0 < value < math.inf or (value == 0 and not positive)):
-        return value  # what simulations make by the thousand
+        return value  # The fast path of simulations.
     plain = np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
     bad = ~np.isfinite(plain) | (plain <= 0 if positive else plain < 0)
     if bad.any():
         kind = "positive and finite" if positive else "finite and not negative"
         where = f" in {bad.sum()} pixels" if plain.ndim else ""
-        example = _describe(plain[bad].ravel()[0])
+        example = _number_text(plain[bad].ravel()[0])
         raise InputError(f"{name} = {example}{where} is not {kind}: correct or mask it")
     if isinstance(value, u.Quantity):
         return value
-    return _plain(plain)
+    return _float_or_array(plain)
 
 
-def _plain(value):
+def _float_or_array(value):
     array = np.array(value, dtype=np.float64)
     return float(array) if array.ndim == 0 else array
 
@@ -498,5 +472,5 @@ def _median(value):
     return float(np.median(value.value if isinstance(value, u.Quantity) else value))
 
 
-def _describe(value):
+def _number_text(value):
     return f"a map with median {np.median(value):g}" if np.ndim(value) else f"{value:g}"

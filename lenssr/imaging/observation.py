@@ -60,7 +60,7 @@ class Observation:
     taken), ``noise_guessed`` (sky rms measured, nothing else known), ``constant_image``, ``small_image``
     (a side under 16 pixels), ``psf_cropped`` (larger than the image), ``psf_off_centre`` (centroid more
     than 0.05 pixel off), ``hdu_guessed`` (the first of several images taken), ``errors_follow_counts`` (the
-    error plane was made from the counts seen; see `~lenssr.imaging.error_planes.noise_of_counts`).
+    error plane was made from the observed counts).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The forward model: rays at sub-pixels, light summed over pixels, point-spread function."""
+"""The forward model: rays in pixels, flux in pixels, convolution with the PSF."""
 
 import copy
 from functools import cached_property
@@ -15,26 +15,11 @@ __all__ = ["Convolution", "ImagingOperator"]
 
 
 class Convolution:
-    """Convolution of images with one kernel, on the frame of the images, zero outside.
+    """Convolution of images (ny, nx) with one kernel, zero outside.
 
-    Parameters
-    ----------
-    kernel : array or `torch.Tensor`, shape (ky, kx)
-        Odd sides, centre in the middle; used as it is, not normalised. It may be larger than the images.
-    shape : tuple of int
-        ``(ny, nx)`` of the images.
-    dtype : `torch.dtype`, optional
-        Default float64.
-    device : `torch.device` or str, optional
-        Default "cpu".
+    The kernel (ky, kx) has odd sides, its centre in the middle, is not normalised, and may be larger than the
+    images.
 
-    Raises
-    ------
-    InputError
-        If the kernel is not two-dimensional, or has an even side, or values that are not finite.
-
-    Examples
-    --------
     >>> import torch
     >>> from lenssr.imaging.operator import Convolution
     >>> blur = Convolution(torch.ones(1, 3) / 3, (1, 4))
@@ -51,11 +36,11 @@ class Convolution:
         if not bool(torch.isfinite(kernel).all()):
             raise InputError("the kernel holds values that are not finite: replace them, for example by 0")
         self.shape = tuple(shape)
-        # Shifts of a whole image and more carry no light from one of its pixels to another.
+        # Cut the kernel to shifts within the image.
         half_y, half_x = (min(side // 2, size - 1) for side, size in zip(kernel.shape, shape, strict=True))
         cut_y, cut_x = kernel.shape[0] // 2 - half_y, kernel.shape[1] // 2 - half_x
         self.kernel = kernel[cut_y : kernel.shape[0] - cut_y, cut_x : kernel.shape[1] - cut_x]
-        # Light may wrap around into the padding, only not into the image: half a kernel of padding is enough.
+        # Light may wrap around into the padding: half a kernel of padding is enough.
         sizes = (shape[0] + half_y, shape[1] + half_x)
         self._size = [scipy.fft.next_fast_len(size, real=True) for size in sizes]
         padded = kernel.new_zeros(self._size)
@@ -64,24 +49,15 @@ class Convolution:
         self._transform = self._transform.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
 
     def __call__(self, image):
-        """Convolve images.
-
-        Parameters
-        ----------
-        image : `torch.Tensor`, shape (..., ny, nx)
-
-        Returns
-        -------
-        convolved : `torch.Tensor`, shape (..., ny, nx)
-        """
+        """Convolve images (..., ny, nx)."""
         return self._filter(image, self._transform)
 
     def transposed(self, image):
-        """Apply the transpose of the convolution: images (..., ny, nx) to images of the same shape."""
+        """Transpose of the convolution, for images (..., ny, nx)."""
         return self._filter(image, self._transform.conj())
 
     def _filter(self, image, transform):
-        if image.numel() == 0:  # of no images, as the derivatives by no parameters are, MKL makes an error
+        if image.numel() == 0:  # MKL fails for no images, such as derivatives by no parameters.
             return image
         product = torch.fft.rfft2(image, s=self._size) * transform
         return torch.fft.irfft2(product, s=self._size)[..., : self.shape[0], : self.shape[1]]
@@ -90,16 +66,16 @@ class Convolution:
 class ImagingOperator:
     """The linear map from the brightness at rays to the flux in pixels.
 
-    It says where the rays go (``x``, ``y``); given the brightness there it integrates over the pixels and
-    convolves. It serves any number of images of one shape, along leading dimensions.
+    Its rays are at ``x``, ``y``; given the brightness there it integrates over the pixels and convolves. It
+    works on any number of images of one shape, along leading dimensions.
 
     Parameters
     ----------
     grid : `~lenssr.grids.PixelGrid`
         The pixels.
     kernel : array or `torch.Tensor`, shape (ky, kx), optional
-        Point-spread function with odd sides, sampled at the pixel scale over ``kernel_subsampling``; its
-        sum is the share of the flux that is kept. Default: none.
+        Point-spread function with odd sides, sampled at the pixel scale over ``kernel_subsampling``, not
+        normalised. Default: none.
     oversampling : "auto" or int, optional
         An integer s puts s x s rays at the centres of equal parts of each pixel (1: pixel centres).
         "auto" (the default) takes 2 x 2 Gauss-Legendre points in each cell, and more where ``refine`` says.
@@ -127,8 +103,8 @@ class ImagingOperator:
     shape : tuple of int
         ``(ny, nx)`` of the images.
     cells : tuple of int
-        The same of the cells on which light is collected. Without ``refine`` all have equally many rays, one
-        cell after the other.
+        Shape of the grid of cells on which light is collected. Without ``refine`` all have equally many rays,
+        one cell after the other.
 
     Raises
     ------
@@ -191,7 +167,7 @@ class ImagingOperator:
             self._convolution = Convolution(kernel, self.cells, dtype=dtype, device=device)
 
     def _place_rays(self, cells, rule, refine, tolerance, device):
-        """Put rays into cells: first those of the plain ones cell by cell, then those of the divided ones."""
+        """Put rays into cells: first those of undivided cells, cell by cell, then those of divided ones."""
         x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
         side = cells.pixel_scale
         extra_x = extra_y = self._weight = x[:0]
@@ -220,7 +196,7 @@ class ImagingOperator:
         ----------
         dtype : `torch.dtype`
         device : `torch.device` or str, optional
-            By default where it is.
+            By default unchanged.
 
         Returns
         -------
@@ -239,7 +215,7 @@ class ImagingOperator:
 
     @property
     def shares(self):
-        """What `collect` does with rays, each (R,): the cell of each, and its flux at unit brightness."""
+        """Cell of each ray, and its flux at unit brightness, each (R,)."""
         extra, plain = len(self._weight), self._plain
         if plain is None:
             plain = torch.arange(self.cells[0] * self.cells[1], device=self.x.device)
@@ -280,7 +256,7 @@ class ImagingOperator:
         return image if self._subsampling == 1 else self._to_pixels(image)
 
     def spread(self, image):
-        """Transpose of `convolve`: what each cell gets of values in the pixels.
+        """Transpose of `convolve`, from pixels to cells.
 
         Parameters
         ----------
@@ -302,16 +278,16 @@ class ImagingOperator:
 
     @cached_property
     def response(self):
-        """What a pixel collects of the cells around: offsets along y and x from its first cell, and shares.
+        """Response of a pixel to the cells around it.
 
-        Three arrays of one length.
+        Three arrays of one length: offsets along y and x from its first cell, and shares.
         """
         k = self._subsampling
         kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
         pixel = torch.zeros(k, k) if self._picks else torch.ones(k, k)
         if self._picks:
             pixel[k // 2, k // 2] = k**2
-        # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel turned around.
+        # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel flipped.
         turned = kernel.flip(0, 1).cpu().numpy()
         values = scipy.signal.convolve2d(turned, pixel.numpy())
         rows, columns = np.indices(values.shape)
@@ -347,7 +323,7 @@ class ImagingOperator:
         ny, nx = self.shape
         k = self._subsampling
         cells = image.reshape(*image.shape[:-2], ny, k, nx, k)
-        # A cell holds 1 / k^2 of the area for which the brightness at the pixel centre stands.
+        # A cell has 1 / k^2 of the area of the pixel.
         return cells[..., k // 2, :, k // 2] * k**2 if self._picks else cells.sum((-3, -1))
 
 
@@ -377,8 +353,8 @@ def _is_count(value):
 
 
 def sharpened(kernel, variance):
-    """Take a blur of this variance (in cells, along each axis) out of a kernel, to second order."""
+    """Kernel deconvolved to second order by a blur of this variance, in cells, along each axis."""
     padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
     neighbours = sum(padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1))
-    # The frame of zeros keeps rolled values from wrapping onto the other side.
+    # The frame of zeros keeps rolled values from wrapping around.
     return padded - variance / 2 * (neighbours - 4 * padded)

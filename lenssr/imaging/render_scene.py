@@ -1,4 +1,4 @@
-"""From light and mass to an image in one call."""
+"""Images from light and mass in one call."""
 
 import math
 
@@ -23,7 +23,7 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     grid : `~lenssr.grids.PixelGrid`
         The pixels.
     lens : `~lenssr.mass.MassModel`, optional
-        What bends the light of the source. Default: nothing does.
+        Lens in front of the source. Default: none.
     source, lens_light : light or list of lights, optional
         Each a `~lenssr.light.Sersic`, a `~lenssr.light.PixelatedSource`, any other two-dimensional
         `~astropy.modeling.Model`, or a function ``brightness(x, y)`` of tensors in arcsec that returns one.
@@ -57,7 +57,7 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     >>> round(float(image.sum()), 3)
     1.075
     """
-    lights, unit = _collect(source, lens_light)
+    lights, unit = _brightness_by_role(source, lens_light)
     if isinstance(sky, u.Quantity) != (unit is not None) and not (np.ndim(sky) == 0 and sky == 0):
         raise InputError(f"sky = {sky}, but the unit of the lights is {unit}: give both a unit or neither")
     fine = grid.upsample(scale)
@@ -78,23 +78,10 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
 
 
 def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
-    """Kernel for an `~lenssr.imaging.ImagingOperator`, as fine as the PSF knows it and the rays allow.
+    """Kernel for an `~lenssr.imaging.ImagingOperator`, as finely sampled as the PSF and the rays allow.
 
-    Parameters
-    ----------
-    psf : `~lenssr.imaging.PSF`, array or None
-    pixel_scale : float
-        Of the operator's grid, in arcsec.
-    scale : int, optional
-        How many pixels of that grid lie along one of the detector, by default 1.
-    oversampling : int or "auto", optional
-        Of the operator.
-
-    Returns
-    -------
-    kernel : `~numpy.ndarray` or None
-    options : dict
-        ``kernel_subsampling`` and ``includes_pixel`` for the operator.
+    ``pixel_scale`` is that of the operator's grid, in arcsec; ``scale`` is the number of its pixels along one
+    of the detector. Also returns ``kernel_subsampling`` and ``includes_pixel`` for the operator.
     """
     if psf is None:
         return None, {}
@@ -111,8 +98,8 @@ def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
     return kernel, {"kernel_subsampling": subsampling, "includes_pixel": psf.includes_pixel}
 
 
-def _collect(source, lens_light):
-    """Functions of the lights by their role, and the common unit of their flux."""
+def _brightness_by_role(source, lens_light):
+    """Brightness functions by role, and the common unit of their flux."""
     lights, units = {}, set()
     for role, given in (("source", source), ("lens_light", lens_light)):
         items = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
@@ -128,28 +115,13 @@ def _collect(source, lens_light):
 
 
 def brightness_of(light):
-    """Turn any description of light into a function of tensors.
+    """Surface brightness function, per arcsec2 at x and y in arcsec, of a light, and its flux unit.
 
-    Parameters
-    ----------
-    light : `~lenssr.light.Sersic`, `~lenssr.light.PixelatedSource`, `~astropy.modeling.Model` or callable
-        As for `render`.
-
-    Returns
-    -------
-    brightness : callable
-        Tensors of positions in arcsec in, a tensor of surface brightness per arcsec2 out.
-    unit : `~astropy.units.Unit` or None
-        Unit of its flux.
-
-    Raises
-    ------
-    InputError
-        If ``light`` is none of these.
+    ``light`` is as for `render`; the unit is None for a light without one.
     """
     if isinstance(light, Sersic):
         amplitude, *rest = light.vector.unbind()
-        factor, unit = _per_arcsec2(light.amplitude.unit)
+        factor, unit = _to_arcsec2(light.amplitude.unit)
         return lambda x, y: sersic_brightness(x, y, factor * amplitude, *rest), unit
     if isinstance(light, PixelatedSource):
         image, scale = light.image * float(light.amplitude.value), light.grid.pixel_scale
@@ -159,10 +131,10 @@ def brightness_of(light):
         return _brightness_of_model(light)
     if callable(light):
         return light, None
-    raise InputError(f"{light!r} is no light: give a Sersic, PixelatedSource, astropy model or a function")
+    raise InputError(f"{light!r} is not a light: give a Sersic, PixelatedSource, astropy model or a function")
 
 
-def _per_arcsec2(unit):
+def _to_arcsec2(unit):
     """Factor to a flux unit per arcsec2, and that flux unit."""
     if unit is None:
         return 1.0, None
@@ -170,16 +142,16 @@ def _per_arcsec2(unit):
         if base.physical_type in ("angle", "solid angle"):
             flux = unit / base**power
             return unit.to(flux / u.arcsec**2), flux
-    raise InputError(f"unit {unit} is no surface brightness: give one per arcsec2")
+    raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2")
 
 
 def _brightness_of_model(model):
     if model.n_inputs != 2 or model.n_outputs != 1:
         raise InputError(
-            f"{model.name or type(model).__name__} is no light: it must take x, y and give one value"
+            f"{model.name or type(model).__name__} is not a light: it must take x, y and give one value"
         )
     length = 1 if model.input_units is None else u.arcsec
-    factor, unit = _per_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
+    factor, unit = _to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
 
     def brightness(x, y):
         values = model(x.numpy() * length, y.numpy() * length)

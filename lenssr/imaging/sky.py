@@ -76,7 +76,7 @@ def measure_sky(observation, *, radius=3):
 
     Notes
     -----
-    Sky is what lies outside the sources of `source_mask`. With normalised pixels z, the autocorrelation at
+    Sky is what lies outside the mask of the sources. With normalised pixels z, the autocorrelation at
     lag d is ``<z(p) z(p + d)> / <z^2>`` over pairs that are both sky; the variance of a weighted sum of many
     pixels is larger than for independent ones by its sum over d. Correlations under three times their
     own standard error are left out of the sum, so that white noise gives 1. What changes over 8 pixels or

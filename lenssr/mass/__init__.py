@@ -2,6 +2,7 @@
 
 from lenssr.mass.base import MassModel
 from lenssr.mass.describe import from_dict
+from lenssr.mass.ellipse import EllipticalMixin
 from lenssr.mass.isothermal import SIE, SIS
 from lenssr.mass.nfw import NFW
 from lenssr.mass.parameter import Parameter
@@ -17,6 +18,7 @@ __all__ = [
     "SIE",
     "SIS",
     "ConvergenceSheet",
+    "EllipticalMixin",
     "MassModel",
     "MassSystem",
     "Parameter",

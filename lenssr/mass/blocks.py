@@ -1,7 +1,7 @@
-"""Sum deflections in blocks of rays that stay in the processor's cache, in place.
+"""Sums of deflections in blocks of rays that fit into the cache, in place.
 
-A pass over memory as large as all rays costs more than the arithmetic in it. So where nothing is being
-differentiated a model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place.
+A pass over memory as large as all rays costs more than its arithmetic. So where no derivative is taken, a
+model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place.
 """
 
 import math
@@ -13,14 +13,14 @@ import torch.autograd.forward_ad as forward_ad
 __all__ = ["BLOCK", "CORE", "lift", "plain_numbers", "sum_in_blocks", "tracked"]
 
 CORE = 1e-9
-"""Radius in arcsec inside which singular models are regular: no angle there can be measured."""
+"""Radius in arcsec inside which singular models are regularised; far below what can be measured."""
 
 BLOCK = 32768
-"""Rays a block: ten float64 arrays of this size stay in the cache, and malloc keeps them for the next."""
+"""Rays in a block: ten float64 arrays of this size fit into the cache, and malloc reuses them."""
 
 
 def lift(x, y, *params):
-    """Make floating-point tensors of positions and parameters; numbers follow the positions."""
+    """Positions and parameters as floating-point tensors; numbers get the type of the positions."""
     x = torch.as_tensor(x)
     x = x if x.is_floating_point() else x.to(torch.float64)
     y = torch.as_tensor(y, dtype=x.dtype, device=x.device)
@@ -32,17 +32,16 @@ def lift(x, y, *params):
 
 
 def tracked(*tensors):
-    """Whether a derivative, in either direction, is being taken through one of the tensors."""
+    """Whether a derivative, in either mode, is taken through one of the tensors."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def plain_numbers(x, y, *params):
-    """Parameters as floats where kernels on numbers may be used, otherwise None.
+    """Parameters as floats, for kernels on numbers; None where these cannot be used.
 
-    They may where there is one model, on the CPU, in a type that numpy computes with, and nothing is being
-    differentiated.
+    They need one model, on the CPU, in float32 or float64, and no derivatives.
     """
     if x.device.type != "cpu" or x.shape != y.shape or any(p.numel() != 1 for p in params):
         return None
@@ -54,7 +53,7 @@ def plain_numbers(x, y, *params):
 
 
 def _has_memory(*tensors):
-    """Whether numpy can see the tensors; those inside a ``torch.func.vmap`` it cannot."""
+    """Whether numpy can read the tensors; those inside a ``torch.func.vmap`` it cannot."""
     try:
         for tensor in tensors:
             tensor.detach().numpy()
@@ -64,29 +63,19 @@ def _has_memory(*tensors):
 
 
 def _empty(flat):
-    """Memory for a result: numpy asks the system for huge pages, which are six times faster to get."""
+    """Memory for a result: numpy gets huge pages from the system, which is six times faster."""
     return torch.from_numpy(np.empty(flat.shape, dtype=flat[:0].detach().numpy().dtype))
 
 
 def sum_in_blocks(x, y, *terms):
-    """Sum deflections at each ray, block by block.
+    """Sum of deflections (in arcsec, of the shape of x and y) of several models, block by block, on the CPU.
 
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec, of one shape, on the CPU.
-    *terms : tuple of (callable, tuple of float)
-        For each model the kernel ``add(ax, ay, x, y, *numbers)``, which adds a deflection to ax and ay in
-        place and leaves x and y alone, and its numbers.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        Of the shape of the positions, in arcsec.
+    Each term is a kernel ``add(ax, ay, x, y, *numbers)``, which adds in place and leaves x and y alone, and
+    its numbers.
     """
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     results = _empty(flat_x), _empty(flat_x)
-    # equal blocks: a short last one would cost as many calls as a full one
+    # Equal blocks: a short last one would cost as many calls as a full one.
     number = math.ceil(len(flat_x) / BLOCK)
     for k in range(number):
         block = slice(k * len(flat_x) // number, (k + 1) * len(flat_x) // number)

@@ -10,15 +10,16 @@ from lenssr.exceptions import InputError
 
 __all__ = ["caustics", "critical_curves", "einstein_radius", "field_of", "image_positions"]
 
-CELLS = 200
-"""Cells along a side of the grids on which curves and images are searched."""
+GRID_CELLS = 200
+"""Cells along a side of the grids for the search of curves and images."""
 
-LEVELS = 4
-"""How often cells are divided in the search for images, each time by four."""
+CELL_DIVISIONS = 4
+"""Number of divisions of a cell, each into 4 x 4, in the search for images."""
 
+# Bisections that refine a point of a curve, and largest half-width of a field in arcsec.
 BISECTIONS = 50
 MAX_RADIUS = 1e4
-KINDS = ("all", "tangential", "radial")
+CURVE_KINDS = ("all", "tangential", "radial")
 
 
 def _hessian(lens, x, y):
@@ -28,24 +29,24 @@ def _hessian(lens, x, y):
 
 
 def _eigenvalue(lens, x, y, kind):
-    """Tangential (smaller) or radial eigenvalue of the Jacobian, squeezed into (-1, 1) to tame poles."""
+    """Tangential (smaller) or radial eigenvalue of the Jacobian, mapped to (-1, 1) without its poles."""
     xx, xy, yy = _hessian(lens, x, y)
     shear = np.hypot((xx - yy) / 2, xy)
     value = 1 - (xx + yy) / 2 + (shear if kind == "radial" else -shear)
     return value / (1 + np.abs(value))
 
 
-def _source(lens, x, y):
+def _source_position(lens, x, y):
     with torch.no_grad():
         ax, ay = lens._evaluate_plain("_deflection", x, y)
     return x - ax.numpy(), y - ay.numpy()
 
 
 def field_of(lens, source=None):
-    """Centre and half-width in arcsec of the square in which a lens does all it does.
+    """Centre and half-width in arcsec of the square that holds all critical curves and images.
 
-    The half-width grows until, on circles from there outward, nothing is critical any more and, if there is a
-    source, positions map outward of it.
+    The half-width grows until, on circles from there outward, the tangential eigenvalue is positive and, if
+    there is a source, positions map outside of it.
     """
     if lens._field is not None:
         return lens._field
@@ -61,21 +62,21 @@ def field_of(lens, source=None):
         x, y = centre[0] + radius * cos, centre[1] + radius * sin
         quiet = (_eigenvalue(lens, x, y, "tangential") > 0).all()
         if source is not None:
-            bx, by = _source(lens, x, y)
+            bx, by = _source_position(lens, x, y)
             quiet &= ((bx - source[0]) * cos + (by - source[1]) * sin > 0).all()
         calm = calm + 1 if quiet else 0
         radius *= 1.25
-    # the last three circles were calm: the first of them is wide enough
+    # The last three circles were outside: take the first of them.
     return centre[0], centre[1], radius / 1.25**2
 
 
 def critical_curves(lens, extent=None, *, kind="all"):
     """Critical curves as a list of (x, y), see `lenssr.mass.MassModel.critical_curves`."""
-    if kind not in KINDS:
-        raise InputError(f"kind = {kind!r} is refused: give one of {', '.join(KINDS)}")
+    if kind not in CURVE_KINDS:
+        raise InputError(f"kind = {kind!r} is refused: give one of {', '.join(CURVE_KINDS)}")
     x_c, y_c, half = _field(lens, extent)
-    x = x_c + np.linspace(-half, half, CELLS + 1)
-    y = y_c + np.linspace(-half, half, CELLS + 1)
+    x = x_c + np.linspace(-half, half, GRID_CELLS + 1)
+    y = y_c + np.linspace(-half, half, GRID_CELLS + 1)
     return [
         curve
         for name in (("tangential", "radial") if kind == "all" else (kind,))
@@ -92,7 +93,7 @@ def _field(lens, extent):
 
 
 def _zero_lines(function, x, y):
-    """Lines on which a function vanishes, from its signs on a grid, sharpened along the grid's edges."""
+    """Contours where a function vanishes, from its signs on a grid, refined along the edges of the grid."""
     from contourpy import contour_generator
 
     values = function(*np.meshgrid(x, y))
@@ -100,7 +101,7 @@ def _zero_lines(function, x, y):
     curves = []
     for line in lines:
         closed = (line[0] == line[-1]).all()
-        # each point lies on an edge of the grid: one index is whole, the other between two of them
+        # Each point lies on an edge of the grid: one of its indices is an integer.
         off = np.abs(line - np.round(line))
         whole = off <= off[:, ::-1]
         low, high = (np.where(whole, np.round(line), end(line)) for end in (np.floor, np.ceil))
@@ -112,7 +113,7 @@ def _zero_lines(function, x, y):
             middle = (low + high) / 2
             below = np.sign(function(*middle)) == sign
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        # what shrinks to nothing surrounds the capped centre of a singular lens
+        # A curve that shrinks to a point surrounds the capped centre of a singular lens.
         if np.ptp(low, axis=1).max() > 1e-7:
             points = (low + high) / 2
             points[:, -1] = points[:, 0] if closed else points[:, -1]
@@ -127,7 +128,7 @@ def _at_index(index, x, y):
 
 def caustics(lens, extent=None, *, kind="all"):
     """Caustics as a list of (x, y), see `lenssr.mass.MassModel.caustics`."""
-    return [_source(lens, x, y) for x, y in critical_curves(lens, extent, kind=kind)]
+    return [_source_position(lens, x, y) for x, y in critical_curves(lens, extent, kind=kind)]
 
 
 def einstein_radius(lens, extent=None):
@@ -140,7 +141,7 @@ def einstein_radius(lens, extent=None):
 
 
 def _area(x, y):
-    """Area inside a closed smooth curve, by a periodic spline through its points."""
+    """Area inside a closed smooth curve, by a periodic spline."""
     step = np.hypot(np.diff(x), np.diff(y))
     keep = np.flatnonzero(np.append(True, step > 0.2 * np.median(step)))
     points = np.stack((x, y), axis=1)[keep]
@@ -159,16 +160,16 @@ def _area(x, y):
 def image_positions(lens, source, extent=None):
     """Images of a point source, brightest first, see `lenssr.mass.MassModel.image_positions`."""
     x_c, y_c, half = field_of(lens, source) if extent is None else _field(lens, extent)
-    size = 2 * half / CELLS
-    edge = np.arange(CELLS) * size - half
+    size = 2 * half / GRID_CELLS
+    edge = np.arange(GRID_CELLS) * size - half
     x, y = (corner.ravel() for corner in np.meshgrid(x_c + edge, y_c + edge))
     guesses = []
-    for _ in range(LEVELS):
+    for _ in range(CELL_DIVISIONS):
         corners_x, corners_y = x + size * _CORNER_X[:, None], y + size * _CORNER_Y[:, None]
-        bx, by = _source(lens, corners_x, corners_y)
+        bx, by = _source_position(lens, corners_x, corners_y)
         bx, by = bx - source[0], by - source[1]
         guesses.append(_guesses(corners_x, corners_y, bx, by))
-        # two images may share a cell at critical curves and at singular centres: divide those
+        # Two images may share a cell at critical curves and at singular centres: divide these cells.
         divide = _central(lens, x, y, size)
         near = np.flatnonzero(~divide & _surrounds(bx) & _surrounds(by))
         divide[near] = _critical(lens, corners_x[:, near], corners_y[:, near])
@@ -176,11 +177,11 @@ def image_positions(lens, source, extent=None):
         sub_x, sub_y = (c.ravel()[:, None] * size for c in np.meshgrid(np.arange(4), np.arange(4)))
         x, y = (x[divide] + sub_x).ravel(), (y[divide] + sub_y).ravel()
     start = np.concatenate(guesses, axis=1)
-    x, y = _polish(lens, source, *start, reach=half / CELLS)
+    x, y = _polish(lens, source, *start, reach=half / GRID_CELLS)
     xx, xy, yy = _hessian(lens, x, y)
     with np.errstate(divide="ignore"):
         magnification = 1 / np.abs((1 - xx) * (1 - yy) - xy**2)
-    # what sits in a capped centre is no image
+    # A position in a capped centre is not an image.
     order = [k for k in np.argsort(-magnification) if magnification[k] > 1e-12]
     chosen = []
     for k in order:
@@ -209,17 +210,17 @@ def _central(lens, x, y, size):
 
 
 def _surrounds(offset):
-    """Whether the range of the corners, widened by itself because cells may fold, holds the source."""
+    """Whether the range of the corners, widened by its width because cells may fold, contains the source."""
     low, high = offset.min(axis=0), offset.max(axis=0)
     return (2 * low - high <= 0) & (2 * high - low >= 0)
 
 
 def _guesses(x, y, bx, by):
-    """Positions in the triangles that hold the origin, once they are mapped to (bx, by)."""
+    """Positions in the triangles whose images (bx, by) contain the origin."""
     found = []
     for corners in ([0, 1, 2], [0, 2, 3]):
         px, py = bx[corners], by[corners]
-        # areas of the triangles of the source with two corners: of one sign where it is inside
+        # Areas of the triangles of the source with two corners have one sign if it is inside.
         areas = np.stack([px[k - 2] * py[k - 1] - px[k - 1] * py[k - 2] for k in range(3)])
         tiny = 1e-9 * np.abs(areas).max(axis=0)
         inside = ((areas >= -tiny).all(axis=0) | (areas <= tiny).all(axis=0)) & (tiny > 0)
@@ -231,9 +232,9 @@ def _guesses(x, y, bx, by):
 
 
 def _polish(lens, source, x, y, *, reach):
-    """Newton's method from every guess, with steps no longer than ``reach``; those that converge."""
+    """Converged positions of Newton iterations from every guess, with steps up to ``reach``."""
     for _ in range(60):
-        bx, by = _source(lens, x, y)
+        bx, by = _source_position(lens, x, y)
         xx, xy, yy = _hessian(lens, x, y)
         determinant = (1 - xx) * (1 - yy) - xy**2
         determinant = np.where(np.abs(determinant) < 1e-14, 1e-14, determinant)
@@ -244,6 +245,6 @@ def _polish(lens, source, x, y, *, reach):
         x, y = x + shorten * dx, y + shorten * dy
         if (np.hypot(dx, dy) < 1e-13).all():
             break
-    bx, by = _source(lens, x, y)
+    bx, by = _source_position(lens, x, y)
     good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (np.hypot(dx, dy) < 1e-7)
     return x[good], y[good]

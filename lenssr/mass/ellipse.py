@@ -1,4 +1,4 @@
-"""What elliptical mass models share: ellipticity without angles, and power series around e = 0."""
+"""Functions of elliptical mass models: ellipticity without angles, and power series around e = 0."""
 
 import math
 
@@ -19,30 +19,29 @@ __all__ = [
     "e_range",
     "elliptical",
     "power_series",
-    "regular",
-    "terms",
+    "safe_divisor",
+    "number_of_terms",
 ]
 
 FAR = 1e30
-"""Squared radius in arcsec2 that stands for "far away", where what falls off with the radius is zero."""
+"""Squared radius in arcsec2 that stands for infinity."""
 
 
 def elliptical(x, y, e1, e2):
     """Real and imaginary part of zeta = w - e conj(w), for w = x + i y and e = e1 + i e2.
 
-    Its modulus is the elliptical radius times sqrt(1 - e^2), and no angle is in it, so that it is smooth
-    at e = 0.
+    Its modulus is the elliptical radius times sqrt(1 - e^2). Without angles it is smooth at e = 0.
     """
     return (1 - e1) * x - e2 * y, (1 + e1) * y - e2 * x
 
 
-def regular(square):
-    """Squared radius to divide by: far away inside the core, so that what is divided vanishes there."""
+def safe_divisor(square):
+    """Squared radius to divide by: very large inside the core, where the quotient then vanishes."""
     return torch.nn.functional.threshold(square, CORE**2, FAR)
 
 
-def terms(largest, dtype):
-    """Number of terms of a series in u, the modulus of u at most ``largest``, to the precision of dtype."""
+def number_of_terms(largest, dtype):
+    """Number of terms of a power series in u for the precision of dtype, with |u| at most ``largest``."""
     if largest == 0:
         return 2
     return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 2) / math.log(min(largest, 0.999))))
@@ -55,10 +54,7 @@ def e_range(e1, e2):
 
 
 def power_series(coefficients, re, im, square):
-    """Sum of a_k z^k with real coefficients, z = re + i im and square = z conj(z).
-
-    By Clenshaw's recurrence, in real arithmetic: two multiplications a term.
-    """
+    """Sum of a_k z^k, a_k real, z = re + i im, square = |z|^2, by Clenshaw's recurrence, real arithmetic."""
     twice = 2 * re
     b0, b1 = coefficients[-1] + torch.zeros_like(re), torch.zeros_like(re)
     for a in reversed(coefficients[:-1]):
@@ -67,19 +63,7 @@ def power_series(coefficients, re, im, square):
 
 
 def e_from_q_phi(q, phi):
-    """Ellipticity components of an axis ratio and the angle of the major axis.
-
-    Parameters
-    ----------
-    q : float
-        Minor over major axis, in (0, 1].
-    phi : `~astropy.units.Quantity`
-        Counter-clockwise from +x.
-
-    Returns
-    -------
-    e1, e2 : float
-    """
+    """Ellipticity e1, e2 from axis ratio q in (0, 1] and angle phi of the major axis from +x (a Quantity)."""
     q = float(strip_unit(q, u.dimensionless_unscaled, "q"))
     if not 0 < q <= 1:
         raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
@@ -88,7 +72,7 @@ def e_from_q_phi(q, phi):
 
 
 class EllipticalMixin:
-    """Axis ratio and angles of models with parameters e1 and e2."""
+    """Axis ratio and angles, for mass models with parameters e1 and e2."""
 
     def _validate(self):
         e = math.hypot(self.e1.value, self.e2.value)
@@ -140,12 +124,12 @@ class EllipticalMixin:
             East of north, in [0, 180) degrees.
         """
         phi = self.phi.to_value(u.rad)
-        # the two axes of the matrix are towards east and towards north, whatever the image's are
+        # The matrix maps pixels to east and north, whatever the axes of the image are.
         east, north = wcs.celestial.pixel_scale_matrix @ np.array([math.cos(phi), math.sin(phi)])
         return Angle(np.degrees(np.arctan2(east, north)) % 180, u.deg)
 
 
 def centred(x, y, *params):
-    """Positions from the centre, which the last two parameters are, and the other parameters."""
+    """Positions relative to the centre (the last two parameters), and the other parameters."""
     x, y, *others, x_0, y_0 = lift(x, y, *params)
     return x - x_0, y - y_0, *others

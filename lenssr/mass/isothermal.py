@@ -14,9 +14,9 @@ from lenssr.mass.ellipse import (
     centred,
     e_range,
     elliptical,
+    number_of_terms,
     power_series,
-    regular,
-    terms,
+    safe_divisor,
 )
 from lenssr.mass.parameter import Parameter
 
@@ -34,102 +34,51 @@ __all__ = [
 ]
 
 ROUND = 0.03
-"""Ellipticity below which the SIE is summed as a power series: derivatives of its closed form divide by e."""
+"""Ellipticity below which the SIE is a power series: derivatives of its closed form divide by e."""
 
 NO_ELLIPTICITY = 1e-12
-"""Ellipticity below which the closed form of the SIE, which divides by it, gives way to the SIS."""
+"""Ellipticity below which the SIE is computed as an SIS: its closed form divides by e."""
 
 VANISHING = 1e-36
-"""Squared radius in arcsec2 that keeps 0 / 0 from the centre and, far below `CORE`, changes nothing else."""
+"""Squared radius in arcsec2 that avoids 0 / 0 at the centre; far below that of `CORE`."""
 
 
 def sis_potential(x, y, theta_E, x_0, y_0):
-    """Potential of a singular isothermal sphere.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor` or float
-        See `SIS`; broadcast with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-    """
+    """Potential of a singular isothermal sphere in arcsec2, positions in arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     square = x * x + y * y
-    return theta_E * square * torch.rsqrt(regular(square))
+    return theta_E * square * torch.rsqrt(safe_divisor(square))
 
 
 def sis_deflection(x, y, theta_E, x_0, y_0):
-    """Deflection by a singular isothermal sphere.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor` or float
-        See `SIS`; broadcast with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-    """
+    """Deflection by a singular isothermal sphere in arcsec."""
     x, y, *params = lift(x, y, theta_E, x_0, y_0)
     numbers = plain_numbers(x, y, *params)
     if numbers is not None:
         return sum_in_blocks(x, y, (_add_sis, numbers))
     x, y, theta_E = centred(x, y, *params)
-    scale = theta_E * torch.rsqrt(regular(x * x + y * y))
+    scale = theta_E * torch.rsqrt(safe_divisor(x * x + y * y))
     return x * scale, y * scale
 
 
 def _add_sis(ax, ay, x, y, theta_E, x_0, y_0):
     """Add `sis_deflection` for numbers in place."""
     x, y = x - x_0, y - y_0
-    inverse = regular(x * x + y * y).rsqrt_()
+    inverse = safe_divisor(x * x + y * y).rsqrt_()
     ax.addcmul_(x, inverse, value=theta_E)
     ay.addcmul_(y, inverse, value=theta_E)
 
 
 def sis_hessian(x, y, theta_E, x_0, y_0):
-    """Second derivatives of the potential of a singular isothermal sphere.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor` or float
-        See `SIS`; broadcast with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
-    """
+    """Second derivatives xx, xy, yy of the potential of a singular isothermal sphere."""
     zero = torch.zeros((), dtype=torch.float64)
     return sie_hessian(x, y, theta_E, zero, zero, x_0, y_0)
 
 
 def sis_deflection_jacobian(x, y, theta_E, x_0, y_0):
-    """Deflection by a singular isothermal sphere, and its derivatives by the parameters.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor`, shape (B, 1)
-        See `SIS`.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 3, R)
-    """
+    """Deflection (B, R) by a singular isothermal sphere, and derivatives (B, 3, R) by its parameters."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
-    scale = torch.rsqrt(regular(x * x + y * y))
+    scale = torch.rsqrt(safe_divisor(x * x + y * y))
     nx, ny = x * scale, y * scale
     curvature = theta_E * scale
     xx, xy, yy = curvature * ny * ny, -curvature * nx * ny, curvature * nx * nx
@@ -139,47 +88,18 @@ def sis_deflection_jacobian(x, y, theta_E, x_0, y_0):
 
 
 def sie_potential(x, y, theta_E, e1, e2, x_0, y_0):
-    """Potential of a singular isothermal ellipsoid.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, e1, e2, x_0, y_0 : `torch.Tensor` or float
-        See `SIE`; broadcast with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-    """
+    """Potential of a singular isothermal ellipsoid in arcsec2, positions in arcsec."""
     x, y, theta_E, e1, e2 = centred(x, y, theta_E, e1, e2, x_0, y_0)
     ax, ay = sie_deflection(x, y, theta_E, e1, e2, 0.0, 0.0)
     return x * ax + y * ay
 
 
 def sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
-    """Deflection by a singular isothermal ellipsoid.
+    """Deflection by a singular isothermal ellipsoid in arcsec.
 
-    With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta) and
-    s = theta_E sqrt(1 - e^2), it is alpha = s n arctan(sqrt(v)) / sqrt(v), v = conj(e) n^2 [1]_.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, e1, e2, x_0, y_0 : `torch.Tensor` or float
-        See `SIE`; broadcast with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-
-    References
-    ----------
-    .. [1] Kormann, Schneider & Bartelmann 1994, A&A 284, 285, in complex form; Tessore & Metcalf 2015,
-       A&A 580, A79, equation 13 for t = 1
+    With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta) and s = theta_E sqrt(1 -
+    e^2), it is alpha = s n arctan(sqrt(v)) / sqrt(v), v = conj(e) n^2: Kormann, Schneider & Bartelmann 1994,
+    A&A 284, 285, in complex form; Tessore & Metcalf 2015, A&A 580, A79, equation 13 for t = 1.
     """
     x, y, *params = lift(x, y, theta_E, e1, e2, x_0, y_0)
     numbers = plain_numbers(x, y, *params)
@@ -196,7 +116,7 @@ def _sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
         return _sie_closed(x - x_0, y - y_0, theta_E, e1, e2)
     if largest < ROUND:
         return _sie_series(x - x_0, y - y_0, theta_E, e1, e2)
-    # a batch that holds both: each formula gets harmless values where the other one counts
+    # A batch with both: each formula gets harmless values where the other one is used.
     nearly_round = e1 * e1 + e2 * e2 < ROUND**2
     series = _sie_series(x - x_0, y - y_0, theta_E, e1.where(nearly_round, 0), e2.where(nearly_round, 0))
     closed = _sie_closed(x - x_0, y - y_0, theta_E, e1.where(~nearly_round, 0.5), e2.where(~nearly_round, 0))
@@ -205,11 +125,11 @@ def _sie_deflection(x, y, theta_E, e1, e2, x_0, y_0):
 
 def _sie_series(x, y, theta_E, e1, e2):
     zx, zy = elliptical(x, y, e1, e2)
-    scale = torch.rsqrt(regular(zx * zx + zy * zy))
+    scale = torch.rsqrt(safe_divisor(zx * zx + zy * zy))
     nx, ny = zx * scale, zy * scale
     cos, sin = nx * nx - ny * ny, 2 * nx * ny
     square = e1 * e1 + e2 * e2
-    number = terms(e_range(e1, e2)[1], x.dtype)
+    number = number_of_terms(e_range(e1, e2)[1], x.dtype)
     fx, fy = power_series(
         [1 / (2 * k + 1) for k in range(number)], -(e1 * cos + e2 * sin), e2 * cos - e1 * sin, square
     )
@@ -218,13 +138,13 @@ def _sie_series(x, y, theta_E, e1, e2):
 
 
 def _sie_closed(x, y, theta_E, e1, e2):
-    # in the frame of the axes, the complex arctangent in real and imaginary part
+    # Real and imaginary part of the complex arctangent, in the frame of the axes.
     square = e1 * e1 + e2 * e2
     e = torch.sqrt(square)
     half = torch.atan2(e2, e1) / 2
     cos, sin = torch.cos(half), torch.sin(half)
     px, py = (1 - e) * (x * cos + y * sin), (1 + e) * (y * cos - x * sin)
-    radius = torch.sqrt(regular(px * px + py * py))
+    radius = torch.sqrt(safe_divisor(px * px + py * py))
     root = 2 * torch.sqrt(e)
     re = torch.atan2(root * px, (1 - e) * radius)
     im = torch.atanh(root / (1 + e) * py / radius)
@@ -235,10 +155,9 @@ def _sie_closed(x, y, theta_E, e1, e2):
 def _add_sie(ax, ay, x, y, theta_E, e1, e2, x_0, y_0):
     """Add `_sie_closed` for numbers in place.
 
-    In the frame of the axes, with P and Q the positions along them and
-    R^2 = ((1 - e)^2 P^2 + (1 + e)^2 Q^2) / 4e, it is
-    theta_E sqrt((1 - e^2) / 4e) (arctan(P / R), arctanh(Q / R)). P, Q and R may share a factor, which here is
-    the cosine of the angle of the axes; where that is small, x and y change places.
+    In the frame of the axes, with P and Q the positions along them and R^2 = ((1 - e)^2 P^2 + (1 + e)^2 Q^2)
+    / 4e, it is theta_E sqrt((1 - e^2) / 4e) (arctan(P / R), arctanh(Q / R)). P, Q and R may share a factor,
+    here the cosine of the angle of the axes; where that is small, x and y are exchanged.
     """
     e = math.hypot(e1, e2)
     if e < NO_ELLIPTICITY:
@@ -253,7 +172,7 @@ def _add_sie(ax, ay, x, y, theta_E, e1, e2, x_0, y_0):
     inverse.addcmul_(q, q, value=(1 + e) ** 2 / (4 * e)).rsqrt_()
     p.mul_(inverse)
     q.mul_(inverse)
-    # numpy's take a third of the time of torch's
+    # numpy's functions take a third of the time of torch's.
     np.arctan(p.numpy(), out=p.numpy())
     np.arctanh(q.numpy(), out=q.numpy())
     scale = theta_E * math.sqrt((1 - e * e) / (4 * e))
@@ -263,50 +182,25 @@ def _add_sie(ax, ay, x, y, theta_E, e1, e2, x_0, y_0):
 
 
 def sie_hessian(x, y, theta_E, e1, e2, x_0, y_0):
-    """Second derivatives of the potential of a singular isothermal ellipsoid.
+    """Second derivatives xx, xy, yy of the potential of a singular isothermal ellipsoid.
 
     The convergence is kappa = s / (2 abs(zeta)), capped inside 1e-9 arcsec, and the shear points to the
     centre: gamma = -kappa w / conj(w).
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, e1, e2, x_0, y_0 : `torch.Tensor` or float
-        See `SIE`; broadcast with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
     """
     x, y, theta_E, e1, e2 = centred(x, y, theta_E, e1, e2, x_0, y_0)
     zx, zy = elliptical(x, y, e1, e2)
     s = theta_E * torch.sqrt(1 - e1 * e1 - e2 * e2)
     kappa = s / 2 * torch.rsqrt((zx * zx + zy * zy).clamp_min(CORE**2))
-    towards = kappa / regular(x * x + y * y)
+    towards = kappa / safe_divisor(x * x + y * y)
     gamma1, gamma2 = (y * y - x * x) * towards, -2 * x * y * towards
     return kappa + gamma1, gamma2, kappa - gamma1
 
 
 def sie_deflection_jacobian(x, y, theta_E, e1, e2, x_0, y_0):
-    """Deflection by a singular isothermal ellipsoid, and its derivatives by the parameters.
+    """Deflection (B, R) by a singular isothermal ellipsoid, and derivatives (B, 5, R) by its parameters.
 
-    Parameters
-    ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
-    theta_E, e1, e2, x_0, y_0 : `torch.Tensor`, shape (B, 1)
-        See `SIE`.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 5, R)
-
-    Notes
-    -----
-    With F(v) = arctan(sqrt(v)) / sqrt(v), 2 v F' = 1 / (1 + v) - F, and n / (1 + v) =
-    abs(zeta) w / (abs(w)^2 (1 - e^2)), so the derivatives need no further transcendental function.
+    With F(v) = arctan(sqrt(v)) / sqrt(v), 2 v F' = 1 / (1 + v) - F, and n / (1 + v) = abs(zeta) w / (abs(w)^2
+    (1 - e^2)), so the derivatives need no further transcendental function.
     """
     ax, ay = sie_deflection(x, y, theta_E, e1, e2, x_0, y_0)
     x, y = x - x_0, y - y_0
@@ -314,10 +208,10 @@ def sie_deflection_jacobian(x, y, theta_E, e1, e2, x_0, y_0):
     rest = 1 - square
     s = theta_E * torch.sqrt(rest)
     zx, zy = elliptical(x, y, e1, e2)
-    z_square = regular(zx * zx + zy * zy)
+    z_square = safe_divisor(zx * zx + zy * zy)
     inverse = torch.rsqrt(z_square)
-    towards = 1 / regular(x * x + y * y)
-    # kappa and shear of sie_hessian, but zero in the core
+    towards = 1 / safe_divisor(x * x + y * y)
+    # Convergence and shear as in sie_hessian, but zero in the core.
     kappa = s / 2 * inverse
     gamma = kappa * towards
     gamma1, gamma2 = (y * y - x * x) * gamma, -2 * x * y * gamma
@@ -358,7 +252,7 @@ def _sie_slope(nx, ny, s, e1, e2, dx, dy):
         if smallest >= ROUND:
             return by_ratio
     cos, sin = nx * nx - ny * ny, 2 * nx * ny
-    number = terms(min(largest, ROUND), nx.dtype)
+    number = number_of_terms(min(largest, ROUND), nx.dtype)
     fx, fy = power_series(
         [-(k + 1) / (2 * k + 3) for k in range(number)], -(e1 * cos + e2 * sin), e2 * cos - e1 * sin, square
     )
@@ -370,7 +264,7 @@ def _sie_slope(nx, ny, s, e1, e2, dx, dy):
 
 
 class _FromVelocityDispersion:
-    """The constructor that isothermal models share."""
+    """The constructor from a velocity dispersion."""
 
     @classmethod
     def from_velocity_dispersion(cls, sigma_v, z_lens, z_source, *, cosmology=None, **values):

@@ -8,44 +8,27 @@ import torch
 from lenssr.cosmology import nfw_from_mass
 from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import CORE
-from lenssr.mass.ellipse import centred, regular
+from lenssr.mass.ellipse import centred, safe_divisor
 from lenssr.mass.parameter import Parameter
 
 __all__ = ["NFW", "nfw_deflection", "nfw_hessian", "nfw_potential"]
 
-NEAR = 0.1
-"""How near to x = 1, in z = (1 - x) / (1 + x), the functions are summed as series."""
+SERIES_RANGE = 0.1
+"""Largest |z|, z = (1 - x) / (1 + x), where the functions are summed as series around x = 1."""
 
-SERIES = 16
+SERIES_TERMS = 16
 
 
 def nfw_potential(x, y, r_s, alpha_rs, x_0, y_0):
-    """Potential of an NFW halo.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    r_s, alpha_rs, x_0, y_0 : `torch.Tensor` or float
-        See `NFW`; broadcast with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-
-    References
-    ----------
-    .. [1] Meneghetti, Bartelmann & Moscardini 2003, MNRAS 340, 105
-    """
+    """Potential of an NFW halo in arcsec2 (Meneghetti, Bartelmann & Moscardini 2003, MNRAS 340, 105)."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     radius = _radius(x, y, r_s)
     logarithm = torch.log(2 / radius)
-    # inside x = 1/2 the two squared logarithms nearly cancel, so that their difference is factored
+    # Inside x = 1/2 the two squared logarithms nearly cancel: factor their difference.
     inside = radius < 0.5
     small = radius.where(inside, 0.25)
-    rest = _log_half(small, _root(small))
-    outside = logarithm * logarithm - (1 - radius * radius) * _f(radius) ** 2
+    rest = _log_half(small, _root_of_complement(small))
+    outside = logarithm * logarithm - (1 - radius * radius) * _arcosh_ratio(radius) ** 2
     return (
         alpha_rs
         * r_s
@@ -55,47 +38,18 @@ def nfw_potential(x, y, r_s, alpha_rs, x_0, y_0):
 
 
 def nfw_deflection(x, y, r_s, alpha_rs, x_0, y_0):
-    """Deflection by an NFW halo.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    r_s, alpha_rs, x_0, y_0 : `torch.Tensor` or float
-        See `NFW`; broadcast with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-
-    References
-    ----------
-    .. [1] Bartelmann 1996, A&A 313, 697
-    """
+    """Deflection by an NFW halo in arcsec (Bartelmann 1996, A&A 313, 697)."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     mean = _mean_convergence(_radius(x, y, r_s), r_s, alpha_rs)
     return mean * x, mean * y
 
 
 def nfw_hessian(x, y, r_s, alpha_rs, x_0, y_0):
-    """Second derivatives of the potential of an NFW halo.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    r_s, alpha_rs, x_0, y_0 : `torch.Tensor` or float
-        See `NFW`; broadcast with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
-    """
+    """Second derivatives xx, xy, yy of the potential of an NFW halo."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     radius = _radius(x, y, r_s)
     kappa = alpha_rs / (2 * (1 - math.log(2)) * r_s) * _surface_density(radius)
-    tangential = (_mean_convergence(radius, r_s, alpha_rs) - kappa) / regular(x * x + y * y)
+    tangential = (_mean_convergence(radius, r_s, alpha_rs) - kappa) / safe_divisor(x * x + y * y)
     gamma1, gamma2 = (y * y - x * x) * tangential, -2 * x * y * tangential
     return kappa + gamma1, gamma2, kappa - gamma1
 
@@ -104,12 +58,12 @@ def _radius(x, y, r_s):
     return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
 
 
-def _root(radius):
+def _root_of_complement(radius):
     return torch.sqrt(1 - radius * radius)
 
 
 def _log_half(radius, root):
-    """ln((1 + root) / 2) for root^2 = 1 - x^2, precise where x is small."""
+    """ln((1 + root) / 2) for root^2 = 1 - x^2, precise for small x."""
     return torch.log1p(-radius * radius / (2 * (1 + root)))
 
 
@@ -118,25 +72,25 @@ def _tangent_series(z):
 
     The second is (F of the surface density) (1 + x)^2, smooth through x = 1 at z = 0.
     """
-    near = z.abs() < NEAR
+    near = z.abs() < SERIES_RANGE
     inner = z.where(near, 0.0)
     t, g = torch.zeros_like(z), torch.zeros_like(z)
-    for k in reversed(range(SERIES)):
+    for k in reversed(range(SERIES_TERMS)):
         t = 1 / (2 * k + 1) + inner * t
         g = 1 / (2 * k + 1) + 1 / (2 * k + 3) + inner * g
-    positive = torch.sqrt(z.where(z >= NEAR, 0.25))
-    negative = torch.sqrt((-z).where(z <= -NEAR, 0.25))
+    positive = torch.sqrt(z.where(z >= SERIES_RANGE, 0.25))
+    negative = torch.sqrt((-z).where(z <= -SERIES_RANGE, 0.25))
     far = torch.where(z > 0, torch.atanh(positive) / positive, torch.atan(negative) / negative)
     tangent = torch.where(near, t, far)
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
 
 
-def _f(radius):
-    """arcosh(1/x) / sqrt(1 - x^2), and what continues it beyond x = 1."""
+def _arcosh_ratio(radius):
+    """arcosh(1/x) / sqrt(1 - x^2), continued beyond x = 1."""
     z = (1 - radius) / (1 + radius)
     inside = radius < 0.5
     small = radius.where(inside, 0.25)
-    root = _root(small)
+    root = _root_of_complement(small)
     stable = (torch.log(2 / small) + _log_half(small, root)) / root
     return torch.where(inside, stable, (1 + z) * _tangent_series(z.where(~inside, 0.0))[0])
 
@@ -145,20 +99,20 @@ def _surface_density(radius):
     """F(x) = (1 - f) / (x^2 - 1)."""
     inside = radius < 0.5
     small = radius.where(inside, 0.25)
-    stable = (_f(small) - 1) / (1 - small * small)
+    stable = (_arcosh_ratio(small) - 1) / (1 - small * small)
     z = ((1 - radius) / (1 + radius)).where(~inside, 0.0)
     return torch.where(inside, stable, _tangent_series(z)[1] / (1 + radius) ** 2)
 
 
 def _mean_convergence(radius, r_s, alpha_rs):
-    """Mean convergence inside a radius, which is deflection over radius."""
+    """Mean convergence inside a radius: deflection over radius."""
     inside = radius < 0.5
     small = radius.where(inside, 0.25)
-    root = _root(small)
-    # ln(x / 2) + f, written so that nothing cancels towards the centre; everything over x^2
+    root = _root_of_complement(small)
+    # (ln(x / 2) + f) / x^2, without cancellation towards the centre.
     stable = torch.log(2 / small) / (root * (1 + root)) + _log_half(small, root) / (root * small * small)
     large = radius.where(~inside, 1.0)
-    enclosed = torch.where(inside, stable, (torch.log(large / 2) + _f(large)) / (large * large))
+    enclosed = torch.where(inside, stable, (torch.log(large / 2) + _arcosh_ratio(large)) / (large * large))
     return alpha_rs / ((1 - math.log(2)) * r_s) * enclosed
 
 
@@ -202,7 +156,7 @@ class NFW(MassModel):
             Mass inside the radius of 200 times the critical density at the lens; a bare number is in solar
             masses.
         concentration : float
-            That radius over the scale radius.
+            Ratio of this radius and the scale radius.
         z_lens, z_source : float
             Redshifts, 0 < z_lens < z_source.
         cosmology : `~astropy.cosmology.FLRW`, optional

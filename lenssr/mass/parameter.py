@@ -1,4 +1,4 @@
-"""The numbers that make a mass model."""
+"""Parameters of mass models."""
 
 import math
 
@@ -18,20 +18,20 @@ class Parameter:
     Parameters
     ----------
     description : str
-        What it is.
+        Its meaning.
     unit : `~astropy.units.Unit`, optional
         Its unit; dimensionless by default.
     limits : tuple of float, optional
-        The open interval that physics allows; anything outside is refused.
+        The open interval of allowed values; others are refused.
     fixed : bool, optional
-        Whether fits leave it alone by default.
+        Whether fits hold it by default.
 
     Attributes
     ----------
     value : float
         The value, in ``unit``.
     bounds : tuple
-        Where a fit may go: lower and upper end, None for open, like in astropy.
+        Lower and upper bound for fits, None for an open end, as in astropy.
     std : float or None
         Standard error, after a fit.
     """

@@ -1,4 +1,4 @@
-"""A deflection given as a map, interpolated by cubic splines."""
+"""A deflection map, interpolated by cubic splines."""
 
 import astropy.units as u
 import numpy as np
@@ -10,7 +10,7 @@ from lenssr.units import strip_unit
 
 __all__ = ["PixelatedDeflection", "potential_from_deflection", "spline_coefficients", "spline_values"]
 
-MARGIN = 1.0
+OUTSIDE_MARGIN = 1.0
 """Pixels beyond the outermost centres up to which the last polynomials are continued."""
 
 
@@ -20,7 +20,7 @@ def _collocation(number, like):
     rows = torch.arange(number, device=like.device)
     for offset, weight in enumerate((1 / 6, 2 / 3, 1 / 6)):
         matrix[rows, rows + offset] = weight
-    # the third derivative is continuous at the second knot from either end
+    # The third derivative is continuous at the second knot from either end.
     ends = like.new_tensor([1.0, -4.0, 6.0, -4.0, 1.0])
     matrix[number, :5] = ends
     matrix[number + 1, -5:] = ends
@@ -28,17 +28,7 @@ def _collocation(number, like):
 
 
 def spline_coefficients(values):
-    """Coefficients of the cubic spline through a map.
-
-    Parameters
-    ----------
-    values : `torch.Tensor`, shape (..., ny, nx)
-        The map, at least 4 x 4.
-
-    Returns
-    -------
-    coefficients : `torch.Tensor`, shape (..., ny + 2, nx + 2)
-    """
+    """Coefficients (..., ny + 2, nx + 2) of the cubic spline through a map (..., ny, nx), both at least 4."""
     for axis in (-2, -1):
         moved = values.movedim(axis, -2)
         padded = torch.nn.functional.pad(moved, (0, 0, 0, 2))
@@ -57,20 +47,10 @@ def _weights(t, order):
 
 
 def spline_values(coefficients, column, row, *, column_order=0, row_order=0):
-    """Value of a cubic spline, or of a derivative, differentiable by position and coefficients.
+    """Values of a cubic spline, or of derivatives per pixel, differentiable by position and coefficients.
 
-    Parameters
-    ----------
-    coefficients : `torch.Tensor`, shape (ny + 2, nx + 2)
-        From `spline_coefficients`.
-    column, row : `torch.Tensor`
-        Where, in pixels, the centre of the first one at 0.
-    column_order, row_order : int, optional
-        Orders of the derivatives, 0 to 2, per pixel.
-
-    Returns
-    -------
-    values : `torch.Tensor`, of the shape of the positions
+    ``column`` and ``row`` are in pixels, the first pixel centre at 0; the orders of the derivatives are 0 to
+    2.
     """
     ny, nx = (size - 2 for size in coefficients.shape)
     first_column = column.detach().floor().clamp(0, nx - 2)
@@ -92,24 +72,10 @@ def _derivative_matrix(number, like):
 
 
 def potential_from_deflection(alpha_x, alpha_y, pixel_scale):
-    """Potential whose gradient is nearest to a deflection map, in the sense of least squares.
+    """Potential (ny, nx) of mean 0 whose gradient fits a deflection map in least squares.
 
-    Parameters
-    ----------
-    alpha_x, alpha_y : `torch.Tensor`, shape (ny, nx)
-        Deflection at pixel centres, in arcsec.
-    pixel_scale : float
-        In arcsec.
-
-    Returns
-    -------
-    potential : `torch.Tensor`, shape (ny, nx)
-        In arcsec2, with mean zero: a map of deflections cannot tell the constant.
-
-    Notes
-    -----
-    The normal equations of the spline's gradient at the pixel centres are separable and solved exactly in
-    the eigenvectors of the two axes.
+    Lengths are in arcsec. The normal equations of the gradient of the spline at the pixel centres are
+    separable and solved exactly in the eigenvectors of the two axes.
     """
     ny, nx = alpha_x.shape
     along_x, along_y = _derivative_matrix(nx, alpha_x), _derivative_matrix(ny, alpha_x)
@@ -117,7 +83,7 @@ def potential_from_deflection(alpha_x, alpha_y, pixel_scale):
     values_y, vectors_y = torch.linalg.eigh(along_y.T @ along_y)
     right = vectors_y.T @ (alpha_x @ along_x + along_y.T @ alpha_y) @ vectors_x
     total = values_y[:, None] + values_x
-    # the constant, and nothing else, is left open
+    # Only the constant is undetermined.
     free = total < 1e-10 * total.max()
     potential = vectors_y @ torch.where(free, 0.0, right / torch.where(free, 1.0, total)) @ vectors_x.T
     return (potential - potential.mean()) * pixel_scale
@@ -127,7 +93,7 @@ class PixelatedDeflection(MassModel):
     """Deflection given at pixel centres and interpolated by cubic splines; it has no parameters.
 
     Convergence and shear are derivatives of the interpolated deflection (of a field with a curl, its
-    symmetric part). The potential is that whose gradient is nearest to the map, with mean zero.
+    symmetric part). The gradient of the potential, of mean zero, fits the map in least squares.
 
     Parameters
     ----------
@@ -145,7 +111,7 @@ class PixelatedDeflection(MassModel):
     ------
     InputError
         If the maps have different shapes or hold non-finite values; and from every method for a position more
-        than a pixel outside the outermost pixel centres, where the map says nothing.
+        than a pixel outside the outermost pixel centres.
 
     Examples
     --------
@@ -204,10 +170,10 @@ class PixelatedDeflection(MassModel):
         ny, nx = self.shape
         column, row = x / self.pixel_scale + (nx - 1) / 2, y / self.pixel_scale + (ny - 1) / 2
         for index, size, name in ((column, nx, "x"), (row, ny, "y")):
-            # written so that nan is outside
-            outside = ~((index.detach() - (size - 1) / 2).abs() <= (size - 1) / 2 + MARGIN)
+            # NaN counts as outside.
+            outside = ~((index.detach() - (size - 1) / 2).abs() <= (size - 1) / 2 + OUTSIDE_MARGIN)
             if outside.any():
-                limit = ((size - 1) / 2 + MARGIN) * self.pixel_scale
+                limit = ((size - 1) / 2 + OUTSIDE_MARGIN) * self.pixel_scale
                 raise InputError(
                     f"{int(outside.sum())} positions lie outside the deflection map, |{name}| > {limit:.6g} "
                     "arcsec: give a wider map"

@@ -8,67 +8,29 @@ import torch
 from lenssr.cosmology import einstein_radius_from_mass
 from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import CORE
-from lenssr.mass.ellipse import centred, regular
+from lenssr.mass.ellipse import centred, safe_divisor
 from lenssr.mass.parameter import Parameter
 
 __all__ = ["PointMass", "point_deflection", "point_hessian", "point_potential"]
 
 
 def point_potential(x, y, theta_E, x_0, y_0):
-    """Potential of a point mass, theta_E^2 ln(r), constant inside 1e-9 arcsec.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor` or float
-        See `PointMass`; broadcast with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-    """
+    """Potential of a point mass in arcsec2, theta_E^2 ln(r), constant inside 1e-9 arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     return theta_E * theta_E / 2 * torch.log((x * x + y * y).clamp_min(CORE**2))
 
 
 def point_deflection(x, y, theta_E, x_0, y_0):
-    """Deflection by a point mass, theta_E^2 / r away from it, and 0 inside 1e-9 arcsec.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor` or float
-        See `PointMass`; broadcast with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-    """
+    """Deflection by a point mass in arcsec, theta_E^2 / r, and 0 inside 1e-9 arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
-    scale = theta_E * theta_E / regular(x * x + y * y)
+    scale = theta_E * theta_E / safe_divisor(x * x + y * y)
     return scale * x, scale * y
 
 
 def point_hessian(x, y, theta_E, x_0, y_0):
-    """Second derivatives of the potential of a point mass; its convergence is 0 wherever one can look.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, x_0, y_0 : `torch.Tensor` or float
-        See `PointMass`; broadcast with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
-    """
+    """Second derivatives xx, xy, yy of the potential of a point mass; its convergence is 0."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
-    inverse = 1 / regular(x * x + y * y)
+    inverse = 1 / safe_divisor(x * x + y * y)
     nx, ny = x * inverse, y * inverse
     gamma1 = theta_E * theta_E * (ny * ny - nx * nx)
     return gamma1, -2 * theta_E * theta_E * nx * ny, -gamma1
@@ -82,7 +44,7 @@ class PointMass(MassModel):
     theta_E : float or `~astropy.units.Quantity`
         Einstein radius, in arcsec.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
-        Where it is, in arcsec; default 0.
+        Position, in arcsec; default 0.
 
     Examples
     --------

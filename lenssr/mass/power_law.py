@@ -7,60 +7,40 @@ import torch
 
 from lenssr.mass.base import MassModel
 from lenssr.mass.blocks import CORE, lift, plain_numbers, sum_in_blocks
-from lenssr.mass.ellipse import EllipticalMixin, centred, e_range, elliptical, power_series, regular, terms
+from lenssr.mass.ellipse import (
+    EllipticalMixin,
+    centred,
+    e_range,
+    elliptical,
+    number_of_terms,
+    power_series,
+    safe_divisor,
+)
 from lenssr.mass.parameter import Parameter
 
 __all__ = ["EPL", "epl_deflection", "epl_deflection_jacobian", "epl_hessian", "epl_potential"]
 
 
 def epl_potential(x, y, theta_E, gamma, e1, e2, x_0, y_0):
-    """Potential of an elliptical power law.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor` or float
-        See `EPL`; broadcast with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-    """
+    """Potential of an elliptical power law in arcsec2, positions in arcsec."""
     x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
     ax, ay = epl_deflection(x, y, theta_E, gamma, e1, e2, 0.0, 0.0)
     return (x * ax + y * ay) / (3 - gamma)
 
 
 def epl_deflection(x, y, theta_E, gamma, e1, e2, x_0, y_0):
-    """Deflection by an elliptical power law.
+    """Deflection by an elliptical power law in arcsec.
 
-    With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta), t = gamma - 1 and
-    s = theta_E sqrt(1 - e^2), it is s (s / abs(zeta))^(t - 1) n 2F1(1, t/2; 2 - t/2; -conj(e) n^2) [1]_.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor` or float
-        See `EPL`; broadcast with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-
-    References
-    ----------
-    .. [1] Tessore & Metcalf 2015, A&A 580, A79, equation 13
+    With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta), t = gamma - 1 and s =
+    theta_E sqrt(1 - e^2), it is s (s / abs(zeta))^(t - 1) n 2F1(1, t/2; 2 - t/2; -conj(e) n^2): Tessore &
+    Metcalf 2015, A&A 580, A79, equation 13.
     """
     x, y, theta_E, gamma, e1, e2, x_0, y_0 = lift(x, y, theta_E, gamma, e1, e2, x_0, y_0)
     numbers = plain_numbers(x, y, theta_E, gamma, e1, e2, x_0, y_0)
     if numbers is not None:
         return sum_in_blocks(x, y, (_add_epl, numbers))
     nx, ny, strength, re, im, square = _epl_geometry(x - x_0, y - y_0, theta_E, gamma, e1, e2)
-    coefficients = _coefficients(gamma - 1, terms(e_range(e1, e2)[1], x.dtype))
+    coefficients = _coefficients(gamma - 1, number_of_terms(e_range(e1, e2)[1], x.dtype))
     fx, fy = power_series(coefficients, re, im, square)
     return strength * (nx * fx - ny * fy), strength * (nx * fy + ny * fx)
 
@@ -77,7 +57,7 @@ def _epl_geometry(x, y, theta_E, gamma, e1, e2):
     """n, s (s / |zeta|)^(t - 1), real and imaginary part of -conj(e) n^2, and e^2."""
     zx, zy = elliptical(x, y, e1, e2)
     z_square = zx * zx + zy * zy
-    inverse = torch.rsqrt(regular(z_square))
+    inverse = torch.rsqrt(safe_divisor(z_square))
     nx, ny = zx * inverse, zy * inverse
     cos, sin = nx * nx - ny * ny, 2 * nx * ny
     square = e1 * e1 + e2 * e2
@@ -87,7 +67,7 @@ def _epl_geometry(x, y, theta_E, gamma, e1, e2):
 
 
 def _add_epl(ax, ay, x, y, theta_E, gamma, e1, e2, x_0, y_0):
-    """Add `epl_deflection` for numbers in place, with the modulus of e taken out of the recurrence."""
+    """Add `epl_deflection` for numbers in place; the modulus of e is factored out of the recurrence."""
     e, t = math.hypot(e1, e2), gamma - 1
     x, y = x - x_0, y - y_0
     zx, zy = x * (1 - e1), y * (1 + e1)
@@ -102,13 +82,13 @@ def _add_epl(ax, ay, x, y, theta_E, gamma, e1, e2, x_0, y_0):
         ax.addcmul_(zx, strength)
         ay.addcmul_(zy, strength)
         return
-    # cosine and sine of the phase of conj(e) n^2, twice
+    # Twice the cosine and sine of the phase of conj(e) n^2.
     inverse = radius.reciprocal_()
     cross = torch.mul(zx, zy, out=y).mul_(inverse).mul_(4)
     along = (zx + zy).mul_(zx - zy).mul_(inverse).mul_(2)
     cos = torch.mul(along, e1 / e, out=inverse).add_(cross, alpha=e2 / e)
     sin = cross.mul_(e1 / e).sub_(along, alpha=e2 / e)
-    first, second = _unit_series(_coefficients(t, terms(e, x.dtype)), -e, cos)
+    first, second = _unit_series(_coefficients(t, number_of_terms(e, x.dtype)), -e, cos)
     fx = first.addcmul_(cos, second, value=-0.5)
     fy = second.mul_(sin).mul_(0.5)
     ax.addcmul_(torch.mul(zx, fx, out=cos).addcmul_(zy, fy, value=-1), strength)
@@ -131,21 +111,10 @@ def _unit_series(coefficients, modulus, twice):
 
 
 def epl_hessian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
-    """Second derivatives of the potential of an elliptical power law.
+    """Second derivatives xx, xy, yy of the potential of an elliptical power law.
 
-    The convergence is (2 - t)/2 (s / abs(zeta))^t, capped inside 1e-9 arcsec. The deflection is
-    homogeneous of degree 1 - t, which makes the shear ((1 - t) alpha - kappa w) / conj(w).
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor` or float
-        See `EPL`; broadcast with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
+    The convergence is (2 - t)/2 (s / abs(zeta))^t, capped inside 1e-9 arcsec. The deflection is homogeneous
+    of degree 1 - t, which makes the shear ((1 - t) alpha - kappa w) / conj(w).
     """
     x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
     ax, ay = epl_deflection(x, y, theta_E, gamma, e1, e2, 0.0, 0.0)
@@ -158,42 +127,31 @@ def epl_hessian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
 def _from_kappa(x, y, ax, ay, gamma, kappa):
     """Second derivatives from deflection and convergence of a homogeneous potential."""
     px, py = (2 - gamma) * ax - kappa * x, (2 - gamma) * ay - kappa * y
-    inverse = 1 / regular(x * x + y * y)
+    inverse = 1 / safe_divisor(x * x + y * y)
     gamma1, gamma2 = (px * x - py * y) * inverse, (px * y + py * x) * inverse
     return kappa + gamma1, gamma2, kappa - gamma1
 
 
 def epl_deflection_jacobian(x, y, theta_E, gamma, e1, e2, x_0, y_0):
-    """Deflection by an elliptical power law, and its derivatives by the parameters.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
-    theta_E, gamma, e1, e2, x_0, y_0 : `torch.Tensor`, shape (B, 1)
-        See `EPL`.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 6, R)
-    """
+    """Deflection (B, R) by an elliptical power law, and derivatives (B, 6, R) by its parameters."""
     x, y = x - x_0, y - y_0
     t = gamma - 1
     nx, ny, strength, re, im, square = _epl_geometry(x, y, theta_E, gamma, e1, e2)
-    (fx, fy), (dx, dy), (gx, gy) = _hypergeometric(t, re, im, square, terms(e_range(e1, e2)[1], x.dtype) + 4)
+    (fx, fy), (dx, dy), (gx, gy) = _hypergeometric(
+        t, re, im, square, number_of_terms(e_range(e1, e2)[1], x.dtype) + 4
+    )
     nx, ny = strength * nx, strength * ny
     ax, ay = nx * fx - ny * fy, nx * fy + ny * fx
 
     zx, zy = elliptical(x, y, e1, e2)
-    z_square = regular(zx * zx + zy * zy)
+    z_square = safe_divisor(zx * zx + zy * zy)
     rest = 1 - square
     logarithm = torch.log(theta_E * theta_E * rest / z_square) / 2
     by_gamma = ax * logarithm + nx * gx - ny * gy, ay * logarithm + nx * gy + ny * gx
 
-    # turns of n by e1 and e2, Im and -Re of zeta w / |zeta|^2; |zeta| changes by the same two numbers
+    # Rotations of n by e1 and e2, Im and -Re of zeta w / |zeta|^2, which also give the changes of |zeta|.
     turn1, turn2 = (zx * y + zy * x) / z_square, (zy * y - zx * x) / z_square
-    # strength n F' and the same times n^2
+    # strength n F', and that times n^2.
     px, py = nx * dx - ny * dy, nx * dy + ny * dx
     cos, sin = (zx * zx - zy * zy) / z_square, 2 * zx * zy / z_square
     qx, qy = px * cos - py * sin, px * sin + py * cos

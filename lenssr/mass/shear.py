@@ -22,40 +22,14 @@ __all__ = [
 
 
 def shear_potential(x, y, gamma1, gamma2, x_0, y_0):
-    """Potential of a constant shear.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    gamma1, gamma2, x_0, y_0 : `torch.Tensor` or float
-        See `Shear`; broadcast with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-    """
+    """Potential of a constant shear in arcsec2, positions in arcsec."""
     x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
     x, y = x - x_0, y - y_0
     return gamma1 * (x * x - y * y) / 2 + gamma2 * x * y
 
 
 def shear_deflection(x, y, gamma1, gamma2, x_0, y_0):
-    """Deflection by a constant shear.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    gamma1, gamma2, x_0, y_0 : `torch.Tensor` or float
-        See `Shear`; broadcast with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-    """
+    """Deflection by a constant shear in arcsec."""
     x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
     numbers = plain_numbers(x, y, gamma1, gamma2, x_0, y_0)
     if numbers is not None:
@@ -65,7 +39,7 @@ def shear_deflection(x, y, gamma1, gamma2, x_0, y_0):
 
 
 def _add_shear(ax, ay, x, y, gamma1, gamma2, x_0, y_0):
-    """Add `shear_deflection` for numbers in place, the origin left for last because it mostly is 0."""
+    """Add `shear_deflection` for numbers in place; the origin, mostly 0, comes last."""
     ax.add_(x, alpha=gamma1).add_(y, alpha=gamma2)
     ay.add_(x, alpha=gamma2).sub_(y, alpha=gamma1)
     if x_0 or y_0:
@@ -74,40 +48,15 @@ def _add_shear(ax, ay, x, y, gamma1, gamma2, x_0, y_0):
 
 
 def shear_hessian(x, y, gamma1, gamma2, x_0, y_0):
-    """Second derivatives of the potential of a constant shear.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    gamma1, gamma2, x_0, y_0 : `torch.Tensor` or float
-        See `Shear`; broadcast with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
-    """
+    """Second derivatives xx, xy, yy of the potential of a constant shear."""
     x, y, gamma1, gamma2, x_0, y_0 = lift(x, y, gamma1, gamma2, x_0, y_0)
-    # 0 * x keeps shape, dtype and device, and a zero derivative by the position
+    # 0 * x has the shape, dtype and device of x, and a zero derivative.
     flat = 0 * (x - x_0) + 0 * (y - y_0)
     return gamma1 + flat, gamma2 + flat, flat - gamma1
 
 
 def shear_deflection_jacobian(x, y, gamma1, gamma2, x_0, y_0):
-    """Deflection by a constant shear, and its derivatives by the parameters.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
-    gamma1, gamma2, x_0, y_0 : `torch.Tensor`, shape (B, 1)
-        See `Shear`.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 4, R)
-    """
+    """Deflection (B, R) by a constant shear, and derivatives (B, 4, R) by its parameters."""
     ax, ay = shear_deflection(x, y, gamma1, gamma2, x_0, y_0)
     x, y = x - x_0, y - y_0
     none = torch.zeros_like(ax)
@@ -124,8 +73,8 @@ class Shear(MassModel):
     gamma1, gamma2 : float
         Components of the shear.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
-        Where the deflection vanishes, in arcsec; default 0. Fits leave it alone (``fixed``), because it
-        only moves the source.
+        Origin, where the deflection vanishes, in arcsec; default 0. Fixed in fits, because it only shifts the
+        source.
 
     Examples
     --------
@@ -148,81 +97,30 @@ class Shear(MassModel):
         super().__init__(gamma1=gamma1, gamma2=gamma2, x_0=x_0, y_0=y_0)
 
     def _centres(self):
-        return []  # nothing is there
+        return []
 
 
 def sheet_potential(x, y, kappa):
-    """Potential of a sheet of constant convergence.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    kappa : `torch.Tensor` or float
-        Its convergence; broadcasts with the positions.
-
-    Returns
-    -------
-    potential : `torch.Tensor`
-        In arcsec2.
-    """
+    """Potential of a sheet of constant convergence in arcsec2, positions in arcsec."""
     x, y, kappa = lift(x, y, kappa)
     return kappa * (x * x + y * y) / 2
 
 
 def sheet_deflection(x, y, kappa):
-    """Deflection by a sheet of constant convergence.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    kappa : `torch.Tensor` or float
-        Its convergence; broadcasts with the positions.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`
-        In arcsec.
-    """
+    """Deflection by a sheet of constant convergence in arcsec."""
     x, y, kappa = lift(x, y, kappa)
     return kappa * x, kappa * y
 
 
 def sheet_hessian(x, y, kappa):
-    """Second derivatives of the potential of a sheet of constant convergence.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`
-        Positions in arcsec.
-    kappa : `torch.Tensor` or float
-        Its convergence; broadcasts with the positions.
-
-    Returns
-    -------
-    psi_xx, psi_xy, psi_yy : `torch.Tensor`
-    """
+    """Second derivatives xx, xy, yy of the potential of a sheet of constant convergence."""
     x, y, kappa = lift(x, y, kappa)
     flat = 0 * (x + y)
     return kappa + flat, 0 * kappa + flat, kappa + flat
 
 
 def sheet_deflection_jacobian(x, y, kappa):
-    """Deflection by a sheet of constant convergence, and its derivative by the convergence.
-
-    Parameters
-    ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
-    kappa : `torch.Tensor`, shape (B, 1)
-        Its convergence.
-
-    Returns
-    -------
-    alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-    d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, 1, R)
-    """
+    """Deflection (B, R) by a sheet, and its derivative (B, 1, R) by the convergence."""
     ax, ay = sheet_deflection(x, y, kappa)
     return ax, ay, x.expand_as(ax).unsqueeze(-2), y.expand_as(ay).unsqueeze(-2)
 
@@ -230,13 +128,13 @@ def sheet_deflection_jacobian(x, y, kappa):
 class ConvergenceSheet(MassModel):
     """Sheet of constant convergence, around the image centre.
 
-    A sheet changes no image, only the scale of the source (the mass-sheet degeneracy [1]_), so data alone
-    cannot tell it: ``needs_prior`` is true, and a fit that leaves it free is refused.
+    A sheet changes the scale of the source, but no image (the mass-sheet degeneracy [1]_), so data alone do
+    not constrain it: ``needs_prior`` is true, and a fit with a free sheet is refused.
 
     Parameters
     ----------
     kappa : float
-        Its convergence; negative for a void.
+        Convergence; negative for a void.
 
     References
     ----------

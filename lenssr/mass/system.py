@@ -1,4 +1,4 @@
-"""Mass models that act together."""
+"""Sums of mass models."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ class MassSystem(MassModel):
     Parameters
     ----------
     *components : `MassModel`
-        The models; systems among them are taken apart.
+        The models; systems among them are expanded.
 
     Examples
     --------

@@ -3,7 +3,7 @@
 from lenssr.networks.deflection import DeflectionNetwork, LensEstimate
 from lenssr.networks.library import available, load
 from lenssr.networks.network_source import NetworkSource
-from lenssr.networks.relensing import DrawnSource, RelensingNetwork
+from lenssr.networks.relensing import PredictedSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
 from lenssr.networks.source_plane import SourcePlane
 from lenssr.networks.weights import Card, load_weights, save_weights
@@ -12,7 +12,7 @@ __all__ = [
     "SISR",
     "Card",
     "DeflectionNetwork",
-    "DrawnSource",
+    "PredictedSource",
     "LensEstimate",
     "NetworkSource",
     "RelensingNetwork",

@@ -1,4 +1,4 @@
-"""Several networks in one file, with plain values beside them: what a resolver is saved as."""
+"""Several networks in one file, with plain values: the form of a saved resolver."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lenssr.exceptions import InputError
-from lenssr.networks.weights import KINDS, Card
+from lenssr.networks.weights import NETWORK_KINDS, Card
 from lenssr.networks.weights_file import check_tensors, fill, read_tensors, write_tensors
 
 __all__ = ["BUNDLE", "is_bundle", "load_bundle", "save_bundle"]
@@ -15,24 +15,7 @@ BUNDLE = "SuperResolver"
 
 
 def save_bundle(path, settings, networks):
-    """Write networks and settings, in the safetensors format: nothing in it can be run.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        Ends in ``.safetensors``. A file there is replaced, at once and whole.
-    settings : dict
-        Plain values, which JSON can hold.
-    networks : list of (module, `Card`, dict)
-        Each with what else is to be told of it, in plain values.
-
-    Raises
-    ------
-    InputError
-        If the path ends otherwise.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
-    """
+    """Write ``settings`` (plain values) and networks, (module, `Card`, plain values) each, as safetensors."""
     tensors, told = {}, []
     for number, (network, card, more) in enumerate(networks):
         tensors |= {f"{number}.{name}": one.cpu().contiguous() for name, one in network.state_dict().items()}
@@ -43,24 +26,7 @@ def save_bundle(path, settings, networks):
 
 
 def load_bundle(path):
-    """Read a file of `save_bundle`.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-
-    Returns
-    -------
-    settings : dict
-    networks : list of (module, `Card`, dict)
-
-    Raises
-    ------
-    InputError
-        If the file is no such one, or damaged.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
-    """
+    """Settings and networks of a file of `save_bundle`; refuse other and damaged files."""
     path = Path(path)
     about, tensors = read_tensors(path)
     if about["kind"] != BUNDLE:
@@ -68,7 +34,7 @@ def load_bundle(path):
     check_tensors(path, about, tensors)
     found = []
     for number, told in enumerate(about["networks"]):
-        network = KINDS[told["kind"]](**told["settings"])
+        network = NETWORK_KINDS[told["kind"]](**told["settings"])
         start = f"{number}."
         own = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
         fill(path, network, own)

@@ -1,4 +1,4 @@
-"""A network that reads the lens off one image, with its uncertainty."""
+"""A network that estimates the lens from one image, with its uncertainty."""
 
 import math
 from dataclasses import dataclass
@@ -15,25 +15,27 @@ from lenssr.mass.pixelated import spline_values
 __all__ = ["LENS_NAMES", "DeflectionNetwork", "LensEstimate", "as_family"]
 
 LENS_NAMES = ("theta_E", "e1", "e2", "x_0", "y_0", "gamma1", "gamma2")
-# The family that is estimated, and where its parameters lie in its vector; the shear's origin stays at 0.
+# The family that is estimated; the origin of the shear is 0.
 FAMILY = SIE(1.0) + Shear(0.0, 0.0)
 NUMBER = len(LENS_NAMES)
-# Ends of what can be estimated: Einstein radius and centre in units of half the field.
+# Limits of the estimates, moduli of ellipticity and shear; Einstein radius and centre in units of half the
+# field.
 RADIUS = (0.02, 1.0)
 CENTRE, ELLIPTICITY, SHEAR = 0.3, 0.5, 0.3
-# Logarithms of the precisions of the free numbers stay within MIDDLE +- WIDTH, their correlations finite.
+# Logarithms of the diagonal of the root of the precision lie within MIDDLE +- WIDTH, its other entries below
+# SLANT.
 MIDDLE, WIDTH, SLANT = 2.0, 5.0, 100.0
-# Side of the image that the network sees, of its features when they are read, and their number there.
-SIDE, FEATURES_SIDE, READ = 64, 8, 16
-# A correction of the potential is at most this, in units of the square of half the field.
+# Sides of the input image and of the features, and number of features that the last layers read.
+INPUT_SIDE, FEATURES_SIDE, READ = 64, 8, 16
+# Largest correction of the potential, in units of the square of half the field.
 CORRECTION = 0.05
 
 
 @dataclass(frozen=True)
 class LensEstimate:
-    """What a network says of the lenses of a batch: SIE and shear, with errors.
+    """Estimates of the lenses of a batch: SIE and shear, with errors.
 
-    The numbers that it gives are free: `vector` puts them between the ends of each parameter.
+    The network predicts unbounded numbers, which `vector` maps to the range of each parameter.
 
     Attributes
     ----------
@@ -80,7 +82,7 @@ class LensEstimate:
         return _unbounded(vector, self.half) - self.free
 
     def distance(self, vector):
-        """How far other parameters are from the estimate, in standard deviations of all together.
+        """Mahalanobis distance of other parameters from the estimate.
 
         Parameters
         ----------
@@ -94,7 +96,7 @@ class LensEstimate:
         return (self.root * self.miss(vector)[..., None, :]).sum(-1).norm(dim=-1)
 
     def likely(self):
-        """Lenses that are as likely: the mean, and one standard deviation there and back where it is widest.
+        """The mean, and the points one standard deviation to each side of it along the widest direction.
 
         Returns
         -------
@@ -105,14 +107,14 @@ class LensEstimate:
         return torch.stack([_bounded(self.free + sign * step, self.half) for sign in (0, 1, -1)], 1)
 
     def negative_log_likelihood(self, vector, *, hold_mean=False):
-        """How unlikely the true parameters are, as free numbers.
+        """Negative logarithm of the likelihood of the true parameters, as free numbers.
 
         Parameters
         ----------
         vector : `torch.Tensor`, shape (B, 7)
             In the order of ``LENS_NAMES``, lengths in arcsec.
         hold_mean : bool, optional
-            Whether gradients reach the errors only; by default also what was estimated.
+            Whether gradients reach the errors only; by default also the mean.
 
         Returns
         -------
@@ -144,7 +146,7 @@ class LensEstimate:
         vector, covariance = self.vector[number].detach(), self.covariance[number].detach()
         whole = torch.zeros(NUMBER + 2, NUMBER + 2, dtype=torch.float64)
         whole[:NUMBER, :NUMBER] = covariance
-        return FAMILY.with_vector(_with_origin(vector.double().cpu()), covariance=whole)
+        return FAMILY.with_vector(_append_shear_origin(vector.double().cpu()), covariance=whole)
 
     def deflection(self, x, y):
         """Deflection at positions, differentiable, the correction included.
@@ -159,7 +161,7 @@ class LensEstimate:
         alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
             In arcsec; the gradient of one potential, so that its curl is zero.
         """
-        alpha = FAMILY.deflection_at(x, y, _with_origin(self.vector))
+        alpha = FAMILY.deflection_at(x, y, _append_shear_origin(self.vector))
         if self.coefficients is None:
             return alpha
         return tuple(
@@ -178,7 +180,7 @@ class LensEstimate:
         -------
         kappa : `torch.Tensor`, shape (B, R)
         """
-        xx, _, yy = FAMILY.hessian_at(x, y, _with_origin(self.vector))
+        xx, _, yy = FAMILY.hessian_at(x, y, _append_shear_origin(self.vector))
         if self.coefficients is not None:
             xx, yy = xx + self._spline(x, y, 2, 0), yy + self._spline(x, y, 0, 2)
         return (xx + yy) / 2
@@ -198,11 +200,11 @@ _GRADIENT = ((1, 0), (0, 1))
 
 
 class DeflectionNetwork(nn.Module):
-    """Read SIE and shear off an image and its noise.
+    """Estimate SIE and shear from an image and its noise.
 
-    The image is averaged to 64 x 64 pixels, whatever its shape; the network sees its signal-to-noise ratio
-    and its brightness in units of its own rms, and where its pixels lie. Lengths come out in units of the
-    field, so that it knows no pixel scale.
+    An image of any shape is averaged to 64 x 64 pixels; the inputs are its signal-to-noise ratio, its
+    brightness in units of its rms, and the positions of its pixels. Lengths are predicted in units of the
+    field, independent of the pixel scale.
 
     Parameters
     ----------
@@ -211,7 +213,7 @@ class DeflectionNetwork(nn.Module):
     hidden : int, optional
         Numbers between features and parameters; 128 by default.
     knots : int or None, optional
-        So many knots along a side for a correction of the potential; None, the default, for none.
+        Knots along a side of a correction of the potential; None, the default, for no correction.
 
     Attributes
     ----------
@@ -226,8 +228,8 @@ class DeflectionNetwork(nn.Module):
     Notes
     -----
     All parameters are bounded by construction: the Einstein radius between 0.02 and 1, the centre within 0.3
-    of half the field, ellipticities below 0.5 and shears below 0.3 in modulus. Errors are read off the same
-    features, but do not change them: parameters that are easily known would otherwise take them all.
+    of half the field, ellipticities below 0.5 and shears below 0.3 in modulus. Errors are predicted from the
+    same features without training them: otherwise the well-constrained parameters would dominate.
 
     References
     ----------
@@ -296,18 +298,18 @@ class DeflectionNetwork(nn.Module):
         pixel_scale : float
             In arcsec.
         views : {1, 2, 4, 8}, optional
-            From how many sides images are looked at, mirrored and turned. The mean of what is seen is better
-            than what one view tells, and with all 8, the default, lenses turn with their images. Errors, and
-            the correction of the potential, are those of the first view.
+            Number of mirrored and rotated copies of the images, over which the estimate is averaged. With all
+            8, the default, it is equivariant. Errors, and the correction of the potential, are those of the
+            first copy.
 
         Returns
         -------
         estimate : `LensEstimate`
         """
         half = max(image.shape[-2:]) * float(pixel_scale) / 2
-        features = self.features(_planes(image, sigma))
+        features = self.features(_input_planes(image, sigma))
         read = self.read(features)
-        free, root = self.mean(read).to(image), _root(self.spread(read.detach()).to(image))
+        free, root = self.mean(read).to(image), _precision_root(self.spread(read.detach()).to(image))
         others = [self._seen_from(side, image, sigma) for side in _SIDES[1:views]]
         free = torch.stack([free, *others]).mean(0)
         coefficients = None
@@ -318,11 +320,11 @@ class DeflectionNetwork(nn.Module):
         return LensEstimate(free, root, half, coefficients)
 
     def _seen_from(self, side, image, sigma):
-        """Means of the free numbers as the images tell them from another side."""
+        """Means of the free numbers for transformed images, transformed back."""
         swap, flips = side
-        image, sigma = (_turned(values, swap, flips) for values in (image, sigma))
-        free = self.mean(self.read(self.features(_planes(image, sigma)))).to(image)
-        # Back in the opposite order: first mirrored, then x and y exchanged.
+        image, sigma = (_reflected(values, swap, flips) for values in (image, sigma))
+        free = self.mean(self.read(self.features(_input_planes(image, sigma)))).to(image)
+        # Invert in the opposite order: mirror first, then exchange x and y.
         flip_x, flip_y = (-1.0 if axis in flips else 1.0 for axis in (-1, -2))
         both = flip_x * flip_y
         free = free * free.new_tensor([1.0, 1.0, both, flip_x, flip_y, 1.0, both])
@@ -335,35 +337,20 @@ class DeflectionNetwork(nn.Module):
 _SIDES = [(swap, flips) for flips in ((), (-1,), (-2,), (-2, -1)) for swap in (False, True)]
 
 
-def _turned(values, swap, flips):
+def _reflected(values, swap, flips):
     return (values.mT if swap else values).flip(flips)
 
 
 def as_family(lens, vectors):
-    """Parameters of lenses as those of an SIE with shear.
+    """Parameters (B, 7), in the order of ``LENS_NAMES``, of SIS or SIE lenses (B, P), with or without shear.
 
-    Parameters
-    ----------
-    lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
-        An SIS or SIE, with a shear around the origin or without.
-    vectors : `torch.Tensor`, shape (B, P)
-        In the order of its ``param_names``.
-
-    Returns
-    -------
-    vectors : `torch.Tensor`, shape (B, 7)
-        In the order of ``LENS_NAMES``; zeros for what the lens does not have.
-
-    Raises
-    ------
-    InputError
-        If the lens is another one.
+    Parameters that a lens does not have are 0; other lenses are refused.
     """
     parts = getattr(lens, "components", (lens,))
     kinds = [type(part).__name__ for part in parts]
     if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
         raise InputError(
-            f"a lens of {' + '.join(kinds)} is no SIE with shear: give SIS or SIE, with or without"
+            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS or SIE, with or without"
         )
     names = [name for part in parts[:1] for name in part.param_names]
     names += [name if name.startswith("gamma") else None for part in parts[1:] for name in part.param_names]
@@ -371,7 +358,7 @@ def as_family(lens, vectors):
     return torch.stack([vectors[:, names.index(n)] if n in names else zero for n in LENS_NAMES], 1)
 
 
-def _with_origin(vector):
+def _append_shear_origin(vector):
     """The vector of the family (..., 9): the shear acts around the origin."""
     return torch.cat([vector, torch.zeros_like(vector[..., :2])], -1)
 
@@ -382,7 +369,7 @@ def _into_disc(u, radius):
 
 def _out_of_disc(v, radius):
     share = v / radius
-    # Truths on the rim or beyond would be infinitely far away.
+    # Truths on the rim or beyond it would be infinite.
     room = (1 - share.square().sum(-1, keepdim=True)).clamp_min(1e-3)
     return share / room.sqrt()
 
@@ -405,7 +392,7 @@ def _unbounded(vector, half):
     return torch.cat([radius, shape, centre, shear], -1)
 
 
-def _root(numbers):
+def _precision_root(numbers):
     """The lower triangle (B, 7, 7) of 28 numbers, its diagonal positive and bounded."""
     diagonal = (MIDDLE + WIDTH * (numbers[:, :NUMBER] / WIDTH).tanh()).exp()
     root = torch.diag_embed(diagonal)
@@ -414,8 +401,8 @@ def _root(numbers):
     return root.index_put((torch.arange(len(root), device=root.device)[:, None], rows, columns), slant)
 
 
-def _planes(image, sigma):
-    """What the network sees of an image: signal, noise, mask and places, (B, 6, 64, 64)."""
+def _input_planes(image, sigma):
+    """Inputs of the network: signal, noise, mask and positions, (B, 6, 64, 64)."""
     ny, nx = image.shape[-2:]
     more_y, more_x = max(nx - ny, 0), max(ny - nx, 0)
     frame = (more_x // 2, more_x - more_x // 2, more_y // 2, more_y - more_y // 2)
@@ -423,15 +410,15 @@ def _planes(image, sigma):
     planes = torch.stack(
         [torch.where(seen, image, 0), torch.where(seen, sigma, 0).square(), seen.to(image)], 1
     )
-    planes = adaptive_avg_pool2d(pad(planes, frame), SIDE)
+    planes = adaptive_avg_pool2d(pad(planes, frame), INPUT_SIDE)
     share = planes[:, 2]
     safe = share.clamp_min(1e-6)
     # Noise averages down with the number of pixels in a cell; cells smaller than pixels share theirs.
-    number = max((max(ny, nx) / SIDE) ** 2, 1.0)
+    number = max((max(ny, nx) / INPUT_SIDE) ** 2, 1.0)
     mean, error = planes[:, 0] / safe, (planes[:, 1] / safe / number).sqrt()
     unit = mean.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(image.dtype).tiny)
     error = error.clamp_min(1e-6 * unit)
-    line = torch.linspace(-1, 1, SIDE, dtype=image.dtype, device=image.device)
+    line = torch.linspace(-1, 1, INPUT_SIDE, dtype=image.dtype, device=image.device)
     y, x = torch.meshgrid(line, line, indexing="ij")
     parts = [
         torch.asinh(mean / error) / 3,

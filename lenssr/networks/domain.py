@@ -1,4 +1,4 @@
-"""Networks with where they come from, and whether an image is like what they know."""
+"""Trained networks with their origin, and the domain of images that they were trained on."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,14 +14,13 @@ from lenssr.networks.sisr import SISR
 from lenssr.networks.variance import signal_to_noise
 from lenssr.networks.weights import Card
 
-__all__ = ["KnownNetwork", "known_networks", "seen_of"]
+__all__ = ["TrainedNetwork", "image_properties", "trained_networks"]
 
-# Which weights are tried where none are named, the narrow ones first.
-RELENSING = ("relensing", "relensing-broad")
-# So far beyond the range of its training a network may be used without a word: the range is that of a few
-# of the images.
-BEYOND = {"pixel_scale": 1.02, "psf_fwhm": 1.05, "snr": 1.5}
-WORDS = {
+# Default weights, those with the narrower training ranges first.
+DEFAULT_WEIGHTS = ("relensing", "relensing-broad")
+# Factors on the ends of the training ranges, which were measured on a sample of the images.
+RANGE_TOLERANCE = {"pixel_scale": 1.02, "psf_fwhm": 1.05, "snr": 1.5}
+MESSAGES = {
     "pixel_scale": 'pixel scale {value:.4g}", trained on {low:.4g}" to {high:.4g}"',
     "psf_fwhm": 'FWHM of the PSF {value:.4g}", trained on {low:.4g}" to {high:.4g}"',
     "snr": "signal-to-noise ratio {value:.4g}, trained on {low:.4g} to {high:.4g}",
@@ -29,18 +28,11 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class KnownNetwork:
-    """A network with where it comes from.
+class TrainedNetwork:
+    """A network with its origin.
 
-    Attributes
-    ----------
-    name : str
-        That of the weights that come with lenssr, or of the file.
-    network : `~lenssr.networks.RelensingNetwork` or `~lenssr.networks.SISR`
-    card : `~lenssr.networks.Card`
-    checksum : str
-        SHA-256 of the file; of the network itself, ``weights.checksum_of``, where there is
-        none.
+    ``name`` is that of the weights that come with lenssr, or of the file; ``checksum`` the SHA-256 of the
+    file, or that of ``weights.checksum_of`` without a file.
     """
 
     name: str
@@ -48,29 +40,21 @@ class KnownNetwork:
     card: Card
     checksum: str
 
-    def unlike(self, seen):
-        """How an image differs from all that the network was trained on, in words.
+    def out_of_domain(self, properties):
+        """Properties of an image that lie outside the training ranges, in words; empty if none does.
 
-        Parameters
-        ----------
-        seen : dict of str to float
-            ``pixel_scale`` and ``psf_fwhm`` in arcsec, and ``snr``.
-
-        Returns
-        -------
-        words : list of str
-            Empty if it does not.
+        ``properties`` holds ``pixel_scale`` and ``psf_fwhm`` in arcsec, and ``snr``.
         """
         found = []
         for name, (low, high) in self.card.limits.items():
-            value, more = seen[name], BEYOND[name]
+            value, more = properties[name], RANGE_TOLERANCE[name]
             if not low / more <= value <= high * more:
-                found.append(WORDS[name].format(value=value, low=low, high=high))
+                found.append(MESSAGES[name].format(value=value, low=low, high=high))
         return found
 
     @property
-    def told(self):
-        """Where it comes from, as plain values."""
+    def origin(self):
+        """Name and checksum as plain values, as saved resolvers store them."""
         return {"name": self.name, "checksum": self.checksum}
 
     def describe(self):
@@ -78,24 +62,9 @@ class KnownNetwork:
         return {"name": self.name, "kind": self.network.kind, "checksum": self.checksum}
 
 
-def known_networks(weights):
-    """The networks that a choice of weights stands for.
-
-    Parameters
-    ----------
-    weights : str or None
-        As of `~lenssr.NetworkSource`.
-
-    Returns
-    -------
-    networks : list of `KnownNetwork`
-
-    Raises
-    ------
-    InputError
-        If none come with lenssr, or these draw no images.
-    """
-    names = [weights] if weights is not None else [name for name in RELENSING if name in available()]
+def trained_networks(weights):
+    """`TrainedNetwork` list for the weights of a `~lenssr.NetworkSource`; by default those of lenssr."""
+    names = [weights] if weights is not None else [name for name in DEFAULT_WEIGHTS if name in available()]
     if not names:
         raise InputError("no weights come with this copy of lenssr: name a file, NetworkSource(weights=...)")
     found = []
@@ -103,8 +72,8 @@ def known_networks(weights):
         if is_bundle(find(name)):
             saved = load_bundle(find(name))[1]
             found += [
-                KnownNetwork(network=net.requires_grad_(False), card=card, **told)
-                for net, card, told in saved
+                TrainedNetwork(network=net.requires_grad_(False), card=card, **origin)
+                for net, card, origin in saved
             ]
             continue
         network, card = load(name)
@@ -116,24 +85,12 @@ def known_networks(weights):
         path = find(name)
         label = name if name in available() else Path(path).name
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.append(KnownNetwork(label, network.requires_grad_(False), card, digest))
+        found.append(TrainedNetwork(label, network.requires_grad_(False), card, digest))
     return found
 
 
-def seen_of(observation, image, variance):
-    """What cards of networks have ranges of, for one image.
-
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-    image, variance : `torch.Tensor`, shape (1, ny, nx)
-        The arcs alone, in any unit; pixels whose variance is not finite do not count.
-
-    Returns
-    -------
-    seen : dict of str to float
-        ``pixel_scale`` and ``psf_fwhm`` in arcsec, ``snr``.
-    """
+def image_properties(observation, image, variance):
+    """Properties that cards have ranges of, from the arcs (1, ny, nx) of an image and their variance."""
     return {
         "pixel_scale": observation.grid.pixel_scale,
         "psf_fwhm": observation.psf_fwhm,

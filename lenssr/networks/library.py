@@ -7,7 +7,7 @@ from lenssr.networks.weights import load_weights
 
 __all__ = ["available", "find", "load"]
 
-FOLDER = Path(__file__).parent / "pretrained"
+PRETRAINED_FOLDER = Path(__file__).parent / "pretrained"
 
 
 def available():
@@ -23,28 +23,13 @@ def available():
     >>> isinstance(available(), tuple)
     True
     """
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
+    return tuple(sorted(path.stem for path in PRETRAINED_FOLDER.glob("*.safetensors")))
 
 
 def find(weights):
-    """The file that holds weights.
-
-    Parameters
-    ----------
-    weights : str or `~pathlib.Path`
-        One of `available`, or a file of `save_weights`.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-
-    Raises
-    ------
-    InputError
-        If there are none of this name, and no such file.
-    """
+    """Path of the file of weights: one of `available`, or a file; `InputError` if there is none."""
     if isinstance(weights, str) and weights in available():
-        return FOLDER / f"{weights}.safetensors"
+        return PRETRAINED_FOLDER / f"{weights}.safetensors"
     if isinstance(weights, str | Path) and Path(weights).is_file():
         return Path(weights)
     raise InputError(
@@ -61,13 +46,13 @@ def load(weights, *, kind=None):
     weights : str or `~pathlib.Path`
         One of `available`, or a file of `save_weights`.
     kind : {"SISR", "RelensingNetwork", "DeflectionNetwork"}, optional
-        What it has to be; by default any.
+        Required kind; by default any.
 
     Returns
     -------
     network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
     card : `Card`
-        Where it comes from, and where it holds.
+        Its origin, and the ranges of its training data.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The choice of a network as what describes a source."""
+"""The choice of a network as the model of the source."""
 
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -21,7 +21,7 @@ class NetworkSource:
     weights : str or path, optional
         One of the weights that come with lenssr (`~lenssr.networks.available`), or a file of
         `~lenssr.networks.save_weights`. By default those of a `~lenssr.networks.RelensingNetwork` that were
-        trained on images like the one at hand. An `~lenssr.networks.SISR` makes the image finer without any
+        trained on images like the given one. An `~lenssr.networks.SISR` makes the image finer without any
         lens: there is no source then.
     refine : int, optional
         Gauss-Newton steps of the free-form source that follow, beginning with what the network has drawn; 0

@@ -1,4 +1,4 @@
-"""A network that draws the source from one image; the lens equation and the telescope are not learned."""
+"""A network that predicts the source from one image; lens equation and telescope are not learned."""
 
 from dataclasses import dataclass
 
@@ -7,24 +7,27 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from lenssr.exceptions import InputError
-from lenssr.networks.source_plane import SourcePlane, lit_pixels
+from lenssr.networks.source_plane import SourcePlane, significant_pixels
 from lenssr.networks.unet import UNet
 
-__all__ = ["DrawnSource", "RelensingNetwork", "mapped_back", "to_rays"]
+__all__ = ["PredictedSource", "RelensingNetwork", "gridded_image", "to_rays"]
 
-# Brightness is exp(g) times the unit; g beyond this is no galaxy, and its exponential would leave float32.
-LARGEST = 30.0
-# The source is mixed from means over squares of 1, 2, 4 and 8 nodes, at first mostly from the finest.
+# Largest |g|, where the brightness is exp(g) times the unit: exp(g) stays within float32.
+LARGEST_LOG = 30.0
+# Number of smoothings: means over squares of 1, 2, 4 and 8 nodes. Coverage, in pixels, below which a mean is
+# a gap.
 SMOOTHINGS, LEAST_WEIGHT = 4, 0.05
-FAVOUR = torch.tensor([3.0, 0.0, 0.0, 0.0]).reshape(-1, 1, 1)
-PLANES = SMOOTHINGS + 4
-# What it sees, in later passes, of a source that it has drawn; how much of what is left it adds at first.
-PLANES_AGAIN, FIRST_SHARE = 6, -2.0
+# Initial logits of the smoothings: the source is mostly made of the finest.
+INITIAL_LOGITS = torch.tensor([3.0, 0.0, 0.0, 0.0]).reshape(-1, 1, 1)
+INPUT_PLANES = SMOOTHINGS + 4
+# Input planes of later passes, which correct the source; initial logit of the share of the residual that they
+# add.
+CORRECTION_PLANES, INITIAL_STEP_LOGIT = 6, -2.0
 MAX_PARAMETERS = 300_000
 
 
 @dataclass(frozen=True)
-class DrawnSource:
+class PredictedSource:
     """Sources on grids behind their lenses, one for each image of a batch.
 
     Attributes
@@ -55,7 +58,7 @@ class DrawnSource:
         brightness : `torch.Tensor`, shape (B, R)
             Per arcsec2; bilinear between nodes, and zero outside the grid.
         """
-        return self.plane.footprint(x, y).interpolate(self.brightness)
+        return self.plane.weights_at(x, y).interpolate(self.brightness)
 
     def image(self, operator, x, y):
         """The lensed image of the sources.
@@ -66,7 +69,7 @@ class DrawnSource:
             Brightness at rays (B, R) to flux in pixels (B, ny, nx), such as an
             `~lenssr.imaging.ImagingOperator`; of any resolution.
         x, y : `torch.Tensor`, shape (B, R)
-            Where its rays land in the source plane, in arcsec.
+            Positions of its rays in the source plane, in arcsec.
 
         Returns
         -------
@@ -76,27 +79,26 @@ class DrawnSource:
 
 
 class RelensingNetwork(nn.Module):
-    """Draw the source of a lensed image on a grid, to be re-lensed exactly.
+    """Predict the source of a lensed image on a grid, to be re-lensed exactly.
 
-    The image is mapped back through the lens: each ray of a pixel carries the brightness of the pixel to the
-    nodes around the place where it lands. A U-Net sees what arrives there, also smoothed to several widths,
-    its noise and its coverage, and the width of the PSF, all in units of the image and of the grid. For each
-    node it says which smoothings to believe, and adds a correction; both act on the logarithm of the
-    brightness, which therefore is positive. Nothing that it sees names a lens model, a pixel scale or a
-    magnification: it works for any.
+    The image is gridded in the source plane: each ray of a pixel carries the brightness of the pixel to the
+    nodes around its position there. The inputs of a U-Net are the gridded image, also smoothed to several
+    widths, its noise, its coverage, and the width of the PSF, all in units of the image and of the grid. For
+    each node it predicts weights of the smoothings, and a correction; both act on the logarithm of the
+    brightness, which therefore is positive. No input depends on the lens model, the pixel scale or the
+    magnification: the network works for any.
 
     Parameters
     ----------
     side : int, optional
         Nodes along a side of the grid; 64 by default. The trained weights serve any.
     stretch : float, optional
-        By how much nodes crowd in the middle, see `~lenssr.source.SourceGrid`; 1 by default.
+        Concentration of the nodes towards the middle, see `~lenssr.source.SourceGrid`; 1 by default.
     channels : tuple of int, optional
         Of the resolutions of the U-Net; ``(12, 24, 48, 64)`` by default.
     passes : int, optional
-        How often it looks: after the first time it re-lenses what it has drawn, through the telescope too,
-        and a second, smaller U-Net corrects that by what this leaves of the image. A PSF wants 3; 1, the
-        default, is enough where there is none.
+        Number of predictions; 1 by default. After the first one the source is lensed and convolved, and a
+        second, smaller U-Net corrects it by the residual of the image. Use 3 with a PSF, 1 without.
 
     Attributes
     ----------
@@ -110,7 +112,7 @@ class RelensingNetwork(nn.Module):
 
     Notes
     -----
-    Untrained, it gives the brightness that arrives, mostly as it is, gaps filled from around.
+    An untrained network returns nearly the gridded brightness, gaps filled from around.
 
     Examples
     --------
@@ -143,9 +145,9 @@ class RelensingNetwork(nn.Module):
             "passes": passes,
         }
         self.side, self.stretch, self.passes = side, float(stretch), passes
-        self.net = UNet(PLANES, 1 + SMOOTHINGS, self.settings["channels"])
+        self.net = UNet(INPUT_PLANES, 1 + SMOOTHINGS, self.settings["channels"])
         if passes > 1:
-            self.again = UNet(PLANES_AGAIN, 2, self.settings["channels"][:3])
+            self.again = UNet(CORRECTION_PLANES, 2, self.settings["channels"][:3])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:
             raise InputError(
@@ -153,7 +155,7 @@ class RelensingNetwork(nn.Module):
             )
 
     def forward(self, image, sigma, operator, x, y, *, psf_sigma=0.0, plane=None):
-        """Draw the sources of a batch.
+        """Predict the sources of a batch.
 
         Parameters
         ----------
@@ -164,30 +166,30 @@ class RelensingNetwork(nn.Module):
         operator : `~lenssr.imaging.ImagingOperator`
             The telescope, with equally many rays in all its cells.
         x, y : `torch.Tensor`, shape (B, R)
-            Where its rays land in the source plane, in arcsec: any lens.
+            Positions of its rays in the source plane, in arcsec, through any lens.
         psf_sigma : `torch.Tensor` or float, shape (B,), optional
             Standard deviation of the PSF along an axis, in arcsec; 0, the default, where there is none.
         plane : `~lenssr.networks.source_plane.SourcePlane`, optional
-            The grids; by default around what stands out of the noise.
+            The grids; by default around significant light.
 
         Returns
         -------
-        source : `DrawnSource`
+        source : `PredictedSource`
         """
         if plane is None:
-            lit = to_rays(lit_pixels(image, sigma), operator)
-            plane = SourcePlane.around(x, y, lit, self.side, self.stretch)
-        footprint = plane.footprint(x, y)
-        brightness, error, coverage = mapped_back(image, sigma, operator, footprint)
+            significant = to_rays(significant_pixels(image, sigma), operator)
+            plane = SourcePlane.around(x, y, significant, self.side, self.stretch)
+        bilinear = plane.weights_at(x, y)
+        brightness, error, coverage = gridded_image(image, sigma, operator, bilinear)
         seen = coverage > 0
-        # The unit is the rms of what arrives where it stands out, so that all that follows has none.
+        # The unit is the rms of the significant brightness, so that the inputs have no unit.
         strong = (seen & (brightness > 3 * error)).to(brightness)
         power = (strong * brightness.square()).sum((1, 2)) / strong.sum((1, 2)).clamp_min(1)
         noise = (seen * error.square()).sum((1, 2)) / seen.sum((1, 2)).clamp_min(1)
         unit = torch.where(power > 0, power, noise).sqrt()[:, None, None]
         unit = unit.clamp_min(torch.finfo(unit.dtype).tiny)
         smoothed = _smoothed(brightness, error, coverage) / unit[:, None, None]
-        # What is known of each smoothing: its mean where that stands out, else its error.
+        # The input of each smoothing is its mean where that is significant, else its error.
         floor = torch.finfo(unit.dtype).eps
         logs = smoothed.clamp_min(0).square().sum(2).sqrt().clamp_min(floor).log()
         blur = torch.as_tensor(psf_sigma).to(unit).reshape(-1, 1, 1) / plane.spacing[:, None, None]
@@ -198,49 +200,34 @@ class RelensingNetwork(nn.Module):
             torch.log1p(blur).expand_as(coverage),
         ]
         answer = self.net(torch.cat([logs / 2, torch.stack(planes, 1)], 1)).to(logs)
-        shares = (answer[:, 1:] + FAVOUR.to(answer)).softmax(1)
-        logs = ((shares * logs).sum(1) + answer[:, 0]).clamp(-LARGEST, LARGEST)
+        shares = (answer[:, 1:] + INITIAL_LOGITS.to(answer)).softmax(1)
+        logs = ((shares * logs).sum(1) + answer[:, 0]).clamp(-LARGEST_LOG, LARGEST_LOG)
         for _ in range(1, self.passes):
             drawn = logs.exp() * unit
-            rest = image - operator(footprint.interpolate(drawn))
-            left = mapped_back(rest, sigma, operator, footprint)[0]
+            rest = image - operator(bilinear.interpolate(drawn))
+            left = gridded_image(rest, sigma, operator, bilinear)[0]
             logs = self._corrected(logs, left / error, left / (drawn + error), planes[1:])
-        return DrawnSource(plane, logs + unit.log())
+        return PredictedSource(plane, logs + unit.log())
 
     def _corrected(self, logs, signal, share, planes):
-        """Add to the logarithm what the image leaves, as the network sees fit.
+        """Correct the logarithm of the brightness by the residual of the image.
 
-        Of what is left it sees how far it stands out, and its share of what was drawn.
+        ``signal`` is the gridded residual over its error, ``share`` that over the brightness.
         """
         share = torch.asinh(share)
         answer = self.again(torch.stack([torch.asinh(signal) / 3, share, logs / 2, *planes], 1)).to(logs)
-        return (logs + answer[:, 0] + (answer[:, 1] + FIRST_SHARE).sigmoid() * share).clamp(-LARGEST, LARGEST)
+        return (logs + answer[:, 0] + (answer[:, 1] + INITIAL_STEP_LOGIT).sigmoid() * share).clamp(
+            -LARGEST_LOG, LARGEST_LOG
+        )
 
 
-def mapped_back(image, sigma, operator, footprint):
-    """Map images to the nodes behind their lenses, each ray with the brightness of its pixel.
+def gridded_image(image, sigma, operator, bilinear):
+    """Images gridded at the nodes in the source plane: brightness, error, coverage, each (B, side, side).
 
-    Parameters
-    ----------
-    image, sigma : `torch.Tensor`, shape (B, ny, nx)
-        Flux per pixel and standard deviation; pixels whose deviation is not finite do not count.
-    operator : `~lenssr.imaging.ImagingOperator`
-    footprint : `~lenssr.networks.source_plane.Footprint`
-        Of its rays.
-
-    Returns
-    -------
-    brightness : `torch.Tensor`, shape (B, side, side)
-        Mean of what arrives, per arcsec2; 0 where nothing does.
-    error : `torch.Tensor`, shape (B, side, side)
-        Standard deviation of this mean, and that of one average ray where nothing arrives.
-    coverage : `torch.Tensor`, shape (B, side, side)
-        How many pixels the rays that arrive stand for.
-
-    Notes
-    -----
-    Rays carry weights from the bilinear map to the nodes (its transpose), so that a node averages over a cell
-    on each side. Rays of one pixel share its noise: their number in a pixel counts once.
+    The brightness is the mean, per arcsec2, of the pixels whose rays arrive, weighted by the adjoint of the
+    bilinear map (0 without rays); the error is its standard deviation (that of an average ray without rays),
+    the coverage is in pixels. Rays of one pixel share its noise: their number in a pixel counts once. Pixels
+    of infinite ``sigma`` are ignored.
     """
     area = operator.grid.pixel_area
     seen = torch.isfinite(sigma)
@@ -253,8 +240,8 @@ def mapped_back(image, sigma, operator, footprint):
         )
     ]
     number = rays[0].shape[1] / image[0].numel()
-    weight, total = footprint.gather(rays[0]), footprint.gather(rays[1])
-    variance = footprint.gather(rays[2], power=2) * number
+    weight, total = bilinear.adjoint(rays[0]), bilinear.adjoint(rays[1])
+    variance = bilinear.adjoint(rays[2], power=2) * number
     some = weight > 1e-6
     safe = torch.where(some, weight, 1)
     typical = rays[2].sum(1) / rays[0].sum(1).clamp_min(1)
@@ -264,17 +251,7 @@ def mapped_back(image, sigma, operator, footprint):
 
 
 def to_rays(image, operator):
-    """What each ray has of values of its pixel.
-
-    Parameters
-    ----------
-    image : `torch.Tensor`, shape (B, ny, nx)
-    operator : `~lenssr.imaging.ImagingOperator`
-
-    Returns
-    -------
-    values : `torch.Tensor`, shape (B, R)
-    """
+    """Values (B, R) at the rays of an operator: those (B, ny, nx) of their pixels."""
     factor = operator.cells[0] // image.shape[-2]
     cells = image.repeat_interleave(factor, -2).repeat_interleave(factor, -1) if factor > 1 else image
     cells = cells.flatten(1)
@@ -282,10 +259,7 @@ def to_rays(image, operator):
 
 
 def _smoothed(brightness, error, weight):
-    """Means over squares of 1, 2, 4 and 8 nodes, and their errors, gaps filled from around.
-
-    Returns a tensor (B, 4, 2, side, side).
-    """
+    """Means over squares of 1, 2, 4 and 8 nodes, with errors, gaps filled: (B, 4, 2, side, side)."""
     pyramid = [torch.stack([brightness * weight, (error * weight).square(), weight], 1)]
     while min(pyramid[-1].shape[-2:]) > 1:
         pyramid.append(avg_pool2d(pyramid[-1], 2, ceil_mode=True))

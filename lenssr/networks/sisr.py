@@ -9,8 +9,8 @@ from lenssr.exceptions import InputError
 __all__ = ["SISR"]
 
 HEADS = ("flux", "sigmoid")
-# What LensSR was trained with, by the names of its options here.
-_SEED = {
+# Options of the published LensSR network.
+_LENSSR_OPTIONS = {
     "channels": 64,
     "depth": 3,
     "kernels": (3, 5),
@@ -26,8 +26,8 @@ class SISR(nn.Module):
 
     A convolution, residual blocks, one wide convolution around which the first features are led, and a
     pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor a
-    ceiling: what it finds is added to the bicubic image, in units of the rms of the image, so that flux
-    passes through.
+    upper limit: its output is added to the bicubic image, in units of the rms of the image, so that flux is
+    conserved.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class SISR(nn.Module):
     ):
         super().__init__()
         for name, value in (("scale", scale), ("channels", channels), ("depth", depth)):
-            _check_count(name, value)
+            _check_positive_integer(name, value)
         for value in (*kernels, first_kernel, last_kernel):
             _check_kernel(value)
         if head not in HEADS:
@@ -116,10 +116,10 @@ class SISR(nn.Module):
         self.finer = nn.Sequential(*(_shuffle(channels, factor) for factor in _prime_factors(scale)))
         self.last = _convolution(channels, 1, 3)
         self.last_norm = nn.BatchNorm2d(1) if batch_norm else nn.Identity()
-        if head == "flux":  # it begins as the bicubic image
+        if head == "flux":  # The initial output is the bicubic image.
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
-        # A tenth faster on a processor.
+        # 10 % faster on a CPU.
         self.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -143,7 +143,7 @@ class SISR(nn.Module):
         InputError
             If there is none of this name.
         """
-        known = {"lean": {}, "lenssr": _SEED}
+        known = {"lean": {}, "lenssr": _LENSSR_OPTIONS}
         if name not in known:
             raise InputError(
                 f"configuration {name!r} is not known: give one of {', '.join(map(repr, known))}"
@@ -254,7 +254,7 @@ def _prime_factors(number):
     return factors
 
 
-def _check_count(name, value):
+def _check_positive_integer(name, value):
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} = {value!r}: give a positive integer")
 

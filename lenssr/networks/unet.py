@@ -8,45 +8,30 @@ __all__ = ["UNet"]
 
 
 class UNet(nn.Module):
-    """Planes to planes of the same size: two convolutions at each of several resolutions, down and up again.
+    """U-Net from ``before`` to ``after`` planes: two convolutions at each resolution, down and up again.
 
-    Parameters
-    ----------
-    before, after : int
-        Planes that come in and go out.
-    channels : tuple of int
-        Of each resolution, the finest first; sizes halve from one to the next.
-
-    Notes
-    -----
-    The last convolution begins at zero, and with it what comes out.
+    ``channels`` are those of each resolution, the finest first; sizes halve from one to the next. The last
+    convolution, and so the output, is zero at first.
     """
 
     def __init__(self, before, after, channels):
         super().__init__()
         self.down = nn.ModuleList(
-            _pair(first, second) for first, second in zip((before, *channels[:-1]), channels, strict=True)
+            _two_convolutions(first, second)
+            for first, second in zip((before, *channels[:-1]), channels, strict=True)
         )
         self.up = nn.ModuleList(
-            _pair(deep + shallow, shallow) for shallow, deep in zip(channels[:-1], channels[1:], strict=True)
+            _two_convolutions(deep + shallow, shallow)
+            for shallow, deep in zip(channels[:-1], channels[1:], strict=True)
         )
         self.last = nn.Conv2d(channels[0], after, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        # A quarter faster on a processor.
+        # 25 % faster on a CPU.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, planes):
-        """Run the network.
-
-        Parameters
-        ----------
-        planes : `torch.Tensor`, shape (B, before, ny, nx)
-
-        Returns
-        -------
-        planes : `torch.Tensor`, shape (B, after, ny, nx)
-        """
+        """Planes (B, before, ny, nx) to planes (B, after, ny, nx)."""
         levels, planes = [], planes.contiguous(memory_format=torch.channels_last)
         for pair in self.down:
             planes = pair(max_pool2d(planes, 2, ceil_mode=True) if levels else planes)
@@ -57,7 +42,7 @@ class UNet(nn.Module):
         return self.last(planes)
 
 
-def _pair(before, after):
+def _two_convolutions(before, after):
     return nn.Sequential(
         nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
     )

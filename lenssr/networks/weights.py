@@ -1,47 +1,47 @@
-"""Weights of networks in files that cannot run code, with a card that says where they come from."""
+"""Weights of networks in files that cannot run code, with a card of their training."""
 
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from lenssr._versions import package_version
 from lenssr.exceptions import InputError
 from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 from lenssr.networks.weights_file import check_tensors, checksum, fill, read_tensors, write_tensors
 
-__all__ = ["KINDS", "Card", "checksum_of", "load_weights", "save_weights"]
+__all__ = ["NETWORK_KINDS", "Card", "checksum_of", "load_weights", "save_weights"]
 
-# What files may hold, by name.
-KINDS = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
+# Classes of networks by the kind that files name.
+NETWORK_KINDS = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
 
 
 @dataclass(frozen=True)
 class Card:
-    """Where weights come from, and where they hold.
+    """How weights were trained, and on which range of images.
 
     Attributes
     ----------
     recipe : dict
-        What they were trained by: task, objectives, data sets, optimisation.
+        Recipe of the training: task, objectives, data sets, optimisation.
     seed : int
     versions : dict of str to str
         Of lenssr, PyTorch and Python.
     device : str
     minutes : float
-        That training took there.
+        Duration of the training.
     steps : int
     scores : dict of str to float
-        On data held back.
+        On validation data.
     limits : dict of str to list of float
         Ranges of the training data by name: ``pixel_scale`` and ``psf_fwhm`` in arcsec (0: no PSF), ``snr``
-        of an image. Beyond, nobody has looked.
+        of an image. The network has not been tested outside.
     notes : str
-        What else one should know, such as which galaxies were kept for tests.
+        Further remarks, such as which galaxies were kept for tests.
     """
 
     recipe: dict
@@ -52,7 +52,7 @@ class Card:
     scores: dict
     limits: dict
     notes: str = ""
-    versions: dict = field(default_factory=lambda: _versions())
+    versions: dict = field(default_factory=lambda: _training_versions())
 
     def to_markdown(self, kind):
         """Write the card as a page.
@@ -78,12 +78,8 @@ class Card:
         return "\n".join([*lines, "", "```json", json.dumps(self.recipe, indent=1), "```", ""])
 
 
-def _versions():
-    try:
-        own = version("lenssr")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {"lenssr": own, "torch": torch.__version__, "python": sys.version.split()[0]}
+def _training_versions():
+    return {"lenssr": package_version(), "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
 def save_weights(network, path, card):
@@ -121,7 +117,7 @@ def load_weights(path, *, kind=None):
     ----------
     path : str or `~pathlib.Path`
     kind : {"SISR", "RelensingNetwork", "DeflectionNetwork"}, optional
-        What it has to be; by default any.
+        Required kind; by default any.
 
     Returns
     -------
@@ -132,8 +128,8 @@ def load_weights(path, *, kind=None):
     Raises
     ------
     InputError
-        If the file is none of these, holds another kind, is damaged (a checksum tells), or its shapes are not
-        those of the network that it says it holds.
+        If the file is of another form or kind, is damaged (its checksum differs), or its shapes do not fit
+        the network that it describes.
     ImportError
         If safetensors is not installed (extra ``networks``).
     """
@@ -141,14 +137,14 @@ def load_weights(path, *, kind=None):
     about, tensors = read_tensors(path)
     check_tensors(path, about, tensors)
     found = about["kind"]
-    if found not in KINDS:
+    if found not in NETWORK_KINDS:
         raise InputError(
-            f"{path} holds a {found}, which this release does not know: it has {', '.join(KINDS)}"
+            f"{path} holds a {found}, which this release does not know: it has {', '.join(NETWORK_KINDS)}"
         )
     if kind is not None and found != kind:
         raise InputError(f"{path} holds a {found}, not a {kind}: give a file of that kind")
     try:
-        network = KINDS[found](**about["settings"])
+        network = NETWORK_KINDS[found](**about["settings"])
     except (TypeError, InputError) as error:
         raise InputError(f"{path} describes a {found} of another release: {error}") from error
     fill(path, network, tensors)
@@ -157,15 +153,6 @@ def load_weights(path, *, kind=None):
 
 
 def checksum_of(network):
-    """SHA-256 of what a network is: its kind, its settings and its numbers.
-
-    Parameters
-    ----------
-    network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
-
-    Returns
-    -------
-    checksum : str
-    """
+    """SHA-256 of the kind, the settings and the weights of a network."""
     tensors = {name: one.detach().cpu() for name, one in network.state_dict().items()}
     return checksum({"kind": network.kind, "settings": network.settings}, tensors)

@@ -1,4 +1,4 @@
-"""Files of numbers that cannot run code, with what they say of themselves: safetensors and JSON."""
+"""Files of tensors that cannot run code, with a description of themselves: safetensors and JSON."""
 
 import hashlib
 import json
@@ -10,8 +10,9 @@ from lenssr.files import atomic
 
 __all__ = ["check_tensors", "checksum", "fill", "read_tensors", "write_tensors"]
 
+# Key of the description in the metadata of a file.
 ENTRY = "lenssr"
-# How files of other kinds begin.
+# First bytes of files of other kinds.
 MAGIC = {
     b"PK\x03\x04": "a pickle of PyTorch, or another zip archive",
     b"\x80": "a Python pickle",
@@ -23,25 +24,10 @@ MAGIC = {
 
 
 def write_tensors(path, about, tensors, *, page=None):
-    """Write tensors, what they are, and a checksum of both.
+    """Write tensors (on the CPU, contiguous), a description of them, and a checksum of both.
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        Ends in ``.safetensors``. A file there is replaced, at once and whole.
-    about : dict
-        What the file says of itself, in plain values: ``kind``, ``settings`` and ``card`` among them.
-    tensors : dict of str to `torch.Tensor`
-        On the CPU, contiguous.
-    page : str, optional
-        Text for people, written beside it with the ending ``.md``.
-
-    Raises
-    ------
-    InputError
-        If the path ends otherwise, or cannot be written.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
+    ``about`` holds JSON values, ``kind``, ``settings`` and ``card`` among them. ``path`` ends in
+    ``.safetensors`` and is replaced atomically; ``page`` is text that is written beside it, as ``.md``.
     """
     save, path = _library("safetensors.torch").save, Path(path)
     if path.suffix != ".safetensors":
@@ -56,24 +42,7 @@ def write_tensors(path, about, tensors, *, page=None):
 
 
 def read_tensors(path):
-    """Read a file of `write_tensors`, whose numbers are not checked yet.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-
-    Returns
-    -------
-    about : dict
-    tensors : dict of str to `torch.Tensor`
-
-    Raises
-    ------
-    InputError
-        If it is no such file; the message says what it is.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
-    """
+    """Description and tensors of a file of `write_tensors`, not yet compared with the checksum."""
     library = _library("safetensors")
     try:
         with library.safe_open(path, framework="pt") as file:
@@ -92,37 +61,13 @@ def read_tensors(path):
 
 
 def check_tensors(path, about, tensors):
-    """Refuse a file that does not have its own checksum.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-    about, tensors : dict
-        As of `read_tensors`.
-
-    Raises
-    ------
-    InputError
-        If it is damaged.
-    """
+    """Refuse a damaged file, whose checksum differs."""
     if about.get("checksum") != checksum(about, tensors):
         raise InputError(f"{path} is damaged: its checksum is another one; get the file again")
 
 
 def checksum(about, tensors):
-    """SHA-256 of what a file says, and of names, kinds, shapes and values of its numbers.
-
-    Parameters
-    ----------
-    about : dict
-        In plain values; a checksum in it does not count.
-    tensors : dict of str to `torch.Tensor`
-        On the CPU.
-
-    Returns
-    -------
-    checksum : str
-    """
+    """SHA-256 of the description (without its checksum) and of names, types, shapes and values of tensors."""
     told = {key: value for key, value in about.items() if key != "checksum"}
     laid = {name: [str(one.dtype), list(one.shape)] for name, one in tensors.items()}
     digest = hashlib.sha256(json.dumps([told, laid], sort_keys=True).encode())
@@ -132,20 +77,7 @@ def checksum(about, tensors):
 
 
 def fill(path, network, tensors):
-    """Put weights into a network, if they are exactly its own.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        Where they come from.
-    network : `torch.nn.Module`
-    tensors : dict of str to `torch.Tensor`
-
-    Raises
-    ------
-    InputError
-        If names or shapes differ.
-    """
+    """Load tensors into a network; refuse those whose names or shapes differ."""
     expected = network.state_dict()
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
@@ -165,7 +97,7 @@ def _library(name):
 
 
 def _why_not(path, error):
-    """Say what a file is that does not open."""
+    """Explain why a file cannot be opened."""
     try:
         with open(path, "rb") as file:
             start = file.read(16)

@@ -6,29 +6,7 @@ __all__ = ["Stamps", "cut", "paste"]
 
 
 def cut(plane, corners, shape, fill=0.0):
-    """Cut boxes of one shape from an image; what lies beyond its edge is filled.
-
-    Parameters
-    ----------
-    plane : `~numpy.ndarray`, shape (ny, nx)
-    corners : `~numpy.ndarray` of int, shape (B, 2)
-        First row and column of each box, which may lie outside.
-    shape : tuple of int
-        Rows and columns of the boxes.
-    fill : float, optional
-        By default 0.
-
-    Returns
-    -------
-    boxes : `~numpy.ndarray`, shape (B, rows, columns)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from lenssr.photometry.cutouts import cut
-    >>> cut(np.arange(6.0).reshape(2, 3), np.array([[-1, 0]]), (2, 2)).tolist()
-    [[[0.0, 0.0], [0.0, 1.0]]]
-    """
+    """Boxes (B, rows, columns) of a plane, from their first pixels (B, 2) on; ``fill`` beyond its edge."""
     boxes = np.full((len(corners), *shape), fill, dtype=plane.dtype)
     for box, corner in zip(boxes, corners, strict=True):
         inside, own = _overlap(corner, shape, plane.shape)
@@ -37,15 +15,7 @@ def cut(plane, corners, shape, fill=0.0):
 
 
 def paste(plane, corner, box):
-    """Add a box to an image in place, as far as it lies within.
-
-    Parameters
-    ----------
-    plane : `~numpy.ndarray`, shape (ny, nx)
-    corner : tuple of int
-        First row and column of the box, which may lie outside.
-    box : `~numpy.ndarray`, shape (rows, columns)
-    """
+    """Add a box (rows, columns) to a plane (ny, nx) in place, from its first pixel (row, column) on."""
     inside, own = _overlap(corner, box.shape, plane.shape)
     plane[inside] += box[own]
 
@@ -63,13 +33,8 @@ def _overlap(corner, shape, limits):
 class Stamps:
     """B stamps with their weights, and the operator that makes their model images.
 
-    Lengths are in pixels, from the middle of the stamps.
-
-    Parameters
-    ----------
-    data, weight : `torch.Tensor`, shape (B, ny, nx)
-        Flux and inverse variance; 0 hides a pixel.
-    operator : `~lenssr.imaging.cusp_operator.CentredOperator`
+    ``data`` and ``weight`` are (B, ny, nx): flux and inverse variance, 0 for a hidden pixel. Lengths are in
+    pixels from the middle of the stamps.
     """
 
     def __init__(self, data, weight, operator):
@@ -79,7 +44,7 @@ class Stamps:
         return len(self.data)
 
     def select(self, index):
-        """Some of the stamps."""
+        """The stamps numbered ``index``."""
         shape = (-1, *self.operator.shape)
         return Stamps(self.data[index].reshape(shape), self.weight[index].reshape(shape), self.operator)
 
@@ -90,7 +55,7 @@ class Stamps:
         return twin
 
     def rough(self, operator):
-        """The same stamps in the precision of another operator."""
+        """The same stamps with another operator, in the precision of that operator."""
         twin, kind = self.behind(operator), operator.x.dtype
         twin.data, twin.weight = self.data.to(kind), self.weight.to(kind)
         return twin
@@ -103,38 +68,14 @@ class Stamps:
         return self.operator.convolve(self.operator.collect(value, *centre, share))[:, 0].flatten(1)
 
     def image(self, scene, physical, *, sky=True):
-        """Model images.
-
-        Parameters
-        ----------
-        scene : `~lenssr.model.scene.Scene`
-            Without a lens, its light that of the lens.
-        physical : `torch.Tensor`, shape (B, P)
-        sky : bool, optional
-            Whether the sky is in them, by default it is.
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (B, N)
-        """
+        """Model images (B, N) from physical vectors (B, P)."""
         image = sum(self.light(physical, block) for block in scene.lights)
         for block in [scene["sky"]] if sky and scene["sky"] else ():
             image = image + physical[:, block.slice]
         return image
 
     def model(self, scene, template):
-        """The function that `~lenssr.model.least_squares.levenberg_marquardt` fits.
-
-        Parameters
-        ----------
-        scene : `~lenssr.model.scene.Scene`
-        template : `torch.Tensor`, shape (B, P)
-            Physical vectors: the parameters that are not free.
-
-        Returns
-        -------
-        model : callable
-        """
+        """The function for `levenberg_marquardt`; ``template`` (B, P) holds what is not free."""
         operator, lights, skies = self.operator, scene.lights, [scene["sky"]] if scene["sky"] else []
         number = lights[-1].stop
 
@@ -147,7 +88,7 @@ class Stamps:
                 cells = operator.collect(scene.light_derivatives(block, x, y, physical)[3], *centre, share)
                 part = jacobian[:, block.slice].unflatten(2, operator.shape)
                 part.copy_(operator.convolve(cells))
-            # The derivative by the logarithm of its amplitude is a profile itself.
+            # The derivative of a profile by the logarithm of its amplitude is the profile.
             image = jacobian[:, [block.start for block in lights]].sum(1)
             for column, block in enumerate(skies, start=number):
                 image += physical[:, block.slice]

@@ -1,4 +1,4 @@
-"""Parameters that a user holds, bounds or ties, in the manner of `astropy.modeling`."""
+"""Parameters that a user fixes, bounds or ties, as `astropy.modeling` does."""
 
 import math
 from numbers import Real
@@ -10,27 +10,28 @@ from astropy.modeling.models import Sersic2D
 
 from lenssr.exceptions import InputError
 from lenssr.light.sersic import Sersic
-from lenssr.photometry.parameters import LIMITS, SHAPE, Space, theta_turned, unit_flux
+from lenssr.photometry.parameters import (
+    LIMITS,
+    SHAPE,
+    ParameterTransform,
+    group_axes_from_smooth,
+    log_unit_flux,
+)
 
-__all__ = ["Constraints", "make_space"]
+__all__ = ["ComponentConstraints", "make_transform"]
 
-NAMES = ("amplitude", *SHAPE)
+SERSIC2D_NAMES = ("amplitude", *SHAPE)
 _ALIASES = {"x": "x_0", "y": "y_0"}
 _AXES = ("r_eff", "ellip", "theta")
-# A start that is exactly round has no direction to begin with.
-LEAST_ELLIP = 0.02
+# Smallest ellip at the start: theta has no derivative where a galaxy is round. Chosen.
+MIN_START_ELLIP = 0.02
 
 
-class Constraints:
-    """What a user says of the parameters of one component.
+class ComponentConstraints:
+    """Fixed values, bounds and ties of the parameters of one component.
 
-    Parameters
-    ----------
-    model : `~astropy.modeling.functional_models.Sersic2D` or `~lenssr.light.Sersic`, optional
-        Whose ``fixed``, ``bounds``, ``tied`` and values hold, in pixels.
-    fixed, bounds, tied : dict, optional
-        As `~astropy.modeling.Model` takes them, by names of ``Sersic2D`` (``x`` and ``y`` will do); they
-        add to those of the model.
+    They come from ``model``, a ``Sersic2D`` or `~lenssr.light.Sersic` in pixels, and from dicts by names of
+    ``Sersic2D`` (or ``x``, ``y``), which take precedence over those of the model.
     """
 
     def __init__(self, model=None, *, fixed=None, bounds=None, tied=None):
@@ -39,16 +40,20 @@ class Constraints:
         if model is not None and not isinstance(model, Sersic2D):
             raise InputError(f"model = {model!r}: give a Sersic2D or a lenssr.Sersic, in pixels")
         self.model = model
-        self.fixed = {name: bool(getattr(model, name).fixed) if model else False for name in NAMES}
-        self.bounds = {name: getattr(model, name).bounds if model else (None, None) for name in NAMES}
-        self.tied = {name: getattr(model, name).tied if model else False for name in NAMES}
+        self.fixed = {name: bool(getattr(model, name).fixed) if model else False for name in SERSIC2D_NAMES}
+        self.bounds = {
+            name: getattr(model, name).bounds if model else (None, None) for name in SERSIC2D_NAMES
+        }
+        self.tied = {name: getattr(model, name).tied if model else False for name in SERSIC2D_NAMES}
         for given, own in ((fixed, self.fixed), (bounds, self.bounds), (tied, self.tied)):
             for name, value in (given or {}).items():
                 name = _ALIASES.get(name, name)
-                if name not in NAMES:
-                    raise InputError(f"{name!r} is no parameter of a Sérsic: use one of {', '.join(NAMES)}")
+                if name not in SERSIC2D_NAMES:
+                    raise InputError(
+                        f"{name!r} is not a parameter of a Sérsic: use one of {', '.join(SERSIC2D_NAMES)}"
+                    )
                 own[name] = value
-        for name in NAMES:
+        for name in SERSIC2D_NAMES:
             self._check(name)
 
     def _check(self, name):
@@ -69,19 +74,19 @@ class Constraints:
         self.bounds[name] = low, high
 
     @property
-    def axes(self):
-        """Whether they need the semi-major axis, ellip and theta as coordinates."""
+    def needs_axes(self):
+        """Whether the semi-major axis, ellip and theta have to be the coordinates of the fit."""
         return any(self.tied.values()) or any(
             self.fixed[name] or self.bounds[name] != (None, None) for name in _AXES
         )
 
     @property
-    def bright(self):
-        """Whether they speak of the amplitude, or of what may follow from it."""
+    def involves_amplitude(self):
+        """Whether the amplitude is fixed, bounded or tied, or a tie may depend on it."""
         return any(self.tied.values()) or self.fixed["amplitude"] or self.bounds["amplitude"] != (None, None)
 
-    def held(self, name, other):
-        """The value of the model for a parameter that is fixed, else ``other``."""
+    def value_if_fixed(self, name, other):
+        """The value in the model of a fixed parameter, else ``other``."""
         if self.model is None or not self.fixed[name]:
             return other
         return np.full_like(other, float(getattr(self.model, name).value))
@@ -89,9 +94,9 @@ class Constraints:
     def describe(self):
         """The constraints as plain values."""
         return {
-            "fixed": {n: self._value(n) for n in NAMES if self.fixed[n]},
+            "fixed": {n: self._value(n) for n in SERSIC2D_NAMES if self.fixed[n]},
             "bounds": {n: ends for n, ends in self.bounds.items() if ends != (None, None)},
-            "tied": [n for n in NAMES if self.tied[n]],
+            "tied": [n for n in SERSIC2D_NAMES if self.tied[n]],
         }
 
     def _value(self, name):
@@ -99,7 +104,7 @@ class Constraints:
 
 
 def _as_sersic2d(model):
-    """Carry a lenssr model with its constraints over; ellipticities have no counterpart one by one."""
+    """Convert a `~lenssr.light.Sersic` with its constraints; e1 and e2 can only be fixed together."""
     twin = model.to_sersic2d()
     for name in ("amplitude", "r_eff", "n", "x_0", "y_0"):
         old, new = getattr(model, name), getattr(twin, name)
@@ -116,25 +121,15 @@ def _as_sersic2d(model):
     return twin
 
 
-def make_space(problem, start, *, flux=False):
-    """The space of a batch, and the bounds of its coordinates.
+def make_transform(problem, start, *, flux=False):
+    """Transform of a batch with the bounds of its free numbers, from smooth coordinates (B, C) to start at.
 
-    Parameters
-    ----------
-    problem : `~lenssr.photometry.task_batch.Batch`
-    start : `torch.Tensor`, shape (B, C)
-        Coordinates to begin with, of the smooth kind.
-    flux : bool, optional
-        Whether the space has axes in any case, and fluxes instead of amplitudes; by default not.
-
-    Returns
-    -------
-    space : `Space`
+    ``flux`` asks for axes and for fluxes instead of amplitudes.
     """
     layout, constraints = problem.layout, problem.settings.templates
-    axes = flux or any(one.axes for one in constraints)
-    base = theta_turned(layout, start, flux=flux) if axes else start.clone()
-    begun, kind = base.clone(), {"axes": axes, "flux": flux}
+    axes = flux or any(one.needs_axes for one in constraints)
+    base = group_axes_from_smooth(layout, start, flux=flux) if axes else start.clone()
+    started, kind = base.clone(), {"axes": axes, "flux": flux}
     free = torch.ones(layout.size, dtype=torch.bool, device=base.device)
     lower, upper = torch.full_like(base, -torch.inf), torch.full_like(base, torch.inf)
     middle = torch.as_tensor(np.array([task.middle for task in problem.tasks])).to(base)
@@ -143,10 +138,10 @@ def make_space(problem, start, *, flux=False):
         for component, own in enumerate(constraints):
             place = layout, galaxy, component
             _default_bounds(place, problem, base, lower, upper, axes)
-            for name in NAMES:
+            for name in SERSIC2D_NAMES:
                 if name in ("ellip", "theta") and not axes:
                     continue
-                for column in _columns(place, name):
+                for column in _parameter_columns(place, name):
                     _own_bounds(own, name, column, middle, lower, upper)
                     if own.fixed[name]:
                         _hold(problem, own, name, column, galaxy, base)
@@ -154,22 +149,22 @@ def make_space(problem, start, *, flux=False):
                     elif own.tied[name]:
                         ties.append((column, _tie(own.tied[name], place, name, column, middle)))
             if component:
-                # A bulge sits in its disc unless the user says otherwise.
+                # By default a bulge and its disc have one centre.
                 for name in ("x_0", "y_0"):
                     if not own.fixed[name] and not own.tied[name] and own.bounds[name] == (None, None):
                         alias[layout.column(name, galaxy, component)] = layout.column(name, galaxy, 0)
     base = torch.where(free, torch.minimum(torch.maximum(base, lower), upper), base)
     for first in layout.starts:
-        # A shape that a bound moved keeps its light: with a wrong one no step may be found to take.
+        # Where a bound changed the shape, keep the flux: from a wrong one the fit may find no step downhill.
         bright = [column for column in range(first, first + layout.bands) if free[column]]
-        lost = unit_flux(layout, begun, first, **kind) - unit_flux(layout, base, first, **kind)
+        lost = log_unit_flux(layout, started, first, **kind) - log_unit_flux(layout, base, first, **kind)
         base[:, bright] = (base[:, bright] + lost.unsqueeze(1)).clamp(lower[:, bright], upper[:, bright])
-    space = Space(layout, base, free, alias=alias, ties=ties, **kind)
-    space.lower, space.upper = lower[:, space.index], upper[:, space.index]
-    return space
+    transform = ParameterTransform(layout, base, free, alias=alias, ties=ties, **kind)
+    transform.lower, transform.upper = lower[:, transform.index], upper[:, transform.index]
+    return transform
 
 
-def _columns(place, name):
+def _parameter_columns(place, name):
     layout, galaxy, component = place
     if name == "amplitude":
         return [layout.column("bright", galaxy, component, band) for band in range(layout.bands)]
@@ -188,8 +183,8 @@ def _default_bounds(place, problem, base, lower, upper, axes):
         lower[:, column], upper[:, column] = base[:, column] - length, base[:, column] + length
     if axes:
         column = layout.column("ellip", galaxy, component)
-        base[:, column] = base[:, column].clamp_min(LEAST_ELLIP)
-        # The limits are those of the mean radius, whatever the coordinate is.
+        base[:, column] = base[:, column].clamp_min(MIN_START_ELLIP)
+        # LIMITS holds those of the mean radius; the coordinate here is the semi-major axis.
         longer = torch.log1p(-base[:, column]) / 2
         for ends in (lower, upper):
             ends[:, layout.column("r_eff", galaxy, component)] -= longer
@@ -202,7 +197,7 @@ def _own_bounds(own, name, column, middle, lower, upper):
 
 
 def _coordinate(name, value, middle):
-    """A parameter of ``Sersic2D`` as a coordinate."""
+    """Coordinate of the fit for a parameter of ``Sersic2D``."""
     if name in ("amplitude", "r_eff"):
         return math.log(value) if value > 0 else -math.inf
     if name in ("x_0", "y_0"):
@@ -211,7 +206,7 @@ def _coordinate(name, value, middle):
 
 
 def _hold(problem, own, name, column, galaxy, base):
-    """Put a fixed parameter where init_params has it, else where the model does."""
+    """Set a fixed parameter to its value in init_params, else to that in the model."""
     given = np.array([task.sources.guess(name)[task.members[galaxy]] for task in problem.tasks])
     if name in ("x_0", "y_0") or (np.isfinite(given).all() and name in ("amplitude", "n")):
         return
@@ -225,7 +220,7 @@ def _hold(problem, own, name, column, galaxy, base):
     base[:, column] = _coordinate(name, float(getattr(own.model, name).value), None)
 
 
-class _Number(float):
+class _ParameterValue(float):
     """A number that answers like an astropy parameter."""
 
     @property
@@ -233,8 +228,8 @@ class _Number(float):
         return float(self)
 
 
-class _View:
-    """Parameters of one galaxy under the names that a tie of astropy expects."""
+class _TieArguments:
+    """Parameters of one galaxy as attributes, as a tie of astropy expects them."""
 
     def __init__(self, values):
         self.__dict__.update(values)
@@ -247,18 +242,20 @@ def _tie(function, place, name, column, middle):
         result = torch.empty(len(c), dtype=c.dtype)
         for i, row in enumerate(c.tolist()):
             where = middle[index][i].tolist()
-            views = [_view(layout, row, galaxy, k, where) for k in range(layout.components)]
-            values = {n: _Number(v) for n, v in views[component].items()}
+            views = [_tie_arguments(layout, row, galaxy, k, where) for k in range(layout.components)]
+            values = {n: _ParameterValue(v) for n, v in views[component].items()}
             if layout.components > 1:
-                values |= {f"{n}_{k}": _Number(v) for k, one in enumerate(views) for n, v in one.items()}
-            value = float(function(_View(values)))
+                values |= {
+                    f"{n}_{k}": _ParameterValue(v) for k, one in enumerate(views) for n, v in one.items()
+                }
+            value = float(function(_TieArguments(values)))
             result[i] = _coordinate(name, value, torch.tensor([where]))
         return result.to(c)
 
     return follow
 
 
-def _view(layout, row, galaxy, component, where):
+def _tie_arguments(layout, row, galaxy, component, where):
     values = {n: row[layout.column(n, galaxy, component)] for n in SHAPE}
     values["amplitude"] = math.exp(row[layout.column("bright", galaxy, component)])
     values["r_eff"] = math.exp(values["r_eff"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from lenssr.exceptions import InputError
 from lenssr.options import PhotometryOptions
-from lenssr.photometry.fit_constraints import Constraints
+from lenssr.photometry.fit_constraints import ComponentConstraints
 from lenssr.photometry.groups import AutoGrouper
 
 __all__ = ["FitSettings"]
@@ -21,7 +21,7 @@ class FitSettings(PhotometryOptions):
 
     Attributes
     ----------
-    templates : tuple of `~lenssr.photometry.fit_constraints.Constraints`
+    templates : tuple of `~lenssr.photometry.fit_constraints.ComponentConstraints`
         What the user says of each component.
     """
 
@@ -79,4 +79,4 @@ def _templates(model, fixed, bounds, tied, count):
 
         # The disc of a bulge and a disc is exponential; give a model to free it.
         models[1] = Sersic2D(n=1.0, fixed={"n": True})
-    return tuple(Constraints(one, **own) for one, own in zip(models, options, strict=True))
+    return tuple(ComponentConstraints(one, **own) for one, own in zip(models, options, strict=True))

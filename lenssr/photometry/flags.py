@@ -1,4 +1,4 @@
-"""What a row of the table warns of."""
+"""Flags of the rows of a photometry table."""
 
 import enum
 
@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["NOTICES", "PSF_SHARE", "SersicFlag", "decode_flags"]
 
-# A galaxy below this share of the FWHM of the PSF is not told from a star.
+# Half-light radius, in FWHM of the PSF, below which a galaxy cannot be told from a star.
 PSF_SHARE = 0.15
 
 
@@ -20,14 +20,14 @@ class SersicFlag(enum.IntFlag):
     ['NOT_CONVERGED', 'MASKED_CENTRE']
     """
 
-    #: No pixel to fit: masked, not finite or outside the image. All numbers of the row are NaN.
+    #: There is no pixel to fit: all are masked, not finite or outside the image. The row is NaN.
     NO_DATA = 1
     #: A parameter ended on a bound: it has no error (NaN), or only that of the side that is free.
     BOUND = 2
     #: The fit was still moving after its last iteration.
     NOT_CONVERGED = 4
-    #: The data hardly say one of flux, r_eff, n: its error is above half its value (n: above 1), or the
-    #: galaxy is no larger than a point.
+    #: The data hardly constrain flux, r_eff or n: its error is above half its value (n: above 1), or the
+    #: galaxy is as small as a point.
     WEAKLY_CONSTRAINED = 8
     #: The signal to noise of the whole galaxy is below 10.
     FAINT = 16
@@ -37,21 +37,21 @@ class SersicFlag(enum.IntFlag):
     PSF_SIZED = 32
     #: The pixel of the centre is masked or outside the image.
     MASKED_CENTRE = 64
-    #: The edge of the image cuts it: it is nearer than that of the stamp, and than 4 r_eff or twice the FWHM
-    #: of the PSF.
+    #: The edge of the image cuts the galaxy: it is nearer than the edge of the stamp, and nearer than 4 r_eff
+    #: or twice the FWHM of the PSF.
     EDGE = 128
-    #: Neighbours shine where it does: had they not been fitted, too, its flux would be off by more than 2 %.
-    #: A notice: its numbers depend on how well those of the neighbours are known, but nothing is wrong.
+    #: Neighbours overlap with the galaxy: without fitting them its flux would be off by more than 2 %.
+    #: A notice: its numbers depend on how well the neighbours are known, but nothing is wrong.
     BLENDED = 256
-    #: The residuals are larger than the errors say, beyond doubt: no Sérsic, or wrong errors or PSF.
+    #: Chi2 is more than 5 sigma too high: the galaxy is not a Sérsic, or the errors or the PSF are wrong.
     POOR_FIT = 512
     #: The stamp is smaller than 8 r_eff: sky, flux, r_eff and n trade off against each other.
     SMALL_STAMP = 1024
-    #: The errors are ends of the profile likelihood, because those of a Gaussian may be off. A notice, too.
+    #: The errors are from the profile likelihood, because Gaussian ones may be wrong. A notice, too.
     PROFILE_INTERVAL = 2048
 
 
-#: Bits that tell how a row came about; nothing is wrong with it.
+#: Bits that say how a row was made; nothing is wrong with it.
 NOTICES = SersicFlag.BLENDED | SersicFlag.PROFILE_INTERVAL
 
 

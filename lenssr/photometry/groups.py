@@ -1,4 +1,4 @@
-"""Which galaxies are fitted together, in which pixels, and which of these fits run as one batch."""
+"""Groups of galaxies that are fitted together, their pixels, and the batches of these fits."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,18 @@ from scipy.spatial import cKDTree
 
 from lenssr.photometry.cutouts import cut
 
-__all__ = ["AutoGrouper", "Task", "batches", "first_pixel", "make_task", "make_tasks", "psf_key"]
+__all__ = ["AutoGrouper", "GroupTask", "batches", "first_pixel", "make_task", "make_tasks", "psf_key"]
 
-# Sides of the stamps of groups are rounded up to a multiple of this, so that more of them share a batch.
+# Multiple, in pixels, to which sides of the stamps of groups are rounded up: more of them share a batch.
 SIDE_STEP = 8
+# Factor on the separation that splits a group with too many members. Chosen.
 SHRINK = 0.7
 
 
 class AutoGrouper:
-    """Group galaxies that are near each other, but never many.
+    """Group galaxies nearer to each other than ``min_separation`` pixels.
 
-    Parameters
-    ----------
-    min_separation : float
-        Galaxies nearer to each other than this, in pixels, belong together.
-    most : int, optional
-        Where more than so many would, the separation is taken smaller for them; by default 4.
-
-    Examples
-    --------
-    >>> from lenssr.photometry.groups import AutoGrouper
-    >>> AutoGrouper(10)([1, 5, 40], [1, 1, 1]).tolist()
-    [1, 1, 2]
+    Where a group would have more than ``most`` members, a smaller separation splits it.
     """
 
     def __init__(self, min_separation, most=4):
@@ -55,24 +45,12 @@ class AutoGrouper:
 
 
 @dataclass
-class Task:
+class GroupTask:
     """Galaxies that are fitted together.
 
-    Attributes
-    ----------
-    bands : list of `~lenssr.imaging.Observation`
-    sources : `~lenssr.photometry.sources.Sources`
-        Of the whole image.
-    members : `~numpy.ndarray` of int, shape (G,)
-        Which of them.
-    rows : `~numpy.ndarray` of int, shape (G,)
-        Their rows in the table.
-    corner, shape : tuple of int
-        First row and column of the stamp, and its sides.
-    boxes : list of tuple of int
-        Rows and columns of the box around each galaxy that is fitted.
-    others : list of `~numpy.ndarray`, shape (ny, nx), optional
-        Light of other galaxies in the stamp, one image a band, which is taken from the data; by default none.
+    ``members`` and ``rows`` (G,) are their numbers in ``sources`` and in the table; ``corner`` and ``shape``
+    the first pixel and the sides of the stamp; ``boxes`` rows and columns of the box around each galaxy;
+    ``others`` the light (ny, nx) of other galaxies to take from the data, one image a band.
     """
 
     bands: list
@@ -95,7 +73,7 @@ class Task:
 
     @property
     def widening(self):
-        """Factor on all errors, because the noise of neighbouring pixels correlates."""
+        """Factor on all errors for noise that correlates between pixels."""
         return max(band.meta["widening"] for band in self.bands)
 
     @property
@@ -144,7 +122,7 @@ class Task:
 
 
 def psf_key(psf):
-    """What tells one PSF from another."""
+    """Hashable identity of a PSF."""
     if psf is None:
         return None
     return psf.oversampling, psf.includes_pixel, psf.pixel_scale, repr(psf), psf.array.tobytes()
@@ -156,24 +134,7 @@ def first_pixel(x, y, shape):
 
 
 def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
-    """Share the galaxies of an image out among fits.
-
-    Parameters
-    ----------
-    bands : list of `~lenssr.imaging.Observation`
-    sources : `~lenssr.photometry.sources.Sources`
-    fit_shape : tuple of int
-    grouper : callable or None
-        ``grouper(x, y)`` gives the number of the group of each, as `~photutils.psf.SourceGrouper` does.
-    first_row : int, optional
-        Of the galaxies in the table, by default 0.
-
-    Returns
-    -------
-    tasks : list of `Task`
-    groups : `~numpy.ndarray` of int, shape (G,)
-        Number of the group of each galaxy.
-    """
+    """Tasks of the galaxies of an image, and the number (G,) of the group of each, from ``grouper(x, y)``."""
     count = len(sources)
     if sources.group is not None:
         groups = np.unique(sources.group, return_inverse=True)[1] + 1
@@ -192,9 +153,9 @@ def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
 
 
 def make_task(bands, sources, members, rows, boxes, others=None):
-    """Make the `Task` of a group, its stamp as large as holds all boxes; empty if a place is not finite."""
+    """GroupTask of one group, its stamp large enough for all boxes; empty if a position is not finite."""
     if not np.isfinite(sources.x[members] + sources.y[members]).all():
-        return Task(bands, sources, members, rows, (0, 0), (0, 0), boxes, others)
+        return GroupTask(bands, sources, members, rows, (0, 0), (0, 0), boxes, others)
     places = zip(members, boxes, strict=True)
     corners = np.array([first_pixel(sources.x[m], sources.y[m], box) for m, box in places])
     corner, end = corners.min(0), (corners + boxes).max(0)
@@ -202,22 +163,11 @@ def make_task(bands, sources, members, rows, boxes, others=None):
     if len(members) > 1:
         size = -(-size // SIDE_STEP) * SIDE_STEP
     corner, size = (tuple(int(v) for v in part) for part in (corner, size))
-    return Task(bands, sources, members, rows, corner, size, boxes, others)
+    return GroupTask(bands, sources, members, rows, corner, size, boxes, others)
 
 
 def batches(tasks, most_values):
-    """Put tasks that run together into lists.
-
-    Parameters
-    ----------
-    tasks : list of `Task`
-    most_values : int
-        Pixels times parameters that a batch may hold, roughly.
-
-    Returns
-    -------
-    batches : list of list of `Task`
-    """
+    """Lists of tasks that run together, with at most about ``most_values`` pixels times parameters each."""
     alike = {}
     for task in tasks:
         kinds = tuple(

@@ -1,4 +1,4 @@
-"""Images and models of galaxies that have been fitted."""
+"""Model images of fitted galaxies."""
 
 import math
 
@@ -15,27 +15,16 @@ from lenssr.photometry.measure import MEASURED, Component
 
 __all__ = ["light_boxes", "model_image", "sersic2d", "sky_image"]
 
-# Stamps that are made at once, and pixels in them.
+# Most stamps, and most pixels in them, that are rendered at once.
 BATCH, MOST_PIXELS = 16, 2**20
-# Galaxies are drawn to where they are below this share of the noise of a pixel.
-FAR_BELOW = 0.02
+# Surface brightness, in noise of a pixel, below which the light of a galaxy is negligible. Chosen.
+NEGLIGIBLE_LIGHT = 0.02
+# Smallest side of a box, and step of the lattice on which the sky is interpolated, in pixels.
 SMALLEST, SKY_STEP = 32, 8
 
 
 def sersic2d(component, unit):
-    """The model of astropy, in zero-based pixels of the image.
-
-    Parameters
-    ----------
-    component : `~lenssr.photometry.measure.Component`
-    unit : `~astropy.units.Unit`
-        Of the pixels of the image.
-
-    Returns
-    -------
-    model : `~astropy.modeling.functional_models.Sersic2D`
-        With the error of each parameter as its ``std``; None where it has none.
-    """
+    """``Sersic2D`` of a component in zero-based pixels of the image, its errors as ``std``."""
     names = {"x_0": "x", "y_0": "y"}
     values, errors = {}, {}
     for name in Sersic2D.param_names:
@@ -50,24 +39,12 @@ def sersic2d(component, unit):
 
 
 def light_boxes(fitted, solver, band, *, model_shape=None):
-    """Light of galaxies, each in a box of its own.
+    """Light of galaxies, each as the first pixel of a box and an image (rows, columns).
 
-    Parameters
-    ----------
-    fitted : list of (fit, galaxy)
-        Groups and places in them.
-    solver : `~lenssr.photometry.solve.Solver`
-    band : int
-    model_shape : tuple of int, optional
-        Sides of all boxes. By default each is as large as its galaxy reaches: to where its light is far below
-        the noise, or to the edge of the image.
-
-    Returns
-    -------
-    boxes : list of (corner, image)
-        First row and column, which may lie outside of the image, and light (rows, columns).
+    ``fitted`` lists (fit, number in the group). Without ``model_shape`` a box ends where the light is far
+    below the noise, or at the edge of the image.
     """
-    shapes = [model_shape or reached(fit, galaxy, solver, band) for fit, galaxy in fitted]
+    shapes = [model_shape or box_shape(fit, galaxy, solver, band) for fit, galaxy in fitted]
     boxes = [None] * len(fitted)
     for shape in dict.fromkeys(shapes):
         alike = [k for k, other in enumerate(shapes) if other == shape]
@@ -80,10 +57,10 @@ def light_boxes(fitted, solver, band, *, model_shape=None):
     return boxes
 
 
-def reached(fit, galaxy, solver, band):
-    """Sides of a box around a galaxy beyond which its light does not count."""
+def box_shape(fit, galaxy, solver, band):
+    """Sides of the box around a galaxy beyond which its light is negligible."""
     telescope, task, radius = fit.task.bands[band], fit.task, 0.0
-    noise = FAR_BELOW * float(np.median(task.sigma(band)[telescope.valid]))
+    noise = NEGLIGIBLE_LIGHT * float(np.median(task.sigma(band)[telescope.valid]))
     for component in range(fit.layout.components):
         values = Component(fit, galaxy, component, band).values
         amplitude, r_eff, n = (values[MEASURED.index(name)] for name in ("amplitude", "r_eff", "n"))
@@ -98,29 +75,13 @@ def reached(fit, galaxy, solver, band):
 
 
 def _side(radius):
-    """Side of a box with at least this radius, one of few so that many galaxies are drawn at once."""
+    """Side of a box with this radius or more: one of a few sizes, so that many galaxies are drawn at once."""
     steps = math.ceil(2 * math.log2(max(2 * radius + 1, SMALLEST) / SMALLEST))
     return math.ceil(SMALLEST * 2 ** (steps / 2))
 
 
 def model_image(fitted, solver, shape, model_shape, band):
-    """Sum of the model images of galaxies.
-
-    Parameters
-    ----------
-    fitted : list of (fit, galaxy)
-        Groups and places in them.
-    solver : `~lenssr.photometry.solve.Solver`
-    shape : tuple of int
-        Of the image.
-    model_shape : tuple of int or None
-        Box around each galaxy in which it shines; None for as far as it reaches.
-    band : int
-
-    Returns
-    -------
-    image : `~numpy.ndarray`, shape (ny, nx)
-    """
+    """Sum (ny, nx) of the images of galaxies, each in a box of ``model_shape`` or as far as it reaches."""
     image = np.zeros(shape)
     for corner, light in light_boxes(fitted, solver, band, model_shape=model_shape):
         paste(image, corner, light)
@@ -128,20 +89,7 @@ def model_image(fitted, solver, shape, model_shape, band):
 
 
 def sky_image(fitted, shape, band):
-    """Sky all over an image: near a galaxy that of its fit, and without a step from one to the next.
-
-    Parameters
-    ----------
-    fitted : list of (fit, galaxy)
-    shape : tuple of int
-        Of the image.
-    band : int
-
-    Returns
-    -------
-    image : `~numpy.ndarray`, shape (ny, nx)
-        Zero if no sky was fitted.
-    """
+    """Fitted sky (ny, nx), interpolated smoothly between galaxies; zero if none was fitted."""
     if not fitted or not fitted[0][0].layout.sky:
         return np.zeros(shape)
     places, skies, near = [], [], []

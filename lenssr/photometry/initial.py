@@ -1,42 +1,33 @@
-"""Where fits of galaxies begin."""
+"""Initial parameters of the fits of galaxies."""
 
 import numpy as np
 import torch
 
 from lenssr.light.sersic import sersic_flux
-from lenssr.photometry.moments import border_level, moments
+from lenssr.photometry.moments import border_median, moments
 
-__all__ = ["psf_fwhm", "start"]
+__all__ = ["initial_coordinates", "psf_fwhm_in_pixels"]
 
+# Sérsic index that a fit starts with: in the middle of those of discs and ellipticals.
 START_INDEX = 2.0
-# Radius relative to the whole galaxy, and index, of a bulge and of a disc.
-PARTS = ((0.5, 2.5), (1.3, 1.0))
+# Initial radius, in radii of the whole galaxy, and Sérsic index of a bulge and of a disc. Chosen.
+BULGE_AND_DISC = ((0.5, 2.5), (1.3, 1.0))
 
 
-def start(batch):
-    """Coordinates to begin with: what was given, and moments for the rest.
-
-    Parameters
-    ----------
-    batch : `~lenssr.photometry.task_batch.Batch`
-
-    Returns
-    -------
-    coordinates : `torch.Tensor`, shape (B, C)
-        Of the smooth kind.
-    """
+def initial_coordinates(batch):
+    """Initial smooth coordinates (B, C): what was given, and estimates from moments for the rest."""
     layout, tasks = batch.layout, batch.tasks
     c, centres = np.zeros((len(tasks), layout.size)), np.stack([task.centres for task in tasks])
-    guessed = [_moments(batch, band, centres) for band in range(layout.bands)]
-    # The band that shows the galaxies best says what they look like.
+    guessed = [_band_moments(batch, band, centres) for band in range(layout.bands)]
+    # The shape comes from the band with the highest signal to noise.
     signal = [(b.weight * b.data**2).sum(1).cpu().numpy() for b in batch.bands]
     best = np.argmax(np.stack(signal), axis=0)
     shape = np.stack([guessed[band][1][i] for i, band in enumerate(best)])
     for galaxy in range(layout.galaxies):
-        own = _Guess(tasks, [task.members[galaxy] for task in tasks], shape[:, galaxy])
+        own = _InitialGuess(tasks, [task.members[galaxy] for task in tasks], shape[:, galaxy])
         for component, template in enumerate(batch.settings.templates):
             radius, index, share = own.part(component, layout.components)
-            index = own.given("n", template.held("n", index))
+            index = own.given("n", template.value_if_fixed("n", index))
             column = layout.column("r_eff", galaxy, component)
             c[:, column : column + 6] = np.stack(
                 [np.log(radius), index, *centres[:, galaxy].T, own.e1, own.e2], axis=1
@@ -52,12 +43,12 @@ def start(batch):
     return torch.as_tensor(c, device=batch.device)
 
 
-def _moments(batch, band, centres):
+def _band_moments(batch, band, centres):
     stamps = batch.bands[band]
     data = stamps.data.reshape(-1, *batch.shape).cpu().numpy()
     valid = stamps.weight.reshape(data.shape).cpu().numpy() > 0
-    level = border_level(data, valid) if batch.layout.sky else np.zeros(len(data))
-    fwhm = psf_fwhm(batch.tasks[0].bands[band])
+    level = border_median(data, valid) if batch.layout.sky else np.zeros(len(data))
+    fwhm = psf_fwhm_in_pixels(batch.tasks[0].bands[band])
     found = [
         moments(one - sky, good, place, fwhm)
         for one, sky, good, place in zip(data, level, valid, centres, strict=True)
@@ -65,8 +56,8 @@ def _moments(batch, band, centres):
     return level, np.stack(found)
 
 
-class _Guess:
-    """What is known of one galaxy of each task: what was given, else what moments say."""
+class _InitialGuess:
+    """Initial guess of one galaxy of each task: what was given, else the moments."""
 
     def __init__(self, tasks, members, shape):
         self._sources = [(task.sources, member) for task, member in zip(tasks, members, strict=True)]
@@ -92,21 +83,12 @@ class _Guess:
         """Mean radius, index and share of the light of one component."""
         if components == 1:
             return self.radius, np.full(len(self.radius), START_INDEX), 1.0
-        radius, index = PARTS[component]
+        radius, index = BULGE_AND_DISC[component]
         return self.radius * radius, np.full(len(self.radius), index), 0.5
 
 
-def psf_fwhm(image):
-    """FWHM of the PSF of an observation in pixels; 1 where there is none.
-
-    Parameters
-    ----------
-    image : `~lenssr.imaging.Observation`
-
-    Returns
-    -------
-    fwhm : float
-    """
+def psf_fwhm_in_pixels(image):
+    """FWHM of the PSF of an observation in pixels; 1 without a PSF."""
     if image.psf is None:
         return 1.0
     return image.psf_fwhm / image.grid.pixel_scale

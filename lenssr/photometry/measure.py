@@ -1,4 +1,4 @@
-"""What a fit says in the numbers that people use."""
+"""Values and errors of the parameters that users see, from the coordinates of a fit."""
 
 import math
 
@@ -14,19 +14,10 @@ MEASURED = ("x", "y", "amplitude", "flux", "r_eff", "n", "ellip", "theta")
 
 
 def measured(coordinates):
-    """Numbers of profiles, and their derivatives.
+    """Values (B, 8) in the order of `MEASURED`, and derivatives (B, 8, 7), of profiles (B, 7).
 
-    Parameters
-    ----------
-    coordinates : `~numpy.ndarray`, shape (B, 7)
-        Logarithms of amplitude and mean radius, n, x, y, e1, e2.
-
-    Returns
-    -------
-    values : `~numpy.ndarray`, shape (B, 8)
-        In the order of `MEASURED`.
-    slopes : `~numpy.ndarray`, shape (B, 8, 7)
-        Where a galaxy is round, and ellip has a cone, its slope counts as zero.
+    The coordinates are logarithms of amplitude and mean radius, n, x, y, e1, e2. At a round galaxy, where
+    ellip has a cone, its derivative is 0.
     """
     bright, radius, n, x, y, e1, e2 = np.asarray(coordinates, dtype=float).T
     amplitude, circular, modulus = np.exp(bright), np.exp(radius), np.hypot(e1, e2)
@@ -52,18 +43,9 @@ def measured(coordinates):
 class Component:
     """One component of one galaxy in one band.
 
-    Parameters
-    ----------
-    fit : `~lenssr.photometry.solve.GroupFit`
-    galaxy, component, band : int
-
-    Attributes
-    ----------
-    values, errors : `~numpy.ndarray`, shape (8,)
-        In the order of `MEASURED`; positions in pixels of the image, theta in radians. The error of what was
-        not fitted, or ended on a bound, is 0.
-    slope : `~numpy.ndarray`, shape (8, C)
-        Of the values by the coordinates of the group.
+    ``values`` and ``errors`` (8,) are in the order of `MEASURED`: positions in pixels of the image, theta in
+    radians; the error of what was not fitted, or ended on a bound, is 0. ``slope`` (8, C) is the derivative
+    of the values by the coordinates of the group.
     """
 
     def __init__(self, fit, galaxy, component, band):
@@ -84,8 +66,8 @@ class Component:
     def interval(self, name):
         """Value of one of `MEASURED`, and the ends of its 68 % interval.
 
-        They are NaN where there is none: for what was not fitted, ended on a bound, or is the shape of a
-        point, whose size has an upper end alone.
+        The ends are NaN for what was not fitted, ended on a bound, or is the shape of a point; the size of a
+        point has an upper end alone.
         """
         k = MEASURED.index(name)
         value, error = self.values[k], self.errors[k] or np.nan

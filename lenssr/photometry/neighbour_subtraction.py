@@ -1,4 +1,4 @@
-"""Galaxies in each other's light: a bright one is fitted first, and taken from the data of the faint ones."""
+"""Deblending by subtraction: bright galaxies are fitted first, and subtracted from the data of faint ones."""
 
 import logging
 from dataclasses import replace
@@ -11,30 +11,23 @@ from lenssr.photometry.images import light_boxes
 from lenssr.photometry.measure import MEASURED
 from lenssr.photometry.table import STAMP_RADII
 
-__all__ = ["blend", "separate"]
+__all__ = ["blended_shares", "refit_overlapping"]
 
 log = logging.getLogger(__name__)
 
-# Groups are fitted again if the light of one could move parameters of another by more than this many sigma.
+# Groups are fitted again if the light of one may shift parameters of another by more than this, in sigma.
+# Chosen.
 HALO_SIGMA = 1.0
-# First from bright to faint, each without what is brighter; then each without all others.
-ROUNDS = 2
-# Boxes grow to no more than so many times their sides.
+# Rounds of fits: first from bright to faint, brighter ones subtracted; then with all others subtracted.
+SUBTRACTION_ROUNDS = 2
+# Largest factor by which the sides of a box grow.
 MOST_GROWTH = 4
-# A galaxy is blended if neighbours, had nobody fitted them, would have changed its flux by this share.
+# Share of its flux by which neighbours would change a galaxy, if they were not fitted, that makes it blended.
 BLENDED_SHARE = 0.02
 
 
-class Lights:
-    """The light of the galaxies of an image, from which that of all others than some is made.
-
-    Parameters
-    ----------
-    tasks : list of `~lenssr.photometry.groups.Task`
-        Of one image, fitted.
-    rows : `~lenssr.photometry.table.Rows`
-    solver : `~lenssr.photometry.solve.Solver`
-    """
+class NeighbourLight:
+    """Model light of the galaxies of an image, and of all others than some."""
 
     def __init__(self, tasks, rows, solver):
         self._rows, self._solver = rows, solver
@@ -52,13 +45,13 @@ class Lights:
             paste(total, corner, light)
 
     def take(self, task):
-        """Forget the light of the galaxies of a group."""
+        """Remove the light of the galaxies of a group."""
         for row in task.rows.tolist():
             for total, (corner, light) in zip(self._total, self._boxes.pop(row, ()), strict=False):
                 paste(total, corner, -light)
 
     def renew(self, task):
-        """Take in the light of a group as its last fit has it."""
+        """Replace the light of a group by that of its last fit."""
         self.take(task)
         fit = self._rows.fits[task.rows[0]][0]
         galaxies = [(fit, k) for k in range(len(task.members))]
@@ -96,50 +89,43 @@ class Lights:
 
 
 def weight_of(task, band):
-    """Inverse variances (ny, nx) of the pixels that a group is fitted in."""
+    """Inverse variances (ny, nx) of the pixels in which a group is fitted."""
     valid = cut(task.bands[band].valid, [task.corner], task.shape, False)[0]
     sigma = cut(task.sigma(band), [task.corner], task.shape, 1.0)[0]
     return np.where(valid & task.share(), sigma**-2.0, 0.0)
 
 
-def separate(tasks, rows, solver, fit):
-    """Fit those groups of an image again that are in the light of others, or the others in theirs.
+def refit_overlapping(tasks, rows, solver, fit):
+    """Fit the groups of an image again whose galaxies overlap with those of other groups.
 
-    Parameters
-    ----------
-    tasks : list of `~lenssr.photometry.groups.Task`
-        Of one image.
-    rows : `~lenssr.photometry.table.Rows`
-        With a first fit of each, which is replaced.
-    solver : `~lenssr.photometry.solve.Solver`
-    fit : callable
-        ``fit(tasks, last)`` fits tasks and fills their rows, with hasty intervals unless it is the last time.
+    ``rows`` holds a first fit of each, which is replaced. ``fit(tasks, last)`` fits tasks and fills their
+    rows, with Gaussian intervals unless it is the last time.
     """
     tasks = [task for task in tasks if rows.fits[task.rows[0]] is not None]
     if sum(len(task.rows) for task in tasks) < 2:
         return
-    lights = Lights(tasks, rows, solver)
-    levels = _levels(tasks, rows, lights)
+    lights = NeighbourLight(tasks, rows, solver)
+    levels = _brightness_levels(tasks, rows, lights)
     together = [task for level in levels for task in level]
     for task in together:
         lights.take(task)
     if together:
         log.debug("%d of %d groups are in each other's light: fitted again", len(together), len(tasks))
-    for number in range(ROUNDS if together else 0):
+    for number in range(SUBTRACTION_ROUNDS if together else 0):
         for level in levels:
             new = [_without_others(task, rows, lights, solver.settings) for task in level]
-            fit(new, number == ROUNDS - 1)
+            fit(new, number == SUBTRACTION_ROUNDS - 1)
             for task in new:
                 lights.renew(task)
-    for row, share in blend(tasks, rows, lights):
+    for row, share in blended_shares(tasks, rows, lights):
         rows.mark_blended(row, share > BLENDED_SHARE)
 
 
-def _levels(tasks, rows, lights):
-    """Groups that are in each other's light, in lists: each after all that are brighter and touch it."""
+def _brightness_levels(tasks, rows, lights):
+    """Groups that overlap, in lists: each comes after all brighter ones that it overlaps with."""
     signal = [max(rows.fits[task.rows[0]][0].signal) for task in tasks]
     order = sorted(range(len(tasks)), key=lambda k: -signal[k])
-    touching = _touching(tasks, lights)
+    touching = _overlapping(tasks, lights)
     level = {}
     for k in order:
         if touching[k]:
@@ -148,8 +134,8 @@ def _levels(tasks, rows, lights):
     return [[tasks[k] for k in order if level.get(k) == number] for number in numbers]
 
 
-def _touching(tasks, lights):
-    """Numbers of the groups that each is in the light of, or has in its own."""
+def _overlapping(tasks, lights):
+    """Numbers of the groups that each group overlaps with."""
     touching = [set() for _ in tasks]
     group = {row: k for k, task in enumerate(tasks) for row in task.rows.tolist()}
     for k, task in enumerate(tasks):
@@ -158,7 +144,7 @@ def _touching(tasks, lights):
         for other in near:
             rows = tasks[other].rows.tolist()
             chi2 = sum(
-                _power([lights.of(row, task, band) for row in rows], weight)
+                _chi2_of_light([lights.of(row, task, band) for row in rows], weight)
                 for band, weight in enumerate(weights)
             )
             if chi2 > HALO_SIGMA**2:
@@ -167,8 +153,8 @@ def _touching(tasks, lights):
     return touching
 
 
-def _power(lights, weight):
-    """Chi2 of light that no constant explains."""
+def _chi2_of_light(lights, weight):
+    """Chi2 of light after the best constant is subtracted."""
     seen = [light for light in lights if light is not None]
     if not seen or not weight.any():
         return 0.0
@@ -177,16 +163,16 @@ def _power(lights, weight):
 
 
 def _without_others(task, rows, lights, settings):
-    """The task of a group with the light of others taken from its data, its boxes large enough for it."""
+    """Task of a group with the light of others subtracted, its boxes large enough for it."""
     fit, parts = rows.fits[task.rows[0]][0], [rows.fits[row][1] for row in task.rows]
-    boxes = [_box(task, k, own, settings) for k, own in enumerate(parts)]
+    boxes = [_grown_box(task, k, own, settings) for k, own in enumerate(parts)]
     new = make_task(task.bands, task.sources, task.members, task.rows, boxes)
     others = [lights.others(new, band) for band in range(len(fit.task.bands))]
     return replace(new, others=others)
 
 
-def _box(task, galaxy, parts, settings):
-    """Box of a galaxy: as large as it wants to be, where it may be, and the edge of the image is not near."""
+def _grown_box(task, galaxy, parts, settings):
+    """Box of a galaxy: 8 r_eff where the options and the edges of the image allow."""
     old, member = task.boxes[galaxy], task.members[galaxy]
     if not settings.grows:
         return old
@@ -200,21 +186,8 @@ def _box(task, galaxy, parts, settings):
     return tuple(grown)
 
 
-def blend(tasks, rows, lights):
-    """By how much the flux of galaxies would be off, had nobody fitted their neighbours.
-
-    Parameters
-    ----------
-    tasks : list of `~lenssr.photometry.groups.Task`
-    rows : `~lenssr.photometry.table.Rows`
-    lights : `Lights`
-
-    Yields
-    ------
-    row : int
-    share : float
-        Of its flux.
-    """
+def blended_shares(tasks, rows, lights):
+    """Rows, and the share of its flux by which each would be off if no neighbour were fitted."""
     for old in tasks:
         task = rows.fits[old.rows[0]][0].task
         weight = weight_of(task, 0)

@@ -1,4 +1,4 @@
-"""Which numbers a fit of galaxies varies, and how they make the parameters of the profiles."""
+"""Coordinates of a fit, and the transform from its free numbers to the parameters of the profiles."""
 
 import math
 
@@ -8,37 +8,41 @@ import torch
 from lenssr.light import sersic_flux
 from lenssr.light.sersic_shape import b_and_slope
 
-__all__ = ["LIMITS", "SHAPE", "Layout", "Space", "flux_slope", "theta_turned", "unit_flux"]
+__all__ = [
+    "LIMITS",
+    "SHAPE",
+    "ParameterLayout",
+    "ParameterTransform",
+    "flux_slope",
+    "group_axes_from_smooth",
+    "log_unit_flux",
+]
 
-# Coordinates of one component, after its brightness in each band. Brightness and radius are logarithms.
+# Coordinates of one component, after its brightness in each band. Brightness and r_eff are logarithms.
 SHAPE = ("r_eff", "n", "x_0", "y_0", "ellip", "theta")
-# Their names where they are those of `~lenssr.light.sersic_brightness`, smooth where a galaxy is round.
+# The smooth ones, as in `~lenssr.light.sersic_brightness`: they have derivatives where a galaxy is round.
 _SMOOTH = ("r_eff", "n", "x_0", "y_0", "e1", "e2")
-# Largest modulus of the ellipticity: galaxies are no thinner than 0.08.
-LONGEST = 0.85
+# Largest modulus of the ellipticity, (1 - q) / (1 + q): an axis ratio of 0.08.
+MAX_MODULUS = 0.85
 LIMITS = {
     "r_eff": (math.log(0.02), math.inf),
     "n": (0.3, 8.0),
-    "e1": (-LONGEST, LONGEST),
-    "e2": (-LONGEST, LONGEST),
-    # A hair rounder than the thinnest, which the corners of a box of e1 and e2 leave no image of.
-    "ellip": (0.0, 2 * LONGEST / (1 + LONGEST) - 1e-9),
+    "e1": (-MAX_MODULUS, MAX_MODULUS),
+    "e2": (-MAX_MODULUS, MAX_MODULUS),
+    # A little rounder than MAX_MODULUS, where an image counts as impossible.
+    "ellip": (0.0, 2 * MAX_MODULUS / (1 + MAX_MODULUS) - 1e-9),
 }
 
 
-# The index of what is too small to have any: one with a cusp, which rays crowd towards.
+# Sérsic index of a point: the operator integrates a profile with a cusp well, however small it is.
 POINT_INDEX = 2.0
 
 
-class Layout:
-    """Where the coordinates of a group of galaxies lie in one vector.
+class ParameterLayout:
+    """Columns of the coordinates of a group in one vector.
 
-    Parameters
-    ----------
-    galaxies, components, bands : int
-        A galaxy has so many components, each with one brightness a band and one shape for all.
-    sky : bool
-        Whether there is a constant in each band.
+    A galaxy has ``components``, each with one brightness a band and one shape; ``sky`` adds a constant in
+    each band.
     """
 
     def __init__(self, galaxies=1, components=1, bands=1, *, sky=True):
@@ -51,7 +55,7 @@ class Layout:
         return (galaxy * self.components + component) * self.block
 
     def column(self, name, galaxy=0, component=0, band=0):
-        """Where a coordinate lies: "bright", "sky", or one of `SHAPE`."""
+        """Column of a coordinate: "bright", "sky", or one of `SHAPE`."""
         if name == "sky":
             return self.size - self.bands + band
         if name == "bright":
@@ -78,7 +82,7 @@ class Layout:
         return [name + end for end in ends for name in own] + sky
 
     def columns(self, band):
-        """Columns that make the vector of a scene in a band: of each profile, then the sky."""
+        """Columns that make the fit vector of a scene in a band: those of each profile, then the sky."""
         own = []
         for start in self.starts:
             own += [start + band, *range(start + self.bands, start + self.block)]
@@ -86,28 +90,13 @@ class Layout:
 
 
 def flux_slope(n):
-    """Derivative of the logarithm of the flux of a profile by its index, amplitude and radius held."""
+    """Derivative of the logarithm of the flux of a profile by n, amplitude and radius held."""
     b, of_n = b_and_slope(n)
     return 1 / n + of_n - 2 * torch.log(b) - 2 * n * of_n / b + 2 * torch.digamma(2 * n)
 
 
-def unit_flux(layout, c, start, *, axes, flux):
-    """Logarithm (B,) of the flux of a profile over what its brightness says.
-
-    Parameters
-    ----------
-    layout : `Layout`
-    c : `torch.Tensor`, shape (B, C)
-        All coordinates.
-    start : int
-        Where those of the profile begin.
-    axes, flux : bool
-        Which coordinates they are, as for `Space`.
-
-    Returns
-    -------
-    ratio : `torch.Tensor`, shape (B,)
-    """
+def log_unit_flux(layout, c, start, *, axes, flux):
+    """Logarithm (B,) of flux over brightness of the profile that begins at ``start`` in c (B, C)."""
     if flux:
         return c.new_zeros(len(c))
     radius, n, ellip = (c[:, start + layout.bands + k] for k in (0, 1, 4))
@@ -116,9 +105,9 @@ def unit_flux(layout, c, start, *, axes, flux):
 
 
 def smooth_from_axes(c, *, flux):
-    """Coordinates of profiles in a fit (B, 7) from those that people use (B, 7), logarithms as in `SHAPE`.
+    """Smooth coordinates (B, 7) of profiles from those with axes (B, 7), logarithms as in `SHAPE`.
 
-    Their derivatives (B, 7, 7) come along, a row for each of the new ones.
+    Also returns the derivatives (B, 7, 7), one row for each smooth coordinate.
     """
     bright, radius, n, x_0, y_0, ellip, theta = c.unbind(1)
     q, modulus, turned = 1 - ellip, ellip / (2 - ellip), (torch.cos(2 * theta), torch.sin(2 * theta))
@@ -146,7 +135,7 @@ def axes_from_smooth(c, *, flux):
     return torch.stack([bright, circular - torch.log(q) / 2, n, x_0, y_0, 1 - q, theta], dim=1)
 
 
-def theta_turned(layout, smooth, *, flux=False):
+def group_axes_from_smooth(layout, smooth, *, flux=False):
     """All coordinates (B, C) with axes, from smooth ones (B, C)."""
     axes = smooth.clone()
     for start in layout.starts:
@@ -157,27 +146,14 @@ def theta_turned(layout, smooth, *, flux=False):
     return axes
 
 
-class Space:
-    """The free numbers of a fit and the map from them to the vectors of the scenes.
+class ParameterTransform:
+    """The free numbers of a fit, their bounds (B, Z), and the transform to the fit vectors of the scenes.
 
-    Its ``lower`` and ``upper`` are the bounds (B, Z) of the free numbers.
-
-    Parameters
-    ----------
-    layout : `Layout`
-    base : `torch.Tensor`, shape (B, C)
-        All coordinates; those that are not free stay as they are here.
-    free : `torch.Tensor` of bool, shape (C,)
-    axes : bool, optional
-        Whether r_eff, ellip and theta are coordinates: the semi-major axis, and the shape as astropy has
-        it. By default r_eff is the mean radius and the shape e1 and e2, smooth where a galaxy is round.
-    flux : bool, optional
-        With ``axes``, whether the brightness is the logarithm of the flux instead of that of the amplitude.
-    alias : dict, optional
-        Columns that always equal another one.
-    ties : list of (int, callable), optional
-        Columns, in this order, that follow from the others: ``function(coordinates (b, C), index (b,))``
-        gives (b,).
+    ``base`` (B, C) holds all coordinates, ``free`` (C,) says which vary. With ``axes`` the coordinates are
+    semi-major axis, ellip and theta; otherwise mean radius, e1 and e2, smooth where a galaxy is round. With
+    ``flux`` the brightness is the logarithm of the flux instead of the amplitude. ``alias`` maps columns to
+    columns that they equal; ``ties`` lists (column, function), with ``function(coordinates (b, C), index
+    (b,))`` giving (b,).
     """
 
     def __init__(self, layout, base, free, *, axes=False, flux=False, alias=None, ties=()):
@@ -197,7 +173,7 @@ class Space:
         self.upper = -self.lower
         places = {column: k for k, column in enumerate(self.index.tolist())}
         pairs = ([start + layout.bands + 4, start + layout.bands + 5] for start in layout.starts)
-        # A box of e1 and e2 has corners where no ellipse is; with axes there are none.
+        # In the corners of the box of e1 and e2 the modulus is above 1; with axes there are no such corners.
         self._ellipticities = [
             [places[column] for column in pair]
             for pair in pairs
@@ -205,8 +181,8 @@ class Space:
         ]
         self._plain = not axes and not self.ties and layout.bands == 1 and bool(free.all())
 
-    def started(self, factor, n):
-        """Free numbers (B, Z) of a start with other radii, by a factor, and another index, the flux kept."""
+    def restart(self, factor, n):
+        """Free numbers (B, Z) of another start: radii times ``factor`` and index ``n``, the flux kept."""
         layout, other = self.layout, self.base.clone()
         for start in layout.starts:
             radius = start + layout.bands
@@ -220,38 +196,25 @@ class Space:
         return torch.minimum(torch.maximum(other[:, self.index], self.lower), self.upper)
 
     def _unit_flux(self, c, start):
-        return unit_flux(self.layout, c, start, axes=self.axes, flux=self.flux)
+        return log_unit_flux(self.layout, c, start, axes=self.axes, flux=self.flux)
 
     def inside(self, z):
-        """Free numbers (b, Z) with galaxies as long as they may be, where they are longer."""
+        """Free numbers (b, Z) with the ellipticities that are too large reduced to the largest."""
         z = z.clone()
         for pair in self._ellipticities:
             modulus = torch.hypot(*z[:, pair].unbind(1)).unsqueeze(1)
-            z[:, pair] *= (LONGEST * (1 - 1e-9) / modulus.clamp_min(1e-9)).clamp_max(1)
+            z[:, pair] *= (MAX_MODULUS * (1 - 1e-9) / modulus.clamp_min(1e-9)).clamp_max(1)
         return z
 
-    def longest(self, z):
-        """Which free numbers (b, Z) are the ellipticity of a galaxy as long as may be."""
+    def at_largest_ellipticity(self, z):
+        """Which free numbers (b, Z) are ellipticities at the upper limit."""
         found = torch.zeros_like(z, dtype=torch.bool)
         for pair in self._ellipticities:
-            found[:, pair] = (torch.hypot(*z[:, pair].unbind(1)) > LONGEST * (1 - 1e-6)).unsqueeze(1)
+            found[:, pair] = (torch.hypot(*z[:, pair].unbind(1)) > MAX_MODULUS * (1 - 1e-6)).unsqueeze(1)
         return found
 
     def as_points(self, z, index, which):
-        """Make some of the profiles as small and round as can be, the flux kept.
-
-        Parameters
-        ----------
-        z : `torch.Tensor`, shape (b, Z)
-        index : `torch.Tensor`, shape (b,)
-        which : `torch.Tensor` of bool, shape (b, profiles)
-
-        Returns
-        -------
-        z : `torch.Tensor`, shape (b, Z)
-        held : `torch.Tensor` of bool, shape (b, Z)
-            The free numbers that are the shape of a point.
-        """
+        """Turn profiles ``which`` (b, profiles) into points of equal flux: z (b, Z), and which are held."""
         c, layout = self.coordinates(z, index), self.layout
         point = torch.tensor([LIMITS["r_eff"][0], POINT_INDEX, 0, 0], dtype=c.dtype, device=c.device)
         held = torch.zeros_like(c, dtype=torch.bool)
@@ -296,19 +259,9 @@ class Space:
         return slope
 
     def expand(self, z, index):
-        """Vectors of the scenes, one a band, with their derivatives.
+        """Fit vectors (b, F) of the scene in each band from z (b, Z), and their derivatives (b, F, Z).
 
-        Parameters
-        ----------
-        z : `torch.Tensor`, shape (b, Z)
-        index : `torch.Tensor`, shape (b,)
-
-        Returns
-        -------
-        vectors : list of `torch.Tensor`, shape (b, F)
-            Fit vectors of the scene in each band.
-        slopes : list of `torch.Tensor`, shape (b, F, Z), or None
-            None where the vector is z itself.
+        A derivative is None where the vector is z itself.
         """
         if self._plain:
             return [z], [None]

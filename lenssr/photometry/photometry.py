@@ -1,4 +1,4 @@
-"""Photometry of galaxies by Sérsic fits, with the manners of `photutils.psf.PSFPhotometry`."""
+"""Photometry of galaxies by Sérsic fits, following the API of `photutils.psf.PSFPhotometry`."""
 
 import copy
 import logging
@@ -18,7 +18,7 @@ from lenssr.imaging.reading import read_planes
 from lenssr.photometry.fit_settings import FitSettings
 from lenssr.photometry.groups import batches, make_tasks
 from lenssr.photometry.images import model_image, sersic2d, sky_image
-from lenssr.photometry.neighbour_subtraction import separate
+from lenssr.photometry.neighbour_subtraction import refit_overlapping
 from lenssr.photometry.solve import Solver, describe_fit
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
@@ -27,8 +27,9 @@ __all__ = ["SersicPhotometry"]
 
 log = logging.getLogger(__name__)
 
-# Jacobians of a batch stay below about so many values: they fit into the cache of a CPU, or fill a GPU.
-CPU_VALUES, GPU_VALUES = 2**19, 2**25
+# Values in the Jacobians of a batch, roughly: they fit into the cache of a CPU, or fill a GPU.
+CPU_BATCH_VALUES, GPU_BATCH_VALUES = 2**19, 2**25
+# Lag-1 autocorrelation of the border pixels above which the sky's correlation is measured. Chosen.
 SUSPECT_CORRELATION = 0.1
 
 
@@ -188,7 +189,7 @@ class SersicPhotometry:
         """Models of the galaxies of the last run: a ``Sersic2D`` of astropy a row, in zero-based pixels.
 
         With two components it is their sum, with several bands a dict of them, and None where there is no
-        fit. They are what the PSF has not blurred yet.
+        fit. The PSF is not included.
         """
         return [None if entry is None else self._model(*entry) for entry in self._results().fits]
 
@@ -203,8 +204,8 @@ class SersicPhotometry:
     def fit_info(self):
         """How the fits of the last run went: a dict a row, None where there is none.
 
-        ``covariance`` is that of ``parameters``, ``correlation`` says how they hang together, both for the
-        whole group. ``at_bound`` names what ended on a bound.
+        ``covariance`` and ``correlation`` are those of ``parameters``, for the whole group. ``at_bound``
+        names the parameters that ended on a bound.
         """
         return [None if entry is None else describe_fit(entry[0]) for entry in self._results().fits]
 
@@ -220,11 +221,10 @@ class SersicPhotometry:
         band : str, optional
             Of several bands: which one; by default the first.
         model_shape : int or tuple of int, optional
-            Rows and columns of the box around each galaxy in which it shines. By default each shines as far
-            as it reaches: to where it is far below the noise.
+            Rows and columns of the box around each galaxy that is drawn. By default each is drawn out to
+            where it is far below the noise.
         include_sky : bool, optional
-            Whether the fitted sky is added, by default not. Between galaxies it goes over smoothly from that
-            of one to that of the next.
+            Whether the fitted sky is added, by default not. It is interpolated smoothly between galaxies.
 
         Returns
         -------
@@ -286,7 +286,7 @@ class SersicPhotometry:
         -------
         figure : `~matplotlib.figure.Figure`
         """
-        from lenssr.photometry.plot import draw
+        from lenssr.photometry.plot import plot_residuals
 
         bands, sources, _ = self._results().images[image]
         observation = bands[self._band(band)]
@@ -296,7 +296,7 @@ class SersicPhotometry:
         table = QTable(self.table[first : first + len(sources)])
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
-        return draw(observation, model, table, path=path)
+        return plot_residuals(observation, model, table, path=path)
 
     def _results(self):
         if self._rows is None:
@@ -332,14 +332,14 @@ class SersicPhotometry:
             own = range(start, start := start + len(sources))
             if len(own) > 1:
                 mine = [task for task in tasks if task.rows[0] in own]
-                separate(mine, rows, self._solver, self._fit)
+                refit_overlapping(mine, rows, self._solver, self._fit)
         settings = {"psf": repr(self.psf), **self.settings.describe(), "grouper": repr(self.grouper)}
         self.table = make_table(rows, settings, numbered=numbered)
         return self.table
 
     def _fit(self, tasks, last=True):
-        """Fit groups and enter what is found, with hasty intervals if they are to be fitted again."""
-        limit = CPU_VALUES if self.settings.torch_device.type == "cpu" else GPU_VALUES
+        """Fit groups and enter the results, with Gaussian intervals if they will be fitted again."""
+        limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
         solver = self._solver
         if not last:
             solver = Solver(replace(self.settings, intervals="gaussian"))
@@ -375,13 +375,13 @@ class SersicPhotometry:
             image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
         )
         observation.meta.update(
-            no_scale=not celestial, sigma=observation.sigma(), widening=_widening(observation)
+            no_scale=not celestial, sigma=observation.sigma(), widening=_correlation_widening(observation)
         )
         return observation
 
 
-def _widening(observation):
-    """Factor on errors for noise that correlates from pixel to pixel; 1 where it does not."""
+def _correlation_widening(observation):
+    """Factor on errors for noise that correlates from pixel to pixel; 1 for independent noise."""
     z = (observation.data - np.median(observation.data[observation.valid])) / observation.sigma()
     z = np.clip(np.where(observation.valid, z, 0.0), -5, 5)
     depth = max(1, min(z.shape) // 8)

@@ -1,30 +1,16 @@
-"""Figure of an image, what has been fitted to it, and what is left."""
+"""Figure of an image, its model and the residual."""
 
 import numpy as np
 
-__all__ = ["draw"]
+__all__ = ["plot_residuals"]
 
-NAMED = 60
+# Most galaxies whose id is written, and range of the residual in sigma.
+MOST_LABELS = 60
 RESIDUAL_SIGMA = 5.0
 
 
-def draw(observation, model, table, *, path=None):
-    """Draw data, model and residual side by side.
-
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-    model : `~numpy.ndarray`, shape (ny, nx)
-        With its sky.
-    table : `~astropy.table.Table`
-        Galaxies with x, y (zero-based pixels) and id; up to 60 are numbered.
-    path : str or `~pathlib.Path`, optional
-        Where to save it; by default nowhere.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-    """
+def plot_residuals(observation, model, table, *, path=None):
+    """Figure of data, model (with sky) and residual; galaxies of ``table`` are numbered, up to 60 of them."""
     from matplotlib.colors import AsinhNorm
     from matplotlib.figure import Figure
 
@@ -50,7 +36,7 @@ def draw(observation, model, table, *, path=None):
     panels[0].set_ylabel("y (pixel)")
     figure.colorbar(shown[1], ax=list(panels[:2]), label=unit, shrink=0.85)
     figure.colorbar(residual, ax=panels[2], label="sigma", shrink=0.85)
-    for row in table[:NAMED]:
+    for row in table[:MOST_LABELS]:
         if np.isfinite(row["x"]) and np.isfinite(row["y"]):
             panels[0].annotate(
                 str(row["id"]), (row["x"], row["y"]), (6, 6), textcoords="offset points", fontsize=8,

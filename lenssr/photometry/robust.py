@@ -1,33 +1,18 @@
-"""Losses that do not let a few bad pixels decide."""
+"""Robust loss functions (M-estimators)."""
 
 from lenssr.model.least_squares import masked_inverse
 
 __all__ = ["LOSSES", "robust_factor", "sandwich"]
 
-# Scales at which each is 95 % as good as least squares where the noise is Gaussian.
+# Scales in sigma: efficiency of 95 % for Gaussian noise (Holland & Welsch 1977).
 LOSSES = {"huber": 1.345, "cauchy": 2.385}
 
 
 def robust_factor(residual, loss):
-    """By how much a residual counts less than in least squares.
+    """Weight of a residual (in sigma) relative to least squares: 1 for small ones, falling to 0.
 
-    Parameters
-    ----------
-    residual : `torch.Tensor`
-        In sigma.
-    loss : {"huber", "cauchy"}
-
-    Returns
-    -------
-    factor : `torch.Tensor`
-        1 for small residuals, falling to 0.
-
-    References
-    ----------
     Holland & Welsch 1977, Communications in Statistics A6, 813.
 
-    Examples
-    --------
     >>> import torch
     >>> from lenssr.photometry.robust import robust_factor
     >>> robust_factor(torch.tensor([0.5, 13.45]), "huber")
@@ -39,8 +24,8 @@ def robust_factor(residual, loss):
     return 1 / (1 + (residual / scale).square())
 
 
-def _slope(residual, loss):
-    """Derivative of residual times its factor."""
+def _influence_slope(residual, loss):
+    """Derivative of residual times weight, the influence function."""
     scale = LOSSES[loss]
     if loss == "huber":
         return (residual.abs() < scale).to(residual)
@@ -49,26 +34,12 @@ def _slope(residual, loss):
 
 
 def sandwich(jacobian, residual, weight, loss, held):
-    """Covariance of a robust fit, from how its residuals really scatter.
+    """Covariance (B, Z, Z) of a robust fit, from the scatter of its residuals.
 
-    Parameters
-    ----------
-    jacobian : `torch.Tensor`, shape (B, Z, N)
-    residual, weight : `torch.Tensor`, shape (B, N)
-        In sigma, and inverse variance.
-    loss : {"huber", "cauchy"}
-    held : `torch.Tensor` of bool, shape (B, Z)
-        Parameters on a bound; their rows are zero.
-
-    Returns
-    -------
-    covariance : `torch.Tensor`, shape (B, Z, Z)
-
-    References
-    ----------
-    Huber 1981, "Robust Statistics", section 7.6.
+    The Jacobian is (B, Z, N); residuals in sigma and inverse variances are (B, N); ``held`` (B, Z) marks
+    parameters on a bound, whose rows are zero. Huber 1981, "Robust Statistics", section 7.6.
     """
-    bread = (jacobian * (weight * _slope(residual, loss)).unsqueeze(1)) @ jacobian.mT
+    bread = (jacobian * (weight * _influence_slope(residual, loss)).unsqueeze(1)) @ jacobian.mT
     pull = residual * robust_factor(residual, loss)
     filling = (jacobian * (weight * pull.square()).unsqueeze(1)) @ jacobian.mT
     inverse = masked_inverse(bread, held)

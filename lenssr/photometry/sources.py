@@ -1,4 +1,4 @@
-"""Where the galaxies are and what is known of them before a fit."""
+"""Positions of galaxies, and initial guesses of their parameters."""
 
 import astropy.units as u
 import numpy as np
@@ -11,7 +11,7 @@ from lenssr.imaging.detection import label_objects, psf_width, significance_map
 
 __all__ = ["GUESSED", "Sources", "find_sources"]
 
-# Columns of init_params beside the position that a fit may start from, each with its unit.
+# Columns of init_params that give initial guesses, with their units.
 GUESSED = {
     "amplitude": None,
     "flux": None,
@@ -21,25 +21,16 @@ GUESSED = {
     "theta": u.rad,
     "sky": None,
 }
-# An object is detected if it stands out of the noise by this many sigma in the smoothed image, in its peak.
+# Detection: significance in the smoothed image of each pixel, and of the peak, in sigma. Chosen.
 DETECTION_SIGMA, PEAK_SIGMA = 2.5, 5.0
 
 
 class Sources:
     """Positions of galaxies, and guesses.
 
-    Attributes
-    ----------
-    x, y : `~numpy.ndarray`, shape (G,)
-        Zero-based pixels.
-    id : `~numpy.ndarray`, shape (G,)
-    group : `~numpy.ndarray` of int, shape (G,), or None
-        Which ones are fitted together, if that was given.
-    guesses : dict of `~numpy.ndarray`, shape (G,)
-        By names of `GUESSED`; NaN where nothing is known.
-    segments : `~numpy.ndarray` of int, shape (ny, nx), or None
-        Whose a pixel is, and 0 for nobody's, with the labels below.
-    labels : `~numpy.ndarray` of int, shape (G,), or None
+    ``x`` and ``y`` (G,) are zero-based pixels; ``group`` (G,) numbers those fitted together, if given;
+    ``guesses`` are arrays (G,) by names of `GUESSED`, NaN where unknown; ``segments`` (ny, nx) holds the
+    label of each pixel, 0 for none, and ``labels`` (G,) those of the galaxies.
     """
 
     def __init__(self, x, y, *, id=None, group=None, guesses=None, segments=None, labels=None):
@@ -57,23 +48,7 @@ class Sources:
 
 
 def find_sources(init_params, observation):
-    """Turn anything that says where galaxies are into `Sources`.
-
-    Parameters
-    ----------
-    init_params : table, `~photutils.segmentation.SourceCatalog`, segmentation image, or None
-        None detects them.
-    observation : `~lenssr.imaging.Observation`
-
-    Returns
-    -------
-    sources : `Sources`
-
-    Raises
-    ------
-    InputError
-        If it says no positions.
-    """
+    """`Sources` from a table, a ``SourceCatalog`` or a segmentation image; None detects them."""
     if init_params is None:
         return _detected(observation)
     if callable(getattr(init_params, "to_table", None)) and hasattr(init_params, "labels"):
@@ -91,7 +66,7 @@ def find_sources(init_params, observation):
 
 
 def _of_catalogue(catalogue):
-    """Sources of a `~photutils.segmentation.SourceCatalog`, whose names lost their underscores once."""
+    """Sources of a ``SourceCatalog``; older versions spell the centroids without underscore."""
     kind = type(catalogue)
     x, y = (
         getattr(catalogue, f"{axis}_centroid" if hasattr(kind, f"{axis}_centroid") else f"{axis}centroid")
@@ -121,7 +96,7 @@ def _of_table(init_params, observation):
 def _columns_of(init_params):
     """Columns of anything like a table, by name."""
     if isinstance(init_params, dict) and all(isinstance(v, np.ndarray) for v in init_params.values()):
-        # Those of cutouts have a row each, and a Table takes longer to make than such a galaxy to set up.
+        # Cutouts have one row each: to make a Table would take longer than all else here.
         if {v.shape for v in init_params.values()} == {(1,)}:
             return init_params
     try:
@@ -180,7 +155,7 @@ def _sources_of(plane, labels, observation):
     if not len(labels):
         return Sources([], [])
     light = np.where(observation.valid, observation.data - _level(observation, plane), 0.0)
-    # The faint outskirts pull a centre towards neighbours; what is above half of the peak does not.
+    # Faint outskirts would pull a centre towards neighbours: only pixels above 30 % of the peak count.
     peaks = np.zeros(int(plane.max()) + 1)
     peaks[labels] = ndimage.maximum(light, plane, labels)
     core = np.where(light > 0.3 * peaks[plane], light.clip(0), 0.0)
@@ -204,5 +179,5 @@ def _detected(observation):
     labels = np.unique(plane[plane > 0])
     labels = labels[np.asarray(ndimage.maximum(significance, plane, labels)) > PEAK_SIGMA]
     found = _sources_of(np.where(np.isin(plane, labels), plane, 0), labels, observation)
-    # Detections are nobody's last word on whose a pixel is.
+    # Segments of a detection do not decide which pixels a galaxy is fitted in.
     return Sources(found.x, found.y)

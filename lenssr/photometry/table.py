@@ -1,36 +1,34 @@
 """The table of a run: columns, units, errors and flags."""
 
 import datetime
-import importlib.metadata
 
 import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
+from lenssr._versions import package_version
 from lenssr.photometry.flags import PSF_SHARE, SersicFlag
 from lenssr.photometry.intervals import PROFILED
 from lenssr.photometry.measure import MEASURED, Component
 
 __all__ = ["Rows", "make_table"]
 
-VERSIONS = ("lenssr", "astropy", "photutils", "numpy", "torch")
-WEAK_SHARE, WEAK_INDEX, FAINT_SIGNAL, STAMP_RADII = 0.5, 1.0, 10.0, 8.0
-# The same for the PSF of what is small.
-STAMP_WIDTHS = 4.0
-POOR_SIGMA = 5.0
+RECORDED_PACKAGES = ("lenssr", "astropy", "photutils", "numpy", "torch")
+# WEAKLY_CONSTRAINED: error of flux and r_eff relative to their value, and of n, above these.
+WEAK_SHARE, WEAK_INDEX = 0.5, 1.0
+# FAINT: signal to noise below this.
+FAINT_SIGNAL = 10.0
+# SMALL_STAMP, EDGE: sides of the box below this, in r_eff, or in FWHM of the PSF for small galaxies.
+STAMP_RADII, STAMP_WIDTHS = 8.0, 4.0
+# POOR_FIT: chi2 too high by this, in its sigma.
+POOR_FIT_SIGMA = 5.0
 
 
 class Rows:
-    """Numbers of all galaxies of a run, NaN where there is no fit.
+    """Values of all galaxies of a run, NaN where there is no fit.
 
-    Parameters
-    ----------
-    images : list of (list of `~lenssr.imaging.Observation`, `~lenssr.photometry.sources.Sources`, groups)
-        In the order of the rows.
-    bands : list of str
-        Names; one without a name if there is a single band.
-    components : int
-    sky : bool
+    ``images`` lists (observations by band, sources, group numbers) in the order of the rows; a single band is
+    named "".
     """
 
     def __init__(self, images, bands, components, *, sky):
@@ -85,7 +83,7 @@ class Rows:
             self.fits[row] = fit, parts
 
     def mark_blended(self, row, blended):
-        """Say whether the light of a galaxy is mixed with that of neighbours."""
+        """Set the flag of a galaxy that overlaps with neighbours."""
         if blended:
             self.columns["flags"][row] |= int(SersicFlag.BLENDED)
 
@@ -124,7 +122,7 @@ def flags_of(fit, galaxy, parts):
     for one in values:
         for name, most in (("flux", None), ("r_eff", None), ("n", WEAK_INDEX)):
             value, low, high = one.interval(name)
-            # What is held has no interval, and is known.
+            # A parameter that is held has no interval.
             if high - low > 2 * (WEAK_SHARE * value if most is None else most) or value <= 0:
                 flags |= SersicFlag.WEAKLY_CONSTRAINED
     if fit.signal[galaxy] < FAINT_SIGNAL:
@@ -136,7 +134,7 @@ def flags_of(fit, galaxy, parts):
         flags |= SersicFlag.SMALL_STAMP
     flags |= _place_flags(task, galaxy, values[0], max(STAMP_RADII * max(radii), STAMP_WIDTHS * fit.fwhm))
     free = max(fit.pixels - fit.parameters, 1)
-    if fit.chi2 - free > POOR_SIGMA * np.sqrt(2 * free):
+    if fit.chi2 - free > POOR_FIT_SIGMA * np.sqrt(2 * free):
         flags |= SersicFlag.POOR_FIT
     if any(place[1] == galaxy for place in fit.intervals):
         flags |= SersicFlag.PROFILE_INTERVAL
@@ -144,7 +142,7 @@ def flags_of(fit, galaxy, parts):
 
 
 def _place_flags(task, galaxy, component, side):
-    """Flags of a galaxy whose light fills a box with sides of about so many pixels."""
+    """Flags of a galaxy whose light fills a box with sides of about ``side`` pixels."""
     from lenssr.photometry.groups import first_pixel
 
     flags, image = SersicFlag(0), task.bands[0]
@@ -162,20 +160,7 @@ def _place_flags(task, galaxy, component, side):
 
 
 def make_table(rows, settings, *, numbered=False):
-    """The table that users see.
-
-    Parameters
-    ----------
-    rows : `Rows`
-    settings : dict
-        Goes into the meta, with versions and date.
-    numbered : bool, optional
-        Whether a column says which image a galaxy is in; by default not.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-    """
+    """Table for users; ``settings`` go into its meta, ``numbered`` adds the column ``image``."""
     table = QTable()
     joined = {name: [] for name in ("id", "group_id", "group_size", "x_init", "y_init", "image")}
     for number, (_, sources, groups) in enumerate(rows.images):
@@ -191,9 +176,9 @@ def make_table(rows, settings, *, numbered=False):
             table[name] = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
     observation = rows.images[0][0][0]
     for name, values in rows.columns.items():
-        unit = _unit(name, observation)
+        unit = _column_unit(name, observation)
         if name.startswith("flux"):
-            values = values * flux_unit(observation)[1]
+            values = values * total_flux_unit(observation)[1]
         table[name] = values if unit is None else values * unit
     if "theta" in table.colnames or rows.components > 1:
         _degrees(table)
@@ -201,31 +186,24 @@ def make_table(rows, settings, *, numbered=False):
     today = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="seconds")
     table.meta = {
         "date": today,
-        "versions": {name: _version(name) for name in VERSIONS},
+        "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
         "settings": settings,
     }
     return table
 
 
-def _version(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _unit(name, observation):
+def _column_unit(name, observation):
     kind = name.split("_")[0]
     if kind in ("amplitude", "sky"):
         return observation.unit if observation.unit != u.dimensionless_unscaled else None
     if kind == "flux":
-        return flux_unit(observation)[0]
+        return total_flux_unit(observation)[0]
     if name.startswith("r_eff"):
         return u.pix
     return u.rad if kind == "theta" else None
 
 
-def flux_unit(observation):
+def total_flux_unit(observation):
     """Unit of a total flux, and the factor to it from a sum over pixels."""
     unit = observation.unit
     if unit == u.dimensionless_unscaled:

@@ -1,4 +1,4 @@
-"""Stamps of groups of galaxies that are fitted at once, in all their bands."""
+"""Batches of groups of galaxies that are fitted at once, in all their bands."""
 
 from functools import partial
 
@@ -9,45 +9,33 @@ from lenssr.imaging.noise import GaussianNoise
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.model.scene import Scene
 from lenssr.photometry.cutouts import Stamps, cut
-from lenssr.photometry.parameters import LONGEST, Layout
+from lenssr.photometry.parameters import MAX_MODULUS, ParameterLayout
 from lenssr.photometry.robust import robust_factor
 
-__all__ = ["Batch"]
+__all__ = ["TaskBatch"]
 
-ITERATIONS = 60
-# A failed iteration multiplies the damping by 2, 4, 8, ...: after so many, no step is left to try.
-PATIENCE = 6
-# Fits begin in single precision, where that holds all numbers: these decades to each side of 1.
-SINGLE, ROUGH_TOLERANCE = 25, 0.03
-# Groups are as often as not no galaxies, which no number of iterations makes them.
-CROWDED_ITERATIONS = 40
+# Most iterations of a fit, and of one with three galaxies or more, which often never converges.
+MAX_ITERATIONS, CROWDED_ITERATIONS = 60, 40
+# Most failed iterations in a row: they multiply the damping by 2, 4, 8, ..., and the step is negligible by
+# then.
+FAILED_STEPS = 6
+# Single precision is used for numbers within this many decades of 1, up to this tolerance on chi2.
+SINGLE_DECADES, ROUGH_TOLERANCE = 25, 0.03
 
 
-class Batch:
+class TaskBatch:
     """Tasks of one shape, number of galaxies, telescope and kind of noise.
 
-    Parameters
-    ----------
-    tasks : list of `~lenssr.photometry.groups.Task`
-    settings : `~lenssr.photometry.fit_settings.FitSettings`
-    operator : callable
-        ``operator(psf, pixel_scale, shape)`` gives that of a telescope.
-
-    Attributes
-    ----------
-    layout : `~lenssr.photometry.parameters.Layout`
-    bands : list of `~lenssr.photometry.cutouts.Stamps`
-    rough : list of `~lenssr.photometry.cutouts.Stamps` or None
-        The same in single precision; None where numbers are too large or small for it.
-    pixels : `torch.Tensor` of int, shape (B,)
-        Pixels that are fitted, all bands together.
+    ``operator(psf, pixel_scale, shape)`` makes that of a telescope. ``bands`` are `Stamps`, ``rough`` the
+    same in single precision, None where that would overflow; ``pixels`` (B,) counts the pixels fitted in all
+    bands together.
     """
 
     def __init__(self, tasks, settings, operator):
         self.tasks, self.settings, self.shape = tasks, settings, tasks[0].shape
         self.device = settings.torch_device
         first = tasks[0]
-        self.layout = Layout(
+        self.layout = ParameterLayout(
             len(first.members), settings.n_components, len(first.bands), sky=settings.sky is not None
         )
         self._corners = np.array([task.corner for task in tasks])
@@ -100,7 +88,7 @@ class Batch:
         for band in self.bands:
             seen = band.weight[band.weight > 0]
             numbers = (band.data.abs().amax(), seen.amin(), seen.amax()) if len(seen) else (0,)
-            if not all(10.0**-SINGLE < number < 10.0**SINGLE for number in numbers):
+            if not all(10.0**-SINGLE_DECADES < number < 10.0**SINGLE_DECADES for number in numbers):
                 return None
         kind = partial(operator, dtype=torch.float32)
         return [
@@ -109,74 +97,43 @@ class Batch:
         ]
 
     def minimise(
-        self, space, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None, rough=False
+        self, transform, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None, rough=False
     ):
-        """Fit.
+        """Fit from z (b, Z) with weights (B, N), one tensor a band.
 
-        Parameters
-        ----------
-        space : `~lenssr.photometry.parameters.Space`
-        z : `torch.Tensor`, shape (b, Z)
-            Where to begin.
-        weights : list of `torch.Tensor`, shape (B, N)
-            One a band.
-        tolerance : float
-        index : `torch.Tensor`, shape (b,), optional
-            Of which tasks; one may be there several times. By default all.
-        bands : list of `~lenssr.photometry.cutouts.Stamps`, optional
-            Other than those of the batch, behind another operator.
-        bounds : tuple of `torch.Tensor`, shape (b, Z), optional
-            Other than those of the space.
-        most : int, optional
-            Of the iterations, by default 60, or 40 for three galaxies and more.
-        rough : bool, optional
-            Whether a fit in single precision leads the way; by default not.
-
-        Returns
-        -------
-        fit : `~lenssr.model.least_squares.LeastSquaresResult`
+        ``index`` (b,) numbers the tasks, perhaps repeatedly, by default all; ``bands`` and ``bounds`` (two of
+        (b, Z)) replace those of the batch and of the transform; ``rough`` fits in single precision first.
         """
         index = self.everything if index is None else index
-        lower, upper = (space.lower[index], space.upper[index]) if bounds is None else bounds
-        most = most or (ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS)
-        options = {"lower": lower, "upper": upper, "max_iterations": most, "inside": space.inside}
-        options |= {"look": False, "patience": PATIENCE}
+        lower, upper = (transform.lower[index], transform.upper[index]) if bounds is None else bounds
+        most = most or (MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS)
+        options = {"lower": lower, "upper": upper, "max_iterations": most, "inside": transform.inside}
+        options |= {"look": False, "patience": FAILED_STEPS}
         before = 0
         if rough and self.rough is not None:
-            problem = self._problem(space, [part.float() for part in weights], index, self.rough)
+            problem = self._problem(transform, [part.float() for part in weights], index, self.rough)
             first = levenberg_marquardt(problem[0], z, *problem[1:], tolerance=ROUGH_TOLERANCE, **options)
             z, before = first.parameters, first.iterations
-        model, data, weight = self._problem(space, weights, index, self.bands if bands is None else bands)
+        model, data, weight = self._problem(transform, weights, index, self.bands if bands is None else bands)
         fit = levenberg_marquardt(model, z, data, weight, tolerance=tolerance, **options)
         fit.iterations += before
-        fit.at_bound |= space.longest(fit.parameters)
+        fit.at_bound |= transform.at_largest_ellipticity(fit.parameters)
         return fit
 
-    def _problem(self, space, weights, index, bands):
-        """What is fitted of the tasks numbered ``index``: model, data (b, N) and weights (b, N)."""
-        function = self.function(space, bands)
+    def _problem(self, transform, weights, index, bands):
+        """Model, data (b, N) and weights (b, N) of the tasks numbered ``index``."""
+        function = self.function(transform, bands)
         data = torch.cat([band.data[index] for band in bands], 1)
         weight = torch.cat([part[index] for part in weights], 1)
         return (lambda parameters, which: function(parameters, index[which])), data, weight
 
-    def function(self, space, bands):
-        """Make the function that is fitted: images of all bands one after the other, and their derivatives.
-
-        Parameters
-        ----------
-        space : `~lenssr.photometry.parameters.Space`
-        bands : list of `~lenssr.photometry.cutouts.Stamps`
-
-        Returns
-        -------
-        evaluate : callable
-            ``evaluate(z (b, Z), index (b,))`` gives (b, N) and (b, Z, N).
-        """
+    def function(self, transform, bands):
+        """Function of z (b, Z) and index (b,): images (b, N), band after band, and derivatives (b, Z, N)."""
         template = torch.ones(len(self), self._scene.size, dtype=torch.float64, device=self.device)
         models = [band.model(self._scene, template) for band in bands]
 
         def evaluate(z, index):
-            vectors, slopes = space.expand(z, index)
+            vectors, slopes = transform.expand(z, index)
             images, jacobians = [], []
             for model, vector, slope in zip(models, vectors, slopes, strict=True):
                 image, jacobian = model(vector, index)
@@ -189,33 +146,22 @@ class Batch:
         return evaluate
 
     def _impossible(self, vectors):
-        """Whether a galaxy (b, 1) is thinner than any: a box of e1 and e2 has corners where no ellipse is."""
+        """Whether a galaxy (b, 1) is too elongated, as in the corners of the box of e1 and e2."""
         profiles = self.layout.galaxies * self.layout.components
         parts = vectors[:, : 7 * profiles].reshape(len(vectors), profiles, 7)
-        return (torch.hypot(parts[..., 5], parts[..., 6]) > LONGEST).any(1, keepdim=True)
+        return (torch.hypot(parts[..., 5], parts[..., 6]) > MAX_MODULUS).any(1, keepdim=True)
 
-    def images(self, space, z, bands=None):
+    def images(self, transform, z, bands=None):
         """Model images (B, N) of every band."""
         template = torch.ones(len(z), self._scene.size, dtype=torch.float64, device=self.device)
-        vectors = space.expand(z, self.everything)[0]
+        vectors = transform.expand(z, self.everything)[0]
         return [
             band.image(self._scene, self._scene.to_physical(vector, template).to(band.operator.x))
             for band, vector in zip(self.bands if bands is None else bands, vectors, strict=True)
         ]
 
     def signal(self, smooth, weights):
-        """Signal to noise (B, G) of each galaxy, all bands together.
-
-        Parameters
-        ----------
-        smooth : `torch.Tensor`, shape (B, C)
-            Coordinates of the smooth kind.
-        weights : list of `torch.Tensor`, shape (B, N)
-
-        Returns
-        -------
-        signal : `torch.Tensor`, shape (B, G)
-        """
+        """Signal to noise (B, G) of each galaxy, all bands together, from smooth coordinates (B, C)."""
         layout, scene = self.layout, self._scene
         blocks = scene.lights
         bands = self.bands if self.rough is None else self.rough
@@ -230,7 +176,7 @@ class Batch:
         return total.sqrt()
 
     def noise_weights(self, images):
-        """Weights for the noise that model images (B, N) of each band expect."""
+        """Inverse variances (B, N) in each band, of the noise expected for model images (B, N)."""
         weights = []
         for number, (band, image) in enumerate(zip(self.bands, images, strict=True)):
             variance = [
@@ -241,7 +187,7 @@ class Batch:
         return weights
 
     def _whole(self, task, band, image):
-        """A model image (ny, nx) with the light that was taken from the data: its photons are noise, too."""
+        """Model image (ny, nx) with the light subtracted from the data: its photons are noise, too."""
         image = image.reshape(self.shape)
         return image if task.others is None else image + torch.as_tensor(task.others[band]).to(image)
 
@@ -255,7 +201,7 @@ class Batch:
         return noise.with_numbers(*numbers)
 
     def robust_weights(self, images, weights):
-        """Weights in which residuals count as the loss says."""
+        """Weights with the factor of the robust loss."""
         return [
             weight * robust_factor((band.data - image) * weight.sqrt(), self.settings.loss)
             for weight, band, image in zip(weights, self.bands, images, strict=True)

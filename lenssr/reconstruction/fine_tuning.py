@@ -12,13 +12,13 @@ import torch
 from tqdm import tqdm
 
 from lenssr.exceptions import InputError, LensSRWarning
-from lenssr.networks.domain import KnownNetwork
+from lenssr.networks.domain import TrainedNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.weights import Card, checksum_of, save_weights
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.network import NetworkReconstruction, subtract_foreground
 from lenssr.training import Optimisation, data_consistency, draw_hidden, lightning_tools
-from lenssr.training.data import ORDER, generator_of
+from lenssr.training.data import ORDER_STREAM, hidden_pixel_generator
 
 __all__ = ["TrainingImage", "check_method", "fine_tune", "training_of"]
 
@@ -137,7 +137,7 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
     card = Card(
         recipe={
             "task": TASK,
-            "start": start.told,
+            "start": start.origin,
             "objectives": {"hidden_pixels": 1.0},
             "hidden": HIDDEN,
             "held_back": HELD,
@@ -155,7 +155,7 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
     if folder is not None:
         save_weights(network, Path(folder) / "source.safetensors", card)
     name = start.name.removesuffix(LABEL) + LABEL
-    return NetworkReconstruction(settings, [KnownNetwork(name, network, card, checksum_of(network))])
+    return NetworkReconstruction(settings, [TrainedNetwork(name, network, card, checksum_of(network))])
 
 
 def check_method(method):
@@ -219,7 +219,9 @@ def _prepared(method, observations, names, lenses, progress):
             start = prediction.known
             network = copy.deepcopy(start.network).train().requires_grad_(True)
         images.append(
-            TrainingImage(stack, prediction, network, generator_of(method.settings.seed, -1 - number))
+            TrainingImage(
+                stack, prediction, network, hidden_pixel_generator(method.settings.seed, -1 - number)
+            )
         )
     return start, network, images
 
@@ -235,8 +237,8 @@ def _teach(lightning, network, images, optimisation, device, folder, progress):
         def training_step(self, _):
             number = self.global_step
             turn, place = divmod(number, len(images))
-            order = np.random.default_rng([optimisation.seed, ORDER, turn]).permutation(len(images))
-            loss = images[order[place]].loss(generator_of(optimisation.seed, number))
+            order = np.random.default_rng([optimisation.seed, ORDER_STREAM, turn]).permutation(len(images))
+            loss = images[order[place]].loss(hidden_pixel_generator(optimisation.seed, number))
             self.log("hidden_pixels", loss.detach(), prog_bar=True, batch_size=1)
             return loss
 

@@ -41,7 +41,7 @@ from lenssr.model.initial_guess import light_start, source_start, without_light
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.networks.library import load
-from lenssr.networks.variance import told_variance
+from lenssr.networks.variance import variance_from_neighbours
 from lenssr.reconstruction import decisions
 from lenssr.source.batching import ask
 
@@ -323,7 +323,7 @@ class LensNetwork:
         shape = (len(stack), *stack.grid.shape)
         valid = stack.valid.reshape(shape)
         arcs = without_light(stack, scene, light_start(stack, scene)).reshape(shape)
-        variance = told_variance(stack.data.reshape(shape), stack.noise, valid)
+        variance = variance_from_neighbours(stack.data.reshape(shape), stack.noise, valid)
         # Other units may leave the range of single precision.
         unit = torch.where(valid, variance, 0).mean((-2, -1), keepdim=True).sqrt()
         sigma = (variance.sqrt() / unit).masked_fill(~valid, torch.inf)

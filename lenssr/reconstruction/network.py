@@ -9,11 +9,11 @@ from astropy.stats import gaussian_fwhm_to_sigma
 from lenssr.model.constraints import Constraints
 from lenssr.model.fit import Fit
 from lenssr.model.initial_guess import border_level
-from lenssr.networks.domain import KnownNetwork, known_networks, seen_of
-from lenssr.networks.relensing import DrawnSource, to_rays
+from lenssr.networks.domain import TrainedNetwork, image_properties, trained_networks
+from lenssr.networks.relensing import PredictedSource, to_rays
 from lenssr.networks.sisr import SISR
-from lenssr.networks.source_plane import SourcePlane, lit_pixels
-from lenssr.networks.variance import told_variance
+from lenssr.networks.source_plane import SourcePlane, significant_pixels
+from lenssr.networks.variance import variance_from_neighbours
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import constraints_around
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def network_method(settings):
     """What solves images with the network of these settings; an `~lenssr.networks.SISR` knows no lens."""
-    networks = known_networks(settings.network.weights)
+    networks = trained_networks(settings.network.weights)
     if isinstance(networks[0].network, SISR):
         return SISRReconstruction(settings, networks[0])
     return NetworkReconstruction(settings, networks)
@@ -46,7 +46,7 @@ class NetworkReconstruction:
     Parameters
     ----------
     settings : `~lenssr.options.Settings`
-    networks : list of `~lenssr.networks.domain.KnownNetwork`
+    networks : list of `~lenssr.networks.domain.TrainedNetwork`
         The first that was trained on images like one draws its source, or the last.
     """
 
@@ -89,7 +89,7 @@ class NetworkReconstruction:
         drawing = NetworkSourceFit(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings)
         problem, solution = drawing.run()
         found = replace(as_fit(problem, fit, solution, stack, drawing), converged=True)
-        words = known.unlike(prediction.seen)
+        words = known.out_of_domain(prediction.seen)
         refine = int(self.settings.network.refine)
         return solved_freeform(
             problem,
@@ -109,8 +109,8 @@ class NetworkReconstruction:
         bare, fit = scene.without("source"), fit.without(scene, "source")
         foreground = _foreground(stack, bare, fit)
         image, variance = subtract_foreground(stack, foreground)
-        seen = seen_of(observation, image, variance)
-        known = next((one for one in self.networks if not one.unlike(seen)), self.networks[-1])
+        seen = image_properties(observation, image, variance)
+        known = next((one for one in self.networks if not one.out_of_domain(seen)), self.networks[-1])
         guide = fit.lensed_source if self.fits_first else None
         predictor = SourcePredictor(
             known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"], guide
@@ -130,26 +130,26 @@ class Prediction:
 
     Attributes
     ----------
-    known : `~lenssr.networks.domain.KnownNetwork`
+    known : `~lenssr.networks.domain.TrainedNetwork`
         Which network it was.
     seen : dict of str to float
-        Of `~lenssr.networks.domain.seen_of`.
+        Of `~lenssr.networks.domain.image_properties`.
     predictor : `SourcePredictor`
     foreground : `torch.Tensor`, shape (1, ny * nx)
         Sky and lens light, which were subtracted, in the unit of the data.
     fit : `~lenssr.model.fit.Fit`
         With the sky that the source leaves.
-    drawn : `~lenssr.networks.DrawnSource`
+    drawn : `~lenssr.networks.PredictedSource`
     unit : float
         Of its brightness.
     """
 
-    known: KnownNetwork
+    known: TrainedNetwork
     seen: dict
     predictor: "SourcePredictor"
     foreground: torch.Tensor
     fit: Fit
-    drawn: DrawnSource
+    drawn: PredictedSource
     unit: float
 
 
@@ -182,7 +182,7 @@ class SourcePredictor:
         self.psf_sigma = fwhm * gaussian_fwhm_to_sigma
 
     def __call__(self, image, variance):
-        """Draw the source: a `~lenssr.networks.DrawnSource`, and the unit of its brightness.
+        """Draw the source: a `~lenssr.networks.PredictedSource`, and the unit of its brightness.
 
         ``image`` and ``variance`` (1, ny, nx) are those of `subtract_foreground`; infinite variance hides a
         pixel.
@@ -197,11 +197,11 @@ class SourcePredictor:
         """The grid around what the guide shows, and what else the image shows near it; None without one."""
         if self.guide is None:
             return None
-        sure = lit_pixels((self.guide / unit).to(image), sigma)
+        sure = significant_pixels((self.guide / unit).to(image), sigma)
         if not sure.any():
             return None
         size = self.network.side, self.network.stretch
-        lit, sure = (to_rays(one, self.operator) for one in (lit_pixels(image, sigma), sure))
+        lit, sure = (to_rays(one, self.operator) for one in (significant_pixels(image, sigma), sure))
         plane = SourcePlane.around(*self.rays, sure, *size)
         x, y = self.rays[0] - plane.x_0[:, None], self.rays[1] - plane.y_0[:, None]
         return SourcePlane.around(*self.rays, sure | lit & (torch.hypot(x, y) < plane.half), *size)
@@ -220,7 +220,7 @@ def subtract_foreground(stack, foreground, hidden=None):
     shape = (1, *stack.grid.shape)
     valid = stack.valid.reshape(shape)
     seen = valid if hidden is None else valid & ~hidden
-    variance = told_variance(stack.data.reshape(shape), stack.noise, seen) / stack.factor**2
+    variance = variance_from_neighbours(stack.data.reshape(shape), stack.noise, seen) / stack.factor**2
     image = torch.where(stack.valid, stack.data - foreground, 0) / stack.factor
     return image.reshape(shape), variance.masked_fill(~valid, torch.inf)
 

@@ -5,8 +5,8 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import stack_noise
-from lenssr.networks.domain import seen_of
-from lenssr.networks.variance import told_variance
+from lenssr.networks.domain import image_properties
+from lenssr.networks.variance import variance_from_neighbours
 from lenssr.reconstruction.lens_search import SEARCH
 from lenssr.reconstruction.model_free import ModelFree, OneByOne, fill_masked
 
@@ -25,7 +25,7 @@ class SISRReconstruction(OneByOne):
     Parameters
     ----------
     settings : `~lenssr.options.Settings`
-    known : `~lenssr.networks.domain.KnownNetwork`
+    known : `~lenssr.networks.domain.TrainedNetwork`
 
     Raises
     ------
@@ -67,14 +67,15 @@ class SISRReconstruction(OneByOne):
         error = (finer[1:] - finer[:1]).square().mean(0).sqrt()
         finer, error = finer[0].cpu().numpy(), error.cpu().numpy()
         hidden = torch.as_tensor(observation.mask, device=device)
-        words = self.known.unlike(seen_of(observation, image, variance.masked_fill(hidden, torch.inf)))
+        seen = image_properties(observation, image, variance.masked_fill(hidden, torch.inf))
+        words = self.known.out_of_domain(seen)
         facts = {"not_relensed": True, "unlike_training": bool(words)}
         meta = {"network": {**self.known.describe(), "unlike_training": words}}
         return ModelFree(finer, error, facts, meta)
 
     def _variance(self, image, observation):
         valid = torch.as_tensor(~observation.mask, device=image.device)[None]
-        return told_variance(image, stack_noise([observation.noise]).on(image.device), valid)
+        return variance_from_neighbours(image, stack_noise([observation.noise]).on(image.device), valid)
 
     @torch.no_grad()
     def _finer(self, images, sigma):

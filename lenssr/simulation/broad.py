@@ -11,18 +11,24 @@ from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_flux
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.camera import Camera
-from lenssr.simulation.dataset import BatchedLenses, Drawn
-from lenssr.simulation.item import check_count
+from lenssr.simulation.dataset import BatchedLenses, LensDraw
+from lenssr.simulation.item import check_count, check_range
 from lenssr.simulation.population import ellipticity
 from lenssr.simulation.shapes import GalaxyShapes
-from lenssr.simulation.source_images import blend, clumpy_disc, half_light_radius, oriented, shape_nodes
-from lenssr.units import strip_unit
+from lenssr.simulation.source_images import (
+    blend_galaxies,
+    clumpy_disc,
+    half_light_radius,
+    resample_shape,
+    rotate_or_mirror,
+)
 
 __all__ = ["BroadLenses"]
 
 _SOURCES = ("sersic", "clumpy", "shapes", "blends")
-# Those that are made of galaxies, which have to be given.
+# Kinds of sources that need ``shapes``.
 _OF_SHAPES = _SOURCES[2:]
+# Least effective radius of a source in arcsec; radius of a sampled Moffat profile in half widths.
 _SMALLEST_SOURCE = 0.06
 _MOFFAT_REACH = 6.0
 
@@ -48,12 +54,12 @@ class BroadLenses(BatchedLenses):
     seed : int, optional
         Which ones; 0 by default.
     shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
-        Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
-        none; what is to be tested on galaxies never seen must not train on them: ``shapes[::2]`` is one half,
-        as ``"hubble_deep_field[::2]"`` is of those that come with scikit-image.
+        Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`); none by
+        default. Keep some for tests: ``shapes[::2]`` is one half, ``"hubble_deep_field[::2]"`` one half of
+        those that come with scikit-image.
     sources : sequence of {"sersic", "clumpy", "shapes", "blends"}, optional
         Kinds of sources, each as often as it is named; by default the first two, and the third with
-        ``shapes``. A blend is two of those, deformed, on one another: few galaxies make many of them.
+        ``shapes``. A blend is two shapes, deformed and superposed: few galaxies make many blends.
     pixels : int, optional
         How many low pixels lie along a side of the image; 64 by default.
     pixel_scale : tuple of float, optional
@@ -66,25 +72,24 @@ class BroadLenses(BatchedLenses):
     scale : int, optional
         How many high pixels lie along a low one; 2 by default.
     largest : float, optional
-        Largest Einstein radius as a share of the side of the image; 0.26 by default, which keeps the arcs
-        inside.
+        Largest Einstein radius over the side of the image; 0.26 by default, which keeps the arcs inside.
 
     Raises
     ------
     InputError
-        If a setting is out of range, or shapes cannot be had.
+        If a setting is out of range, or the shapes cannot be read.
 
     Notes
     -----
     Light is integrated over high pixels, within 1 % of the peak of the image also where n is 4; the PSF is
     applied at their sampling, and sums of them make the low image. As in `~lenssr.imaging.ImagingOperator`,
-    no light from outside the image comes in.
+    light from outside the image does not enter.
 
-    The pixel that has the signal-to-noise ratio drawn is as bright as the source is on average within its
-    half-light radius r (lensing does not change surface brightness), times r over the root of
-    r^2 + (FWHM / 2)^2, which is about what the PSF takes from an arc that wide.
+    The signal-to-noise ratio is that of a pixel with the mean surface brightness of the source within its
+    half-light radius r (lensing conserves it), times r / sqrt(r^2 + (FWHM / 2)^2), about the factor by which
+    the PSF dims an arc of that width.
 
-    A shape is turned by a multiple of 90 degrees and mirrored, at random; one in a blend by any angle.
+    A shape is turned by a multiple of 90 degrees and mirrored, at random; a shape in a blend by any angle.
 
     Examples
     --------
@@ -125,9 +130,9 @@ class BroadLenses(BatchedLenses):
         self.shapes = None if shapes is None else GalaxyShapes.from_any(shapes)
         self.sources = _checked_sources(sources, self.shapes)
         self.pixels, self.scale = check_count(pixels, "pixels", 16), check_count(scale, "scale", 1)
-        self.pixel_scale = _range(pixel_scale, u.arcsec, "pixel_scale")
-        self.fwhm = _range(fwhm, u.dimensionless_unscaled, "fwhm")
-        self.snr = _range(snr, u.dimensionless_unscaled, "snr")
+        self.pixel_scale = check_range(pixel_scale, u.arcsec, "pixel_scale")
+        self.fwhm = check_range(fwhm, u.dimensionless_unscaled, "fwhm")
+        self.snr = check_range(snr, u.dimensionless_unscaled, "snr")
         self.largest = float(largest)
         if not 0 < self.largest <= 0.5:
             raise InputError(f"largest = {largest!r}: give a share of the side of the image, up to 0.5")
@@ -136,7 +141,7 @@ class BroadLenses(BatchedLenses):
                 f'{self.pixels} pixels of {self.pixel_scale[0]}" do not hold a lens of 0.5": give more '
                 "pixels, or larger ones"
             )
-        self._pictures = {}
+        self._shape_images = {}
 
     def _camera_numbers(self, number):
         """Pixel scale, FWHM in arcsec and the beta of a Moffat profile, 0 for a Gaussian."""
@@ -159,19 +164,19 @@ class BroadLenses(BatchedLenses):
         exposure, rms = 10 ** rng.uniform(3.0, 3.5), math.exp(rng.uniform(*np.log([0.003, 0.03])))
         snr = math.exp(rng.uniform(*np.log(self.snr)))
         kind = self.sources[rng.integers(len(self.sources))]
-        source, picture, step, radius = self._draw_source(rng, kind, lens)
+        source, source_image, step, radius = self._draw_source(rng, kind, lens)
         mean = 1 / (2 * math.pi * radius * math.hypot(radius, fwhm / 2))
-        # flux s of a pixel with s / sqrt(s / exposure + rms^2) = snr
+        # The flux s of a pixel solves s / sqrt(s / exposure + rms^2) = snr.
         ratio = snr**2 / exposure
         source[0] *= (ratio + math.sqrt(ratio**2 + (2 * snr * rms) ** 2)) / 2 / (mean * pixel_scale**2)
-        return Drawn(
+        return LensDraw(
             lens=lens,
             source=source,
             noise=PoissonNoise(exposure, rms),
             high_noise=PoissonNoise(exposure, rms / self.scale),
             streams=(self.rng(index, 1), self.rng(index, 2)),
-            picture=picture,
-            picture_step=step,
+            source_image=source_image,
+            source_step=step,
             settings={"snr": snr, "kind": float(_SOURCES.index(kind))},
         )
 
@@ -185,12 +190,12 @@ class BroadLenses(BatchedLenses):
         )
 
     def _draw_source(self, rng, kind, lens):
-        """Source of flux 1: vector, picture and step, and its half-light radius."""
+        """Source of flux 1: vector, image and step (if it is an image), and half-light radius."""
         theta_E, _, _, x, y, gamma1, gamma2 = lens[:7]
         r_eff = max(theta_E * rng.uniform(0.08, 0.25), _SMALLEST_SOURCE)
         q, phi = rng.uniform(0.4, 1), rng.uniform(0, math.pi)
         reach, angle = 0.4 * theta_E * math.sqrt(rng.uniform()), rng.uniform(0, 2 * math.pi)
-        # The optical axis through the lens meets the source plane where the shear alone puts it.
+        # On the optical axis through the lens only the shear deflects.
         x_0 = x - (gamma1 * x + gamma2 * y) + reach * math.cos(angle)
         y_0 = y - (gamma2 * x - gamma1 * y) + reach * math.sin(angle)
         if kind == "sersic":
@@ -199,22 +204,24 @@ class BroadLenses(BatchedLenses):
             return np.array([amplitude, r_eff, n, x_0, y_0, *ellipticity(q, phi)]), None, 1.0, r_eff
         vector = np.array([1.0, np.nan, np.nan, x_0, y_0, np.nan, np.nan])
         if kind == "clumpy":
-            picture, step = clumpy_disc(rng, r_eff, q, phi)
-            return vector, picture, step, half_light_radius(picture) * len(picture) * step
-        picture, radius = self._picture(int(rng.integers(len(self.shapes))))
-        picture = oriented(picture, int(rng.integers(8)))
+            source_image, step = clumpy_disc(rng, r_eff, q, phi)
+            return vector, source_image, step, half_light_radius(source_image) * len(source_image) * step
+        source_image, radius = self._image_brightness(int(rng.integers(len(self.shapes))))
+        source_image = rotate_or_mirror(source_image, int(rng.integers(8)))
         if kind == "blends":
-            picture = blend(rng, picture, self._picture(int(rng.integers(len(self.shapes))))[0])
-            radius = half_light_radius(picture)
-        step = r_eff / radius / len(picture)
-        return vector, picture / step**2, step, r_eff
+            source_image = blend_galaxies(
+                rng, source_image, self._image_brightness(int(rng.integers(len(self.shapes))))[0]
+            )
+            radius = half_light_radius(source_image)
+        step = r_eff / radius / len(source_image)
+        return vector, source_image / step**2, step, r_eff
 
-    def _picture(self, number):
-        """Shape on the nodes, and its half-light radius over its side."""
-        if number not in self._pictures:
-            picture = shape_nodes(self.shapes[number])
-            self._pictures[number] = picture, half_light_radius(picture)
-        return self._pictures[number]
+    def _image_brightness(self, number):
+        """Image of a shape on the nodes, and its half-light radius over its side."""
+        if number not in self._shape_images:
+            source_image = resample_shape(self.shapes[number])
+            self._shape_images[number] = source_image, half_light_radius(source_image)
+        return self._shape_images[number]
 
 
 def _checked_sources(sources, shapes):
@@ -230,15 +237,8 @@ def _checked_sources(sources, shapes):
     return sources
 
 
-def _range(values, unit, name):
-    low, high = (float(strip_unit(value, unit, name)) for value in values)
-    if not 0 < low <= high < math.inf:
-        raise InputError(f"{name} = {values} is no range of positive numbers: give (least, largest)")
-    return low, high
-
-
 def _moffat(fwhm, beta, pixel_scale, scale):
-    """Moffat profile sampled at the high pixels, out to some widths."""
+    """Moffat profile sampled at the high pixels."""
     step = pixel_scale / scale
     core = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)
     reach = math.ceil(_MOFFAT_REACH * fwhm / 2 / step)

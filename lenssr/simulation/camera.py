@@ -12,36 +12,25 @@ from lenssr.simulation.item import sky_grid
 
 __all__ = ["Camera"]
 
-# Rays that are traced at once, by the kind of device; on a processor those of one image stay in its cache.
-_TOGETHER = {"cpu": 1, "other": 2**24}
-# The steepest pixels of an image, and into how many parts along a side they are divided.
+# Rays traced at once, by the kind of device; on a CPU the rays of one image stay in its cache.
+_RAYS_AT_ONCE = {"cpu": 1, "other": 2**24}
+# Number of steepest pixels of an image that are divided, and of the parts along a side. Chosen.
 _STEEP, _PARTS = 48, 5
 
 
 class Camera:
-    """A camera with square images, which renders scenes in batches.
+    """A camera with square images of ``pixels`` low pixels a side, which renders scenes in batches.
 
-    Parameters
-    ----------
-    pixels : int
-        How many lie along a side of the low image.
-    pixel_scale : float
-        Their side in arcsec.
-    scale : int
-        How many high pixels lie along a low one.
-    psf : `~lenssr.imaging.PSF`, optional
-        Point spread function, applied at the sampling of the high pixels. Default: none.
-    integrate : bool, optional
-        Whether light is integrated over the high pixels, by 2 x 2 Gauss-Legendre points, 10 x 10 points in
-        the 48 steepest pixels of an image, and the low image is the sum over high pixels; True by default.
-        Otherwise it is sampled at the centres of the low and of the high pixels, as the first DeepLense
-        simulations do; there is no PSF then.
+    Light is integrated over the high pixels, by 2 x 2 Gauss-Legendre points, 10 x 10 points in the 48
+    steepest pixels of an image; the ``psf`` is applied at their sampling, and the low image is the sum over
+    high pixels. With ``integrate=False`` light is sampled at the centres of the low and of the high pixels,
+    without a PSF, as the first DeepLense simulations do.
     """
 
     def __init__(self, pixels, pixel_scale, scale, psf=None, integrate=True):
         self.pixels, self.pixel_scale, self.scale = pixels, float(pixel_scale), scale
         self.psf, self.integrate = psf, integrate
-        self._planes = {}
+        self._ray_grids = {}
 
     @cached_property
     def grid(self):
@@ -53,46 +42,30 @@ class Camera:
         """How a model has to be integrated over pixels, as `~lenssr.SuperResolver` takes it."""
         return "auto" if self.integrate else 1
 
-    def render(self, scenes, traced=None):
-        """Noise-free images.
+    def render(self, scenes, common_lens=None):
+        """Noise-free images in electron / s per pixel: high (B, ny scale, nx scale) and low (B, ny, nx).
 
-        Parameters
-        ----------
-        scenes : `~lenssr.simulation.LensScenes`
-            Their device and type are those of the images.
-        traced : `~lenssr.mass.MassModel`, optional
-            The one lens of all scenes, if it is the same: then rays are traced through it once, and only
-            through substructure anew.
-
-        Returns
-        -------
-        truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
-        low_truth : `torch.Tensor`, shape (B, ny, nx)
-            In electron / s per pixel.
-
-        Notes
-        -----
-        What one image is does not depend on the others: on a processor scenes are rendered one after the
-        other, elsewhere many at once, as memory allows.
+        ``common_lens`` is the one lens of all scenes: rays are then traced through it once. On a CPU scenes
+        are rendered one by one, elsewhere as many at once as memory allows.
         """
         like = scenes.lens_vector
-        planes = self._planes_for(like.device, like.dtype, traced)
-        together = _TOGETHER.get(like.device.type, _TOGETHER["other"])
-        step = max(1, together // sum(len(plane.x) for plane in planes))
+        ray_grids = self._ray_grids_for(like.device, like.dtype, common_lens)
+        at_once = _RAYS_AT_ONCE.get(like.device.type, _RAYS_AT_ONCE["other"])
+        step = max(1, at_once // sum(len(ray_grid.x) for ray_grid in ray_grids))
         low, high = self.pixels, self.pixels * self.scale
-        truth, low_truth = (_empty((len(scenes), side, side), like) for side in (high, low))
+        truth, low_truth = (_image_memory((len(scenes), side, side), like) for side in (high, low))
         for row in range(0, len(scenes), step):
             rows = slice(row, row + step)
             part = scenes.select(rows)
-            images = [plane(part) for plane in planes]
+            images = [ray_grid(part) for ray_grid in ray_grids]
             if len(images) == 1:
                 images.append(images[0].reshape(-1, low, self.scale, low, self.scale).sum((2, 4)))
             truth[rows], low_truth[rows] = images
         return truth, low_truth
 
-    def _planes_for(self, device, dtype, traced):
-        key = str(device), dtype, traced
-        if key not in self._planes:
+    def _ray_grids_for(self, device, dtype, common_lens):
+        key = str(device), dtype, common_lens
+        if key not in self._ray_grids:
             fine = self.grid.upsample(self.scale)
             options = {"dtype": dtype, "device": device}
             if self.integrate:
@@ -100,26 +73,25 @@ class Camera:
                 operators = [ImagingOperator(fine, kernel, **options)]
             else:
                 operators = [ImagingOperator(grid, oversampling=1, **options) for grid in (fine, self.grid)]
-            self._planes[key] = [_Plane(operator, traced) for operator in operators]
-        return self._planes[key]
+            self._ray_grids[key] = [_RayGrid(operator, common_lens) for operator in operators]
+        return self._ray_grids[key]
 
     def __getstate__(self):
-        # rays are soon traced again; workers need not be sent them
-        return {**self.__dict__, "_planes": {}}
+        # Rays are cheap to trace again: do not send them to workers.
+        return {**self.__dict__, "_ray_grids": {}}
 
 
-def _empty(shape, like):
-    """Memory for images; numpy asks the system for large pages, which are several times faster to get."""
+def _image_memory(shape, like):
+    """Memory for images; numpy gets large pages from the system, which is several times faster."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, dtype=like[:0].numpy().dtype))
 
 
-class _Plane:
-    """The rays of one grid, traced through the one lens of all scenes where there is one.
+class _RayGrid:
+    """The rays of one grid, traced through the common lens if there is one.
 
-    Rays are in the order of their place in the pixel, then of the pixel, so that sums over a pixel are over
-    long rows.
+    Rays are ordered by their place in the pixel, then by pixel, so that sums over a pixel run along rows.
     """
 
     def __init__(self, operator, lens):
@@ -156,7 +128,7 @@ class _Plane:
         return scenes.source(beta_x, beta_y)
 
     def _refined(self, scenes, values):
-        """Means over pixels, from many more rays where the few differ most: cusps, and light near a mass."""
+        """Means over pixels, with many more rays in the steepest: cusps, and light near a mass."""
         means = values.mean(1)
         number = min(_STEEP, means.shape[1])
         steep = (values.amax(1) - values.amin(1)).topk(number, dim=1, sorted=False).indices

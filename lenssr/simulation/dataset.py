@@ -1,4 +1,4 @@
-"""Data sets that simulate many lenses at once, on any device."""
+"""Data sets that simulate lenses in batches, on any device."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -13,29 +13,19 @@ from lenssr.simulation.item import LensDataset, check_count
 from lenssr.simulation.lens_batch import LensBatch, LensScenes
 from lenssr.simulation.poisson import draw_poisson
 
-__all__ = ["BatchedLenses", "Drawn", "make_scenes"]
+__all__ = ["BatchedLenses", "LensDraw", "make_scenes"]
 
+# Cameras that are kept with their rays.
 _CAMERAS_KEPT = 8
 
 
 @dataclass
-class Drawn:
-    """What is drawn for one lens, before anything is rendered; plain numbers and float64 arrays.
+class LensDraw:
+    """Random numbers of one lens, before anything is rendered: plain numbers and float64 arrays.
 
-    Attributes
-    ----------
-    lens : array, shape (P,)
-    source : array, shape (7,)
-        As in `~lenssr.simulation.LensScenes`.
-    noise, high_noise : `~lenssr.imaging.PoissonNoise`
-        Of the low and of the high image; their numbers are in electron / s and seconds.
-    streams : tuple of `numpy.random.Generator`
-        For the noise of the high and of the low image, in this order. If they are one, the high image's noise
-        is drawn first, always.
-    subhalos : array, shape (N, 3)
-    picture : array, shape (S, S), or None
-    picture_step : float
-    settings : dict of str to float
+    ``lens`` (P,), ``source`` (7,) and ``subhalos`` (N, 3) are as in `LensScenes`; ``source_image`` (S, S) is
+    the source as an image, with pixels of ``source_step`` arcsec. ``streams`` are the generators for the
+    noise of the high and of the low image; if they are one, the high image's noise is always drawn first.
     """
 
     lens: np.ndarray
@@ -44,17 +34,16 @@ class Drawn:
     high_noise: PoissonNoise
     streams: tuple
     subhalos: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    picture: "np.ndarray | None" = None
-    picture_step: float = 1.0
+    source_image: "np.ndarray | None" = None
+    source_step: float = 1.0
     settings: dict = field(default_factory=dict)
 
 
 class BatchedLenses(LensDataset):
-    """A seeded sequence of simulated lenses, which come one by one or many at once.
+    """A seeded sequence of simulated lenses, one by one or in batches.
 
-    Subclasses draw what a lens is in ``_draw(index)``, on the processor, make the
-    `~lenssr.simulation.camera.Camera` that sees it in ``_make_camera(number)``, and name the kind of lens in
-    ``_lens``.
+    Subclasses draw the parameters of a lens in ``_draw(index)``, on the CPU, make its camera in
+    ``_make_camera(number)``, and name the kind of lens in ``_lens``.
 
     Parameters
     ----------
@@ -64,11 +53,11 @@ class BatchedLenses(LensDataset):
         Which ones; not negative.
     """
 
-    # Lenses with equal index // _block share a camera; None: all do.
+    # Number of lenses in a row that share a camera; None: all do.
     _block = None
     _lens: MassModel
-    # The lens itself, where it is always the same.
-    _traced = None
+    # The lens, if all scenes have the same one.
+    _common_lens = None
 
     def __init__(self, size, seed):
         super().__init__(size, seed)
@@ -81,7 +70,7 @@ class BatchedLenses(LensDataset):
         Parameters
         ----------
         indices : slice, sequence of int or None, optional
-            Which lenses; all by default. They must be of one camera (see `index_batches`).
+            Which lenses; all by default. They must have one camera (see `index_batches`).
         device : `torch.device` or str, optional
             Where images are rendered, and stay; the CPU by default.
         dtype : `torch.dtype`, optional
@@ -98,43 +87,42 @@ class BatchedLenses(LensDataset):
         IndexError
             If an index is out of range.
         InputError
-            If there is none, or lenses are seen by different cameras.
+            If there is no index, or the lenses have different cameras.
 
         Notes
         -----
-        What a lens is depends on the seed and its index alone. Its numbers and the random numbers of its
-        noise are drawn on the processor, each from a stream of its own, so they are the same to the last bit
-        in every batch, on every device. Images are the same within the rounding of ``dtype``; where a mean
-        count is rounded to another side of a limit, about one pixel in 10^5 in float32, the count that is
-        drawn from it is another one too.
+        A lens depends on the seed and its index alone. Its parameters and the random numbers of its noise are
+        drawn on the CPU, each from a stream of its own, so they are identical in every batch and on every
+        device. Images are equal within the rounding of ``dtype``; where rounding moves a mean count across a
+        limit, about one pixel in 10^5 in float32, the count drawn from it differs, too.
         """
         index = self._indices(indices)
         cameras = {self._camera_number(number) for number in index}
         if len(cameras) != 1:
             raise InputError(
-                f"the lenses asked for are seen by {len(cameras)} cameras: a batch is of one; "
+                f"the lenses asked for are seen by {len(cameras)} cameras: a batch has one; "
                 "index_batches(size) gives indices that go together"
             )
         camera = self._camera(cameras.pop())
-        drawn = [self._draw(number) for number in index]
-        scenes = make_scenes(self._lens, drawn).to(device, dtype)
-        truth, low_truth = camera.render(scenes, self._traced)
-        low, many = _noisy(drawn, truth, low_truth, high)
-        settings = {name: _tensor([one.settings[name] for one in drawn], truth) for name in drawn[0].settings}
+        draws = [self._draw(number) for number in index]
+        scenes = make_scenes(self._lens, draws).to(device, dtype)
+        truth, low_truth = camera.render(scenes, self._common_lens)
+        low, many = _noisy(draws, truth, low_truth, high)
+        settings = {name: _tensor([one.settings[name] for one in draws], truth) for name in draws[0].settings}
         return LensBatch(
             index=torch.tensor(index),
             low=low,
             low_truth=low_truth,
             truth=truth,
-            noise=_stacked([one.noise for one in drawn], truth),
+            noise=_stacked([one.noise for one in draws], truth),
             scenes=scenes,
             grid=camera.grid,
             scale=camera.scale,
             psf=camera.psf,
             oversampling=camera.oversampling,
-            exposure=_tensor([one.noise.exposure for one in drawn], truth),
+            exposure=_tensor([one.noise.exposure for one in draws], truth),
             high=many,
-            high_noise=_stacked([one.high_noise for one in drawn], truth) if high else None,
+            high_noise=_stacked([one.high_noise for one in draws], truth) if high else None,
             settings=settings,
         )
 
@@ -144,7 +132,7 @@ class BatchedLenses(LensDataset):
         Parameters
         ----------
         size : int
-            How many lenses a batch has at most; batches come out smaller where a camera's lenses end.
+            Most lenses in a batch; the last batch of a camera may be smaller.
         indices : iterable of int, optional
             Which lenses; all by default.
         seed : int, optional
@@ -182,7 +170,7 @@ class BatchedLenses(LensDataset):
 
     @abstractmethod
     def _draw(self, index):
-        """Draw one lens, a `Drawn`."""
+        """Draw one lens, a `LensDraw`."""
 
     @abstractmethod
     def _make_camera(self, number):
@@ -212,60 +200,52 @@ def _tensor(values, like):
     return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(like)
 
 
-def make_scenes(lens, drawn):
-    """Scenes of a batch in float64.
-
-    Parameters
-    ----------
-    lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
-        The kind of lens.
-    drawn : list of `Drawn`
-
-    Returns
-    -------
-    scenes : `~lenssr.simulation.LensScenes`
-    """
-    number = max(len(one.subhalos) for one in drawn)
-    subhalos = pictures = steps = None
+def make_scenes(lens, draws):
+    """`LensScenes` of a batch in float64, from the kind of lens and a list of `LensDraw`."""
+    number = max(len(one.subhalos) for one in draws)
+    subhalos = source_images = steps = None
     if number:
-        padded = [np.pad(one.subhalos, ((0, number - len(one.subhalos)), (0, 0))) for one in drawn]
+        padded = [np.pad(one.subhalos, ((0, number - len(one.subhalos)), (0, 0))) for one in draws]
         subhalos = torch.from_numpy(np.stack(padded))
-    shapes = [one.picture.shape for one in drawn if one.picture is not None]
+    shapes = [one.source_image.shape for one in draws if one.source_image is not None]
     if shapes:
         blank = np.zeros(shapes[0])
-        pictures = np.stack([blank if one.picture is None else one.picture for one in drawn])
-        pictures, steps = torch.from_numpy(pictures), torch.tensor([one.picture_step for one in drawn])
+        source_images = np.stack([blank if one.source_image is None else one.source_image for one in draws])
+        source_images, steps = (
+            torch.from_numpy(source_images),
+            torch.tensor([one.source_step for one in draws]),
+        )
     return LensScenes(
         lens=lens,
-        lens_vector=torch.from_numpy(np.stack([one.lens for one in drawn])),
-        source_vector=torch.from_numpy(np.stack([one.source for one in drawn])),
+        lens_vector=torch.from_numpy(np.stack([one.lens for one in draws])),
+        source_vector=torch.from_numpy(np.stack([one.source for one in draws])),
         subhalos=subhalos,
-        pictures=pictures,
-        picture_step=steps,
+        source_images=source_images,
+        source_step=steps,
     )
 
 
 def _stacked(noises, like):
-    """Noise of a batch of images, its numbers tensors like another one."""
+    """Noise model of a batch of images, its numbers as tensors of the type of ``like``."""
     noise = stack_noise(noises)
     return noise.with_numbers(*(_tensor(getattr(noise, name), like) for name in noise.names))
 
 
-def _noisy(drawn, truth, low_truth, high):
-    """Draw the low images of a batch, and the high ones, or None, of their truths; on its device."""
+def _noisy(draws, truth, low_truth, high):
+    """Noisy low images of a batch, and high ones (None unless ``high``), from their truths."""
     fine, coarse = (images.cpu().numpy() for images in (truth, low_truth))
     low, many = np.empty_like(coarse), np.empty_like(fine) if high else None
     unseen = np.empty_like(fine[0])
-    for row, one in enumerate(drawn):
+    for row, one in enumerate(draws):
         first, second = one.streams
         if high or first is second:
-            _draw_image(fine[row], one.high_noise, first, many[row] if high else unseen)
-        _draw_image(coarse[row], one.noise, second, low[row])
+            _draw_noisy_image(fine[row], one.high_noise, first, many[row] if high else unseen)
+        _draw_noisy_image(coarse[row], one.noise, second, low[row])
     return tuple(None if images is None else torch.from_numpy(images).to(truth) for images in (low, many))
 
 
-def _draw_image(truth, noise, rng, image):
-    """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers, faster."""
+def _draw_noisy_image(truth, noise, rng, image):
+    """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers."""
     exposure, rms = noise.exposure, noise.background_rms
     deeplense = isinstance(noise, DeepLenseNoise)
     # One number stands for shot noise and background, as both are normal and independent.

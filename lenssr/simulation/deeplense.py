@@ -13,20 +13,22 @@ from lenssr.light.sersic import sersic_flux
 from lenssr.light.sersic_shape import sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS, Shear
 from lenssr.simulation.camera import Camera
-from lenssr.simulation.dataset import BatchedLenses, Drawn
+from lenssr.simulation.dataset import BatchedLenses, LensDraw
 from lenssr.simulation.item import check_count
 from lenssr.simulation.subhalos import AxionVortex, ColdSubhalos
 
 __all__ = ["DeepLense"]
 
+# Einstein radius of the lens in arcsec, noise of the sky in electron / s (DeepLenseSim).
 THETA_E = 1.28149057
-BACKGROUND_RMS = 0.01
-# What has this mass in solar masses, has that Einstein radius; the radius goes with the root of the mass.
+DEEPLENSE_BACKGROUND_RMS = 0.01
+# Mass in solar masses whose Einstein radius is THETA_E; the radius scales with its root.
 _MASS = 1e12
 _SOURCE = {"amp": 20.0, "R_sersic": 0.25, "n_sersic": 1.0}
+# AB magnitude and (e1, e2) of the source, largest |x| and |y| of its centre in arcsec.
 _MAGNITUDE = 20.0
 _ELLIPTICITY = (-0.1, 0.1)
-_REACH = 0.35
+_LARGEST_OFFSET = 0.35
 _LENSES = {
     "sie": lambda: SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0),
     "sis": lambda: SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0),
@@ -37,7 +39,7 @@ _SUBSTRUCTURE = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex
 
 @dataclass(frozen=True)
 class _Model:
-    """What one of the models is: camera, instrument (None: that of Model I), usual lens and noise."""
+    """Camera, instrument (None for Model I), default lens and default noise of a model."""
 
     pixels: int
     pixel_scale: float
@@ -145,7 +147,7 @@ class DeepLense(BatchedLenses):
         self._model = _named(model, _MODELS, "model")
         lens = self._model.lens if lens is None else lens
         noise = self._model.noise if noise is None else noise
-        self._traced = self._lens = _named(lens, _LENSES, "lens")()
+        self._common_lens = self._lens = _named(lens, _LENSES, "lens")()
         if not isinstance(noise, bool | np.bool_):
             raise InputError(f"noise = {noise!r}: give True or False")
         self.model, self.lens, self.noise = model, lens, bool(noise)
@@ -163,7 +165,7 @@ class DeepLense(BatchedLenses):
 
     def _draw(self, index):
         rng = self.rng(index)
-        centre = rng.uniform(-_REACH, _REACH, 2)
+        centre = rng.uniform(-_LARGEST_OFFSET, _LARGEST_OFFSET, 2)
         exposures = 10 ** rng.uniform(3.0, 3.5, 2)
         # The first data sets draw all noise from the stream of the source, the high image's first.
         first = self._subhalos is None and self._model.instrument is None
@@ -173,7 +175,7 @@ class DeepLense(BatchedLenses):
             masses, x, y, settings = self._subhalos.draw(self.rng(index, 3))
             subhalos = np.stack([THETA_E * np.sqrt(masses / _MASS), x, y], axis=1)
         noise, high_noise = self._noises(*map(float, exposures))
-        return Drawn(
+        return LensDraw(
             lens=self._lens_vector,
             source=np.array([*self._source, *centre, *_ELLIPTICITY]),
             noise=noise,
@@ -200,7 +202,7 @@ class DeepLense(BatchedLenses):
     def _noises(self, exposure, high_exposure):
         instrument = self._model.instrument
         if instrument is None:
-            low = DeepLenseNoise(exposure, BACKGROUND_RMS) if self.noise else PoissonNoise(exposure)
+            low = DeepLenseNoise(exposure, DEEPLENSE_BACKGROUND_RMS) if self.noise else PoissonNoise(exposure)
             return low, PoissonNoise(high_exposure)
         noise = instrument.noise()
         rms = noise.background_rms if self.noise else 0.0

@@ -1,4 +1,4 @@
-"""Lenses whose sources are real galaxies: shapes that no Sérsic has."""
+"""Lenses whose sources are real galaxies."""
 
 import math
 from dataclasses import dataclass
@@ -23,17 +23,18 @@ from lenssr.units import strip_unit
 
 __all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]
 
-#: Settings of `GalaxyLenses` as two cameras have them, by the size of their pixels.
+#: Settings of `GalaxyLenses` for two cameras, by the side of their pixels.
 GALAXY_CELLS = {
     '0.05"': {"pixel_scale": 0.05, "fwhm": 0.087, "pixels": 76, "sky_rms": 0.01},
     '0.1"': {"pixel_scale": 0.1, "fwhm": 0.16, "pixels": 38, "sky_rms": 0.02},
 }
 
-_BOX = 1.0
-# Nodes along the box of the source: several to a pixel of the cutouts it is interpolated from.
+# Side of the box of the source in arcsec.
+_SOURCE_SIDE = 1.0
+# Nodes along the box of the source: several to a pixel of the cutouts.
 _NODES = 240
-# Distance of the rays in arcsec. Against a quarter of it, images differ by 83 to 96 dB below their peaks.
-_RAYS = 0.00625
+# Step of the rays in arcsec. A quarter of it changes images by 83 to 96 dB below their peaks.
+_RAY_STEP = 0.00625
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class GalaxyLens(SimulatedLens):
     """A simulated lens with a real galaxy as its source.
 
     It has all attributes of a `SimulatedLens`; ``source`` is a `~lenssr.light.PixelatedSource`, and
-    ``settings`` name the number of the galaxy's shape and by how many degrees it is turned.
+    ``settings`` hold the number of the galaxy's shape and the angle of its rotation in degrees.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ class GalaxyLens(SimulatedLens):
         """
         grid = PixelGrid.from_wcs(self.truth.wcs, self.truth.shape)
         psf = None if psf is None else PSF.from_any(psf)
-        return image(_observe(_scene(grid, self.lens, self.source, psf), grid, psf), grid)
+        return image(_observe(_lensed_image(grid, self.lens, self.source, psf), grid, psf), grid)
 
     def mean_source(self, shape, pixel_scale, x_0=0.0, y_0=0.0):
         """Surface brightness of the source averaged over pixels.
@@ -98,13 +99,13 @@ class GalaxyLens(SimulatedLens):
 
 
 class GalaxyLenses(LensDataset):
-    """Lenses of real galaxies, which have arms and clumps.
+    """Lenses with real galaxies, which have arms and clumps, as sources.
 
     The lens is an SIE with theta_E uniform in 1" to 1.25", e1 and e2 uniform within 0.15 and a centre that
     scatters by 0.02" in x and y, plus a shear with gamma1 and gamma2 uniform within 0.05. The source is a
     shape, one after the other, in a box of 1", turned by any angle, whose centre is uniform within 0.25" in
-    x and y. The exposure is ``10**U(3, 3.5)`` seconds; noise is Poisson's and that of the sky. The lens does
-    not shine.
+    x and y. The exposure is ``10**U(3, 3.5)`` seconds; noise is Poisson noise and that of the sky. There is
+    no lens light.
 
     Parameters
     ----------
@@ -132,14 +133,14 @@ class GalaxyLenses(LensDataset):
     Raises
     ------
     InputError
-        If a setting is out of range, or shapes cannot be had.
+        If a setting is out of range, or the shapes cannot be read.
 
     Notes
     -----
-    The source is the shape's cubic spline on a grid of 240 x 240 nodes, bilinear between these, so nothing
-    of the cutout's pixels is left. Rays 0.006" apart see it through the lens, on a field wider than the
-    image, so that the PSF brings in light from beyond its edge. The truth is the sum over high pixels behind
-    the PSF, the low image the sum over ``scale`` x ``scale`` of those.
+    The source is the cubic spline of the shape on 240 x 240 nodes, bilinear between these, so the pixels of
+    the cutout do not show. Rays 0.006" apart are traced through the lens, on a field wider than the image, so
+    that the PSF brings in light from beyond its edge. The truth is the flux in high pixels after the PSF; the
+    low image sums ``scale`` x ``scale`` of these.
 
     The deep field's image is a JPEG with a non-linear stretch. Its galaxies are used for their shapes
     only: their fluxes, colours and profiles mean nothing.
@@ -174,10 +175,10 @@ class GalaxyLenses(LensDataset):
         scale=2,
     ):
         super().__init__(size, seed)
-        self.pixel_scale = _positive(strip_unit(pixel_scale, u.arcsec, "pixel_scale"), "pixel_scale")
-        self.fwhm = _positive(strip_unit(fwhm, u.arcsec, "fwhm"), "fwhm")
+        self.pixel_scale = _positive_setting(strip_unit(pixel_scale, u.arcsec, "pixel_scale"), "pixel_scale")
+        self.fwhm = _positive_setting(strip_unit(fwhm, u.arcsec, "fwhm"), "fwhm")
         self.pixels, self.scale = check_count(pixels, "pixels", 8), check_count(scale, "scale", 1)
-        self.sky_rms, self.flux = _positive(sky_rms, "sky_rms"), _positive(flux, "flux")
+        self.sky_rms, self.flux = _positive_setting(sky_rms, "sky_rms"), _positive_setting(flux, "flux")
         self.shapes = GalaxyShapes.from_any(shapes)
 
     def __repr__(self):
@@ -201,8 +202,8 @@ class GalaxyLenses(LensDataset):
         )
 
         fine = grid.upsample(self.scale)
-        source = _source(self.flux * _turned(self.shapes[number], angle), centre)
-        scene = _scene(fine, lens, source, psf)
+        source = _pixelated_source(self.flux * _rotated_shape(self.shapes[number], angle), centre)
+        scene = _lensed_image(fine, lens, source, psf)
         truth = _observe(scene, fine, psf)
         low_truth = binned(truth, self.scale)
         noise = PoissonNoise(exposure, self.sky_rms)
@@ -224,27 +225,27 @@ class GalaxyLenses(LensDataset):
         )
 
 
-def _positive(value, name):
+def _positive_setting(value, name):
     if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
         raise InputError(f"{name} = {value} is not a positive number")
     return float(value)
 
 
-def _turned(shape, angle):
-    """Shape turned counter-clockwise, on the nodes of the source; its mean is that of a flux of 1."""
+def _rotated_shape(shape, angle):
+    """Shape rotated counter-clockwise, on the nodes of the source; its flux is 1."""
     side = len(shape)
     positions = ((np.arange(_NODES) + 0.5) / _NODES - 0.5) * side
     x, y = positions, positions[:, None]
     columns = x * math.cos(angle) + y * math.sin(angle) + (side - 1) / 2
     rows = y * math.cos(angle) - x * math.sin(angle) + (side - 1) / 2
-    # The corners of the box lie beyond the cutout, which is dark at its rim.
+    # The corners of the box lie outside the cutout, which is dark at its rim.
     nodes = np.maximum(ndimage.map_coordinates(shape, [rows, columns], order=3, mode="grid-constant"), 0.0)
-    return nodes / (nodes.mean() * _BOX**2)
+    return nodes / (nodes.mean() * _SOURCE_SIDE**2)
 
 
-def _source(brightness, centre):
+def _pixelated_source(brightness, centre):
     return PixelatedSource(
-        brightness * (UNIT / u.arcsec**2), _BOX / _NODES * u.arcsec, x_0=centre[0], y_0=centre[1]
+        brightness * (UNIT / u.arcsec**2), _SOURCE_SIDE / _NODES * u.arcsec, x_0=centre[0], y_0=centre[1]
     )
 
 
@@ -254,12 +255,12 @@ def _brightness(source, x, y):
     return source.amplitude.value * values
 
 
-def _scene(grid, lens, source, psf):
+def _lensed_image(grid, lens, source, psf):
     """Flux in high pixels before the PSF, on a field wider than the image by half of its kernel."""
     rim = 0 if psf is None else max(psf.kernel(grid.pixel_scale).shape) // 2
     wide = PixelGrid(tuple(side + 2 * rim for side in grid.shape), grid.pixel_scale)
-    operator = ImagingOperator(wide, oversampling=max(2, math.ceil(grid.pixel_scale / _RAYS)))
-    # Blocks of rays that stay in cache.
+    operator = ImagingOperator(wide, oversampling=max(2, math.ceil(grid.pixel_scale / _RAY_STEP)))
+    # Blocks of rays that fit into the cache.
     flux = [
         _brightness(source, x - alpha_x[0], y - alpha_y[0])
         for x, y in zip(operator.x.split(2**17), operator.y.split(2**17), strict=True)
@@ -269,7 +270,7 @@ def _scene(grid, lens, source, psf):
 
 
 def _observe(scene, grid, psf):
-    """Put a scene behind a PSF, and cut it to the pixels of the image."""
+    """Convolve a scene with a PSF, and cut it to the pixels of the image."""
     if psf is not None:
         wide = PixelGrid(tuple(scene.shape), grid.pixel_scale)
         scene = ImagingOperator(wide, psf.kernel(grid.pixel_scale)).convolve(scene)

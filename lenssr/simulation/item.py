@@ -1,5 +1,6 @@
-"""What a simulated lens consists of, and what data sets of them have in common."""
+"""A simulated lens, and the base of data sets of them."""
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import NoiseModel
 from lenssr.imaging.psf import PSF
 from lenssr.mass import MassModel, MassSystem
+from lenssr.units import strip_unit
 
 __all__ = ["LensDataset", "SimulatedLens"]
 
@@ -73,8 +75,8 @@ class SimulatedLens:
 class LensDataset(ABC):
     """A seeded sequence of simulated lenses.
 
-    What item i is depends on the seed and on i only, never on which items were made before it. Subclasses
-    make an item in ``_item(index)`` and name their settings in ``_settings``.
+    Item i depends on the seed and on i only, not on the items made before it. Subclasses make an item in
+    ``_item(index)`` and name their settings in ``_settings``.
 
     Parameters
     ----------
@@ -116,8 +118,7 @@ class LensDataset(ABC):
         index : int
             Which item.
         *purpose : int
-            Numbers that name a stream beside the one that has none, which does not depend on what is drawn
-            from others.
+            Numbers that name another, independent stream of the same item; none name the first.
 
         Returns
         -------
@@ -179,7 +180,7 @@ class LensDataset(ABC):
 
 
 def check_count(value, name, least):
-    """Return an integer that is at least so large, or say what is wrong with it."""
+    """Return an integer that is at least ``least``, or raise an `InputError`."""
     try:
         number = operator.index(value)
     except TypeError as error:
@@ -187,6 +188,15 @@ def check_count(value, name, least):
     if number < least:
         raise InputError(f"{name} = {number} is below {least}: give a larger one")
     return number
+
+
+def check_range(values, unit, name, above=0.0):
+    """Return (least, largest) as floats in ``unit``, the first above a limit, or raise an `InputError`."""
+    low, high = (float(strip_unit(value, unit, name)) for value in values)
+    if not above < low <= high < math.inf:
+        numbers = " of positive numbers" if above == 0 else ""
+        raise InputError(f"{name} = {values} is not a range{numbers}: give (least, largest)")
+    return low, high
 
 
 def sky_grid(shape, pixel_scale):

@@ -1,4 +1,4 @@
-"""Many simulated lenses as tensors: what networks train on."""
+"""Batches of simulated lenses as tensors, to train networks on."""
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -27,43 +27,43 @@ class LensScenes:
     Attributes
     ----------
     lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
-        The kind of lens that all are, without substructure. Its own numbers mean nothing.
+        The kind of all lenses, without substructure. Its parameter values mean nothing.
     lens_vector : `torch.Tensor`, shape (B, P)
         The lenses, in the order of ``lens.param_names``.
     source_vector : `torch.Tensor`, shape (B, 7)
         The sources, as `~lenssr.light.sersic_brightness` takes them: brightness at the effective radius in
-        electron / s per arcsec2, r_eff_circ, n, x_0, y_0, e1, e2. For a source that is a picture only its
-        factor and its centre, and not a number in the other places.
+        electron / s per arcsec2, r_eff_circ, n, x_0, y_0, e1, e2. For a source that is an image: its factor
+        and centre, NaN elsewhere.
     subhalos : `torch.Tensor`, shape (B, N, 3), or None
-        Point masses: Einstein radius, x and y, in arcsec; zeros fill up shorter lists.
-    pictures : `torch.Tensor`, shape (B, S, S), or None
-        Sources that are pictures, surface brightness before the factor; zeros for those that are not.
-    picture_step : `torch.Tensor`, shape (B,), or None
-        Distance of the pictures' pixels in arcsec.
+        Point masses: Einstein radius, x and y, in arcsec; shorter lists are padded with zeros.
+    source_images : `torch.Tensor`, shape (B, S, S), or None
+        Sources that are images, surface brightness before the factor; zeros for the others.
+    source_step : `torch.Tensor`, shape (B,), or None
+        Step of the pixels of these images in arcsec.
     """
 
     lens: MassModel | MassSystem
     lens_vector: torch.Tensor
     source_vector: torch.Tensor
     subhalos: torch.Tensor | None = None
-    pictures: torch.Tensor | None = None
-    picture_step: torch.Tensor | None = None
+    source_images: torch.Tensor | None = None
+    source_step: torch.Tensor | None = None
 
     def __len__(self):
         """Count the lenses."""
         return len(self.lens_vector)
 
     @cached_property
-    def pictured(self):
-        """Which sources are pictures, a list of bool."""
+    def has_source_image(self):
+        """Which sources are images, a list of bool."""
         return torch.isnan(self.source_vector[:, 2]).tolist()
 
     @cached_property
     def _discs(self):
         """Columns (B, 1) that describe sources if all are exponential discs; otherwise None.
 
-        They are the logarithm of the brightness in the centre, and u and v as a x + b y - c each, with which
-        the brightness falls as exp(-hypot(u, v)).
+        They are the logarithm of the central brightness, and u and v as a x + b y - c each; the brightness is
+        exp(log_peak - hypot(u, v)).
         """
         amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = self.source_vector.double().T.unsqueeze(-1)
         if not bool(((n == 1) & (amplitude > 0)).all()):
@@ -89,10 +89,12 @@ class LensScenes:
         scenes : `LensScenes`
         """
         some = _map_tensors(self, lambda tensor: tensor[rows])
-        # What is known of all is known of some; they may be many, one by one.
+        # Select the cached properties, too: to compute them scene by scene would be slow.
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
         discs = None if self._discs is None else [column[rows] for column in self._discs]
-        some.__dict__.update(pictured=[self.pictured[number] for number in numbers], _discs=discs)
+        some.__dict__.update(
+            has_source_image=[self.has_source_image[number] for number in numbers], _discs=discs
+        )
         return some
 
     def deflection(self, x, y):
@@ -145,22 +147,24 @@ class LensScenes:
         brightness : `torch.Tensor`, shape (B, R)
             In electron / s per arcsec2.
         """
-        if not any(self.pictured):
+        if not any(self.has_source_image):
             if self._discs is not None and not tracked(x, y, self.source_vector):
                 return _exponential(x, y, *self._discs)
             return sersic_brightness(x, y, *self.source_vector.T.unsqueeze(-1))
-        if all(self.pictured):
-            return self._picture(x, y)
+        if all(self.has_source_image):
+            return self._image_brightness(x, y)
         x, y = (positions.expand(len(self), -1) for positions in (x, y))
         total = torch.empty(torch.broadcast_shapes(x.shape, y.shape), dtype=x.dtype, device=x.device)
         for kind in (True, False):
-            rows = [row for row, pictured in enumerate(self.pictured) if pictured is kind]
+            rows = [
+                row for row, has_source_image in enumerate(self.has_source_image) if has_source_image is kind
+            ]
             total[rows] = self.select(rows).source(x[rows], y[rows])
         return total
 
-    def _picture(self, x, y):
+    def _image_brightness(self, x, y):
         factor, x_0, y_0 = (self.source_vector[:, [column]] for column in (0, 3, 4))
-        return factor * interpolate_image(x, y, self.pictures, self.picture_step[:, None], x_0, y_0)
+        return factor * interpolate_image(x, y, self.source_images, self.source_step[:, None], x_0, y_0)
 
     def brightness(self, x, y):
         """Surface brightness of the lensed sources at positions in the image plane; as `source`.
@@ -223,12 +227,12 @@ class LensScenes:
         source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
         """
         vector = self.source_vector[row].double().cpu()
-        if not self.pictured[row]:
+        if not self.has_source_image[row]:
             return Sersic.from_vector(vector.numpy(), unit=UNIT)
-        brightness = (vector[0] * self.pictures[row].double().cpu()).numpy()
+        brightness = (vector[0] * self.source_images[row].double().cpu()).numpy()
         return PixelatedSource(
             brightness * (UNIT / u.arcsec**2),
-            float(self.picture_step[row]) * u.arcsec,
+            float(self.source_step[row]) * u.arcsec,
             x_0=float(vector[3]),
             y_0=float(vector[4]),
         )
@@ -243,7 +247,7 @@ class LensBatch:
     Attributes
     ----------
     index : `torch.Tensor`, shape (B,), int64
-        Which lenses of the data set these are; on the CPU.
+        Numbers of the lenses in the data set; on the CPU.
     low : `torch.Tensor`, shape (B, ny, nx)
         The noisy images.
     low_truth : `torch.Tensor`, shape (B, ny, nx)
@@ -251,8 +255,8 @@ class LensBatch:
     truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
         The noise-free images with ``scale`` times as many pixels along a side.
     noise : `~lenssr.imaging.NoiseModel`
-        How ``low`` was made from ``low_truth``. ``noise.moments(model)`` takes images of that shape; its
-        numbers are tensors (B, 1, 1).
+        Noise of ``low``. ``noise.moments(model)`` takes images of that shape; its numbers are tensors
+        (B, 1, 1).
     scenes : `LensScenes`
         Lenses and sources.
     grid : `~lenssr.grids.PixelGrid`
@@ -261,14 +265,14 @@ class LensBatch:
     psf : `~lenssr.imaging.PSF` or None
         The point spread function.
     oversampling : "auto" or int
-        How the model of an image has to be integrated over pixels, as `~lenssr.SuperResolver` takes it; 1
-        where the data set samples light at pixel centres.
+        Integration over pixels, as the option of `~lenssr.SuperResolver`; 1 where the data set samples light
+        at pixel centres.
     exposure : `torch.Tensor`, shape (B,)
         Of ``low``, in seconds.
     high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
         Noisy images of the shape of ``truth``, if they were asked for.
     high_noise : `~lenssr.imaging.NoiseModel` or None
-        How they were made.
+        Noise of ``high``.
     settings : dict of str to `torch.Tensor`, shape (B,)
         Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
     """
@@ -309,7 +313,7 @@ class LensBatch:
 
     @property
     def variance(self):
-        """Variance of ``low``, shape (B, ny, nx): the true one, that of the noise-free image."""
+        """True variance of ``low``, shape (B, ny, nx), from the noise-free image."""
         return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
 
     def kernel(self, subsampling=1):
@@ -318,13 +322,12 @@ class LensBatch:
         Parameters
         ----------
         subsampling : int, optional
-            How many samples of it lie along a low pixel; 1 by default, ``scale`` for images of the shape of
-            ``truth``.
+            Samples along a low pixel; 1 by default, ``scale`` for images of the shape of ``truth``.
 
         Returns
         -------
         kernel : `torch.Tensor`, odd sides, or None
-            Its sum is 1; None without a PSF.
+            Normalised to a sum of 1; None without a PSF.
         """
         if self.psf is None:
             return None

@@ -1,4 +1,4 @@
-"""Poisson numbers for whole images, several times faster than one by one."""
+"""Poisson random numbers for whole images, several times faster than those of numpy."""
 
 import functools
 
@@ -7,8 +7,8 @@ from scipy.special import gammaln
 
 __all__ = ["draw_poisson"]
 
-# A mean is split into a multiple of 1/8, whose counts come out of a table, and a rest below that. A
-# Poisson number with a mean under 128 is below 256 but for one in 10^22: less than float64 resolves.
+# Means below _TOP are split into multiples of 1 / _STEPS, whose counts come from a table, and a rest. A
+# Poisson number of mean 128 is above 255 once in 10^22, which float64 does not resolve.
 _STEPS = 8
 _TOP = 128
 _ROWS = _TOP * _STEPS
@@ -19,8 +19,8 @@ _COLUMNS = 256
 def _tables():
     """Alias tables of Poisson distributions, shape (_ROWS * _COLUMNS,), uint32.
 
-    Column c of a row stands for the number c with the probability in the upper 24 bits, otherwise for
-    the number in the lower 8.
+    Column c of a row stands for the number c with the probability in the upper 24 bits, else for the number
+    in the lower 8.
     """
     mean = np.arange(_ROWS)[:, None] / _STEPS
     number = np.arange(_COLUMNS)
@@ -48,37 +48,14 @@ def _tables():
 
 
 def draw_poisson(mean, rng, out=None):
-    """Draw Poisson numbers.
+    """Poisson numbers of the shape of ``mean``, written to ``out`` if given (contiguous), else float64.
 
-    Parameters
-    ----------
-    mean : `~numpy.ndarray`
-        Expected numbers, not negative, any shape.
-    rng : `numpy.random.Generator`
-        Where the random bits come from.
-    out : `~numpy.ndarray`, optional
-        Where the numbers are written, contiguous and of the shape of ``mean``; a new array by default.
-
-    Returns
-    -------
-    numbers : `~numpy.ndarray`
-        The shape of ``mean``; float64 unless ``out`` is given, which is returned then.
-
-    Notes
-    -----
     The sum of Poisson numbers is a Poisson number of the sum of their means. A mean below 128 is therefore
-    split into a multiple of 1/8, drawn from the alias table of that mean, and a rest below 1/8, drawn as a
-    Poisson process: points are thrown evenly under a line at the height of 1/8, and those that fall under
-    the curve of the rests count. Larger means go to `numpy.random.Generator.poisson`. The only rounding is
-    that of the 32 random bits which choose a number: every probability is right within 1e-9.
+    split into a multiple of 1/8, drawn from an alias table (Walker 1977, ACM Transactions on Mathematical
+    Software 3, 253), and a rest below 1/8, drawn as a Poisson process by thinning (Lewis and Shedler 1979,
+    Naval Research Logistics Quarterly 26, 403). Larger means go to numpy. Probabilities come from 32 random
+    bits, exact within 1e-9.
 
-    References
-    ----------
-    Walker 1977, ACM Transactions on Mathematical Software 3, 253 (alias tables); Lewis and Shedler 1979,
-    Naval Research Logistics Quarterly 26, 403 (thinning).
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from lenssr.simulation.poisson import draw_poisson
     >>> numbers = draw_poisson(np.full(100_000, 3.3), np.random.default_rng(1))
@@ -101,7 +78,7 @@ def draw_poisson(mean, rng, out=None):
     place = row * np.int32(_COLUMNS)
     place |= bits.view(np.int32) & (_COLUMNS - 1)
     entry = _tables().take(place)
-    # Below the entry the lower 8 bits of the random ones count, from there on its own: those of the lesser.
+    # The lower 8 bits of the smaller one: the column if the random bits are below the entry, else its alias.
     flat[:] = np.minimum(entry, bits, out=entry).astype(np.uint8)
 
     # Points spread evenly over pixels (the integer part) and heights (the fraction).

@@ -1,4 +1,4 @@
-"""A population of lenses of all kinds, as a telescope would see them."""
+"""A mixed population of lenses with PSF, noise and lens light."""
 
 import math
 
@@ -16,30 +16,18 @@ from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count
 
 __all__ = ["LensPopulation"]
 
+# Side of a low pixel and FWHM of the PSF, in arcsec, and noise of the sky, in electron / s.
 PIXEL_SCALE = 0.05
 FWHM = 0.1
 BACKGROUND_RMS = 0.01
-# The smallest of these that spans five Einstein radii is taken: few shapes, so that equal ones go together.
-_PIXELS = (100, 150, 200)
+# Sides of the images in pixels, and the field they must span in Einstein radii. Few shapes: equal ones share
+# a batch.
+_IMAGE_SIDES = (100, 150, 200)
 _FIELD = 5.0
 
 
-def render(grid, psf, *brightness):
-    """Flux per pixel of several scenes, each within 0.1 % wherever it is bright; float64 arrays.
-
-    Parameters
-    ----------
-    grid : `~lenssr.grids.PixelGrid`
-        The pixels.
-    psf : `~lenssr.imaging.PSF`
-        The point spread function, applied at the sampling of the grid.
-    *brightness : callable
-        ``brightness(x, y)`` for tensors (M,) gives a tensor (M,).
-
-    Returns
-    -------
-    images : list of `~numpy.ndarray`, shape (ny, nx)
-    """
+def render_scenes(grid, psf, *brightness):
+    """Flux per pixel (ny, nx) of scenes, each ``brightness(x, y)``, within 0.1 % wherever it is bright."""
 
     def scenes(x, y):
         return torch.stack([function(x, y) for function in brightness])
@@ -49,7 +37,7 @@ def render(grid, psf, *brightness):
 
 
 def binned(values, factor):
-    """Sum blocks of ``factor`` x ``factor`` pixels."""
+    """Sums over blocks of ``factor`` x ``factor`` pixels."""
     ny, nx = values.shape
     return values.reshape(ny // factor, factor, nx // factor, factor).sum(axis=(1, 3))
 
@@ -126,7 +114,7 @@ class LensPopulation(LensDataset):
         n, q, phi = rng.uniform(0.5, 4.0), rng.uniform(0.5, 1.0), rng.uniform(0, math.pi)
         r_eff = max(theta_E * rng.uniform(0.08, 0.25), 0.06)
         reach, angle = 0.35 * theta_E * math.sqrt(rng.uniform()), rng.uniform(0, 2 * math.pi)
-        # The optical axis through the lens meets the source plane where the shear alone puts it.
+        # On the optical axis through the lens only the shear deflects.
         alpha_x, alpha_y = shear.deflection(x, y)
         x_0 = x - float(alpha_x) + reach * math.cos(angle)
         y_0 = y - float(alpha_y) + reach * math.sin(angle)
@@ -151,13 +139,15 @@ class LensPopulation(LensDataset):
         shines = index % 2 == 1 if self.lens_light is None else self.lens_light
         exposure, snr = 10 ** rng.uniform(3.0, 3.5), 10 ** rng.uniform(math.log10(150), math.log10(500))
         field = _FIELD * lens[0].theta_E.value
-        pixels = next(n for n in _PIXELS if n * PIXEL_SCALE >= field)
+        pixels = next(n for n in _IMAGE_SIDES if n * PIXEL_SCALE >= field)
         grid = sky_grid((pixels, pixels), PIXEL_SCALE)
         psf = PSF.from_fwhm(FWHM * u.arcsec)
 
         fine = grid.upsample(self.scale)
-        arcs, glow = render(fine, psf, _lensed(lens, source), lambda x, y: sersic_brightness(x, y, *light))
-        # So far both have an amplitude of 1; the light's becomes relative to the source's.
+        arcs, glow = render_scenes(
+            fine, psf, _lensed(lens, source), lambda x, y: sersic_brightness(x, y, *light)
+        )
+        # Both have amplitude 1 so far; scale the lens light relative to the source.
         light[0] = light_ratio * arcs.sum() / glow.sum() if shines else 0.0
         glow *= light[0]
         source[0] = _amplitude(binned(arcs, self.scale), binned(glow, self.scale), exposure, snr)
@@ -183,7 +173,7 @@ class LensPopulation(LensDataset):
 
 
 def _lensed(lens, source):
-    """Brightness of a lensed source at positions (M,)."""
+    """Brightness function of a lensed source at positions (M,)."""
 
     def brightness(x, y):
         alpha_x, alpha_y = lens.deflection_at(x[None], y[None], lens.vector[None])

@@ -15,7 +15,7 @@ from lenssr.light import Sersic
 
 __all__ = ["SersicStamp", "SersicStamps"]
 
-# Pixels are made of so many along a side, so that a cusp keeps its place within them.
+# Sub-pixels along a side of a pixel, which keep the place of a cusp within the pixel.
 FINE = 5
 
 
@@ -51,7 +51,7 @@ class SersicStamps:
     Parameters
     ----------
     size : int, optional
-        How many, by default 100.
+        Number of galaxies, by default 100.
     snr : float, optional
         Signal to noise, ``sqrt(sum(model^2 / sigma^2))``; by default 100. The noise is Gaussian and the
         same in all pixels of a stamp.
@@ -59,9 +59,9 @@ class SersicStamps:
         Ranges from which semi-major axis (pixels), index and ellipticity are drawn evenly (the radius in its
         logarithm). By default 2 to 8, 0.6 to 2.5, 0.1 to 0.6.
     shape : tuple of int, optional
-        Of a stamp, by default ``(64, 64)``.
+        Rows and columns of a stamp, by default ``(64, 64)``.
     fwhm : float, optional
-        Of the Gaussian PSF in pixels, by default 2.5.
+        FWHM of the Gaussian PSF in pixels, by default 2.5.
     seed : int, optional
         By default 0.
 
@@ -87,7 +87,7 @@ class SersicStamps:
     ):
         for name, (low, high) in (("r_eff", r_eff), ("n", n), ("ellip", ellip)):
             if not 0 <= low <= high:
-                raise InputError(f"{name} = {(low, high)} is no range: give its lower end first")
+                raise InputError(f"{name} = {(low, high)} is not a range: give its lower end first")
         if not snr > 0:
             raise InputError(f"snr = {snr} is not positive")
         self.size, self.snr, self.shape, self.fwhm, self.seed = size, snr, tuple(shape), fwhm, seed

@@ -17,26 +17,29 @@ from lenssr.imaging.reading import find_image, open_fits
 __all__ = ["GalaxyShapes"]
 
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".npy", ".png")
+# Smallest side of a cutout in pixels.
 _SMALLEST = 12
-# What a shape may show: nothing finer than a camera with these pixels would.
+# Standard deviation of the blur, in pixels and over the side of the box; the larger one counts. Chosen.
 _BLUR_PIXELS = 0.8
 _BLUR_BOX = 1 / 250
-# Light falls to zero between these radii (1 is from the first pixel to the last), so that no edge shows
-# however the box is turned.
+# Radii, over the distance of the first and last pixel, between which light fades to zero: no edge shows in a
+# rotated box.
 _TAPER = 0.4, 0.5
 
 _DEEP_FIELD = "hubble_deep_field"
-# Its name, and which of its galaxies.
+# The name, optionally with a slice that selects galaxies.
 _NAMED = re.compile(_DEEP_FIELD + r"(?:\[(-?\d+)?:(-?\d+)?(?::(-?[1-9]\d*)?)?\])?")
+# Threshold of detection in sigma, least area of an object, least area and contrast of a part of one, in
+# pixels. Chosen.
 _DETECTION_SIGMA = 4.0
 _LEAST_PIXELS = 20
 _DEBLEND_PIXELS, _DEBLEND_CONTRAST = 60, 0.03
-# About twenty pixels across: enough to show arms and clumps.
+# Least area of a galaxy in pixels: about twenty pixels across show arms and clumps.
 _GALAXY_PIXELS = 350
-# Boxes over twice the radius of what was detected: what is searched for neighbours, and what is cut.
-_AROUND, _BOX = 1.25, 1.1
-# Light of other objects in the box, over that of the galaxy. The spikes of the stars count as such, so that
-# this leaves out the stars as well.
+# Half sides, in radii of the galaxy, of the box that is searched for neighbours and of the cutout.
+_SEARCH_MARGIN, _CUTOUT_MARGIN = 1.25, 1.1
+# Largest light of neighbours in the box, over that of the galaxy. Spikes of stars count as neighbours, which
+# excludes stars as well.
 _NEIGHBOURS = 0.15
 
 
@@ -89,7 +92,7 @@ class GalaxyShapes:
             raise InputError(f"{len(names)} names for {len(images)} cutouts: give as many")
         if not images:
             raise InputError("there are no cutouts: give at least one")
-        self._images = tuple(_shape(image, name) for image, name in zip(images, names, strict=True))
+        self._images = tuple(_shape_of_cutout(image, name) for image, name in zip(images, names, strict=True))
         self.names = tuple(names)
 
     @classmethod
@@ -97,7 +100,7 @@ class GalaxyShapes:
         """Galaxies of the Hubble extreme deep field, cut from the image that scikit-image brings along.
 
         The image is a JPEG with a non-linear stretch: bright cores are compressed and faint outskirts raised.
-        The galaxies are good for their shapes, never for photometry.
+        Use the galaxies for their shapes, not for photometry.
 
         Returns
         -------
@@ -135,12 +138,12 @@ class GalaxyShapes:
         Raises
         ------
         InputError
-            If there is no such folder or nothing in it, or a file cannot be read or is no cutout (see
+            If the folder does not exist or is empty, or a file cannot be read or is not a cutout (see
             `GalaxyShapes`); the message names the file.
         """
         folder = Path(path)
         if not folder.is_dir():
-            raise InputError(f"{folder} is no folder: give one with cutouts of galaxies")
+            raise InputError(f"{folder} is not a folder: give one with cutouts of galaxies")
         files = sorted(file for file in folder.iterdir() if _is_cutout(file))
         if not files:
             raise InputError(
@@ -150,14 +153,13 @@ class GalaxyShapes:
 
     @classmethod
     def from_any(cls, shapes):
-        """Shapes from whatever names them.
+        """Shapes from a folder, cutouts, or the name of a collection.
 
         Parameters
         ----------
         shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None
             A folder, or cutouts; None and ``"hubble_deep_field"`` stand for `hubble_deep_field`,
-            ``"hubble_deep_field[::2]"`` for every second of its galaxies, and so on, as files of settings
-            can say it.
+            ``"hubble_deep_field[::2]"`` for every second of its galaxies.
 
         Returns
         -------
@@ -213,14 +215,14 @@ def _read(file):
         raise InputError(f"{file} cannot be read ({error}): take it out of the folder") from error
 
 
-def _shape(image, name):
-    """Make a shape of a cutout."""
+def _shape_of_cutout(image, name):
+    """Shape of a cutout: square, without background, blurred, dark at the rim, its sum 1."""
     image = np.asarray(image)
     if image.ndim not in (2, 3) or not np.issubdtype(image.dtype, np.number) or np.iscomplexobj(image):
         raise InputError(f"cutout {name} has shape {image.shape} and type {image.dtype}: give a plain image")
     image = image.astype(np.float64)
     if image.ndim == 3:
-        # Two or four channels end with one that says how opaque a pixel is.
+        # The last of two or four channels is the opacity.
         image = image[..., : image.shape[2] - (image.shape[2] in (2, 4))].mean(axis=2)
     if min(image.shape) < _SMALLEST:
         raise InputError(f"cutout {name} of {image.shape} pixels: give at least {_SMALLEST} a side")
@@ -232,7 +234,7 @@ def _shape(image, name):
     side = max(image.shape)
     missing = [side - size for size in image.shape]
     image = np.pad(image, [(size // 2, size - size // 2) for size in missing])
-    # Nothing may come from beyond the box, nor be lost there.
+    # The box is dark outside.
     image = ndimage.gaussian_filter(image, max(_BLUR_PIXELS, _BLUR_BOX * side), mode="constant")
     image = image * _fade(side)
     total = image.sum()
@@ -261,7 +263,7 @@ def _from_deep_field():
     found = []
     for label, box in enumerate(ndimage.find_objects(segments), start=1):
         if box is not None and np.count_nonzero(segments[box] == label) >= _GALAXY_PIXELS:
-            found.append(_cut(image, segments, label, box))
+            found.append(_isolated_cutout(image, segments, label, box))
     found = sorted((each for each in found if each is not None), key=lambda each: each[:2])
     return GalaxyShapes([each[2] for each in found], [f"{column}_{row}" for row, column, _ in found])
 
@@ -287,7 +289,7 @@ def _deep_field():
 
 
 def _segments(smooth):
-    """Label what is there, galaxies that overlap apart."""
+    """Labels of objects, overlapping galaxies deblended."""
     from astropy.stats import sigma_clipped_stats
     from photutils.segmentation import deblend_sources, detect_sources
 
@@ -295,21 +297,21 @@ def _segments(smooth):
     found = detect_sources(smooth, _DETECTION_SIGMA * noise, _LEAST_PIXELS)
     large = found.labels[found.areas >= _GALAXY_PIXELS]
     with warnings.catch_warnings():
-        # Small ones among them have too few pixels for all the levels; that is no matter.
+        # photutils warns that small objects have too few pixels for all levels.
         warnings.simplefilter("ignore")
         return deblend_sources(
             smooth, found, _DEBLEND_PIXELS, labels=large, contrast=_DEBLEND_CONTRAST, progress_bar=False
         ).data
 
 
-def _cut(image, segments, label, box):
+def _isolated_cutout(image, segments, label, box):
     """Row, column and cutout of a galaxy, or None if it is not alone or at the edge."""
     rows, columns = np.nonzero(segments[box] == label)
     rows, columns = rows + box[0].start, columns + box[1].start
     light = np.maximum(image[rows, columns], 0)
     row, column = (int(round((light * place).sum() / light.sum())) for place in (rows, columns))
     radius = np.hypot(rows - row, columns - column).max()
-    half = math.ceil(_AROUND * radius)
+    half = math.ceil(_SEARCH_MARGIN * radius)
     if not all(half <= place < size - half for place, size in zip((row, column), image.shape, strict=True)):
         return None
     window = slice(row - half, row + half + 1), slice(column - half, column + half + 1)
@@ -317,8 +319,8 @@ def _cut(image, segments, label, box):
     neighbours = ndimage.binary_dilation((segments[window] > 0) & ~own) & ~own
     if light[neighbours & (_fade(len(own)) > 0)].sum() > _NEIGHBOURS * light[own].sum():
         return None
-    # The outskirts go over into the dark within a few pixels beyond what was detected.
+    # Fade to zero within a few pixels beyond the segment.
     share = ndimage.gaussian_filter(ndimage.binary_dilation(own, iterations=2).astype(float), 1.5)
-    cut = half - math.ceil(_BOX * radius)
+    cut = half - math.ceil(_CUTOUT_MARGIN * radius)
     inner = slice(cut, len(own) - cut)
     return row, column, np.where(neighbours, 0.0, light * share)[inner, inner]

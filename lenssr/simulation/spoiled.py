@@ -1,4 +1,4 @@
-"""Images and settings that must not pass for a good result: what a verdict is tested with."""
+"""Images and settings that a resolver has to flag, to test verdicts."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,11 +14,12 @@ from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_brightness
 from lenssr.simulation.item import SimulatedLens, check_count, image, sky_grid
-from lenssr.simulation.population import BACKGROUND_RMS, FWHM, PIXEL_SCALE, LensPopulation, render
+from lenssr.simulation.population import BACKGROUND_RMS, FWHM, PIXEL_SCALE, LensPopulation, render_scenes
 
 __all__ = ["SPOILED_KINDS", "Spoiled", "spoiled"]
 
-_PIXELS = 100
+# Side of an image in pixels, and exposure in seconds.
+_IMAGE_SIDE = 100
 _EXPOSURE = 2000.0
 _STREAM = 3
 
@@ -53,7 +54,7 @@ def _star(rng, grid, psf):
     x_0, y_0 = rng.uniform(-0.1, 0.1, 2)
     flux = 10 ** rng.uniform(1.0, 2.5)
     sigma = FWHM * gaussian_fwhm_to_sigma
-    edges = (np.arange(_PIXELS + 1) - _PIXELS / 2) * PIXEL_SCALE
+    edges = (np.arange(_IMAGE_SIDE + 1) - _IMAGE_SIDE / 2) * PIXEL_SCALE
     fractions = [
         np.diff(torch.special.ndtr(torch.as_tensor((edges - c) / sigma)).numpy()) for c in (x_0, y_0)
     ]
@@ -75,19 +76,19 @@ def _spiral(rng, grid, psf):
         wave = arms * radius**2 / (radius**2 + 0.04) * torch.cos(angle)
         return torch.exp(-radius / scale) * (1 + wave) + sersic_brightness(x, y, bulge, 0.2, 2.0, 0, 0, 0, 0)
 
-    galaxy = render(grid, psf, brightness)[0]
+    galaxy = render_scenes(grid, psf, brightness)[0]
     return flux / galaxy.sum() * galaxy
 
 
-def _empty(rng, grid, psf):
+def _empty_sky(rng, grid, psf):
     return np.zeros(grid.shape)
 
 
-_SCENES = {"star": _star, "spiral": _spiral, "noise": _empty}
+_SCENES = {"star": _star, "spiral": _spiral, "noise": _empty_sky}
 
 
 def _from_scene(kind, rng):
-    grid, psf = sky_grid((_PIXELS, _PIXELS), PIXEL_SCALE), PSF.from_fwhm(FWHM * u.arcsec)
+    grid, psf = sky_grid((_IMAGE_SIDE, _IMAGE_SIDE), PIXEL_SCALE), PSF.from_fwhm(FWHM * u.arcsec)
     noise = PoissonNoise(_EXPOSURE, BACKGROUND_RMS)
     if kind == "constant":
         values = np.full(grid.shape, rng.uniform(0.0, 1.0))

@@ -6,15 +6,17 @@ import astropy.units as u
 import numpy as np
 
 from lenssr.exceptions import InputError
+from lenssr.simulation.item import check_range
 from lenssr.units import strip_unit
 
 __all__ = ["AxionVortex", "ColdSubhalos"]
 
-_LENGTH = 0.03e-22
+# Half length of a vortex times the mass of the axion, in arcsec eV (DeepLenseSim).
+_LENGTH_TIMES_MASS = 0.03e-22
 
 
 class _Substructure:
-    """What kinds of substructure have in common: settings that can be read back."""
+    """Base of kinds of substructure: settings that can be read back."""
 
     _settings = ()
 
@@ -76,8 +78,8 @@ class ColdSubhalos(_Substructure):
         if not math.isfinite(slope):
             raise InputError(f"slope = {slope}: give the exponent of the mass function, such as -1.9")
         self.number, self.slope, self.poisson = int(number), float(slope), bool(poisson)
-        self.masses = _range(masses, u.Msun, "masses", 0.0)
-        self.radii = _range(radii, u.arcsec, "radii", 0.0)
+        self.masses = check_range(masses, u.Msun, "masses")
+        self.radii = check_range(radii, u.arcsec, "radii")
 
     def draw(self, rng):
         """Draw the masses and where they are.
@@ -94,7 +96,7 @@ class ColdSubhalos(_Substructure):
         x, y : `~numpy.ndarray`, shape (N,)
             In arcsec.
         numbers : dict
-            What else was drawn; nothing here.
+            Other numbers that were drawn; empty here.
         """
         number = int(rng.poisson(self.number)) if self.poisson else self.number
         share, radius, angle = rng.uniform(size=(3, number))
@@ -153,7 +155,9 @@ class AxionVortex(_Substructure):
         if int(number) != number or number < 2:
             raise InputError(f"number = {number}: give at least 2 point masses, one for each end")
         self.number = int(number)
-        self.log_axion_mass = _range(log_axion_mass, u.dimensionless_unscaled, "log_axion_mass", -math.inf)
+        self.log_axion_mass = check_range(
+            log_axion_mass, u.dimensionless_unscaled, "log_axion_mass", -math.inf
+        )
 
     def draw(self, rng):
         """Draw the masses and where they are.
@@ -170,18 +174,10 @@ class AxionVortex(_Substructure):
         x, y : `~numpy.ndarray`, shape (N,)
             In arcsec.
         numbers : dict
-            The axion's: ``log_axion_mass``.
+            ``log_axion_mass``.
         """
         log_mass, angle = float(rng.uniform(*self.log_axion_mass)), rng.uniform(0, 2 * math.pi)
-        half = _LENGTH / 10**log_mass
+        half = _LENGTH_TIMES_MASS / 10**log_mass
         along = np.linspace(-half, half, self.number)
         masses = np.full(self.number, self.mass / self.number)
         return masses, along * math.cos(angle), along * math.sin(angle), {"log_axion_mass": log_mass}
-
-
-def _range(values, unit, name, above):
-    """Two numbers in order, the first larger than a bound."""
-    low, high = (float(strip_unit(value, unit, name)) for value in values)
-    if not (above < low <= high < math.inf):
-        raise InputError(f"{name} = {values} is no range: give (least, largest)")
-    return low, high

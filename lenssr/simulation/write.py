@@ -1,4 +1,4 @@
-"""Simulated lenses on disk: a FITS file for each, and a table of what is in them."""
+"""Simulated lenses on disk: a FITS file for each, and a table of them."""
 
 import logging
 import warnings
@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table, vstack
 from astropy.wcs import FITSFixedWarning
 
+from lenssr._versions import package_version
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
 from lenssr.mass import MassSystem, PointMass
@@ -77,9 +78,9 @@ def write_dataset(dataset, directory, indices=None, *, overwrite=False, progress
     for index in indices:
         item = dataset[index]
         path = write_item(item, directory, dataset.settings(), overwrite=overwrite)
-        rows.append(Table([{"file": path.name, "index": item.index, **_numbers(item)}]))
+        rows.append(Table([{"file": path.name, "index": item.index, **_manifest_row(item)}]))
     manifest = vstack(rows, metadata_conflicts="silent")
-    manifest.meta = {**dataset.settings(), "version": _version()}
+    manifest.meta = {**dataset.settings(), "version": package_version()}
     with atomic(directory / MANIFEST) as temporary:
         manifest.write(temporary, format="ascii.ecsv")
     return manifest
@@ -91,30 +92,12 @@ def file_name(index):
 
 
 def write_item(item, directory, settings, *, overwrite=False):
-    """Write one simulated lens as a FITS file.
+    """Write one simulated lens as a FITS file named by its index; return the path.
 
-    Parameters
-    ----------
-    item : `~lenssr.simulation.SimulatedLens`
-        The lens.
-    directory : str or `~pathlib.Path`
-        An existing folder.
-    settings : dict
-        Plain values for the primary header.
-    overwrite : bool, optional
-        Whether a file of that name may be replaced; False by default.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        The file: SCI (the low image), ERR (its expected errors, where the noise does not follow from
-        EXPTIME), PSF (at low pixels, where there is one), HIGH, TRUTH, LOWTRUTH, and the tables LENS, LIGHT
-        and, where there are point masses beside the lens, SUBHALOS.
-
-    Raises
-    ------
-    InputError
-        If the file exists, or the folder does not.
+    Its HDUs: SCI (the low image), ERR (expected errors, where the noise does not follow from EXPTIME), PSF
+    (at low pixels, if any), HIGH, TRUTH, LOWTRUTH, the tables LENS, LIGHT and, for point masses beside the
+    lens, SUBHALOS. ``settings`` go into the primary header. Raises `InputError` if the file exists, or the
+    folder does not.
     """
     path = Path(directory) / file_name(item.index)
     with atomic(path, overwrite) as temporary:
@@ -124,20 +107,20 @@ def write_item(item, directory, settings, *, overwrite=False):
 
 def _hdus(item, settings):
     primary = fits.PrimaryHDU()
-    primary.header["ORIGIN"] = f"lenssr {_version()}"
+    primary.header["ORIGIN"] = f"lenssr {package_version()}"
     primary.header["INDEX"] = item.index
     for name, value in settings.items():
         primary.header[name[:8].upper()] = value
-    hdus = [primary, _image_hdu(item.low, "SCI")]
+    hdus = [primary, _ccd_hdu(item.low, "SCI")]
     _, _, variance = item.noise.moments(torch.as_tensor(item.low_truth.data))
     if np.any(item.noise.background_rms):
         error = np.broadcast_to(variance.sqrt().numpy(), item.low.shape)
-        hdus.append(_image_hdu(item.low_truth, "ERR", error))
+        hdus.append(_ccd_hdu(item.low_truth, "ERR", error))
     if item.psf is not None:
         scale = abs(item.low.wcs.wcs.cd[1, 1]) * 3600
         hdus.append(fits.ImageHDU(item.psf.kernel(scale), name="PSF"))
     for name, values in (("HIGH", item.high), ("TRUTH", item.truth), ("LOWTRUTH", item.low_truth)):
-        hdus.append(_image_hdu(values, name))
+        hdus.append(_ccd_hdu(values, name))
     masses = [component for component in _components(item) if isinstance(component, PointMass)]
     if masses:
         columns = {name: [getattr(mass, name).value for mass in masses] for name in PointMass.param_names}
@@ -150,7 +133,7 @@ def _hdus(item, settings):
     return fits.HDUList(hdus)
 
 
-def _image_hdu(image, name, data=None):
+def _ccd_hdu(image, name, data=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         header = image.wcs.to_header()
@@ -169,7 +152,7 @@ def _lens_numbers(item):
     numbers = {}
     for component in _components(item):
         names = component.param_names
-        # A shear's origin would clash with the centre of the galaxy, and is where the image frame's is.
+        # The origin of a shear has the names of the galaxy's centre, and is that of the image frame.
         names = [name for name in names if f"lens_{name}" not in numbers]
         numbers.update({f"lens_{name}": float(getattr(component, name).value) for name in names})
     return numbers
@@ -185,7 +168,7 @@ def _light_numbers(item):
     }
 
 
-def _numbers(item):
+def _manifest_row(item):
     exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
     return {**_lens_numbers(item), **_light_numbers(item), **exposures, **item.settings}
 
@@ -195,9 +178,3 @@ def _make_folder(directory):
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
-
-
-def _version():
-    from lenssr import __version__
-
-    return __version__

@@ -1,4 +1,4 @@
-"""What ``lenssr train`` does."""
+"""The ``lenssr train`` command."""
 
 from pathlib import Path
 
@@ -12,46 +12,15 @@ __all__ = ["read_changes", "run"]
 
 
 def run(source, folder=None, changes=(), *, resume=False, progress=False):
-    """Train by a recipe.
-
-    Parameters
-    ----------
-    source : str
-        A recipe's file or name.
-    folder : str, optional
-        By default ``train-`` and the name.
-    changes : list of str, optional
-        Such as ``"optimisation.steps=100"``.
-    resume, progress : bool, optional
-        As for `~lenssr.training.train`.
-
-    Returns
-    -------
-    trained : `~lenssr.training.Trained`
-    """
+    """Train by a recipe (file or name); options and result are those of `~lenssr.training.train`."""
     recipe = Recipe.load(source, read_changes(changes))
     folder = folder or f"train-{Path(source).stem}"
     return train(recipe, folder, resume=resume, progress=progress)
 
 
 def read_changes(texts):
-    """Read ``KEY=VALUE``, values as YAML has them.
+    """Changes of a recipe from texts ``KEY=VALUE``, values in YAML.
 
-    Parameters
-    ----------
-    texts : list of str
-
-    Returns
-    -------
-    changes : dict of str to object
-
-    Raises
-    ------
-    InputError
-        If a text has no key or no value, or the value is no YAML.
-
-    Examples
-    --------
     >>> from lenssr.training.command import read_changes
     >>> read_changes(["optimisation.steps=100", "network.channels=[8, 16]"])
     {'optimisation.steps': 100, 'network.channels': [8, 16]}

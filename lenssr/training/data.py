@@ -1,4 +1,4 @@
-"""Which lenses make up which batch: a function of the seed and the number of the batch only."""
+"""Batches of lenses, which depend on the seed and the number of the batch only."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,26 +9,18 @@ import torch
 from lenssr.networks.variance import signal_to_noise
 from lenssr.training.views import Telescopes, View
 
-__all__ = ["Ahead", "Schedule", "generator_of", "survey"]
+__all__ = ["Prefetcher", "Schedule", "hidden_pixel_generator", "training_ranges"]
 
-# So many batches, of so many images, tell what a data set is like.
-SURVEYED, TOGETHER = 32, 4
+# Batches, and images in each, from which the properties of a data set are measured.
+SAMPLED_BATCHES, SAMPLE_SIZE = 32, 4
 
-# What different random numbers of one training are for.
-ORDER, HIDDEN = 1, 2
+# Streams of the random numbers of one training: order of the lenses, hidden pixels.
+ORDER_STREAM, HIDDEN_STREAM = 1, 2
 
 
 class Schedule:
-    """The order in which lenses are shown: each data set is gone through again and again, shuffled anew.
+    """Order of the batches: each pass over the data sets is shuffled anew.
 
-    Parameters
-    ----------
-    datasets : list of `~lenssr.simulation.BatchedLenses`
-    batch_size : int
-    seed : int
-
-    Examples
-    --------
     >>> from lenssr.simulation import DeepLense
     >>> from lenssr.training.data import Schedule
     >>> schedule = Schedule([DeepLense(size=5), DeepLense(size=3, lens="sis")], 4, seed=1)
@@ -46,19 +38,19 @@ class Schedule:
         return self._count
 
     def __getitem__(self, number):
-        """Data set and indices of a batch; numbers go on over passes without end."""
+        """Data set and indices of a batch; numbers continue over passes."""
         which, place = divmod(number, len(self))
         if which != self._pass:
             order = self._batches(which)
-            np.random.default_rng([self.seed, ORDER, which]).shuffle(order)
+            np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
             self._pass, self._order = which, order
         return self._order[place]
 
     def _batches(self, which):
-        """All batches of a pass; None: in order."""
+        """All batches of a pass; None stands for the unshuffled order."""
         batches = []
         for number, dataset in enumerate(self.datasets):
-            seed = None if which is None else _seed_of(self.seed, ORDER, which, number)
+            seed = None if which is None else _seed_of(self.seed, ORDER_STREAM, which, number)
             batches += [(dataset, indices) for indices in dataset.index_batches(self.batch_size, seed=seed)]
         return batches
 
@@ -67,29 +59,11 @@ class Schedule:
         return self._batches(None)
 
 
-class Ahead:
-    """Simulate the batch that comes next in a thread, while the present one is learnt from.
+class Prefetcher:
+    """Simulate the next batch of a `Schedule` in a thread, while the present one is trained on.
 
-    What a batch is does not depend on when it was made. One thread makes them all, on one core: were its
-    many small sums shared out among cores, they would hold up the step, which takes longer on the whole.
-
-    Parameters
-    ----------
-    schedule : `Schedule`
-
-    Attributes
-    ----------
-    seconds, waited : float
-        Between handing out the last two batches; how many of them the last was waited for.
-
-    Examples
-    --------
-    >>> from lenssr.simulation import DeepLense
-    >>> from lenssr.training.data import Ahead, Schedule
-    >>> with Ahead(Schedule([DeepLense(size=6)], 3, seed=1)) as batches:
-    ...     first = batches(0, "cpu", after=1)
-    >>> len(first)
-    3
+    One thread makes all batches, on one core: with more cores for its small operations it would slow the step
+    down. ``seconds`` and ``waited`` are the time between the last two batches, and the wait for the last.
     """
 
     def __init__(self, schedule):
@@ -107,7 +81,7 @@ class Ahead:
         self.seconds, self.waited = self._handed - before, self._handed - asked
         return batch
 
-    def at_once(self, chosen, device):
+    def make(self, chosen, device):
         """Return the batch of a data set and indices on a device."""
         return self._begin(chosen, device).result()
 
@@ -124,7 +98,7 @@ class Ahead:
 
 
 def _single_thread():
-    """Return a pool of one thread whose sums torch does not share out; those of others it does as before."""
+    """A pool of one thread in which torch uses one core; elsewhere it uses as many as before."""
     others = torch.get_num_threads()
     pool = ThreadPoolExecutor(1, initializer=_keep_to_one_core)
     pool.submit(torch.get_num_threads).result()
@@ -133,44 +107,25 @@ def _single_thread():
 
 
 def _keep_to_one_core():
-    # What a thread is set to before it first asks is forgotten.
+    # torch ignores the setting in a thread that has not asked for the number before.
     torch.get_num_threads()
     torch.set_num_threads(1)
 
 
-def generator_of(seed, number):
-    """Random numbers of a batch, for the pixels to hide.
-
-    Parameters
-    ----------
-    seed : int
-    number : int
-        Of the batch; negative ones are for validation.
-
-    Returns
-    -------
-    generator : `torch.Generator`
-    """
-    return torch.Generator().manual_seed(_seed_of(seed, HIDDEN, int(number < 0), abs(number)))
+def hidden_pixel_generator(seed, number):
+    """Generator for the hidden pixels of a batch; negative numbers are for validation."""
+    return torch.Generator().manual_seed(_seed_of(seed, HIDDEN_STREAM, int(number < 0), abs(number)))
 
 
-def survey(datasets):
-    """Ranges of what networks are trained on, from some lenses of each data set.
+def training_ranges(datasets):
+    """Least and largest properties of the training images, from some lenses of each data set.
 
-    Parameters
-    ----------
-    datasets : list of `~lenssr.simulation.BatchedLenses`
-
-    Returns
-    -------
-    limits : dict of str to list of float
-        Least and largest ``pixel_scale`` and ``psf_fwhm`` in arcsec (0: no PSF), and signal-to-noise ratio
-        ``snr`` of all pixels in which light stands out.
+    ``pixel_scale`` and ``psf_fwhm`` are in arcsec (0: no PSF), ``snr`` is that of all significant pixels.
     """
     found = {"pixel_scale": [], "psf_fwhm": [], "snr": []}
     for dataset in datasets:
-        batches = dataset.index_batches(TOGETHER)
-        for place in np.unique(np.linspace(0, len(batches) - 1, SURVEYED).round().astype(int)):
+        batches = dataset.index_batches(SAMPLE_SIZE)
+        for place in np.unique(np.linspace(0, len(batches) - 1, SAMPLED_BATCHES).round().astype(int)):
             view = View(dataset.batch(batches[place]), Telescopes())
             found["pixel_scale"].append(view.batch.pixel_scale)
             found["psf_fwhm"].append(view.batch.psf_fwhm)

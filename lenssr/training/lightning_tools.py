@@ -1,4 +1,4 @@
-"""What trainings on Lightning share: its import, what it says and hears, cores, batches by number."""
+"""Helpers for Lightning: import, warnings, interrupts, cores, batches by number, optimisers."""
 
 import logging
 import signal
@@ -13,7 +13,7 @@ from lenssr.exceptions import InputError
 
 __all__ = ["cores", "device_name", "import_lightning", "numbers", "optimizers", "own_interrupts", "quiet"]
 
-# What Lightning remarks on choices that are meant: batches are made on the device, in a thread of their own.
+# Warnings of Lightning on intended choices: batches are made on the device, in a thread of their own.
 REMARKS = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
@@ -34,13 +34,13 @@ def import_lightning():
 
 
 def numbers(count):
-    """Numbers only: batches are simulated on the device where they are used."""
+    """Loader of batch numbers only: batches are simulated on the device where they are used."""
     return DataLoader(range(count), batch_size=None)
 
 
 @contextmanager
 def quiet():
-    """Keep Lightning from remarking on what is meant."""
+    """Silence remarks of Lightning on choices that are intended."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -57,7 +57,7 @@ def quiet():
 
 @contextmanager
 def cores(number):
-    """Let torch take so many cores, or as many as it likes."""
+    """Let torch use ``number`` cores; None leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -68,7 +68,7 @@ def cores(number):
 
 @contextmanager
 def own_interrupts():
-    """Lightning makes an exit of an interrupt, and stays deaf to others."""
+    """Restore interrupts, which Lightning turns into an exit, and its signal handler."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -82,12 +82,12 @@ def own_interrupts():
 
 
 def device_name(device):
-    """Name of a device as cards tell it."""
+    """Name of a device for cards."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def optimizers(parameters, optimisation):
-    """Optimizer and learning rate of each step, as Lightning wants them."""
+    """Optimizer and learning rate of each step, in the form of Lightning."""
     optimizer = torch.optim.AdamW(
         parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
     )

@@ -1,4 +1,4 @@
-"""Training itself, on Lightning."""
+"""Training with Lightning."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ import yaml
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
 from lenssr.networks.weights import Card, save_weights
-from lenssr.training.data import Ahead, Schedule, generator_of, survey
+from lenssr.training.data import Prefetcher, Schedule, hidden_pixel_generator, training_ranges
 from lenssr.training.lightning_tools import (
     cores,
     device_name,
@@ -21,32 +21,32 @@ from lenssr.training.lightning_tools import (
     quiet,
 )
 from lenssr.training.recipe import Recipe
-from lenssr.training.tasks import psnr, weighted
+from lenssr.training.tasks import batch_psnr, weighted_sum
 
 __all__ = ["Trained", "train"]
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS, WEIGHTS, RECIPE = "checkpoints", "weights", "recipe.yaml"
+CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
 
 
 class Trained:
-    """What came of a training.
+    """Result of a training.
 
     Attributes
     ----------
-    task : `~lenssr.training.tasks.Task`
-        With the weights of the best validation; ``task.networks`` are its networks.
+    task : `torch.nn.Module`
+        The trained task, with the weights of the best validation; ``task.networks`` are its networks.
     recipe : `Recipe`
     folder : `~pathlib.Path`
     scores : dict of str to float
-        Of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted.
+        Scores of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted.
     steps : int
-        How many were taken.
+        Number of steps.
     minutes : float
-        That they took, all sittings together.
+        Duration, resumed parts together.
     device : str
-        Where.
+        Name of the device.
     is_first : bool
         Whether this is the first of the processes that trained together, which writes the files.
     """
@@ -57,9 +57,9 @@ class Trained:
         self.is_first = is_first
 
     def __repr__(self):
-        return f"<Trained {self.recipe.task}: {self.steps} steps, {self._told()}>"
+        return f"<Trained {self.recipe.task}: {self.steps} steps, {self._scores_text()}>"
 
-    def _told(self):
+    def _scores_text(self):
         return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
 
     def save(self):
@@ -69,7 +69,7 @@ class Trained:
         -------
         paths : dict of str to `~pathlib.Path`
         """
-        folder = self.folder / WEIGHTS
+        folder = self.folder / WEIGHTS_FOLDER
         folder.mkdir(exist_ok=True)
         card = Card(
             recipe=self.recipe.to_dict(),
@@ -78,7 +78,7 @@ class Trained:
             minutes=self.minutes,
             steps=self.steps,
             scores=self.scores,
-            limits=survey(self.recipe.datasets("data")),
+            limits=training_ranges(self.recipe.datasets("data")),
         )
         paths = {name: folder / f"{name}.safetensors" for name in self.task.networks}
         for name, network in self.task.networks.items():
@@ -96,7 +96,7 @@ class Trained:
         lines = {
             "task": self.recipe.task,
             "steps": self.steps,
-            "validation": self._told(),
+            "validation": self._scores_text(),
             "took": took,
             "folder": self.folder,
         }
@@ -113,10 +113,10 @@ def train(recipe, folder, *, resume=False, progress=False):
     folder : str or `~pathlib.Path`
         Where weights with their cards, checkpoints, logs (CSV and TensorBoard) and the recipe are written.
     resume : bool, optional
-        Whether to go on from the last checkpoint in the folder, with the same recipe: the end is that of a
-        training that was never stopped, on a processor to the last bit. Default False.
+        Whether to continue from the last checkpoint in the folder, with the same recipe: the result is that
+        of an uninterrupted training, on a CPU to the last bit. Default False.
     progress : bool, optional
-        Whether to show a progress bar; it does not by default.
+        Whether to show a progress bar; False by default.
 
     Returns
     -------
@@ -125,17 +125,17 @@ def train(recipe, folder, *, resume=False, progress=False):
     Raises
     ------
     InputError
-        If Lightning is not installed; if the folder holds a training already and is not to be resumed, or
-        none where one is, or one by another recipe.
+        If Lightning is not installed; if the folder holds a training and ``resume`` is False, or no training
+        or one by another recipe and ``resume`` is True.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(folder)
     lightning = import_lightning()
-    last = folder / CHECKPOINTS / "last.ckpt"
+    last = folder / CHECKPOINT_FOLDER / "last.ckpt"
     _check_folder(recipe, folder, last, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
-    with quiet(), own_interrupts(), cores(recipe.hardware.threads), Ahead(schedule) as batches:
+    with quiet(), own_interrupts(), cores(recipe.hardware.threads), Prefetcher(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
@@ -157,7 +157,7 @@ def train(recipe, folder, *, resume=False, progress=False):
 
 
 def _check_folder(recipe, folder, last, resume):
-    known = folder / RECIPE
+    known = folder / RECIPE_FILE
     if not resume:
         if last.exists():
             raise InputError(f"{folder} holds a training already: resume it, or name another folder")
@@ -168,7 +168,7 @@ def _check_folder(recipe, folder, last, resume):
     if not last.exists() or not known.exists():
         raise InputError(f"{folder} holds no checkpoint to resume: start without resuming")
     before, now = yaml.safe_load(known.read_text(encoding="utf-8")), recipe.to_dict()
-    # Where it runs may change, what it does may not.
+    # Only the hardware may change.
     changed = [
         name
         for name in now
@@ -186,15 +186,15 @@ def _trainer(lightning, recipe, folder, progress):
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     optimisation, hardware = recipe.optimisation, recipe.hardware
-    # At the end of an epoch, which is where one can go on from without doing anything twice.
+    # Save at the end of an epoch, from where a training resumes without repeating a step.
     place = {
-        "dirpath": folder / CHECKPOINTS,
+        "dirpath": folder / CHECKPOINT_FOLDER,
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
     callbacks = [
         ModelCheckpoint(**place, filename="best", monitor="val_loss"),
-        # After the best one, so that it knows of it.
+        # Saved after the best one, which it refers to.
         ModelCheckpoint(**place, filename="last", save_top_k=1, monitor=None),
         LearningRateMonitor("step"),
     ]
@@ -221,7 +221,7 @@ def _trainer(lightning, recipe, folder, progress):
 
 
 def _module(lightning, task, recipe, batches):
-    """The task as Lightning wants it."""
+    """The task as a LightningModule."""
     optimisation = recipe.optimisation
     held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).fixed()
     weights = {name: float(weight) for name, weight in recipe.objectives.items() if weight}
@@ -236,14 +236,14 @@ def _module(lightning, task, recipe, batches):
             return self._seconds + time.monotonic() - self._began
 
         def _view(self, batch, number):
-            return self.task.view(batch, generator_of(optimisation.seed, number))
+            return self.task.view(batch, hidden_pixel_generator(optimisation.seed, number))
 
         def training_step(self, _):
-            # The number of the step says it all, so that nothing is lost with a process.
+            # The batch depends on the number of the step only, so that a resumed training is the same.
             stride = self.trainer.world_size
             number = self.global_step * stride + self.global_rank
             view = self._view(batches(number, self.device, after=number + stride), number)
-            total, parts = weighted(self.task.losses(view), weights)
+            total, parts = weighted_sum(self.task.losses(view), weights)
             self.log("loss", total.detach(), prog_bar=True)
             self.log_dict({"seconds": batches.seconds, "waited": batches.waited})
             self.log_dict(parts)
@@ -259,12 +259,12 @@ def _module(lightning, task, recipe, batches):
             self.log_dict(self.last_scores, prog_bar=True, sync_dist=True, batch_size=count)
 
         def _score(self, chosen, number):
-            view = self._view(batches.at_once(chosen, self.device), number)
-            total, parts = weighted(self.task.losses(view), weights)
+            view = self._view(batches.make(chosen, self.device), number)
+            total, parts = weighted_sum(self.task.losses(view), weights)
             scores = {"loss": total, **parts}
             if self.task.predicts_image:
                 whole = self.task.view(view.batch, None)
-                scores["psnr"] = psnr(self.task.predict(whole), view.batch.truth).mean()
+                scores["psnr"] = batch_psnr(self.task.predict(whole), view.batch.truth).mean()
             return scores
 
         def on_save_checkpoint(self, checkpoint):

@@ -1,6 +1,6 @@
-"""What a network is trained towards, without high-resolution images: each objective a function of its own.
+"""Objectives of a training without high-resolution images, one function each.
 
-All are zero or smallest for what is right, means over pixels and images, and do not depend on the unit of the
+All are smallest (most zero) for the truth, means over pixels and images, and independent of the unit of the
 images. Recipes add them with weights.
 """
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def data_consistency(model, data, variance, seen=None):
-    r"""How far a model is from the data, in units of the noise.
+    r"""Mean squared residual in units of the noise.
 
     .. math:: \frac{1}{N} \sum_i \frac{(d_i - m_i)^2}{\sigma_i^2}
 
@@ -33,7 +33,7 @@ def data_consistency(model, data, variance, seen=None):
     model, data, variance : `torch.Tensor`, shape (B, ny, nx)
         Expected data, data, and their variance; pixels whose variance is not finite do not count.
     seen : `torch.Tensor` of bool, shape (B, ny, nx), optional
-        Which pixels count; all by default.
+        Pixels that count; all by default.
 
     Returns
     -------
@@ -45,16 +45,16 @@ def data_consistency(model, data, variance, seen=None):
     Warren & Dye 2003, ApJ 590, 673.
     """
     counts = torch.isfinite(variance) if seen is None else seen & torch.isfinite(variance)
-    # Data of masked pixels may be anything, so they may not enter a product either.
+    # Data of masked pixels may be NaN, so they must not enter a product either.
     miss = torch.where(counts, data - model, 0)
     return (miss.square() / torch.where(counts, variance, 1)).sum() / counts.sum().clamp_min(1)
 
 
 def draw_hidden(like, fraction, generator):
-    r"""Choose pixels to be hidden from a network, so that only they need to be predicted.
+    r"""Choose pixels to hide from a network, which it is trained to predict.
 
-    What a network has not seen it cannot copy with its noise: for noise that is independent from pixel to
-    pixel, the loss on hidden pixels is that against the truth, but for a constant,
+    A network cannot copy the noise of hidden pixels: for noise that is independent from pixel to pixel, the
+    loss on them is that against the truth up to a constant,
 
     .. math:: \mathrm{E}\,(d_i - m_i)^2 = \mathrm{E}\,(t_i - m_i)^2 + \sigma_i^2 .
 
@@ -62,7 +62,7 @@ def draw_hidden(like, fraction, generator):
     ----------
     like : `torch.Tensor`, shape (B, ny, nx)
     fraction : float
-        Share of the pixels, each drawn by itself.
+        Share of the pixels, drawn independently.
     generator : `torch.Generator`
         On the CPU; the choice is the same on every device.
 
@@ -78,14 +78,14 @@ def draw_hidden(like, fraction, generator):
 
 
 def lens_equation(image, relensed, data):
-    r"""The lens equation as LensSR asks for it: image and re-lensed source should agree, softly.
+    r"""The lens equation as a soft constraint, as in LensSR: image and re-lensed source should agree.
 
     .. math:: \frac{\langle (I(\theta) - S(\theta - \alpha(\theta)))^2 \rangle}{\langle d^2 \rangle}
 
     Parameters
     ----------
     image, relensed : `torch.Tensor`, shape (B, ny k, nx k)
-        Flux in fine pixels: what one network says of the image, and what follows from the source of another.
+        Flux in fine pixels: image of one network, lensed source of another.
     data : `torch.Tensor`, shape (B, ny, nx)
         The low image, which sets the unit.
 
@@ -127,7 +127,7 @@ def source_intensity(image, relensed, data):
 
 
 def pixel_intensity(image, data, variance):
-    r"""Intensity conservation from image to low image: fine pixels sum to the pixel they divide.
+    r"""Intensity conservation from image to low image: fine pixels sum to the coarse pixel.
 
     .. math:: \frac{1}{N} \sum_i \frac{(d_i - \sum_{j \in i} I_j)^2}{\sigma_i^2}
 
@@ -145,7 +145,7 @@ def pixel_intensity(image, data, variance):
     ----------
     Irani & Peleg 1991, CVGIP 53, 231 (a fine image must give the coarse one back).
     """
-    return data_consistency(_summed(image, _factor(image, data)), data, variance)
+    return data_consistency(_block_sums(image, _factor(image, data)), data, variance)
 
 
 def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
@@ -154,7 +154,7 @@ def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
     .. math:: \frac{1}{F} \sum_f \frac{1}{N_f} \sum_i \frac{(d_{f,i} - I_{f,i})^2}{\sigma_{f,i}^2}
 
     where fluxes are summed over larger pixels for f < 1, and data are interpolated (bicubic) to smaller
-    ones for f > 1, whose variance is that of independent counts, a share of the pixel's.
+    ones for f > 1, whose variance is that of independent counts.
 
     Parameters
     ----------
@@ -178,19 +178,19 @@ def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
         if factor < 1:
             coarse, known = round(1 / factor), torch.isfinite(variance)
             kept = [torch.where(known, part, 0) for part in (data, variance)]
-            # A pixel that lacks one of its parts does not count.
-            missing = _summed((~known).to(data), coarse) > 0
-            pair = [_summed(part, coarse) for part in (_summed(image, fine), *kept)]
+            # A block with a masked pixel does not count.
+            missing = _block_sums((~known).to(data), coarse) > 0
+            pair = [_block_sums(part, coarse) for part in (_block_sums(image, fine), *kept)]
             losses.append(data_consistency(*pair, ~missing))
             continue
         finer = data if factor == 1 else enlarged(data, int(factor))
         spread = variance.repeat_interleave(int(factor), -2).repeat_interleave(int(factor), -1)
-        losses.append(data_consistency(_summed(image, fine // int(factor)), finer, spread / factor**2))
+        losses.append(data_consistency(_block_sums(image, fine // int(factor)), finer, spread / factor**2))
     return torch.stack(losses).mean()
 
 
 def target_error(image, target):
-    r"""Relative error against an image of the same pixels: the bicubic one, or a true one where it is known.
+    r"""Relative error against an image of the same pixels: the bicubic image, or the truth.
 
     .. math:: \frac{\langle (I - t)^2 \rangle}{\langle t^2 \rangle}
 
@@ -227,7 +227,7 @@ def variation_density(alpha_x, alpha_y, pixel_scale):
     Returns
     -------
     loss : `torch.Tensor`, scalar
-        Without dimension: twice the convergence for a sheet of mass.
+        Dimensionless; twice the convergence for a sheet of mass.
 
     References
     ----------
@@ -239,7 +239,7 @@ def variation_density(alpha_x, alpha_y, pixel_scale):
 
 
 def source_smoothness(log_brightness):
-    r"""How rough the logarithm of a source is: its mean squared curvature, in units of the nodes.
+    r"""Mean squared curvature of the logarithm of a source, in units of the nodes.
 
     .. math::
 
@@ -262,7 +262,7 @@ def source_smoothness(log_brightness):
 
 
 def positive_convergence(kappa):
-    r"""How negative the convergence is, which mass cannot make it.
+    r"""Mean square of negative convergence, which no mass can have.
 
     .. math:: \langle \max(0, -\kappa)^2 \rangle
 
@@ -305,7 +305,7 @@ def lens_error(estimate, vector):
 
 
 def lens_likelihood(estimate, vector):
-    r"""How unlikely the true lens parameters are under the errors of an estimate; it trains the errors only.
+    r"""Negative log likelihood of the true lens parameters under an estimate; it trains its errors only.
 
     .. math:: \frac{1}{2} (u - \hat u)^T C^{-1} (u - \hat u) + \frac{1}{2} \ln \det 2 \pi C
 
@@ -318,7 +318,7 @@ def lens_likelihood(estimate, vector):
     Returns
     -------
     loss : `torch.Tensor`, scalar
-        Of free numbers u, per image.
+        For free numbers u, per image.
 
     References
     ----------
@@ -328,7 +328,7 @@ def lens_likelihood(estimate, vector):
 
 
 def _factor(image, data):
-    """How many fine pixels lie along one of the data's."""
+    """Number of fine pixels along one of the data."""
     return image.shape[-1] // data.shape[-1]
 
 
@@ -338,21 +338,11 @@ def _relative(difference, data, factor):
     return (difference.square().mean((-2, -1)) / unit).mean()
 
 
-def _summed(image, factor):
-    """Sums over blocks of factor x factor pixels; what is left over at the ends is cut off."""
+def _block_sums(image, factor):
+    """Sums over blocks of factor x factor pixels; incomplete blocks are cut off."""
     return image if factor == 1 else avg_pool2d(image[:, None], factor, divisor_override=1)[:, 0]
 
 
 def enlarged(image, factor):
-    """Bicubic images, flux per pixel conserved: `lenssr.metrics.bicubic` with gradients, on any device.
-
-    Parameters
-    ----------
-    image : `torch.Tensor`, shape (B, ny, nx)
-    factor : int
-
-    Returns
-    -------
-    image : `torch.Tensor`, shape (B, ny * factor, nx * factor)
-    """
+    """Bicubic images (B, ny * factor, nx * factor), flux conserved, with gradients."""
     return interpolate(image[:, None], scale_factor=factor, mode="bicubic")[:, 0] / factor**2

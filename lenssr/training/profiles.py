@@ -1,4 +1,4 @@
-"""Sérsics read off images through their lenses: what LensSR with source is taught by."""
+"""Sérsic profiles fitted to images through their lenses, the targets of LensSR with source."""
 
 import hashlib
 
@@ -10,44 +10,29 @@ from lenssr.model.fit import fit_known_lens
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 
-__all__ = ["SersicReader"]
+__all__ = ["SersicFitter"]
 
 
-class SersicReader:
-    """Fit a Sérsic behind the known lens of each image, once, and re-lens it at the finer resolution."""
+class SersicFitter:
+    """Fit a Sérsic behind the known lens of each image, once, and lens it at the finer resolution."""
 
     def __init__(self):
-        self._known = {}
+        self._fitted_vectors = {}
 
     def __call__(self, view):
-        """The re-lensed profiles.
-
-        Parameters
-        ----------
-        view : `~lenssr.training.views.View`
-
-        Returns
-        -------
-        finer : `torch.Tensor`, shape (B, ny * scale, nx * scale)
-            Flux per finer pixel.
-        """
+        """Lensed profiles (B, ny * scale, nx * scale) in flux per finer pixel."""
         x, y = view.fine_rays
         vectors = self.vectors(view.batch).to(x)
         return view.fine_operator(sersic_brightness(x, y, *vectors.T.unsqueeze(-1)))
 
     def vectors(self, batch):
-        """Parameters (B, 7) of the profiles, as `~lenssr.light.sersic_brightness` takes them.
-
-        Parameters
-        ----------
-        batch : `~lenssr.simulation.LensBatch`
-        """
+        """Parameters (B, 7) of the profiles, as `~lenssr.light.sersic_brightness` takes them."""
         keys = [hashlib.blake2b(image.cpu().numpy().tobytes()).digest() for image in batch.low]
-        new = [row for row, key in enumerate(keys) if key not in self._known]
+        new = [row for row, key in enumerate(keys) if key not in self._fitted_vectors]
         if new:
             for row, vector in zip(new, _fitted(batch, new), strict=True):
-                self._known[keys[row]] = vector
-        return torch.stack([self._known[key] for key in keys])
+                self._fitted_vectors[keys[row]] = vector
+        return torch.stack([self._fitted_vectors[key] for key in keys])
 
 
 def _fitted(batch, rows):

@@ -1,4 +1,4 @@
-"""Recipes: what is trained, on what, towards what; read from YAML and checked before anything starts."""
+"""Recipes of trainings: task, data and objectives, read from YAML and checked before anything starts."""
 
 import inspect
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +15,7 @@ from lenssr.training.tasks import TASKS
 
 __all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "recipe_names"]
 
-FOLDER = Path(__file__).parent / "recipes"
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
 DATASETS = {
     name: item
     for name in simulation.__all__
@@ -31,30 +31,30 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How long and how fast.
+    """Steps, learning rate and validation of a training.
 
     Attributes
     ----------
     steps : int
-        Batches in all.
+        Number of batches.
     batch_size : int
-        Images of a batch.
+        Images in a batch.
     learning_rate : float
-        Of Adam, at its highest.
+        Largest learning rate of Adam.
     warmup : int
-        Steps in which it rises to that.
+        Steps in which the learning rate rises to that.
     schedule : {"cosine", "constant"}
-        Whether it falls to a hundredth until the last step.
+        "cosine" lets it fall to a hundredth until the last step.
     weight_decay : float
-        Of AdamW.
+        Weight decay of AdamW.
     gradient_clip : float
         Largest norm of a gradient.
     check_every : int
         Steps between two validations; a checkpoint is written after each. Divides ``steps``.
     patience : int or None
-        Training ends after so many validations without a gain; None for never.
+        Validations without improvement after which training ends; None for never.
     seed : int
-        Of first weights, order of the data and hidden pixels.
+        Seed of initial weights, order of the data and hidden pixels.
     """
 
     steps: int = 2000
@@ -70,19 +70,19 @@ class Optimisation:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "check_every"):
-            _number("optimisation", self, name, 1, whole=True)
+            _check_number("optimisation", self, name, 1, whole=True)
         for name in ("warmup", "seed"):
-            _number("optimisation", self, name, 0, whole=True)
+            _check_number("optimisation", self, name, 0, whole=True)
         for name in ("learning_rate", "gradient_clip"):
-            _number("optimisation", self, name, 0, above=True)
-        _number("optimisation", self, "weight_decay", 0)
+            _check_number("optimisation", self, name, 0, above=True)
+        _check_number("optimisation", self, "weight_decay", 0)
         if self.patience is not None:
-            _number("optimisation", self, "patience", 1, whole=True)
-        _choice("optimisation", self, "schedule", SCHEDULES)
+            _check_number("optimisation", self, "patience", 1, whole=True)
+        _check_one_of("optimisation", self, "schedule", SCHEDULES)
         if self.steps % self.check_every:
             raise InputError(
-                f"optimisation.steps = {self.steps} is no multiple of check_every = {self.check_every}: give "
-                f"{-(-self.steps // self.check_every) * self.check_every}"
+                f"optimisation.steps = {self.steps} is not a multiple of check_every = {self.check_every}: "
+                f"give {-(-self.steps // self.check_every) * self.check_every}"
             )
 
     def rate(self, step):
@@ -97,20 +97,20 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where, in Lightning's words.
+    """Hardware, in the terms of Lightning.
 
     Attributes
     ----------
     accelerator : {"auto", "cpu", "cuda", "mps"}
     devices : int
-        Of a node.
+        Number of devices of a node.
     num_nodes : int
     strategy : {"auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"}
     precision : {"32-true", "16-mixed", "bf16-mixed"}
         The mixed ones need CUDA.
     threads : int or None
-        How many cores a step on a processor takes; None leaves it to PyTorch, which takes all. Batches are
-        simulated on one more: where that takes about as long as a step, two cores are best shared evenly.
+        Cores for a step on a CPU; None leaves it to PyTorch, which takes all. Batches are simulated on one
+        more core: if that takes about as long as a step, divide two cores evenly.
     """
 
     accelerator: str = "auto"
@@ -126,9 +126,9 @@ class Hardware:
             ("strategy", STRATEGIES),
             ("precision", PRECISIONS),
         ):
-            _choice("hardware", self, name, choices)
+            _check_one_of("hardware", self, name, choices)
         for name in ("devices", "num_nodes") + ("threads",) * (self.threads is not None):
-            _number("hardware", self, name, 1, whole=True)
+            _check_number("hardware", self, name, 1, whole=True)
         cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         if self.accelerator == "cuda" and not cuda:
             raise InputError("hardware.accelerator = 'cuda', but PyTorch sees no GPU: give 'auto' or 'cpu'")
@@ -140,31 +140,31 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a training needs to know.
+    """Settings of a training.
 
     Attributes
     ----------
     task : str
-        What is trained: one of ``bicubic``, ``lenssr-no-source``, ``lenssr-with-source``, ``relensing``,
+        Training task: one of ``bicubic``, ``lenssr-no-source``, ``lenssr-with-source``, ``relensing``,
         ``deflection``, ``supervised``.
     objectives : dict of str to float
-        Weights of the objectives; those not named are not computed.
+        Weights of the objectives; others are not computed.
     data, validation : list of dict
         Data sets: ``dataset`` names a class of `lenssr.simulation`, the rest are its options.
     network : dict
         Options of the network.
     hidden : float
-        Share of the pixels that are hidden from the network and carry ``hidden_pixels``.
+        Share of the pixels that are hidden from the network, for the objective ``hidden_pixels``.
     start : dict of str to str
-        Files of weights that networks begin with, by the names of the networks in the task (``image``,
-        ``source``, ``lens``); the others begin as the seed has them.
+        Files of initial weights by the names of the networks in the task (``image``, ``source``, ``lens``);
+        the others are initialised from the seed.
     optimisation : `Optimisation`
     hardware : `Hardware`
 
     Raises
     ------
     InputError
-        If anything is missing, unknown, or has no meaning; the message says where and what would have.
+        If anything is missing, unknown or invalid; the message names the key and the remedy.
 
     Examples
     --------
@@ -185,8 +185,8 @@ class Recipe:
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self):
-        _choice("", self, "task", TASKS)
-        if not 0 <= _float("hidden", self.hidden) <= 0.9:
+        _check_one_of("", self, "task", TASKS)
+        if not 0 <= _checked_float("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
         scale = self.build().scale
@@ -200,13 +200,13 @@ class Recipe:
 
     def _check_objectives(self):
         known = TASKS[self.task].objectives
-        _mapping("objectives", self.objectives)
+        _check_mapping("objectives", self.objectives)
         for name, weight in self.objectives.items():
             if name not in known:
                 raise InputError(
                     f"objectives.{name} is not known to the task {self.task!r}: give {_listed(known)}"
                 )
-            if _float(f"objectives.{name}", weight) < 0:
+            if _checked_float(f"objectives.{name}", weight) < 0:
                 raise InputError(f"objectives.{name} = {weight}: give a weight that is not negative")
         if not any(self.objectives.values()):
             raise InputError(f"objectives are empty: give a weight to one of {_listed(known)}")
@@ -214,26 +214,26 @@ class Recipe:
             raise InputError("objectives.hidden_pixels needs hidden pixels: give hidden, for example 0.3")
 
     def build(self):
-        """Make the task with its networks, the first weights from the seed.
+        """Make the task with its networks, initial weights from the seed.
 
         Returns
         -------
-        task : `~lenssr.training.tasks.Task`
+        task : `torch.nn.Module`
         """
-        _mapping("network", self.network)
+        _check_mapping("network", self.network)
         _check_keys("network.", self.network, TASKS[self.task].options())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.optimisation.seed)
             try:
                 task = TASKS[self.task](dict(self.network), self.hidden)
-            except TypeError as error:  # a list where a number belongs, and the like
+            except TypeError as error:  # such as a list instead of a number
                 raise InputError(
                     f"network = {self.network}: {error}; see the class for its options"
                 ) from error
-        _mapping("start", self.start)
+        _check_mapping("start", self.start)
         _check_keys("start.", self.start, task.networks)
         for name, path in self.start.items():
-            _begin_with(name, task.networks[name], path)
+            _load_start(name, task.networks[name], path)
         return task
 
     def datasets(self, name):
@@ -255,7 +255,7 @@ class Recipe:
         return [_dataset(f"{name}.{number}", entry) for number, entry in enumerate(entries)]
 
     def to_dict(self):
-        """Everything as plain values, as YAML holds it."""
+        """All settings as plain values, as in YAML."""
         return asdict(self)
 
     @classmethod
@@ -270,7 +270,7 @@ class Recipe:
         -------
         recipe : `Recipe`
         """
-        _mapping("recipe", values)
+        _check_mapping("recipe", values)
         values = dict(values)
         _check_keys("", values, [entry.name for entry in fields(cls)])
         for name in ("task", "objectives", "data", "validation"):
@@ -278,7 +278,7 @@ class Recipe:
                 raise InputError(f"the recipe has no {name}: add it")
         for name, kind in (("optimisation", Optimisation), ("hardware", Hardware)):
             section = values.get(name, {})
-            _mapping(name, section)
+            _check_mapping(name, section)
             _check_keys(f"{name}.", section, [entry.name for entry in fields(kind)])
             values[name] = kind(**section)
         return cls(**values)
@@ -302,18 +302,18 @@ class Recipe:
         Raises
         ------
         InputError
-            If there is no such recipe, it is no YAML, or says what has no meaning.
+            If there is no such recipe, it is not YAML, or a value is invalid.
         """
-        path = FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
+        path = RECIPE_FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(
-                f"{source} is no file, nor a recipe by name: {_listed(recipe_names())}"
+                f"{source} is neither a file nor the name of a recipe: {_listed(recipe_names())}"
             ) from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
-        _mapping(str(source), values)
+        _check_mapping(str(source), values)
         for key, value in (changes or {}).items():
             _put(values, key, value)
         return cls.from_dict(values)
@@ -332,10 +332,10 @@ def recipe_names():
     >>> "relensing" in recipe_names()
     True
     """
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
 
 
-def _begin_with(name, network, path):
+def _load_start(name, network, path):
     found, _ = load_weights(path, kind=network.kind)
     if found.settings != network.settings:
         differ = [key for key, value in network.settings.items() if found.settings[key] != value]
@@ -347,7 +347,7 @@ def _begin_with(name, network, path):
 
 
 def _dataset(place, entry):
-    _mapping(place, entry)
+    _check_mapping(place, entry)
     options = dict(entry)
     name = options.pop("dataset", None)
     if name not in DATASETS:
@@ -367,7 +367,7 @@ def _put(values, key, value):
         if isinstance(place, list):
             place = place[_position(key, name, place)]
         elif isinstance(place, dict):
-            # A section that the file leaves out begins empty.
+            # A missing section starts empty.
             place = place.setdefault(name, {})
         else:
             raise InputError(f"{key}: {name} is in no section of the recipe; see the file for its keys")
@@ -382,7 +382,7 @@ def _put(values, key, value):
 def _position(key, name, items):
     if not name.isdigit() or int(name) >= len(items):
         raise InputError(
-            f"{key}: {name!r} is no position in a list of {len(items)}: give 0 to {len(items) - 1}"
+            f"{key}: {name!r} is not a position in a list of {len(items)}: give 0 to {len(items) - 1}"
         )
     return int(name)
 
@@ -391,7 +391,7 @@ def _listed(names):
     return ", ".join(map(repr, names))
 
 
-def _mapping(place, value):
+def _check_mapping(place, value):
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise InputError(f"{place} = {value!r}: give keys and values")
 
@@ -402,14 +402,14 @@ def _check_keys(prefix, values, known):
             raise InputError(f"{prefix}{key} is not known: give {_listed(known)}")
 
 
-def _choice(section, holder, name, choices):
+def _check_one_of(section, holder, name, choices):
     value = getattr(holder, name)
     if value not in choices:
         raise InputError(f"{_key(section, name)} = {value!r}: give one of {_listed(choices)}")
 
 
-def _number(section, holder, name, least, *, whole=False, above=False):
-    value = _float(_key(section, name), getattr(holder, name))
+def _check_number(section, holder, name, least, *, whole=False, above=False):
+    value = _checked_float(_key(section, name), getattr(holder, name))
     if value < least or (above and value == least) or (whole and not isinstance(getattr(holder, name), int)):
         kind = "an integer" if whole else "a number"
         relation = "above" if above else "of at least"
@@ -420,7 +420,7 @@ def _key(section, name):
     return f"{section}.{name}" if section else name
 
 
-def _float(key, value):
+def _checked_float(key, value):
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise InputError(f"{key} = {value!r} is no number: write, for example, 0.001 or 1.0e-3")
+        raise InputError(f"{key} = {value!r} is not a number: write, for example, 0.001 or 1.0e-3")
     return float(value)

@@ -1,4 +1,4 @@
-"""What is trained, and towards which objectives: one class for each kind of recipe."""
+"""Training tasks: networks and their objectives, one class for each kind of recipe."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -8,34 +8,25 @@ from torch import nn
 
 from lenssr.networks import SISR, DeflectionNetwork, RelensingNetwork, SourcePlane
 from lenssr.networks.deflection import as_family
-from lenssr.networks.relensing import mapped_back, to_rays
-from lenssr.networks.source_plane import lit_pixels
+from lenssr.networks.relensing import gridded_image, to_rays
+from lenssr.networks.source_plane import significant_pixels
 from lenssr.training import objectives as goals
-from lenssr.training.profiles import SersicReader
+from lenssr.training.profiles import SersicFitter
 from lenssr.training.views import Telescopes, View
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "TrainingTask"]
 
 
-class Task(ABC, nn.Module):
-    """A network, or several, and what they are trained towards.
+class TrainingTask(ABC, nn.Module):
+    """Networks and the objectives of their training; ``hidden`` is the share of hidden pixels."""
 
-    Parameters
-    ----------
-    settings : dict
-        Options of the networks; see the class.
-    hidden : float
-        Share of the pixels that are hidden from the network while it is trained.
-    """
-
-    # Names of the objectives that it can be trained towards, what its options build, and whether it predicts
-    # a finer image.
+    # Names of the objectives, and the class that the options are passed to.
     objectives = ()
     builds = SISR
     more_options = ()
-    # Whether it has predict(view), which gives images (B, ny * scale, nx * scale) in flux per pixel.
+    # Whether there is predict(view), with images (B, ny * scale, nx * scale) in flux per pixel.
     predicts_image = True
-    # How many times finer its images are; None if it makes them as fine as one asks.
+    # Magnification of the images; None if it is free.
     scale = None
 
     def __init__(self, settings, hidden=0.0):
@@ -54,17 +45,10 @@ class Task(ABC, nn.Module):
 
     @abstractmethod
     def losses(self, view):
-        """Functions for the objectives by name, so that only those asked for are computed."""
+        """Functions that compute the objectives, by name."""
 
     def view(self, batch, generator):
-        """What the network is shown; a share of the pixels hidden.
-
-        Parameters
-        ----------
-        batch : `~lenssr.simulation.LensBatch`
-        generator : `torch.Generator` or None
-            Which pixels are hidden; None hides none.
-        """
+        """The inputs of the network, with random pixels hidden unless ``generator`` is None."""
         if not self.hidden or generator is None:
             return View(batch, self.telescopes)
         return View(batch, self.telescopes, goals.draw_hidden(batch.low, self.hidden, generator))
@@ -75,8 +59,8 @@ class Task(ABC, nn.Module):
         return dict(self.named_children())
 
 
-class _ImageTask(Task):
-    """One `SISR` that makes images finer."""
+class _ImageTask(TrainingTask):
+    """One `SISR` that predicts finer images."""
 
     objectives = ("target_error", "pixel_intensity", "multi_scale")
 
@@ -98,42 +82,42 @@ class _ImageTask(Task):
 
     @abstractmethod
     def target(self, view):
-        """Image (B, ny * scale, nx * scale) that the finer image should be."""
+        """Target (B, ny * scale, nx * scale) of the finer image."""
 
     def predict(self, view):
         return self.finer(view)
 
 
 class Bicubic(_ImageTask):
-    """Teach an `SISR` the bicubic image: where it begins."""
+    """Train an `SISR` on the bicubic image, as a start."""
 
     def target(self, view):
         return goals.enlarged(view.image, self.image.scale)
 
 
 class Supervised(_ImageTask):
-    """Teach it the true image: the bound that no method without such images should expect to pass."""
+    """Train an `SISR` on the true image: the bound of methods without such images."""
 
     def target(self, view):
         return view.batch.truth
 
 
 class WithSource(_ImageTask):
-    """LensSR with the source: a Sérsic read off the image, re-lensed, is what the finer image should be."""
+    """LensSR with source: the target is a Sérsic fitted to the image, lensed at the finer resolution."""
 
     def build(self, settings):
         super().build(settings)
-        self.reader = SersicReader()
+        self.reader = SersicFitter()
 
     def target(self, view):
         return self.reader(view)
 
 
-class NoSource(Task):
-    """LensSR without the source: an `SISR` for the image and one for the source, which the lens binds.
+class NoSource(TrainingTask):
+    """LensSR without source: an `SISR` for the image and one for the source, tied by the lens.
 
-    The second sees the image mapped back to the source plane. Options: those of `SISR` for both, and
-    ``side``, the nodes along a side of what it sees, 38 by default.
+    The input of the second is the image gridded in the source plane. Options: those of `SISR` for both, and
+    ``side``, the nodes along a side of that grid, 38 by default.
     """
 
     objectives = ("lens_equation", "source_intensity", "pixel_intensity", "multi_scale")
@@ -159,23 +143,24 @@ class NoSource(Task):
         return self.image(view.image, view.sigma if self.image.with_noise else None)
 
     def relensed(self, view):
-        """The finer image (B, ny * scale, nx * scale) that follows from the source."""
-        lit = to_rays(lit_pixels(view.image, view.sigma), view.operator)
-        plane = SourcePlane.around(*view.rays, lit, self.side)
-        footprint = plane.footprint(*view.rays)
-        brightness, error, _ = mapped_back(view.image, view.sigma, view.operator, footprint)
-        # Flux per pixel for the network is brightness at nodes here, which does not shrink with them.
+        """Finer image (B, ny * scale, nx * scale) of the lensed source."""
+        significant = to_rays(significant_pixels(view.image, view.sigma), view.operator)
+        plane = SourcePlane.around(*view.rays, significant, self.side)
+        bilinear = plane.weights_at(*view.rays)
+        brightness, error, _ = gridded_image(view.image, view.sigma, view.operator, bilinear)
+        # The network conserves flux per pixel; here the pixels hold brightness, which finer nodes do not
+        # dilute.
         factor = self.source.scale**2
         nodes = factor * self.source(brightness, error if self.source.with_noise else None)
         fine = SourcePlane(plane.x_0, plane.y_0, plane.half, nodes.shape[-1])
-        return view.fine_operator(fine.footprint(*view.fine_rays).interpolate(nodes))
+        return view.fine_operator(fine.weights_at(*view.fine_rays).interpolate(nodes))
 
     def predict(self, view):
         return self.finer(view)
 
 
-class Relensing(Task):
-    """A `RelensingNetwork`, taught by the pixels that it does not see."""
+class Relensing(TrainingTask):
+    """Train a `RelensingNetwork` on hidden pixels."""
 
     objectives = ("hidden_pixels", "data_consistency", "source_smoothness", "target_error")
     builds = RelensingNetwork
@@ -184,7 +169,7 @@ class Relensing(Task):
         self.source = RelensingNetwork(**settings)
 
     def draw(self, view):
-        """`~lenssr.networks.DrawnSource` of a view."""
+        """`~lenssr.networks.PredictedSource` of a view."""
         return self.source(view.image, view.sigma, view.operator, *view.rays, psf_sigma=view.psf_sigma)
 
     def losses(self, view):
@@ -204,8 +189,8 @@ class Relensing(Task):
         return self.draw(view).image(view.fine_operator, *view.fine_rays)
 
 
-class Deflection(Task):
-    """A `DeflectionNetwork`, taught the lenses of simulations."""
+class Deflection(TrainingTask):
+    """Train a `DeflectionNetwork` on the lenses of simulations."""
 
     objectives = (
         "lens_error",
@@ -252,26 +237,14 @@ TASKS = {
 }
 
 
-def psnr(image, truth):
-    """T of images (B, ny, nx), each: PSNR in dB against the truth, whose peak is the range."""
+def batch_psnr(image, truth):
+    """PSNR in dB (T) of each of images (B, ny, nx), the peak of the truth as range."""
     error = (image - truth).square().mean((-2, -1))
     return 20 * truth.amax((-2, -1)).log10() - 10 * error.log10()
 
 
-def weighted(losses, weights):
-    """Sum of objectives with their weights, and each of them.
-
-    Parameters
-    ----------
-    losses : dict of str to callable
-    weights : dict of str to float
-
-    Returns
-    -------
-    total : `torch.Tensor`, scalar
-    parts : dict of str to `torch.Tensor`
-        Without gradient.
-    """
+def weighted_sum(losses, weights):
+    """Weighted sum of objectives, and each of them without gradient."""
     values = {name: losses[name]() for name in weights}
     total = sum(weight * values[name] for name, weight in weights.items())
     return total, {name: value.detach() for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""What a network is shown of a batch of simulated lenses, and how its answer becomes an image."""
+"""Inputs of a network from a batch of simulated lenses, and operators for its output."""
 
 from functools import cached_property
 
@@ -7,41 +7,30 @@ from astropy.stats import gaussian_fwhm_to_sigma
 
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.render_scene import kernel_options
-from lenssr.networks.variance import told_variance
+from lenssr.networks.variance import variance_from_neighbours
 
 __all__ = ["Telescopes", "View"]
 
-# Where light is integrated over pixels, so many rays along a side of one are enough to train with.
+# Rays along a side of a pixel, if light is integrated: enough for training. Operators that are kept.
 RAYS = 2
-KEPT = 8
+OPERATORS_KEPT = 8
 
 
 class Telescopes:
     """Operators from rays to pixels, built once for each camera; the last few are kept."""
 
     def __init__(self):
-        self._known = {}
+        self._operators = {}
 
     def __call__(self, batch, scale=1):
-        """Return the operator of a batch.
-
-        Parameters
-        ----------
-        batch : `~lenssr.simulation.LensBatch`
-        scale : int, optional
-            How many of its pixels lie along one of the data's; 1 by default.
-
-        Returns
-        -------
-        operator : `~lenssr.imaging.ImagingOperator`
-        """
-        # The PSF is a part of the value too: what is referred to keeps its id.
+        """Operator of a batch, for ``scale`` times finer pixels."""
+        # The value holds the PSF, too, so that its id stays unique.
         key = batch.grid.shape, batch.pixel_scale, id(batch.psf), scale, batch.low.dtype, batch.device
-        if key not in self._known:
-            if len(self._known) >= KEPT:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = batch.psf, _operator(batch, scale)
-        return self._known[key][1]
+        if key not in self._operators:
+            if len(self._operators) >= OPERATORS_KEPT:
+                self._operators.pop(next(iter(self._operators)))
+            self._operators[key] = batch.psf, _operator(batch, scale)
+        return self._operators[key][1]
 
 
 def _operator(batch, scale):
@@ -53,19 +42,9 @@ def _operator(batch, scale):
 
 
 class View:
-    """A batch as an observer has it: images, their noise as far as they tell it, and the lens.
+    """A batch as an observer has it: images, their noise estimated from them, and the lens.
 
-    Parameters
-    ----------
-    batch : `~lenssr.simulation.LensBatch`
-    telescopes : `Telescopes`
-    hidden : `torch.Tensor` of bool, shape (B, ny, nx), optional
-        Pixels that are kept from the network; none by default.
-
-    Attributes
-    ----------
-    image : `torch.Tensor`, shape (B, ny, nx)
-        The noisy images.
+    ``hidden`` (B, ny, nx) marks pixels that the network must not see.
     """
 
     def __init__(self, batch, telescopes, hidden=None):
@@ -74,9 +53,9 @@ class View:
 
     @cached_property
     def variance(self):
-        """Variance of the images as they tell it themselves, shape (B, ny, nx)."""
+        """Variance of the images, shape (B, ny, nx), estimated from them."""
         seen = None if self.hidden is None else ~self.hidden
-        return told_variance(self.image, self.batch.noise, seen)
+        return variance_from_neighbours(self.image, self.batch.noise, seen)
 
     @cached_property
     def sigma(self):
@@ -86,7 +65,7 @@ class View:
 
     @property
     def psf_sigma(self):
-        """Standard deviation of the PSF along an axis in arcsec, 0 where there is none."""
+        """Standard deviation of the PSF along an axis in arcsec, 0 without a PSF."""
         return self.batch.psf_fwhm * gaussian_fwhm_to_sigma
 
     @cached_property
@@ -96,25 +75,25 @@ class View:
 
     @cached_property
     def fine_operator(self):
-        """The same of pixels ``batch.scale`` times finer."""
+        """Operator of ``batch.scale`` times finer pixels."""
         return self._telescopes(self.batch, self.batch.scale)
 
     @cached_property
     def rays(self):
-        """Where the rays of `operator` land in the source plane, x and y of shape (B, R)."""
+        """Positions of the rays of `operator` in the source plane, x and y of shape (B, R)."""
         return self._trace(self.operator)
 
     @cached_property
     def fine_rays(self):
-        """Where those of `fine_operator` land."""
+        """The same for the rays of `fine_operator`."""
         return self._trace(self.fine_operator)
 
     def _trace(self, operator):
-        # What is known of a lens is the lens itself; substructure is not.
+        # The network knows the lens, but not its substructure.
         scenes = self.batch.scenes
         alpha = scenes.lens.deflection_at(operator.x, operator.y, scenes.lens_vector)
         return tuple(place - shift for place, shift in zip((operator.x, operator.y), alpha, strict=True))
 
     def expected(self, model):
-        """Expected data (B, ny, nx) of noise-free images: noise may shift them."""
+        """Expected data (B, ny, nx) of noise-free images; noise may shift the mean."""
         return self.batch.noise.moments(model)[0]

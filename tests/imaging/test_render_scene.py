@@ -231,9 +231,9 @@ def test_units_per_steradian_are_converted():
     "options, match",
     [
         ({}, "no light"),
-        ({"source": 3.0}, "is no light"),
+        ({"source": 3.0}, "is not a light"),
         ({"source": Sersic(1 * u.Jy / u.arcsec**2), "lens_light": Sersic(1.0)}, "different units"),
-        ({"source": Sersic(1 * u.Jy)}, "no surface brightness"),
+        ({"source": Sersic(1 * u.Jy)}, "not a surface brightness"),
         ({"source": Sersic(1.0), "sky": 1 * u.Jy}, "a unit or neither"),
         ({"source": Sersic(1 * u.Jy / u.arcsec**2), "sky": 1.0}, "a unit or neither"),
     ],

@@ -9,7 +9,7 @@ from astropy.modeling.models import Sersic2D
 from lenssr.exceptions import InputError
 from lenssr.imaging import PSF
 from lenssr.imaging.integrating_operator import IntegratingOperator
-from lenssr.imaging.tracking_operator import FollowingOperator, effective_kernel
+from lenssr.imaging.tracking_operator import TrackingOperator, effective_kernel
 from lenssr.light import sersic_brightness
 from lenssr.light.sersic import sersic_brightness_jacobian
 
@@ -18,7 +18,7 @@ SHAPE = (41, 41)
 
 def following(fwhm, points, dtype):
     kernel, subsampling = effective_kernel(PSF.from_fwhm(fwhm * u.arcsec), points_across=points)
-    return FollowingOperator(SHAPE, kernel, subsampling=subsampling, dtype=dtype)
+    return TrackingOperator(SHAPE, kernel, subsampling=subsampling, dtype=dtype)
 
 
 def modelled(r_eff, n, x_0, y_0, ellip, theta, *, fwhm=2.5, points=2.5, dtype=torch.float64):
@@ -162,4 +162,4 @@ def test_psfs_that_include_the_pixel_stay_as_they_are():
 
 def test_bad_subsampling_is_refused():
     with pytest.raises(InputError, match="subsampling"):
-        FollowingOperator(SHAPE, np.ones((3, 3)) / 9, subsampling=1.5)
+        TrackingOperator(SHAPE, np.ones((3, 3)) / 9, subsampling=1.5)

@@ -196,7 +196,7 @@ def test_lenses_as_the_family(lens, expected):
 
 
 def test_other_lenses_are_refused():
-    with pytest.raises(InputError, match="EPL is no SIE with shear"):
+    with pytest.raises(InputError, match="EPL is not an SIE with shear"):
         as_family(EPL(1.0, gamma=2.1), EPL(1.0, gamma=2.1).vector[None])
 
 

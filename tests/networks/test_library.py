@@ -10,7 +10,7 @@ from lenssr.networks import Card, RelensingNetwork, available, library, load, sa
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A library with one small network."""
-    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    monkeypatch.setattr(library, "PRETRAINED_FOLDER", tmp_path)
     card = Card({}, 0, "cpu", 0.0, 0, {}, {})
     save_weights(RelensingNetwork(16, channels=(4, 6)), tmp_path / "small.safetensors", card)
     return tmp_path

@@ -9,7 +9,7 @@ from lenssr import PSF, SIE, InputError, Shear, metrics
 from lenssr.grids import PixelGrid
 from lenssr.imaging import ImagingOperator
 from lenssr.networks import RelensingNetwork
-from lenssr.networks.relensing import mapped_back
+from lenssr.networks.relensing import gridded_image
 from lenssr.simulation import DeepLense
 
 LENS = SIE(1.0, 0.1, -0.05) + Shear(0.02, 0.03)
@@ -164,10 +164,10 @@ def test_what_is_mapped_back_is_the_mean_of_what_arrives():
     plane = net(image, 0.1 * torch.ones_like(image), operator, *places).plane
     half = torch.full_like(plane.half, 0.75)
     exact = type(plane)(torch.zeros_like(half), torch.zeros_like(half), half, 16)
-    footprint = exact.footprint(*places)
+    bilinear = exact.weights_at(*places)
     sigma = torch.full_like(image, 0.1)
     sigma[0, 3, 4] = torch.inf
-    brightness, error, coverage = mapped_back(image, sigma, operator, footprint)
+    brightness, error, coverage = gridded_image(image, sigma, operator, bilinear)
     kept = torch.isfinite(sigma)
     torch.testing.assert_close(brightness[kept], image[kept] / 0.01)
     torch.testing.assert_close(error[kept], sigma[kept] / 0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lenssr.networks.source_plane import SourcePlane, lit_pixels
+from lenssr.networks.source_plane import SourcePlane, significant_pixels
 
 SIDE = 9
 
@@ -23,9 +23,9 @@ def test_interpolation_and_its_transpose_are_those_of_the_inversion(stretch, rng
     grids, (x, y) = plane(stretch), positions(rng)
     values = torch.as_tensor(rng.normal(size=(2, SIDE, SIDE)))
     carried = torch.as_tensor(rng.normal(size=x.shape))
-    footprint = grids.footprint(x, y)
-    found, sums = footprint.interpolate(values), footprint.gather(carried)
-    squares = footprint.gather(carried, power=2)
+    bilinear = grids.weights_at(x, y)
+    found, sums = bilinear.interpolate(values), bilinear.adjoint(carried)
+    squares = bilinear.adjoint(carried, power=2)
     for i in range(2):
         matrix = grids.grid(i).matrix(x[i].numpy(), y[i].numpy())
         np.testing.assert_allclose(found[i], matrix @ values[i].numpy().ravel(), atol=1e-12)
@@ -44,8 +44,8 @@ def test_nodes_lie_where_the_inversion_has_them(stretch):
 @pytest.mark.parametrize("bad", [1e30, float("inf"), float("nan")])
 def test_rays_thrown_far_out_see_no_light(bad):
     x, y = torch.zeros(2, 1, dtype=torch.float64), torch.full((2, 1), bad, dtype=torch.float64)
-    footprint = plane(1.0).footprint(x, y)
-    values = footprint.interpolate(torch.ones(2, SIDE, SIDE, dtype=torch.float64))
+    bilinear = plane(1.0).weights_at(x, y)
+    values = bilinear.interpolate(torch.ones(2, SIDE, SIDE, dtype=torch.float64))
     assert values.tolist() == [[0.0], [0.0]]
 
 
@@ -54,7 +54,7 @@ def test_gradients_by_value_and_position(stretch, rng):
     x, y = positions(rng, 12, 0.4)
     values = torch.as_tensor(rng.normal(size=(2, SIDE, SIDE))).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda x, y, values: plane(stretch).footprint(x, y).interpolate(values),
+        lambda x, y, values: plane(stretch).weights_at(x, y).interpolate(values),
         (x.requires_grad_(), y.requires_grad_(), values),
     )
 
@@ -63,10 +63,10 @@ def test_the_square_holds_what_is_lit_but_not_a_stray_ray(rng):
     x, y = positions(rng, 1000, 0.5)
     x, y = x + 0.3, 0.5 * y
     x[:, 0] = 40.0
-    lit = torch.ones_like(x, dtype=torch.bool)
-    lit[:, 1] = False
+    significant = torch.ones_like(x, dtype=torch.bool)
+    significant[:, 1] = False
     y[:, 1] = 30.0
-    grids = SourcePlane.around(x, y, lit, SIDE, margin=1.0)
+    grids = SourcePlane.around(x, y, significant, SIDE, margin=1.0)
     torch.testing.assert_close(grids.x_0, torch.full_like(grids.x_0, 0.3), atol=0.02, rtol=0)
     torch.testing.assert_close(grids.half, torch.full_like(grids.half, 0.5), atol=0.02, rtol=0)
 
@@ -83,5 +83,5 @@ def test_pixels_are_lit_by_light_and_not_by_noise_or_masked_pixels(rng):
     image[0, 40, 40] = torch.nan
     sigma = torch.ones_like(image)
     sigma[0, 40, 40] = torch.inf
-    lit = lit_pixels(image, sigma)[0]
-    assert lit[10:14, 10:14].all() and not lit[20:, 20:].any()
+    significant = significant_pixels(image, sigma)[0]
+    assert significant[10:14, 10:14].all() and not significant[20:, 20:].any()

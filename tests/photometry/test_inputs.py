@@ -205,7 +205,7 @@ def test_our_own_model_constrains_too(field):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"fixed": {"m": True}}, "'m' is no parameter"),
+        ({"fixed": {"m": True}}, "'m' is not a parameter"),
         ({"fixed": {"n": 4}}, "True or False"),
         ({"tied": {"n": 4}}, "function"),
         ({"bounds": {"n": (3, 1)}}, "not below"),

@@ -9,7 +9,7 @@ from astropy.table import QTable
 
 from lenssr import Sersic, SersicPhotometry
 from lenssr.exceptions import InputError
-from lenssr.photometry.task_batch import Batch
+from lenssr.photometry.task_batch import TaskBatch
 
 FWHM, SIGMA = 2.5, 0.02
 TRUTH = {"amplitude": 1.0, "r_eff": 4.0, "n": 1.5, "x": 20.3, "y": 19.6, "ellip": 0.3, "theta": 35.0}
@@ -170,14 +170,15 @@ def test_photon_noise_follows_the_model(galaxy):
 def test_a_better_minimum_that_the_intervals_come_across_becomes_the_fit(image, monkeypatch):
     phot = SersicPhotometry(**OPTIONS, intervals="profile")
     expected = phot(image, error=SIGMA, init_params=HERE)
-    usual = Batch.minimise
+    usual = TaskBatch.minimise
 
     def lame(self, *args, rough=False, **kwargs):
         """Whatever is rough gets no farther than a step; what comes after the intervals does."""
         return usual(self, *args, rough=rough, **(kwargs | {"most": 1} if rough else kwargs))
 
-    monkeypatch.setattr(Batch, "minimise", lame)
-    monkeypatch.setattr("lenssr.photometry.solve.Solver._sharpen", lambda self, batch, space, fit, weights: (
+    monkeypatch.setattr(TaskBatch, "minimise", lame)
+    sharpen = "lenssr.photometry.solve.Solver._sharpen"
+    monkeypatch.setattr(sharpen, lambda self, batch, transform, fit, weights: (
         torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)))  # fmt: skip
     found = phot(image, error=SIGMA, init_params=HERE)
     for name in ("x", "flux", "r_eff", "n", "ellip", "n_lower", "n_upper", "flux_lower", "flux_upper"):

@@ -14,7 +14,7 @@ from lenssr.networks.library import find
 from lenssr.reconstruction.fine_tuning import HELD
 from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training import draw_hidden
-from lenssr.training.data import generator_of
+from lenssr.training.data import hidden_pixel_generator
 
 LIMITS = {"pixel_scale": [0.05, 0.1], "psf_fwhm": [0.0, 0.2], "snr": [20.0, 5000.0]}
 
@@ -113,7 +113,7 @@ def test_the_seed_says_it_all_and_masked_pixels_nothing(fit):
 
 def test_no_step_learns_from_pixels_held_back(source, items):
     item, trained = items[0], []
-    held = draw_hidden(torch.zeros(1, *item.low.shape), HELD, generator_of(0, -1))[0].numpy()
+    held = draw_hidden(torch.zeros(1, *item.low.shape), HELD, hidden_pixel_generator(0, -1))[0].numpy()
     for more in (0.0, 0.2):
         image = item.low.__class__(item.low.data + more * held, wcs=item.low.wcs, unit=item.low.unit)
         resolver = SuperResolver(source=source, lens=item.lens, oversampling=2, sky=None)

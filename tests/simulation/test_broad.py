@@ -13,11 +13,11 @@ from lenssr.light import PixelatedSource, Sersic
 from lenssr.simulation import BroadLenses, GalaxyShapes
 from lenssr.simulation.source_images import (
     NODES,
-    blend,
+    blend_galaxies,
     clumpy_disc,
     half_light_radius,
-    oriented,
-    shape_nodes,
+    resample_shape,
+    rotate_or_mirror,
 )
 
 Y, X = np.indices((40, 40)) - 20.0
@@ -44,8 +44,8 @@ def test_sources_are_of_all_kinds(drawn):
     kinds = np.bincount([int(one.settings["kind"]) for one in drawn[1]])
     assert len(kinds) == 3 and kinds.min() > 90
     for one in drawn[1]:
-        assert (one.picture is None) == (one.settings["kind"] == 0)
-    n = np.array([one.source[2] for one in drawn[1] if one.picture is None])
+        assert (one.source_image is None) == (one.settings["kind"] == 0)
+    n = np.array([one.source[2] for one in drawn[1] if one.source_image is None])
     assert 0.5 <= n.min() < 0.8 and 3.7 < n.max() <= 4
 
 
@@ -114,22 +114,22 @@ def test_one_part_of_the_shapes():
 
 def test_a_clumpy_disc_has_a_flux_of_one_and_the_size_asked_for():
     for seed in range(5):
-        picture, step = clumpy_disc(np.random.default_rng(seed), 0.2, 0.6, 0.3)
-        assert picture.shape == (NODES, NODES) and picture.min() >= 0
-        assert picture.sum() * step**2 == pytest.approx(1)
-        assert max(picture[0].max(), picture[:, 0].max()) < 1e-3 * picture.max()
-        assert 0.5 * 0.2 < half_light_radius(picture) * NODES * step < 1.5 * 0.2
+        image, step = clumpy_disc(np.random.default_rng(seed), 0.2, 0.6, 0.3)
+        assert image.shape == (NODES, NODES) and image.min() >= 0
+        assert image.sum() * step**2 == pytest.approx(1)
+        assert max(image[0].max(), image[:, 0].max()) < 1e-3 * image.max()
+        assert 0.5 * 0.2 < half_light_radius(image) * NODES * step < 1.5 * 0.2
 
 
 def test_a_blend_is_of_both_and_like_neither():
-    first, second = (shape_nodes(each) for each in (GALAXY, GALAXY.T))
-    found = [blend(np.random.default_rng(seed), first, second) for seed in range(6)]
-    for picture in found:
-        assert picture.shape == (NODES, NODES) and picture.min() >= 0 and picture.sum() == pytest.approx(1)
-        assert max(picture[0].max(), picture[:, 0].max()) < 0.05 * picture.max()
-        assert np.abs(picture - first).sum() > 0.1
+    first, second = (resample_shape(each) for each in (GALAXY, GALAXY.T))
+    found = [blend_galaxies(np.random.default_rng(seed), first, second) for seed in range(6)]
+    for image in found:
+        assert image.shape == (NODES, NODES) and image.min() >= 0 and image.sum() == pytest.approx(1)
+        assert max(image[0].max(), image[:, 0].max()) < 0.05 * image.max()
+        assert np.abs(image - first).sum() > 0.1
     assert np.abs(found[0] - found[1]).sum() > 0.1
-    np.testing.assert_array_equal(found[3], blend(np.random.default_rng(3), first, second))
+    np.testing.assert_array_equal(found[3], blend_galaxies(np.random.default_rng(3), first, second))
 
 
 def test_einstein_radii_can_be_larger_in_the_image():
@@ -147,9 +147,9 @@ def test_half_light_radius_of_a_gaussian():
 
 
 def test_orientations_are_eight():
-    ways = {oriented(GALAXY, number).tobytes() for number in range(8)}
+    ways = {rotate_or_mirror(GALAXY, number).tobytes() for number in range(8)}
     assert len(ways) == 8
-    nodes = shape_nodes(GalaxyShapes([GALAXY])[0])
+    nodes = resample_shape(GalaxyShapes([GALAXY])[0])
     assert nodes.shape == (NODES, NODES) and nodes.sum() == pytest.approx(1)
 
 

@@ -169,7 +169,7 @@ def test_names_must_be_as_many():
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="nowhere is no folder"):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
         GalaxyShapes.from_folder(tmp_path / "nowhere")
 
 

@@ -52,7 +52,7 @@ def test_one_lens_alone_is_the_same_as_in_a_batch_of_64(data):
 
 def test_rendering_many_together_changes_nothing(data, monkeypatch):
     one_by_one = data.batch(range(5), dtype=torch.float64)
-    monkeypatch.setitem(camera._TOGETHER, "cpu", 10**9)
+    monkeypatch.setitem(camera._RAYS_AT_ONCE, "cpu", 10**9)
     together = data.batch(range(5), dtype=torch.float64)
     for name in ("low_truth", "truth"):
         assert torch.allclose(getattr(together, name), getattr(one_by_one, name), rtol=1e-9, atol=1e-15)

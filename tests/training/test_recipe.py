@@ -53,9 +53,9 @@ def test_first_weights_are_those_of_the_seed():
         ({"colour": 1}, "colour is not known: give 'task'"),
         ({"optimisation": {"stepz": 1}}, "optimisation.stepz is not known: give 'steps'"),
         ({"optimisation": {"steps": 0}}, "optimisation.steps = 0: give an integer of at least 1"),
-        ({"optimisation": {"steps": 250}}, "steps = 250 is no multiple of check_every = 100: give 300"),
+        ({"optimisation": {"steps": 250}}, "steps = 250 is not a multiple of check_every = 100: give 300"),
         ({"optimisation": {"steps": 2.5}}, "optimisation.steps = 2.5: give an integer"),
-        ({"optimisation": {"learning_rate": "1e-3"}}, "'1e-3' is no number: write, for example, 0.001"),
+        ({"optimisation": {"learning_rate": "1e-3"}}, "'1e-3' is not a number: write, for example, 0.001"),
         ({"optimisation": {"learning_rate": 0}}, "learning_rate = 0: give a number above 0"),
         ({"optimisation": {"schedule": "steep"}}, "optimisation.schedule = 'steep': give one of 'cosine'"),
         ({"optimisation": {"patience": 0}}, "optimisation.patience = 0"),
@@ -112,14 +112,14 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, text, message):
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(InputError, match="no file, nor a recipe by name: 'bicubic', 'deflection'"):
+    with pytest.raises(InputError, match="neither a file nor the name of a recipe: 'bicubic', 'deflection'"):
         Recipe.load("esrgan")
 
 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("data.7.size", "'7' is no position in a list of 4: give 0 to 3"),
+        ("data.7.size", "'7' is not a position in a list of 4: give 0 to 3"),
         ("task.name", "name is in no section"),
     ],
 )

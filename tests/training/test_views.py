@@ -7,10 +7,10 @@ import torch
 
 from lenssr.imaging import ImagingOperator
 from lenssr.simulation import DeepLense
-from lenssr.training.data import Ahead, Schedule, generator_of
+from lenssr.training.data import Prefetcher, Schedule, hidden_pixel_generator
 from lenssr.training.objectives import draw_hidden
-from lenssr.training.profiles import SersicReader
-from lenssr.training.tasks import psnr
+from lenssr.training.profiles import SersicFitter
+from lenssr.training.tasks import batch_psnr
 from lenssr.training.views import Telescopes, View
 
 
@@ -68,14 +68,14 @@ def test_cameras_are_built_once_and_forgotten_in_the_end():
     assert telescopes(batches[0], 2) is first and isinstance(first, ImagingOperator)
     for batch in batches:
         telescopes(batch, batch.scale)
-    assert len(telescopes._known) <= 8
+    assert len(telescopes._operators) <= 8
 
 
 def test_a_sersic_read_off_an_image_is_the_source():
-    shown, reader = view(size=2, dtype=torch.float64), SersicReader()
+    shown, reader = view(size=2, dtype=torch.float64), SersicFitter()
     finer = reader(shown)
-    assert psnr(finer, shown.batch.truth).min() > 45
-    assert len(reader._known) == 2
+    assert batch_psnr(finer, shown.batch.truth).min() > 45
+    assert len(reader._fitted_vectors) == 2
     torch.testing.assert_close(reader(shown), finer)
 
 
@@ -85,7 +85,7 @@ def test_psnr_is_t():
     truth = torch.rand(2, 12, 12, dtype=torch.float64)
     image = truth + 0.01 * torch.randn(2, 12, 12, dtype=torch.float64)
     expected = [metrics.scores_t(a.numpy(), b.numpy()).psnr for a, b in zip(image, truth, strict=True)]
-    assert psnr(image, truth).tolist() == pytest.approx(expected)
+    assert batch_psnr(image, truth).tolist() == pytest.approx(expected)
 
 
 # ---------------------------------------------------------------- order
@@ -121,13 +121,13 @@ def test_a_batch_depends_on_its_number_only():
 
 def test_batches_made_ahead_are_those_asked_for():
     order = schedule()
-    with Ahead(schedule()) as batches:
+    with Prefetcher(schedule()) as batches:
         # The last jumps to one that was not begun, as a training that goes on does.
         for number, after in ((0, 1), (1, 2), (7, 8)):
             dataset, indices = order[number]
             found = batches(number, "cpu", after=after)
             assert torch.equal(found.low, dataset.batch(indices).low)
-        assert torch.equal(batches.at_once(order[3], "cpu").low, order[3][0].batch(order[3][1]).low)
+        assert torch.equal(batches.make(order[3], "cpu").low, order[3][0].batch(order[3][1]).low)
 
 
 def test_batches_are_made_on_one_core_and_others_keep_theirs():
@@ -136,7 +136,7 @@ def test_batches_are_made_on_one_core_and_others_keep_theirs():
     order.datasets[0].batch = order.datasets[1].batch = lambda *_, **__: seen.append(torch.get_num_threads())
     try:
         torch.set_num_threads(2)
-        with Ahead(order) as batches:
+        with Prefetcher(order) as batches:
             batches(0, "cpu", after=1)
             batches(1, "cpu", after=2)
         assert set(seen) == {1}
@@ -148,11 +148,13 @@ def test_batches_are_made_on_one_core_and_others_keep_theirs():
 def test_a_batch_that_cannot_be_made_is_told_where_it_is_asked_for():
     order = schedule()
     order.datasets[0]._draw = order.datasets[1]._draw = None
-    with Ahead(order) as batches, pytest.raises(TypeError):
+    with Prefetcher(order) as batches, pytest.raises(TypeError):
         batches(0, "cpu", after=1)
 
 
 def test_hidden_pixels_differ_between_batches_and_from_validation():
-    draws = [torch.rand(4, generator=generator_of(0, number)).tolist() for number in (0, 0, 1, -1, 2)]
+    draws = [
+        torch.rand(4, generator=hidden_pixel_generator(0, number)).tolist() for number in (0, 0, 1, -1, 2)
+    ]
     assert draws[0] == draws[1]
     assert len({tuple(draw) for draw in draws}) == 4

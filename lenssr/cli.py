@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lenssr._logs import logged, one_line
 from lenssr._option import angle, whole_number
+from lenssr._versions import package_version
 from lenssr.exceptions import InputError
 from lenssr.options import PHOTOMETRY, READING, RESOLVER
 
@@ -296,15 +297,6 @@ def _train(arguments):
 # ---------------------------------------------------------------- running
 
 
-def _version():
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("lenssr")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _level(arguments):
     """What is said: stages by default, warnings only, or all."""
     return logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO
@@ -357,7 +349,7 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.version:
-        print(f"lenssr {_version()}")
+        print(f"lenssr {package_version()}")
         return 0
     if arguments.command is None:
         parser.print_help()

@@ -1,6 +1,6 @@
 """What shines: light profiles of galaxies, as astropy models built on pure functions."""
 
-from lenssr.light.ellipse import elliptical_radius
+from lenssr.light.elliptical import elliptical_radius
 from lenssr.light.gaussians import (
     MultiGaussian,
     gaussian_widths,

@@ -10,7 +10,7 @@ import torch
 
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
-from lenssr.light.ellipse import ellipse_points
+from lenssr.light.elliptical import ellipse_points
 
 __all__ = ["LightProfile", "with_covariance"]
 

@@ -1,7 +1,6 @@
 """From the fit of one image to a `~lenssr.SuperResolution`, made once and completely."""
 
 import copy
-import importlib.metadata
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
+from lenssr._versions import package_version
 from lenssr.grids import conserves_sum
 from lenssr.imaging.sky import residual_noise
 from lenssr.model.fit import Fit
@@ -125,7 +125,7 @@ def make_result(run, fields, *, meta=None, elapsed=None):
 
 @cache
 def _versions():
-    return {name: importlib.metadata.version(name) for name in VERSIONS}
+    return {name: package_version(name) for name in VERSIONS}
 
 
 def _fit_meta(run):

@@ -1,6 +1,5 @@
 """Headers and JSON of the FITS form of a `~lenssr.SuperResolution`."""
 
-import importlib.metadata
 import json
 import warnings
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import FITSFixedWarning
 
+from lenssr._versions import package_version
 from lenssr.grids import scale_matrix
 from lenssr.result.text import is_model
 
@@ -185,7 +185,7 @@ def verdict_cards(header, result):
 def primary_hdu(result):
     """Return the primary HDU of a result's file, which says what wrote it."""
     header = fits.Header()
-    header["CREATOR"] = f"lenssr {_version()}"
+    header["CREATOR"] = f"lenssr {package_version()}"
     header["FILEVER"] = (FILE_VERSION, "version of this layout of lenssr's files")
     header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "when the file was written (UTC)")
     verdict_cards(header, result)
@@ -193,10 +193,3 @@ def primary_hdu(result):
     for name, value in result.meta.get("versions", {}).items():
         _set(header, f"V_{name}"[:8], value, f"version of {name}"[:40])
     return fits.PrimaryHDU(header=header)
-
-
-def _version():
-    try:
-        return importlib.metadata.version("lenssr")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

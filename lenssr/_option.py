@@ -10,6 +10,9 @@ import numpy as np
 
 from lenssr.exceptions import InputError
 
+# Words that options may be: where an unknown lens is looked for, and pixels as the PSF of the output.
+SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
+
 # ---------------------------------------------------------------- what an option says of itself
 
 
@@ -126,7 +129,7 @@ def psf_text(text):
 
 
 def psf_out_text(text):
-    return text if text == "pixel" else angle(text)
+    return text if text == PIXEL else angle(text)
 
 
 def side_text(text):
@@ -195,7 +198,7 @@ def check_lens_light(name, value):
 
 
 def check_psf_out(name, value):
-    if value is None or (isinstance(value, str) and value == "pixel"):
+    if value is None or (isinstance(value, str) and value == PIXEL):
         return
     import astropy.units as u
 

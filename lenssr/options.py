@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from lenssr._option import (
+    NETWORK,
+    PIXEL,
+    SEARCH,
     Option,
     angle,
     check_components,
@@ -49,9 +52,12 @@ from lenssr._option import (
 from lenssr.exceptions import InputError
 
 __all__ = [
+    "NETWORK",
     "PHOTOMETRY",
+    "PIXEL",
     "READING",
     "RESOLVER",
+    "SEARCH",
     "SOURCES",
     "Option",
     "PhotometryOptions",
@@ -209,7 +215,7 @@ class Settings:
     )
     start: Any = option(
         "where the fit of an unknown lens begins: search, network, or a file of a network's weights",
-        default="search", flag="--start",
+        default=SEARCH, flag="--start",
     )  # fmt: skip
     lens_light: Any = option(
         "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
@@ -268,7 +274,7 @@ class Settings:
 
     def _check_lens_options(self):
         """Refuse options of a lens that is unknown where it is known, and the other way round."""
-        if self.start != "search" and (self.lens is not None or self.kind == "interpolation"):
+        if self.start != SEARCH and (self.lens is not None or self.kind == "interpolation"):
             raise InputError(
                 f"start = {self.start!r}: it says where the fit of an unknown lens begins, leave it out "
                 "where none is fitted"

@@ -62,16 +62,29 @@ def test_public_names_exist():
 
 
 ROOMS = (
-    *("exceptions", "units", "autodiff", "cosmology", "grids", "metrics", "mass", "light", "imaging"),
+    *(
+        "exceptions",
+        "units",
+        "autodiff",
+        "devices",
+        "files",
+        "cosmology",
+        "grids",
+        "metrics",
+        "mass",
+        "light",
+        "imaging",
+    ),
     *(
         "simulation",
         "model",
         "source",
         "networks",
+        "options",
         "training",
         "result",
+        "photometry",
         "reconstruction",
-        "options",
         "resolver",
         "cli",
     ),

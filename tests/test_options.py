@@ -6,13 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from lenssr.reconstruction.network_start import SEARCH
 
 from lenssr import InputError, NetworkSource, Sersic, SersicPhotometry, SuperResolver, register_source
 from lenssr.light.sersic_profile import SersicProfile
-from lenssr.options import PHOTOMETRY, PRIORS, RESOLVER, SOURCES, Settings
+from lenssr.options import PHOTOMETRY, PIXEL, PRIORS, RESOLVER, SEARCH, SOURCES, Settings
 from lenssr.photometry.robust import LOSSES
-from lenssr.reconstruction.output_psf import PIXEL
 from lenssr.source import PRIORS as SPECTRA
 
 

@@ -15,6 +15,7 @@ from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.networks.domain import TrainedNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.weights import Card, checksum_of, save_weights
+from lenssr.options import SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.network import NetworkReconstruction, subtract_foreground
 from lenssr.training import Optimisation, data_consistency, draw_hidden, lightning_tools
@@ -209,7 +210,7 @@ def _prepared(method, observations, names, lenses, progress):
         own = method if start is None else NetworkReconstruction(method.settings, [start])
         try:
             if lens is not None:
-                settings = replace(method.settings, lens=lens, fit_lens=False, start="search")
+                settings = replace(method.settings, lens=lens, fit_lens=False, start=SEARCH)
                 own = NetworkReconstruction(settings, own.networks)
             stack, scene, (fit,) = own.begin([observation])
         except InputError as error:

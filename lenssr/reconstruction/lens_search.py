@@ -42,6 +42,7 @@ from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.networks.library import load
 from lenssr.networks.variance import variance_from_neighbours
+from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
 from lenssr.source.batching import ask
 
@@ -62,7 +63,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-SEARCH, NETWORK = "search", "network"
 SHAPES = ("e1", "e2", "gamma1", "gamma2")
 STARTS = 8  # Einstein radii of a multi-start
 # Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
@@ -348,7 +348,7 @@ def _distances(scene, fits, estimate):
 
 def _checked_by_radii(stack, scene, rng, found, estimate):
     """Fits from the network's lens, and the better ones from a multi-start where its lens is in doubt."""
-    fits = [replace(one.fit, lens_from="network") for one in found]
+    fits = [replace(one.fit, lens_from=NETWORK) for one in found]
     distances = _distances(scene, fits, estimate)
     doubted = [
         number

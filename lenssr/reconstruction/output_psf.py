@@ -7,9 +7,9 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.render_scene import kernel_options
+from lenssr.options import PIXEL
 
 __all__ = [
-    "PIXEL",
     "check_psf_out",
     "describe_psf_out",
     "fine_kernel",
@@ -18,7 +18,6 @@ __all__ = [
     "surroundings",
 ]
 
-PIXEL = "pixel"
 # Output pixels across a PSF, below which they do not sample it.
 PIXELS_ACROSS = 2.0
 # Parts into which a side of the field is cut to follow the little light that falls beside it.

@@ -11,12 +11,12 @@ from lenssr.light.lens_light import light_profiles
 from lenssr.model.fit import fit_known_lens, polish
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
+from lenssr.options import NETWORK, SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.assemble import Solved, flux_unit
 from lenssr.reconstruction.fine_images import FineScene, source_image
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.lens_search import (
-    SEARCH,
     LensNetwork,
     find_lens,
     refine_with_freeform_source,
@@ -45,7 +45,7 @@ class ParametricReconstruction:
 
     def __init__(self, settings):
         self.settings = settings
-        weights = LENS_WEIGHTS if settings.start == "network" else settings.start
+        weights = LENS_WEIGHTS if settings.start == NETWORK else settings.start
         self.lens_network = None if settings.start == SEARCH else LensNetwork(weights)
 
     def parts(self, members):

@@ -7,7 +7,7 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.noise import stack_noise
 from lenssr.networks.domain import image_properties
 from lenssr.networks.variance import variance_from_neighbours
-from lenssr.reconstruction.lens_search import SEARCH
+from lenssr.options import SEARCH
 from lenssr.reconstruction.model_free import ModelFree, OneByOne, fill_masked
 
 __all__ = ["SISRReconstruction"]

@@ -25,7 +25,9 @@ class Flattened(SersicProfile):
 
 
 @pytest.mark.parametrize(
-    "source, priors", [(1, {"e1": 0.3, "e2": 0.3}), (Flattened(), {"n": 0.5}), (0, {})], ids=str
+    "source, priors",
+    [(1, {"e1": 0.3, "e2": 0.3}), (Flattened(), {"n": 0.5}), (0, {})],
+    ids=["Sérsic", "its own", "none"],
 )
 def test_a_source_says_which_priors_its_shape_has(source, priors):
     scene = scene_of(source=source)

@@ -415,7 +415,7 @@ class SuperResolver:
         )
         check_psf_out(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
-            from lenssr.imaging.detection import auto_mask
+            from lenssr.reconstruction.field_mask import auto_mask
 
             return observation.masked(auto_mask(observation))
         return observation

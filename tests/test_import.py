@@ -1,6 +1,7 @@
 """What `import lenssr` does, seen from a fresh interpreter."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,34 +62,17 @@ def test_public_names_exist():
     assert [name for name in lenssr.__all__ if not hasattr(lenssr, name)] == []
 
 
-ROOMS = (
-    *(
-        "exceptions",
-        "units",
-        "autodiff",
-        "devices",
-        "files",
-        "cosmology",
-        "grids",
-        "metrics",
-        "mass",
-        "light",
-        "imaging",
-    ),
-    *(
-        "simulation",
-        "model",
-        "source",
-        "networks",
-        "options",
-        "training",
-        "result",
-        "photometry",
-        "reconstruction",
-        "resolver",
-        "cli",
-    ),
-)
+CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+# The order of the rooms, as people read it.
+ROOMS = re.findall(r"`(\w+)`", re.search(r"in this order:(.*?)\.", CONTRIBUTING, re.DOTALL)[1])
+
+
+def test_every_room_has_its_place():
+    package = Path(lenssr.__file__).parent
+    found = {
+        path.stem for path in package.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"
+    }
+    assert {name for name in found if not name.startswith("_")} == set(ROOMS)
 
 
 def imported_rooms(room):

@@ -1,6 +1,6 @@
 """What the telescope does: observations, point spread functions, noise, and the forward model."""
 
-from lenssr.imaging.detection import LightCensus, auto_mask, light_census
+from lenssr.imaging.detection import LightCensus, light_census
 from lenssr.imaging.instruments import Instrument
 from lenssr.imaging.noise import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
 from lenssr.imaging.observation import Observation
@@ -21,7 +21,6 @@ __all__ = [
     "Observation",
     "PoissonNoise",
     "SkyNoise",
-    "auto_mask",
     "light_census",
     "measure_sky",
     "render",

@@ -1,7 +1,7 @@
-"""Separation of the lens and its arcs from other objects in the field.
+"""Objects in the field of a lens, and the significance of its light.
 
 The central galaxy is subtracted as a profile that falls outward on ellipses of one shape; the rest is divided
-into segments, and a segment is another object unless it can be a lensed image.
+into segments. What they are is decided in `lenssr.reconstruction.field_mask`.
 """
 
 import math
@@ -14,15 +14,18 @@ from scipy import ndimage
 
 from lenssr.imaging.deblending import deblend
 
-__all__ = ["LightCensus", "auto_mask", "label_objects", "light_census", "psf_width", "significance_map"]
+__all__ = [
+    "FieldObjects",
+    "LightCensus",
+    "Segment",
+    "label_objects",
+    "light_census",
+    "psf_width",
+    "significance_map",
+]
 
 # Error of the elliptical profile of a galaxy, over its light. Chosen.
 PROFILE_TRUST = 0.07
-# Largest radius of a lensed image that is not an arc, over the field: images lie within the Einstein radius
-# plus the offset of the source. Chosen.
-IMAGE_REACH = 0.36
-# Largest radius of a lensed image over that of the arcs. Chosen.
-BEYOND_ARCS = 1.3
 # Least significance of the peak of an object, in sigma of the smoothed image. Chosen.
 LEAST_PEAK = 4.5
 # Least share of the light of touching objects that each of them has.
@@ -53,68 +56,6 @@ class LightCensus:
     center: tuple
 
 
-def auto_mask(observation):
-    """Mask of the other objects in the field: stars and neighbours, not the lens, arcs and counter-images.
-
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-        The image.
-
-    Returns
-    -------
-    mask : `~numpy.ndarray` of bool, shape (ny, nx)
-        True on other objects; pixels that the observation masks are False.
-
-    Notes
-    -----
-    After the central galaxy is subtracted, segments of at least 2.5 sigma in the smoothed image are
-    deblended. Those that are stretched along the circle about the centre count as arcs. If there are
-    any, other segments that lie more than 1.3 times as far out as they are masked. If there are none,
-    segments farther out than 0.36 of the field are, and nearer ones without light across the centre, which
-    every lensed image has. An object projected onto the arcs is not found; mask it by hand.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from lenssr.imaging import Observation, auto_mask
-    >>> x, y = np.meshgrid(np.arange(60.0), np.arange(60.0))
-    >>> star = 50 * np.exp(-((x - 52) ** 2 + (y - 8) ** 2) / 4)
-    >>> galaxy = 200 * np.exp(-np.hypot(x - 30, y - 30) / 4)
-    >>> noise = np.random.default_rng(1).normal(size=(60, 60))
-    >>> image = Observation.from_any(star + galaxy + noise, pixel_scale=0.05, noise=1, unit="electron/s")
-    >>> mask = auto_mask(image)
-    >>> bool(mask[8, 52]), bool(mask[30, 30])
-    (True, False)
-    """
-    scene = _Field(observation)
-    segments = scene.segments()
-    arcs = [segment for segment in segments if segment.is_arc]
-    suspects = [segment for segment in segments if not _can_be_image(segment, segments, arcs, scene)]
-    others = [segment for segment in suspects if segment.peak > LEAST_PEAK]
-    mask, kept = _pixels_reached(others, scene), np.zeros(observation.shape, dtype=bool)
-    faint = [segment for segment in suspects if segment not in others]
-    # A part that deblending separated from another object may be fainter.
-    parts = [segment for segment in faint if (mask[segment.box] & segment.pixels).any()]
-    mask, others = mask | _pixels_reached(parts, scene), others + parts
-    for segment in segments:
-        if segment not in others:
-            kept[segment.box] |= segment.pixels
-    return mask & ~kept & observation.valid
-
-
-def _pixels_reached(segments, scene):
-    """Pixels (ny, nx) that light of segments may reach: wings reach farther for brighter and thicker ones."""
-    mask = np.zeros(scene.observation.shape, dtype=bool)
-    for segment in segments:
-        # The radius where a Gaussian fades into the noise, plus the width of a galaxy.
-        steps = scene.sigma * math.sqrt(2 * math.log(max(segment.peak, 10.0)))
-        steps = math.hypot(steps, min(segment.along, segment.across))
-        box, pixels = segment.grown(math.ceil(steps), mask.shape)
-        mask[box] |= ndimage.distance_transform_edt(~pixels) <= steps
-    return mask
-
-
 def light_census(observation):
     """Measure how significant the light is, and that outside a central galaxy.
 
@@ -127,7 +68,7 @@ def light_census(observation):
     -------
     census : `LightCensus`
     """
-    scene = _Field(observation)
+    scene = FieldObjects(observation)
     total = scene.significance(observation.data - scene.sky, scene.error)
     outside = (scene.radius > 1.5 * scene.fwhm) & (scene.radius < 0.5 * min(observation.shape))
     arcs = scene.significance(scene.residual, scene.tolerance)
@@ -162,7 +103,25 @@ def label_objects(significance, fwhm, *, threshold=2.5):
 
 
 @dataclass(eq=False)
-class _Segment:
+class Segment:
+    """One object beside the central galaxy; lengths in pixels, along and across the circle about its centre.
+
+    Attributes
+    ----------
+    box : tuple of slice
+        Of the image.
+    pixels : `~numpy.ndarray` of bool
+        The pixels of the object in it.
+    radius, angle, outer : float
+        Distance from the centre and its direction in radians, and the distance within which 90 % of it lies.
+    along, across : float
+        Standard deviations of its light.
+    signal, peak : float
+        Signal to noise of its light, and of its most significant point in the smoothed image.
+    fwhm : float
+        Of the PSF.
+    """
+
     box: tuple
     pixels: np.ndarray
     radius: float
@@ -173,11 +132,6 @@ class _Segment:
     signal: float
     peak: float
     fwhm: float
-
-    @property
-    def is_arc(self):
-        stretched = self.along > 1.6 * self.across and self.along > 0.8 * self.fwhm
-        return stretched and self.signal > 8 and self.radius > 1.5 * self.fwhm
 
     def grown(self, margin, shape):
         """Return the box with a margin, within the image, and the pixels in it."""
@@ -190,8 +144,8 @@ class _Segment:
         return tuple(slice(start, stop) for start, stop in zip(low, high, strict=True)), pixels
 
 
-class _Field:
-    """An image and its central galaxy; lengths in pixels."""
+class FieldObjects:
+    """An image, its central galaxy, and the objects beside it; lengths in pixels."""
 
     def __init__(self, observation):
         self.observation = observation
@@ -214,6 +168,7 @@ class _Field:
         return significance_map(image, weight, self.sigma) / self.factor
 
     def segments(self):
+        """The objects beside the central galaxy, as `Segment`."""
         significance = self.significance(self.residual, self.tolerance)
         labels = label_objects(significance, self.fwhm)
         if labels is None:
@@ -243,29 +198,7 @@ class _Field:
         signal = residual[pixels].sum() / math.sqrt((tolerance[pixels] ** 2).sum()) / self.factor
         outer = float(np.percentile(radii[pixels], 90))
         peak = float(significance[box][pixels].max())
-        return _Segment(box, pixels, radius, angle, outer, along, across, signal, peak, self.fwhm)
-
-
-def _can_be_image(segment, segments, arcs, scene):
-    field = min(scene.observation.shape)
-    if segment.radius < 2 * scene.fwhm:
-        return True
-    if arcs:
-        # The most significant arc gives the radius of the images.
-        limit = BEYOND_ARCS * max(arcs, key=lambda arc: arc.signal).outer
-        return segment.radius <= limit
-    if segment.radius > IMAGE_REACH * field:
-        return False
-    if segment.signal < 20 or segment.radius < 0.2 * field:
-        return True
-    # A bright lensed image has a counter-image across the centre, at a radius that is not much larger.
-    return any(
-        other is not segment
-        and math.cos(other.angle - segment.angle) < -0.5
-        and other.radius < 1.2 * segment.radius
-        and other.signal > 0.02 * segment.signal
-        for other in segments
-    )
+        return Segment(box, pixels, radius, angle, outer, along, across, signal, peak, self.fwhm)
 
 
 def psf_width(observation):

@@ -19,6 +19,27 @@ ARC_SIGMA = 3.0
 # makes it smaller than 1, an error plane without the sky's photons larger.
 ERRORS_TOO_SMALL = 1.3
 
+# ---------------------------------------------------------------- other objects in the field
+
+# All of these are chosen, on simulated lenses and a few HST fields; tests/reconstruction/test_field_mask.py
+# shows what they do. A segment is an arc if its standard deviation along the circle about the lens is this
+# many times that across, and this many FWHM of the PSF, if it lies this many FWHM from the centre, and has
+# this signal to noise.
+ARC_STRETCH, ARC_LENGTH_FWHM, ARC_RADIUS_FWHM, ARC_SIGNAL = 1.6, 0.8, 1.5, 8.0
+# A segment within this many FWHM of the centre may be anything.
+CORE_FWHM = 2.0
+# Where there are arcs: largest radius of an image over that of the arcs.
+BEYOND_ARCS = 1.3
+# Where there are none: largest radius of an image over the field, since images lie within the Einstein radius
+# plus the offset of the source.
+IMAGE_REACH = 0.36
+# Signal to noise, and radius over the field, above which an image has to have a counter-image: at more than
+# 120 degrees about the centre (cosine), out to this many times its radius, with this share of its signal.
+BRIGHT_IMAGE, INNER_FIELD = 20.0, 0.2
+ACROSS_COSINE, COUNTER_IMAGE_RADIUS, COUNTER_IMAGE_SIGNAL = -0.5, 1.2, 0.02
+# Significance of the peak of a segment, in sigma of the smoothed image, above which it is masked by itself.
+OBJECT_PEAK = 4.5
+
 # ---------------------------------------------------------------- the search for a lens
 
 # Two lenses are one mode if their Einstein radii differ by less than this share, and their ellipticities and

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lenssr.imaging import Observation, auto_mask, light_census, measure_sky
+from lenssr.imaging import Observation, light_census, measure_sky
 from lenssr.imaging.deblending import deblend
+from lenssr.reconstruction.field_mask import auto_mask
 
 SIDE = 120
 Y, X = np.indices((SIDE, SIDE), dtype=float)
@@ -80,7 +81,8 @@ def test_large_segments_need_no_package_beyond_those_that_come_along():
 import sys
 sys.modules.update(dict.fromkeys(("skimage", "lenstronomy", "caustics", "numba")))  # None: not to be imported
 import numpy as np
-from lenssr.imaging import Observation, auto_mask
+from lenssr.imaging import Observation
+from lenssr.reconstruction.field_mask import auto_mask
 y, x = np.indices(({SIDE}, {SIDE}))
 light = sum(80 * np.exp(-((x - at) ** 2 + (y - 15) ** 2) / 8) for at in (15, 24))
 noise = np.random.default_rng(1).normal(size=light.shape)

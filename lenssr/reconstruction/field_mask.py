@@ -1,0 +1,105 @@
+"""What in the field is another object, and what can be an image of the source."""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from lenssr.imaging.detection import FieldObjects
+from lenssr.reconstruction import decisions
+
+__all__ = ["auto_mask"]
+
+
+def auto_mask(observation):
+    """Mask of the other objects in the field: stars and neighbours, not the lens, arcs and counter-images.
+
+    Parameters
+    ----------
+    observation : `~lenssr.imaging.Observation`
+        The image.
+
+    Returns
+    -------
+    mask : `~numpy.ndarray` of bool, shape (ny, nx)
+        True on other objects; pixels that the observation masks are False.
+
+    Notes
+    -----
+    After the central galaxy is subtracted, segments of at least 2.5 sigma in the smoothed image are
+    deblended. Those that are stretched along the circle about the centre count as arcs. If there are
+    any, other segments that lie more than 1.3 times as far out as they are masked. If there are none,
+    segments farther out than 0.36 of the field are, and nearer ones without light across the centre, which
+    every lensed image has. An object projected onto the arcs is not found; mask it by hand.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lenssr.imaging import Observation
+    >>> from lenssr.reconstruction.field_mask import auto_mask
+    >>> x, y = np.meshgrid(np.arange(60.0), np.arange(60.0))
+    >>> star = 50 * np.exp(-((x - 52) ** 2 + (y - 8) ** 2) / 4)
+    >>> galaxy = 200 * np.exp(-np.hypot(x - 30, y - 30) / 4)
+    >>> noise = np.random.default_rng(1).normal(size=(60, 60))
+    >>> image = Observation.from_any(star + galaxy + noise, pixel_scale=0.05, noise=1, unit="electron/s")
+    >>> mask = auto_mask(image)
+    >>> bool(mask[8, 52]), bool(mask[30, 30])
+    (True, False)
+    """
+    scene = FieldObjects(observation)
+    segments = scene.segments()
+    arcs = [segment for segment in segments if _is_arc(segment)]
+    suspects = [segment for segment in segments if not _can_be_image(segment, segments, arcs, scene)]
+    others = [segment for segment in suspects if segment.peak > decisions.OBJECT_PEAK]
+    mask, kept = _pixels_reached(others, scene), np.zeros(observation.shape, dtype=bool)
+    faint = [segment for segment in suspects if segment not in others]
+    # A part that deblending separated from another object may be fainter.
+    parts = [segment for segment in faint if (mask[segment.box] & segment.pixels).any()]
+    mask, others = mask | _pixels_reached(parts, scene), others + parts
+    for segment in segments:
+        if segment not in others:
+            kept[segment.box] |= segment.pixels
+    return mask & ~kept & observation.valid
+
+
+def _pixels_reached(segments, scene):
+    """Pixels (ny, nx) that light of segments may reach: wings reach farther for brighter and thicker ones."""
+    mask = np.zeros(scene.observation.shape, dtype=bool)
+    for segment in segments:
+        # The radius where a Gaussian fades into the noise, plus the width of a galaxy.
+        steps = scene.sigma * math.sqrt(2 * math.log(max(segment.peak, 10.0)))
+        steps = math.hypot(steps, min(segment.along, segment.across))
+        box, pixels = segment.grown(math.ceil(steps), mask.shape)
+        mask[box] |= ndimage.distance_transform_edt(~pixels) <= steps
+    return mask
+
+
+def _is_arc(segment):
+    """Whether a segment is stretched along the circle about the lens."""
+    stretched = segment.along > decisions.ARC_STRETCH * segment.across
+    resolved = segment.along > decisions.ARC_LENGTH_FWHM * segment.fwhm
+    beside = segment.radius > decisions.ARC_RADIUS_FWHM * segment.fwhm
+    return stretched and resolved and beside and segment.signal > decisions.ARC_SIGNAL
+
+
+def _can_be_image(segment, segments, arcs, scene):
+    """Whether a segment may be a lensed image."""
+    field = min(scene.observation.shape)
+    if segment.radius < decisions.CORE_FWHM * scene.fwhm:
+        return True
+    if arcs:
+        # The most significant arc gives the radius of the images.
+        limit = decisions.BEYOND_ARCS * max(arcs, key=lambda arc: arc.signal).outer
+        return segment.radius <= limit
+    if segment.radius > decisions.IMAGE_REACH * field:
+        return False
+    if segment.signal < decisions.BRIGHT_IMAGE or segment.radius < decisions.INNER_FIELD * field:
+        return True
+    # A bright lensed image has a counter-image across the centre, at a radius that is not much larger.
+    return any(
+        other is not segment
+        and math.cos(other.angle - segment.angle) < decisions.ACROSS_COSINE
+        and other.radius < decisions.COUNTER_IMAGE_RADIUS * segment.radius
+        and other.signal > decisions.COUNTER_IMAGE_SIGNAL * segment.signal
+        for other in segments
+    )

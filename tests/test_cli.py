@@ -221,7 +221,7 @@ def test_a_registered_source_is_known_to_the_command(monkeypatch, capsys):
     assert arguments.source == "disc"
     with pytest.raises(SystemExit):
         run("resolve", "--help")
-    assert "network, disc" in " ".join(capsys.readouterr().out.split())
+    assert ", ".join(SOURCES) in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_the_command_does_not_say_is_the_default():

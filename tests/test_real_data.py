@@ -255,4 +255,6 @@ def test_euclid_near_infrared_has_the_ring_of_vis(euclid_free):
     fine = [result.lensed_source.data.reshape(ny, 2, nx, 2).sum((1, 3)) for result in euclid_free]
     radius = np.hypot(*measures.positions((ny, nx), 0.1))
     ring = (radius >= 0.4) & (radius < 1.2) & ~vis.data.mask & ~near.data.mask
-    assert np.corrcoef(fine[0][ring], fine[1][ring])[0, 1] > 0.6
+    # Its source fills its grid of 10", and the verdict says so: the ring is there, and not all that H shows.
+    assert "source_too_large" in near.flags
+    assert np.corrcoef(fine[0][ring], fine[1][ring])[0, 1] > 0.5

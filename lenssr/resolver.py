@@ -9,7 +9,7 @@ from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.options import RESOLVER, Settings
-from lenssr.reconstruction.output_psf import check_psf_out
+from lenssr.reconstruction.output_psf import check_output_psf
 from lenssr.result import FailedResolution
 
 __all__ = ["SuperResolver"]
@@ -413,7 +413,7 @@ class SuperResolver:
             mask=None if automatic else mask,
             **reading,
         )
-        check_psf_out(self.settings.psf_out, observation, self.settings.scale)
+        check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
             from lenssr.reconstruction.field_mask import auto_mask
 

@@ -42,7 +42,7 @@ def walk(monkeypatch):
             raise Arrived
 
         with monkeypatch.context() as patch:
-            patch.setattr(least_squares._State, "expand", stop)
+            patch.setattr(least_squares._Iterates, "expand", stop)
             with pytest.raises(Arrived):
                 SuperResolver(oversampling=1, **options)(item.low, noise=item.noise)
         return ways[0]

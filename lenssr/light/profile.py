@@ -24,7 +24,7 @@ FIRST_INDEX = 1.0
 WINDOW_RADII = 4.0
 # Curve of growth: first and last radius in arcsec, step in the logarithm, and points on every ellipse. A ring
 # is integrated to round-off if its standard deviation is 2 % of its radius or more.
-INNERMOST, OUTERMOST, STEP, POINTS = 1e-4, 1e2, 0.02, 16
+INNERMOST, OUTERMOST, RADIUS_STEP, ANGLES = 1e-4, 1e2, 0.02, 16
 # Standard deviations of the priors with which evidence compares a source: of the logarithm of a brightness
 # and of a length, of centre (arcsec) and ellipticity, of all else.
 BRIGHT_WIDTH, LOG_WIDTH, PLACE_WIDTH, OTHER_WIDTH = 3.0, 1.0, 0.3, 2.0
@@ -311,7 +311,7 @@ class LightProfile(ABC):
         above = (inside < half).sum(-1, keepdim=True).clamp(1, len(radii) - 1)
         low, high = inside.gather(-1, above - 1), inside.gather(-1, above)
         # Between two radii the flux grows evenly in the logarithm of the radius.
-        return (radii[above - 1] * torch.exp(STEP * (half - low) / (high - low))).squeeze(-1)
+        return (radii[above - 1] * torch.exp(RADIUS_STEP * (half - low) / (high - low))).squeeze(-1)
 
     def flux(self, vector):
         """Total flux.
@@ -330,15 +330,15 @@ class LightProfile(ABC):
     def _curve_of_growth(self, vector):
         """Radii (n,) in arcsec, product averages of the axes, and the flux (..., n) within."""
         radii, flat = growth_radii(vector), vector.reshape(-1, vector.shape[-1])
-        angles = torch.arange(POINTS).to(vector) * (2 * math.pi / POINTS)
+        angles = torch.arange(ANGLES).to(vector) * (2 * math.pi / ANGLES)
         columns = dict(zip(self.names, flat.unsqueeze(-1).unbind(1), strict=True))
         place = (columns.get(name, 0.0 * flat[:, :1]) for name in ("x_0", "y_0", "e1", "e2"))
         grid = torch.meshgrid(radii, angles, indexing="ij")
         rays = ellipse_points(*(axis.flatten() for axis in grid), *place)
-        rings = self.brightness(*rays, flat).reshape(len(flat), len(radii), POINTS).mean(-1)
-        flux = rings * (2 * math.pi * STEP * radii**2)
+        rings = self.brightness(*rays, flat).reshape(len(flat), len(radii), ANGLES).mean(-1)
+        flux = rings * (2 * math.pi * RADIUS_STEP * radii**2)
         # Trapezoids, from a core of constant brightness.
-        inside = flux.cumsum(-1) - 0.5 * flux + flux[:, :1] * (0.5 / STEP - 0.5)
+        inside = flux.cumsum(-1) - 0.5 * flux + flux[:, :1] * (0.5 / RADIUS_STEP - 0.5)
         return radii, inside.reshape(*vector.shape[:-1], len(radii))
 
     def window(self, vector):
@@ -451,8 +451,8 @@ class LightProfile(ABC):
 
 def growth_radii(like):
     """Radii (n,) in arcsec of curves of growth, evenly spaced in the logarithm, as a tensor like another."""
-    number = 1 + round(math.log(OUTERMOST / INNERMOST) / STEP)
-    return INNERMOST * torch.exp(STEP * torch.arange(number).to(like))
+    number = 1 + round(math.log(OUTERMOST / INNERMOST) / RADIUS_STEP)
+    return INNERMOST * torch.exp(RADIUS_STEP * torch.arange(number).to(like))
 
 
 def with_covariance(model, covariance):

@@ -16,7 +16,7 @@ __all__ = [
     "early_fit",
     "fit_from",
     "fit_known_lens",
-    "lens_at_bound",
+    "lens_ends_at_bound",
     "polish",
     "refine",
     "single_precision",
@@ -165,10 +165,10 @@ def fit_from(stack, scene, physical, constraints, refits=WEIGHT_REFITS):
 
 def cost(scene, fit):
     """Chi2, and more where the lens ended on a bound, which is no optimum: it must be better beyond doubt."""
-    return fit.chi2 + BOUND_COST * lens_at_bound(scene, fit)
+    return fit.chi2 + BOUND_COST * lens_ends_at_bound(scene, fit)
 
 
-def lens_at_bound(scene, fit):
+def lens_ends_at_bound(scene, fit):
     """Whether a parameter of the lens ended on a bound."""
     lens = scene["lens"]
     return lens is not None and any(lens.start <= k < lens.stop for k in fit.at_bound)

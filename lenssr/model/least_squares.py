@@ -131,7 +131,7 @@ def levenberg_marquardt(
         if upper is None
         else torch.as_tensor(upper).to(start).expand_as(start)
     )
-    state = _State(model, torch.clamp(start, lower, upper), data, weight, prior)
+    state = _Iterates(model, torch.clamp(start, lower, upper), data, weight, prior)
     everything = torch.arange(count, device=start.device)
     state.chi2, state.gradient, state.curvature = state.expand(state.parameters, everything)
     damping = torch.full((count,), DAMPING_START, dtype=torch.float64, device=start.device)
@@ -172,7 +172,7 @@ def levenberg_marquardt(
     return LeastSquaresResult(state.parameters, state.chi2, state.curvature, iterations, converged, on_bound)
 
 
-class _State:
+class _Iterates:
     """Current parameters, chi2, gradient and curvature of every problem of the batch."""
 
     def __init__(self, model, parameters, data, weight, prior):

@@ -12,7 +12,7 @@ __all__ = ["FitSettings"]
 # Of the side of a stamp: galaxies nearer to each other are fitted together.
 GROUP_SHARE = 2.5
 # A centre that moves farther than this many pixels is on its way to another galaxy.
-REACH = 10.0
+FARTHEST_CENTRE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class FitSettings(PhotometryOptions):
     @property
     def reach(self):
         """How far a centre may move along x and y, in pixels."""
-        return self.xy_bounds or tuple(min(side / 4, REACH) for side in self.box[::-1])
+        return self.xy_bounds or tuple(min(side / 4, FARTHEST_CENTRE) for side in self.box[::-1])
 
     def make_grouper(self):
         """What says which galaxies are fitted together: a callable, or None."""

@@ -59,7 +59,7 @@ class Solved:
         scene, fit, unit = self.scene, self.fit, observation.unit
         model, weight = (plane.reshape(observation.shape).cpu().numpy() for plane in (fit.model, fit.weight))
         noise = residual_noise(observation, model, weight, scene.sky_of(fit.physical))
-        log.info("fine images and their errors")
+        log.info("making the fine images and their errors")
         products = self.products(noise.factor)
         degrees = fit.used - int(scene.free[scene.keep("source")].sum()) - products.parameters
         about = {"scene": scene, "fit": fit, "noise": noise, "inversion": self.inversion}
@@ -99,6 +99,8 @@ def make_result(run, fields, *, meta=None, elapsed=None):
     result : `~lenssr.SuperResolution`
     """
     observation, settings, verdict = run.observation, run.settings, judge(run)
+    log.info("verdict: %s", "ok" if verdict.ok else "not ok, " + ", ".join(verdict.serious))
+    log.debug("measures %s", verdict.measures)
     unit, wcs = observation.unit, copy.deepcopy(observation.grid.wcs)
     seen = {"wcs": wcs, "error": run.sigma, "mask": observation.mask}
     chi2_map = run.residual**2 * run.weight

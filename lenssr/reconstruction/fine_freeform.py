@@ -18,7 +18,7 @@ SAMPLES = 64
 AT_ONCE = 16
 FINEST_SOURCE = 120  # pixels along a side
 # Points along a side of a cell of the source's grid, to integrate over it.
-POINTS = 4
+CELL_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _even(grid):
 
 def _cells(grid):
     """Points x, y in all cells of a source's grid, and their weights (M,) in an integral over it."""
-    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    nodes, weights = np.polynomial.legendre.leggauss(CELL_POINTS)
     step = np.diff(grid.offsets)
     line = (grid.offsets[:-1, None] + step[:, None] * (nodes + 1) / 2).ravel()
     share = (step[:, None] * weights / 2).ravel()

@@ -179,19 +179,22 @@ class FreeFormFit:
             None if candidates of several kinds were compared and the parametric fit is the likeliest.
         """
         # 1. Candidates on a coarse grid, the lens held.
-        kind, problem, solution = yield from self._choose(self._coarse_grid())
+        grid = self._coarse_grid()
+        log.info("comparing descriptions of the source on %d x %d nodes", grid.side, grid.side)
+        kind, problem, solution = yield from self._choose(grid)
         if solution is None:
             return None, None
         # 2. The temperature of the likelihood, from what this source leaves of the sky.
         self._set_temperature(problem, solution)
         # 3. Lens, light and source together; other lenses; a lens that its trust region has stopped.
+        log.info("fitting lens, light and source together")
         coarse = {"tolerance": COARSE_GAIN}
         problem, solution = yield from fit_jointly(self, kind, problem, solution, **coarse)
         solution, self.modes = yield from search_other_modes(self, problem, solution, **coarse)
         problem, solution = yield from expand_trust_region(self, kind, problem, solution, **coarse)
         problem, solution = yield from self._update_weights(kind, problem, solution, **coarse)
         # 4. The fine grid.
-        log.info("free-form source on %d x %d nodes", self.grid.side, self.grid.side)
+        log.info("refining the source to %d x %d nodes", self.grid.side, self.grid.side)
         problem, solution = yield from self._refine(kind, problem, solution)
         problem, solution = yield from self._update_weights(kind, problem, solution)
         return (yield from expand_trust_region(self, kind, problem, solution))

@@ -29,7 +29,7 @@ from lenssr.model.fit import (
     early_fit,
     fit_from,
     fit_known_lens,
-    lens_at_bound,
+    lens_ends_at_bound,
     polish,
     refine,
     single_precision,
@@ -111,7 +111,9 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
     if network is None:
         log.info("looking for the lens from %d Einstein radii", STARTS)
         found = _multi_start(stack, scene, rng)
-        return [polish(stack, scene, number, one.fit) for number, one in enumerate(found)]
+        fits = [polish(stack, scene, number, one.fit) for number, one in enumerate(found)]
+        _log_lenses(scene, fits)
+        return fits
     log.info("looking for the lens from the estimate of a network")
     estimate = network.estimate(stack, scene)
     starts = _vectors_of(scene, estimate.likely())
@@ -128,7 +130,15 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
     for number in doubted:
         log.info("image %d: no Sérsic explains the arcs behind the network's lens", number)
         fits[number] = look(number, fits[number], [starts[number, 0].to(fits[number].physical)])
+    _log_lenses(scene, fits)
     return fits
+
+
+def _log_lenses(scene, fits):
+    """Log Einstein radii and chi2."""
+    for number, fit in enumerate(fits):
+        radius, chi2 = float(fit.physical[scene.radius]), fit.chi2 / max(fit.used, 1)
+        log.debug("image %d: theta_E %.4f arcsec, chi2 per pixel %.3f", number, radius, chi2)
 
 
 @dataclass(frozen=True)
@@ -353,7 +363,7 @@ def _checked_by_radii(stack, scene, rng, found, estimate):
     doubted = [
         number
         for number, (fit, distance) in enumerate(zip(fits, distances, strict=True))
-        if lens_at_bound(scene, fit)
+        if lens_ends_at_bound(scene, fit)
         or (distance > decisions.AGREES and fit.chi2 > decisions.BAD_CHI2 * fit.used)
     ]
     if doubted:

@@ -10,7 +10,7 @@ from lenssr.imaging.render_scene import kernel_options
 from lenssr.options import PIXEL
 
 __all__ = [
-    "check_psf_out",
+    "check_output_psf",
     "describe_psf_out",
     "fine_kernel",
     "fine_operator",
@@ -24,7 +24,7 @@ PIXELS_ACROSS = 2.0
 PARTS = 32
 
 
-def check_psf_out(psf_out, observation, scale):
+def check_output_psf(psf_out, observation, scale):
     """Refuse a PSF of the output that the pixels do not sample, or that the telescope never had.
 
     Parameters

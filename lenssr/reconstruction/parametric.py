@@ -80,7 +80,8 @@ class ParametricReconstruction:
         settings = self.settings
         stack = stack_of(observations, settings)
         scene = self.scene(observations[0], stack.device)
-        log.info("fitting %d images of %d x %d pixels", len(stack), *stack.grid.shape[::-1])
+        number = "one image" if len(stack) == 1 else f"{len(stack)} images"
+        log.info("fitting %s of %d x %d pixels", number, *stack.grid.shape[::-1])
         if settings.lens is None:
 
             def look(number, fit, others):

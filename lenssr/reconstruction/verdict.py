@@ -32,6 +32,11 @@ class Verdict:
     ok: bool
     measures: dict
 
+    @property
+    def serious(self):
+        """Those of the flags that are."""
+        return tuple(name for name in self.flags if FLAGS[name].serious)
+
 
 @dataclass(frozen=True, eq=False)
 class Run:

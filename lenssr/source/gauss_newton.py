@@ -12,7 +12,7 @@ __all__ = ["DEEPEST", "LINKS", "Solution", "log_field", "solve", "weigh"]
 
 # How far below the floor a logarithm still falls: beyond e^-240 all is dark.
 DEEPEST = np.log(240.0)
-STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
+LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
 PROBE_SEED = 20061
@@ -364,7 +364,7 @@ class _State:
         """The Gauss-Newton step (n + K,), shortened where a node would brighten beyond what is linear."""
         step = factor.solve(self.gradient()[:, None])[:, 0]
         if not self.link.is_linear:
-            step *= min(1.0, STEP / max(step[: factor.count].max(), 1e-300))
+            step *= min(1.0, LARGEST_STEP / max(step[: factor.count].max(), 1e-300))
         return step
 
     def advance(self, step):

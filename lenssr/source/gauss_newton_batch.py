@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from lenssr.source.evidence import laplace_evidence
-from lenssr.source.gauss_newton import DEEPEST, SETTLED, STEP, STRONGEST, TRIES, WEAKEST, Solution
+from lenssr.source.gauss_newton import DEEPEST, LARGEST_STEP, SETTLED, STRONGEST, TRIES, WEAKEST, Solution
 from lenssr.source.linalg import SOFTEST
-from lenssr.source.problem_batch import COLUMNS, ProblemBatch
+from lenssr.source.problem_batch import COLUMNS_AT_ONCE, ProblemBatch
 
 __all__ = ["BatchSolution", "DenseFactor", "DensePrior", "answer_together", "images_at_once", "solve_batch"]
 
@@ -206,7 +206,7 @@ def solve_batch(
         step = torch.where(factor.failed.unsqueeze(1), 0.0, step)
         if link == "log":
             largest = step[:, : factor.count].amax(1).clamp_min(1e-300)
-            step = step * (STEP / largest).clamp_max(1.0).unsqueeze(1)
+            step = step * (LARGEST_STEP / largest).clamp_max(1.0).unsqueeze(1)
         converged[index] = state.advance(index, step) < tolerance
         if adapt:
             before = state.strength[index]
@@ -362,7 +362,7 @@ def images_at_once(problem, device):
     device, size = torch.device(device), problem.grid.size
     numbers = MATRICES * size**2
     if problem.stack.kernel is not None:
-        planes = PLANES * COLUMNS * np.prod(problem.stack.operator.cells)
+        planes = PLANES * COLUMNS_AT_ONCE * np.prod(problem.stack.operator.cells)
         numbers = max(numbers, MATRICES_BESIDE_RESPONSE * size**2 + size * len(problem.data) + planes)
     free = CPU_BYTES
     if device.type == "cuda":

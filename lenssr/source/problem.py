@@ -15,7 +15,7 @@ __all__ = ["Problem", "blur_matrix", "core_response"]
 KERNEL_SHARE = 0.99
 KERNEL_SAMPLES = 600
 # While rays of the arcs move by less than this many nodes, the curvature is kept.
-REACH = 0.2
+KEPT_REACH = 0.2
 
 
 class Problem:
@@ -176,7 +176,7 @@ class Problem:
         if self._normal is not None:
             ends = zip(place, self._normal[0], strict=True)
             moved = [np.abs(new - old).max() for new, old in ends]
-            reach = 0.0 if exact else REACH * self.grid.spacing
+            reach = 0.0 if exact else KEPT_REACH * self.grid.spacing
             if max(moved[:2]) <= reach and max(moved[2:], default=0.0) == 0.0:
                 return self._normal[1]
         if self.stack.kernel is not None:

@@ -7,12 +7,12 @@ import torch
 
 from lenssr.imaging.operator import Convolution
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
-from lenssr.source.problem import REACH, core_response
+from lenssr.source.problem import KEPT_REACH, core_response
 
-__all__ = ["COLUMNS", "ProblemBatch"]
+__all__ = ["COLUMNS_AT_ONCE", "ProblemBatch"]
 
 # How many columns of a map to pixels pass the telescope at once.
-COLUMNS = 64
+COLUMNS_AT_ONCE = 64
 
 
 class ProblemBatch:
@@ -123,7 +123,7 @@ class ProblemBatch:
             self._place = place.new_full((len(self), place.shape[1]), torch.nan)
         rays = 2 * traced.x.shape[1]
         moved = (place - self._place[index]).abs()
-        reach = 0.0 if exact else REACH * self._grids.spacing[index]
+        reach = 0.0 if exact else KEPT_REACH * self._grids.spacing[index]
         # What has no place yet compares false as well.
         kept = (moved[:, :rays].amax(1) <= reach) & (moved[:, rays:] == 0).all(1)
         stale = torch.nonzero(~kept).squeeze(1)
@@ -181,8 +181,8 @@ class ProblemBatch:
         count, cells, n = len(weight), self._operator.cells[0] * self._operator.cells[1], self.size
         nodes, shares = traced.corners, traced.weights * self._share[:, None]
         response = shares.new_empty(count, n, weight.shape[1])
-        for start in range(0, n, COLUMNS):
-            width = min(COLUMNS, n - start)
+        for start in range(0, n, COLUMNS_AT_ONCE):
+            width = min(COLUMNS_AT_ONCE, n - start)
             inside = (nodes >= start) & (nodes < start + width)
             place = (nodes - start).clamp(0, width - 1) * cells + self._cell[:, None]
             columns = shares.new_zeros(count, width * cells)

@@ -1,0 +1,34 @@
+"""The simulated half of the golden run gives what is recorded; `benchmarks/golden.py` compares all of it."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SOURCES = ("interpolation", "sersic", "pixelated", "perturbed_sersic", "auto", "network")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module("golden")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def test_every_source_is_recorded(golden):
+    assert golden.SOURCES == SOURCES
+    assert len(list(golden.FOLDER.glob("*.npz"))) == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("image", ["DeepLense", "galaxies"])
+def test_a_golden_run_gives_what_is_recorded(golden, image, source):
+    old, new = golden.load(golden.file_of(image, source)), golden.run(image, source)
+    found, flags_kept = golden.differences(old, new)
+    assert flags_kept
+    assert {name: value for name, value in found.items() if not value <= golden.KEPT[name]} == {}

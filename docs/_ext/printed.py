@@ -10,6 +10,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 import lenssr
 from lenssr import options
 from lenssr.reconstruction.verdict import FLAGS
+from lenssr.result.planes import planes_of
 
 
 class FlagTable(SphinxDirective):
@@ -65,6 +66,18 @@ class SourceTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class PlaneTable(SphinxDirective):
+    """The planes of a result's file, from their declarations."""
+
+    def run(self):
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 24 52", ""]
+        lines += ["   * - HDU", "     - Field", "     - What it is"]
+        for name, plane in planes_of(lenssr.SuperResolution).items():
+            comment = plane.comment.replace("*", "\\*").replace("|", "\\|")
+            lines += [f"   * - ``{plane.hdu}``", f"     - ``{name}``", f"     - {comment}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 class Printed(SphinxDirective):
     """The text file that a script printed; where it is missing, the build fails and says how to print it."""
 
@@ -106,6 +119,7 @@ def setup(app):
     app.add_role("constant", Constant())
     app.add_directive("flag-table", FlagTable)
     app.add_directive("option-table", OptionTable)
+    app.add_directive("plane-table", PlaneTable)
     app.add_directive("printed", Printed)
     app.add_directive("public-names", PublicNames)
     app.add_directive("source-table", SourceTable)

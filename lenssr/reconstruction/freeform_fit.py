@@ -352,8 +352,8 @@ class FreeFormFit:
         return not self.stack.gaussian and gain >= needed
 
     def _offset(self):
-        """By how much the noise shifts the expected data, as the parametric fit has it."""
-        if self.stack.gaussian:
+        """By how much the noise shifts the expected data, as the parametric fit has it; 0 for unbiased noise."""
+        if self.stack.noise.unbiased:
             return np.zeros(len(self.fit.model))
         light = self.stack.image(self.bare, self.physical[None], roles=("lens_light", "sky"))[0]
         return (self.fit.model - self.fit.lensed_source - light).numpy()

@@ -352,7 +352,7 @@ class FreeFormFit:
         return not self.stack.gaussian and gain >= needed
 
     def _offset(self):
-        """By how much the noise shifts the expected data, as the parametric fit has it; 0 for unbiased noise."""
+        """By how much the noise shifts the expected data, by the parametric fit; 0 for unbiased noise."""
         if self.stack.noise.unbiased:
             return np.zeros(len(self.fit.model))
         light = self.stack.image(self.bare, self.physical[None], roles=("lens_light", "sky"))[0]

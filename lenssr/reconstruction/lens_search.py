@@ -7,7 +7,7 @@
    `expand_trust_region` lets one go on that only its distance from the parametric fit has stopped.
 
 A given lens is fitted by `lenssr.model.fit.fit_known_lens`; all of them minimise chi2 there, or the posterior
-in `lenssr.source.gauss_newton`.
+in `lenssr.source.solve`.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """The free-form source: its grid, priors on its roughness, and the inversion."""
 
 from lenssr.source.batching import Request, choose_prior, together
+from lenssr.source.evidence import ParametricEvidence, laplace_evidence
 from lenssr.source.gauss_newton import Solution, solve
 from lenssr.source.gauss_newton_batch import (
     BatchSolution,
@@ -18,13 +19,14 @@ from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap
 
 __all__ = [
     "PRIORS",
-    "LocalPrior",
     "BatchSolution",
     "DenseFactor",
     "DensePrior",
     "Factor",
     "GridMotion",
+    "LocalPrior",
     "NormalMatrix",
+    "ParametricEvidence",
     "Prior",
     "Problem",
     "ProblemBatch",
@@ -35,6 +37,7 @@ __all__ = [
     "answer_together",
     "choose_prior",
     "images_at_once",
+    "laplace_evidence",
     "solve",
     "solve_batch",
     "together",

@@ -14,7 +14,7 @@ __all__ = ["Request", "alone", "ask", "ask_each", "choose_prior", "together"]
 
 @dataclass(frozen=True)
 class Request:
-    """What `lenssr.source.gauss_newton` is to be called with.
+    """What `lenssr.source.solve` is to be called with.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ def ask(problem, prior, strength, field, parameters, **options):
     Parameters
     ----------
     problem, prior, strength, field, parameters, **options
-        As for `lenssr.source.gauss_newton`.
+        As for `lenssr.source.solve`.
 
     Yields
     ------
@@ -63,7 +63,7 @@ def ask_each(problem, priors, field, parameters, **options):
     Parameters
     ----------
     problem, field, parameters, **options
-        As for `lenssr.source.gauss_newton`.
+        As for `lenssr.source.solve`.
     priors : sequence of `~lenssr.source.Prior`
 
     Yields
@@ -147,7 +147,7 @@ def choose_prior(problem, priors, field, parameters, **options):
     Parameters
     ----------
     problem, field, parameters, **options
-        As for `lenssr.source.gauss_newton`.
+        As for `lenssr.source.solve`.
     priors : sequence of `~lenssr.source.Prior`
 
     Returns

@@ -163,7 +163,7 @@ def solve_batch(
     max_iterations=40,
     tolerance=0.05,
 ):
-    """Solve each of a batch as `~lenssr.source.gauss_newton` solves one, on the device of the batch.
+    """Solve each of a batch as `~lenssr.source.solve` solves one, on the device of the batch.
 
     Problems do not know of one another: what becomes of one does not depend on which others there are, but
     for rounding.

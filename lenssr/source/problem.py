@@ -19,7 +19,7 @@ KEPT_REACH = 0.2
 
 
 class Problem:
-    """What `lenssr.source.gauss_newton` needs to know of an image.
+    """What `lenssr.source.solve` needs to know of an image.
 
     Model and gradient are exact; the curvature of chi2, which only says how far to step and how wide the
     posterior is, sees the PSF cut to its core.
@@ -49,7 +49,7 @@ class Problem:
         Weights of the rays whose mean the grid follows; by default it stays, and it does beside a Sérsic,
         whose centre is a parameter.
     floor : float, optional
-        Brightness below which a positive source fades to nothing (see `lenssr.source.gauss_newton`); 0 by
+        Brightness below which a positive source fades to nothing (see `lenssr.source.solve`); 0 by
         default, where it may be as faint as its logarithm goes.
 
     Attributes

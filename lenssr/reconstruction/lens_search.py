@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from lenssr.exceptions import InputError
 from lenssr.mass import SIE, Shear
 from lenssr.model.constraints import Constraints
 from lenssr.model.fit import (
@@ -40,14 +39,11 @@ from lenssr.model.fit import (
 from lenssr.model.initial_guess import light_start, source_start, without_light
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
-from lenssr.networks.library import load
-from lenssr.networks.variance import variance_from_neighbours
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
 from lenssr.source.batching import ask
 
 __all__ = [
-    "LensNetwork",
     "Mode",
     "agreement_wanted",
     "expand_trust_region",
@@ -96,7 +92,7 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
         Its lens is the model whose parameters are looked for.
     seed : int, optional
         Of the shapes of the starts.
-    network : `LensNetwork`, optional
+    network : `~lenssr.networks.lens_network.LensNetwork`, optional
         Its estimates are the starts; by default Einstein radii all over the field are.
     look : callable, optional
         ``look(number, fit, others)`` gives the `Fit` of an image whose lens is in doubt after a look with a
@@ -306,41 +302,6 @@ def _differ(scene, first, second):
 # ---------------------------------------------------------------- the estimate of a network
 
 
-class LensNetwork:
-    """A `~lenssr.networks.DeflectionNetwork` that says where the fit of an unknown lens begins.
-
-    Parameters
-    ----------
-    weights : str or path
-        Those that come with lenssr by name, or a file.
-
-    Raises
-    ------
-    InputError
-        If the weights are those of another network.
-    """
-
-    def __init__(self, weights):
-        try:
-            self.network, _ = load(weights, kind="DeflectionNetwork")
-        except InputError as error:
-            raise InputError(f"start: {error}") from error
-        self.network.requires_grad_(False)
-
-    @torch.no_grad()
-    def estimate(self, stack, scene):
-        """`~lenssr.networks.LensEstimate` of all images, the light of the lens and the sky subtracted."""
-        shape = (len(stack), *stack.grid.shape)
-        valid = stack.valid.reshape(shape)
-        arcs = without_light(stack, scene, light_start(stack, scene)).reshape(shape)
-        variance = variance_from_neighbours(stack.data.reshape(shape), stack.noise, valid)
-        # Other units may leave the range of single precision.
-        unit = torch.where(valid, variance, 0).mean((-2, -1), keepdim=True).sqrt()
-        sigma = (variance.sqrt() / unit).masked_fill(~valid, torch.inf)
-        network = self.network.to(stack.device)
-        return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)
-
-
 def _vectors_of(scene, estimates):
     """Lens vectors (B, S, L) of a network's numbers (B, S, 7); the rest is as the model has it."""
     block = scene["lens"]
@@ -399,10 +360,8 @@ def refine_with_freeform_source(stack, scene, fit, others, begin):
 
     Parameters
     ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image, on a CPU.
-    scene : `~lenssr.model.scene.Scene`
-    fit : `~lenssr.model.fit.Fit`
+    stack, scene, fit
+        Of the one image, on a CPU.
     others : list of `torch.Tensor`, shape (L,)
         Lenses to begin with as well.
     begin : callable

@@ -11,13 +11,13 @@ from lenssr.light.lens_light import light_profiles
 from lenssr.model.fit import fit_known_lens, polish
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
+from lenssr.networks.lens_network import LensNetwork
 from lenssr.options import NETWORK, SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.assemble import Solved, flux_unit
 from lenssr.reconstruction.fine_images import FineScene, source_image
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.lens_search import (
-    LensNetwork,
     find_lens,
     refine_with_freeform_source,
     unknown_lens,

@@ -12,6 +12,7 @@ from lenssr import SIE, InputError, SuperResolver
 from lenssr.mass import Shear
 from lenssr.model.scene import Scene
 from lenssr.networks.deflection import LensEstimate
+from lenssr.networks.lens_network import LensNetwork
 from lenssr.reconstruction import decisions, lens_search
 from lenssr.reconstruction.lens_search import Mode, other_starts, posterior_modes
 from lenssr.simulation import BroadLenses
@@ -39,7 +40,7 @@ def test_a_network_that_errs_is_not_believed(item, monkeypatch):
     half = max(item.low.shape) * proj_plane_pixel_scales(item.low.wcs)[0] * 3600 / 2
     free = LensEstimate(torch.zeros(1, 7, dtype=torch.float64), torch.eye(7)[None].double(), half).miss(wrong)
     sure = LensEstimate(free, 100 * torch.eye(7, dtype=torch.float64)[None], half)
-    monkeypatch.setattr(lens_search.LensNetwork, "estimate", lambda self, stack, scene: sure)
+    monkeypatch.setattr(LensNetwork, "estimate", lambda self, stack, scene: sure)
     found = resolve(item, start="network")
     assert found.lens[0].theta_E.value == pytest.approx(item.lens[0].theta_E.value, rel=0.02)
 

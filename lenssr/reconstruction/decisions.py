@@ -14,34 +14,39 @@ BAD_CHI2 = 1.2
 SECOND_MODE = 25.0
 # Sigma of a pixel above which the lensed source makes it one of the arcs. Theory: 3 sigma.
 ARC_SIGMA = 3.0
-
 # Ratio of the sky's rms to the given errors above which the errors are too small. Chosen: resampling alone
 # makes it smaller than 1, an error plane without the sky's photons larger.
 ERRORS_TOO_SMALL = 1.3
 
 # ---------------------------------------------------------------- other objects in the field
 
-# All of these are chosen, on simulated lenses and a few HST fields; tests/reconstruction/test_field_mask.py
-# shows what they do. A segment is an arc if its standard deviation along the circle about the lens is this
-# many times that across, and this many FWHM of the PSF, if it lies this many FWHM from the centre, and has
-# this signal to noise.
+# Chosen on simulated lenses and a few HST fields; tests/reconstruction/test_field_mask.py shows what they do.
+
+# A segment is an arc if its standard deviation along the circle about the lens is this many times that
+# across, and this many FWHM of the PSF; if it lies this many FWHM from the centre, and has this signal to
+# noise. Chosen.
 ARC_STRETCH, ARC_LENGTH_FWHM, ARC_RADIUS_FWHM, ARC_SIGNAL = 1.6, 0.8, 1.5, 8.0
-# A segment within this many FWHM of the centre may be anything.
+# Distance from the centre, in FWHM of the PSF, within which a segment may be anything. Chosen.
 CORE_FWHM = 2.0
-# Where there are arcs: largest radius of an image over that of the arcs.
+# Largest radius of an image over that of the arcs, where there are arcs. Chosen.
 BEYOND_ARCS = 1.3
-# Where there are none: largest radius of an image over the field, since images lie within the Einstein radius
-# plus the offset of the source.
+# Largest radius of an image over the side of the field, where there are none. Chosen: images lie within the
+# Einstein radius plus the offset of the source.
 IMAGE_REACH = 0.36
-# Signal to noise, and radius over the field, above which an image has to have a counter-image: at more than
-# 120 degrees about the centre (cosine), out to this many times its radius, with this share of its signal.
+# Signal to noise, and radius over the side of the field, above which an image has to have a counter-image.
+# Chosen.
 BRIGHT_IMAGE, INNER_FIELD = 20.0, 0.2
+# Cosine of the angle about the centre beyond which another segment is the counter-image, its largest radius
+# and its least signal over those of the image. Chosen.
 ACROSS_COSINE, COUNTER_IMAGE_RADIUS, COUNTER_IMAGE_SIGNAL = -0.5, 1.2, 0.02
-# Significance of the peak of a segment, in sigma of the smoothed image, above which it is masked by itself.
+# Significance of the peak of a segment, in sigma of the smoothed image, above which it is masked. Chosen.
 OBJECT_PEAK = 4.5
 
 # ---------------------------------------------------------------- the search for a lens
 
+# Distance in arcsec of an unknown lens from its light, or from the image centre where no light is fitted.
+# Chosen: several times the offsets of mass and light that are measured.
+CENTRE_BOUND = 0.3
 # Two lenses are one mode if their Einstein radii differ by less than this share, and their ellipticities and
 # shears by less than this. Chosen: well above the errors of either, well below what separates basins of chi2.
 SAME_RADIUS, SAME_SHAPE = 0.02, 0.1
@@ -106,3 +111,8 @@ DRAWING_SHARE, DRAWING_SHARE_WITH_PSF = 0.4, 0.3
 # Factor by which chi2 of held-back pixels may grow in fine-tuning before a warning. Chosen: few pixels
 # scatter.
 FINE_TUNING_WORSE = 1.01
+
+# ---------------------------------------------------------------- the PSF of the output
+
+# Output pixels across the FWHM of a PSF, below which they do not sample it. Theory: Nyquist, nearly.
+PIXELS_ACROSS = 2.0

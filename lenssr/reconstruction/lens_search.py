@@ -63,8 +63,6 @@ SHAPES = ("e1", "e2", "gamma1", "gamma2")
 STARTS = 8  # Einstein radii of a multi-start
 # Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
 START_SHAPE = 0.02
-# Distance in arcsec of an unknown lens from its light, or from the image centre where no light is fitted.
-CENTRE_BOUND = 0.3
 # Iterations on binned pixels: with a nearly round lens at its centre, then freely.
 NEAR_ROUND, FREE = 25, 40
 COARSE_TOLERANCE = 0.1
@@ -158,7 +156,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
     centres = torch.zeros(len(stack), 2) if light is None else light[:, 3:5]
     centres = centres.to(stack.device).double()
     plain = scene.with_plain_light()
-    constraints = Constraints.of(plain, len(stack)).centred_on(plain, centres, CENTRE_BOUND)
+    constraints = Constraints.of(plain, len(stack)).centred_on(plain, centres, decisions.CENTRE_BOUND)
     near = starts is not None
     vectors = starts if near else _radii_starts(plain, coarse.grid, constraints, rng)
     physical, chi2 = _coarse_fits(coarse, plain, vectors, light, constraints, near=near)
@@ -168,7 +166,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
         physical = _with_light_of(plain, physical, found)
         physical[best] = found
         physical = scene.from_plain_light(plain, physical)
-        constraints = Constraints.of(scene, len(stack)).centred_on(scene, centres, CENTRE_BOUND)
+        constraints = Constraints.of(scene, len(stack)).centred_on(scene, centres, decisions.CENTRE_BOUND)
         constraints = constraints.with_light_priors(scene, physical[best])
     begun = physical[best]
     rows = _elsewhere(scene, begun, beside)

@@ -8,6 +8,7 @@ from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.render_scene import kernel_options
 from lenssr.options import PIXEL
+from lenssr.reconstruction import decisions
 
 __all__ = [
     "check_output_psf",
@@ -18,8 +19,6 @@ __all__ = [
     "surroundings",
 ]
 
-# Output pixels across a PSF, below which they do not sample it.
-PIXELS_ACROSS = 2.0
 # Parts into which a side of the field is cut to follow the little light that falls beside it.
 PARTS = 32
 
@@ -44,10 +43,10 @@ def check_output_psf(psf_out, observation, scale):
     if observation.psf is None:
         raise InputError(f"psf_out = {psf_out}: the image has no PSF to narrow: give psf=, or leave it out")
     own = observation.psf_fwhm
-    if fwhm < PIXELS_ACROSS * pixel * (1 - 1e-9):
+    if fwhm < decisions.PIXELS_ACROSS * pixel * (1 - 1e-9):
         raise InputError(
             f"psf_out = {psf_out} is below 2 output pixels of {pixel:.4g} arcsec, which do not sample it: "
-            f"give at least {PIXELS_ACROSS * pixel:.4g} arcsec, a larger scale=, or 'pixel'"
+            f"give at least {decisions.PIXELS_ACROSS * pixel:.4g} arcsec, a larger scale=, or 'pixel'"
         )
     if not fwhm < own:
         raise InputError(

@@ -3,10 +3,11 @@
 import contextlib
 import functools
 import time
+import warnings
 from pathlib import Path
 
 from lenssr._workers import count_jobs, solve_parts
-from lenssr.exceptions import InputError
+from lenssr.exceptions import InputError, LensSRDeprecationWarning
 from lenssr.imaging.observation import Observation
 from lenssr.options import RESOLVER, Settings
 from lenssr.reconstruction.output_psf import check_output_psf
@@ -219,7 +220,7 @@ class SuperResolver:
                 bar.update(len(numbers))
         return results
 
-    def fit(
+    def fine_tune(
         self,
         images,
         *,
@@ -289,7 +290,7 @@ class SuperResolver:
         >>> resolver = SuperResolver(source="network", oversampling=1)
         >>> lows, noises = [item.low for item in items], [item.noise for item in items]
         >>> lenses = [item.lens for item in items]
-        >>> resolver = resolver.fit(lows, noise=noises, lenses=lenses, steps=2, learning_rate=1e-4)
+        >>> resolver = resolver.fine_tune(lows, noise=noises, lenses=lenses, steps=2, learning_rate=1e-4)
         >>> sorted(resolver.training.scores)
         ['hidden_pixels', 'hidden_pixels_before']
         """
@@ -305,9 +306,28 @@ class SuperResolver:
         self._method = fine_tune(self._method, observations, names, lenses, **options)
         return self
 
+    def fit(self, images, **options):
+        """Do what `fine_tune` does, under the name that it had; deprecated.
+
+        Parameters
+        ----------
+        images, **options
+            Those of `fine_tune`.
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+        """
+        warnings.warn(
+            "SuperResolver.fit is deprecated: it trains a network, call fine_tune",
+            LensSRDeprecationWarning,
+            stacklevel=2,
+        )
+        return self.fine_tune(images, **options)
+
     @property
     def training(self):
-        """What came of `fit`: the `~lenssr.networks.Card` of the network, or None where there was none.
+        """What came of `fine_tune`: the `~lenssr.networks.Card` of the network, or None where there was none.
 
         Its ``scores`` are chi2 per pixel of the pixels held back, ``hidden_pixels`` after the training and
         ``hidden_pixels_before``; 1 is noise alone.

@@ -98,7 +98,7 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
     lenses : list of `~lenssr.mass.MassModel` or None
         One for each; None: as the settings of the method have it.
     steps, learning_rate, folder, progress
-        As of `~lenssr.SuperResolver.fit`.
+        As of `~lenssr.SuperResolver.fine_tune`.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def check_method(method):
     kind = method.settings.kind
     what = "an SISR, which knows no lens" if kind == "network" else "no network"
     raise InputError(
-        f"source = {method.settings.source!r} is {what}: fit() trains what draws a source, give "
+        f"source = {method.settings.source!r} is {what}: fine_tune() trains what draws a source, give "
         f"source='network' or the weights of a {RelensingNetwork.kind}"
     )
 

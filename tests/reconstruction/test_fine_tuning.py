@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lenssr import SIE, InputError, LensSRWarning, NetworkSource, SuperResolver
+from lenssr.exceptions import LensSRDeprecationWarning
 from lenssr.networks import SISR, Card, RelensingNetwork, load_weights, save_weights
 from lenssr.networks.library import find
 from lenssr.reconstruction.fine_tuning import HELD
@@ -54,7 +55,7 @@ def fit(source, items):
         first = low.__class__(low.data + spoiled * mask, wcs=low.wcs, unit=low.unit)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LensSRWarning)
-            return resolver.fit([first, *(item.low for item in items[1:])], **{**about, **options})
+            return resolver.fine_tune([first, *(item.low for item in items[1:])], **{**about, **options})
 
     return fit
 
@@ -119,7 +120,7 @@ def test_no_step_learns_from_pixels_held_back(source, items):
         resolver = SuperResolver(source=source, lens=item.lens, oversampling=2, sky=None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LensSRWarning)
-            trained.append(resolver.fit([image], noise=0.1 * u.electron / u.s, steps=3))
+            trained.append(resolver.fine_tune([image], noise=0.1 * u.electron / u.s, steps=3))
     assert numbers(trained[0]) == numbers(trained[1])
     assert trained[0].training.scores != trained[1].training.scores
 
@@ -129,9 +130,9 @@ def test_an_unknown_lens_is_fitted_first_and_training_goes_on(items, tmp_path):
     resolver = SuperResolver(source="network", oversampling=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LensSRWarning)
-        resolver.fit([items[0].low], noise=items[0].noise, steps=1)
+        resolver.fine_tune([items[0].low], noise=items[0].noise, steps=1)
         first = resolver.training
-        resolver.fit([items[0].low], noise=items[0].noise, lenses=items[0].lens, steps=1)
+        resolver.fine_tune([items[0].low], noise=items[0].noise, lenses=items[0].lens, steps=1)
     assert 0.8 < first.scores["hidden_pixels"] < 1.3
     assert first.recipe["start"]["name"] == "relensing"
     assert resolver.training.recipe["start"]["name"] == "relensing, trained on own images"
@@ -143,7 +144,7 @@ def test_it_warns_where_training_makes_it_worse(items):
     """A trained network, and steps that are far too long for it."""
     resolver = SuperResolver(source="network", lens=items[0].lens, oversampling=1)
     with pytest.warns(LensSRWarning, match="give more images, fewer steps or a lower learning_rate"):
-        resolver.fit([items[0].low], noise=items[0].noise, steps=2, learning_rate=1.0)
+        resolver.fine_tune([items[0].low], noise=items[0].noise, steps=2, learning_rate=1.0)
 
 
 @pytest.mark.parametrize(
@@ -164,19 +165,27 @@ def test_options_without_meaning_are_refused(fit, options, message):
 @pytest.mark.parametrize("images", [[], "one.fits"])
 def test_images_come_in_a_list(source, images):
     with pytest.raises(InputError, match="images: none are given"):
-        SuperResolver(source=source).fit(images)
+        SuperResolver(source=source).fine_tune(images)
 
 
 def test_what_draws_no_source_is_refused(tmp_path):
     with pytest.raises(InputError, match="source = 'sersic' is no network"):
-        SuperResolver().fit([])
+        SuperResolver().fine_tune([])
     path = tmp_path / "finer.safetensors"
     save_weights(SISR(channels=4, depth=1), path, Card({}, 0, "cpu", 0.0, 0, {}, LIMITS))
     with pytest.raises(InputError, match="an SISR, which knows no lens"):
-        SuperResolver(source=NetworkSource(path)).fit([])
+        SuperResolver(source=NetworkSource(path)).fine_tune([])
 
 
 def test_without_lightning_it_says_what_to_install(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(InputError, match=r"pip install 'lenssr\[train\]'"):
         fit(steps=1)
+
+
+def test_fit_is_the_deprecated_name():
+    with (
+        pytest.warns(LensSRDeprecationWarning, match="fine_tune"),
+        pytest.raises(InputError, match="no network"),
+    ):
+        SuperResolver().fit([])

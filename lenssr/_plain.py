@@ -163,7 +163,8 @@ def _build(cls, name, values):
 def _accepted(cls):
     """Names that a class takes, and whether it takes others that it does not declare."""
     signature = inspect.signature(cls).parameters.values()
-    names = [one.name for one in signature if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [one.name for one in signature if one.kind in kinds]
     declared = cls.param_names if isinstance(cls.param_names, tuple) else ()
     names += [name for name in declared if name not in names]
     loose = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature)

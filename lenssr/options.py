@@ -125,6 +125,8 @@ SOURCES = {
     ),
 }
 
+OWN_SOURCES = frozenset(SOURCES)
+
 
 def register_source(name, profile, help=""):
     """Add a parametric source model, so that ``SuperResolver(source=name)`` knows it.
@@ -132,7 +134,8 @@ def register_source(name, profile, help=""):
     Parameters
     ----------
     name : str
-        How ``source=`` and ``--source`` call it: letters, digits and underscores.
+        How ``source=`` calls it: letters, digits and underscores. A name that was registered before gets
+        the new profile.
     profile : type or callable
         A `~lenssr.light.profile.LightProfile` subclass, or a function without arguments that makes one. To
         be solved in several processes it has to stand in a module, as all that is sent to them.
@@ -142,7 +145,7 @@ def register_source(name, profile, help=""):
     Raises
     ------
     InputError
-        If the name is no such word or taken by another source, or ``profile`` makes no light profile.
+        If the name is no such word or that of a source of lenssr, or ``profile`` makes no light profile.
 
     Examples
     --------
@@ -158,8 +161,8 @@ def register_source(name, profile, help=""):
 
     if not isinstance(name, str) or not name.isidentifier():
         raise InputError(f"name = {name!r}: give a word of letters, digits and underscores")
-    if name in SOURCES and SOURCES[name].profile is not profile:
-        raise InputError(f"the source {name!r} is there already: give another name")
+    if name in OWN_SOURCES:
+        raise InputError(f"the source {name!r} is lenssr's own: give another name")
     if not callable(profile) or not isinstance(profile(), LightProfile):
         raise InputError(
             f"profile = {profile!r} makes no LightProfile: give a subclass of it that needs no arguments, or "

@@ -153,10 +153,10 @@ class SuperResolver:
         """
         started = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)
-        (solved,) = self._method.solve([observation])
-        if isinstance(solved, Exception):
-            raise solved
-        return solved.result(observation, self.settings, lambda: time.perf_counter() - started)
+        (result,) = reconstruct(self._method, [observation], started)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def map(self, images, *, psf=None, noise=None, mask=None, jobs=1, progress=False, **reading):
         """Super-resolve many images: in batches, in several processes, whatever becomes of any one of them.
@@ -194,7 +194,8 @@ class SuperResolver:
         Notes
         -----
         A script that asks for several processes must do so below ``if __name__ == "__main__":``, for each of
-        them imports it. An image whose process ends, for lack of memory say, fails by itself.
+        them imports it. An image whose process ends, for lack of memory say, fails by itself. What is logged
+        in other processes reaches no handler of this one.
         """
         images = list(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
@@ -441,20 +442,17 @@ class SuperResolver:
         return observation
 
 
-def reconstruct(method, observations):
-    """Results of observations that are solved together, each with its share of the seconds."""
-    started = time.perf_counter()
-    solved = method.solve(observations)
-    share = (time.perf_counter() - started) / len(observations)
-    return [
-        one if isinstance(one, Exception) else _timed_result(one, observation, method.settings, share)
-        for one, observation in zip(solved, observations, strict=True)
-    ]
+def reconstruct(method, observations, started=None):
+    """Results of observations that are solved together, each with its share of the seconds since the start.
 
+    A method finishes every image before it turns to the next, so that one inversion is held at a time.
+    """
+    started = time.perf_counter() if started is None else started
 
-def _timed_result(solved, observation, settings, share):
-    started = time.perf_counter()
-    return solved.result(observation, settings, lambda: share + time.perf_counter() - started)
+    def seconds():
+        return (time.perf_counter() - started) / len(observations)
+
+    return method.solve(observations, lambda solved, seen: solved.result(seen, method.settings, seconds))
 
 
 def _group_key(observation):

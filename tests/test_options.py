@@ -5,9 +5,21 @@ import pickle
 import subprocess
 import sys
 
+import astropy.units as u
+import numpy as np
 import pytest
 
-from lenssr import InputError, NetworkSource, Sersic, SersicPhotometry, SuperResolver, register_source
+from lenssr import (
+    SIE,
+    InputError,
+    NetworkSource,
+    PixelGrid,
+    Sersic,
+    SersicPhotometry,
+    SuperResolver,
+    register_source,
+    render,
+)
 from lenssr.light import LightProfile
 from lenssr.light.sersic_profile import SersicProfile
 from lenssr.options import PHOTOMETRY, PIXEL, PRIORS, RESOLVER, SEARCH, SOURCES, Settings
@@ -93,11 +105,21 @@ def test_a_registered_source_is_an_option(registry):
     settings = SuperResolver(source="disc").settings
     assert settings.kind == settings.describe()["source"] == "disc"
     assert settings.profile().given.n.fixed and settings.profile() is not settings.profile()
-    register_source("disc", exponential)
+    register_source("disc", lambda: exponential())  # a cell of a notebook that runs again
     with pytest.raises(InputError, match="source = 'round': give one of .*'disc'"):
         SuperResolver(source="round")
     with pytest.raises(InputError, match="prior = 'curvature' with source = 'disc'"):
         SuperResolver(source="disc", prior="curvature")
+
+
+def test_a_registered_source_with_a_given_model_is_fitted(registry):
+    register_source("disc", exponential)
+    lens, grid = SIE(1.0, 0.1, 0.05), PixelGrid((40, 40), 0.1)
+    truth = Sersic(300.0, 0.15, 1.0, x_0=0.1, y_0=-0.05)
+    image = render(grid, lens=lens, source=truth) + np.random.default_rng(1).normal(0, 0.1, grid.shape)
+    result = SuperResolver(source="disc", lens=lens)(image * u.electron, noise=0.1, pixel_scale=0.1)
+    assert result.ok and result.source_model.n.value == 1.0
+    assert result.source_model.r_eff.value == pytest.approx(0.15, rel=0.02)
 
 
 def test_another_process_knows_a_registered_source(registry):
@@ -110,7 +132,7 @@ def test_another_process_knows_a_registered_source(registry):
 @pytest.mark.parametrize(
     ("name", "profile", "match"),
     [
-        ("sersic", exponential, "the source 'sersic' is there already: give another name"),
+        ("sersic", exponential, "the source 'sersic' is lenssr's own: give another name"),
         ("a disc", exponential, "name = 'a disc': give a word"),
         (3, exponential, "name = 3"),
         ("disc", Sersic, "makes no LightProfile"),

@@ -187,11 +187,11 @@ class TestMap:
         resolver = SuperResolver(lens=LENS, noise=SIGMA)
         solve, seen = resolver._method.solve, []
 
-        def fragile(observations, **options):
+        def fragile(observations, finish):
             seen.append(len(observations))
             if any(observation.data[0, 0] > 50 for observation in observations):
                 raise RuntimeError("this one")
-            return solve(observations, **options)
+            return solve(observations, finish)
 
         monkeypatch.setattr(resolver._method, "solve", fragile)
         images = [simulate(k)[0] for k in range(3)]

@@ -266,6 +266,8 @@ class LightProfile(ABC):
     def from_moments(self, radius, x, y):
         """Where the fit of a source begins: round, its brightness in units of 1 per arcsec2.
 
+        Of a given model brightness, lengths and centre begin there too, unless they are fixed.
+
         Parameters
         ----------
         radius, x, y : `torch.Tensor`, shape (B,)
@@ -274,10 +276,16 @@ class LightProfile(ABC):
         Returns
         -------
         parameters : `torch.Tensor`, shape (B, P)
-            By default the `start` from an exponential disc.
+            By default `from_sersic` of an exponential disc.
         """
         one, zero = torch.ones_like(radius), torch.zeros_like(radius)
-        return self.start(torch.stack([one, radius, FIRST_INDEX * one, x, y, zero, zero], dim=1))
+        disc = torch.stack([one, radius, FIRST_INDEX * one, x, y, zero, zero], dim=1)
+        found = self.from_sersic(disc, 0, 1)
+        if self.given is None:
+            return found
+        seen = {*self.bright, *self.lengths, "x_0", "y_0"}
+        moved = [free and name in seen for free, name in zip(self.free, self.names, strict=True)]
+        return torch.where(torch.tensor(moved, device=found.device), found, self.given_vector.to(found))
 
     def scaled(self, vector, factor):
         """Parameters of the profile made brighter.

@@ -431,7 +431,8 @@ class MassModel:
         description : dict or list of dict
             ``{"SIE": {"theta_E": 1.2, ...}}``, with the names of ``fixed`` parameters and ``bounds`` where
             they are not the usual ones, and ``std`` and ``covariance`` where a fit made some. A list of those
-            for a system, or, with a covariance, ``{"MassSystem": {"components": [...], "covariance": ...}}``.
+            for a system, with ``{"covariance": ...}`` as its last entry where a fit made one; a system of one
+            is ``{"MassSystem": {"components": [...]}}``.
 
         See Also
         --------

@@ -20,8 +20,8 @@ def from_dict(description):
         strings with a unit (``"1.2 arcsec"``). Elliptical models also take ``q`` and ``phi``
         (``"30 deg"``). Two more keys for fits: ``fixed``, a list of parameters that stay as they are, and
         ``bounds``, a dictionary of pairs; two that a fit has written: ``std``, a dictionary of errors, and
-        ``covariance``, nested lists. Several models make a system. Models of your own are found by name
-        once they are imported.
+        ``covariance``, nested lists. Several models make a system; a last entry ``{"covariance": ...}`` is
+        that of all its parameters. Models of your own are found by name once they are imported.
 
     Returns
     -------
@@ -49,12 +49,16 @@ def from_dict(description):
         )
     if list(entries[0]) == ["MassSystem"]:
         return _system(**entries[0]["MassSystem"])
-    models = read_models(entries, MassModel, "mass model")
-    return models[0] if len(models) == 1 else MassSystem(*models)
+    if len(entries) > 1:
+        return _system(entries)
+    return read_models(entries, MassModel, "mass model")[0]
 
 
 def _system(components, covariance=None):
-    """A system that a list of its components does not describe: of one, or with a covariance."""
+    """A system of models, with the covariance that stands beside them or after the last."""
+    if components and list(components[-1]) == ["covariance"]:
+        *components, last = components
+        covariance = last["covariance"]
     system = MassSystem(*read_models(components, MassModel, "mass model"))
     if covariance is None:
         return system

@@ -107,17 +107,15 @@ class MassSystem(MassModel):
         return [centre for component in self.components for centre in component._centres()]
 
     def _plain(self):
-        """The system as `to_dict` has it; its covariance holds those of its components."""
+        """The system as `to_dict` has it; its covariance, last, holds those of its components."""
         parts = [component._plain() for component in self.components]
-        if self.covariance is None and len(parts) > 1:
-            return parts
-        whole = {"components": parts}
         if self.covariance is not None:
             for part in parts:
                 for entry in part.values():
                     entry.pop("covariance", None)
-            whole["covariance"] = np.asarray(self.covariance)
-        return {"MassSystem": whole}
+            parts.append({"covariance": np.asarray(self.covariance)})
+        # A list of one model is that model.
+        return {"MassSystem": {"components": parts}} if len(self) == 1 else parts
 
     def _potential(self, x, y, *params):
         return sum(

@@ -105,11 +105,12 @@ def source_start(stack, scene, template, residual, weight):
         return template
     moments = _source_moments(stack, scene, template, light)
     template[:, source.slice] = source.profile.from_moments(*moments).to(template)
-    if source.profile.given is None:
-        shape = stack.image(scene, template, roles=("source",))
-        scale = (shape.square() * (light > 0)).sum(1).clamp_min(torch.finfo(shape.dtype).tiny)
-        factor = ((light * shape).sum(1) / scale).clamp_min(FAINTEST).to(template)
-        template[:, source.slice] = source.profile.scaled(template[:, source.slice], factor)
+    shape = stack.image(scene, template, roles=("source",))
+    scale = (shape.square() * (light > 0)).sum(1).clamp_min(torch.finfo(shape.dtype).tiny)
+    factor = ((light * shape).sum(1) / scale).clamp_min(FAINTEST).to(template)
+    free = torch.tensor(source.profile.free, device=template.device)
+    scaled = source.profile.scaled(template[:, source.slice], factor)
+    template[:, source.slice] = torch.where(free, scaled, template[:, source.slice])
     return template
 
 

@@ -75,10 +75,9 @@ MODE_START_SIGMA, MODE_START_REACH = 5.0, 1.0
 # off lie lenses that demagnify, behind which a ring is the image of a ring; arcs determine it ten times
 # better.
 RADIUS_REACH, RADIUS_WIDTH = 0.1, 0.03
-# The same where the parametric fit is in doubt. Table: networks.txt, lenses behind clumpy galaxies are off by
-# 6-9 %.
+# The same where the parametric fit is in doubt. Chosen: lenses behind clumpy galaxies are off by 6-9 %.
 DOUBTED_RADIUS_REACH, DOUBTED_RADIUS_WIDTH = 0.3, 0.1
-# How often the trust region may be doubled on one grid. Chosen.
+# How often the trust region may be widened by as much again on one grid. Chosen.
 EXPANSIONS = 2
 # Mean squared prior z-score above which a lens outside its first trust region is refused. Chosen after HST
 # F600LP, which it lets go, and Euclid VIS, which it does not: not a rule yet.
@@ -106,7 +105,7 @@ SKY_SHIFT = 0.05
 # Least share of the pixels that has to be dark for the sky to be measured there alone. Chosen.
 LEAST_DARK = 0.05
 # Largest weight of the network's drawing in the mean with what Gauss-Newton steps find, without and with a
-# PSF. Table: networks.txt, scores depend on it by 0.1 dB.
+# PSF. Chosen: scores depend on it by 0.1 dB.
 DRAWING_SHARE, DRAWING_SHARE_WITH_PSF = 0.4, 0.3
 # Factor by which chi2 of held-back pixels may grow in fine-tuning before a warning. Chosen: few pixels
 # scatter.

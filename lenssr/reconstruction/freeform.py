@@ -42,36 +42,47 @@ class FreeFormReconstruction:
         """
         return self.parametric.parts(members) if self.batched else [[member] for member in members]
 
-    def solve(self, observations):
-        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit: a list of `Solved`.
+    def solve(self, observations, finish):
+        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit.
 
-        An exception stands where one of several images failed by itself.
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+        finish : callable
+            ``finish(solved, observation)`` makes a result of a `Solved`; called as soon as there is one.
+
+        Returns
+        -------
+        results : list
+            What ``finish`` returns, for every image; an exception where one of several failed by itself.
         """
         stack, scene, fits = self.parametric.fit(observations)
         if stack.device.type != "cpu":
-            stack, scene = stack_of(observations, replace(self.settings, device="cpu")), scene.on("cpu")
+            stack, scene = stack_of(observations, self.settings, "cpu"), scene.on("cpu")
         steps = [
-            self._steps(stack.select([i]), scene, fit.on("cpu"), observation)
+            self._steps(stack.select([i]), scene, fit.on("cpu"), observation, finish)
             for i, (fit, observation) in enumerate(zip(fits, observations, strict=True))
         ]
         if self.batched:
             return together(steps, partial(answer_together, device=self.device))
         return [alone(one) for one in steps]
 
-    def _steps(self, stack, scene, fit, observation):
-        """One image from its fit to what a result is made of, asking for its solutions on the way."""
+    def _steps(self, stack, scene, fit, observation, finish):
+        """One image from its fit to its result, asking for its solutions on the way."""
         freeform = FreeFormFit(stack, scene, fit, observation, self.settings)
         problem, solution = yield from freeform.run()
         candidates = [(one.source, one.prior, one.evidence) for one in freeform.candidates]
         if solution is None:
-            return self.parametric.solved(scene, fit, observation, chosen="sersic", candidates=candidates)
+            solved = self.parametric.solved(scene, fit, observation, chosen="sersic", candidates=candidates)
+            return finish(solved, observation)
         found = as_fit(problem, fit, solution, stack, freeform)
         meta = {
             "evidence": solution.evidence,
             "chosen": "pixelated" if problem.scene["source"] is None else "perturbed_sersic",
             "candidates": candidates,
         }
-        return solved_freeform(problem, solution, found, observation, self.settings, freeform, meta=meta)
+        of_one = problem, solution, found, observation, self.settings, freeform
+        return finish(solved_freeform(*of_one, meta=meta), observation)
 
 
 def solved_freeform(problem, solution, fit, observation, settings, tempered, *, off=None, **about):

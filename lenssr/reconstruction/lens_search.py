@@ -137,10 +137,10 @@ def _log_lenses(scene, fits):
 
 @dataclass(frozen=True)
 class _Found:
-    """A fit, and the parameters (P,) from which it was fitted to all pixels."""
+    """A fit, and the parameters (P,) of its start; None where another start than the best has won."""
 
     fit: Fit
-    begun: torch.Tensor
+    begun: torch.Tensor | None
 
 
 def _multi_start(stack, scene, rng, *, starts=None, beside=None):
@@ -177,9 +177,9 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
         fits = fit_from(some, scene, begun[rows], constraints.select(rows), refits)
         thorough = not near and beside is None
         places = physical[rows], chi2[rows]
-        fits = _try_other_starts(some, scene, fits, *places, constraints.select(rows), thorough=thorough)
-        for row, fit in zip(rows, fits, strict=True):
-            found[row] = _Found(fit, begun[row])
+        best = _try_other_starts(some, scene, fits, *places, constraints.select(rows), thorough=thorough)
+        for row, first, fit in zip(rows, fits, best, strict=True):
+            found[row] = _Found(fit, begun[row] if torch.equal(first.physical, fit.physical) else None)
     return found
 
 
@@ -248,7 +248,7 @@ def _elsewhere(scene, starts, beside):
     if beside is None:
         return list(range(len(starts)))
     pairs = enumerate(zip(starts, beside, strict=True))
-    return [row for row, (start, one) in pairs if _differ(scene, start, one.begun)]
+    return [row for row, (start, one) in pairs if one.begun is None or _differ(scene, start, one.begun)]
 
 
 def _try_other_starts(stack, scene, fits, physical, chi2, constraints, *, thorough):

@@ -20,9 +20,9 @@ class OneByOne:
         """Cut a list of (number, observation) into pieces: one each."""
         return [[member] for member in members]
 
-    def solve(self, observations):
-        """Solve images: a list of `ModelFree`."""
-        return [self._solve_one(observation) for observation in observations]
+    def solve(self, observations, finish):
+        """What ``finish(solved, observation)`` makes of every image; ``solved`` is a `ModelFree`."""
+        return [finish(self._solve_one(observation), observation) for observation in observations]
 
 
 class InterpolationReconstruction(OneByOne):

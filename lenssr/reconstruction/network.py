@@ -62,12 +62,25 @@ class NetworkReconstruction:
         batched = self.settings.torch_device.type != "cpu"
         return self.parametric.parts(members) if batched else [[member] for member in members]
 
-    def solve(self, observations):
-        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit: a list of `Solved`."""
+    def solve(self, observations, finish):
+        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit.
+
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+        finish : callable
+            ``finish(solved, observation)`` makes a result of a `~lenssr.reconstruction.assemble.Solved`;
+            called as soon as there is one.
+
+        Returns
+        -------
+        results : list
+            What ``finish`` returns, for every image.
+        """
         stack, scene, fits = self.begin(observations)
         return [
-            self._solve_one(stack.select([number]), scene, *pair)
-            for number, pair in enumerate(zip(fits, observations, strict=True))
+            finish(self._solve_one(stack.select([number]), scene, fit, one), one)
+            for number, (fit, one) in enumerate(zip(fits, observations, strict=True))
         ]
 
     def _unfitted(self, observations):
@@ -83,7 +96,7 @@ class NetworkReconstruction:
         log.info("the network %s draws the source", known.name)
         values = prediction.unit * drawn.brightness[0].double().flatten().cpu().numpy()
         if stack.device.type != "cpu":
-            stack, bare = stack_of([observation], replace(self.settings, device="cpu")), bare.on("cpu")
+            stack, bare = stack_of([observation], self.settings, "cpu"), bare.on("cpu")
         fit = prediction.fit.on("cpu")
         fit = replace(fit, constraints=constraints_around(bare, fit, 1.0, self.settings))
         drawing = NetworkSourceFit(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings)

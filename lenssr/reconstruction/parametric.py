@@ -59,10 +59,23 @@ class ParametricReconstruction:
             by_unit.setdefault(str(member[1].unit), []).append(member)
         return [group[i : i + size] for group in by_unit.values() for i in range(0, len(group), size)]
 
-    def solve(self, observations):
-        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit: a list of `Solved`."""
+    def solve(self, observations, finish):
+        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit.
+
+        Parameters
+        ----------
+        observations : list of `~lenssr.imaging.Observation`
+        finish : callable
+            ``finish(solved, observation)`` makes a result of a `Solved`; called as soon as there is one.
+
+        Returns
+        -------
+        results : list
+            What ``finish`` returns, for every image.
+        """
         _, scene, fits = self.fit(observations)
-        return [self.solved(scene, *pair) for pair in zip(fits, observations, strict=True)]
+        pairs = zip(fits, observations, strict=True)
+        return [finish(self.solved(scene, fit, one), one) for fit, one in pairs]
 
     def fit(self, observations):
         """Fit a group.
@@ -94,11 +107,9 @@ class ParametricReconstruction:
 
     def _look(self, scene, fit, others, observation):
         """The fit of an image whose lens is in doubt, after a look with a free-form source, on the CPU."""
-        stack = stack_of([observation], replace(self.settings, device="cpu"))
-        scene, settings = (
-            scene.on("cpu"),
-            replace(self.settings, source="pixelated", prior="auto", positive=True),
-        )
+        stack = stack_of([observation], self.settings, "cpu")
+        scene = scene.on("cpu")
+        settings = replace(self.settings, source="pixelated", prior="auto", positive=True)
         radius = decisions.DOUBTED_RADIUS_REACH, decisions.DOUBTED_RADIUS_WIDTH
 
         def begin(start):
@@ -131,13 +142,13 @@ class ParametricReconstruction:
             lens_light=light_profiles(settings.lens_light, scale, extent, flux_unit(observation)),
             sky=settings.sky is not None,
             extent=extent,
-            source=settings.profile(),
+            source=settings.profile().in_unit(flux_unit(observation)),
             device=device,
         )
 
 
-def stack_of(observations, settings):
-    """Put observations of one group into an `~lenssr.model.image_stack.ImageStack`."""
+def stack_of(observations, settings, device=None):
+    """An `~lenssr.model.image_stack.ImageStack` of one group, on a device or that of the settings."""
     first = observations[0]
     oversampling = settings.oversampling
     kernel, options = kernel_options(first.psf, first.grid.pixel_scale, oversampling=oversampling)
@@ -149,6 +160,6 @@ def stack_of(observations, settings):
         kernel,
         oversampling=oversampling,
         surface_brightness=not conserves_sum(first.unit),
-        device=settings.torch_device,
+        device=settings.torch_device if device is None else device,
         **options,
     )

@@ -152,7 +152,7 @@ def train(recipe, folder, *, resume=False, progress=False):
     trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device, first)
     if first:
         trained.save()
-        log.info("best validation: %s", trained.scores)
+        log.info("best validation: %s", trained._scores_text())
     return trained
 
 

@@ -215,6 +215,13 @@ def test_a_source_starts_round_with_the_radius_asked_for(profile):
     torch.testing.assert_close(ratio, torch.tensor([[2.0], [5.0]]).double().expand(-1, 9))
 
 
+def test_a_given_source_starts_where_the_arcs_say_but_for_what_is_fixed():
+    given = Sersic(5.0, 0.7, 2.5, 0.3, 0.1, e1=0.2, fixed={"n": True, "y_0": True})
+    radius, x, y = torch.tensor([[0.1], [0.2], [-0.1]], dtype=torch.float64)
+    start = SersicProfile(given).from_moments(radius, x, y)
+    torch.testing.assert_close(start, torch.tensor([[1.0, 0.1, 2.5, 0.2, 0.1, 0.2, 0.0]]).double())
+
+
 def test_a_window_holds_four_radii_of_the_major_axis():
     sersic = Sersic(2.0, 0.6, 1.0, 0.1, -0.2, e1=0.2, e2=0.1)
     x_0, y_0, half = SersicProfile().window(sersic.vector)

@@ -65,6 +65,9 @@ def test_errors_and_covariances_survive():
         assert [p.std for p in again.parameters] == [p.std for p in one.parameters]
     again = from_dict(lens.to_dict())
     np.testing.assert_array_equal(again[1].covariance, lens[1].covariance)
+    *components, last = lens.to_dict()
+    again = from_dict({"MassSystem": {"components": components, **last}})
+    np.testing.assert_array_equal(again.covariance, lens.covariance)
 
 
 def test_a_system_of_one_stays_a_system():
@@ -79,6 +82,17 @@ def test_a_model_without_a_constructor_of_its_own():
     assert from_dict({"Sheet": {"kappa": 0.2}}).kappa.value == 0.2
     with pytest.raises(InputError, match="Sheet has no parameter 'k': give kappa"):
         from_dict({"Sheet": {"k": 0.2}})
+
+
+def test_arguments_by_keyword_alone_survive():
+    class Table(MassModel):
+        theta_E = Parameter("Einstein radius")
+
+        def __init__(self, theta_E, *, step):
+            super().__init__(theta_E=theta_E)
+            self.step = step
+
+    assert from_dict(Table(1.0, step=3).to_dict()).step == 3
 
 
 def test_what_a_model_does_not_keep_cannot_be_described():

@@ -9,7 +9,9 @@ from lenssr import SIE, Sersic, SuperResolver
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, Observation, render
 from lenssr.reconstruction import freeform_fit
+from lenssr.reconstruction.assemble import Solved
 from lenssr.reconstruction.freeform import FreeFormReconstruction
+from lenssr.reconstruction.freeform_fit import FreeFormFit
 
 GRID, PSF_IN, SIGMA = PixelGrid((26, 26), 0.12), PSF.from_fwhm(0.24 * u.arcsec), 0.05
 LENS = SIE(0.9, 0.1, -0.05)
@@ -79,6 +81,43 @@ def test_images_are_solved_together_and_fail_alone(monkeypatch):
     assert results[1].name == "image 1" and "of all things" in str(results[1].error)
     alone = resolver_of(True).map(images[3:], psf=PSF_IN, pixel_scale=0.12 * u.arcsec)[0]
     np.testing.assert_allclose(results[3].image.data, alone.image.data, rtol=1e-6, atol=1e-9)
+
+
+def test_a_result_that_cannot_be_made_fails_alone_and_is_solved_once(monkeypatch):
+    made = []
+
+    def fails(solved, *rest):
+        made.append(len(made))
+        if len(made) == 2:
+            raise ZeroDivisionError("of all things")
+        return original(solved, *rest)
+
+    original = Solved.result
+    monkeypatch.setattr(Solved, "result", fails)
+    images = [image_of(seed) for seed in range(3)]
+    results = resolver_of(True).map(images, psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
+    assert sum(map(bool, results)) == 2 and len(made) == 3
+    (failed,) = [result for result in results if not result]
+    assert isinstance(failed.error, ZeroDivisionError)
+
+
+def test_each_image_is_finished_before_the_next_is_inverted(monkeypatch):
+    order = []
+    original = {name: getattr(cls, name) for cls, name in ((FreeFormFit, "run"), (Solved, "result"))}
+
+    def run(self):
+        order.append("run")
+        return original["run"](self)
+
+    def result(self, *rest):
+        order.append("result")
+        return original["result"](self, *rest)
+
+    monkeypatch.setattr(FreeFormFit, "run", run)
+    monkeypatch.setattr(Solved, "result", result)
+    images = [image_of(seed) for seed in range(2)]
+    resolver_of(False).map(images, psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
+    assert order == ["run", "result"] * 2
 
 
 def test_one_image_that_fails_is_an_error(monkeypatch):

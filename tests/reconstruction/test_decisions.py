@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import lenssr
+from lenssr.imaging import detection
+from lenssr.model import fit
 from lenssr.reconstruction import decisions
 
 PACKAGE = Path(lenssr.__file__).parent
@@ -36,3 +38,9 @@ def test_a_threshold_says_where_it_comes_from(name):
 def test_every_threshold_decides_something():
     code = "\n".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "reconstruction").glob("*.py"))
     assert [name for name in NAMES if not re.search(rf"decisions\.{name}\b", code)] == []
+
+
+def test_thresholds_of_other_rooms_are_the_same():
+    # Rooms below the reconstruction cannot ask it.
+    assert detection.LEAST_PEAK == decisions.OBJECT_PEAK
+    assert fit.BOUND_COST == decisions.SECOND_MODE

@@ -153,7 +153,7 @@ class SuperResolver:
         """
         started = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)
-        (result,) = reconstruct(self._method, [observation], started)
+        (result,) = self._method.solve([observation], _finisher(self.settings, 1, started))
         if isinstance(result, Exception):
             raise result
         return result
@@ -442,17 +442,21 @@ class SuperResolver:
         return observation
 
 
-def reconstruct(method, observations, started=None):
-    """Results of observations that are solved together, each with its share of the seconds since the start.
+def reconstruct(method, observations):
+    """Results of observations that are solved together, or exceptions where single ones failed."""
+    return method.solve(observations, _finisher(method.settings, len(observations), time.perf_counter()))
 
-    A method finishes every image before it turns to the next, so that one inversion is held at a time.
+
+def _finisher(settings, count, started):
+    """What makes a result as soon as an image is solved, with its share of the seconds since the start.
+
+    A method calls it before it turns to the next image, so that one inversion is held at a time.
     """
-    started = time.perf_counter() if started is None else started
 
     def seconds():
-        return (time.perf_counter() - started) / len(observations)
+        return (time.perf_counter() - started) / count
 
-    return method.solve(observations, lambda solved, seen: solved.result(seen, method.settings, seconds))
+    return lambda solved, observation: solved.result(observation, settings, seconds)
 
 
 def _group_key(observation):

@@ -1,5 +1,6 @@
 """How a lens is found: from radii, from a network, behind a free-form source, and where other modes lie."""
 
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,10 +10,14 @@ import torch
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from lenssr import SIE, InputError, SuperResolver
+from lenssr.imaging import Observation
+from lenssr.light import Sersic
+from lenssr.light.sersic_profile import SersicProfile
 from lenssr.mass import Shear
 from lenssr.model.scene import Scene
 from lenssr.networks.deflection import LensEstimate
 from lenssr.networks.lens_network import LensNetwork
+from lenssr.options import PARAMETRIC, SOURCES, Source
 from lenssr.reconstruction import decisions, lens_search
 from lenssr.reconstruction.lens_search import Mode, other_starts, posterior_modes
 from lenssr.simulation import BroadLenses
@@ -21,6 +26,10 @@ from lenssr.simulation import BroadLenses
 @pytest.fixture(scope="module")
 def item():
     return BroadLenses(sources=["sersic"], size=4, seed=3)[0]
+
+
+def exponential():
+    return SersicProfile(Sersic(n=1.0, fixed={"n": True}))
 
 
 def resolve(item, **options):
@@ -56,6 +65,16 @@ def test_a_galaxy_that_is_no_sersic_does_not_bend_the_lens():
     covariance = found.covariance
     assert covariance.shape == (len(found.covariance_names),) * 2
     assert np.linalg.eigvalsh(covariance).min() > -1e-9 * covariance.max()
+
+
+def test_a_source_that_another_process_registered_may_be_doubted(monkeypatch):
+    monkeypatch.setitem(SOURCES, "disc", Source(method=PARAMETRIC, profile=exponential))
+    sent = pickle.dumps(SuperResolver(source="disc", start="network", scale=1).settings)
+    monkeypatch.delitem(SOURCES, "disc")
+    item = BroadLenses(size=100, seed=11)[55]
+    observation = Observation.from_any(item.low, **item.given)
+    (solved,) = pickle.loads(sent).method().solve([observation], lambda solved, _: solved)
+    assert solved.fit.lens_from == "pixelated"
 
 
 def test_a_lens_behind_hopeless_arcs_is_looked_for_though_the_network_agrees():

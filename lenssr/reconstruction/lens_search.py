@@ -90,8 +90,8 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
         Its lens is the model whose parameters are looked for.
     seed : int, optional
         Of the shapes of the starts.
-    network : `~lenssr.networks.lens_network.LensNetwork`, optional
-        Its estimates are the starts; by default Einstein radii all over the field are.
+    network : object, optional
+        A ``LensNetwork``, whose estimates are the starts; by default Einstein radii all over the field are.
     look : callable, optional
         ``look(number, fit, others)`` gives the `Fit` of an image whose lens is in doubt after a look with a
         free-form source from it and from other lenses (L,): `refine_with_freeform_source`. Needed with a

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg as linalg
 import torch
 
 from lenssr.reconstruction.fine_images import FineScene, Products, ccd, window_wcs
@@ -201,7 +200,7 @@ def _cells(grid):
 class FreeFormPosterior:
     """What draws of image and free-form source come from; the images are made when they are asked for.
 
-    The factor is kept in single precision, which draws do not feel, and half of it if it is not banded.
+    The factor is kept in single precision, which draws do not feel.
 
     Parameters
     ----------
@@ -216,9 +215,8 @@ class FreeFormPosterior:
 
     def __init__(self, state, factor, observation, options, widening):
         self.state, self.observation, self.options, self.widening = state, observation, options, widening
-        self._factor, lower = copy.copy(factor), factor.lower.astype(np.float32, order="F")
-        self._factor.lower = None
-        self._packed = lower if factor.banded else linalg.lapack.strttp(lower, uplo="L")[0]
+        self._factor = copy.copy(factor)
+        self._factor.lower = factor.lower.astype(np.float32, order="F")
 
     def changes(self, count, rng):
         """How far draws lie from the most likely image and source.
@@ -232,17 +230,16 @@ class FreeFormPosterior:
         -------
         image, source : `~numpy.ndarray`, shapes (count, ny, nx), (count, my, mx)
         """
-        factor = self._unpacked()
+        factor = self.factor()
         draws = self.widening * factor.sample(rng.standard_normal((count, factor.size)).T)
         view = FineView(self.state, self.observation, self.options)
         images = np.concatenate([everything for everything, *_ in view.changes(draws)])
         return images, view.source_changes(draws)
 
-    def _unpacked(self):
-        factor, lower = copy.copy(self._factor), self._packed
-        if not factor.banded:
-            lower = linalg.lapack.stpttr(factor.count, lower, uplo="L")[0]
-        factor.lower = lower.astype(np.float64)
+    def factor(self):
+        """The `~lenssr.source.Factor`, in double precision again."""
+        factor = copy.copy(self._factor)
+        factor.lower = factor.lower.astype(np.float64)
         return factor
 
 

@@ -64,13 +64,13 @@ def node_variances(factor, dtype=np.float64):
     ----------
     factor : `~lenssr.source.Factor`
     dtype : type, optional
-        Precision in which a banded factor is inverted.
+        Precision in which the factor is inverted.
 
     Returns
     -------
     variances : `~numpy.ndarray`, shape (n,)
     """
-    held = _banded(factor.lower.astype(dtype)) if factor.banded else _dense(factor.lower)
+    held = _diagonal_of_inverse(factor.lower.astype(dtype))
     if not factor.parameters:
         return held
     # What the parameters of lens, light and sky add: A^-1 B S^-1 B^T A^-1, with S = C - B^T A^-1 B.
@@ -78,15 +78,7 @@ def node_variances(factor, dtype=np.float64):
     return held + (factor.solve(root)[: factor.count] ** 2).sum(axis=1)
 
 
-def _dense(lower):
-    # The transpose of the factor is what lies in memory as LAPACK wants it.
-    inverse, info = linalg.lapack.dtrtri(np.asfortranarray(lower.T), lower=0)
-    if info:
-        raise linalg.LinAlgError(f"the factor of the inversion is singular (row {info})")
-    return np.einsum("ij,ij->i", inverse, inverse)
-
-
-def _banded(lower):
+def _diagonal_of_inverse(lower):
     """Diagonal of the inverse from the factor's band, block by block from the last one.
 
     Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1 with the blocks of `~lenssr.source.linalg.band_blocks` are

@@ -131,6 +131,8 @@ class Prior:
     @cached_property
     def band(self):
         """The lower band of the matrix, as LAPACK wants it."""
+        if not self.is_sparse:
+            return np.stack([np.pad(np.diagonal(self.matrix, -k), (0, k)) for k in range(self.size)])
         return _stencil_band(self.side, self.ridge, tuple(self._terms))
 
     @cached_property

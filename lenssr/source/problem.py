@@ -183,7 +183,7 @@ class Problem:
             if self._blur is None:
                 self._blur = blur_matrix(self.stack)
             matrix = self._blur @ matrix
-        self._normal = place, NormalMatrix(matrix, self.weight)
+        self._normal = place, NormalMatrix(matrix, self.weight, self.grid.side)
         return self._normal[1]
 
     def _trace(self, physical):

@@ -11,7 +11,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.render_scene import render
 from lenssr.light import PixelatedSource, Sersic
 from lenssr.simulation import BroadLenses, GalaxyShapes
-from lenssr.simulation.source_images import (
+from lenssr.simulation.sources import (
     NODES,
     blend_galaxies,
     clumpy_disc,

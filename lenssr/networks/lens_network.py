@@ -4,8 +4,8 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.model.initial_guess import light_start, without_light
-from lenssr.networks.library import load
 from lenssr.networks.variance import variance_from_neighbours
+from lenssr.networks.weights import load
 
 __all__ = ["LensNetwork"]
 

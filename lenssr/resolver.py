@@ -194,8 +194,8 @@ class SuperResolver:
         Notes
         -----
         A script that asks for several processes must do so below ``if __name__ == "__main__":``, for each of
-        them imports it. An image whose process ends, for lack of memory say, fails by itself. What is logged
-        in other processes reaches no handler of this one.
+        them imports it. An image whose process ends, for lack of memory say, fails by itself. Log records
+        of other processes reach the handlers of this one with the results.
         """
         images = list(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)

@@ -13,15 +13,7 @@ __all__ = ["LensNetwork"]
 class LensNetwork:
     """A `~lenssr.networks.DeflectionNetwork` that says where the fit of an unknown lens begins.
 
-    Parameters
-    ----------
-    weights : str or path
-        Those that come with lenssr by name, or a file.
-
-    Raises
-    ------
-    InputError
-        If the weights are those of another network.
+    ``weights`` are those that come with lenssr by name, or a file; `InputError` if of another network.
     """
 
     def __init__(self, weights):

@@ -219,6 +219,7 @@ class BroadLenses(BatchedLenses):
         """Image of a shape on the nodes, and its half-light radius over its side."""
         if number not in self._shape_images:
             source_image = resample_shape(self.shapes[number])
+            source_image = source_image / source_image.sum()
             self._shape_images[number] = source_image, half_light_radius(source_image)
         return self._shape_images[number]
 

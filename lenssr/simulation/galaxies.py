@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import astropy.units as u
 import numpy as np
 from astropy.nddata import CCDData
-from scipy import ndimage
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
@@ -19,7 +18,7 @@ from lenssr.mass import SIE, Shear
 from lenssr.simulation.camera import convolve_and_crop, lensed, render_densely, sky_grid
 from lenssr.simulation.dataset import LensDataset, SimulatedLens, check_count, image, observed
 from lenssr.simulation.scenes import UNIT
-from lenssr.simulation.sources import GalaxyShapes
+from lenssr.simulation.sources import GalaxyShapes, resample_shape
 from lenssr.units import strip_unit
 
 __all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]
@@ -198,7 +197,7 @@ class GalaxyLenses(LensDataset):
         exposure = 10 ** rng.uniform(3.0, 3.5)
         grid = sky_grid((self.pixels, self.pixels), self.pixel_scale)
         fine, psf = grid.upsample(self.scale), PSF.from_fwhm(self.fwhm * u.arcsec)
-        source = _pixelated_source(self.flux * _rotated_shape(self.shapes[number], angle), centre)
+        source = _pixelated_source(self.shapes[number], angle, self.flux, centre)
         scene = render_densely(fine, psf, lensed(lens, brightness_of(source)[0]))
         truth, noise = convolve_and_crop(scene, fine, psf), PoissonNoise(exposure, self.sky_rms)
         return GalaxyLens(
@@ -219,19 +218,10 @@ def _positive_setting(value, name):
     return float(value)
 
 
-def _rotated_shape(shape, angle):
-    """Shape rotated counter-clockwise, on the nodes of the source; its flux is 1."""
-    side = len(shape)
-    positions = ((np.arange(_NODES) + 0.5) / _NODES - 0.5) * side
-    x, y = positions, positions[:, None]
-    columns = x * math.cos(angle) + y * math.sin(angle) + (side - 1) / 2
-    rows = y * math.cos(angle) - x * math.sin(angle) + (side - 1) / 2
-    # The corners of the box lie outside the cutout, which is dark at its rim.
-    nodes = np.maximum(ndimage.map_coordinates(shape, [rows, columns], order=3, mode="grid-constant"), 0.0)
-    return nodes / (nodes.mean() * _SOURCE_SIDE**2)
-
-
-def _pixelated_source(brightness, centre):
+def _pixelated_source(shape, angle, flux, centre):
+    """A shape turned counter-clockwise, on the nodes of the source."""
+    nodes = resample_shape(shape, _NODES, angle)
+    brightness = flux * (nodes / (nodes.mean() * _SOURCE_SIDE**2))
     return PixelatedSource(
         brightness * (UNIT / u.arcsec**2), _SOURCE_SIDE / _NODES * u.arcsec, x_0=centre[0], y_0=centre[1]
     )

@@ -375,13 +375,15 @@ def clumpy_disc(rng, r_eff, q, phi):
     return image / (image.sum() * step**2), step
 
 
-def resample_shape(shape):
-    """Cubic spline of a cutout (side, side), dark at its rim, on the nodes; its sum is 1."""
+def resample_shape(shape, nodes=NODES, angle=0.0):
+    """Cubic spline of a cutout (side, side), turned counter-clockwise by ``angle``, on (nodes, nodes)."""
     side = len(shape)
-    places = (np.arange(NODES) + 0.5) / NODES * side - 0.5
-    grid = np.meshgrid(places, places, indexing="ij")
-    image = np.maximum(ndimage.map_coordinates(shape, grid, order=3, mode="grid-constant"), 0.0)
-    return image / image.sum()
+    x = ((np.arange(nodes) + 0.5) / nodes - 0.5) * side
+    y = x[:, None]
+    columns = x * math.cos(angle) + y * math.sin(angle) + (side - 1) / 2
+    rows = y * math.cos(angle) - x * math.sin(angle) + (side - 1) / 2
+    # The corners of a turned box lie outside the cutout, which is dark at its rim.
+    return np.maximum(ndimage.map_coordinates(shape, [rows, columns], order=3, mode="grid-constant"), 0.0)
 
 
 def blend_galaxies(rng, first, second):

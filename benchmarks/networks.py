@@ -44,8 +44,8 @@ from lenssr import NetworkSource, SuperResolver, metrics
 from lenssr.imaging import Observation
 from lenssr.mass import MassSystem, PointMass
 from lenssr.networks import load
-from lenssr.networks.library import find
 from lenssr.networks.variance import variance_from_neighbours
+from lenssr.networks.weights import find
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
 from lenssr.training.tasks import NoSource
 from lenssr.training.views import Telescopes, View

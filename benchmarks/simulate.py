@@ -30,7 +30,7 @@ from lenstronomy.LensModel.lens_model import LensModel  # noqa: E402
 from lenstronomy.LightModel.light_model import LightModel  # noqa: E402
 
 from lenssr.simulation import BroadLenses, DeepLense  # noqa: E402
-from lenssr.simulation.dataset import make_scenes  # noqa: E402
+from lenssr.simulation.scenes import make_scenes  # noqa: E402
 
 LENSES = {
     "sis": ("SIS", {"theta_E": 1.28149057, "center_x": 0.0, "center_y": 0.0}),

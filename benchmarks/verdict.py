@@ -2,7 +2,7 @@
 
 The good ones, all with the lens unknown: of every ten, six of a `LensPopulation` (lens light fitted where
 there is some), one of each DeepLense cell (SIS and SIE, clean and noisy). The spoiled ones: all kinds of
-`lenssr.simulation.spoiled`, in equal numbers. Flagged means that ``ok`` is False.
+`spoiled.spoiled`, in equal numbers. Flagged means that ``ok`` is False.
 
     python benchmarks/verdict.py [-n 100] [--seed 1] [--source sersic] [--jobs 1] [--details]
 """
@@ -11,9 +11,10 @@ import sys
 from collections import Counter
 
 import common
+from spoiled import SPOILED_KINDS, spoiled
 
 from lenssr.reconstruction.verdict import FLAGS
-from lenssr.simulation import SPOILED_KINDS, DeepLense, LensPopulation, spoiled
+from lenssr.simulation import DeepLense, LensPopulation
 
 POPULATION = "LensPopulation"
 CHUNK = 10

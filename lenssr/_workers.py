@@ -1,18 +1,22 @@
-"""Solving the parts of a list of images, here or in processes of their own.
+"""Solving the parts of a list of images, here or in other processes.
 
 A new process imports this module first, and the heavy ones with what it is sent.
 """
 
 import contextlib
 import io
-import multiprocessing
+import logging
+import logging.handlers
+import multiprocessing.context
 import os
 import pickle
+import queue
 import signal
 import sys
 import traceback
 from collections import deque
-from multiprocessing.connection import wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
@@ -20,31 +24,19 @@ from lenssr.exceptions import InputError
 
 # Processes side by side, each with as many threads as there are cores, slow one another down.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PATIENCE = 5.0  # seconds that a process is given to end before it is killed
+NOT_STARTED = (
+    "the processes of jobs= do not start: a script that calls map needs the line "
+    'if __name__ == "__main__": above what it does; or give jobs=1'
+)
+
+log = logging.getLogger("lenssr")
 
 
 # ---------------------------------------------------------------- how many
 
 
 def count_jobs(jobs, device):
-    """How many processes an option ``jobs`` stands for.
-
-    Parameters
-    ----------
-    jobs : int or None
-        -1 and None mean one for each core that this process may use.
-    device : `torch.device`
-        Where images are solved.
-
-    Returns
-    -------
-    jobs : int
-
-    Raises
-    ------
-    InputError
-        If it is no number of processes, or several would share a GPU.
-    """
+    """Number of processes for an option ``jobs`` (-1 and None: one for each core) on a `torch.device`."""
     everything = jobs is None or (jobs == -1 and not isinstance(jobs, bool))
     whole = isinstance(jobs, int | np.integer) and not isinstance(jobs, bool)
     if not everything and (not whole or jobs < 1):
@@ -82,27 +74,11 @@ def solve_part(solve, observations):
 
 
 def solve_parts(solve, parts, jobs):
-    """Solve parts, each as soon as a process is free for it.
+    """Solve parts, each as soon as a process is free for it; yield their numbers and results.
 
-    Parameters
-    ----------
-    solve : callable
-        As in `solve_part`.
-    parts : list of list of (int, `~lenssr.imaging.Observation`)
-        Images that are solved together, with their numbers.
-    jobs : int
-        How many processes; 1 solves everything in this one.
-
-    Yields
-    ------
-    numbers : list of int
-    results : list of `~lenssr.SuperResolution` or Exception
-        Of the images with these numbers. Results do not depend on ``jobs``; their order does.
-
-    Raises
-    ------
-    InputError
-        If processes cannot be started, or do not know what is sent to them.
+    ``solve`` is as in `solve_part`; ``parts`` are lists of (number, `~lenssr.imaging.Observation`) that are
+    solved together. With ``jobs`` = 1 all are solved in this process. Results do not depend on ``jobs``;
+    their order does. `InputError` if processes do not start, or do not know what is sent to them.
     """
     jobs = min(jobs, len(parts))
     if jobs > 1:
@@ -145,12 +121,8 @@ def dumps(value):
     return buffer.getvalue()
 
 
-def _portable(results):
-    """Results whose errors survive the way between processes, with the traceback as a note."""
-    return [_portable_error(one) if isinstance(one, Exception) else one for one in results]
-
-
-def _portable_error(error):
+def _portable(error):
+    """An error that survives the way between processes, with the traceback as a note."""
     error.add_note("".join(traceback.format_exception(error)).rstrip())
     try:
         pickle.loads(pickle.dumps(error))
@@ -161,63 +133,71 @@ def _portable_error(error):
 
 # ---------------------------------------------------------------- the other side
 
+_records = queue.SimpleQueue()
 
-def _serve(connection):
-    """Solve what comes through a connection until it is closed."""
+
+def _begin(level):
+    """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
     # Ctrl-C reaches every process of a terminal; the one that started this one decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, OSError):
-        connection.send_bytes(b"ready")
-        while True:
-            connection.send_bytes(_answer(connection.recv_bytes()))
+    log.setLevel(level)
+    log.addHandler(logging.handlers.QueueHandler(_records))
 
 
 def _answer(task):
+    """Bytes of the results of a task (a str: why it cannot be read), and of what was logged."""
     try:
         solve, observations = pickle.loads(task)
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
-        return dumps(f"{type(error).__name__}: {error}")
-    results = _portable(solve_part(solve, observations))
+        return dumps((f"{type(error).__name__}: {error}", []))
     try:
-        return dumps(results)
+        found = solve_part(solve, observations)
+    except BaseException:  # a sys.exit somewhere, which an executor would hand on to the other side
+        traceback.print_exc()
+        os._exit(1)
+    results = [_portable(one) if isinstance(one, Exception) else one for one in found]
+    records = [_records.get() for _ in range(_records.qsize())]
+    try:
+        return dumps((results, records))
     except Exception as error:  # noqa: BLE001
-        return dumps([RuntimeError(f"the result cannot be sent: {error}")] * len(results))
+        return dumps(([RuntimeError(f"the result cannot be sent: {error}")] * len(results), []))
 
 
 # ---------------------------------------------------------------- this side
 
 
+class _Context(multiprocessing.context.SpawnContext):
+    """Starts processes afresh (a fork of a process with threads, as torch's is, may hang); keeps the last."""
+
+    def Process(self, *args, **options):  # noqa: N802 - its name there
+        self.process = super().Process(*args, **options)
+        return self.process
+
+
 class _Worker:
-    """A process with the part that it is at."""
+    """One process in an executor of its own: when it ends by itself, the part that it had is known."""
 
-    def __init__(self, context):
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    def __init__(self):
+        self.context, self.part, self.ready = _Context(), None, False
+        self.executor = ProcessPoolExecutor(1, self.context, _begin, (log.getEffectiveLevel(),))
         with _few_threads():
-            self.process.start()
-        theirs.close()  # the end of the process is then the end of the connection
-        self.ready, self.part = False, None
+            self.future = self.executor.submit(int)
 
-    def give(self, part, task):
-        self.part = part
-        with contextlib.suppress(OSError):  # it has ended; receiving from it will say so
-            self.connection.send_bytes(task)
-
-    def receive(self):
-        """What it says, or None if it has ended."""
+    def give(self, solve, part):
+        """Begin with a part."""
+        self.part, task = part, _task(solve, part)
         try:
-            return self.connection.recv_bytes()
-        except (EOFError, OSError):
-            return None
+            self.future = self.executor.submit(_answer, task)
+        except BrokenProcessPool as error:  # it has ended while it had nothing to do
+            self.future = Future()
+            self.future.set_exception(error)
 
     def end(self):
-        self.connection.close()
-        self.process.terminate()
-        self.process.join(PATIENCE)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.process.close()
+        """End the process, whatever it does, and return its exit code."""
+        if self.context.process.is_alive():
+            self.context.process.kill()
+        self.executor.shutdown()
+        return self.context.process.exitcode
 
 
 @contextlib.contextmanager
@@ -233,32 +213,30 @@ def _few_threads():
 
 
 def _in_processes(solve, parts, jobs):
-    # A forked copy of a process with threads, as torch's is, may hang.
-    context = multiprocessing.get_context("spawn")
-    waiting = deque(parts)
+    waiting, workers = deque(parts), []
     _task(solve, waiting[0])  # what cannot be sent is found out before processes start
-    workers = []
     try:
-        workers += [_Worker(context) for _ in range(jobs)]
+        for _ in range(jobs):
+            workers.append(_Worker())
         while waiting or any(worker.part for worker in workers):
-            for worker in workers:
-                if waiting and worker.ready and worker.part is None:
-                    part = waiting.popleft()
-                    worker.give(part, _task(solve, part))
-            talking = wait([worker.connection for worker in workers])
-            for worker in [one for one in workers if one.connection in talking]:
-                part, message = worker.part, worker.receive()
-                if message is None:
+            for worker in [one for one in workers if not one.future]:
+                if waiting:
+                    worker.give(solve, waiting.popleft())
+            done, _ = wait([one.future for one in workers if one.future], return_when=FIRST_COMPLETED)
+            for worker in [one for one in workers if one.future in done]:
+                part, future = worker.part, worker.future
+                worker.part = worker.future = None
+                if isinstance(future.exception(), BrokenProcessPool):
                     workers.remove(worker)
-                    yield from _bury(worker, waiting)
+                    yield from _failed(part or [], worker.end(), waiting)
                     if waiting and worker.ready:
-                        workers.append(_Worker(context))
-                    _check_alive(workers, waiting, worker)
-                elif worker.ready:
-                    worker.part = None
-                    yield [number for number, _ in part], _results(message)
-                else:
-                    worker.ready = True
+                        workers.append(_Worker())
+                    elif waiting and not workers:
+                        raise InputError(NOT_STARTED)
+                    continue
+                worker.ready = True
+                if part:
+                    yield [number for number, _ in part], _results(future.result())
     finally:
         for worker in workers:
             worker.end()
@@ -274,20 +252,19 @@ def _task(solve, part):
 
 
 def _results(message):
-    found = pickle.loads(message)
+    found, records = pickle.loads(message)
     if isinstance(found, str):
         raise InputError(
             f"other processes do not know what the resolver is made of ({found}): define its classes in a "
             "module that can be imported, or give jobs=1"
         )
+    for record in records:
+        logging.getLogger(record.name).handle(record)
     return found
 
 
-def _bury(worker, waiting):
+def _failed(part, code, waiting):
     """After a process ended by itself: its image fails; several are tried again one by one."""
-    worker.process.join(PATIENCE)
-    code, part = worker.process.exitcode, worker.part or []
-    worker.end()
     if len(part) > 1:
         waiting.extendleft([member] for member in reversed(part))
         return
@@ -295,11 +272,3 @@ def _bury(worker, waiting):
     for number, _ in part:
         error = RuntimeError(f"its process ended before the image was solved ({reason}): too little memory?")
         yield [number], [error]
-
-
-def _check_alive(workers, waiting, last):
-    if waiting and not workers and not last.ready:
-        raise InputError(
-            "the processes of jobs= do not start: a script that calls map needs the line "
-            'if __name__ == "__main__": above what it does; or give jobs=1'
-        )

@@ -194,8 +194,8 @@ class SuperResolver:
         Notes
         -----
         A script that asks for several processes must do so below ``if __name__ == "__main__":``, for each of
-        them imports it. An image whose process ends, for lack of memory say, fails by itself. What is logged
-        in other processes reaches no handler of this one.
+        them imports it. An image whose process ends, for lack of memory say, fails by itself. Log records
+        of other processes reach the handlers of this one with the results.
         """
         images = list(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
@@ -352,7 +352,7 @@ class SuperResolver:
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
-        from lenssr.networks.bundle import save_bundle
+        from lenssr.networks.weights import save_bundle
 
         for name in ("psf", "noise", "mask"):
             if getattr(self, name) is not None:
@@ -385,7 +385,7 @@ class SuperResolver:
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
-        from lenssr.networks.bundle import load_bundle
+        from lenssr.networks.weights import load_bundle
 
         return cls(**Settings.load(load_bundle(path)[0], path))
 
@@ -415,8 +415,8 @@ class SuperResolver:
         >>> SuperResolver.from_pretrained("relensing").settings.source
         NetworkSource(weights='relensing', refine=0)
         """
-        from lenssr.networks.library import load
         from lenssr.networks.network_source import NetworkSource
+        from lenssr.networks.weights import load
 
         network, _ = load(name)
         own = {"scale": network.scale} if network.kind == "SISR" else {}

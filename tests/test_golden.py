@@ -1,22 +1,15 @@
 """The simulated half of the golden run gives what is recorded; `benchmarks/golden.py` compares all of it."""
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SOURCES = ("interpolation", "sersic", "pixelated", "perturbed_sersic", "auto", "network")
 
 
 @pytest.fixture(scope="module")
 def golden():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module("golden")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return importlib.import_module("golden")
 
 
 def test_every_source_is_recorded(golden):

@@ -1,6 +1,7 @@
 """What `import lenssr` does, seen from a fresh interpreter."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -67,25 +68,33 @@ CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encodin
 ROOMS = re.findall(r"`(\w+)`", re.search(r"in this order:(.*?)\.", CONTRIBUTING, re.DOTALL)[1])
 
 
+PACKAGE = Path(lenssr.__file__).parent
+FILES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
+
+
+def imported_files(path):
+    """Files of lenssr, as in FILES, that the source of one imports, at the top or further down."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lenssr":
+            module = tuple(node.module.split(".")[1:])
+            for name in node.names:
+                places = (*module, name.name), module
+                places = [*places, *((*place, "__init__") for place in places)]
+                yield next(place for place in places if place in FILES)
+
+
 def test_every_room_has_its_place():
-    package = Path(lenssr.__file__).parent
-    found = {
-        path.stem for path in package.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"
-    }
-    assert {name for name in found if not name.startswith("_")} == set(ROOMS)
-
-
-def imported_rooms(room):
-    """Rooms of lenssr that the source of one room names in its imports."""
-    package = Path(lenssr.__file__).parent
-    files = [package / f"{room}.py"] if (package / f"{room}.py").exists() else (package / room).glob("*.py")
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lenssr."):
-                yield node.module.split(".")[1]
+    assert {parts[0] for parts in FILES} - {"__init__"} == set(ROOMS)
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_import_only_from_rooms_before_them(room):
-    later = set(ROOMS[ROOMS.index(room) + 1 :])
-    assert later.isdisjoint(imported_rooms(room))
+    paths = [path for parts, path in FILES.items() if parts[0] == room]
+    found = {parts[0] for path in paths for parts in imported_files(path)}
+    assert found.isdisjoint(ROOMS[ROOMS.index(room) + 1 :])
+
+
+def test_no_file_imports_itself_in_a_circle():
+    files = {parts: path for parts, path in FILES.items() if parts[-1] != "__init__"}
+    graph = {parts: set(imported_files(path)) & set(files) for parts, path in files.items()}
+    graphlib.TopologicalSorter(graph).prepare()

@@ -15,12 +15,12 @@ from astropy.nddata import (
     VarianceUncertainty,
 )
 from astropy.wcs import WCS
+from spoiled import spoiled
 
 from lenssr import SIE, Sersic, Shear, SuperResolver
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, PoissonNoise, render
-from lenssr.simulation import spoiled
 
 ELECTRON = u.electron / u.s
 SIGMA = 0.02

@@ -18,7 +18,7 @@ from lenssr import (
 )
 from lenssr.mass import Parameter
 from lenssr.networks import load
-from lenssr.networks.library import find
+from lenssr.networks.weights import find
 from lenssr.options import SOURCES, Settings
 from lenssr.simulation import DeepLense
 

@@ -31,6 +31,8 @@ class Method:
                 os.kill(os.getpid(), signal.SIGKILL)
             if image == "leaves":
                 os._exit(3)
+            if image == "exits":
+                sys.exit("enough")
             if image == "raises":
                 raise Odd("this", "that")
             if image == "waits":
@@ -68,7 +70,7 @@ def run(command, **options):
 
 
 def test_only_guilty_images_fail(tmp_path):
-    groups = [["a", "b"], ["dies"], ["c", "raises"], ["d", "leaves", "e"], ["unsendable"], ["f"]]
+    groups = [["a", "b"], ["dies"], ["c", "raises"], ["d", "leaves", "e"], ["exits", "g"], ["unsendable"]]
     code = f'if __name__ == "__main__":\n    print(json.dumps(run({groups!r}, 2)))'
     done = run(script(tmp_path, code))
     assert done.returncode == 0, done.stderr
@@ -79,10 +81,40 @@ def test_only_guilty_images_fail(tmp_path):
         expected = {
             "dies": "signal 9",
             "leaves": "exit code 3",
+            "exits": "exit code 1",
             "raises": "Odd: this and that",
             "unsendable": "cannot be sent",
         }.get(image, [image, "1"])
         assert result == expected or isinstance(expected, str) and expected in result
+
+
+LOGGED = """
+import logging
+
+class Talks:
+    def solve(self, images):
+        logger = logging.getLogger("lenssr.room")
+        logger.debug("looking at %s", images[0])
+        logger.info("solving %s", images[0])
+        return images
+
+if __name__ == "__main__":
+    logger = logging.getLogger("lenssr")
+    logger.setLevel(sys.argv[1])
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    for _ in solve_parts(Talks().solve, [[(0, "a")], [(1, "b")]], 2):
+        pass
+"""
+
+
+@pytest.mark.parametrize("level, said", [("INFO", ["INFO solving"]), ("WARNING", [])])
+def test_what_processes_log_reaches_the_handlers_of_this_one(tmp_path, level, said):
+    done = run([*script(tmp_path, LOGGED), level])
+    assert done.returncode == 0, done.stderr
+    expected = [f"lenssr.room {one} {image}" for one in said for image in "ab"]
+    assert sorted(done.stdout.splitlines()) == expected and not done.stderr
 
 
 def test_a_script_without_a_guard_is_told(tmp_path):

@@ -1,7 +1,6 @@
 """What bends light: mass models and their sums."""
 
-from lenssr.mass.base import MassModel
-from lenssr.mass.describe import from_dict
+from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.ellipse import EllipticalMixin
 from lenssr.mass.isothermal import SIE, SIS
 from lenssr.mass.nfw import NFW
@@ -10,7 +9,6 @@ from lenssr.mass.pixelated import PixelatedDeflection
 from lenssr.mass.point import PointMass
 from lenssr.mass.power_law import EPL
 from lenssr.mass.shear import ConvergenceSheet, Shear
-from lenssr.mass.system import MassSystem
 
 __all__ = [
     "EPL",

@@ -1,4 +1,4 @@
-"""What every mass model shares: parameters and the contract of methods."""
+"""What every mass model shares, parameters and the contract of methods, and the sum of models."""
 
 import copy
 import math
@@ -7,14 +7,15 @@ import astropy.units as u
 import numpy as np
 import torch
 
-from lenssr._plain import as_lists, plain_model
+from lenssr._plain import as_lists, plain_model, read_models
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
+from lenssr.mass.blocks import lift, plain_numbers, sum_in_blocks
 from lenssr.mass.parameter import Parameter
 from lenssr.units import Boundary, strip_unit
 
-__all__ = ["MassModel"]
+__all__ = ["MassModel", "MassSystem", "from_dict"]
 
 
 def _columns(params):
@@ -453,14 +454,213 @@ class MassModel:
     def __add__(self, other):
         if not isinstance(other, MassModel):
             return NotImplemented
-        # a system is itself a model, so it cannot be imported above
-        from lenssr.mass.system import MassSystem
-
         return MassSystem(self, other)
 
     def __repr__(self):
         values = ", ".join(f"{name}={parameter.value!r}" for name, parameter in self._parameters.items())
         return f"{type(self).__name__}({values})"
+
+
+class MassSystem(MassModel):
+    """Mass models that act together, in one plane.
+
+    Parameters
+    ----------
+    *components : `MassModel`
+        The models; systems among them are expanded.
+
+    Examples
+    --------
+    >>> from lenssr.mass import SIE, Shear
+    >>> system = SIE(1.2, e1=0.1) + Shear(0.03, -0.01)
+    >>> system.param_names
+    ('theta_E_0', 'e1_0', 'e2_0', 'x_0_0', 'y_0_0', 'gamma1_1', 'gamma2_1', 'x_0_1', 'y_0_1')
+    >>> system.theta_E.value
+    1.2
+    """
+
+    def __init__(self, *components):
+        flat = []
+        for component in components:
+            if not isinstance(component, MassModel):
+                raise InputError(f"{component!r} is not a mass model: give SIE(...), Shear(...), ...")
+            flat += component.components if isinstance(component, MassSystem) else [component]
+        if not flat:
+            raise InputError("a MassSystem of nothing: give at least one mass model")
+        self.components = tuple(flat)
+        self.covariance = None
+        self.param_names = tuple(f"{name}_{i}" for i, c in enumerate(flat) for name in c.param_names)
+
+    @property
+    def needs_prior(self):
+        """Whether a component must not be fitted without a prior."""
+        return any(component.needs_prior for component in self.components)
+
+    @property
+    def parameters(self):
+        """The `Parameter` objects of all components, in order."""
+        return tuple(parameter for component in self.components for parameter in component.parameters)
+
+    def _validate(self):
+        for component in self.components:
+            component._validate()
+
+    def _take(self, values, covariance):
+        self.covariance = covariance
+        for component, part in zip(self.components, self._slices(), strict=True):
+            component._take(values[part], None if covariance is None else covariance[part, part])
+
+    def _slices(self):
+        start = 0
+        for component in self.components:
+            yield slice(start, start + len(component.param_names))
+            start += len(component.param_names)
+
+    def __getattr__(self, name):
+        if name.startswith("_") or name == "components":
+            raise AttributeError(name)
+        if name in self.param_names:
+            return self.parameters[self.param_names.index(name)]
+        owners = [component for component in self.components if name in component.param_names]
+        if len(owners) == 1:
+            return getattr(owners[0], name)
+        if owners:
+            numbered = ", ".join(n for n in self.param_names if n.rpartition("_")[0] == name)
+            raise AttributeError(f"{len(owners)} components have {name}: ask for one of {numbered}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name, value):
+        if name in {"components", "covariance", "param_names"}:
+            object.__setattr__(self, name, value)
+            return
+        parameter = getattr(self, name)
+        if not isinstance(parameter, Parameter):
+            raise AttributeError(f"{name} cannot be set")
+        parameter.value = value
+        self._validate()
+
+    def __getitem__(self, index):
+        return self.components[index]
+
+    def __len__(self):
+        return len(self.components)
+
+    def __iter__(self):
+        return iter(self.components)
+
+    @property
+    def _field(self):
+        fields = [component._field for component in self.components if component._field is not None]
+        return min(fields, key=lambda field: field[2]) if fields else None
+
+    def _centres(self):
+        return [centre for component in self.components for centre in component._centres()]
+
+    def _plain(self):
+        """The system as `to_dict` has it; its covariance, last, holds those of its components."""
+        parts = [component._plain() for component in self.components]
+        if self.covariance is not None:
+            for part in parts:
+                for entry in part.values():
+                    entry.pop("covariance", None)
+            parts.append({"covariance": np.asarray(self.covariance)})
+        # A list of one model is that model.
+        return {"MassSystem": {"components": parts}} if len(self) == 1 else parts
+
+    def _potential(self, x, y, *params):
+        return sum(
+            c._potential(x, y, *params[part]) for c, part in zip(self.components, self._slices(), strict=True)
+        )
+
+    def _deflection(self, x, y, *params):
+        x, y, *params = lift(x, y, *params)
+        numbers = plain_numbers(x, y, *params)
+        if numbers is None:
+            return self._sum("_deflection", x, y, params)
+        terms = zip(self.components, self._slices(), strict=True)
+        return sum_in_blocks(x, y, *((c._add_deflection, numbers[part]) for c, part in terms))
+
+    def _hessian(self, x, y, *params):
+        return self._sum("_hessian", x, y, params)
+
+    def _sum(self, name, x, y, params):
+        parts = (
+            getattr(component, name)(x, y, *params[part])
+            for component, part in zip(self.components, self._slices(), strict=True)
+        )
+        return tuple(sum(terms[1:], start=terms[0]) for terms in zip(*parts, strict=True))
+
+    def deflection_jacobian_at(self, x, y, params):
+        """Deflection and its derivatives by the parameters, as for one model."""
+        parts = [
+            component.deflection_jacobian_at(x, y, params[..., part])
+            for component, part in zip(self.components, self._slices(), strict=True)
+        ]
+        ax, ay, dax, day = zip(*parts, strict=True)
+        return sum(ax[1:], ax[0]), sum(ay[1:], ay[0]), torch.cat(dax, dim=-2), torch.cat(day, dim=-2)
+
+    def __repr__(self):
+        return " + ".join(repr(component) for component in self.components)
+
+
+def from_dict(description):
+    """Build a mass model, or a system, from plain numbers and strings.
+
+    Parameters
+    ----------
+    description : dict or list of dict
+        ``{"SIE": {"theta_E": 1.2, "e1": 0.1}}``: names of models and their parameters, in arcsec or as
+        strings with a unit (``"1.2 arcsec"``). Elliptical models also take ``q`` and ``phi``
+        (``"30 deg"``). Two more keys for fits: ``fixed``, a list of parameters that stay as they are, and
+        ``bounds``, a dictionary of pairs; two that a fit has written: ``std``, a dictionary of errors, and
+        ``covariance``, nested lists. Several models make a system; a last entry ``{"covariance": ...}`` is
+        that of all its parameters. Models of your own are found by name once they are imported.
+
+    Returns
+    -------
+    model : `~lenssr.mass.MassModel`
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a value refused.
+
+    See Also
+    --------
+    lenssr.mass.MassModel.to_dict : The way back.
+
+    Examples
+    --------
+    >>> from lenssr.mass import from_dict
+    >>> from_dict([{"SIE": {"theta_E": 1.2, "e1": 0.1}}, {"Shear": {"gamma1": 0.05, "gamma2": 0.0}}])
+    SIE(theta_E=1.2, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0) + Shear(gamma1=0.05, gamma2=0.0, x_0=0.0, y_0=0.0)
+    """
+    entries = description if isinstance(description, list) else [description]
+    if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
+        raise InputError(
+            f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}} or a list of such'
+        )
+    if list(entries[0]) == ["MassSystem"]:
+        return _system(**entries[0]["MassSystem"])
+    if len(entries) > 1:
+        return _system(entries)
+    return read_models(entries, MassModel, "mass model")[0]
+
+
+def _system(components, covariance=None):
+    """A system of models, with the covariance that stands beside them or after the last."""
+    if components and list(components[-1]) == ["covariance"]:
+        *components, last = components
+        covariance = last["covariance"]
+    system = MassSystem(*read_models(components, MassModel, "mass model"))
+    if covariance is None:
+        return system
+    errors = [parameter.std for parameter in system.parameters]
+    system._take(system.vector.numpy(), np.array(covariance, dtype=np.float64))
+    # Set last: a covariance has 0 for a parameter that is fixed, which is not an error.
+    for parameter, std in zip(system.parameters, errors, strict=True):
+        parameter.std = std
+    return system
 
 
 def _arcsec(value, name):

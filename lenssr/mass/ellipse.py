@@ -18,6 +18,7 @@ __all__ = [
     "e_from_q_phi",
     "e_range",
     "elliptical",
+    "ellipticity",
     "power_series",
     "safe_divisor",
     "number_of_terms",
@@ -62,13 +63,18 @@ def power_series(coefficients, re, im, square):
     return b0 - re * b1, im * b1
 
 
+def ellipticity(q, phi):
+    """Components e1, e2 for an axis ratio and the angle of the major axis from +x in radians."""
+    modulus = (1 - q) / (1 + q)
+    return modulus * math.cos(2 * phi), modulus * math.sin(2 * phi)
+
+
 def e_from_q_phi(q, phi):
     """Ellipticity e1, e2 from axis ratio q in (0, 1] and angle phi of the major axis from +x (a Quantity)."""
     q = float(strip_unit(q, u.dimensionless_unscaled, "q"))
     if not 0 < q <= 1:
         raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
-    angle = strip_unit(phi, u.rad, "phi", bare=False)
-    return (1 - q) / (1 + q) * math.cos(2 * angle), (1 - q) / (1 + q) * math.sin(2 * angle)
+    return ellipticity(q, strip_unit(phi, u.rad, "phi", bare=False))
 
 
 class EllipticalMixin:

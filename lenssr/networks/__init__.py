@@ -1,12 +1,11 @@
 """Networks that learn from low-resolution images, with the physics of lensing as their teacher."""
 
 from lenssr.networks.deflection import DeflectionNetwork, LensEstimate
-from lenssr.networks.library import available, load
 from lenssr.networks.network_source import NetworkSource
 from lenssr.networks.relensing import PredictedSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
 from lenssr.networks.source_plane import SourcePlane
-from lenssr.networks.weights import Card, load_weights, save_weights
+from lenssr.networks.weights import Card, available, load, load_weights, save_weights
 
 __all__ = [
     "SISR",

@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 
 from lenssr.exceptions import InputError
-from lenssr.networks.bundle import is_bundle, load_bundle
-from lenssr.networks.library import available, find, load
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 from lenssr.networks.variance import signal_to_noise
-from lenssr.networks.weights import Card
+from lenssr.networks.weights import Card, available, find, is_bundle, load, load_bundle
 
 __all__ = ["TrainedNetwork", "image_properties", "trained_networks"]
 

@@ -4,8 +4,8 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.model.initial_guess import light_start, without_light
-from lenssr.networks.library import load
 from lenssr.networks.variance import variance_from_neighbours
+from lenssr.networks.weights import load
 
 __all__ = ["LensNetwork"]
 
@@ -13,15 +13,7 @@ __all__ = ["LensNetwork"]
 class LensNetwork:
     """A `~lenssr.networks.DeflectionNetwork` that says where the fit of an unknown lens begins.
 
-    Parameters
-    ----------
-    weights : str or path
-        Those that come with lenssr by name, or a file.
-
-    Raises
-    ------
-    InputError
-        If the weights are those of another network.
+    ``weights`` are those that come with lenssr by name, or a file; `InputError` if of another network.
     """
 
     def __init__(self, weights):

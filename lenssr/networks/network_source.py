@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lenssr.exceptions import InputError
-from lenssr.networks.library import find
+from lenssr.networks.weights import find
 
 __all__ = ["NetworkSource"]
 

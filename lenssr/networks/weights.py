@@ -1,23 +1,50 @@
-"""Weights of networks in files that cannot run code, with a card of their training."""
+"""Weights of networks with a card of their training, in safetensors files, which cannot run code."""
 
+import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
 from lenssr._versions import package_version
 from lenssr.exceptions import InputError
+from lenssr.files import atomic
 from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
-from lenssr.networks.weights_file import check_tensors, checksum, fill, read_tensors, write_tensors
 
-__all__ = ["NETWORK_KINDS", "Card", "checksum_of", "load_weights", "save_weights"]
+__all__ = [
+    "NETWORK_KINDS",
+    "Card",
+    "available",
+    "checksum_of",
+    "find",
+    "is_bundle",
+    "load",
+    "load_bundle",
+    "load_weights",
+    "save_bundle",
+    "save_weights",
+]
 
-# Classes of networks by the kind that files name.
+PRETRAINED_FOLDER = Path(__file__).parent / "pretrained"
+# Classes of networks by the kind that files name, and the kind of a file of a saved resolver.
 NETWORK_KINDS = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
+BUNDLE = "SuperResolver"
+# Key of the description in the metadata of a file.
+ENTRY = "lenssr"
+# First bytes of files of other kinds.
+MAGIC = {
+    b"PK\x03\x04": "a pickle of PyTorch, or another zip archive",
+    b"\x80": "a Python pickle",
+    b"SIMPLE": "a FITS file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF model",
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +109,9 @@ def _training_versions():
     return {"lenssr": package_version(), "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
+# ---------------------------------------------------------------- one network
+
+
 def save_weights(network, path, card):
     """Write a network, in the safetensors format, and its card as a page beside it.
 
@@ -100,14 +130,15 @@ def save_weights(network, path, card):
     ImportError
         If safetensors is not installed (extra ``networks``).
     """
-    tensors = {name: one.detach().cpu().contiguous() for name, one in network.state_dict().items()}
+    tensors = _tensors_of(network)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(
                 f"{name} holds values that are not finite: train again, with a lower learning rate"
             )
-    about = {"kind": network.kind, "settings": network.settings, "card": asdict(card)}
-    write_tensors(path, about, tensors, page=card.to_markdown(network.kind))
+    _write(path, _described(network, card), tensors)
+    with atomic(Path(path).with_suffix(".md")) as temporary:
+        temporary.write_text(card.to_markdown(network.kind), encoding="utf-8")
 
 
 def load_weights(path, *, kind=None):
@@ -134,25 +165,205 @@ def load_weights(path, *, kind=None):
         If safetensors is not installed (extra ``networks``).
     """
     path = Path(path)
-    about, tensors = read_tensors(path)
-    check_tensors(path, about, tensors)
-    found = about["kind"]
-    if found not in NETWORK_KINDS:
-        raise InputError(
-            f"{path} holds a {found}, which this release does not know: it has {', '.join(NETWORK_KINDS)}"
-        )
-    if kind is not None and found != kind:
-        raise InputError(f"{path} holds a {found}, not a {kind}: give a file of that kind")
-    try:
-        network = NETWORK_KINDS[found](**about["settings"])
-    except (TypeError, InputError) as error:
-        raise InputError(f"{path} describes a {found} of another release: {error}") from error
-    fill(path, network, tensors)
-    known = {entry.name for entry in fields(Card)}
-    return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
+    about, tensors = _read(path)
+    _check(path, about, tensors)
+    if kind is not None and about["kind"] in NETWORK_KINDS and about["kind"] != kind:
+        raise InputError(f"{path} holds a {about['kind']}, not a {kind}: give a file of that kind")
+    return _network(path, about, tensors)
 
 
 def checksum_of(network):
     """SHA-256 of the kind, the settings and the weights of a network."""
-    tensors = {name: one.detach().cpu() for name, one in network.state_dict().items()}
-    return checksum({"kind": network.kind, "settings": network.settings}, tensors)
+    return _checksum({"kind": network.kind, "settings": network.settings}, _tensors_of(network))
+
+
+# ---------------------------------------------------------------- those that come with lenssr
+
+
+def available():
+    """Names of the weights that come with lenssr.
+
+    Returns
+    -------
+    names : tuple of str
+
+    Examples
+    --------
+    >>> from lenssr.networks import available
+    >>> isinstance(available(), tuple)
+    True
+    """
+    return tuple(sorted(path.stem for path in PRETRAINED_FOLDER.glob("*.safetensors")))
+
+
+def find(weights):
+    """Path of the file of weights: one of `available`, or a file; `InputError` if there is none."""
+    if isinstance(weights, str) and weights in available():
+        return PRETRAINED_FOLDER / f"{weights}.safetensors"
+    if isinstance(weights, str | Path) and Path(weights).is_file():
+        return Path(weights)
+    raise InputError(
+        f"weights = {str(weights)!r}: no file, and none that come with lenssr; these are "
+        f"{', '.join(map(repr, available())) or 'not installed'}"
+    )
+
+
+def load(weights, *, kind=None):
+    """Read a network that comes with lenssr, or one from a file.
+
+    Parameters
+    ----------
+    weights : str or `~pathlib.Path`
+        One of `available`, or a file of `save_weights`.
+    kind : {"SISR", "RelensingNetwork", "DeflectionNetwork"}, optional
+        Required kind; by default any.
+
+    Returns
+    -------
+    network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
+    card : `Card`
+        Its origin, and the ranges of its training data.
+
+    Raises
+    ------
+    InputError
+        If there are none of this name, or as `load_weights` does.
+    ImportError
+        If safetensors is not installed (extra ``networks``).
+    """
+    return load_weights(find(weights), kind=kind)
+
+
+# ---------------------------------------------------------------- several in one file: a saved resolver
+
+
+def save_bundle(path, settings, networks):
+    """Write ``settings`` (plain values) and networks, (module, `Card`, plain values) each."""
+    tensors, told = {}, []
+    for number, (network, card, more) in enumerate(networks):
+        tensors |= {f"{number}.{name}": one for name, one in _tensors_of(network).items()}
+        told.append({**_described(network, card), "told": more})
+    tensors = tensors or {"none": torch.zeros(1)}  # a file needs one
+    _write(path, {"kind": BUNDLE, "settings": settings, "card": {}, "networks": told}, tensors)
+
+
+def load_bundle(path):
+    """Settings and networks of a file of `save_bundle`; refuse other and damaged files."""
+    path = Path(path)
+    about, tensors = _read(path)
+    if about["kind"] != BUNDLE:
+        raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
+    _check(path, about, tensors)
+    found = []
+    for number, told in enumerate(about["networks"]):
+        start = f"{number}."
+        own = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
+        found.append((*_network(path, told, own), told["told"]))
+    return about["settings"], found
+
+
+def is_bundle(path):
+    """Whether a file is one of `save_bundle`."""
+    return _read(Path(path))[0]["kind"] == BUNDLE
+
+
+# ---------------------------------------------------------------- the file
+
+
+def _tensors_of(network):
+    """Weights of a network by name, as files hold them."""
+    return {name: one.detach().cpu().contiguous() for name, one in network.state_dict().items()}
+
+
+def _described(network, card):
+    return {"kind": network.kind, "settings": network.settings, "card": asdict(card)}
+
+
+def _network(path, about, tensors):
+    """Network and `Card` of what a file says; refuse tensors whose names or shapes differ."""
+    kind = about["kind"]
+    if kind not in NETWORK_KINDS:
+        raise InputError(
+            f"{path} holds a {kind}, which this release does not know: it has {', '.join(NETWORK_KINDS)}"
+        )
+    try:
+        network = NETWORK_KINDS[kind](**about["settings"])
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path} describes a {kind} of another release: {error}") from error
+    expected = network.state_dict()
+    wrong = sorted(set(expected) ^ set(tensors))
+    wrong += [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
+    if wrong:
+        raise InputError(
+            f"{path} does not fit the {kind} that it describes: {wrong[0]}, {len(wrong)} in all; it "
+            "was written by another release"
+        )
+    network.load_state_dict(tensors)
+    known = {entry.name for entry in fields(Card)}
+    return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
+
+
+def _write(path, about, tensors):
+    """Write tensors, a description of them (JSON values), and a checksum of both; replaced atomically."""
+    save, path = _library("safetensors.torch").save, Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: give a name that ends in .safetensors")
+    about = json.loads(json.dumps(about))  # as it will be read
+    about["checksum"] = _checksum(about, tensors)
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(tensors, {ENTRY: json.dumps(about)}))
+
+
+def _read(path):
+    """Description and tensors of a file of `_write`, not yet compared with the checksum."""
+    library = _library("safetensors")
+    try:
+        with library.safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (library.SafetensorError, OSError) as error:
+        raise InputError(_why_not(path, error)) from error
+    try:
+        about = json.loads(told[ENTRY])
+        about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is a safetensors file, but not of lenssr: it does not say what it holds"
+        ) from error
+    return about, tensors
+
+
+def _check(path, about, tensors):
+    """Refuse a damaged file, whose checksum differs."""
+    if about.get("checksum") != _checksum(about, tensors):
+        raise InputError(f"{path} is damaged: its checksum is another one; get the file again")
+
+
+def _checksum(about, tensors):
+    """SHA-256 of the description (without its checksum) and of names, types, shapes and values of tensors."""
+    told = {key: value for key, value in about.items() if key != "checksum"}
+    laid = {name: [str(one.dtype), list(one.shape)] for name, one in tensors.items()}
+    digest = hashlib.sha256(json.dumps([told, laid], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _library(name):
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError("weights need safetensors: pip install lenssr[networks]") from error
+
+
+def _why_not(path, error):
+    """Explain why a file cannot be opened."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError as unread:
+        return f"{path} cannot be read: {unread.strerror or unread}"
+    if start[8:9] == b"{":
+        return f"{path} is damaged: {error}; get the file again"
+    named = next((name for magic, name in MAGIC.items() if start.startswith(magic)), "of another kind")
+    return f"{path} is {named}, not a safetensors file: only these are read, since they run no code"

@@ -10,12 +10,11 @@ from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_flux
 from lenssr.mass import SIE, Shear
+from lenssr.mass.ellipse import ellipticity
 from lenssr.simulation.camera import Camera
-from lenssr.simulation.dataset import BatchedLenses, LensDraw
-from lenssr.simulation.item import check_count, check_range
-from lenssr.simulation.population import ellipticity
-from lenssr.simulation.shapes import GalaxyShapes
-from lenssr.simulation.source_images import (
+from lenssr.simulation.dataset import BatchedLenses, LensDraw, check_count, check_range
+from lenssr.simulation.sources import (
+    GalaxyShapes,
     blend_galaxies,
     clumpy_disc,
     half_light_radius,
@@ -220,6 +219,7 @@ class BroadLenses(BatchedLenses):
         """Image of a shape on the nodes, and its half-light radius over its side."""
         if number not in self._shape_images:
             source_image = resample_shape(self.shapes[number])
+            source_image = source_image / source_image.sum()
             self._shape_images[number] = source_image, half_light_radius(source_image)
         return self._shape_images[number]
 

@@ -13,9 +13,8 @@ from lenssr.light.sersic import sersic_flux
 from lenssr.light.sersic_shape import sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS, Shear
 from lenssr.simulation.camera import Camera
-from lenssr.simulation.dataset import BatchedLenses, LensDraw
-from lenssr.simulation.item import check_count
-from lenssr.simulation.subhalos import AxionVortex, ColdSubhalos
+from lenssr.simulation.dataset import BatchedLenses, LensDraw, check_count
+from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
 
 __all__ = ["DeepLense"]
 

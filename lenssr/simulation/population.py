@@ -4,15 +4,16 @@ import math
 
 import astropy.units as u
 import numpy as np
-import torch
 from scipy.optimize import brentq
 
 from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.mass import SIE, Shear
-from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count, image, sky_grid
+from lenssr.mass.ellipse import ellipticity
+from lenssr.simulation.camera import binned, lensed, render_steep, sky_grid
+from lenssr.simulation.dataset import LensDataset, SimulatedLens, check_count, observed
+from lenssr.simulation.scenes import UNIT
 
 __all__ = ["LensPopulation"]
 
@@ -24,28 +25,6 @@ BACKGROUND_RMS = 0.01
 # a batch.
 _IMAGE_SIDES = (100, 150, 200)
 _FIELD = 5.0
-
-
-def render_scenes(grid, psf, *brightness):
-    """Flux per pixel (ny, nx) of scenes, each ``brightness(x, y)``, within 0.1 % wherever it is bright."""
-
-    def scenes(x, y):
-        return torch.stack([function(x, y) for function in brightness])
-
-    operator = ImagingOperator(grid, psf.kernel(grid.pixel_scale), refine=scenes)
-    return [scene.numpy() for scene in operator(scenes(operator.x, operator.y))]
-
-
-def binned(values, factor):
-    """Sums over blocks of ``factor`` x ``factor`` pixels."""
-    ny, nx = values.shape
-    return values.reshape(ny // factor, factor, nx // factor, factor).sum(axis=(1, 3))
-
-
-def ellipticity(q, phi):
-    """Components e1, e2 for an axis ratio and a direction in radians."""
-    modulus = (1 - q) / (1 + q)
-    return modulus * math.cos(2 * phi), modulus * math.sin(2 * phi)
 
 
 class LensPopulation(LensDataset):
@@ -143,43 +122,27 @@ class LensPopulation(LensDataset):
         grid = sky_grid((pixels, pixels), PIXEL_SCALE)
         psf = PSF.from_fwhm(FWHM * u.arcsec)
 
-        fine = grid.upsample(self.scale)
-        arcs, glow = render_scenes(
-            fine, psf, _lensed(lens, source), lambda x, y: sersic_brightness(x, y, *light)
+        arcs, glow = render_steep(
+            grid.upsample(self.scale),
+            psf,
+            lensed(lens, lambda x, y: sersic_brightness(x, y, *source)),
+            lambda x, y: sersic_brightness(x, y, *light),
         )
         # Both have amplitude 1 so far; scale the lens light relative to the source.
         light[0] = light_ratio * arcs.sum() / glow.sum() if shines else 0.0
         glow *= light[0]
         source[0] = _amplitude(binned(arcs, self.scale), binned(glow, self.scale), exposure, snr)
         light[0] *= source[0]
-        truth = source[0] * (arcs + glow)
-        low_truth = binned(truth, self.scale)
         noise = PoissonNoise(exposure, BACKGROUND_RMS)
-        high_noise = PoissonNoise(exposure, BACKGROUND_RMS / self.scale)
         return SimulatedLens(
             index=index,
-            low=image(noise.draw(low_truth, rng), grid, exposure),
-            high=image(high_noise.draw(truth, rng), fine, exposure),
-            low_truth=image(low_truth, grid),
-            truth=image(truth, fine),
+            **observed(source[0] * (arcs + glow), grid, self.scale, noise, rng),
             lens=lens,
             source=Sersic.from_vector(source, unit=UNIT),
-            noise=noise,
-            high_noise=high_noise,
             lens_light=Sersic.from_vector(light, unit=UNIT) if shines else None,
             psf=psf,
             settings={"snr": float(snr)},
         )
-
-
-def _lensed(lens, source):
-    """Brightness function of a lensed source at positions (M,)."""
-
-    def brightness(x, y):
-        alpha_x, alpha_y = lens.deflection_at(x[None], y[None], lens.vector[None])
-        return sersic_brightness(x - alpha_x[0], y - alpha_y[0], *source)
-
-    return brightness
 
 
 def _amplitude(arcs, glow, exposure, snr):

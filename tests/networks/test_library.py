@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from lenssr import InputError, NetworkSource
-from lenssr.networks import Card, RelensingNetwork, available, library, load, save_weights
+from lenssr.networks import Card, RelensingNetwork, available, load, save_weights, weights
 
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A library with one small network."""
-    monkeypatch.setattr(library, "PRETRAINED_FOLDER", tmp_path)
+    monkeypatch.setattr(weights, "PRETRAINED_FOLDER", tmp_path)
     card = Card({}, 0, "cpu", 0.0, 0, {}, {})
     save_weights(RelensingNetwork(16, channels=(4, 6)), tmp_path / "small.safetensors", card)
     return tmp_path

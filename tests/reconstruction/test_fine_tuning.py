@@ -11,7 +11,7 @@ import torch
 from lenssr import SIE, InputError, LensSRWarning, NetworkSource, SuperResolver
 from lenssr.exceptions import LensSRDeprecationWarning
 from lenssr.networks import SISR, Card, RelensingNetwork, load_weights, save_weights
-from lenssr.networks.library import find
+from lenssr.networks.weights import find
 from lenssr.reconstruction.fine_tuning import HELD
 from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training import draw_hidden

@@ -223,9 +223,9 @@ def test_what_it_was_not_trained_on_is_flagged_by_name(limits, word, item, tmp_p
 
 
 def test_the_narrow_weights_have_the_first_turn(item, tmp_path, monkeypatch):
-    from lenssr.networks import library
+    from lenssr.networks import weights
 
-    monkeypatch.setattr(library, "PRETRAINED_FOLDER", tmp_path)
+    monkeypatch.setattr(weights, "PRETRAINED_FOLDER", tmp_path)
     for name, scale in (("relensing", 0.1), ("relensing-broad", 0.05)):
         limits = {**LIMITS, "pixel_scale": [scale, scale]}
         card = Card({}, 0, "cpu", 0.0, 0, {}, limits)

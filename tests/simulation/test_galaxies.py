@@ -13,7 +13,7 @@ from lenssr import SuperResolver
 from lenssr.exceptions import InputError
 from lenssr.imaging import PSF
 from lenssr.light import PixelatedSource
-from lenssr.simulation import GALAXY_CELLS, GalaxyLenses, GalaxyShapes, shapes, write_dataset
+from lenssr.simulation import GALAXY_CELLS, GalaxyLenses, GalaxyShapes, sources, write_dataset
 
 CELLS = list(GALAXY_CELLS)
 SIZE = 4
@@ -103,7 +103,7 @@ def test_deep_field_without_scikit_image(monkeypatch, tmp_path, spec, message):
     if spec is not None:
         spec = importlib.util.spec_from_file_location("skimage", tmp_path / "__init__.py")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    shapes._from_deep_field.cache_clear()
+    sources._from_deep_field.cache_clear()
     with pytest.raises(InputError, match=message):
         GalaxyShapes.hubble_deep_field()
 

@@ -13,8 +13,10 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_brightness
-from lenssr.simulation.item import SimulatedLens, check_count, image, sky_grid
-from lenssr.simulation.population import BACKGROUND_RMS, FWHM, PIXEL_SCALE, LensPopulation, render_scenes
+from lenssr.simulation import LensPopulation, SimulatedLens
+from lenssr.simulation.camera import render_steep, sky_grid
+from lenssr.simulation.dataset import check_count, image
+from lenssr.simulation.population import BACKGROUND_RMS, FWHM, PIXEL_SCALE
 
 __all__ = ["SPOILED_KINDS", "Spoiled", "spoiled"]
 
@@ -76,7 +78,7 @@ def _spiral(rng, grid, psf):
         wave = arms * radius**2 / (radius**2 + 0.04) * torch.cos(angle)
         return torch.exp(-radius / scale) * (1 + wave) + sersic_brightness(x, y, bulge, 0.2, 2.0, 0, 0, 0, 0)
 
-    galaxy = render_scenes(grid, psf, brightness)[0]
+    galaxy = render_steep(grid, psf, brightness)[0]
     return flux / galaxy.sum() * galaxy
 
 
@@ -138,18 +140,6 @@ def spoiled(kind, seed=0):
     Returns
     -------
     case : `Spoiled`
-
-    Raises
-    ------
-    InputError
-        If there is no such kind.
-
-    Examples
-    --------
-    >>> from lenssr.simulation import spoiled
-    >>> case = spoiled("psf_wide", seed=2)
-    >>> case.given["psf"].fwhm, case.item.psf.fwhm
-    (<Quantity 0.2 arcsec>, <Quantity 0.1 arcsec>)
     """
     seed = check_count(seed, "seed", 0)
     if kind not in SPOILED_KINDS:

@@ -1,23 +1,23 @@
-"""Batches of simulated lenses as tensors, to train networks on."""
+"""Lenses and the sources behind them as tensors, before any telescope."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import astropy.units as u
+import numpy as np
 import torch
 
-from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import NoiseModel
-from lenssr.imaging.psf import PSF
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.light.sersic_shape import sersic_b
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.mass.blocks import tracked
 from lenssr.mass.substructure import point_masses_deflection
-from lenssr.simulation.item import UNIT, SimulatedLens, image
 
-__all__ = ["LensBatch", "LensScenes"]
+__all__ = ["UNIT", "LensScenes", "make_scenes", "map_tensors"]
+
+UNIT = u.electron / u.s
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class LensScenes:
         -------
         scenes : `LensScenes`
         """
-        some = _map_tensors(self, lambda tensor: tensor[rows])
+        some = map_tensors(lambda tensor: tensor[rows], self)
         # Select the cached properties, too: to compute them scene by scene would be slow.
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
         discs = None if self._discs is None else [column[rows] for column in self._discs]
@@ -194,7 +194,7 @@ class LensScenes:
         -------
         scenes : `LensScenes`
         """
-        return _map_tensors(self, lambda tensor: tensor.to(device=device, dtype=dtype))
+        return map_tensors(lambda tensor: tensor.to(device=device, dtype=dtype), self)
 
     def model(self, row):
         """Lens of one scene as a mass model, its substructure as point masses beside it.
@@ -238,160 +238,29 @@ class LensScenes:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class LensBatch:
-    """Simulated lenses of one camera as tensors: one shape, pixel scale and PSF, one device and type.
-
-    Images are in electron / s per pixel.
-
-    Attributes
-    ----------
-    index : `torch.Tensor`, shape (B,), int64
-        Numbers of the lenses in the data set; on the CPU.
-    low : `torch.Tensor`, shape (B, ny, nx)
-        The noisy images.
-    low_truth : `torch.Tensor`, shape (B, ny, nx)
-        The same without noise.
-    truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
-        The noise-free images with ``scale`` times as many pixels along a side.
-    noise : `~lenssr.imaging.NoiseModel`
-        Noise of ``low``. ``noise.moments(model)`` takes images of that shape; its numbers are tensors
-        (B, 1, 1).
-    scenes : `LensScenes`
-        Lenses and sources.
-    grid : `~lenssr.grids.PixelGrid`
-        Pixels of ``low``.
-    scale : int
-    psf : `~lenssr.imaging.PSF` or None
-        The point spread function.
-    oversampling : "auto" or int
-        Integration over pixels, as the option of `~lenssr.SuperResolver`; 1 where the data set samples light
-        at pixel centres.
-    exposure : `torch.Tensor`, shape (B,)
-        Of ``low``, in seconds.
-    high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
-        Noisy images of the shape of ``truth``, if they were asked for.
-    high_noise : `~lenssr.imaging.NoiseModel` or None
-        Noise of ``high``.
-    settings : dict of str to `torch.Tensor`, shape (B,)
-        Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
-    """
-
-    index: torch.Tensor
-    low: torch.Tensor
-    low_truth: torch.Tensor
-    truth: torch.Tensor
-    noise: NoiseModel
-    scenes: LensScenes
-    grid: PixelGrid
-    scale: int
-    psf: PSF | None
-    oversampling: "str | int"
-    exposure: torch.Tensor
-    high: torch.Tensor | None = None
-    high_noise: NoiseModel | None = None
-    settings: dict = field(default_factory=dict)
-
-    def __len__(self):
-        """Count the lenses."""
-        return len(self.low)
-
-    @property
-    def device(self):
-        """Where the tensors are."""
-        return self.low.device
-
-    @property
-    def pixel_scale(self):
-        """Side of the low pixels in arcsec."""
-        return self.grid.pixel_scale
-
-    @property
-    def psf_fwhm(self):
-        """FWHM of the PSF in arcsec; 0 where there is none."""
-        return 0.0 if self.psf is None else self.psf.fwhm_at(self.pixel_scale)
-
-    @property
-    def variance(self):
-        """True variance of ``low``, shape (B, ny, nx), from the noise-free image."""
-        return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
-
-    def kernel(self, subsampling=1):
-        """Kernel of the PSF for `torch.Tensor` images.
-
-        Parameters
-        ----------
-        subsampling : int, optional
-            Samples along a low pixel; 1 by default, ``scale`` for images of the shape of ``truth``.
-
-        Returns
-        -------
-        kernel : `torch.Tensor`, odd sides, or None
-            Normalised to a sum of 1; None without a PSF.
-        """
-        if self.psf is None:
-            return None
-        return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)
-
-    def to(self, device=None, dtype=None):
-        """Return the same batch on another device or in another precision.
-
-        Parameters
-        ----------
-        device : `torch.device` or str, optional
-        dtype : `torch.dtype`, optional
-
-        Returns
-        -------
-        batch : `LensBatch`
-        """
-
-        def move(tensor):
-            return tensor.to(device=device, dtype=dtype)
-
-        twin = _map_tensors(self, move, leave=("index",))
-        noises = (_map_noise(noise, move) for noise in (self.noise, self.high_noise))
-        settings = {name: move(values) for name, values in self.settings.items()}
-        return replace(
-            twin,
-            **dict(zip(("noise", "high_noise"), noises, strict=True)),
-            scenes=self.scenes.to(device, dtype),
-            settings=settings,
+def make_scenes(lens, draws):
+    """`LensScenes` of a batch in float64, from the kind of lens and a list of `LensDraw`."""
+    number = max(len(one.subhalos) for one in draws)
+    subhalos = source_images = steps = None
+    if number:
+        padded = [np.pad(one.subhalos, ((0, number - len(one.subhalos)), (0, 0))) for one in draws]
+        subhalos = torch.from_numpy(np.stack(padded))
+    shapes = [one.source_image.shape for one in draws if one.source_image is not None]
+    if shapes:
+        blank = np.zeros(shapes[0])
+        source_images = np.stack([blank if one.source_image is None else one.source_image for one in draws])
+        source_images, steps = (
+            torch.from_numpy(source_images),
+            torch.tensor([one.source_step for one in draws]),
         )
-
-    def item(self, row):
-        """Return one lens as `~astropy.nddata.CCDData` and models, as resolvers take it.
-
-        Parameters
-        ----------
-        row : int
-            Its place in the batch.
-
-        Returns
-        -------
-        item : `SimulatedLens`
-            Without ``high`` and ``high_noise`` unless the batch has them.
-        """
-        fine, exposure = self.grid.upsample(self.scale), float(self.exposure[row])
-        exposures = {} if self.high is None else {"high": float(self.high_noise.exposure[row])}
-
-        def view(name, grid, seconds=None):
-            values = getattr(self, name)
-            return None if values is None else image(values[row].double().cpu().numpy(), grid, seconds)
-
-        return SimulatedLens(
-            index=int(self.index[row]),
-            low=view("low", self.grid, exposure),
-            high=view("high", fine, exposures.get("high")),
-            low_truth=view("low_truth", self.grid),
-            truth=view("truth", fine),
-            lens=self.scenes.model(row),
-            source=self.scenes.light(row),
-            noise=_one_noise(self.noise, row),
-            high_noise=_one_noise(self.high_noise, row),
-            psf=self.psf,
-            settings={name: float(values[row]) for name, values in self.settings.items()},
-        )
+    return LensScenes(
+        lens=lens,
+        lens_vector=torch.from_numpy(np.stack([one.lens for one in draws])),
+        source_vector=torch.from_numpy(np.stack([one.source for one in draws])),
+        subhalos=subhalos,
+        source_images=source_images,
+        source_step=steps,
+    )
 
 
 def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
@@ -402,24 +271,16 @@ def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
     return torch.sub(log_peak, radius, out=radius).exp_()
 
 
-def _map_tensors(instance, function, leave=()):
-    """Return a copy of a dataclass with a function applied to its tensors."""
-    changed = {}
-    for entry in fields(instance):
-        value = getattr(instance, entry.name)
-        if isinstance(value, torch.Tensor) and entry.name not in leave:
-            changed[entry.name] = function(value)
-    return replace(instance, **changed)
-
-
-def _map_noise(noise, function):
-    if noise is None:
-        return None
-    return noise.with_numbers(*(function(getattr(noise, name)) for name in noise.names))
-
-
-def _one_noise(noise, row):
-    """Noise of one image, its numbers plain."""
-    if noise is None:
-        return None
-    return noise.with_numbers(*(float(getattr(noise, name)[row]) for name in noise.names))
+def map_tensors(function, value):
+    """Apply a function to a tensor, or to all tensors of scenes, a noise model or a dictionary."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: map_tensors(function, one) for name, one in value.items()}
+    if isinstance(value, NoiseModel):
+        return value.with_numbers(*(function(getattr(value, name)) for name in value.names))
+    if isinstance(value, LensScenes):
+        return replace(
+            value, **{one.name: map_tensors(function, getattr(value, one.name)) for one in fields(value)}
+        )
+    return value

@@ -1,12 +1,13 @@
 """Dark substructure of simulated lenses: point masses as the DeepLense simulations draw them."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 import astropy.units as u
 import numpy as np
 
 from lenssr.exceptions import InputError
-from lenssr.simulation.item import check_range
+from lenssr.simulation.dataset import check_range
 from lenssr.units import strip_unit
 
 __all__ = ["AxionVortex", "ColdSubhalos"]
@@ -15,24 +16,8 @@ __all__ = ["AxionVortex", "ColdSubhalos"]
 _LENGTH_TIMES_MASS = 0.03e-22
 
 
-class _Substructure:
-    """Base of kinds of substructure: settings that can be read back."""
-
-    _settings = ()
-
-    def __repr__(self):
-        """Show a call that makes the same."""
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
-        return f"{type(self).__name__}({settings})"
-
-    def __eq__(self, other):
-        return type(self) is type(other) and repr(self) == repr(other)
-
-    def __hash__(self):
-        return hash(repr(self))
-
-
-class ColdSubhalos(_Substructure):
+@dataclass(frozen=True)
+class ColdSubhalos:
     """Subhalos of cold dark matter as point masses, dN/dm ~ m^slope.
 
     Parameters
@@ -70,16 +55,26 @@ class ColdSubhalos(_Substructure):
     ((25,), True, True)
     """
 
-    _settings = ("number", "slope", "poisson", "masses", "radii")
+    number: int = 25
+    _: KW_ONLY
+    slope: float = -0.9
+    poisson: bool = False
+    masses: tuple = (1e6, 1e10)
+    radii: tuple = (0.25, 2.0)
 
-    def __init__(self, number=25, *, slope=-0.9, poisson=False, masses=(1e6, 1e10), radii=(0.25, 2.0)):
-        if int(number) != number or number < 1:
-            raise InputError(f"number = {number} of subhalos is not a positive integer")
-        if not math.isfinite(slope):
-            raise InputError(f"slope = {slope}: give the exponent of the mass function, such as -1.9")
-        self.number, self.slope, self.poisson = int(number), float(slope), bool(poisson)
-        self.masses = check_range(masses, u.Msun, "masses")
-        self.radii = check_range(radii, u.arcsec, "radii")
+    def __post_init__(self):
+        if int(self.number) != self.number or self.number < 1:
+            raise InputError(f"number = {self.number} of subhalos is not a positive integer")
+        if not math.isfinite(self.slope):
+            raise InputError(f"slope = {self.slope}: give the exponent of the mass function, such as -1.9")
+        _set(
+            self,
+            number=int(self.number),
+            slope=float(self.slope),
+            poisson=bool(self.poisson),
+            masses=check_range(self.masses, u.Msun, "masses"),
+            radii=check_range(self.radii, u.arcsec, "radii"),
+        )
 
     def draw(self, rng):
         """Draw the masses and where they are.
@@ -111,7 +106,8 @@ class ColdSubhalos(_Substructure):
         return masses, radius * np.cos(angle), radius * np.sin(angle), {}
 
 
-class AxionVortex(_Substructure):
+@dataclass(frozen=True)
+class AxionVortex:
     """A vortex of axion dark matter: equal point masses on a line through the centre, at a random angle.
 
     Half the length of the line is 0.03e-22 eV / m arcsec, which is the de Broglie wavelength of an axion of
@@ -146,38 +142,30 @@ class AxionVortex(_Substructure):
     ((100,), 0.3, {'log_axion_mass': -23.0})
     """
 
-    _settings = ("mass", "number", "log_axion_mass")
+    mass: float = 3e10
+    _: KW_ONLY
+    number: int = 100
+    log_axion_mass: tuple = (-24.0, -22.0)
 
-    def __init__(self, mass=3e10, *, number=100, log_axion_mass=(-24.0, -22.0)):
-        self.mass = float(strip_unit(mass, u.Msun, "mass"))
-        if not (math.isfinite(self.mass) and self.mass > 0):
-            raise InputError(f"mass = {mass} is not positive: give solar masses")
-        if int(number) != number or number < 2:
-            raise InputError(f"number = {number}: give at least 2 point masses, one for each end")
-        self.number = int(number)
-        self.log_axion_mass = check_range(
-            log_axion_mass, u.dimensionless_unscaled, "log_axion_mass", -math.inf
-        )
+    def __post_init__(self):
+        mass, number = float(strip_unit(self.mass, u.Msun, "mass")), int(self.number)
+        if not (math.isfinite(mass) and mass > 0):
+            raise InputError(f"mass = {self.mass} is not positive: give solar masses")
+        if number != self.number or number < 2:
+            raise InputError(f"number = {self.number}: give at least 2 point masses, one for each end")
+        logs = check_range(self.log_axion_mass, u.dimensionless_unscaled, "log_axion_mass", -math.inf)
+        _set(self, mass=mass, number=number, log_axion_mass=logs)
 
     def draw(self, rng):
-        """Draw the masses and where they are.
-
-        Parameters
-        ----------
-        rng : `numpy.random.Generator`
-            Where the randomness comes from.
-
-        Returns
-        -------
-        masses : `~numpy.ndarray`, shape (N,)
-            In solar masses.
-        x, y : `~numpy.ndarray`, shape (N,)
-            In arcsec.
-        numbers : dict
-            ``log_axion_mass``.
-        """
+        """Draw the masses and where they are, as `ColdSubhalos.draw`; the number is ``log_axion_mass``."""
         log_mass, angle = float(rng.uniform(*self.log_axion_mass)), rng.uniform(0, 2 * math.pi)
         half = _LENGTH_TIMES_MASS / 10**log_mass
         along = np.linspace(-half, half, self.number)
         masses = np.full(self.number, self.mass / self.number)
         return masses, along * math.cos(angle), along * math.sin(angle), {"log_axion_mass": log_mass}
+
+
+def _set(instance, **values):
+    """Set fields of a frozen dataclass while it is made."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)

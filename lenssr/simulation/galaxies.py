@@ -14,7 +14,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
-from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
+from lenssr.light.pixelated_source import PixelatedSource
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count, image, sky_grid
 from lenssr.simulation.population import binned
@@ -251,8 +251,7 @@ def _pixelated_source(brightness, centre):
 
 def _brightness(source, x, y):
     """Brightness of a source at positions (R,), plain numbers."""
-    values = interpolate_image(x, y, source.image, source.grid.pixel_scale, *source.center)
-    return source.amplitude.value * values
+    return source.brightness(x, y)
 
 
 def _lensed_image(grid, lens, source, psf):

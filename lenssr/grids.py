@@ -20,23 +20,14 @@ from astropy.wcs import WCS
 from lenssr.exceptions import InputError
 from lenssr.units import strip_unit
 
-__all__ = [
-    "PixelGrid",
-    "conserves_sum",
-    "frame_axes",
-    "pixel_side",
-    "resampling_factor",
-    "transformed",
-    "unit_stretch",
-    "wcs_of_resampled",
-]
+__all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"]
 
 # Pixels whose sides and angles differ by less than this are squares: headers round their matrices so.
 SQUARE_TOLERANCE = 1e-6
 # A pixel scale that a user gives beside a WCS may differ from it by this much.
 SCALE_TOLERANCE = 1e-3
-# Largest stretch of a pixel, longest over shortest length of a unit vector - 1. Detectors and flat-fielded
-# exposures stay below 0.03; images of other projections are to be resampled.
+# Largest stretch of a pixel, longest over shortest image of a unit vector - 1. Networks, trained on squares,
+# still read such images, and starts of fits that count pixels are near enough. Chosen.
 MOST_STRETCH = 0.05
 # In pixels: a shift of the corners by less than this is far below what any fit of a lens resolves.
 DISTORTION_TOLERANCE = 0.02
@@ -330,6 +321,8 @@ class PixelGrid:
             If one has no celestial WCS, or the projections differ so much that a corner of the image moves
             by more than 0.02 pixel.
         """
+        if reference is self:
+            return self
         half = (np.array(self.shape[::-1]) - 1) / 2
         steps = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [1, -1], [-1, 1], [-1, -1]])
         offsets = steps * np.maximum(half, 1)
@@ -343,6 +336,7 @@ class PixelGrid:
                 "reproject both to plain TAN projections first"
             )
         twin = self._copy()
+        vars(twin).pop("_axes_on_sky", None)
         twin._set_matrix(_checked_matrix(slopes.T))
         twin.origin = tuple(places[0].tolist())
         return twin
@@ -350,7 +344,7 @@ class PixelGrid:
     def _copy(self):
         """Copy without what is derived from shape, matrix and origin."""
         twin = copy.copy(self)
-        for cached in ("x", "y", "unit_matrix", "_axes_on_sky"):
+        for cached in ("x", "y", "unit_matrix"):
             vars(twin).pop(cached, None)
         return twin
 
@@ -373,7 +367,7 @@ class PixelGrid:
 
     @property
     def center(self):
-        """Zero-based pixel ``(column, row)`` of the origin."""
+        """Zero-based pixel ``(column, row)`` of the image centre."""
         return (self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2
 
     @property
@@ -455,16 +449,17 @@ class PixelGrid:
         return x + self.origin[0], y + self.origin[1]
 
     def to_square(self, x, y):
-        """Positions for square pixels of side ``pixel_scale`` that lie on the same pixels; see `from_square`.
+        """Positions on square pixels of side ``pixel_scale`` that take the place of the grid's own.
 
         Parameters
         ----------
         x, y : float, array or `torch.Tensor`
-            Positions relative to the image centre in the image frame.
+            In the image frame, relative to the image centre.
 
         Returns
         -------
         x, y : float, array or `torch.Tensor`
+            Their columns and rows, from the centre, times ``pixel_scale``.
         """
         return transformed(self._inverse, x, y)
 
@@ -599,19 +594,19 @@ def _matrix_of(wcs, shape):
             f"the WCS has no angular axes (CTYPE {list(wcs.wcs.ctype)}, "
             f"CUNIT {[str(unit) for unit in wcs.wcs.cunit]}): give pixel_scale="
         ) from None
-    matrix = scale_matrix(wcs) * np.array(to_arcsec)[:, None]
-    where = ""
+    matrix, where = scale_matrix(wcs) * np.array(to_arcsec)[:, None], ""
+    _refuse_empty(matrix, "the WCS has", where)
     if wcs.has_celestial:
         _refuse_hidden_distortion(wcs, shape)
         # A projection can stretch the field where the matrix at CRPIX does not (CAR off the equator).
         local, places = _local_matrix(wcs, shape)
+        if not _same_stretch(local, matrix, SCALE_TOLERANCE):
+            where = f" at the image centre (projection {wcs.wcs.ctype[0]})"
         if not _same_stretch(local, matrix, SQUARE_TOLERANCE):
-            if not _same_stretch(local, matrix, SCALE_TOLERANCE):
-                where = f" at the image centre (projection {wcs.wcs.ctype[0]})"
-                _refuse_stretched(local, "the WCS has", where)
-                _refuse_bent(local, places, shape)
             matrix = local
     _refuse_stretched(matrix, "the WCS has", where)
+    if where:
+        _refuse_bent(local, places, shape)
     return unit_stretch(matrix) * math.sqrt(abs(np.linalg.det(matrix)))
 
 
@@ -653,17 +648,22 @@ def _refuse_hidden_distortion(wcs, shape):
         )
 
 
+def _refuse_empty(matrix, what, where):
+    sides = np.hypot(*matrix)
+    if not (np.all(np.isfinite(sides)) and abs(np.linalg.det(matrix)) > 0):
+        raise InputError(f"{what} a pixel of {sides[0]:g} x {sides[1]:g} arcsec{where}: correct it")
+
+
 def _refuse_stretched(matrix, what, where):
     """Refuse pixels that are empty, or stretched by more than ``MOST_STRETCH``."""
+    _refuse_empty(matrix, what, where)
     sides = np.hypot(*matrix)
-    if not (np.all(np.isfinite(sides)) and np.all(sides > 0)):
-        raise InputError(f"{what} a pixel of {sides[0]:g} x {sides[1]:g} arcsec{where}: correct it")
     longest, shortest = np.linalg.svd(matrix, compute_uv=False)
-    if not shortest > 0 or longest / shortest - 1 > MOST_STRETCH:
+    if longest / shortest - 1 > MOST_STRETCH:
         angle = math.degrees(math.acos(min(abs(matrix[:, 0] @ matrix[:, 1]) / sides.prod(), 1)))
         raise InputError(
             f"{what} pixels of {sides[0]:.6g} x {sides[1]:.6g} arcsec whose sides meet at {angle:.4g} "
-            f"degrees{where}, stretched by {100 * (longest / max(shortest, 1e-300) - 1):.3g} %: resample the "
+            f"degrees{where}, stretched by {100 * (longest / shortest - 1):.3g} %: resample the "
             f"image to square pixels, for example with reproject; up to {100 * MOST_STRETCH:g} % are fine"
         )
 

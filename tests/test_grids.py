@@ -221,7 +221,7 @@ def test_exposures_in_one_frame(flip, stretch):
     assert np.allclose(fine.x.reshape(30, 2, 36, 2).mean((1, 3)), grid.x)
     back = grid.seen_from(own)
     assert np.allclose([back.x, back.y], [own.x, own.y], atol=1e-6, rtol=0)
-    assert np.allclose(reference.seen_from(reference).x, reference.x, atol=1e-8, rtol=0)
+    assert reference.seen_from(reference) is reference
 
 
 def test_exposures_that_are_bent_against_each_other_are_refused():
@@ -277,7 +277,7 @@ def test_stretched_projection_is_refused():
         (lambda: PixelGrid((3, 3)), "give pixel_scale=, matrix= or wcs="),
         (lambda: PixelGrid((3, 3), 0.1, matrix=np.eye(2)), "give one of them"),
         (lambda: PixelGrid((3, 3), matrix=[0.1, 0.1]), r"matrix has shape \(2,\)"),
-        (lambda: PixelGrid((3, 3), matrix=np.ones((2, 2))), "stretched by"),
+        (lambda: PixelGrid((3, 3), matrix=np.ones((2, 2))), "correct it"),
         (lambda: PixelGrid((3, 3), matrix=np.diag([0.1, np.nan])), "correct it"),
         (lambda: PixelGrid((3, 3), 0.1).seen_from(PixelGrid((3, 3), 0.1)), "no celestial WCS"),
         (lambda: PixelGrid((3, 3), 0.1 * u.s), "not convertible"),

@@ -158,6 +158,17 @@ def test_the_products_lie_where_the_data_do(fitted):
     assert there.separation(grid.to_sky(x, y)).max().to_value(u.arcsec) < 1e-6
 
 
+def test_a_file_keeps_the_stretch(fitted, tmp_path):
+    fitted.write(tmp_path / "result.fits")
+    again = type(fitted).read(tmp_path / "result.fits")
+    for name in ("data", "image", "source"):
+        before, after = (
+            PixelGrid.from_wcs(getattr(r, name).wcs, getattr(r, name).shape) for r in (fitted, again)
+        )
+        assert np.allclose(after.matrix, before.matrix, rtol=1e-9)
+        assert after.to_sky(0.2, 0.1).separation(before.to_sky(0.2, 0.1)).to_value(u.arcsec) < 1e-6
+
+
 def test_a_figure_is_as_wide_as_the_image(fitted):
     panel = fitted.plot().axes[0]
     grid = PixelGrid.from_wcs(fitted.data.wcs, fitted.data.shape)

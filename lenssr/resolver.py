@@ -462,8 +462,9 @@ def _finisher(settings, count, started):
 def _group_key(observation):
     """Images with the same key are solved together: one shape, sampling, PSF, kind of unit and of noise."""
     psf = observation.psf
-    kernel = None if psf is None else (psf.kernel(observation.grid.pixel_scale).tobytes(), psf.includes_pixel)
-    key = observation.shape, round(observation.grid.pixel_scale, 9), kernel, observation.conserves_sum
+    kernel = None if psf is None else (psf.kernel(observation.grid.matrix).tobytes(), psf.includes_pixel)
+    pixels = tuple(observation.grid.matrix.round(9).ravel().tolist())
+    key = observation.shape, pixels, kernel, observation.conserves_sum
     return *key, type(observation.noise)
 
 

@@ -134,19 +134,113 @@ def test_linear_wcs_in_arcsec():
         grid.to_sky(0, 0)
 
 
-def test_nearly_square_pixels_pass():
-    grid = PixelGrid.from_wcs(make_wcs(matrix=[[-1.0001, 0], [0, 1]]), SHAPE)
-    assert grid.pixel_scale == pytest.approx(0.05, rel=1e-4)
+def test_rounding_of_a_header_leaves_squares():
+    grid = PixelGrid.from_wcs(make_wcs(matrix=[[-1.0000002, 1e-7], [0, 1]]), SHAPE)
+    assert grid.is_square and grid.matrix[0, 0] == grid.pixel_scale == pytest.approx(0.05, rel=1e-6)
+
+
+# Sides that differ by 0.01 % and 1 %; sides that meet at 88.9 degrees; both.
+STRETCHES = [
+    [[1.0001, 0], [0, 1]],
+    [[1.01, 0], [0, 1]],
+    [[1.0, 0.02], [0.0, 1.0]],
+    [[1.015, -0.015], [-0.015, 0.985]],
+]
+
+
+@pytest.mark.parametrize("stretch", STRETCHES)
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("angle", [0.0, 20.0, 110.0])
+def test_the_frame_of_stretched_pixels_is_a_tangent_plane(stretch, flip, angle):
+    """Distances and angles between any two positions of the frame are those on the sky."""
+    wcs = make_wcs(angle, flip)
+    wcs.wcs.cd = wcs.wcs.cd @ np.array(stretch)
+    wcs.wcs.set()
+    grid = PixelGrid.from_wcs(wcs, SHAPE)
+    assert not grid.is_square
+    assert np.allclose(grid.matrix, grid.matrix.T, rtol=1e-12)
+    assert grid.pixel_area == pytest.approx(0.05**2 * abs(np.linalg.det(stretch)), rel=1e-6)
+    phi = np.radians([0.0, 40.0, 90.0, 200.0])
+    around = grid.to_sky(0.8 * np.cos(phi), 0.8 * np.sin(phi))
+    centre = grid.to_sky(0.0, 0.0)
+    assert np.allclose(centre.separation(around).to_value(u.arcsec), 0.8, rtol=1e-6)
+    turn = centre.position_angle(around).to_value(u.deg) - grid.position_angle(phi * u.rad).to_value(u.deg)
+    assert np.allclose((turn + 180) % 360 - 180, 0, atol=1e-3)
+    again = grid.image_angle(grid.position_angle(phi * u.rad)).radian
+    assert np.allclose(np.exp(1j * again), np.exp(1j * phi), atol=1e-9)
+    column, row = np.meshgrid(np.arange(SHAPE[1]), np.arange(SHAPE[0]))
+    there = [axis.to_value(u.arcsec) for axis in grid.from_sky(wcs.pixel_to_world(column, row))]
+    assert np.allclose(there, [grid.x, grid.y], atol=1e-7)
+    assert np.allclose(grid.to_pixel(grid.x, grid.y), [column, row], atol=1e-9)
+
+
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_finer_pixels_of_stretched_ones(stretch):
+    wcs = make_wcs(20.0)
+    wcs.wcs.cd = wcs.wcs.cd @ np.array(stretch)
+    wcs.wcs.set()
+    grid = PixelGrid.from_wcs(wcs, (4, 5))
+    fine = grid.upsample(3)
+    assert np.allclose(fine.x.reshape(4, 3, 5, 3).mean(axis=(1, 3)), grid.x)
+    assert np.allclose(fine.y.reshape(4, 3, 5, 3).mean(axis=(1, 3)), grid.y)
+    assert np.allclose(fine.extent, grid.extent)
+    assert fine.pixel_area == pytest.approx(grid.pixel_area / 9)
+    # The finer WCS makes the same grid by itself.
+    assert np.allclose(PixelGrid.from_wcs(fine.wcs, fine.shape).matrix, fine.matrix, rtol=1e-8)
+    assert fine.to_sky(0.1, 0.2).separation(grid.to_sky(0.1, 0.2)).to_value(u.arcsec) < 1e-7
+
+
+def test_a_projection_that_stretches_is_measured_at_the_image():
+    """CAR off its equator: a degree along the axis of longitudes is shorter there."""
+    wcs = make_wcs(projection="CAR", crval=(150.0, 0.0))
+    wcs.wcs.crpix = 12, -10 * 3600 / 0.05
+    wcs.wcs.set()
+    grid = PixelGrid.from_wcs(wcs, SHAPE)
+    assert np.allclose(grid.matrix, [[0.05 * np.cos(np.radians(10)), 0], [0, 0.05]], atol=1e-6)
+    across = grid.to_sky(-1.0, 0.0).separation(grid.to_sky(1.0, 0.0)).to_value(u.arcsec)
+    assert across == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("stretch", [np.eye(2), *STRETCHES])
+def test_exposures_in_one_frame(flip, stretch):
+    """A turned, dithered, perhaps mirrored exposure: the same as through the sky."""
+    reference = PixelGrid.from_wcs(make_wcs(0.0, crval=(150.0, 60.0)), SHAPE)
+    wcs = make_wcs(20.0, flip, 0.04, crval=(150.0, 60.0))
+    wcs.wcs.cd = wcs.wcs.cd @ np.array(stretch)
+    wcs.wcs.crpix = 13.0, 30.5
+    wcs.wcs.set()
+    own = PixelGrid.from_wcs(wcs, (30, 36))
+    grid = own.seen_from(reference)
+    column, row = np.meshgrid(np.arange(36), np.arange(30))
+    through = [axis.to_value(u.arcsec) for axis in reference.from_sky(wcs.pixel_to_world(column, row))]
+    assert np.allclose([grid.x, grid.y], through, atol=1e-6, rtol=0)
+    assert grid.pixel_area == pytest.approx(own.pixel_area, rel=1e-6)
+    assert np.allclose(grid.to_pixel(grid.x, grid.y), [column, row], atol=1e-9)
+    fine = grid.upsample(2)
+    assert np.allclose(fine.x.reshape(30, 2, 36, 2).mean((1, 3)), grid.x)
+    back = grid.seen_from(own)
+    assert np.allclose([back.x, back.y], [own.x, own.y], atol=1e-6, rtol=0)
+    assert reference.seen_from(reference) is reference
+
+
+def test_exposures_that_are_bent_against_each_other_are_refused():
+    wcs = make_wcs(projection="CAR", crval=(150.0, 0.0), scale=3.0)
+    wcs.wcs.crpix = 250, -12000
+    wcs.wcs.set()
+    with pytest.raises(InputError, match="distorted by .* pixels against the reference"):
+        grid = PixelGrid.from_wcs(make_wcs(scale=3.0, crval=(150.0, 10.0)), (500, 500))
+        grid.seen_from(PixelGrid.from_wcs(wcs, SHAPE))
 
 
 @pytest.mark.parametrize(
     ("matrix", "match"),
     [
-        ([[-1.01, 0], [0, 1]], "unequal sides, 0.0505 x 0.05 arcsec"),
-        ([[-1, 0.02], [0, 0.9998]], "skewed, their sides meet at 88.85 degrees"),
+        ([[-1.06, 0], [0, 1]], "0.053 x 0.05 arcsec whose sides meet at 90 degrees, stretched by 6 %"),
+        ([[-1, 0.08], [0, 0.9998]], "sides meet at 85.43 degrees, stretched by 8.33 %: resample"),
     ],
 )
-def test_pixels_that_are_not_square_are_refused(matrix, match):
+def test_pixels_that_are_too_far_from_square_are_refused(matrix, match):
     with pytest.raises(InputError, match=match):
         PixelGrid.from_wcs(make_wcs(matrix=matrix), SHAPE)
 
@@ -180,6 +274,12 @@ def test_stretched_projection_is_refused():
         (lambda: PixelGrid((3, 3), 0), "pixel_scale = 0 is not positive"),
         (lambda: PixelGrid((3, 3), np.nan), "pixel_scale = nan"),
         (lambda: PixelGrid((3, 3), [0.1, 0.2]), "not one number"),
+        (lambda: PixelGrid((3, 3)), "give pixel_scale=, matrix= or wcs="),
+        (lambda: PixelGrid((3, 3), 0.1, matrix=np.eye(2)), "give one of them"),
+        (lambda: PixelGrid((3, 3), matrix=[0.1, 0.1]), r"matrix has shape \(2,\)"),
+        (lambda: PixelGrid((3, 3), matrix=np.ones((2, 2))), "correct it"),
+        (lambda: PixelGrid((3, 3), matrix=np.diag([0.1, np.nan])), "correct it"),
+        (lambda: PixelGrid((3, 3), 0.1).seen_from(PixelGrid((3, 3), 0.1)), "no celestial WCS"),
         (lambda: PixelGrid((3, 3), 0.1 * u.s), "not convertible"),
         (lambda: PixelGrid(SHAPE, 0.06, make_wcs()), "0.06 arcsec, but the WCS says 0.05"),
         (lambda: PixelGrid((3, 3), 0.1).upsample(1.5), "factor = 1.5"),

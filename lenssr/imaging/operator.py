@@ -9,6 +9,7 @@ import scipy.signal
 import torch
 
 from lenssr.exceptions import InputError
+from lenssr.grids import transformed
 from lenssr.imaging.quadrature import adaptive_rays, gauss_rule, midpoint_rule, rays_in_cells
 
 __all__ = ["Convolution", "ImagingOperator"]
@@ -169,18 +170,18 @@ class ImagingOperator:
     def _place_rays(self, cells, rule, refine, tolerance, device):
         """Put rays into cells: first those of undivided cells, cell by cell, then those of divided ones."""
         x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
-        side = cells.pixel_scale
+        side, unit_matrix = cells.pixel_scale, cells.unit_matrix
         extra_x = extra_y = self._weight = x[:0]
         self._plain = self._divided = self._index = None
         if refine is not None:
             divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
-                refine, x, y, side, tolerance=tolerance
+                refine, x, y, side, unit_matrix=unit_matrix, tolerance=tolerance
             )
             if len(divided):
                 plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, divided, False)
                 self._plain, self._divided = plain.nonzero().squeeze(1), divided
                 x, y = x[plain], y[plain]
-        base_x, base_y = rays_in_cells(x, y, side, rule)
+        base_x, base_y = rays_in_cells(x, y, side, transformed(unit_matrix, *rule))
         self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
 
     def __repr__(self):

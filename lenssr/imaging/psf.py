@@ -11,6 +11,7 @@ from astropy.stats import gaussian_fwhm_to_sigma
 from scipy import ndimage
 
 from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
+from lenssr.grids import pixel_side, transformed
 from lenssr.imaging.reading import find_image, open_fits
 from lenssr.units import strip_unit
 
@@ -238,7 +239,7 @@ class PSF:
         >>> gaussian.fwhm_at(0.05), round(PSF(gaussian.kernel(0.05)).fwhm_at(0.05), 2)
         (0.2, 0.2)
         """
-        own = _positive_angle(pixel_scale, "pixel_scale") if self.pixel_scale is None else self.pixel_scale
+        own = _side_in_arcsec(pixel_scale) if self.pixel_scale is None else self.pixel_scale
         return float(self.fwhm_samples / self.oversampling * own)
 
     def undersampled(self, pixel_scale, subsampling=1):
@@ -263,8 +264,10 @@ class PSF:
 
         Parameters
         ----------
-        pixel_scale : float or `~astropy.units.Quantity`
-            Pixels of the image, in arcsec.
+        pixel_scale : float, `~astropy.units.Quantity` or array, shape (2, 2)
+            Pixels of the image, in arcsec, or their matrix (`PixelGrid.matrix <lenssr.grids.PixelGrid>`): a
+            Gaussian is then round on the sky also where pixels are not square. An array has the pixels of
+            the detector, and stays on them.
         subsampling : int, optional
             The kernel is sampled this many times along a pixel of the image.
         shape : tuple of int, optional
@@ -337,7 +340,7 @@ class PSF:
 
     def _sample_ratio(self, pixel_scale, subsampling):
         """Return the spacing of the kernel in samples of the array."""
-        spacing = _positive_angle(pixel_scale, "pixel_scale") / _checked_subsampling(subsampling)
+        spacing = _side_in_arcsec(pixel_scale) / _checked_subsampling(subsampling)
         own = spacing * subsampling if self.pixel_scale is None else self.pixel_scale
         return spacing / (own / self.oversampling)
 
@@ -385,11 +388,18 @@ class GaussianPSF(PSF):
 
     def kernel(self, pixel_scale, subsampling=1, *, shape=None):
         """Kernel out to 5 sigma; see `PSF.kernel`."""  # noqa: D401
-        spacing = _positive_angle(pixel_scale, "pixel_scale") / _checked_subsampling(subsampling)
-        sigma = self._fwhm * gaussian_fwhm_to_sigma / spacing
-        positions = np.arange(-math.ceil(5 * sigma), math.ceil(5 * sigma) + 1)
-        profile = np.exp(-0.5 * (positions / sigma) ** 2)
-        values = np.outer(profile, profile)
+        side = _side_in_arcsec(pixel_scale)
+        sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / _checked_subsampling(subsampling))
+        stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
+        if np.array_equal(stretch, np.eye(2)):
+            positions = _positions(5 * sigma)
+            profile = np.exp(-0.5 * (positions / sigma) ** 2)
+            values = np.outer(profile, profile)
+        else:
+            # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
+            columns, rows = (_positions(5 * sigma * np.hypot(*row)) for row in np.linalg.inv(stretch))
+            x, y = transformed(stretch, columns, rows[:, None])
+            values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         return _normalised(values if shape is None else _cut(values, shape))
 
     def cropped(self, shape):
@@ -479,6 +489,16 @@ def _positive_angle(value, name, *, bare=True):
     if np.ndim(number) or not (np.isfinite(number) and number > 0):
         raise InputError(f"{name} = {value} is not a positive angle: give arcsec, such as 0.1 * u.arcsec")
     return float(number)
+
+
+def _positions(reach):
+    """Whole numbers from -reach to reach, at least."""
+    return np.arange(-math.ceil(reach), math.ceil(reach) + 1)
+
+
+def _side_in_arcsec(pixel_scale):
+    """Side of a pixel in arcsec, from a number, a Quantity or the matrix of stretched pixels."""
+    return _positive_angle(pixel_side(pixel_scale), "pixel_scale")
 
 
 def _from_photutils(model, shape, pixel_scale):

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from lenssr.grids import transformed
+
 __all__ = ["adaptive_rays", "gauss_rule", "midpoint_rule", "rays_in_cells"]
 
 # Rays whose brightness is computed at once: they fit into the cache.
@@ -31,14 +33,14 @@ def gauss_rule(*, dtype=torch.float64, device="cpu"):
 
 
 def rays_in_cells(x, y, side, rule):
-    """Points (C * points,) of a rule in square cells with centres (C,) and side ``side``, cell by cell."""
+    """Points (C * points,) of a rule in cells with centres (C,) and side ``side``, cell by cell."""
     return tuple(
         (centre[:, None] + side * nodes).reshape(-1) for centre, nodes in zip((x, y), rule, strict=True)
     )
 
 
 def _brightness_in_cells(brightness, x, y, side, rule):
-    """Brightness (..., C, points) at the points of a rule in square cells."""
+    """Brightness (..., C, points) at the points of a rule in cells."""
     samples = []
     step = max(1, _BLOCK // len(rule[0]))
     for start in range(0, len(x), step):
@@ -49,8 +51,12 @@ def _brightness_in_cells(brightness, x, y, side, rule):
 
 
 @torch.no_grad()
-def adaptive_rays(brightness, x, y, side, *, tolerance=3e-4, floor=0.01, max_rays=None):
-    """Divide square cells (C,) where the light is steep, until each has an accurate mean brightness.
+def adaptive_rays(
+    brightness, x, y, side, *, unit_matrix=((1, 0), (0, 1)), tolerance=3e-4, floor=0.01, max_rays=None
+):
+    """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
+
+    A cell is a square of side ``side``, mapped by ``unit_matrix``, whose determinant is 1 or -1.
 
     Every cell starts with the 2 x 2 Gauss rule, which is compared with the same rule on its quarters, both in
     sum and quarter by quarter (in sum the errors of a cusp can cancel). Where they differ by more than
@@ -64,8 +70,8 @@ def adaptive_rays(brightness, x, y, side, *, tolerance=3e-4, floor=0.01, max_ray
     (M,) of each ray, which sum to 1 in a cell; and the position (M,) in the first array of the cell of each
     ray.
     """
-    rule = gauss_rule(dtype=x.dtype, device=x.device)
-    quarters = midpoint_rule(2, dtype=x.dtype, device=x.device)
+    rule = transformed(unit_matrix, *gauss_rule(dtype=x.dtype, device=x.device))
+    quarters = transformed(unit_matrix, *midpoint_rule(2, dtype=x.dtype, device=x.device))
     budget = max_rays or 50_000 + 16 * len(x)
     samples = _brightness_in_cells(brightness, x, y, side, rule)
     # Rays that are not finite must not raise the brightest mean, the reference of all other cells.

@@ -8,9 +8,10 @@ import torch
 from astropy.modeling import Model
 
 from lenssr.exceptions import InputError
+from lenssr.grids import pixel_side
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF, GaussianPSF
-from lenssr.light import PixelatedSource, Sersic, interpolate_image, sersic_brightness
+from lenssr.light import PixelatedSource, Sersic, sersic_brightness
 
 __all__ = ["brightness_of", "kernel_options", "render"]
 
@@ -70,7 +71,7 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
         total = sum(light(*deflected) for light in lights["source"])
         return total + sum(light(x, y) for light in lights["lens_light"])
 
-    kernel, options = kernel_options(psf, fine.pixel_scale, scale=scale, oversampling=oversampling)
+    kernel, options = kernel_options(psf, fine.matrix, scale=scale, oversampling=oversampling)
     refine = brightness if oversampling == "auto" else None
     operator = ImagingOperator(fine, kernel, oversampling=oversampling, refine=refine, **options)
     image = operator(brightness(operator.x, operator.y)).detach().numpy()
@@ -80,8 +81,9 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
 def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
     """Kernel for an `~lenssr.imaging.ImagingOperator`, as finely sampled as the PSF and the rays allow.
 
-    ``pixel_scale`` is that of the operator's grid, in arcsec; ``scale`` is the number of its pixels along one
-    of the detector. Also returns ``kernel_subsampling`` and ``includes_pixel`` for the operator.
+    ``pixel_scale`` is that of the operator's grid, in arcsec, or its matrix; ``scale`` is the number of its
+    pixels along one of the detector. Also returns ``kernel_subsampling`` and ``includes_pixel`` for the
+    operator.
     """
     if psf is None:
         return None, {}
@@ -89,7 +91,7 @@ def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
     subsampling = -(-psf.oversampling // scale)
     if isinstance(psf, GaussianPSF):
         # With two samples across its width the sum over samples equals the integral to 1e-6.
-        subsampling = math.ceil(2 * pixel_scale / psf.fwhm_at(pixel_scale))
+        subsampling = math.ceil(2 * pixel_side(pixel_scale) / psf.fwhm_at(pixel_scale))
     if psf.includes_pixel and subsampling % 2 == 0:
         subsampling += 1
     if oversampling != "auto" and oversampling % subsampling:
@@ -124,9 +126,7 @@ def brightness_of(light):
         factor, unit = _to_arcsec2(light.amplitude.unit)
         return lambda x, y: sersic_brightness(x, y, factor * amplitude, *rest), unit
     if isinstance(light, PixelatedSource):
-        image, scale = light.image * float(light.amplitude.value), light.grid.pixel_scale
-        x_0, y_0 = light.center
-        return lambda x, y: interpolate_image(x, y, image, scale, x_0, y_0), light.flux_unit
+        return light.brightness, light.flux_unit
     if isinstance(light, Model):
         return _brightness_of_model(light)
     if callable(light):

@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 
 from lenssr.exceptions import InputError
+from lenssr.grids import pixel_side
 from lenssr.imaging.cusp_operator import CuspOperator
 from lenssr.imaging.operator import Convolution, sharpened
 
@@ -37,7 +38,7 @@ def effective_kernel(psf, pixel_scale=1.0, *, points_across=POINTS_ACROSS):
     """Response (odd sides) of a pixel with its PSF on a lattice, and the lattice points along a pixel.
 
     At least ``points_across`` points lie across the FWHM of the response, and at most 4 along a pixel.
-    Without a PSF the response is that of the pixel. ``pixel_scale`` is in arcsec.
+    Without a PSF the response is that of the pixel. ``pixel_scale`` is in arcsec, a number or a 2 x 2 matrix.
 
     >>> import astropy.units as u
     >>> from lenssr.imaging import PSF
@@ -48,7 +49,7 @@ def effective_kernel(psf, pixel_scale=1.0, *, points_across=POINTS_ACROSS):
     """
     across, pixel = 0.0, True
     if psf is not None:
-        across, pixel = psf.fwhm_at(pixel_scale) / pixel_scale, not psf.includes_pixel
+        across, pixel = psf.fwhm_at(pixel_scale) / pixel_side(pixel_scale), not psf.includes_pixel
     across = math.hypot(across, PIXEL_WIDTH * pixel)
     subsampling = min(MOST_POINTS, math.ceil(points_across / across))
     fine = 2 * max(3, math.ceil(3 / subsampling)) + 1

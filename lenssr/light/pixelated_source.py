@@ -140,9 +140,28 @@ class PixelatedSource(Fittable2DModel):
         """Surface brightness at positions; called by the model itself."""
         lengths = (strip_unit(value, u.arcsec, "position") for value in (x, y, x_0, y_0))
         x, y, x_0, y_0 = (torch.as_tensor(np.array(value, dtype=np.float64)) for value in lengths)
-        brightness = interpolate_image(x, y, self.image, self.grid.pixel_scale, x_0, y_0).numpy()
+        brightness = self._interpolated(x, y, self.image, x_0, y_0).numpy()
         brightness = np.asarray(amplitude) * brightness
         return brightness if self._unit is None else brightness * self._unit
+
+    def brightness(self, x, y):
+        """Surface brightness without its unit.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, shape (..., R)
+            Positions in arcsec.
+
+        Returns
+        -------
+        brightness : `torch.Tensor`, shape (..., R)
+            Per arcsec2.
+        """
+        return self._interpolated(x, y, self.image * float(self.amplitude.value), *self.center)
+
+    def _interpolated(self, x, y, image, x_0, y_0):
+        """Interpolate an image (ny, nx) on the pixels of the grid, with its centre at x_0, y_0."""
+        return interpolate_image(*self.grid.to_square(x - x_0, y - y_0), image, self.grid.pixel_scale)
 
     @property
     def flux(self):

@@ -8,6 +8,7 @@ import torch
 from astropy.coordinates import Angle
 
 from lenssr.exceptions import InputError
+from lenssr.grids import frame_axes
 from lenssr.mass.blocks import CORE, lift
 from lenssr.units import strip_unit
 
@@ -130,8 +131,7 @@ class EllipticalMixin:
             East of north, in [0, 180) degrees.
         """
         phi = self.phi.to_value(u.rad)
-        # The matrix maps pixels to east and north, whatever the axes of the image are.
-        east, north = wcs.celestial.pixel_scale_matrix @ np.array([math.cos(phi), math.sin(phi)])
+        east, north = frame_axes(wcs) @ np.array([math.cos(phi), math.sin(phi)])
         return Angle(np.degrees(np.arctan2(east, north)) % 180, u.deg)
 
 

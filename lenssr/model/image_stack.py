@@ -221,7 +221,7 @@ class ImageStack:
         error = blocks(variance).sqrt() * fill
         valid = number >= factor**2 / 2
         noise = GaussianNoise(1.0).with_numbers(torch.where(valid, error, 1.0))
-        grid = PixelGrid((ny, nx), self.grid.pixel_scale * factor)
+        grid = PixelGrid((ny, nx), matrix=self.grid.matrix * factor, origin=self.grid.origin)
         kernel = None
         if self.kernel is not None:
             kernel = bin_kernel(self.kernel, factor * self.options["kernel_subsampling"])

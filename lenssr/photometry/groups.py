@@ -9,7 +9,16 @@ from scipy.spatial import cKDTree
 
 from lenssr.photometry.cutouts import cut
 
-__all__ = ["AutoGrouper", "GroupTask", "batches", "first_pixel", "make_task", "make_tasks", "psf_key"]
+__all__ = [
+    "AutoGrouper",
+    "GroupTask",
+    "batches",
+    "first_pixel",
+    "make_task",
+    "make_tasks",
+    "pixel_key",
+    "psf_key",
+]
 
 # Multiple, in pixels, to which sides of the stamps of groups are rounded up: more of them share a batch.
 SIDE_STEP = 8
@@ -128,6 +137,11 @@ def psf_key(psf):
     return psf.oversampling, psf.includes_pixel, psf.pixel_scale, repr(psf), psf.array.tobytes()
 
 
+def pixel_key(grid):
+    """Size and stretch of the pixels of a grid, its matrix as nested tuples."""
+    return tuple(tuple(row) for row in grid.matrix.tolist())
+
+
 def first_pixel(x, y, shape):
     """First row and column of a box around a position."""
     return tuple(int(np.floor(centre + 0.5)) - size // 2 for centre, size in zip((y, x), shape, strict=True))
@@ -171,8 +185,7 @@ def batches(tasks, most_values):
     alike = {}
     for task in tasks:
         kinds = tuple(
-            (psf_key(band.psf), type(band.noise), band.grid.pixel_scale, str(band.unit))
-            for band in task.bands
+            (psf_key(band.psf), type(band.noise), pixel_key(band.grid), str(band.unit)) for band in task.bands
         )
         alike.setdefault((task.shape, len(task.members), kinds), []).append(task)
     result = []

@@ -67,7 +67,7 @@ def box_shape(fit, galaxy, solver, band):
         b = float(sersic_b(torch.tensor(n, dtype=torch.float64)))
         steps = 1 + math.log(max(amplitude, 1e-300) / noise) / b
         radius = max(radius, r_eff * min(max(steps, 0.0) ** n, 1e9 / r_eff))
-    radius += solver.psf_reach(telescope.psf, telescope.grid.pixel_scale)
+    radius += solver.psf_reach(telescope.psf, telescope.grid)
     # From its centre to the farthest edge, and no farther.
     x, y = (float(v) for v in Component(fit, galaxy, 0, band).values[:2])
     ends = (max(place, size - 1 - place) + 1 for place, size in zip((y, x), telescope.shape, strict=True))
@@ -115,7 +115,7 @@ def _stamps(part, solver, model_shape, band):
     fit = part[0][0]
     layout, telescope = fit.layout, fit.task.bands[band]
     device = solver.settings.torch_device
-    operator = solver.operator(telescope.psf, telescope.grid.pixel_scale, tuple(model_shape))
+    operator = solver.operator(telescope.psf, telescope.grid, tuple(model_shape))
     options = {"lens": None, "lens_free": False, "source": 0, "extent": max(model_shape), "device": device}
     scene = Scene(lens_light=layout.components, sky=False, **options)
     corners, vectors = [], []

@@ -12,6 +12,7 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 from lenssr._option import pair
 from lenssr.exceptions import InputError
+from lenssr.grids import scale_matrix, unit_stretch
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
@@ -366,7 +367,10 @@ class SersicPhotometry:
         scale = 1.0
         if celestial:
             # Distorted images have pixels of about one size, which is all that a stamp needs.
-            scale = float(np.sqrt(np.prod(proj_plane_pixel_scales(planes.wcs.celestial)))) * 3600
+            sides = proj_plane_pixel_scales(planes.wcs.celestial)
+            # Sheared pixels have a smaller area than the product of their sides.
+            share = 1 / np.prod(np.hypot(*unit_stretch(scale_matrix(planes.wcs.celestial))))
+            scale = float(np.sqrt(np.prod(sides) * share)) * 3600
         if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
             psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
         elif psf is not None:

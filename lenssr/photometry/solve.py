@@ -16,7 +16,7 @@ from lenssr.imaging.tracking_operator import (
     effective_kernel,
 )
 from lenssr.photometry.fit_constraints import make_transform
-from lenssr.photometry.groups import psf_key
+from lenssr.photometry.groups import pixel_key, psf_key
 from lenssr.photometry.initial import initial_coordinates, psf_fwhm_in_pixels
 from lenssr.photometry.intervals import profile_intervals, wants_profile
 from lenssr.photometry.parameters import ParameterLayout, group_axes_from_smooth
@@ -111,17 +111,18 @@ class Solver:
         self.settings = settings
         self._kernels, self._operators = {}, {}
 
-    def operator(
-        self, psf, pixel_scale, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64
-    ):
-        """Operator of a telescope for stamps of one shape, with the whole PSF or its kernel_core."""
+    def operator(self, psf, grid, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64):
+        """Operator of a telescope for stamps of one shape, with the whole PSF or its kernel_core.
+
+        ``grid`` is that of an image, for the size and the stretch of its pixels.
+        """
         options = {"dtype": dtype, "device": self.settings.torch_device}
         if psf is None:
             key = NO_PSF_POINTS[points_across], shape, dtype
             if key not in self._operators:
                 self._operators[key] = IntegratingOperator(shape, points=key[0], **options)
             return self._operators[key]
-        key = psf_key(psf), pixel_scale, points_across, whole
+        key = psf_key(psf), pixel_key(grid), points_across, whole
         kernel, subsampling = self._kernel(psf, key)
         if (*key, shape, dtype) not in self._operators:
             self._operators[*key, shape, dtype] = TrackingOperator(
@@ -131,17 +132,17 @@ class Solver:
 
     def _kernel(self, psf, key):
         """Pixel response, and points of its lattice along a pixel."""
-        _, pixel_scale, points_across, whole = key
+        _, matrix, points_across, whole = key
         if key not in self._kernels:
-            kernel, subsampling = effective_kernel(psf, pixel_scale, points_across=points_across)
+            kernel, subsampling = effective_kernel(psf, matrix, points_across=points_across)
             self._kernels[key] = kernel if whole else kernel_core(kernel, subsampling), subsampling
         return self._kernels[key]
 
-    def psf_reach(self, psf, pixel_scale):
+    def psf_reach(self, psf, grid):
         """Half width of the PSF in pixels."""
         if psf is None:
             return 1.0
-        kernel, subsampling = self._kernel(psf, (psf_key(psf), pixel_scale, POINTS_ACROSS, True))
+        kernel, subsampling = self._kernel(psf, (psf_key(psf), pixel_key(grid), POINTS_ACROSS, True))
         return max(kernel.shape) / 2 / subsampling
 
     def solve(self, tasks):
@@ -265,9 +266,7 @@ class Solver:
         points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
         bands = batch.bands if bands is None else bands
         return [
-            band.behind(
-                self.operator(i.psf, i.grid.pixel_scale, batch.shape, points, dtype=band.operator.x.dtype)
-            )
+            band.behind(self.operator(i.psf, i.grid, batch.shape, points, dtype=band.operator.x.dtype))
             for band, i in zip(bands, batch.tasks[0].bands, strict=True)
         ]
 

@@ -7,6 +7,7 @@ import numpy as np
 from astropy.table import QTable
 
 from lenssr._versions import package_version
+from lenssr.grids import transformed
 from lenssr.photometry.flags import PSF_SHARE, SersicFlag
 from lenssr.photometry.intervals import PROFILED
 from lenssr.photometry.measure import MEASURED, Component
@@ -225,33 +226,48 @@ def _degrees(table):
 
 
 def _on_the_sky(table, rows):
-    """Add sky coordinates, position angles and radii in arcsec where there is a WCS."""
+    """Add sky coordinates, and the ellipses on the sky, where there is a WCS."""
     if any(images[0].grid.wcs is None for images, _, _ in rows.images):
         return
     from astropy.coordinates import SkyCoord, concatenate
 
     suffixes = [""] if rows.components == 1 else [f"_{k}" for k in range(rows.components)]
     for suffix in suffixes:
-        x, y, theta = (
+        x, y, ellip, theta = (
             np.asarray(table[f"{n}{suffix}"].value if n == "theta" else table[f"{n}{suffix}"])
-            for n in ("x", "y", "theta")
+            for n in ("x", "y", "ellip", "theta")
         )
-        here, angle, start = [], [], 0
+        here, angle, radius, flat, start = [], [], [], [], 0
         for images, sources, _ in rows.images:
             part = slice(start, start + len(sources))
             start += len(sources)
-            wcs = images[0].grid.wcs
-            here.append(wcs.pixel_to_world(x[part], y[part]))
-            turn = np.radians(theta[part])
-            ahead = wcs.pixel_to_world(x[part] + 0.5 * np.cos(turn), y[part] + 0.5 * np.sin(turn))
+            grid = images[0].grid
+            here.append(grid.wcs.pixel_to_world(x[part], y[part]))
+            longer, own_ellip, turn = _in_the_frame(grid, ellip[part], np.radians(theta[part]))
+            step_x, step_y = grid.to_square(np.cos(turn), np.sin(turn))
+            ahead = grid.wcs.pixel_to_world(x[part] + 0.5 * step_x, y[part] + 0.5 * step_y)
             angle.append(here[-1].position_angle(ahead).to_value(u.deg) % 180)
+            radius.append(table[f"r_eff{suffix}"].value[part] * (grid.pixel_scale * longer))
+            flat.append(own_ellip)
         sky = here[0] if len(here) == 1 else concatenate(here)
-        scale = np.concatenate([np.full(len(s), i[0].grid.pixel_scale) for i, s, _ in rows.images])
         after = table.colnames.index(f"y{suffix}_err") + 1
         table.add_column(SkyCoord(sky), name=f"skycoord{suffix}", index=after)
         after = table.colnames.index(f"theta{suffix}_err") + 1
         table.add_column(np.concatenate(angle) * u.deg, name=f"position_angle{suffix}", index=after)
+        after = table.colnames.index(f"ellip{suffix}_err") + 1
+        table.add_column(np.concatenate(flat), name=f"ellip_sky{suffix}", index=after)
         after = table.colnames.index(f"r_eff{suffix}_err") + 1
-        table.add_column(
-            table[f"r_eff{suffix}"].value * scale * u.arcsec, name=f"r_eff_sky{suffix}", index=after
-        )
+        table.add_column(np.concatenate(radius) * u.arcsec, name=f"r_eff_sky{suffix}", index=after)
+
+
+def _in_the_frame(grid, ellip, theta):
+    """Ellipses (G,) of pixels in the image frame: factor on the semi-major axis, ellip, and angle from +x."""
+    if grid.is_square:
+        return np.ones_like(ellip), ellip, theta
+    q = 1 - ellip
+    major = transformed(grid.unit_matrix, np.cos(theta), np.sin(theta))
+    minor = transformed(grid.unit_matrix, -q * np.sin(theta), q * np.cos(theta))
+    xx, yy, xy = (major[i] * major[k] + minor[i] * minor[k] for i, k in ((0, 0), (1, 1), (0, 1)))
+    longer = np.sqrt((xx + yy) / 2 + np.hypot((xx - yy) / 2, xy))
+    # A map of determinant 1 keeps the area, the product of both axes.
+    return longer, 1 - q / longer**2, np.arctan2(2 * xy, xx - yy) / 2

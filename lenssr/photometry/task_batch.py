@@ -26,7 +26,7 @@ SINGLE_DECADES, ROUGH_TOLERANCE = 25, 0.03
 class TaskBatch:
     """Tasks of one shape, number of galaxies, telescope and kind of noise.
 
-    ``operator(psf, pixel_scale, shape)`` makes that of a telescope. ``bands`` are `Stamps`, ``rough`` the
+    ``operator(psf, grid, shape)`` makes that of a telescope. ``bands`` are `Stamps`, ``rough`` the
     same in single precision, None where that would overflow; ``pixels`` (B,) counts the pixels fitted in all
     bands together.
     """
@@ -81,7 +81,7 @@ class TaskBatch:
         weight = np.where(valid & own, sigma**-2.0, 0.0)
         image = self.tasks[0].bands[band]
         planes = (torch.as_tensor(part, device=self.device) for part in (data, weight))
-        return Stamps(*planes, operator(image.psf, image.grid.pixel_scale, self.shape))
+        return Stamps(*planes, operator(image.psf, image.grid, self.shape))
 
     def _single(self, operator):
         """Stamps in single precision, or None where it would overflow."""
@@ -92,7 +92,7 @@ class TaskBatch:
                 return None
         kind = partial(operator, dtype=torch.float32)
         return [
-            band.rough(kind(image.psf, image.grid.pixel_scale, self.shape))
+            band.rough(kind(image.psf, image.grid, self.shape))
             for band, image in zip(self.bands, self.tasks[0].bands, strict=True)
         ]
 

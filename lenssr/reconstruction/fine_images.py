@@ -289,10 +289,11 @@ def window_wcs(grid, x_0, y_0, pixel_scale, side):
     """
     if grid.wcs is None:
         return None
-    factor = grid.pixel_scale / pixel_scale
-    wcs = wcs_of_resampled(grid.wcs, factor)
-    centre = [(position + 0.5) * factor - 0.5 for position in grid.to_pixel(x_0, y_0)]
-    wcs.wcs.crpix = wcs.wcs.crpix - np.array(centre) + (side - 1) / 2
+    wcs = wcs_of_resampled(grid.wcs, grid.pixel_scale / pixel_scale)
+    # The pixels of the window lie along x and y of the frame, which those of the image need not.
+    wcs.wcs.cd = wcs.wcs.cd @ np.linalg.inv(grid.unit_matrix)
+    reference = np.subtract(grid.from_pixel(*(grid.wcs.wcs.crpix - 1)), (x_0, y_0))
+    wcs.wcs.crpix = reference / pixel_scale + (side + 1) / 2
     wcs.pixel_shape = (side, side)
     wcs.wcs.set()
     return wcs

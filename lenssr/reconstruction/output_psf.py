@@ -4,6 +4,7 @@ import astropy.units as u
 import numpy as np
 
 from lenssr.exceptions import InputError
+from lenssr.grids import transformed
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.render_scene import kernel_options
@@ -87,7 +88,7 @@ def fine_kernel(observation, scale, psf_out=None):
     kernel : `~numpy.ndarray` or None
     """
     psf = _output_psf(psf_out, observation)
-    return None if psf is None else psf.kernel(observation.grid.pixel_scale, subsampling=scale)
+    return None if psf is None else psf.kernel(observation.grid.matrix, subsampling=scale)
 
 
 def fine_operator(observation, scale, oversampling, psf_out=None, **options):
@@ -107,7 +108,7 @@ def fine_operator(observation, scale, oversampling, psf_out=None, **options):
     operator : `~lenssr.imaging.ImagingOperator`
     """
     grid, psf = observation.grid.upsample(scale), _output_psf(psf_out, observation)
-    kernel, how = kernel_options(psf, grid.pixel_scale, scale=scale, oversampling=oversampling)
+    kernel, how = kernel_options(psf, grid.matrix, scale=scale, oversampling=oversampling)
     return ImagingOperator(grid, kernel, oversampling=oversampling, **how, **options)
 
 
@@ -127,5 +128,6 @@ def surroundings(grid):
     steps = (np.arange(3 * PARTS) + 0.5) / PARTS - 1.5
     y, x = np.meshgrid(steps, steps, indexing="ij")
     beside = np.maximum(np.abs(x), np.abs(y)) > 0.5
-    x, y = x[beside] * width, y[beside] * height
-    return x, y, np.full(len(x), width * height / PARTS**2)
+    x, y = transformed(grid.unit_matrix, x[beside] * width, y[beside] * height)
+    area = np.full(len(x), width * height / PARTS**2)
+    return x + grid.origin[0], y + grid.origin[1], area

@@ -151,7 +151,7 @@ def stack_of(observations, settings, device=None):
     """An `~lenssr.model.image_stack.ImageStack` of one group, on a device or that of the settings."""
     first = observations[0]
     oversampling = settings.oversampling
-    kernel, options = kernel_options(first.psf, first.grid.pixel_scale, oversampling=oversampling)
+    kernel, options = kernel_options(first.psf, first.grid.matrix, oversampling=oversampling)
     return ImageStack(
         np.stack([o.data for o in observations]),
         np.stack([~o.mask for o in observations]),

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
-from lenssr.grids import resampling_factor, scale_matrix
+from lenssr.grids import frame_axes, resampling_factor, scale_matrix, transformed, unit_stretch
 from lenssr.result.text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 
 MOST_ROWS = 24
@@ -26,9 +26,12 @@ BAD, GOOD, PLAIN = "#b3261e", "#1b6e3c", "0.25"
 # ---------------------------------------------------------------- one panel
 
 
-def _extent(shape, scale, centre=(0.0, 0.0)):
-    """Edges of a grid of pixels: N pixels of size d span N d."""
-    half_x, half_y = shape[1] * scale / 2, shape[0] * scale / 2
+def _extent(image, scale, centre=(0.0, 0.0)):
+    """Edges of an image in its frame: N pixels of size d span N d."""
+    stretch, wcs = np.eye(2), image.wcs
+    if wcs is not None:
+        stretch = unit_stretch(scale_matrix(wcs.celestial if wcs.has_celestial else wcs))
+    half_x, half_y = (half / 2 for half in transformed(np.abs(stretch) * scale, *image.shape[::-1]))
     return (centre[0] - half_x, centre[0] + half_x, centre[1] - half_y, centre[1] + half_y)
 
 
@@ -114,7 +117,7 @@ def _compass(axes, wcs, extent):
     """Arrows to the north and east, where the WCS knows them."""
     if wcs is None or not wcs.has_celestial:
         return
-    inverse = np.linalg.inv(scale_matrix(wcs.celestial))
+    inverse = np.linalg.inv(frame_axes(wcs))
     size = 0.1 * (extent[1] - extent[0])
     steps = {name: inverse[:, i] / np.hypot(*inverse[:, i]) * size for i, name in enumerate("EN")}
     # as deep in the lower right corner as the arrows allow
@@ -206,7 +209,7 @@ def _draw_input(result, axes, scale):
     data, model, mask = result.data.data, result.model_image.data, result.data.mask
     mask = np.zeros(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
     noise = _noise(result)
-    extent = _extent(data.shape, scale)
+    extent = _extent(result.data, scale)
     norm, ticks = _stretch(np.concatenate([data[~mask], model[~mask]]), _typical_noise(result))
     label = _unit_label(result.data.unit)
     title = f'data, {scale:.3g}" pixels'
@@ -227,7 +230,7 @@ def _draw_input(result, axes, scale):
 
 def _draw_image(result, axes, scale, curves):
     image = result.image
-    extent = _extent(image.shape, scale)
+    extent = _extent(image, scale)
     # as deep as the data: what is fainter than their noise is not worth a colour
     share = resampling_factor(image.unit, image.shape[1] / result.data.shape[1])
     norm, ticks = _stretch(image.data, share * _typical_noise(result))
@@ -262,7 +265,7 @@ def _draw_source(result, axes, curves):
         return
     scale = sky_scale(source) or 1.0
     centre = [float(meta_value(source.meta, name) or 0.0) for name in ("x_0", "y_0")]
-    extent = _extent(source.shape, scale, centre)
+    extent = _extent(source, scale, centre)
     norm, ticks = _stretch(source.data)
     _show(
         axes,
@@ -359,7 +362,7 @@ def draw(result, figure=None):
         figure = Figure(figsize=(15.0, 9.2), dpi=120, layout="constrained")
     axes = figure.subplots(2, 3)
     coarse, fine = _scales(result)
-    critical, caustics = _curves(result, _extent(result.image.shape, fine))
+    critical, caustics = _curves(result, _extent(result.image, fine))
     _draw_input(result, axes[0], coarse)
     _draw_image(result, axes[1, 0], fine, critical)
     _draw_source(result, axes[1, 1], caustics)

@@ -1,7 +1,8 @@
 """A `~lenssr.SuperResolution` in words."""
 
 import numpy as np
-from astropy.wcs.utils import proj_plane_pixel_scales
+
+from lenssr.grids import pixel_side, scale_matrix
 
 
 def meta_value(meta, *names, default=None):
@@ -17,9 +18,9 @@ def sky_scale(image):
         return float(getattr(value, "value", value))
     if image.wcs is None:
         return None
-    scales = proj_plane_pixel_scales(image.wcs.celestial if image.wcs.has_celestial else image.wcs)
+    matrix = scale_matrix(image.wcs.celestial if image.wcs.has_celestial else image.wcs)
     to_arcsec = 3600.0 if image.wcs.has_celestial else 1.0
-    return float(np.sqrt(np.prod(scales[:2])) * to_arcsec)
+    return pixel_side(matrix[:2, :2]) * to_arcsec
 
 
 def pixel_scales(result):

@@ -13,6 +13,7 @@ from astropy.wcs import FITSFixedWarning
 from lenssr._versions import package_version
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
+from lenssr.grids import PixelGrid
 from lenssr.mass import MassSystem, PointMass
 
 __all__ = ["MANIFEST", "write_dataset", "write_item"]
@@ -117,8 +118,8 @@ def _hdus(item, settings):
         error = np.broadcast_to(variance.sqrt().numpy(), item.low.shape)
         hdus.append(_ccd_hdu(item.low_truth, "ERR", error))
     if item.psf is not None:
-        scale = abs(item.low.wcs.wcs.cd[1, 1]) * 3600
-        hdus.append(fits.ImageHDU(item.psf.kernel(scale), name="PSF"))
+        pixels = PixelGrid.from_wcs(item.low.wcs, item.low.shape).matrix
+        hdus.append(fits.ImageHDU(item.psf.kernel(pixels), name="PSF"))
     for name, values in (("HIGH", item.high), ("TRUTH", item.truth), ("LOWTRUTH", item.low_truth)):
         hdus.append(_ccd_hdu(values, name))
     masses = [component for component in _components(item) if isinstance(component, PointMass)]

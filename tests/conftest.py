@@ -49,13 +49,15 @@ def rng(request):
 
 @pytest.fixture
 def exact_trace(monkeypatch):
-    """Let the inversion of one image count its determined nodes without probes, as that of a batch does."""
+    """Let the inversion behind a band count its determined nodes without probes, as whole matrices do."""
 
-    from lenssr.source.gauss_newton import _State
+    from lenssr.source.linalg import BandedFactors
 
-    def determined(self, factor):
-        inverse = factor.solve(np.eye(factor.size)[:, : factor.count])[: factor.count]
-        undetermined = self.strength * (inverse * self.prior.dense).sum()
-        return float(np.clip(factor.count - undetermined, 1.0, factor.count))
+    def trace(self, prior, probes):
+        def of(factor):
+            inverse = factor.solve(np.eye(factor.size)[:, : factor.count])[: factor.count]
+            return (inverse * prior.of_one.dense).sum()
 
-    monkeypatch.setattr(_State, "determined", determined)
+        return self._each(of, np.nan)
+
+    monkeypatch.setattr(BandedFactors, "trace", trace)

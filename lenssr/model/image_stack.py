@@ -120,18 +120,18 @@ class ImageStack:
 
     def select(self, indices, *, refine=None):
         """The images with these numbers, behind an operator refined where ``refine`` is steep."""
-        index, shape = torch.as_tensor(indices, device=self.device), (-1, *self.grid.shape)
-        return ImageStack(
-            self.data[index].reshape(shape),
-            self.valid[index].reshape(shape),
-            self.noise.select(index),
-            self.grid,
-            self.kernel,
-            refine=refine,
-            surface_brightness=self.surface_brightness,
-            shows_ghost=self.shows_ghost,
-            **self.options,
-        )
+        return self._twin(torch.as_tensor(indices, device=self.device), self.kernel, refine=refine)
+
+    def behind(self, kernel, **options):
+        """The same images behind another kernel and with other options."""
+        return self._twin(slice(None), kernel, **options)
+
+    def _twin(self, index, kernel, **options):
+        shape = (-1, *self.grid.shape)
+        options = {"shows_ghost": self.shows_ghost, **self.options, **options}
+        planes = self.data[index].reshape(shape), self.valid[index].reshape(shape), self.noise.select(index)
+        brightness = {"surface_brightness": self.surface_brightness}
+        return ImageStack(*planes, self.grid, kernel, **brightness, **options)
 
     def moments(self, model, index=None):
         """Expected data (b, N), its derivative with respect to the model, and the variance.

@@ -4,7 +4,6 @@ from lenssr.networks.deflection import DeflectionNetwork, LensEstimate
 from lenssr.networks.network_source import NetworkSource
 from lenssr.networks.relensing import PredictedSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
-from lenssr.networks.source_plane import SourcePlane
 from lenssr.networks.weights import Card, available, load, load_weights, save_weights
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "LensEstimate",
     "NetworkSource",
     "RelensingNetwork",
-    "SourcePlane",
     "available",
     "load",
     "load_weights",

@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from lenssr.exceptions import InputError
-from lenssr.networks.source_plane import SourcePlane, significant_pixels
 from lenssr.networks.unet import UNet
+from lenssr.networks.variance import significant_pixels
+from lenssr.source import SourceGrid
 
 __all__ = ["PredictedSource", "RelensingNetwork", "gridded_image", "to_rays"]
 
@@ -32,12 +33,12 @@ class PredictedSource:
 
     Attributes
     ----------
-    plane : `~lenssr.networks.source_plane.SourcePlane`
+    plane : `~lenssr.source.SourceGrid`
     log_brightness : `torch.Tensor`, shape (B, side, side)
         Logarithm of the brightness at the nodes, per arcsec2, rows of equal y first.
     """
 
-    plane: SourcePlane
+    plane: SourceGrid
     log_brightness: torch.Tensor
 
     @property
@@ -58,7 +59,7 @@ class PredictedSource:
         brightness : `torch.Tensor`, shape (B, R)
             Per arcsec2; bilinear between nodes, and zero outside the grid.
         """
-        return self.plane.weights_at(x, y).interpolate(self.brightness)
+        return self.plane.rays(x, y).interpolate(self.brightness)
 
     def image(self, operator, x, y):
         """The lensed image of the sources.
@@ -169,7 +170,7 @@ class RelensingNetwork(nn.Module):
             Positions of its rays in the source plane, in arcsec, through any lens.
         psf_sigma : `torch.Tensor` or float, shape (B,), optional
             Standard deviation of the PSF along an axis, in arcsec; 0, the default, where there is none.
-        plane : `~lenssr.networks.source_plane.SourcePlane`, optional
+        plane : `~lenssr.source.SourceGrid`, optional
             The grids; by default around significant light.
 
         Returns
@@ -178,8 +179,8 @@ class RelensingNetwork(nn.Module):
         """
         if plane is None:
             significant = to_rays(significant_pixels(image, sigma), operator)
-            plane = SourcePlane.around(x, y, significant, self.side, self.stretch)
-        bilinear = plane.weights_at(x, y)
+            plane = SourceGrid.around_significant(x, y, significant, self.side, self.stretch)
+        bilinear = plane.rays(x, y)
         brightness, error, coverage = gridded_image(image, sigma, operator, bilinear)
         seen = coverage > 0
         # The unit is the rms of the significant brightness, so that the inputs have no unit.

@@ -3,9 +3,11 @@
 import torch
 from torch.nn.functional import avg_pool2d
 
-from lenssr.networks.source_plane import significant_pixels
+__all__ = ["signal_to_noise", "significant_pixels", "variance_from_neighbours"]
 
-__all__ = ["signal_to_noise", "variance_from_neighbours"]
+# Side of the window, in pixels, and significance of its sum, in sigma, that makes its central pixel
+# significant.
+WINDOW_SIDE, WINDOW_SIGMA = 5, 5.0
 
 # Least variance over the largest of an image: lower ones come from hardly a count.
 LEAST_VARIANCE_SHARE = 1e-3
@@ -28,6 +30,14 @@ def variance_from_neighbours(image, noise, seen=None):
     # The variance of hidden pixels may be arbitrary.
     least = LEAST_VARIANCE_SHARE * torch.where(seen > 0, variance, 0).amax((-2, -1), keepdim=True)
     return torch.maximum(variance, least.clamp_min(torch.finfo(guess.dtype).tiny))
+
+
+def significant_pixels(image, sigma):
+    """Pixels (B, ny, nx) in or near significant light; those with infinite ``sigma`` are ignored."""
+    seen = torch.isfinite(sigma)
+    planes = torch.stack([torch.where(seen, image, 0), torch.where(seen, sigma, 0).square()], 1)
+    total, variance = avg_pool2d(planes, WINDOW_SIDE, 1, WINDOW_SIDE // 2, divisor_override=1).unbind(1)
+    return seen & (total > WINDOW_SIGMA * variance.sqrt())
 
 
 def signal_to_noise(image, variance):

@@ -110,8 +110,9 @@ class FineView:
 
     def _grid_moved(self, x, y):
         """How far what is fixed to the grid moves with the free parameters of the lens, two of (L, M)."""
-        keep = self.state.scene.free_of("lens").numpy()
-        return self.state.motion.at(self.state.mapping.grid, x, y, keep)
+        keep = self.state.scene.free_of("lens")
+        rays = torch.as_tensor(x), torch.as_tensor(y)
+        return tuple(part.numpy() for part in self.state.motion.at(self.state.mapping.grid, *rays, keep))
 
     def _modulated_at(self, x, y):
         """How the brightness of the source changes with the free parameters of a Sérsic in it, (S, M)."""
@@ -172,7 +173,7 @@ class FineView:
         moved = share * self._moved.sum(axis=1)
         moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
         if state.scene.lens_moves:  # a source that grows with its grid has more flux by itself
-            growth = state.motion.growth[state.scene.free_of("lens").numpy()]
+            growth = state.motion.growth[state.scene.free_of("lens")].numpy()
             moved[: len(growth)] -= value * 2 * growth * flux
         modulated = self._modulated_at(*points) @ weights
         moved[len(moved) - len(modulated) :] -= value * modulated

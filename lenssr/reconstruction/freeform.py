@@ -10,8 +10,7 @@ from lenssr.reconstruction.assemble import Solved
 from lenssr.reconstruction.fine_freeform import FineSource
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
-from lenssr.source.batching import alone, together
-from lenssr.source.gauss_newton_batch import answer_together
+from lenssr.source.batching import alone, answer_together, together
 from lenssr.source.information import leverage
 
 __all__ = ["FreeFormReconstruction", "as_fit", "solved_freeform"]

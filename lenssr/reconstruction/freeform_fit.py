@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from lenssr.imaging.operator import sharpened
 from lenssr.imaging.sky import residual_noise
 from lenssr.model.constraints import Constraints
 from lenssr.reconstruction import decisions
@@ -18,7 +19,7 @@ from lenssr.reconstruction.lens_search import (
     search_other_modes,
     trust_region,
 )
-from lenssr.source import Prior, Problem, SourceGrid
+from lenssr.source import Prior, Problem, SourceGrid, View
 from lenssr.source.batching import ask, ask_each
 from lenssr.source.evidence import ParametricEvidence
 from lenssr.source.gauss_newton import LINKS, log_field
@@ -159,6 +160,8 @@ class FreeFormFit:
         self.weight, self.offset = fit.weight.numpy() / self.temperature, self._offset()
         self.floor = FLOOR_SIGMA * dark_brightness(stack, self.weight)
         self.grid = self._place_grid(decisions.GRID_LEFT_SIGMA * _widening(observation.sky, noise))
+        coarse = sparser_rays(stack)
+        self._traced = {True: (stack, self._anchor(stack)), False: (coarse, self._anchor(coarse))}
         self.light_stack = steep_light(stack, self.bare, self.physical[None], settings)
         tempered = {"weight": fit.weight / self.temperature, "covariance": fit.covariance * self.temperature}
         self.parametric = ParametricEvidence(scene, replace(fit, **tempered), whole.stiffness[0])
@@ -218,11 +221,12 @@ class FreeFormFit:
         return self.temperature / self.excess**2
 
     def problem(self, kind, scene, physical, grid):
-        """The `~lenssr.source.Problem` of one kind of source on a grid."""
+        """The `~lenssr.source.Problem` of one kind of source on a grid; a coarse one needs fewer rays."""
         floor = self.floor if kind == "pixelated" else 0.0
-        planes = self.weight, self.offset, self.anchor
+        stack, anchor = self._traced[grid.side == self.grid.side]
+        views = [View(stack, self.light_stack, self.weight, self.offset)]
         constraints = self.parts[kind].constraints
-        return Problem(self.stack, self.light_stack, scene, physical, constraints, grid, *planes, floor=floor)
+        return Problem(views, scene, physical, constraints, grid, anchor, floor=floor)
 
     def _choose(self, grid):
         """The likeliest kind of source on a grid, its problem and solution; None for the parametric one."""
@@ -360,25 +364,54 @@ class FreeFormFit:
 
     def _place_grid(self, significant):
         """The square of all rays on which the parametric source shines, or leaves so many sigma of light."""
-        operator, grid = self.stack.operator, self.stack.grid
+        operator, shape = self.stack.operator, self.stack.grid.shape
         rays = self.scene.source_positions(operator.x, operator.y, self.fit.physical[None])
         x, y = (axis[0].numpy() for axis in rays)
-        pixels = grid.to_pixel(operator.x.numpy(), operator.y.numpy())
-        column, row = (np.rint(place).astype(int) for place in pixels)
-        root = (self.fit.weight / self.temperature).sqrt()
-        pulls = (self.fit.lensed_source * root).numpy().reshape(grid.shape)[row, column]
-        bright = pulls > decisions.GRID_EDGE_SIGMA
-        # What makes the data say where the source lies: the grid moves with it when the lens does.
-        self.anchor = np.where(bright, pulls, 0.0) ** 2 if bright.any() else np.ones(len(x))
+        bright = self._pulls(self.stack) > decisions.GRID_EDGE_SIGMA
         if not bright.any():
             bright[:] = True
         place = SourceGrid.around(x[bright], y[bright], SIDE)
         # What the parametric source leaves of the arcs may be another part of the galaxy, not far from it.
-        left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(grid.shape)
-        left = 3 * ndimage.uniform_filter(left, 3)[row, column] > significant
+        root = (self.fit.weight / self.temperature).sqrt()
+        left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(shape)
+        left = 3 * ndimage.uniform_filter(left, 3)[_pixels_of(self.stack)] > significant
         near = np.hypot(x - place.x_0, y - place.y_0) < decisions.GRID_LEFT_REACH * place.half
         bright |= left & near
         return source_grid(x[bright], y[bright], self.observation)
+
+    def _pulls(self, stack):
+        """The parametric source in the pixel of each ray of a stack, in sigma."""
+        pulls = self.fit.lensed_source * (self.fit.weight / self.temperature).sqrt()
+        return pulls.numpy().reshape(stack.grid.shape)[_pixels_of(stack)]
+
+    def _anchor(self, stack):
+        """What makes the data say where the source lies: the grid moves with it when the lens does."""
+        pulls = self._pulls(stack)
+        bright = pulls > decisions.GRID_EDGE_SIGMA
+        return np.where(bright, pulls, 0.0) ** 2 if bright.any() else np.ones(len(pulls))
+
+
+def _pixels_of(stack):
+    """Row and column of the pixel of each ray of a stack."""
+    operator, grid = stack.operator, stack.grid
+    pixels = grid.to_pixel(operator.x.numpy(), operator.y.numpy())
+    column, row = (np.rint(place).astype(int) for place in pixels)
+    return row, column
+
+
+def sparser_rays(stack):
+    """The same stack with one ray in each cell, where cells are finer than pixels; else itself.
+
+    What a cell then misses of its light, the kernel makes up for to second order. Behind PSFs of 1.7 and 2
+    pixels, chi2 changes by less than 0.5: enough to compare descriptions of the source and to find the lens.
+    """
+    subsampling = stack.options["kernel_subsampling"]
+    if subsampling == 1 or stack.options["oversampling"] != "auto":
+        return stack
+    kernel = (
+        stack.kernel if stack.options["includes_pixel"] else sharpened(torch.as_tensor(stack.kernel), -1 / 12)
+    )
+    return stack.behind(np.asarray(kernel), oversampling=subsampling)
 
 
 def source_grid(x, y, observation):

@@ -12,14 +12,14 @@ from lenssr.model.initial_guess import border_level
 from lenssr.networks.domain import TrainedNetwork, image_properties, trained_networks
 from lenssr.networks.relensing import PredictedSource, to_rays
 from lenssr.networks.sisr import SISR
-from lenssr.networks.source_plane import SourcePlane, significant_pixels
-from lenssr.networks.variance import variance_from_neighbours
+from lenssr.networks.variance import significant_pixels, variance_from_neighbours
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import constraints_around
 from lenssr.reconstruction.network_fit import NetworkSourceFit
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.reconstruction.sisr_images import SISRReconstruction
+from lenssr.source import SourceGrid
 
 __all__ = [
     "NetworkReconstruction",
@@ -99,7 +99,7 @@ class NetworkReconstruction:
             stack, bare = stack_of([observation], self.settings, "cpu"), bare.on("cpu")
         fit = prediction.fit.on("cpu")
         fit = replace(fit, constraints=constraints_around(bare, fit, 1.0, self.settings))
-        drawing = NetworkSourceFit(stack, bare, fit, drawn.plane.grid(0), values, observation, self.settings)
+        drawing = NetworkSourceFit(stack, bare, fit, drawn.plane.one(0), values, observation, self.settings)
         problem, solution = drawing.run()
         found = replace(as_fit(problem, fit, solution, stack, drawing), converged=True)
         words = known.out_of_domain(prediction.seen)
@@ -215,9 +215,9 @@ class SourcePredictor:
             return None
         size = self.network.side, self.network.stretch
         lit, sure = (to_rays(one, self.operator) for one in (significant_pixels(image, sigma), sure))
-        plane = SourcePlane.around(*self.rays, sure, *size)
+        plane = SourceGrid.around_significant(*self.rays, sure, *size)
         x, y = self.rays[0] - plane.x_0[:, None], self.rays[1] - plane.y_0[:, None]
-        return SourcePlane.around(*self.rays, sure | lit & (torch.hypot(x, y) < plane.half), *size)
+        return SourceGrid.around_significant(*self.rays, sure | lit & (torch.hypot(x, y) < plane.half), *size)
 
     def lensed(self, drawn, unit):
         """The image (1, ny * nx) of a drawn source, in the unit of the data."""

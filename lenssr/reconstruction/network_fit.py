@@ -17,7 +17,7 @@ from lenssr.reconstruction.freeform_fit import (
     source_grid,
     steep_light,
 )
-from lenssr.source import LocalPrior, Prior, Problem
+from lenssr.source import LocalPrior, Prior, Problem, View
 from lenssr.source.gauss_newton import log_field, solve, weigh
 
 __all__ = ["NetworkSourceFit", "extrapolate_source"]
@@ -116,8 +116,8 @@ class NetworkSourceFit:
     def _problem(self, floor):
         anchor = self._anchor() if self.bare.lens_moves else None
         scene = self.bare, self.fit.physical, self.fit.constraints
-        planes = self.weight, self.offset, anchor
-        return Problem(self.stack, self.light_stack, *scene, self.grid, *planes, floor=floor)
+        views = [View(self.stack, self.light_stack, self.weight, self.offset)]
+        return Problem(views, *scene, self.grid, anchor, floor=floor)
 
     def _anchor(self):
         """How much each ray says where the source lies, (R,)."""

@@ -1,39 +1,30 @@
 """The free-form source: its grid, priors on its roughness, and the inversion."""
 
-from lenssr.source.batching import Request, choose_prior, together
+from lenssr.source.batching import answer_together, choose_prior, images_at_once, together
 from lenssr.source.evidence import ParametricEvidence, laplace_evidence
-from lenssr.source.gauss_newton import Solution, solve
-from lenssr.source.gauss_newton_batch import (
-    BatchSolution,
-    DenseFactor,
-    DensePrior,
-    answer_together,
-    images_at_once,
-    solve_batch,
-)
+from lenssr.source.forward_model import ForwardModel
+from lenssr.source.gauss_newton import Request, Solution, solve, solve_batch
 from lenssr.source.linalg import Factor, NormalMatrix
 from lenssr.source.priors import PRIORS, LocalPrior, Prior
-from lenssr.source.problem import Problem
-from lenssr.source.problem_batch import ProblemBatch
-from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap
+from lenssr.source.problem import Problem, View
+from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap, SourceRays
 
 __all__ = [
     "PRIORS",
-    "BatchSolution",
-    "DenseFactor",
-    "DensePrior",
     "Factor",
+    "ForwardModel",
     "GridMotion",
     "LocalPrior",
     "NormalMatrix",
     "ParametricEvidence",
     "Prior",
     "Problem",
-    "ProblemBatch",
     "Request",
     "Solution",
     "SourceGrid",
     "SourceMap",
+    "SourceRays",
+    "View",
     "answer_together",
     "choose_prior",
     "images_at_once",

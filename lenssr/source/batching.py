@@ -4,38 +4,21 @@ A step-by-step inversion is a generator: it yields a `Request` wherever it needs
 solution, and returns what it is after. Who runs it decides how requests are answered.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections import defaultdict
 
-from lenssr.source.gauss_newton import solve
+import numpy as np
+import torch
 
-__all__ = ["Request", "alone", "ask", "ask_each", "choose_prior", "together"]
+from lenssr.source.forward_model import COLUMNS_AT_ONCE, ForwardModel
+from lenssr.source.gauss_newton import Request, solve, solve_batch
 
+__all__ = ["alone", "answer_together", "ask", "ask_each", "choose_prior", "images_at_once", "together"]
 
-@dataclass(frozen=True)
-class Request:
-    """What `lenssr.source.solve` is to be called with.
-
-    Attributes
-    ----------
-    problem : `~lenssr.source.Problem`
-    prior : `~lenssr.source.Prior`
-    strength : float or None
-    field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
-    options : dict
-        Its keywords.
-    """
-
-    problem: Any
-    prior: Any
-    strength: float | None
-    field: Any
-    parameters: Any
-    options: dict = field(default_factory=dict)
-
-    def answer(self):
-        """The solution, a `~lenssr.source.Solution`, found by itself."""
-        return solve(self.problem, self.prior, self.strength, self.field, self.parameters, **self.options)
+# Memory for matrices where a device does not say what is free, and the share that is taken where it does.
+CPU_BYTES, FREE_SHARE = 2**30, 0.8
+# Matrices (n, n) of an image that live side by side in its steps; planes of cells for each column while the
+# response to a PSF is made, of one image at a time.
+MATRICES, PLANES = 6, 10
 
 
 def ask(problem, prior, strength, field, parameters, **options):
@@ -99,9 +82,14 @@ def alone(steps):
     try:
         request = next(steps)
         while True:
-            request = steps.send(request.answer())
+            request = steps.send(_answer_alone(request))
     except StopIteration as end:
         return end.value
+
+
+def _answer_alone(request):
+    start = request.prior, request.strength, request.field, request.parameters
+    return solve(request.problem, *start, **request.options)
 
 
 def together(inversions, answer):
@@ -156,3 +144,71 @@ def choose_prior(problem, priors, field, parameters, **options):
         The likeliest first.
     """
     return alone(ask_each(problem, priors, field, parameters, **options))
+
+
+def images_at_once(problem, device):
+    """How many images like one fit into the memory of a device, where matrices are whole.
+
+    Parameters
+    ----------
+    problem : `~lenssr.source.Problem`
+    device : `torch.device` or str
+
+    Returns
+    -------
+    count : int
+
+    Notes
+    -----
+    An image takes six matrices (n, n) in double precision: 0.6 GB with 60x60 nodes, 0.25 GB with 48x48.
+    Beside them lies the map from nodes to pixels of one image. Of a GPU, 80 % of what is free is taken.
+    """
+    device, size = torch.device(device), problem.grid.size
+    cells = max(np.prod(view.stack.operator.cells) for view in problem.views)
+    beside = size * cells + PLANES * COLUMNS_AT_ONCE * cells
+    free = CPU_BYTES
+    if device.type == "cuda":
+        free = FREE_SHARE * torch.cuda.mem_get_info(device)[0]
+    return max(1, int((free / 8 - beside) // (MATRICES * size**2)))
+
+
+def answer_together(requests, device, *, dense=None):
+    """Answer requests of several images, those of one kind together, as many as fit into memory.
+
+    Parameters
+    ----------
+    requests : sequence of `~lenssr.source.gauss_newton.Request`
+        Of images of one shape behind one telescope.
+    device : `torch.device` or str
+    dense : bool, optional
+        Whether matrices are whole, see `~lenssr.source.ForwardModel`.
+
+    Returns
+    -------
+    solutions : list of `~lenssr.source.Solution` or Exception
+        With evidence and determined nodes as found on the device.
+    """
+    kinds = defaultdict(list)
+    for number, request in enumerate(requests):
+        kinds[_kind(request)].append(number)
+    solutions = [None] * len(requests)
+    for members in kinds.values():
+        size = images_at_once(requests[members[0]].problem, device)
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            some = [requests[number] for number in part]
+            model = ForwardModel([request.problem for request in some], device, dense=dense)
+            for number, solution in zip(part, solve_batch(some, model), strict=True):
+                solutions[number] = solution
+    return solutions
+
+
+def _kind(request):
+    """Requests of one kind can be answered together."""
+    problem, prior, scene = request.problem, request.prior, request.problem.scene
+    blocks = tuple((block.role, block.names) for block in scene.blocks)
+    return (
+        (prior.name, prior.length, problem.grid.side, request.strength is None, len(problem.views)),
+        (blocks, tuple(scene.free.tolist())),
+        tuple(sorted(request.options.items())),
+    )

@@ -1,14 +1,20 @@
-"""Gauss-Newton for a source and the parameters of lens, lens light and sky, with its evidence."""
+"""Gauss-Newton for sources and the parameters of lens, lens light and sky, with their evidence.
+
+One loop serves a batch of lenses; a single one is a batch of one.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from scipy.special import lambertw
 
 from lenssr.source.evidence import laplace_evidence
+from lenssr.source.linalg import BandedFactors, DenseFactors
+from lenssr.source.priors import BatchPrior
 
-__all__ = ["DEEPEST", "LINKS", "Solution", "log_field", "solve", "weigh"]
+__all__ = ["LINKS", "Request", "Solution", "log_field", "solve", "solve_batch", "weigh"]
 
 # How far below the floor a logarithm still falls: beyond e^-240 all is dark.
 DEEPEST = np.log(240.0)
@@ -30,32 +36,39 @@ class Link:
 
     Attributes
     ----------
-    brightness, slope : callable
-        Of the field (n,) and the logarithm of the floor: brightness, and its derivative.
+    on_tensors : callable
+        Brightness of a field (b, n) and its derivative, from the field and the logarithms (b, 1) of the
+        floor.
     is_linear : bool
     """
 
-    brightness: object
-    slope: object
+    on_tensors: object
     is_linear: bool
 
+    def brightness(self, field, log_floor):
+        """Brightness of a field, an array."""
+        return self._on_array(field, log_floor)[0]
 
-def _fading(field, log_floor):
-    return np.exp(np.minimum(log_floor - field, DEEPEST))
+    def slope(self, field, log_floor):
+        """Derivative of the brightness by the field, an array."""
+        return self._on_array(field, log_floor)[1]
+
+    def _on_array(self, field, log_floor):
+        floor = torch.as_tensor(log_floor, dtype=torch.float64)
+        return tuple(part.numpy() for part in self.on_tensors(torch.as_tensor(field), floor))
 
 
-def _log_brightness(field, log_floor):
-    return np.exp(field - _fading(field, log_floor))
+def _log(field, log_floor):
+    fading = (log_floor - field).clamp_max(DEEPEST).exp()
+    brightness = (field - fading).exp()
+    return brightness, brightness * (1 + fading)
 
 
-def _log_slope(field, log_floor):
-    return _log_brightness(field, log_floor) * (1 + _fading(field, log_floor))
+def _linear(field, log_floor):
+    return field, torch.ones_like(field)
 
 
-LINKS = {
-    "log": Link(_log_brightness, _log_slope, False),
-    "linear": Link(lambda field, _: field, lambda field, _: np.ones_like(field), True),
-}
+LINKS = {"log": Link(_log, False), "linear": Link(_linear, True)}
 
 
 def log_field(brightness, log_floor):
@@ -86,8 +99,30 @@ def log_field(brightness, log_floor):
     return np.log(brightness) + lambertw(np.exp(log_floor) / brightness).real
 
 
+@dataclass(frozen=True)
+class Request:
+    """What `solve` is to be called with.
+
+    Attributes
+    ----------
+    problem : `~lenssr.source.Problem`
+    prior : `~lenssr.source.Prior`
+    strength : float or None
+    field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
+    options : dict
+        Its keywords.
+    """
+
+    problem: object
+    prior: object
+    strength: float | None
+    field: np.ndarray
+    parameters: np.ndarray
+    options: dict
+
+
 class Solution:
-    """Where the inversion ended; the factor there, and what needs it, is made when asked for.
+    """Where the inversion of one lens ended; the factor there, and what needs it, is made when asked for.
 
     Attributes
     ----------
@@ -99,49 +134,25 @@ class Solution:
     mean : float or `~numpy.ndarray`, shape (n,)
         Mean of the prior of the field.
     chi2 : float
-    prior : `~lenssr.source.priors.Prior`
+    prior : `~lenssr.source.Prior`
     options : dict
         ``link`` and ``mean`` as `solve` was given them.
     iterations : int
     converged : bool
     """
 
-    def __init__(self, state, iterations, converged, options):
-        self._state, self._link, self.options = state, LINKS[options["link"]], options
-        self.field, self.parameters, self.strength = state.field, state.parameters, state.strength
-        self.mean, self.chi2, self.prior = state.mean, state.chi2, state.prior
+    def __init__(self, state, prior, options, iterations=0, converged=False):
+        self._state, self.prior, self.options = state, prior, options
+        self.field, self.parameters = state.field[0].numpy(), state.parameters[0].numpy()
+        self.strength, self.chi2 = float(state.strength[0]), float(state.chi2[0])
+        mean = state.mean[0].numpy()
+        self.mean = mean if mean.size > 1 else float(mean[0])
         self.iterations, self.converged = iterations, converged
-
-    @classmethod
-    def found(cls, problem, prior, options, end):
-        """A solution that was found elsewhere.
-
-        Parameters
-        ----------
-        problem, prior
-            As for `solve`.
-        options : dict
-            Its keywords.
-        end : dict
-            Where it ended, by name: ``field``, ``parameters``, ``strength``, ``mean``, ``evidence``,
-            ``determined``, ``iterations``, ``converged``.
-
-        Returns
-        -------
-        solution : `Solution`
-        """
-        kept = {"link": options.get("link", "log"), "mean": options.get("mean")}
-        link = LINKS[kept["link"]]
-        state = _State(problem, prior, end["field"], end["parameters"], float(end["mean"]), link)
-        state.set_strength(end["strength"])
-        solution = cls(state, int(end["iterations"]), bool(end["converged"]), kept)
-        solution.evidence, solution.determined = float(end["evidence"]), float(end["determined"])
-        return solution
 
     @property
     def nearly_determined(self):
         """`determined` one step before the end, where that is known: it takes no factor."""
-        return self.determined if self._state.latest is None else self._state.latest
+        return self.determined if self._state.latest is None else float(self._state.latest[0])
 
     def strength_of(self, prior, field=None):
         """The strength at which another prior would let the data determine as many nodes.
@@ -157,54 +168,45 @@ class Solution:
         strength : float
         """
         field = self.field if field is None else field
-        finds_mean = self.options["mean"] is None and not self._link.is_linear
-        offset = field - (field.mean() if finds_mean else self.mean)
+        offset = field - (field.mean() if self._state.finds_mean else self.mean)
         return self.determined / max(float(offset @ prior.apply(offset)), 1e-300)
 
     @property
     def values(self):
         """Node values, shape (n,)."""
-        return self._link.brightness(self.field, self._state.log_floor)
+        return self._state.source[0].numpy()
 
     @property
     def slope(self):
         """Derivative of the node values with respect to the field, shape (n,)."""
-        return self._link.slope(self.field, self._state.log_floor)
+        return self._state.slope[0].numpy()
 
     @cached_property
     def factor(self):
         """`~lenssr.source.Factor` of the Gauss-Newton matrix at the end."""
-        return self._state.factorise(exact=True)
+        return self._factors.of_one()
+
+    @cached_property
+    def _factors(self):
+        return self._state.factorise(self._state.everything, exact=True)
 
     @cached_property
     def next_step(self):
         """The Gauss-Newton step (n + K,) that would follow."""
-        return self._state.step(self.factor)
+        return self._state.step(self._factors, self._state.everything)[0].numpy()
 
     @cached_property
     def evidence(self):
         """Logarithm of the Laplace evidence, up to what data alone determine."""
-        return self._state.evidence(self.factor)
+        return float(self._state.evidence(self._factors)[0])
 
     @cached_property
     def determined(self):
         """Number of nodes that the data determine."""
-        return self._state.determined(self.factor)
+        return float(self._state.determined(self._factors, self._state.everything)[0])
 
 
-def solve(
-    problem,
-    prior,
-    strength,
-    field,
-    parameters,
-    *,
-    mean=None,
-    link="log",
-    adapt=True,
-    max_iterations=40,
-    tolerance=0.05,
-):
+def solve(problem, prior, strength, field, parameters, **options):
     """Maximise the posterior, and with it the evidence of the strength of the prior.
 
     Between Gauss-Newton steps the strength moves to where the evidence would be stationary if the posterior
@@ -212,14 +214,8 @@ def solve(
 
     Parameters
     ----------
-    problem : object
-        ``problem.predict(source, parameters)`` gives the expected data (N,), ``problem.jacobian`` its
-        derivatives (N, K); ``problem.adjoint(values, parameters)`` the transpose of the map from source to
-        data; ``problem.normal(parameters, exact=)`` a `~lenssr.source.linalg.NormalMatrix`;
-        ``problem.data``, ``problem.weight`` (N,), ``problem.parameter_prior`` (mean, inverse variance) and
-        ``problem.bounds`` (lower, upper), each (K,); ``problem.log_floor``, the logarithm of the brightness
-        below which a positive source fades to nothing (-inf for none).
-    prior : `~lenssr.source.priors.Prior`
+    problem : `~lenssr.source.Problem`
+    prior : `~lenssr.source.Prior`
     strength : float or None
         Where its strength begins; None takes what ``field`` suggests.
     field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
@@ -231,30 +227,112 @@ def solve(
     adapt : bool, optional
         Whether the strength moves; it does by default.
     max_iterations : int, optional
+        By default 40. A network that proposes a source may want no more than 2.
     tolerance : float, optional
         Converged once a step gains less than this in twice the log posterior, and the strength has settled.
+        Default 0.05.
 
     Returns
     -------
     solution : `Solution`
 
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the matrix of a step is not positive.
+
     References
     ----------
     MacKay 1992, Neural Computation 4, 415 (eq. 4.10); Suyu et al. 2006, MNRAS 371, 983.
     """
-    state = _State(problem, prior, field, parameters, mean, LINKS[link])
-    state.set_strength(state.rough_strength() if strength is None else strength)
-    iteration, converged, settled = 0, False, not adapt
-    while iteration < max_iterations and not (converged and settled):
-        iteration += 1
-        factor = state.factorise()
-        converged = state.advance(state.step(factor)) < tolerance
-        if adapt:
-            likeliest = state.likeliest_strength(factor)
-            before = state.strength
-            state.set_strength(likeliest)
-            settled = abs(np.log(state.strength / before)) < np.log(SETTLED)
-    return Solution(state, iteration, converged and settled, {"link": link, "mean": mean})
+    (found,) = solve_batch([Request(problem, prior, strength, field, parameters, options)], problem.model)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def solve_batch(requests, model):
+    """Solve requests that differ in nothing but problem, beginning and strength.
+
+    Lenses do not know of one another: what becomes of one does not depend on which others there are.
+
+    Parameters
+    ----------
+    requests : sequence of `Request`
+    model : `~lenssr.source.ForwardModel`
+        Of their problems.
+
+    Returns
+    -------
+    solutions : list of `Solution` or Exception
+        The last in place of one whose matrix was not positive.
+    """
+    first = requests[0]
+    options = {"mean": None, "link": "log", "adapt": True, "max_iterations": 40, "tolerance": 0.05}
+    if unknown := set(first.options) - set(options):
+        raise TypeError(f"solve() has no option {sorted(unknown)}")
+    options |= first.options
+    state = _begun(requests, model, options)
+    iterations, converged, failed = _iterate(state, options)
+    ends = zip(iterations.tolist(), converged.tolist(), strict=True)
+    return _solutions(requests, state, options, ends, failed)
+
+
+def _iterate(state, options):
+    """Move all lenses of a state to their maxima: iterations (B,), and which have converged, and failed."""
+    settled = torch.full_like(state.everything, not options["adapt"], dtype=torch.bool)
+    converged, failed = torch.zeros_like(settled), torch.zeros_like(settled)
+    iterations = torch.zeros_like(state.everything)
+    for _ in range(options["max_iterations"]):
+        index = torch.nonzero(~(converged & settled | failed)).squeeze(1)
+        if not len(index):
+            break
+        iterations[index] += 1
+        factors = state.factorise(index)
+        failed[index] = factors.failed
+        converged[index] = state.advance(index, state.step(factors, index)) < options["tolerance"]
+        if options["adapt"]:
+            before = state.strength[index]
+            state.set_strength(index, state.likeliest_strength(factors, index))
+            settled[index] = (state.strength[index] / before).log().abs() < np.log(SETTLED)
+        del factors  # before the next ones are made
+    return iterations, converged & settled & ~failed, failed
+
+
+def _begun(requests, model, options):
+    """The state of requests at their beginning."""
+    first = requests[0]
+    field, parameters = (
+        torch.as_tensor(np.stack([getattr(r, name) for r in requests]), device=model.device)
+        for name in ("field", "parameters")
+    )
+    prior = BatchPrior(first.prior, model.device, dense=model.dense)
+    state = _State(model, prior, field, parameters, options["mean"], LINKS[options["link"]])
+    strength = [r.strength for r in requests]
+    known = first.strength is not None
+    begin = torch.tensor(strength, dtype=torch.float64) if known else state.rough_strength()
+    state.set_strength(state.everything, begin.to(state.strength))
+    return state
+
+
+def _solutions(requests, state, options, ends, failed):
+    """A `Solution` for each request, on the CPU; an exception for those that have failed."""
+    kept = {"link": options["link"], "mean": options["mean"]}
+    alone = len(requests) == 1 and state.model.device.type == "cpu"
+    if not alone:
+        factors = state.factorise(state.everything, exact=True)
+        failed = failed | factors.failed
+        numbers = state.evidence(factors).tolist(), state.determined(factors, state.everything).tolist()
+    solutions = []
+    for row, (request, end) in enumerate(zip(requests, ends, strict=True)):
+        if failed[row]:
+            solutions.append(np.linalg.LinAlgError("the matrix of the inversion is not positive"))
+            continue
+        own = state if alone else state.row(row, request)
+        solutions.append(Solution(own, request.prior, kept, *end))
+        if not alone:
+            solutions[-1].evidence, solutions[-1].determined = numbers[0][row], numbers[1][row]
+    return solutions
 
 
 def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=ROUNDS, settled=SETTLED):
@@ -277,14 +355,17 @@ def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=RO
     solution : `Solution`
         With the field and the parameters as they were.
     """
-    state = _State(problem, prior, field, parameters, mean, LINKS[link])
-    state.set_strength(FIRST_STRENGTH * state.rough_strength())
+    options = {"mean": mean, "link": link}
+    state = _begun([Request(problem, prior, None, field, parameters, options)], problem.model, options)
+    everything = state.everything
+    state.set_strength(everything, FIRST_STRENGTH * state.strength)
     before, done, number = None, False, 0
     while number < rounds and not done:
         number += 1
-        factor = state.factorise()
-        step = factor.solve(state.gradient()[:, None])[: factor.count, 0]
-        now = np.log(state.strength), np.log(state.likeliest_strength(factor, state.field + step))
+        factors = state.factorise(everything)
+        step = factors.solve(state.gradient(everything).unsqueeze(2))[:, : factors.count, 0]
+        likeliest = state.likeliest_strength(factors, everything, state.field + step)
+        now = float(state.strength[0].log()), float(likeliest[0].log())
         change = now[1] - now[0]
         done = abs(change) < np.log(settled) or now[1] > np.log(STRONGEST)
         if before is not None and now[0] != before[0]:
@@ -292,121 +373,155 @@ def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=RO
             left = (now[1] - before[1]) / (now[0] - before[0])
             change /= 1 - np.clip(left, 0.0, MOST_LEFT)
         before = now
-        state.set_strength(np.exp(now[0] + change))
-    return Solution(state, 0, done, {"link": link, "mean": mean})
+        state.set_strength(everything, torch.full_like(state.strength, np.exp(now[0] + change)))
+    return Solution(state, prior, options, converged=done)
 
 
 class _State:
-    """Field and parameters with what they predict."""
+    """Fields and parameters of a batch with what they predict."""
 
-    def __init__(self, problem, prior, field, parameters, mean, link):
-        self.latest = None
-        self.problem, self.prior, self.link, self.log_floor = problem, prior, link, problem.log_floor
+    def __init__(self, model, prior, field, parameters, mean, link):
+        self.model, self.prior, self.link, self.latest = model, prior, link, None
+        self.everything = model.everything
         self.finds_mean = mean is None and not link.is_linear
-        self.mean = float(field.mean()) if self.finds_mean else (0.0 if mean is None else mean)
-        self._move(field, parameters, self._predict(field, parameters))
-        size = len(field) + len(parameters)
-        self.probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (size, PROBES))
+        given = torch.as_tensor(0.0 if mean is None else mean, dtype=field.dtype).to(field).reshape(1, -1)
+        self.mean = field.mean(1, keepdim=True) if self.finds_mean else given.expand(len(field), -1).clone()
+        self.field, self.parameters = field.clone(), parameters.clone()
+        self.source, self.slope = self._brightness(field, self.everything)
+        self.strength = torch.ones_like(self.field[:, 0])
+        self.residual = self._residual(self.source, parameters, self.everything)
+        self.chi2 = self._chi2(self.residual, self.everything)
+        self.jacobian = model.jacobian(self.source, parameters, self.everything)
+        self._probes = None
 
-    def _predict(self, field, parameters):
-        return self.problem.data - self.problem.predict(self._brightness(field), parameters)
+    def row(self, row, request):
+        """The state of one lens by itself, on the CPU."""
+        parts = self.field[row : row + 1].cpu(), self.parameters[row : row + 1].cpu()
+        prior = BatchPrior(request.prior, "cpu", dense=False)
+        mean = None if self.finds_mean else self.mean[row].cpu()
+        one = _State(request.problem.model, prior, *parts, mean, self.link)
+        one.mean = self.mean[row : row + 1].cpu()
+        one.set_strength(one.everything, self.strength[row : row + 1].cpu())
+        return one
 
-    def _brightness(self, field):
-        return self.link.brightness(field, self.log_floor)
+    def _brightness(self, field, index):
+        return self.link.on_tensors(field, self.model.log_floor[index].unsqueeze(1))
 
-    def _move(self, field, parameters, residual):
-        self.field, self.parameters, self.residual = field, parameters, residual
-        self.slope = self.link.slope(field, self.log_floor)
-        self.chi2 = float((self.problem.weight * residual**2).sum())
-        self.jacobian = self.problem.jacobian(self._brightness(field), parameters)
+    def _residual(self, source, parameters, index):
+        return self.model.data[index] - self.model.predict(source, parameters, index)
 
-    def _roughness(self, field):
-        offset = field - self.mean
-        return float(offset @ self.prior.apply(offset))
+    def _chi2(self, residual, index):
+        return (self.model.weight[index] * residual.square()).sum(1)
 
-    def _penalty(self, field, parameters):
-        mean, stiffness = self.problem.parameter_prior
-        return self.strength * self._roughness(field) + float((stiffness * (parameters - mean) ** 2).sum())
+    def _roughness(self, field, index):
+        offset = field - self.mean[index]
+        return (self.prior.apply(offset) * offset).sum(1)
 
-    def set_strength(self, strength):
-        """Change the strength of the prior."""
-        self.strength = float(np.clip(strength, WEAKEST, STRONGEST))
+    def _penalty(self, field, parameters, index):
+        mean, stiffness = (part[index] for part in self.model.parameter_prior)
+        pull = (stiffness * (parameters - mean).square()).sum(1)
+        return self.strength[index] * self._roughness(field, index) + pull
+
+    def set_strength(self, index, strength):
+        """Change the strengths of the prior."""
+        self.strength[index] = torch.nan_to_num(strength, nan=WEAKEST).clamp(WEAKEST, STRONGEST)
 
     def rough_strength(self):
-        """A first strength: as if the data determined a tenth of the nodes, but no stiffer than the data."""
-        rough = self._roughness(self.field)
-        data = (self.slope**2 * self.problem.normal(self.parameters).diagonal).sum()
-        stiffness = self.prior.spectrum.sum()
-        return min(0.1 * len(self.field) / max(rough, 1e-300), data / stiffness)
+        """First strengths: as if data determined a tenth of the nodes, but no stiffer than the data."""
+        rough = self._roughness(self.field, self.everything).clamp_min(1e-300)
+        normal = self.model.normal(self.parameters, self.everything)
+        diagonal = torch.stack([torch.as_tensor(one.diagonal()) for one in normal])
+        data = (self.slope.square() * diagonal).sum(1)
+        return torch.minimum(0.1 * self.field.shape[1] / rough, data / self.prior.trace)
 
-    def gradient(self):
-        """Half the gradient of the log posterior, (n + K,)."""
-        weighted = self.problem.weight * self.residual
-        rough = self.prior.apply(self.field - self.mean)
-        mean, stiffness = self.problem.parameter_prior
-        return np.concatenate(
-            [
-                self.slope * self.problem.adjoint(weighted, self.parameters) - self.strength * rough,
-                self.jacobian.T @ weighted - stiffness * (self.parameters - mean),
-            ]
-        )
+    def gradient(self, index):
+        """Half the gradients (b, n + K) of the log posteriors."""
+        weighted = self.model.weight[index] * self.residual[index]
+        parameters = self.parameters[index]
+        by_source = self.model.adjoint(weighted.unsqueeze(1), parameters, index).squeeze(1)
+        rough = self.prior.apply(self.field[index] - self.mean[index])
+        mean, stiffness = (part[index] for part in self.model.parameter_prior)
+        by_field = self.slope[index] * by_source - self.strength[index].unsqueeze(1) * rough
+        by_parameter = (self.jacobian[index] @ weighted.unsqueeze(2)).squeeze(2)
+        return torch.cat([by_field, by_parameter - stiffness * (parameters - mean)], dim=1)
 
-    def factorise(self, *, exact=False):
-        """Factor the Gauss-Newton matrix."""
-        jacobian = self.jacobian
-        weighted = jacobian * self.problem.weight[:, None]
-        cross = self.slope[:, None] * self.problem.adjoint(weighted, self.parameters)
-        corner = jacobian.T @ weighted + np.diag(self.problem.parameter_prior[1])
-        normal = self.problem.normal(self.parameters, exact=exact)
-        return normal.factor(self.slope, self.prior, self.strength, cross, corner)
+    def factorise(self, index, *, exact=False):
+        """Factor the Gauss-Newton matrices."""
+        jacobian, parameters, slope = self.jacobian[index], self.parameters[index], self.slope[index]
+        weighted = jacobian * self.model.weight[index].unsqueeze(1)
+        cross = slope.unsqueeze(2) * self.model.adjoint(weighted, parameters, index).mT
+        corner = jacobian @ weighted.mT + torch.diag_embed(self.model.parameter_prior[1][index])
+        kind = DenseFactors if self.model.dense else BandedFactors
+        normal = self.model.normal(parameters, index, exact=exact)
+        return kind(normal, slope, self.prior, self.strength[index], cross, corner)
 
-    def step(self, factor):
-        """The Gauss-Newton step (n + K,), shortened where a node would brighten beyond what is linear."""
-        step = factor.solve(self.gradient()[:, None])[:, 0]
-        if not self.link.is_linear:
-            step *= min(1.0, LARGEST_STEP / max(step[: factor.count].max(), 1e-300))
-        return step
+    def step(self, factors, index):
+        """The Gauss-Newton steps (b, n + K), shortened where a node would brighten beyond what is linear."""
+        step = factors.solve(self.gradient(index).unsqueeze(2)).squeeze(2)
+        step = torch.where(factors.failed.unsqueeze(1), 0.0, step)
+        if self.link.is_linear:
+            return step
+        largest = step[:, : factors.count].amax(1, keepdim=True).clamp_min(1e-300)
+        return step * (LARGEST_STEP / largest).clamp_max(1.0)
 
-    def advance(self, step):
-        """Move along a step, shortened until the posterior grows; returns the gain."""
-        before = self.chi2 + self._penalty(self.field, self.parameters)
-        count = len(self.field)
+    def advance(self, index, step):
+        """Move along steps, each shortened until its posterior grows; returns the gains (b,)."""
+        before = self.chi2[index] + self._penalty(self.field[index], self.parameters[index], index)
+        gains, left = torch.zeros_like(before), torch.arange(len(index), device=index.device)
+        lower, upper = self.model.bounds
+        count = self.field.shape[1]
         for _ in range(TRIES):
-            field = self.field + step[:count]
-            parameters = np.clip(self.parameters + step[count:], *self.problem.bounds)
+            here = index[left]
+            field = self.field[here] + step[left, :count]
+            parameters = (self.parameters[here] + step[left, count:]).clamp(lower[here], upper[here])
+            source, slope = self._brightness(field, here)
+            residual = self._residual(source, parameters, here)
+            chi2 = self._chi2(residual, here)
             # Light that the data do not hold may leap far: a chi2 that overflows is no gain.
-            with np.errstate(over="ignore", invalid="ignore"):
-                residual = self._predict(field, parameters)
-                chi2 = float((self.problem.weight * residual**2).sum())
-                gain = before - chi2 - self._penalty(field, parameters)
-            if gain > 0:
-                self._move(field, parameters, residual)
-                return gain
-            step = step / 3
-        return 0.0
+            gain = before[left] - chi2 - self._penalty(field, parameters, here)
+            better = gain > 0
+            moved = here[better]
+            parts = (field, parameters, source, slope, residual, chi2)
+            kept = (self.field, self.parameters, self.source, self.slope, self.residual, self.chi2)
+            for mine, part in zip(kept, parts, strict=True):
+                mine[moved] = part[better]
+            gains[left[better]] = gain[better]
+            left, step = left[~better], step / 3
+            if not len(left):
+                break
+        moved = index[gains > 0]
+        if len(moved):
+            self.jacobian[moved] = self.model.jacobian(self.source[moved], self.parameters[moved], moved)
+        return gains
 
-    def determined(self, factor):
-        """Number of nodes that the data determine: n - strength tr(A^-1 C), the trace by fixed probes.
+    def determined(self, factors, index):
+        """Numbers (b,) of nodes that the data determine: n - strength tr(A^-1 C)."""
+        undetermined = self.strength[index] * factors.trace(self.prior, self.probes)
+        return (factors.count - undetermined).clamp(1.0, factors.count)
 
-        Probes are spread as the posterior, z^T z - strength x^T C x with x = L^-T z: of what remains only the
-        determined directions scatter, so that a few probes are enough.
-        """
-        fields = factor.sample(self.probes)[: factor.count]
-        undetermined = self.strength * (fields * self.prior.apply(fields)).sum() / PROBES
-        return float(np.clip(factor.count - undetermined, 1.0, factor.count))
+    @property
+    def probes(self):
+        """Fixed signs (n + K, PROBES) for traces."""
+        if self._probes is None:
+            size = self.field.shape[1] + self.parameters.shape[1]
+            self._probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (size, PROBES))
+        return self._probes
 
-    def likeliest_strength(self, factor, field=None):
-        """The strength at which the evidence of a field, by default the present one, is stationary."""
-        field = self.field if field is None else field
+    def likeliest_strength(self, factors, index, field=None):
+        """The strengths at which the evidence of fields, by default the present ones, is stationary."""
+        field = self.field[index] if field is None else field
         if self.finds_mean:
-            self.mean = float(field.mean())
-        self.latest = self.determined(factor)
-        return self.latest / max(self._roughness(field), 1e-300)
+            self.mean[index] = field.mean(1, keepdim=True)
+        determined = self.determined(factors, index)
+        if self.latest is None:
+            self.latest = torch.full_like(self.strength, torch.nan)
+        self.latest[index] = determined
+        return determined / self._roughness(field, index).clamp_min(1e-300)
 
-    def evidence(self, factor):
-        """Laplace evidence: fit, prior, and the ratio of the volumes of posterior and prior."""
-        stiffness = self.problem.parameter_prior[1]
-        prior = self.prior.log_determinant + len(self.field) * np.log(self.strength)
-        prior += float(np.log(stiffness[stiffness > 0]).sum())
-        penalty = self.chi2 + self._penalty(self.field, self.parameters)
-        return laplace_evidence(prior, factor.log_determinant, penalty)
+    def evidence(self, factors):
+        """Laplace evidence (B,): fit, prior, and the ratio of the volumes of posterior and prior."""
+        stiffness = self.model.parameter_prior[1]
+        prior = self.prior.log_determinant + self.field.shape[1] * self.strength.log()
+        prior = prior + torch.where(stiffness > 0, stiffness, 1.0).log().sum(1)
+        penalty = self.chi2 + self._penalty(self.field, self.parameters, self.everything)
+        return laplace_evidence(prior, factors.log_determinant, penalty)

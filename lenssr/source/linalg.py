@@ -5,14 +5,15 @@ import math
 import numpy as np
 import scipy.linalg as linalg
 import scipy.sparse as sparse
+import torch
 
-__all__ = ["Factor", "NormalMatrix", "band_blocks", "to_banded"]
+__all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "to_banded"]
 
 # Share of a normal matrix that may lie outside its band, and where that takes a band whose factorisation
 # costs more than so many operations (a tenth of a second). Measured on 48 x 48 nodes behind a PSF of 2
 # pixels, and behind that of HST: ln evidence is right within 0.02, errors within 0.4 and 1 %.
 DROPPED, COSTLY, DROPPED_IF_COSTLY = 3e-3, 4e9, 3e-2
-ROWS_AT_ONCE = 1024  # of a normal matrix, to bound the memory
+ROWS_AT_ONCE = 4096  # of a normal matrix, to bound the memory
 # Least stiffness of a combination of parameters, as a share of their own, where none follows.
 SOFTEST = 1e-3
 # From so many right-hand sides on, a banded factor is solved block by block.
@@ -115,7 +116,6 @@ class NormalMatrix:
         held &= below >= 0
         self.columns[column[held], below[held]] = product.data[held]
 
-    @property
     def diagonal(self):
         """Its diagonal, shape (n,)."""
         return self.columns[:, 0]
@@ -149,10 +149,11 @@ class NormalMatrix:
         """The columns of D M^T W M D + strength C."""
         width = self.columns.shape[1]
         columns = np.zeros((self.size, max(width, prior.width + 1)))
-        np.multiply(prior.band.T, strength, out=columns[:, : prior.width + 1])
         # Row j of the windows holds the slopes of the rows that column j reaches.
         reached = np.lib.stride_tricks.sliding_window_view(np.pad(slope, (0, width - 1)), width)
-        columns[:, :width] += self.columns * reached * slope[:, None]
+        np.multiply(self.columns, reached, out=columns[:, :width])
+        columns[:, :width] *= slope[:, None]
+        columns[:, : prior.width + 1] += strength * prior.columns
         return columns
 
 
@@ -161,9 +162,12 @@ def _width(scaled, side):
 
     The sums of a row of S along the rows of nodes say how much of the product lies how many rows apart.
     """
-    size = scaled.shape[1]
-    along = sparse.csr_array((np.ones(size), np.arange(size) // side, np.arange(size + 1)))
-    sums = (np.abs(scaled) @ along).toarray()
+    rows, size = scaled.shape
+    row = np.repeat(np.arange(rows) * (size // side), np.diff(scaled.indptr))
+    place = row + scaled.indices // side
+    sums = np.bincount(place, np.abs(scaled.data), minlength=rows * (size // side)).reshape(
+        rows, size // side
+    )
     products = sums.T @ sums
     apart = np.array([(2 if k else 1) * np.trace(products, k) for k in range(len(products))])
     beyond = np.append(apart[:0:-1].cumsum()[::-1], 0.0) / max(apart.sum(), np.finfo(float).tiny)
@@ -178,13 +182,7 @@ def _root(schur, diagonal):
     Where the curvature of the nodes is cut short (a wide PSF, a lens that has moved) and the data are
     precise, it may not be: parameters then get a stiffness in proportion to their own.
     """
-    try:
-        return linalg.cholesky(schur, lower=True)
-    except linalg.LinAlgError:
-        scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-        values, vectors = linalg.eigh(schur / scale[:, None] / scale[None, :])
-        positive = (vectors * np.maximum(np.abs(values), SOFTEST)) @ vectors.T
-        return linalg.cholesky(positive * scale[:, None] * scale[None, :], lower=True)
+    return _roots(torch.as_tensor(schur)[None], torch.as_tensor(diagonal.copy())[None])[0].numpy()
 
 
 def _solve_few(lower, right, *, trans=0):
@@ -259,3 +257,116 @@ class Factor:
         """Covariance (K, K) of the parameters."""
         inverse = _solve_few(self.schur, np.eye(self.parameters))
         return inverse.T @ inverse
+
+
+class BandedFactors:
+    """A `Factor` of each lens of a batch, on a CPU, as tensors.
+
+    Parameters
+    ----------
+    normal : sequence of `NormalMatrix`
+    slope : `torch.Tensor`, shape (b, n)
+    prior : `~lenssr.source.priors.BatchPrior`
+    strength : `torch.Tensor`, shape (b,)
+    cross, corner : `torch.Tensor`, shapes (b, n, K), (b, K, K)
+        As `NormalMatrix.factor` takes them.
+
+    Attributes
+    ----------
+    count : int
+        Nodes, n.
+    log_determinant : `torch.Tensor`, shape (b,)
+    failed : `torch.Tensor` of bool, shape (b,)
+        Whether a matrix is not positive; what else is known of it means nothing.
+    """
+
+    def __init__(self, normal, slope, prior, strength, cross, corner):
+        self.count, self._factors = slope.shape[1], []
+        rows = zip(normal, slope.numpy(), strength.tolist(), cross.numpy(), corner.numpy(), strict=True)
+        for one, its_slope, its_strength, *blocks in rows:
+            try:
+                self._factors.append(one.factor(its_slope, prior.of_one, its_strength, *blocks))
+            except linalg.LinAlgError:
+                self._factors.append(None)
+        self.failed = torch.tensor([factor is None for factor in self._factors])
+        self.log_determinant = self._each(lambda factor: factor.log_determinant, np.nan)
+
+    def _each(self, function, otherwise):
+        return torch.as_tensor(
+            np.stack([otherwise if factor is None else function(factor) for factor in self._factors])
+        )
+
+    def of_one(self):
+        """The only `Factor`; raises where its matrix is not positive."""
+        if self._factors[0] is None:
+            raise linalg.LinAlgError("the matrix of the inversion is not positive")
+        return self._factors[0]
+
+    def solve(self, right):
+        """Solutions (b, n + K, m) for right-hand sides of that shape."""
+        pairs = zip(self._factors, right.numpy(), strict=True)
+        return torch.as_tensor(np.stack([one if f is None else f.solve(one) for f, one in pairs]))
+
+    def trace(self, prior, probes):
+        """Traces (b,) of (inverse, its first n rows and columns) C, by fixed probes (n + K, P).
+
+        Probes are spread as the posterior, z^T z - strength x^T C x with x = L^-T z: of what remains only the
+        determined directions scatter, so that a few probes are enough.
+        """
+
+        def of(factor):
+            fields = factor.sample(probes)[: self.count]
+            return (fields * prior.of_one.apply(fields)).sum() / probes.shape[1]
+
+        return self._each(of, np.nan)
+
+
+class DenseFactors:
+    """Cholesky factors of whole matrices [[A, B], [B^T, C]] of a batch, on any device.
+
+    Parameters
+    ----------
+    normal : sequence of `torch.Tensor`, shape (n, n)
+    slope, prior, strength, cross, corner
+        As for `BandedFactors`, and so are the attributes.
+    """
+
+    def __init__(self, normal, slope, prior, strength, cross, corner):
+        self.count = slope.shape[1]
+        curvature = torch.stack(list(normal)).mul_(slope.unsqueeze(2)).mul_(slope.unsqueeze(1))
+        curvature.addcmul_(strength[:, None, None], prior.matrix)
+        self.lower, info = torch.linalg.cholesky_ex(curvature)
+        self.half = torch.linalg.solve_triangular(self.lower, cross, upper=False)
+        self.schur = _roots(corner - self.half.mT @ self.half, corner.diagonal(dim1=1, dim2=2))
+        roots = (part.diagonal(dim1=1, dim2=2).log().sum(1) for part in (self.lower, self.schur))
+        self.log_determinant = 2 * sum(roots)
+        self.failed = (info != 0) | ~self.log_determinant.isfinite()
+
+    def solve(self, right):
+        """Solutions (b, n + K, m) for right-hand sides of that shape."""
+        above = torch.linalg.solve_triangular(self.lower, right[:, : self.count], upper=False)
+        below = right[:, self.count :] - self.half.mT @ above
+        below = torch.linalg.solve_triangular(self.schur, below, upper=False)
+        below = torch.linalg.solve_triangular(self.schur.mT, below, upper=True)
+        above = torch.linalg.solve_triangular(self.lower.mT, above - self.half @ below, upper=True)
+        return torch.cat([above, below], dim=1)
+
+    def trace(self, prior, probes):
+        """Traces (b,) of (inverse, its first n rows and columns) C; exact, without probes."""
+        inside = torch.linalg.solve_triangular(self.lower, prior.root.expand_as(self.lower), upper=False)
+        # What the parameters of lens, light and sky add, as the inverse is L^-T (1 + h h^T) L^-1.
+        h = torch.linalg.solve_triangular(self.schur, self.half.mT, upper=False)
+        return inside.square().sum((1, 2)) + (h @ inside).square().sum((1, 2))
+
+
+def _roots(schur, diagonal):
+    """Lower Cholesky factors of Schur complements (b, K, K); those that are not positive are mended."""
+    lower, info = torch.linalg.cholesky_ex(schur)
+    if not schur.shape[1] or not bool((info != 0).any()):
+        return lower
+    scale = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
+    scale = scale.unsqueeze(2) * scale.unsqueeze(1)
+    values, vectors = torch.linalg.eigh(torch.nan_to_num(schur / scale))
+    positive = (vectors * values.abs().clamp_min(SOFTEST).unsqueeze(1)) @ vectors.mT
+    mended = torch.linalg.cholesky_ex(positive * scale)[0]
+    return torch.where((info != 0)[:, None, None], mended, lower)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.fft
 import scipy.sparse as sparse
 import scipy.sparse.linalg
+import torch
 from scipy import ndimage
 
 from lenssr.exceptions import InputError
@@ -47,8 +48,8 @@ def _stencil(side, ridge, terms):
 
 
 @functools.lru_cache(maxsize=8)
-def _stencil_band(side, ridge, terms):
-    return to_banded(_stencil(side, ridge, terms), terms[-1][0] * side)
+def _stencil_columns(side, ridge, terms):
+    return np.ascontiguousarray(to_banded(_stencil(side, ridge, terms), terms[-1][0] * side).T)
 
 
 class Prior:
@@ -129,11 +130,11 @@ class Prior:
         return self.powers[-1] * self.side if self.is_sparse else self.size - 1
 
     @cached_property
-    def band(self):
-        """The lower band of the matrix, as LAPACK wants it."""
+    def columns(self):
+        """The lower band of the matrix, column by column, (n, width + 1): as LAPACK has it in memory."""
         if not self.is_sparse:
-            return np.stack([np.pad(np.diagonal(self.matrix, -k), (0, k)) for k in range(self.size)])
-        return _stencil_band(self.side, self.ridge, tuple(self._terms))
+            return np.stack([np.pad(column[k:], (0, k)) for k, column in enumerate(self.matrix)])
+        return _stencil_columns(self.side, self.ridge, tuple(self._terms))
 
     @cached_property
     def dense(self):
@@ -235,9 +236,9 @@ class LocalPrior(Prior):
         return (stiffness @ _stencil(self.side, self.ridge, tuple(self._terms)) @ stiffness).tocsr()
 
     @cached_property
-    def band(self):
-        """The lower band of the matrix, as LAPACK wants it."""
-        return to_banded(self.matrix, self.width)
+    def columns(self):
+        """The lower band of the matrix, column by column, (n, width + 1)."""
+        return np.ascontiguousarray(to_banded(self.matrix, self.width).T)
 
     @cached_property
     def log_determinant(self):
@@ -250,3 +251,36 @@ class LocalPrior(Prior):
 
     def _variance(self, powers):
         return super()._variance(powers) / self.stiffness**2
+
+
+class BatchPrior:
+    """A prior of a batch of fields on one device.
+
+    Parameters
+    ----------
+    prior : `Prior`
+    device : `torch.device` or str
+    dense : bool
+        Whether it is needed as a whole matrix.
+
+    Attributes
+    ----------
+    of_one : `Prior`
+    matrix, root : `torch.Tensor`, shape (n, n)
+        Its precision, and the lower Cholesky factor of it, if dense.
+    log_determinant, trace : float
+    """
+
+    def __init__(self, prior, device, *, dense):
+        self.of_one, self.log_determinant = prior, prior.log_determinant
+        self.trace = float(prior.matrix.trace() if prior.is_sparse else np.trace(prior.matrix))
+        self.matrix = None
+        if dense:
+            self.matrix = torch.as_tensor(prior.dense, dtype=torch.float64, device=device)
+            self.root = torch.linalg.cholesky(self.matrix)
+
+    def apply(self, fields):
+        """The precision times each of fields (b, n)."""
+        if self.matrix is not None:
+            return fields @ self.matrix
+        return torch.as_tensor(np.ascontiguousarray(self.of_one.apply(fields.numpy().T).T))

@@ -1,5 +1,6 @@
-"""The free-form source: a grid of nodes behind the lens, and the linear map from it to rays."""
+"""The free-form source: a grid of nodes behind the lens, bilinear between them, and what rays see of it."""
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,12 +11,30 @@ import torch
 
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 
-__all__ = ["GridMotion", "SourceGrid", "SourceMap"]
+__all__ = ["GridMotion", "SourceGrid", "SourceMap", "SourceRays"]
 
 # A lens enlarges its source if its parameters together can give the rays of the arcs this share of the
 # (mean square) motion of a plain enlargement. Isothermal lenses with shear give 0.2 to 0.5, those with a free
 # slope 0.95 and more.
 ENLARGING = 0.8
+# Share of the significant rays that may lie outside at each end: noise makes pixels significant anywhere.
+OUTLIER_SHARE = 0.004
+# Width of the grid over that of the significant light, which continues below the noise.
+GRID_MARGIN = 1.25
+
+
+@functools.lru_cache(maxsize=16)
+def _line(side, stretch):
+    """Nodes (side,) of a row, from -1 to 1."""
+    line = np.linspace(-1, 1, side)
+    line = np.sinh(stretch * line) / np.sinh(stretch) if stretch else line
+    line.setflags(write=False)
+    return line
+
+
+def _like(number, place):
+    """A number, or those of a batch, to go with rays (..., R)."""
+    return torch.as_tensor(number, dtype=place.dtype, device=place.device).unsqueeze(-1)
 
 
 @dataclass(frozen=True)
@@ -24,33 +43,46 @@ class SourceGrid:
 
     Attributes
     ----------
-    x_0, y_0 : float
-        Centre in arcsec.
-    half : float
+    x_0, y_0 : float, or `torch.Tensor`, shape (B,)
+        Centre in arcsec; of each grid of a batch.
+    half : float, or `torch.Tensor`, shape (B,)
         Half its side, from the first node to the last, in arcsec.
     side : int
         Nodes along a side.
     stretch : float
         By how much nodes crowd in the middle: their distances grow outwards as cosh, up to cosh(stretch).
         At 0 they are all the same.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lenssr.source import SourceGrid
+    >>> grid = SourceGrid(0.0, 0.0, 1.0, side=3)
+    >>> rays = grid.rays(torch.tensor([0.5, 2.0]), torch.tensor([0.0, 0.0]))
+    >>> rays.interpolate(torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]))
+    tensor([1.5000, 0.0000])
     """
 
-    x_0: float
-    y_0: float
-    half: float
+    x_0: float | torch.Tensor
+    y_0: float | torch.Tensor
+    half: float | torch.Tensor
     side: int
     stretch: float = 0.0
 
-    @cached_property
+    @property
     def offsets(self):
-        """Distances of the nodes of a row from its middle, in arcsec."""
-        line = np.linspace(-1, 1, self.side)
-        return self.half * (np.sinh(self.stretch * line) / np.sinh(self.stretch) if self.stretch else line)
+        """Distances of the nodes of a row from its middle, in arcsec, shape (side,) or (B, side)."""
+        line = _line(self.side, self.stretch)
+        if isinstance(self.half, torch.Tensor):
+            return self.half.unsqueeze(-1) * torch.tensor(
+                line, dtype=self.half.dtype, device=self.half.device
+            )
+        return self.half * line
 
     @property
     def spacing(self):
         """Distance of neighbouring nodes in the middle, in arcsec."""
-        return float(np.diff(self.offsets).min())
+        return self.half * float(np.diff(_line(self.side, self.stretch)).min())
 
     @property
     def size(self):
@@ -59,7 +91,7 @@ class SourceGrid:
 
     @property
     def nodes(self):
-        """Positions x, y of the nodes in arcsec, each of shape (side^2,), rows first."""
+        """Positions x, y of the nodes of one grid in arcsec, each of shape (side^2,), rows first."""
         y, x = np.meshgrid(self.offsets + self.y_0, self.offsets + self.x_0, indexing="ij")
         return x.ravel(), y.ravel()
 
@@ -80,9 +112,51 @@ class SourceGrid:
         """
         ends = [(float(np.min(axis)), float(np.max(axis))) for axis in (x, y)]
         x_0, y_0 = ((low + high) / 2 for low, high in ends)
-        unit = cls(0.0, 0.0, 1.0, side, stretch)
-        half = max(high - low for low, high in ends) / 2 / unit.offsets[-2]
-        return cls(x_0, y_0, half, side, stretch)
+        half = max(high - low for low, high in ends) / 2 / _line(side, stretch)[-2]
+        return cls(x_0, y_0, float(half), side, stretch)
+
+    @classmethod
+    def around_significant(cls, x, y, significant, side, stretch=0.0, margin=GRID_MARGIN):
+        """The squares that hold nearly all significant rays of a batch.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, shape (B, R)
+            Positions of rays in the source plane, in arcsec.
+        significant : `torch.Tensor` of bool, shape (B, R)
+            Significant rays; all count where there is none.
+        side : int
+        stretch : float, optional
+        margin : float, optional
+            Width of the square over that of the significant rays; 1.25 by default.
+
+        Returns
+        -------
+        grid : `SourceGrid`
+        """
+        significant = significant | ~significant.any(1, keepdim=True)
+        shares = x.new_tensor([OUTLIER_SHARE, 1 - OUTLIER_SHARE])
+        ends = [
+            torch.nanquantile(torch.where(significant, axis, torch.nan), shares, dim=1) for axis in (x, y)
+        ]
+        (x_0, width), (y_0, height) = (((low + high) / 2, high - low) for low, high in ends)
+        half = margin * torch.maximum(width, height) / 2
+        return cls(x_0, y_0, half.clamp_min(torch.finfo(x.dtype).eps), side, stretch)
+
+    @classmethod
+    def batch(cls, grids, device="cpu"):
+        """Grids of equally many nodes as one batch on a device."""
+        numbers = torch.tensor([[g.x_0, g.y_0, g.half] for g in grids], dtype=torch.float64, device=device)
+        return cls(*numbers.unbind(1), grids[0].side, grids[0].stretch)
+
+    def one(self, number):
+        """One grid of a batch, its place in plain numbers."""
+        place = (float(values[number]) for values in (self.x_0, self.y_0, self.half))
+        return SourceGrid(*place, self.side, self.stretch)
+
+    def select(self, index):
+        """Some grids (b,) of a batch."""
+        return replace(self, x_0=self.x_0[index], y_0=self.y_0[index], half=self.half[index])
 
     def refined(self, side):
         """The same square with another number of nodes along a side."""
@@ -90,21 +164,18 @@ class SourceGrid:
 
     def moved(self, x, y, growth=0.0):
         """The same grid farther along x and y, in arcsec, and larger by a factor of exp(growth)."""
-        x_0, y_0 = self.x_0 + float(x), self.y_0 + float(y)
-        return replace(self, x_0=x_0, y_0=y_0, half=self.half * math.exp(growth))
+        if isinstance(self.half, torch.Tensor):
+            return replace(self, x_0=self.x_0 + x, y_0=self.y_0 + y, half=self.half * growth.exp())
+        return replace(
+            self, x_0=self.x_0 + float(x), y_0=self.y_0 + float(y), half=self.half * math.exp(growth)
+        )
 
-    def locate(self, x, y):
-        """Cells of rays: the lower left node, the shares along x and y, and which lie inside, each (R,)."""
-        places = []
-        for distance in (x - self.x_0, y - self.y_0):
-            cell = np.clip(np.searchsorted(self.offsets, distance, side="right") - 1, 0, self.side - 2)
-            share = (distance - self.offsets[cell]) / (self.offsets[cell + 1] - self.offsets[cell])
-            places.append((cell, share, (distance >= self.offsets[0]) & (distance <= self.offsets[-1])))
-        (left, right, inside_x), (below, up, inside_y) = places
-        return below * self.side + left, right, up, inside_x & inside_y
+    def rays(self, x, y, sersic=None):
+        """What rays that land at x and y, tensors (R,) or (B, R) in arcsec, see of it: `SourceRays`."""
+        return SourceRays(self, x, y, sersic)
 
     def matrix(self, x, y):
-        """Bilinear interpolation to rays.
+        """Bilinear interpolation from the nodes of one grid to rays.
 
         Parameters
         ----------
@@ -115,43 +186,168 @@ class SourceGrid:
         -------
         matrix : sparse array, shape (R, side^2)
         """
-        node, right, up, inside = self.locate(x, y)
-        corners = node[:, None] + np.array([0, 1, self.side, self.side + 1])
-        weights = np.stack([(1 - right) * (1 - up), right * (1 - up), (1 - right) * up, right * up], axis=1)
-        weights[~inside] = 0.0
-        starts = np.arange(0, 4 * len(x) + 1, 4)
-        return sparse.csr_array((weights.ravel(), corners.ravel(), starts), shape=(len(x), self.size))
+        return self.rays(torch.as_tensor(x), torch.as_tensor(y)).matrix()
 
-    def slope(self, values, x, y):
-        """Slopes of the interpolated source at rays, along x and y, each of shape (R,)."""
-        node, right, up, inside = self.locate(x, y)
-        lower_left, lower_right = values[node], values[node + 1]
-        upper_left, upper_right = values[node + self.side], values[node + self.side + 1]
+    def locate(self, place, centre):
+        """Along one axis: node before each ray, share of the way to the next, step, and whether inside.
+
+        ``place`` (..., R) and ``centre`` are in arcsec; each answer has the shape of the first.
+        """
+        half, centre = _like(self.half, place), _like(centre, place)
+        # Rays far outside, or not finite, belong to the outermost cells, and see nothing.
+        offset = ((place - centre) / half).nan_to_num(2.0).clamp(-2, 2)
+        along = offset.detach()
+        if self.stretch:
+            along = torch.asinh(along * math.sinh(self.stretch)) / self.stretch
+        node = ((along + 1) * ((self.side - 1) / 2)).floor().long().clamp(0, self.side - 2)
+        inside = offset.detach().abs() <= 1
+        if not self.stretch:
+            return node, (offset + 1) * ((self.side - 1) / 2) - node, 2 / (self.side - 1) * half, inside
+        line = torch.tensor(_line(self.side, self.stretch), dtype=place.dtype, device=place.device)
+        start, step = line[node], line.diff()[node]
+        return node, (offset - start) / step, step * half, inside
+
+
+class SourceRays:
+    """Rays in the source plane of one grid, or of each grid of a batch, and what they see.
+
+    Brightness is interpolated between nodes; or, with a Sérsic, that profile times the interpolated values,
+    so that they need not follow its cusp.
+
+    Parameters
+    ----------
+    grid : `SourceGrid`
+    x, y : `torch.Tensor`, shape (R,) or (B, R)
+        Where they land, in arcsec.
+    sersic : `torch.Tensor`, shape (7,) or (B, 7), optional
+        As `~lenssr.light.sersic.sersic_brightness` takes it.
+
+    Attributes
+    ----------
+    index, weights : `torch.Tensor`, shape (..., R, 4)
+        The nodes around each ray, and what a value there adds to its brightness.
+    """
+
+    def __init__(self, grid, x, y, sersic=None):
+        self.x, self.y, self.side, self._sersic = x, y, grid.side, sersic
+        left, right, self._step_x, inside_x = grid.locate(x, grid.x_0)
+        below, up, self._step_y, inside_y = grid.locate(y, grid.y_0)
+        self._right, self._up, self._inside = right, up, (inside_x & inside_y).to(x)
+        around = torch.tensor([0, 1, grid.side, grid.side + 1], device=x.device)
+        self.index = (below * grid.side + left).unsqueeze(-1) + around
+        self._bilinear = torch.stack(
+            [(1 - right) * (1 - up), right * (1 - up), (1 - right) * up, right * up], dim=-1
+        ) * self._inside.unsqueeze(-1)
+        self.weights = self._bilinear
+        if sersic is not None:
+            self.weights = self._bilinear * self._profile.unsqueeze(-1)
+
+    @cached_property
+    def _profile(self):
+        return sersic_brightness(self.x, self.y, *self._sersic.unsqueeze(-1).unbind(-2))
+
+    def _around(self, values):
+        """Values (..., R, 4) at the nodes around each ray, of nodes (..., n)."""
+        return values.gather(-1, self.index.flatten(-2)).reshape(self.index.shape)
+
+    def interpolate(self, values):
+        """Brightness (..., R) of node values (..., side, side)."""
+        return self.brightness(values.flatten(-2))
+
+    def brightness(self, values):
+        """Brightness (..., R) of node values (..., n)."""
+        return (self._around(values) * self.weights).sum(-1)
+
+    def adjoint(self, values, *, power=1):
+        """Adjoint of `interpolate`: weighted sums at the nodes (..., side, side) of values of rays (..., R).
+
+        ``power=2`` gives the variance of the sum from variances of the rays.
+        """
+        weights = self.weights if power == 1 else self.weights**power
+        shares = (values.unsqueeze(-1) * weights).flatten(-2)
+        sums = shares.new_zeros(*shares.shape[:-1], self.side**2)
+        return sums.scatter_add(-1, self.index.flatten(-2), shares).unflatten(-1, (self.side, self.side))
+
+    def slope(self, values):
+        """Slopes of the brightness along x and y, each (..., R), of node values (..., n)."""
+        lower_left, lower_right, upper_left, upper_right = self._around(values).unbind(-1)
+        right, up = self._right, self._up
         along_x = (1 - up) * (lower_right - lower_left) + up * (upper_right - upper_left)
         along_y = (1 - right) * (upper_left - lower_left) + right * (upper_right - lower_right)
-        step = np.diff(self.offsets)
-        return along_x * inside / step[node % self.side], along_y * inside / step[node // self.side]
+        along_x, along_y = along_x * self._inside / self._step_x, along_y * self._inside / self._step_y
+        if self._sersic is None:
+            return along_x, along_y
+        (profile, d_x, d_y, _), between = self._sersic_jacobian, self._between(values)
+        return profile * along_x + d_x * between, profile * along_y + d_y * between
+
+    def sersic_slopes(self, values, log):
+        """Derivatives (..., 7, R) of the brightness by the parameters of the Sérsic.
+
+        By their logarithms where ``log`` (7,) says so.
+        """
+        scale = torch.where(log, self._sersic, torch.ones_like(self._sersic))
+        return self._sersic_jacobian[3] * scale.unsqueeze(-1) * self._between(values).unsqueeze(-2)
+
+    @cached_property
+    def _sersic_jacobian(self):
+        return sersic_brightness_jacobian(self.x, self.y, *self._sersic.unsqueeze(-1).unbind(-2))
+
+    def _between(self, values):
+        """Interpolated values (..., R), without the Sérsic."""
+        return (self._around(values) * self._bilinear).sum(-1)
+
+    def matrix(self, share=None, rows=None):
+        """The map from the nodes of one grid as a sparse array, to rays or to sums over some in a row.
+
+        Parameters
+        ----------
+        share : `torch.Tensor`, shape (R,), optional
+            What each ray is multiplied with.
+        rows : int, optional
+            Into how many sums of equally many rays they are cut; by default each ray is one.
+
+        Returns
+        -------
+        matrix : sparse array, shape (rows, n)
+        """
+        return _sparse(self.index, self._shared(share), rows, self.side**2)
+
+    def matrices(self, share=None, rows=None):
+        """The same for each grid of a batch, a list."""
+        pairs = zip(self.index, self._shared(share), strict=True)
+        return [_sparse(index, weights, rows, self.side**2) for index, weights in pairs]
+
+    def _shared(self, share):
+        return self.weights if share is None else self.weights * share.unsqueeze(-1)
+
+
+def _sparse(index, weights, rows, size):
+    """A sparse array (rows, size) of entries (R, 4), equally many of them in each row."""
+    rows = len(index) if rows is None else rows
+    starts = np.linspace(0, index.numel(), rows + 1).astype(np.int32)
+    entries = weights.detach().cpu().numpy().ravel(), index.cpu().numpy().ravel().astype(np.int32), starts
+    return sparse.csr_array(entries, shape=(rows, size))
 
 
 @dataclass(frozen=True)
 class GridMotion:
-    """How the grid of a source moves and grows with the parameters of the lens.
+    """How the grid of a source moves and grows with the parameters of the lens; of one grid or of a batch.
 
     Attributes
     ----------
-    drift : `~numpy.ndarray`, shape (2, L)
+    drift : `torch.Tensor`, shape (..., 2, L)
         How far it moves along x and y with each of them, in arcsec.
-    growth : `~numpy.ndarray`, shape (L,)
+    growth : `torch.Tensor`, shape (..., L)
         How much the logarithm of its size grows.
     """
 
-    drift: np.ndarray
-    growth: np.ndarray
+    drift: torch.Tensor
+    growth: torch.Tensor
 
     @classmethod
     def none(cls, count):
         """Of a grid that stays, whatever becomes of so many parameters."""
-        return cls(np.zeros((2, count)), np.zeros(count))
+        return cls(*(torch.zeros(*lead, count, dtype=torch.float64) for lead in ((2,), ())))
 
     @classmethod
     def following(cls, grid, slopes, x, y, weights, free):
@@ -163,12 +359,12 @@ class GridMotion:
         Parameters
         ----------
         grid : `SourceGrid`
-        slopes : tuple of `~numpy.ndarray`, shape (L, R)
+        slopes : tuple of `torch.Tensor`, shape (L, R)
             How far the rays move along x and y with each parameter of the lens.
-        x, y : `~numpy.ndarray`, shape (R,)
+        x, y : `torch.Tensor`, shape (R,)
             Where they land.
-        weights : `~numpy.ndarray`, shape (R,)
-        free : `~numpy.ndarray` of bool, shape (L,)
+        weights : `torch.Tensor`, shape (R,)
+        free : `torch.Tensor` of bool, shape (L,)
             Which of the parameters change.
 
         Returns
@@ -176,83 +372,71 @@ class GridMotion:
         motion : `GridMotion`
         """
         total = weights.sum()
-        drift = np.stack([slope @ weights for slope in slopes]) / total
-        place = np.stack([x, y]) @ weights / total
+        drift = torch.stack([slope @ weights for slope in slopes]) / total
+        place = torch.stack([x, y]) @ weights / total
         # Rays around their mean, by the root of their weights: what a lens may stretch, and how it does.
-        root = np.sqrt(weights / total)
-        size = np.concatenate([(x - place[0]) * root, (y - place[1]) * root])
-        moved = np.concatenate([(s - m[:, None]) * root for s, m in zip(slopes, drift, strict=True)], axis=1)
+        root = (weights / total).sqrt()
+        size = torch.cat([(x - place[0]) * root, (y - place[1]) * root])
+        moved = torch.cat([(s - m[:, None]) * root for s, m in zip(slopes, drift, strict=True)], dim=1)
         along, spread = moved @ size, size @ size
         # What the likest mixture of motions has of the enlargement.
-        mixture = np.linalg.pinv(moved[free] @ moved[free].T, hermitian=True) @ along[free]
+        mixture = torch.linalg.pinv(moved[free] @ moved[free].T, hermitian=True) @ along[free]
         if mixture @ along[free] < ENLARGING * spread or spread == 0:
-            return cls(drift, np.zeros(len(free)))
+            return cls(drift, torch.zeros_like(along))
         growth = along / spread
-        return cls(drift - growth * (place - [grid.x_0, grid.y_0])[:, None], growth)
+        centre = torch.tensor([grid.x_0, grid.y_0], dtype=place.dtype)
+        return cls(drift - growth * (place - centre)[:, None], growth)
 
     def applied(self, grid, change):
-        """A grid after a change (L,) of the parameters."""
-        return grid.moved(*(self.drift @ change), float(self.growth @ change))
+        """The grids after changes (..., L) of the parameters."""
+        shift = (self.drift @ change.unsqueeze(-1)).squeeze(-1)
+        return grid.moved(shift[..., 0], shift[..., 1], (self.growth * change).sum(-1))
 
     def at(self, grid, x, y, keep):
-        """How far what is fixed to a grid moves at positions (M,) with the K parameters kept: two (K, M)."""
-        growth = self.growth[keep, None]
-        drift_x, drift_y = self.drift[:, keep, None]
-        return drift_x + growth * (x - grid.x_0), drift_y + growth * (y - grid.y_0)
+        """How far what is fixed to a grid moves at positions (..., R) with the K parameters kept.
+
+        Two tensors (..., K, R), along x and y.
+        """
+        growth = self.growth[..., keep].unsqueeze(-1)
+        places = zip((x, y), (grid.x_0, grid.y_0), self.drift[..., keep].unbind(-2), strict=True)
+        return tuple(
+            drift.unsqueeze(-1) + growth * (place - _like(centre, place)).unsqueeze(-2)
+            for place, centre, drift in places
+        )
 
 
 class SourceMap:
-    """How the brightness of the source at a ray follows from values at the nodes.
-
-    It is the interpolated values; or, with a Sérsic, that profile times them, so that they need not follow
-    its cusp.
+    """How the brightness of one source follows from values at its nodes, in plain arrays.
 
     Parameters
     ----------
     grid : `SourceGrid`
     sersic : `torch.Tensor`, shape (7,), optional
-        As `~lenssr.light.sersic.sersic_brightness` takes it.
+        A Sérsic that multiplies the interpolated values, as in `SourceRays`.
     """
 
     def __init__(self, grid, sersic=None):
-        self.grid = grid
-        self.sersic = None if sersic is None else sersic.reshape(1, 7, 1).unbind(1)
+        self.grid, self.sersic = grid, sersic
+
+    def rays(self, x, y):
+        """What rays (R,) that land at x and y see, as `SourceRays`."""
+        return self.grid.rays(torch.as_tensor(x), torch.as_tensor(y), self.sersic)
 
     def matrix(self, x, y):
         """Values at the nodes (n,) to brightness at rays (R,), a sparse array (R, n)."""
-        matrix = self.grid.matrix(x, y)
-        if self.sersic is not None:
-            matrix.data *= np.repeat(self.profile(x, y), 4)
-        return matrix
-
-    def profile(self, x, y):
-        """What the values are multiplied with at positions (M,)."""
-        if self.sersic is None:
-            return np.ones(len(x))
-        return sersic_brightness(torch.as_tensor(x), torch.as_tensor(y), *self.sersic)[0].numpy()
+        return self.rays(x, y).matrix()
 
     def brightness(self, values):
         """Brightness at the nodes."""
-        return values * self.profile(*self.grid.nodes)
+        if self.sersic is None:
+            return values
+        nodes = (torch.as_tensor(axis) for axis in self.grid.nodes)
+        return values * sersic_brightness(*nodes, *self.sersic.unsqueeze(-1)).numpy()
 
     def slope(self, values, x, y):
         """Slopes of the brightness at rays, along x and y, each of shape (R,)."""
-        along_x, along_y = self.grid.slope(values, x, y)
-        if self.sersic is None:
-            return along_x, along_y
-        profile, d_x, d_y, _ = (
-            part[0].numpy()
-            for part in sersic_brightness_jacobian(torch.as_tensor(x), torch.as_tensor(y), *self.sersic)
-        )
-        between = self.grid.matrix(x, y) @ values
-        return profile * along_x + d_x * between, profile * along_y + d_y * between
+        return tuple(slope.numpy() for slope in self.rays(x, y).slope(torch.as_tensor(values)))
 
     def sersic_slopes(self, values, x, y, log):
-        """Derivatives (7, M) of the brightness at positions by the Sérsic's parameters.
-
-        By their logarithms where ``log`` (7,) says so.
-        """
-        rays = torch.as_tensor(x), torch.as_tensor(y)
-        derivative = sersic_brightness_jacobian(*rays, *self.sersic)[3][0]
-        scale = torch.where(log, torch.cat(self.sersic).flatten(), torch.ones(7, dtype=derivative.dtype))
-        return (derivative * scale[:, None]).numpy() * (self.grid.matrix(x, y) @ values)
+        """Derivatives (7, R) of the brightness by the Sérsic, of logarithms where ``log`` says so."""
+        return self.rays(x, y).sersic_slopes(torch.as_tensor(values), log).numpy()

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from lenssr.networks import SISR, DeflectionNetwork, RelensingNetwork, SourcePlane
+from lenssr.networks import SISR, DeflectionNetwork, RelensingNetwork
 from lenssr.networks.deflection import as_family
 from lenssr.networks.relensing import gridded_image, to_rays
-from lenssr.networks.source_plane import significant_pixels
+from lenssr.networks.variance import significant_pixels
+from lenssr.source import SourceGrid
 from lenssr.training import objectives as goals
 from lenssr.training.profiles import SersicFitter
 from lenssr.training.views import Telescopes, View
@@ -145,15 +146,15 @@ class NoSource(TrainingTask):
     def relensed(self, view):
         """Finer image (B, ny * scale, nx * scale) of the lensed source."""
         significant = to_rays(significant_pixels(view.image, view.sigma), view.operator)
-        plane = SourcePlane.around(*view.rays, significant, self.side)
-        bilinear = plane.weights_at(*view.rays)
+        plane = SourceGrid.around_significant(*view.rays, significant, self.side)
+        bilinear = plane.rays(*view.rays)
         brightness, error, _ = gridded_image(view.image, view.sigma, view.operator, bilinear)
         # The network conserves flux per pixel; here the pixels hold brightness, which finer nodes do not
         # dilute.
         factor = self.source.scale**2
         nodes = factor * self.source(brightness, error if self.source.with_noise else None)
-        fine = SourcePlane(plane.x_0, plane.y_0, plane.half, nodes.shape[-1])
-        return view.fine_operator(fine.weights_at(*view.fine_rays).interpolate(nodes))
+        fine = SourceGrid(plane.x_0, plane.y_0, plane.half, nodes.shape[-1])
+        return view.fine_operator(fine.rays(*view.fine_rays).interpolate(nodes))
 
     def predict(self, view):
         return self.finer(view)

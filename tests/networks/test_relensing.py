@@ -125,7 +125,7 @@ def test_re_lensing_is_that_of_the_free_form_source():
     operator, places, image, sigma = scene(kernel=kernel, oversampling=2)
     source = network()(image, sigma, operator, *places)
     for i, relensed in enumerate(source.image(operator, *places)):
-        matrix = source.plane.grid(i).matrix(*(place[i].numpy() for place in places))
+        matrix = source.plane.one(i).matrix(*(place[i].numpy() for place in places))
         at_rays = torch.as_tensor(matrix @ source.brightness[i].detach().numpy().ravel())
         torch.testing.assert_close(relensed.detach(), operator(at_rays))
 
@@ -164,7 +164,7 @@ def test_what_is_mapped_back_is_the_mean_of_what_arrives():
     plane = net(image, 0.1 * torch.ones_like(image), operator, *places).plane
     half = torch.full_like(plane.half, 0.75)
     exact = type(plane)(torch.zeros_like(half), torch.zeros_like(half), half, 16)
-    bilinear = exact.weights_at(*places)
+    bilinear = exact.rays(*places)
     sigma = torch.full_like(image, 0.1)
     sigma[0, 3, 4] = torch.inf
     brightness, error, coverage = gridded_image(image, sigma, operator, bilinear)

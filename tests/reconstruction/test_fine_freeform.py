@@ -46,18 +46,18 @@ def view_at(scene):
     operator = ImagingOperator(OBSERVATION.grid, oversampling=2)
     start = LENS.vector[None]
     a_x, a_y, *slopes = LENS.deflection_jacobian_at(operator.x, operator.y, start)
-    rays = (operator.x - a_x)[0].numpy(), (operator.y - a_y)[0].numpy()
-    weights = np.exp(-(rays[0] ** 2 + rays[1] ** 2) / 0.1)
-    free = scene.free[: len(LENS.vector)].numpy()
-    motion = GridMotion.following(GRID, [-slope[0].numpy() for slope in slopes], *rays, weights, free)
+    rays = (operator.x - a_x)[0], (operator.y - a_y)[0]
+    weights = torch.exp(-(rays[0] ** 2 + rays[1] ** 2) / 0.1)
+    free = scene.free[: len(LENS.vector)]
+    motion = GridMotion.following(GRID, [-slope[0] for slope in slopes], *rays, weights, free)
     x, y = GRID.nodes
     values = np.exp(-((x - 0.1) ** 2 + y**2) / 0.05)
 
     def make(step):
-        change = np.zeros(len(LENS.vector))
+        change = torch.zeros(len(LENS.vector), dtype=torch.float64)
         change[GAMMA] = step
         mapping = SourceMap(motion.applied(GRID, change))
-        state = FreeForm(mapping, scene, start + torch.as_tensor(change), values, values, motion)
+        state = FreeForm(mapping, scene, start + change, values, values, motion)
         return FineView(state, OBSERVATION, OPTIONS)
 
     return make

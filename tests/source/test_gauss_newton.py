@@ -3,20 +3,28 @@
 import numpy as np
 import pytest
 import scipy.sparse as sparse
+import torch
 from scipy.optimize import minimize
 
 from lenssr.source import NormalMatrix, Prior, choose_prior, linalg, solve
 from lenssr.source.gauss_newton import LINKS, log_field
-from lenssr.source.linalg import Factor
+from lenssr.source.linalg import DenseFactors, Factor
+from lenssr.source.priors import BatchPrior
+
+
+def row(values):
+    """Numbers of the only lens of a batch."""
+    return torch.as_tensor(np.asarray(values, dtype=float))[None]
 
 
 class Blurred:
-    """A positive source on a small grid seen through a random matrix, on a sky."""
+    """A positive source on a small grid seen through a random matrix, on a sky: problem and forward model."""
 
-    bounds = np.full(1, -np.inf), np.full(1, np.inf)
-    log_floor = -np.inf
+    device, dense = torch.device("cpu"), False
+    everything, log_floor = torch.arange(1), torch.full((1,), -torch.inf, dtype=torch.float64)
+    bounds = row([-np.inf]), row([np.inf])
 
-    def __init__(self, rng, side=6, dense=False, sigma=0.05):
+    def __init__(self, rng, side=6, full=False, sigma=0.05):
         # Neighbours only, as interpolation makes it: a banded normal matrix.
         self.side = side
         nodes = rng.integers(0, side**2 - side - 1, 90)
@@ -24,24 +32,25 @@ class Blurred:
         self.matrix = sparse.csr_array(
             (rng.random(360), corners.ravel(), np.arange(0, 361, 4)), shape=(90, side**2)
         )
-        if dense:
+        if full:
             self.matrix = sparse.csr_array(rng.random((90, 90)) @ self.matrix) / 20
         self.truth = rng.normal(0, 0.5, side**2)
-        self.weight = np.full(90, sigma**-2)
-        self.data = self.matrix @ np.exp(self.truth) + 0.3 + rng.normal(0, sigma, 90)
-        self.parameter_prior = np.zeros(1), np.zeros(1)
+        self.weight = row(np.full(90, sigma**-2))
+        self.data = row(self.matrix @ np.exp(self.truth) + 0.3 + rng.normal(0, sigma, 90))
+        self.parameter_prior = row([0.0]), row([0.0])
+        self.model = self
 
-    def predict(self, source, parameters):
-        return self.matrix @ source + parameters[0]
+    def predict(self, source, parameters, index):
+        return row(self.matrix @ source[0].numpy()) + parameters
 
-    def jacobian(self, source, parameters):
-        return np.ones((90, 1))
+    def jacobian(self, source, parameters, index):
+        return torch.ones(1, 1, 90, dtype=torch.float64)
 
-    def adjoint(self, values, parameters):
-        return self.matrix.T @ values
+    def adjoint(self, values, parameters, index):
+        return row((self.matrix.T @ values[0].numpy().T).T)
 
-    def normal(self, parameters, *, exact=False):
-        return NormalMatrix(self.matrix, self.weight, self.side)
+    def normal(self, parameters, index, *, exact=False):
+        return [NormalMatrix(self.matrix, self.weight[0].numpy(), self.side)]
 
 
 @pytest.mark.parametrize("log_floor", [-np.inf, np.log(0.2)])
@@ -66,15 +75,15 @@ def test_below_the_floor_a_source_is_dark_and_stays_finite():
 def objective(problem, prior, strength):
     def function(vector):
         g, sky = vector[:-1], vector[-1:]
-        model = problem.predict(np.exp(g), sky)
-        return (problem.weight * (problem.data - model) ** 2).sum() + strength * g @ (prior.matrix @ g)
+        residual = problem.data[0].numpy() - problem.matrix @ np.exp(g) - sky
+        return problem.weight[0].numpy() @ residual**2 + strength * g @ (prior.matrix @ g)
 
     return function
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_optimum_is_that_of_a_general_minimiser(dense, rng):
-    problem, prior = Blurred(rng, dense=dense), Prior("curvature", 6)
+@pytest.mark.parametrize("full", [False, True])
+def test_optimum_is_that_of_a_general_minimiser(full, rng):
+    problem, prior = Blurred(rng, full=full), Prior("curvature", 6)
     found = solve(
         problem,
         prior,
@@ -121,14 +130,14 @@ def test_factor_without_parameters(rng):
     assert factor.parameter_covariance.shape == (0, 0)
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_normal_matrix_is_that_of_numpy(dense, rng, monkeypatch):
+@pytest.mark.parametrize("full", [False, True])
+def test_normal_matrix_is_that_of_numpy(full, rng, monkeypatch):
     monkeypatch.setattr(linalg, "DROPPED", 0.0)
-    problem, prior = Blurred(rng, side=16, dense=dense), Prior("curvature", 16)
-    normal, slope = problem.normal(np.zeros(1)), rng.random(256)
+    problem, prior = Blurred(rng, side=16, full=full), Prior("curvature", 16)
+    (normal,), slope = problem.normal(None, None), rng.random(256)
     factor = normal.factor(slope, prior, 3.0, np.zeros((256, 0)), np.zeros((0, 0)))
     matrix = problem.matrix.toarray() * slope
-    whole = matrix.T @ (matrix * problem.weight[:, None]) + 3.0 * prior.dense
+    whole = matrix.T @ (matrix * problem.weight[0].numpy()[:, None]) + 3.0 * prior.dense
     assert factor.log_determinant == pytest.approx(np.linalg.slogdet(whole)[1])
 
 
@@ -171,16 +180,12 @@ def test_a_band_that_is_not_positive_is_made_so(monkeypatch):
 def test_evidence_of_a_linear_inversion_is_the_gaussian_integral(rng):
     """With a linear source all is Gaussian: data ~ N(0, W^-1 + M C^-1 M^T), the sky held by its prior."""
     problem, prior = Blurred(rng), Prior("gradient", 6)
-    problem.parameter_prior = np.zeros(1), np.full(1, 4.0)
-    matrix = problem.matrix.toarray()
+    problem.parameter_prior = row([0.0]), row([4.0])
+    matrix, data, noise = problem.matrix.toarray(), problem.data[0].numpy(), 1 / problem.weight[0].numpy()
 
     def exact(strength):
-        covariance = (
-            np.diag(1 / problem.weight) + 0.25 + matrix @ np.linalg.inv(strength * prior.dense) @ matrix.T
-        )
-        return -0.5 * (
-            np.linalg.slogdet(covariance)[1] + problem.data @ np.linalg.solve(covariance, problem.data)
-        )
+        covariance = np.diag(noise) + 0.25 + matrix @ np.linalg.inv(strength * prior.dense) @ matrix.T
+        return -0.5 * (np.linalg.slogdet(covariance)[1] + data @ np.linalg.solve(covariance, data))
 
     def ours(strength):
         options = {"link": "linear", "adapt": False, "tolerance": 1e-12}
@@ -218,3 +223,52 @@ def test_priors_are_compared_by_evidence(rng):
     found = choose_prior(problem, [Prior("gradient", 6), Prior("laplacian3", 6)], np.zeros(36), np.zeros(1))
     assert {solution.prior.name for solution in found} == {"gradient", "laplacian3"}
     assert found[0].evidence >= found[1].evidence
+
+
+def test_a_matrix_that_is_not_positive_is_an_error(rng, monkeypatch):
+    def refuse(self, *blocks):
+        raise np.linalg.LinAlgError("not positive")
+
+    monkeypatch.setattr(NormalMatrix, "factor", refuse)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive"):
+        solve(Blurred(rng), Prior("gradient", 6), 1.0, np.zeros(36), np.zeros(1))
+
+
+def test_an_unknown_option_is_refused(rng):
+    with pytest.raises(TypeError, match="max_iteration"):
+        solve(Blurred(rng), Prior("gradient", 6), 1.0, np.zeros(36), np.zeros(1), max_iteration=3)
+
+
+def dense_factors(whole, prior=None):
+    """Factors of matrices (b, n + 2, n + 2) whose last two rows are those of parameters."""
+    count = whole.shape[1] - 2
+    ones = torch.ones(len(whole), count, dtype=torch.float64)
+    prior = prior or BatchPrior(Prior("gradient", 2), "cpu", dense=True)
+    blocks = whole[:, :count, :count].clone(), whole[:, :count, count:], whole[:, count:, count:]
+    return DenseFactors(blocks[0], ones, prior, torch.zeros(len(whole), dtype=torch.float64), *blocks[1:])
+
+
+def test_whole_matrices_of_a_batch_are_solved_and_traced(rng):
+    prior = BatchPrior(Prior("gradient", 3), "cpu", dense=True)
+    roots = torch.as_tensor(rng.normal(size=(3, 11, 11)))
+    whole = roots @ roots.mT + 5 * torch.eye(11)
+    factors = dense_factors(whole, prior)
+    right = torch.as_tensor(rng.normal(size=(3, 11, 2)))
+    torch.testing.assert_close(factors.solve(right), torch.linalg.solve(whole, right))
+    torch.testing.assert_close(factors.log_determinant, torch.linalg.slogdet(whole)[1])
+    expected = (torch.linalg.inv(whole)[:, :9, :9] * prior.matrix).sum((1, 2))
+    torch.testing.assert_close(factors.trace(prior, None), expected)
+    assert not factors.failed.any()
+
+
+def test_what_is_not_positive_fails_or_is_mended_alone(rng):
+    root = rng.normal(size=(6, 6))
+    good = root @ root.T + 5 * np.eye(6)
+    stiff = good.copy()
+    stiff[4:, 4:] -= 0.99 * good[4:, 4:]
+    factors = dense_factors(torch.as_tensor(np.stack([good, stiff, -good])))
+    assert factors.failed.tolist() == [False, False, True]
+    for number, one in enumerate((good, stiff)):
+        alone = Factor(lower_band(one[:4, :4]), one[:4, 4:].copy(), one[4:, 4:].copy())
+        np.testing.assert_allclose(factors.schur[number], alone.schur, rtol=1e-8, atol=1e-10)
+        assert float(factors.log_determinant[number]) == pytest.approx(alone.log_determinant)

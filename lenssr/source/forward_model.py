@@ -1,0 +1,437 @@
+"""Images as functions of free-form sources and of the parameters of lens, lens light, sky and pointing."""
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+
+from lenssr.imaging.operator import Convolution
+from lenssr.source.linalg import NormalMatrix
+from lenssr.source.source_grid import GridMotion, SourceGrid
+
+__all__ = ["COLUMNS_AT_ONCE", "ForwardModel"]
+
+# The curvature of chi2 needs no more of a PSF than its core: this share of it, in so many samples.
+KERNEL_SHARE = 0.99
+KERNEL_SAMPLES = 600
+# While rays of the arcs move by less than this many nodes, the curvature is kept.
+KEPT_REACH = 0.2
+# How many columns of a map to pixels pass the telescope at once, where matrices are whole.
+COLUMNS_AT_ONCE = 64
+
+
+class ForwardModel:
+    """The images of a batch of lenses, as tensors on one device.
+
+    All it does is done for the lenses numbered ``index`` (b,), one by one along the first dimension.
+
+    Parameters
+    ----------
+    problems : sequence of `~lenssr.source.Problem`
+        Of images of one shape behind one telescope, with the same parameters free and equally many nodes.
+    device : `torch.device` or str, optional
+        By default the CPU.
+    dense : bool, optional
+        Whether matrices are tensors on the device rather than bands and sparse arrays of a CPU; by default
+        where it is another device.
+
+    Attributes
+    ----------
+    data, weight : `torch.Tensor`, shape (B, N)
+    parameter_prior : tuple of `torch.Tensor`, shape (B, K)
+        Mean and inverse variance.
+    bounds : tuple of `torch.Tensor`, shape (B, K)
+    log_floor : `torch.Tensor`, shape (B,)
+    size : int
+        Number of nodes, n.
+    everything : `torch.Tensor`, shape (B,)
+        The numbers of all lenses.
+    """
+
+    def __init__(self, problems, device="cpu", *, dense=None):
+        first, self.device = problems[0], torch.device(device)
+        self.dense = self.device.type != "cpu" if dense is None else dense
+
+        def stacked(parts):
+            parts = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
+            return torch.stack(parts).to(self.device)
+
+        self.data, self.weight = stacked([p.data for p in problems]), stacked([p.weight for p in problems])
+        self.parameter_prior, self.bounds = (
+            tuple(stacked(parts) for parts in zip(*pairs, strict=True))
+            for pairs in ([p.parameter_prior for p in problems], [p.bounds for p in problems])
+        )
+        self.log_floor = stacked([p.log_floor for p in problems])
+        self.everything = torch.arange(len(problems), device=self.device)
+        self.scene, self.size = first.scene.on(self.device), first.grid.size
+        self._template = torch.cat([p.template for p in problems]).to(self.device)
+        self._grid = SourceGrid.batch([p.grid for p in problems], self.device)
+        motions = [p.motion for p in problems]
+        self._motion = GridMotion(stacked([m.drift for m in motions]), stacked([m.growth for m in motions]))
+        self._views, column = [], len(self.scene.free_index)
+        for number in range(len(first.views)):
+            view = _View([p.views[number] for p in problems], self.scene, self.device)
+            column = view.take_columns(column, own_sky=number > 0 and first.sky_free)
+            self._views.append(view)
+        self._traced, self._kept = None, [None] * len(problems)
+
+    def __len__(self):
+        return len(self.data)
+
+    def physical(self, parameters, index):
+        """Physical vectors (b, P) of free parameters (b, K)."""
+        return self.scene.to_physical(parameters[:, : len(self.scene.free_index)], self._template[index])
+
+    def predict(self, source, parameters, index):
+        """Expected data (b, N) of node values (b, n) and free parameters (b, K)."""
+        physical, sky = self.physical(parameters, index), self.scene["sky"]
+        images = []
+        for view, traced in zip(self._views, self._trace(parameters, index), strict=True):
+            image = view.image_of(traced.cells_of(source))
+            if self.scene.lights:
+                x, y = view.light_rays(index, parameters)
+                light = self.scene.brightness(x, y, physical, roles=("lens_light",))
+                image = image + view.light_image(light, index)
+            if view.sky_column is not None:
+                image = image + parameters[:, view.sky_column, None]
+            elif sky is not None:
+                image = image + physical[:, sky.slice]
+            images.append(image)
+        return torch.cat(images, dim=-1)
+
+    def lensed_source(self, source, parameters, index):
+        """The source's part of the expected data, (b, N)."""
+        traced = self._trace(parameters, index)
+        return self._joined(view.image_of(one.cells_of(source)) for view, one in self._with(traced))
+
+    def adjoint(self, values, parameters, index):
+        """Transpose of the map from the source to data: (b, m, N) to (b, m, n)."""
+        parts = values.split([view.pixels for view in self._views], dim=-1)
+        pairs = zip(self._with(self._trace(parameters, index)), parts, strict=True)
+        return sum(one.nodes_of(view.cells_behind(part)) for (view, one), part in pairs)
+
+    def jacobian(self, source, parameters, index):
+        """Derivatives (b, K, N) of the expected data."""
+        traced = self._with(self._trace(parameters, index))
+        return self._joined(self._columns(view, one, source, parameters, index) for view, one in traced)
+
+    def normal(self, parameters, index, *, exact=False):
+        """M^T W M of lenses, a list; kept while a lens moves too little to matter, unless it has to be exact.
+
+        Returns
+        -------
+        normal : list of `~lenssr.source.NormalMatrix`, or of `torch.Tensor`, shape (n, n)
+        """
+        traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
+        place = torch.cat([one.place() for one in traced], dim=1)
+        fixed = place[:, :0] if source is None else source
+        reach = KEPT_REACH * self._grid.spacing[index] * (not exact)
+        for row, number in enumerate(index.tolist()):
+            here = place[row], fixed[row]
+            if not _is_near(here, self._kept[number], reach[row]):
+                made = self._whole if self.dense else self._banded
+                self._kept[number] = here, made(traced, row, number)
+        return [self._kept[number][1] for number in index.tolist()]
+
+    def _banded(self, traced, row, number):
+        parts = [view.blurred(one.matrix(row)) for view, one in self._with(traced)]
+        matrix = parts[0] if len(parts) == 1 else sparse.vstack(parts, "csr")
+        return NormalMatrix(matrix, self.weight[number].numpy(), self._grid.side)
+
+    def _whole(self, traced, row, number):
+        weights = self.weight[number].split([view.pixels for view in self._views])
+        pairs = zip(self._with(traced), weights, strict=True)
+        responses = (view.response(one, row) * weight.sqrt() for (view, one), weight in pairs)
+        return sum(response @ response.mT for response in responses)
+
+    def _with(self, traced):
+        return list(zip(self._views, traced, strict=True))
+
+    @staticmethod
+    def _joined(images):
+        return torch.cat(list(images), dim=-1)
+
+    def _trace(self, parameters, index):
+        """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
+        physical, scene = self.physical(parameters, index), self.scene
+        moving = [physical[:, scene[n].slice] for n in ("lens", "source") if scene[n] is not None]
+        moving += [parameters[:, view.pointing_columns] for view in self._views]
+        key = torch.cat([index[:, None].to(physical), *moving], dim=1)
+        if self._traced is None or not torch.equal(key, self._traced[0]):
+            change = (physical - self._template[index])[:, : self._motion.growth.shape[-1]]
+            motion = GridMotion(self._motion.drift[index], self._motion.growth[index])
+            grid = motion.applied(self._grid.select(index), change)
+            size, sersic, found = grid.half / self._grid.half[index], self._sersic(physical), []
+            for view in self._views:
+                landed = scene.source_positions(*view.rays(parameters), physical)
+                rays = grid.rays(*landed, sersic)
+                found.append(_Traced(view, rays, grid, size, motion, sparse_maps=not self.dense))
+            self._traced = key, found
+        return self._traced[1]
+
+    def _sersic(self, physical):
+        """Parameters (b, 7) of the Sérsic that the nodes multiply, or None."""
+        return None if self.scene["source"] is None else physical[:, self.scene["source"].slice]
+
+    def _columns(self, view, traced, source, parameters, index):
+        """Derivatives (b, K, N_v) of one view."""
+        scene, physical = self.scene, self.physical(parameters, index)
+        slope = traced.rays.slope(source) if scene.lens_moves or view.pointing_columns else None
+        columns = []
+        if scene.lens_moves:
+            columns.append(view.image(self._by_lens(view, traced, slope, parameters, physical)))
+        if scene["source"] is not None:
+            slopes = traced.rays.sersic_slopes(source, scene.log[scene["source"].slice])
+            columns.append(view.image(slopes[:, scene.free_of("source")]))
+        if scene.lights:
+            slopes = scene.light_jacobian(*view.light_rays(index, parameters), physical, cusp=view.cusp)
+            columns.append(view.light_image(slopes, index))
+        zero = self.data.new_zeros(len(index), 1, view.pixels)
+        if scene["sky"] is not None and self.scene.count("sky"):
+            columns.append(zero if view.sky_column is not None else zero + 1)
+        for other in self._views:
+            mine = other is view
+            columns += [] if other.sky_column is None else [zero + 1 if mine else zero]
+            if other.pointing_columns:
+                moved = self._by_pointing(view, slope, parameters, physical, index) if mine else zero
+                columns.append(moved.expand(-1, 2, -1))
+        return torch.cat(columns, dim=1) if columns else zero[:, :0]
+
+    def _by_lens(self, view, traced, slope, parameters, physical):
+        """Derivatives (b, L, R) of the brightness at rays by the free parameters of the lens."""
+        lens, keep = physical[:, self.scene["lens"].slice], self.scene.free_of("lens")
+        *_, d_x, d_y = self.scene.lens.deflection_jacobian_at(*view.rays(parameters), lens)
+        grid_x, grid_y = traced.carried(keep)
+        slope_x, slope_y = (part.unsqueeze(1) for part in slope)
+        return -(slope_x * (d_x[:, keep] + grid_x) + slope_y * (d_y[:, keep] + grid_y))
+
+    def _by_pointing(self, view, slope, parameters, physical, index):
+        """Derivatives (b, 2, N_v) of an image by where its exposure points."""
+        lens = physical[:, self.scene["lens"].slice]
+        xx, xy, yy = self.scene.lens.hessian_at(*view.rays(parameters), lens)
+        slope_x, slope_y = slope
+        along = slope_x * (1 - xx) - slope_y * xy, slope_y * (1 - yy) - slope_x * xy
+        moved = view.image(torch.stack(along, dim=1))
+        x, y = view.light_rays(index, parameters)
+        for block in self.scene.lights:
+            _, *slopes, _ = self.scene.light_derivatives(block, x, y, physical, view.cusp)
+            moved = moved + view.light_image(torch.stack(slopes, dim=1), index)
+        return moved
+
+
+def _is_near(here, kept, reach):
+    """Whether rays have moved by no more than a reach, and nothing else at all, since a matrix was made."""
+    if kept is None:
+        return False
+    (place, fixed), (old, old_fixed) = here, kept[0]
+    return bool((place - old).abs().amax() <= reach) and torch.equal(fixed, old_fixed)
+
+
+class _Traced:
+    """The rays of one view in the source planes of a batch, and the maps between nodes and cells.
+
+    Maps are sparse arrays, several times faster on a CPU, or gathers.
+    """
+
+    def __init__(self, view, rays, grid, size, motion, *, sparse_maps):
+        self.rays, self.grid, self.size, self.motion, self._view = rays, grid, size, motion, view
+        self._cell, self._share = view.cell, view.share
+        self._matrices = rays.matrices(self._share, view.cells) if sparse_maps else None
+
+    def place(self):
+        """Where rays lie on the grid, in arcsec of its first size, (b, 2 R)."""
+        centres = ((self.rays.x, self.grid.x_0), (self.rays.y, self.grid.y_0))
+        return torch.cat([(at - centre[:, None]) / self.size[:, None] for at, centre in centres], dim=1)
+
+    def carried(self, keep):
+        """How far the grid carries a ray with each free parameter of the lens, two tensors (b, L, R)."""
+        return self.motion.at(self.grid, self.rays.x, self.rays.y, keep)
+
+    def matrix(self, row):
+        """Nodes of one lens to flux in cells, a sparse array (C, n)."""
+        return self._matrices[row]
+
+    def cells_of(self, source):
+        """Flux (b, C) in cells of node values (b, n)."""
+        if self._matrices is None:
+            return self._view.collected(self.rays.brightness(source))
+        pairs = zip(self._matrices, source.numpy(), strict=True)
+        return torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs]))
+
+    def nodes_of(self, cells):
+        """Transpose of `cells_of`, (b, m, C) to (b, m, n)."""
+        if self._matrices is None:
+            values, nodes = cells[..., self._cell] * self._share, self.rays.side**2
+            found = [self.rays.adjoint(one).reshape(-1, 1, nodes) for one in values.unbind(1)]
+            return torch.cat([values.new_zeros(len(values), 0, nodes), *found], dim=1)
+        pairs = zip(self._matrices, cells.numpy(), strict=True)
+        return torch.as_tensor(np.stack([(matrix.T @ one.T).T for matrix, one in pairs]))
+
+
+class _View:
+    """One exposure of each lens of a batch: pixels, telescope, rays, and its columns of the parameters."""
+
+    def __init__(self, views, scene, device):
+        first = views[0].stack
+        self.operator = first.operator.to(torch.float64, device=device)
+        self.factor, self.cusp = first.factor, views[0].light_stack.cusp
+        self.cell, share = self.operator.shares
+        self.share = share * self.factor
+        self.cells, self.pixels = int(np.prod(self.operator.cells)), int(np.prod(self.operator.shape))
+        self._lights = _LightRays([view.light_stack.operator for view in views], device)
+        self._sharp, self._blur, self._pointing = first.kernel is None, None, views[0].pointing
+        self.sky_column, self.pointing_columns = None, []
+
+    def take_columns(self, column, *, own_sky):
+        """Claim the free parameters from a column on that are this view's own; returns the next column."""
+        if own_sky:
+            self.sky_column, column = column, column + 1
+        if self._pointing:
+            self.pointing_columns, column = [column, column + 1], column + 2
+        return column
+
+    def rays(self, parameters):
+        """Positions x, y of the rays of the source, (R,), or (b, R) where the pointing is free."""
+        return self._pointed(self.operator.x, self.operator.y, parameters)
+
+    def light_rays(self, index, parameters):
+        """Positions x, y of the rays of the lens light, each (b, R')."""
+        return self._pointed(*self._lights.rays(index), parameters)
+
+    def _pointed(self, x, y, parameters):
+        if not self.pointing_columns:
+            return x, y
+        return tuple(
+            axis + parameters[:, column, None]
+            for axis, column in zip((x, y), self.pointing_columns, strict=True)
+        )
+
+    def collected(self, values):
+        """Flux (b, C) in cells of brightness (b, R) at the rays."""
+        return self.operator.collect(values).flatten(-2) * self.factor
+
+    def image(self, values):
+        """Pixels (..., N) of brightness (..., R) at the rays of the source."""
+        return self.operator(values).flatten(-2) * self.factor
+
+    def image_of(self, cells):
+        """Pixels (..., N) of flux (..., C) in cells."""
+        return self.operator.convolve(cells.unflatten(-1, self.operator.cells)).flatten(-2)
+
+    def light_image(self, values, index):
+        """Pixels (b, ..., N) of brightness (b, ..., R') at the rays of the lens light."""
+        return self._lights.image(values, index, self.operator) * self.factor
+
+    def cells_behind(self, images):
+        """Transpose of `image_of`, (..., N) to (..., C)."""
+        return self.operator.spread(images.unflatten(-1, self.operator.shape)).flatten(-2)
+
+    def blurred(self, matrix):
+        """Nodes to pixels (N, n) of nodes to cells (C, n), sparse arrays, behind the core of the PSF."""
+        if self._sharp:
+            return matrix
+        if self._blur is None:
+            self._blur = blur_matrix(self.operator)
+        return self._blur @ matrix
+
+    def response(self, traced, row):
+        """The same as a tensor (n, N), of one lens."""
+        rays, size = traced.rays, traced.rays.side**2
+        nodes = rays.index[row].flatten()
+        cells = self.cell[:, None].expand(-1, 4).flatten()
+        shares = (rays.weights[row] * self.share[:, None]).flatten()
+        response = shares.new_zeros(size, self.cells)
+        response.index_put_((nodes, cells), shares, accumulate=True)
+        if self._sharp:
+            return response
+        if self._blur is None:
+            self._blur = _Core(self.operator, shares.device)
+        return torch.cat([self._blur(columns) for columns in response.split(COLUMNS_AT_ONCE)])
+
+
+class _LightRays:
+    """Rays of the lens light, more of them where it is steep, in every image of a batch its own."""
+
+    def __init__(self, operators, device):
+        self._only = operators[0].to(torch.float64, device=device) if len(operators) == 1 else None
+        parts = [(operator.x, operator.y, *operator.shares) for operator in operators]
+        longest = max(len(part[0]) for part in parts)
+        # Images with fewer rays are filled up with some that count for nothing.
+        parts = [[torch.cat([one, one[-1:].expand(longest - len(one))]) for one in part] for part in parts]
+        for part, operator in zip(parts, operators, strict=True):
+            part[3][len(operator.x) :] = 0.0
+        self._x, self._y, self._cell, self._share = (
+            torch.stack(part).to(device) for part in zip(*parts, strict=True)
+        )
+
+    def rays(self, index):
+        """Positions x, y, each (b, R)."""
+        return self._x[index], self._y[index]
+
+    def image(self, values, index, operator):
+        """Pixels (b, ..., N) of brightness at the rays, (b, ..., R)."""
+        if self._only is not None:
+            return self._only(values).flatten(-2)
+        shape = index.shape[0], *[1] * (values.ndim - 2), -1
+        share, cell = self._share[index].reshape(shape), self._cell[index].reshape(shape)
+        cells = values.new_zeros(*values.shape[:-1], operator.cells[0] * operator.cells[1])
+        cells.scatter_add_(-1, cell.expand_as(values), values * share)
+        return operator.convolve(cells.unflatten(-1, operator.cells)).flatten(-2)
+
+
+class _Core:
+    """The core of a telescope's response, from cells (..., C) to pixels (..., N)."""
+
+    def __init__(self, operator, device):
+        rows, columns, values = core_response(operator)
+        half_y, half_x = int(np.abs(rows).max()), int(np.abs(columns).max())
+        kernel = np.zeros((2 * half_y + 1, 2 * half_x + 1))
+        # A pixel collects with the kernel turned around.
+        kernel[half_y - rows, half_x - columns] = values
+        self._convolution = Convolution(kernel, operator.cells, device=device)
+        self._first, self._cells = first_cells(operator), operator.cells
+
+    def __call__(self, cells):
+        image = self._convolution(cells.unflatten(-1, self._cells))
+        return image[..., self._first[0], :][..., self._first[1]].flatten(-2)
+
+
+def first_cells(operator):
+    """Rows and columns of the cells in which pixels begin, two arrays (ny,) and (nx,)."""
+    return tuple(
+        np.arange(pixels) * (cells // pixels)
+        for cells, pixels in zip(operator.cells, operator.shape, strict=True)
+    )
+
+
+def core_response(operator):
+    """What a pixel collects, cut to the strongest samples, which then count for the whole.
+
+    Parameters
+    ----------
+    operator : `~lenssr.imaging.operator.ImagingOperator`
+
+    Returns
+    -------
+    rows, columns, values : `~numpy.ndarray`, shape (S,)
+        As its ``response``.
+    """
+    rows, columns, values = operator.response
+    order = np.argsort(-np.abs(values))
+    total = np.abs(values[order]).cumsum()
+    count = min(KERNEL_SAMPLES, int(np.searchsorted(total, KERNEL_SHARE * total[-1])) + 1)
+    kept = order[:count]
+    return rows[kept], columns[kept], values[kept] * (values.sum() / values[kept].sum())
+
+
+def blur_matrix(operator):
+    """The telescope as a sparse array (N, C) from cells to pixels, cut to the core of its response."""
+    rows, columns, values = core_response(operator)
+    (cy, cx), (first_y, first_x) = operator.cells, first_cells(operator)
+    row = np.repeat(first_y, len(first_x))[:, None] + rows
+    column = np.tile(first_x, len(first_y))[:, None] + columns
+    inside = (row >= 0) & (row < cy) & (column >= 0) & (column < cx)
+    starts = np.concatenate([[0], inside.sum(axis=1).cumsum()])
+    index = (row * cx + column)[inside]
+    return sparse.csr_array(
+        (np.broadcast_to(values, inside.shape)[inside], index, starts), shape=(len(row), cy * cx)
+    )

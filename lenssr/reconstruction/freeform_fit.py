@@ -364,12 +364,17 @@ class FreeFormFit:
         rays = self.scene.source_positions(operator.x, operator.y, self.fit.physical[None])
         x, y = (axis[0].numpy() for axis in rays)
         pixels = grid.to_pixel(operator.x.numpy(), operator.y.numpy())
-        column, row = (np.rint(place).astype(int) for place in pixels)
+        # Rays beyond the edge, whose light the PSF scatters in, go with the pixel next to them.
+        column, row = (
+            np.rint(place).astype(int).clip(0, size - 1)
+            for place, size in zip(pixels, grid.shape[::-1], strict=True)
+        )
         root = (self.fit.weight / self.temperature).sqrt()
         pulls = (self.fit.lensed_source * root).numpy().reshape(grid.shape)[row, column]
         bright = pulls > decisions.GRID_EDGE_SIGMA
         # What makes the data say where the source lies: the grid moves with it when the lens does.
-        self.anchor = np.where(bright, pulls, 0.0) ** 2 if bright.any() else np.ones(len(x))
+        seen = bright & operator.inside.numpy()
+        self.anchor = np.where(seen, pulls, 0.0) ** 2 if bright.any() else np.ones(len(x))
         if not bright.any():
             bright[:] = True
         place = SourceGrid.around(x[bright], y[bright], SIDE)

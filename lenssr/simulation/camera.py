@@ -96,8 +96,7 @@ class _RayGrid:
 
     def __init__(self, operator, lens):
         self._operator, self._lens = operator, lens
-        number = math.prod(operator.shape)
-        self.shape = operator.shape
+        number = math.prod(operator.cells)
         self.x, self.y = (ray.reshape(number, -1).T.reshape(-1) for ray in (operator.x, operator.y))
         if lens is not None:
             x, y = self.x.double()[None], self.y.double()[None]
@@ -112,9 +111,9 @@ class _RayGrid:
     def __call__(self, scenes):
         """Images of scenes."""
         values = self._values(scenes)
-        values = values.reshape(len(scenes), -1, math.prod(self.shape))
+        values = values.reshape(len(scenes), -1, math.prod(self._operator.cells))
         pixels = values[:, 0] if self._finer is None else self._refined(scenes, values)
-        pixels = pixels.reshape(len(scenes), *self.shape)
+        pixels = pixels.reshape(len(scenes), *self._operator.cells)
         return self._operator.convolve(pixels.mul_(self._operator.grid.pixel_area))
 
     def _values(self, scenes):

@@ -12,7 +12,7 @@ from scipy import ndimage
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.operator import Convolution, ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.mass import SIE, Shear
@@ -272,7 +272,6 @@ def _lensed_image(grid, lens, source, psf):
 def _observe(scene, grid, psf):
     """Convolve a scene with a PSF, and cut it to the pixels of the image."""
     if psf is not None:
-        wide = PixelGrid(tuple(scene.shape), grid.pixel_scale)
-        scene = ImagingOperator(wide, psf.kernel(grid.pixel_scale)).convolve(scene)
+        scene = Convolution(psf.kernel(grid.pixel_scale), scene.shape)(scene)
     rim = (scene.shape[0] - grid.shape[0]) // 2
     return scene[rim : rim + grid.shape[0], rim : rim + grid.shape[1]].numpy()

@@ -8,8 +8,9 @@ import torch
 from scipy.optimize import brentq
 
 from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.operator import ImagingOperator, reach_of
 from lenssr.imaging.psf import PSF
+from lenssr.imaging.render_scene import MARGIN_SHARE
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.item import UNIT, LensDataset, SimulatedLens, check_count, image, sky_grid
@@ -32,7 +33,8 @@ def render_scenes(grid, psf, *brightness):
     def scenes(x, y):
         return torch.stack([function(x, y) for function in brightness])
 
-    operator = ImagingOperator(grid, psf.kernel(grid.pixel_scale), refine=scenes)
+    kernel = psf.kernel(grid.pixel_scale)
+    operator = ImagingOperator(grid, kernel, refine=scenes, margin=reach_of(kernel, MARGIN_SHARE))
     return [scene.numpy() for scene in operator(scenes(operator.x, operator.y))]
 
 

@@ -220,9 +220,9 @@ def _gather(stack):
     """Brightness at rays to flux in cells, a sparse array (cells, R)."""
     cells = stack.operator.cells[0] * stack.operator.cells[1]
     rays = len(stack.operator.x)
-    share = stack.grid.pixel_area * stack.data.shape[1] / rays * stack.factor
+    share = stack.operator.shares[1].double().numpy() * stack.factor
     starts = np.arange(0, rays + 1, rays // cells)
-    return sparse.csr_array((np.full(rays, share), np.arange(rays), starts), shape=(cells, rays))
+    return sparse.csr_array((share, np.arange(rays), starts), shape=(cells, rays))
 
 
 def core_response(operator):
@@ -260,8 +260,9 @@ def blur_matrix(stack):
     rows, columns, values = core_response(operator)
     (ny, nx), (cy, cx) = stack.grid.shape, operator.cells
     y, x = np.divmod(np.arange(ny * nx), nx)
-    row = y[:, None] * (cy // ny) + rows
-    column = x[:, None] * (cx // nx) + columns
+    step = cy // (ny + 2 * operator.margin)
+    row = (y[:, None] + operator.margin) * step + rows
+    column = (x[:, None] + operator.margin) * step + columns
     inside = (row >= 0) & (row < cy) & (column >= 0) & (column < cx)
     starts = np.concatenate([[0], inside.sum(axis=1).cumsum()])
     index = (row * cx + column)[inside]

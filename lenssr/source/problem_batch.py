@@ -202,8 +202,9 @@ class _Core:
         kernel = np.zeros((2 * half_y + 1, 2 * half_x + 1))
         # A pixel collects with the kernel turned around.
         kernel[half_y - rows, half_x - columns] = values
-        self._convolution = Convolution(kernel, operator.cells, device=device)
-        self._step = operator.cells[0] // operator.shape[0]
+        self._step = operator.cells[0] // (operator.shape[0] + 2 * operator.margin)
+        margin = operator.margin * self._step
+        self._convolution = Convolution(kernel, operator.cells, margin=margin, device=device)
 
     def __call__(self, cells):
         return self._convolution(cells)[..., :: self._step, :: self._step].flatten(-2)

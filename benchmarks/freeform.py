@@ -33,7 +33,7 @@ import torch
 
 from lenssr import SuperResolver, metrics
 from lenssr.imaging import PSF, Observation
-from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.operator import Convolution
 from lenssr.simulation import GALAXY_CELLS, DeepLense, GalaxyLenses
 from lenssr.source import PRIORS
 
@@ -90,11 +90,11 @@ def by_richardson_lucy(item, method):
     observation = Observation.from_any(item.low, **item.given)
     grid = observation.grid
     kernel = item.psf.kernel(grid.pixel_scale)
-    blur = ImagingOperator(grid, kernel)
+    blur = Convolution(kernel, grid.shape)
     data = np.maximum(observation.data, 0.0)
     for iterations in ITERATIONS:
         sharp = richardson_lucy(data, kernel, num_iter=iterations, clip=False)
-        model = blur.convolve(torch.as_tensor(sharp))
+        model = blur(torch.as_tensor(sharp))
         mean, _, variance = observation.noise.moments(model.clamp_min(0))
         if float(((observation.data - mean.numpy()) ** 2 / variance.numpy()).mean()) <= 1:
             break
@@ -102,7 +102,7 @@ def by_richardson_lucy(item, method):
     psf = {None: item.psf, PSF_FREE: None}.get(method.psf_out, PSF.from_any(gaussian(item)))
     if psf is not None:
         finer = grid.upsample(SCALE)
-        fine = ImagingOperator(finer, psf.kernel(finer.pixel_scale)).convolve(torch.as_tensor(fine)).numpy()
+        fine = Convolution(psf.kernel(finer.pixel_scale), finer.shape)(torch.as_tensor(fine)).numpy()
     return fine, None
 
 

@@ -420,6 +420,38 @@ class PixelGrid:
             finer.wcs.pixel_shape = finer.shape[::-1]
         return finer
 
+    def padded(self, pixels):
+        """Grid of a field that is wider by some pixels on each side; the origin stays where it is.
+
+        Parameters
+        ----------
+        pixels : int
+
+        Returns
+        -------
+        grid : `PixelGrid`
+
+        Examples
+        --------
+        >>> from lenssr.grids import PixelGrid
+        >>> PixelGrid((3, 4), 0.1).padded(2)
+        PixelGrid((7, 8), 0.1)
+        """
+        if int(pixels) != pixels or pixels < 0:
+            raise InputError(f"pixels = {pixels} is not a whole number of 0 or more")
+        if pixels == 0:
+            return self
+        wider = copy.copy(self)
+        for cached in ("x", "y"):
+            vars(wider).pop(cached, None)
+        wider.shape = tuple(size + 2 * int(pixels) for size in self.shape)
+        if self.wcs is not None:
+            wider.wcs = wcs_of_resampled(self.wcs, 1)
+            wider.wcs.wcs.crpix = wider.wcs.wcs.crpix + pixels
+            wider.wcs.pixel_shape = wider.shape[::-1]
+            wider.wcs.wcs.set()
+        return wider
+
     def to_pixel(self, x, y):
         """Zero-based pixel coordinates of positions in the image frame.
 

@@ -52,7 +52,16 @@ def _brightness_in_cells(brightness, x, y, side, rule):
 
 @torch.no_grad()
 def adaptive_rays(
-    brightness, x, y, side, *, unit_matrix=((1, 0), (0, 1)), tolerance=3e-4, floor=0.01, max_rays=None
+    brightness,
+    x,
+    y,
+    side,
+    *,
+    unit_matrix=((1, 0), (0, 1)),
+    compact=None,
+    tolerance=3e-4,
+    floor=0.01,
+    max_rays=None,
 ):
     """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
 
@@ -63,8 +72,9 @@ def adaptive_rays(
     ``CELL_SHARE`` of the tolerance, the quarters replace the cell and are tested in turn. ``brightness(x,
     y)`` takes tensors (M,) to (M,), or to (..., M) for several scenes, whose cells are divided where any
     scene needs it. ``tolerance`` is the relative error in cells brighter than ``floor`` times the brightest;
-    fainter ones have the absolute error of those. ``max_rays`` bounds the number of rays, the worst cells
-    divided first; by default 50 000 plus 16 a cell.
+    fainter ones have the absolute error of those. ``compact(x, y, side)`` says which square cells hold a
+    light so small that it may lie between these points; they are divided until none does. ``max_rays`` bounds
+    the number of rays, the worst cells divided first; by default 50 000 plus 16 a cell.
 
     Returns the numbers (D,) of the divided cells in ascending order; x and y (M,) of their rays; the weight
     (M,) of each ray, which sum to 1 in a cell; and the position (M,) in the first array of the cell of each
@@ -76,8 +86,10 @@ def adaptive_rays(
     samples = _brightness_in_cells(brightness, x, y, side, rule)
     # Rays that are not finite must not raise the brightest mean, the reference of all other cells.
     mean = samples.mean(-1).abs().nan_to_num(0.0, posinf=0.0)
-    allowed = tolerance * torch.maximum(mean, floor * mean.amax(-1, keepdim=True))
     owner = torch.arange(len(x), device=x.device)
+    if compact is not None:
+        mean = torch.maximum(mean, torch.as_tensor(_light_of_compact(brightness, compact, x, y, side)))
+    allowed = tolerance * torch.maximum(mean, floor * mean.amax(-1, keepdim=True))
     kept = []
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)
@@ -85,6 +97,8 @@ def adaptive_rays(
         children = _brightness_in_cells(brightness, child_x, child_y, child_side, rule)
         error = _disagreement(samples, children) / 4**level
         ratio = (error / allowed[..., owner]).nan_to_num(0.0).reshape(-1, len(x)).amax(0)
+        if compact is not None:
+            ratio[compact(x, y, 2 * child_side)] = torch.inf
         split = ratio > CELL_SHARE if level < MAX_LEVEL else torch.zeros_like(ratio, dtype=torch.bool)
         if 12 * int(split.sum()) > budget:
             worst = ratio.argsort(descending=True)[: budget // 12]
@@ -98,6 +112,22 @@ def adaptive_rays(
         x, y, samples = child_x[four], child_y[four], children[..., four, :]
         owner = owner[split].repeat_interleave(4)
     return _rays_of_cells(kept, side, rule)
+
+
+def _light_of_compact(brightness, compact, x, y, side):
+    """Mean brightness of cells (..., C), or 0, as far as it comes from parts the size of compact lights."""
+    quarters = midpoint_rule(2, dtype=x.dtype, device=x.device)
+    cells, owner, part, light = len(x), torch.arange(len(x), device=x.device), side, 0.0
+    for level in range(MAX_LEVEL):
+        hides = compact(x, y, part)
+        if level > 0 and not hides.all():
+            seen = brightness(x[~hides], y[~hides]).abs().nan_to_num(0.0, posinf=0.0) * (part / side) ** 2
+            light = light + seen.new_zeros(*seen.shape[:-1], cells).index_add(-1, owner[~hides], seen)
+        if not hides.any():
+            break
+        x, y = rays_in_cells(x[hides], y[hides], part, quarters)
+        owner, part = owner[hides].repeat_interleave(4), part / 2
+    return light
 
 
 def _disagreement(samples, children):

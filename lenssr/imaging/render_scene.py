@@ -9,11 +9,15 @@ from astropy.modeling import Model
 
 from lenssr.exceptions import InputError
 from lenssr.grids import pixel_side
-from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.compact_light import CompactLights, KnownLights
+from lenssr.imaging.operator import ImagingOperator, reach_of
 from lenssr.imaging.psf import PSF, GaussianPSF
 from lenssr.light import PixelatedSource, Sersic, sersic_brightness
 
 __all__ = ["brightness_of", "kernel_options", "render"]
+
+# Share of the PSF within the margin around an image: edge pixels then lack less than 0.1 % of their light.
+MARGIN_SHARE = 0.999
 
 
 def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, oversampling="auto", scale=1):
@@ -28,7 +32,10 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     source, lens_light : light or list of lights, optional
         Each a `~lenssr.light.Sersic`, a `~lenssr.light.PixelatedSource`, any other two-dimensional
         `~astropy.modeling.Model`, or a function ``brightness(x, y)`` of tensors in arcsec that returns one.
-        All give surface brightness per arcsec2; models with units must agree in them.
+        All give surface brightness per arcsec2; models with units must agree in them. A
+        `~lenssr.light.Sersic` keeps its flux however small it is; the size of other lights is not known, and
+        what is much smaller than half a pixel can be lost between the rays, unless ``oversampling`` or
+        ``scale`` puts them closer.
     sky : float or `~astropy.units.Quantity`, optional
         Background in each pixel of ``grid``. Default 0.
     psf : `~lenssr.imaging.PSF` or array, optional
@@ -42,7 +49,8 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     Returns
     -------
     image : `~numpy.ndarray` or `~astropy.units.Quantity`, shape (ny * scale, nx * scale)
-        Flux per (smaller) pixel, with a unit if the lights have one.
+        Flux per (smaller) pixel, with a unit if the lights have one. The PSF also scatters light from beyond
+        the edge of ``grid`` into it.
 
     Raises
     ------
@@ -63,16 +71,24 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
         raise InputError(f"sky = {sky}, but the unit of the lights is {unit}: give both a unit or neither")
     fine = grid.upsample(scale)
 
+    def trace(x, y):
+        if lens is None:
+            return x, y
+        ax, ay = lens.deflection(x, y)
+        return x - ax, y - ay
+
     def brightness(x, y):
-        deflected = (x, y)
-        if lens is not None and lights["source"]:
-            ax, ay = lens.deflection(x, y)
-            deflected = (x - ax, y - ay)
+        deflected = trace(x, y) if lights["source"] else (x, y)
         total = sum(light(*deflected) for light in lights["source"])
         return total + sum(light(x, y) for light in lights["lens_light"])
 
     kernel, options = kernel_options(psf, fine.matrix, scale=scale, oversampling=oversampling)
-    refine = brightness if oversampling == "auto" else None
+    refine = None
+    if oversampling == "auto":
+        sizes = _sersics(source, trace), _sersics(lens_light, lambda x, y: (x, y))
+        refine = KnownLights(brightness, tuple(part for part in sizes if part is not None))
+    if kernel is not None:
+        options["margin"] = reach_of(kernel, MARGIN_SHARE, options["kernel_subsampling"])
     operator = ImagingOperator(fine, kernel, oversampling=oversampling, refine=refine, **options)
     image = operator(brightness(operator.x, operator.y)).detach().numpy()
     return (image if unit is None else image * unit) + sky / scale**2
@@ -104,8 +120,7 @@ def _brightness_by_role(source, lens_light):
     """Brightness functions by role, and the common unit of their flux."""
     lights, units = {}, set()
     for role, given in (("source", source), ("lens_light", lens_light)):
-        items = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
-        pairs = [brightness_of(item) for item in items]
+        pairs = [brightness_of(item) for item in _listed(given)]
         lights[role] = [pair[0] for pair in pairs]
         units |= {pair[1] for pair in pairs}
     if not units:
@@ -114,6 +129,21 @@ def _brightness_by_role(source, lens_light):
         names = ", ".join(sorted("none" if unit is None else str(unit) for unit in units))
         raise InputError(f"the lights have different units ({names}): convert them to one")
     return lights, units.pop()
+
+
+def _listed(given):
+    return [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _sersics(given, trace):
+    """Places and sizes of the Sérsics among lights, behind a lens; None if there are none."""
+    vectors = [light.vector for light in _listed(given) if isinstance(light, Sersic)]
+    if not vectors:
+        return None
+    _, r_eff_circ, _, x_0, y_0, e1, e2 = torch.stack(vectors).detach().unbind(1)
+    modulus = torch.hypot(e1, e2)
+    root = ((1 - modulus) / (1 + modulus)).sqrt()
+    return CompactLights(x_0, y_0, r_eff_circ * root, r_eff_circ / root, trace)
 
 
 def brightness_of(light):

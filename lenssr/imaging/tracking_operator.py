@@ -9,7 +9,7 @@ from scipy import ndimage
 from lenssr.exceptions import InputError
 from lenssr.grids import pixel_side
 from lenssr.imaging.cusp_operator import CuspOperator
-from lenssr.imaging.operator import Convolution, sharpened
+from lenssr.imaging.operator import Convolution, reach_of, sharpened
 
 __all__ = ["TrackingOperator", "effective_kernel"]
 
@@ -102,15 +102,17 @@ class TrackingOperator(CuspOperator):
         if not isinstance(subsampling, int) or subsampling < 1:
             raise InputError(f"subsampling = {subsampling!r}: give a positive integer")
         self.shape, self.step = tuple(shape), 1 / subsampling
-        margin = _margin(kernel, subsampling) if margin is None else margin * subsampling
-        self._subsampling, self._margin = subsampling, margin
+        # Whole pixels: the lattice must hit the pixel centres.
+        if margin is None:
+            margin = min(reach_of(kernel, 1 - BEYOND_MARGIN, subsampling), MOST_MARGIN)
+        margin, self._subsampling = margin * subsampling, subsampling
         self.lattice = tuple((size - 1) * subsampling + 1 + 2 * margin for size in shape)
         options = {"dtype": dtype, "device": device}
         self._axes = [(torch.arange(size, **options) - (size - 1) / 2) * self.step for size in self.lattice]
         y, x = torch.meshgrid(*self._axes, indexing="ij")
         self.x, self.y = x.reshape(1, -1), y.reshape(1, -1)
         self._offset_x, self._offset_y, self._weight = (torch.as_tensor(p).to(**options) for p in _circles())
-        self._convolution = Convolution(kernel, self.lattice, **options)
+        self._convolution = Convolution(kernel, self.lattice, margin=margin, **options)
         self._half = math.ceil(SHARE_RADIUS + TAPS + 0.5)
         self._tables = [_spread_tables(o.cpu().numpy(), self._half) for o in (self._offset_y, self._offset_x)]
         self._tables = [torch.as_tensor(table).to(**options) for table in self._tables]
@@ -153,20 +155,7 @@ class TrackingOperator(CuspOperator):
 
     def convolve(self, cells):
         """Apply the response of the pixels to the lattice."""
-        image, k = self._convolution(cells), self._subsampling
-        rows, columns = (slice(self._margin, size - self._margin, k) for size in self.lattice)
-        return image[..., rows, columns]
-
-
-def _margin(kernel, subsampling):
-    """Points beyond the image from which the PSF scatters light into it."""
-    half = max(kernel.shape) // 2
-    rows, columns = (np.abs(np.arange(size) - size // 2) for size in kernel.shape)
-    distance = np.maximum(rows[:, None], columns)
-    inside = np.array([kernel[distance <= k].sum() for k in range(half + 1)])
-    enough = int(np.argmax(inside > (1 - BEYOND_MARGIN) * inside[-1]))
-    # Whole pixels: the lattice must hit the pixel centres.
-    return min(-(-enough // subsampling), MOST_MARGIN) * subsampling
+        return self._convolution(cells)[..., :: self._subsampling, :: self._subsampling]
 
 
 def _circles():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.compact_light import CompactLights, KnownLights
 from lenssr.light.gaussians_profile import GaussiansProfile
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic_profile import SersicProfile
@@ -36,6 +37,19 @@ def _profiles(light):
     if isinstance(light, LightProfile):
         return (light,)
     return tuple(SersicProfile() for _ in range(light)) if isinstance(light, int) else tuple(light)
+
+
+def _sizes(block, physical, trace):
+    """`CompactLights` of one profile, of parameters in a physical vector (1, P)."""
+    vector = physical[:, block.slice]
+    x_0, y_0 = (vector[:, place] for place in block.profile.centre)
+    radius = block.profile.effective_radius(vector)
+    shape = [
+        vector[:, block.profile.names.index(name)] for name in ("e1", "e2") if name in block.profile.names
+    ]
+    modulus = torch.stack([*shape, torch.zeros_like(radius)]).norm(dim=0)
+    root = ((1 - modulus) / (1 + modulus)).sqrt()
+    return CompactLights(x_0, y_0, radius * root, radius / root, trace)
 
 
 @dataclass(frozen=True)
@@ -334,8 +348,20 @@ class Scene:
         return total
 
     def brightness_at(self, physical):
-        """The surface brightness of one physical vector (1, P) as a function of rays, which gives (R,)."""
-        return lambda x, y: self.brightness(x, y, physical)[0]
+        """The surface brightness of one physical vector (1, P) as a function of rays, which gives (R,).
+
+        It knows where its lights are and how large, a `~lenssr.imaging.compact_light.KnownLights`.
+        """
+
+        def trace(x, y):
+            return tuple(axis[0] for axis in self.source_positions(x, y, physical))
+
+        blocks = [block for block in self.blocks if block.profile is not None]
+        lights = (
+            _sizes(block, physical, trace if block.role == "source" else lambda x, y: (x, y))
+            for block in blocks
+        )
+        return KnownLights(lambda x, y: self.brightness(x, y, physical)[0], tuple(lights))
 
     def brightness_jacobian(self, x, y, physical, *, positions=None, cusp=0.0):
         """Surface brightness (B, R) and its derivatives (B, F, R) with respect to the fit vector.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from lenssr.exceptions import InputError
 from lenssr.networks.unet import UNet
@@ -240,7 +240,7 @@ def gridded_image(image, sigma, operator, bilinear):
             (torch.where(seen, sigma, 0) / area).square(),
         )
     ]
-    number = rays[0].shape[1] / image[0].numel()
+    number = int(operator.inside.sum()) / image[0].numel()
     weight, total = bilinear.adjoint(rays[0]), bilinear.adjoint(rays[1])
     variance = bilinear.adjoint(rays[2], power=2) * number
     some = weight > 1e-6
@@ -252,7 +252,8 @@ def gridded_image(image, sigma, operator, bilinear):
 
 
 def to_rays(image, operator):
-    """Values (B, R) at the rays of an operator: those (B, ny, nx) of their pixels."""
+    """Values (B, R) at the rays of an operator: those (B, ny, nx) of their pixels, 0 in its margin."""
+    image = pad(image, [operator.margin] * 4)
     factor = operator.cells[0] // image.shape[-2]
     cells = image.repeat_interleave(factor, -2).repeat_interleave(factor, -1) if factor > 1 else image
     cells = cells.flatten(1)

@@ -162,15 +162,15 @@ class FineView:
         state = self.state
         x, y, area = surroundings(self.observation.grid)
         rays, matrix = self._trace(torch.as_tensor(x), torch.as_tensor(y))
-        share = self.observation.grid.pixel_area * np.prod(self.observation.shape) / len(self.operator.x)
-        seen = self.matrix.T @ np.full(len(self.operator.x), share) + matrix.T @ area
+        share = (self.operator.shares[1] * self.operator.inside).numpy()
+        seen = self.matrix.T @ share + matrix.T @ area
         points, weights = _cells(state.mapping.grid)
         shines = state.mapping.matrix(*points).T @ weights
         flux = shines @ state.values
         value = (seen @ state.values) / flux
         gradient = np.zeros(factor.size)
         gradient[: factor.count] = state.slope * (seen - value * shines) / flux
-        moved = share * self._moved.sum(axis=1)
+        moved = self._moved @ share
         moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
         if state.scene.lens_moves:  # a source that grows with its grid has more flux by itself
             growth = state.motion.growth[state.scene.free_of("lens")].numpy()

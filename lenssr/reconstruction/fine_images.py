@@ -165,7 +165,7 @@ class FineScene:
             cells = [operator.collect(rays) for rays in self._derivatives(operator, columns)]
             parts = [operator.convolve(light) * self.factor for light in cells]
             sky = columns[self.scene.fit_rows("sky")].sum(0)[:, None, None] * self.sky_factor
-            yield sum(parts) + sky, *parts, cells[0].sum((-2, -1))
+            yield sum(parts) + sky, *parts, operator.crop(cells[0]).sum((-2, -1))
 
     def magnification(self, flux_changes):
         """Total magnification of the source, and its standard deviation.
@@ -185,7 +185,7 @@ class FineScene:
         )
         x, y, area = (torch.as_tensor(part).to(self.physical) for part in surroundings(self.observation.grid))
         beyond = scene.brightness(x, y, self.physical, roles=("source",))[0]
-        lensed = operator.collect(here).sum() + (beyond * area).sum()
+        lensed = operator.crop(operator.collect(here)).sum() + (beyond * area).sum()
         flux, flux_slope = _source_flux(scene, self.physical[0])
         value = lensed / flux
         root, rows = self.root_covariance(), scene.fit_rows("lens", "source")

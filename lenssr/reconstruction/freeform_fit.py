@@ -388,14 +388,18 @@ class FreeFormFit:
         """What makes the data say where the source lies: the grid moves with it when the lens does."""
         pulls = self._pulls(stack)
         bright = pulls > decisions.GRID_EDGE_SIGMA
-        return np.where(bright, pulls, 0.0) ** 2 if bright.any() else np.ones(len(pulls))
+        seen = bright & stack.operator.inside.numpy()
+        return np.where(seen, pulls, 0.0) ** 2 if bright.any() else np.ones(len(pulls))
 
 
 def _pixels_of(stack):
-    """Row and column of the pixel of each ray of a stack."""
+    """Row and column of the pixel of each ray of a stack; beyond the edge, of the pixel next to it."""
     operator, grid = stack.operator, stack.grid
     pixels = grid.to_pixel(operator.x.numpy(), operator.y.numpy())
-    column, row = (np.rint(place).astype(int) for place in pixels)
+    column, row = (
+        np.rint(place).astype(int).clip(0, size - 1)
+        for place, size in zip(pixels, grid.shape[::-1], strict=True)
+    )
     return row, column
 
 

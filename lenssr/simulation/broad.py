@@ -82,7 +82,7 @@ class BroadLenses(BatchedLenses):
     -----
     Light is integrated over high pixels, within 1 % of the peak of the image also where n is 4; the PSF is
     applied at their sampling, and sums of them make the low image. As in `~lenssr.imaging.ImagingOperator`,
-    light from outside the image does not enter.
+    it brings in light from beyond the edge of the image.
 
     The signal-to-noise ratio is that of a pixel with the mean surface brightness of the source within its
     half-light radius r (lensing conserves it), times r / sqrt(r^2 + (FWHM / 2)^2), about the factor by which

@@ -8,8 +8,9 @@ import torch
 from astropy.wcs import WCS
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.operator import Convolution, ImagingOperator, reach_of
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
+from lenssr.imaging.render_scene import MARGIN_SHARE
 
 __all__ = ["Camera", "binned", "convolve_and_crop", "lensed", "render_densely", "render_steep", "sky_grid"]
 
@@ -99,8 +100,7 @@ class _RayGrid:
 
     def __init__(self, operator, lens):
         self._operator, self._lens = operator, lens
-        number = math.prod(operator.shape)
-        self.shape = operator.shape
+        number = math.prod(operator.cells)
         self.x, self.y = (ray.reshape(number, -1).T.reshape(-1) for ray in (operator.x, operator.y))
         if lens is not None:
             x, y = self.x.double()[None], self.y.double()[None]
@@ -115,9 +115,9 @@ class _RayGrid:
     def __call__(self, scenes):
         """Images of scenes."""
         values = self._values(scenes)
-        values = values.reshape(len(scenes), -1, math.prod(self.shape))
+        values = values.reshape(len(scenes), -1, math.prod(self._operator.cells))
         pixels = values[:, 0] if self._finer is None else self._refined(scenes, values)
-        pixels = pixels.reshape(len(scenes), *self.shape)
+        pixels = pixels.reshape(len(scenes), *self._operator.cells)
         return self._operator.convolve(pixels.mul_(self._operator.grid.pixel_area))
 
     def _values(self, scenes):
@@ -178,7 +178,8 @@ def render_steep(grid, psf, *brightness):
     def scenes(x, y):
         return torch.stack([function(x, y) for function in brightness])
 
-    operator = ImagingOperator(grid, psf.kernel(grid.pixel_scale), refine=scenes)
+    kernel = psf.kernel(grid.pixel_scale)
+    operator = ImagingOperator(grid, kernel, refine=scenes, margin=reach_of(kernel, MARGIN_SHARE))
     return [scene.numpy() for scene in operator(scenes(operator.x, operator.y))]
 
 
@@ -195,7 +196,6 @@ def render_densely(grid, psf, brightness):
 def convolve_and_crop(scene, grid, psf):
     """Image (ny, nx) of a scene of `render_densely`: convolved with a PSF, cut to the pixels of the grid."""
     if psf is not None:
-        wide = PixelGrid(tuple(scene.shape), grid.pixel_scale)
-        scene = ImagingOperator(wide, psf.kernel(grid.pixel_scale)).convolve(scene)
+        scene = Convolution(psf.kernel(grid.pixel_scale), scene.shape)(scene)
     rim = (scene.shape[0] - grid.shape[0]) // 2
     return scene[rim : rim + grid.shape[0], rim : rim + grid.shape[1]].numpy()

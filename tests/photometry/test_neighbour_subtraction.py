@@ -82,5 +82,5 @@ def test_galaxies_apart_are_fitted_as_if_alone(galaxy, noisy):
     alone = phot(data, error=SIGMA, init_params={"x": [25.0], "y": [25.0]})
     for name in ("flux", "n", "n_err", "sky", "iterations"):
         # Batches of two and of one round in other orders.
-        assert both[name][0] == pytest.approx(alone[name][0], rel=1e-6)
+        assert both[name][0] == pytest.approx(alone[name][0], rel=1e-5)
     assert both["flags"][0] == alone["flags"][0] == 0

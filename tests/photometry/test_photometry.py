@@ -6,6 +6,7 @@ import pytest
 import torch
 from astropy.modeling.models import Sersic2D
 from astropy.table import QTable
+from scipy.signal import fftconvolve
 
 from lenssr import Sersic, SersicPhotometry
 from lenssr.exceptions import InputError
@@ -184,6 +185,26 @@ def test_a_better_minimum_that_the_intervals_come_across_becomes_the_fit(image, 
     for name in ("x", "flux", "r_eff", "n", "ellip", "n_lower", "n_upper", "flux_lower", "flux_upper"):
         error = value(expected, name.removesuffix("_lower").removesuffix("_upper") + "_err")
         assert value(found, name) == pytest.approx(value(expected, name), abs=0.1 * error)
+
+
+@pytest.mark.parametrize("x, fit_shape", [(1.3, 61), (20.3, 21)])
+def test_light_from_beyond_the_edge_is_in_the_model(x, fit_shape, noisy):
+    """A galaxy at the edge of the image, and one larger than its stamp; scipy convolves a wide frame."""
+    rim, parts, shape = 15, 9, (41, 41)
+    places = (np.arange((41 + 2 * rim) * parts) + 0.5) / parts - 0.5 - rim
+    model = Sersic2D(1.0, 4.0, 1.5, x, 19.6, ellip=0.3, theta=np.radians(35))
+    fine = model(*np.meshgrid(places, places)) / parts**2
+    spread = np.arange(-6 * parts, 6 * parts + 1) / parts
+    line = np.exp(-4 * np.log(2) * (spread / FWHM) ** 2)
+    blurred = fftconvolve(fine, np.outer(line, line) / line.sum() ** 2, mode="same")
+    wide = blurred.reshape(41 + 2 * rim, parts, 41 + 2 * rim, parts).sum((1, 3))
+    image = noisy(wide[rim:-rim, rim:-rim] + 0.1)
+    assert image.shape == shape
+    table = SersicPhotometry(psf=FWHM * u.pix, fit_shape=fit_shape)(
+        image, error=SIGMA, init_params={"x": [round(x)], "y": [20.0]}
+    )
+    truth = TRUTH | {"x": x, "sky": 0.1, "flux": Sersic.from_sersic2d(model).flux}
+    assert not agree(table, truth, sigma=3.0)
 
 
 def test_stages_are_logged(image, caplog):

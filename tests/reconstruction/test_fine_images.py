@@ -75,7 +75,11 @@ def test_image_equals_the_renderer(scale, blurred, rng):
         sky=SKY / scale**2,
     )
     image = fine.image("source", "lens_light", "sky")
-    np.testing.assert_allclose(image, expected, rtol=1e-10, atol=1e-12)
+    # At the edge the renderer has more of the light from beyond.
+    np.testing.assert_allclose(image, expected, rtol=1e-3)
+    edge = 8 * scale if blurred else 0
+    inside = (slice(edge, -edge or None),) * 2
+    np.testing.assert_allclose(image[inside], expected[inside], rtol=1e-10, atol=1e-12)
     parts = sum(fine.image(role) for role in ("source", "lens_light", "sky"))
     np.testing.assert_allclose(parts, image, rtol=1e-10)
 

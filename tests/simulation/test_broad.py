@@ -105,6 +105,21 @@ def test_images_are_those_of_the_models(source):
         assert item.low_truth.data.sum() == pytest.approx(image.sum(), rel=5e-3)
 
 
+def test_arcs_beyond_the_edge_are_blurred_into_the_image():
+    options = {"sources": "sersic", "largest": 0.5, "pixels": 32, "pixel_scale": (0.05, 0.06)}
+    data, cut = BroadLenses(size=640, seed=1, **options), []
+    for index in range(0, 640, 64):
+        item = data[index]
+        grid, truth = PixelGrid.from_wcs(item.low.wcs, item.low.shape), item.truth.data
+        rim, options = 30, {"lens": item.lens, "source": item.source, "psf": item.psf, "scale": 2}
+        wide = render(grid.padded(rim), **options).value[2 * rim : -2 * rim, 2 * rim : -2 * rim]
+        edges = [np.concatenate([one[0], one[-1], one[:, 0], one[:, -1]]) for one in (truth, wide)]
+        if edges[1].max() > 0.1 * wide.max():
+            cut.append(index)
+            assert edges[0].sum() == pytest.approx(edges[1].sum(), rel=0.01)
+    assert cut
+
+
 def test_one_part_of_the_shapes():
     shapes = GalaxyShapes([GALAXY, GALAXY.T, GALAXY[::-1]], names="abc")
     assert shapes[::2].names == ("a", "c") and np.array_equal(shapes[1:][0], shapes[1])

@@ -142,13 +142,16 @@ def test_an_image_is_the_interpolated_source_behind_lens_and_telescope():
     """Against interpolation, integration and convolution by scipy."""
     problem = problem_of(1, sky=False, kernel=KERNEL, oversampling=8)
     values = np.exp(start_of(problem)[0])
-    grid, fine = problem.grid, GRID.upsample(8)
+    # The PSF scatters light in from beyond the frame, where the field is modelled as well.
+    margin = problem.views[0].stack.operator.margin
+    grid, fine = problem.grid, GRID.padded(margin).upsample(8)
     x, y = (torch.as_tensor(axis.ravel()) for axis in (fine.x, fine.y))
     rays = [axis[0].numpy() for axis in problem.scene.source_positions(x, y, problem.template)]
     lines = grid.offsets + grid.y_0, grid.offsets + grid.x_0
     source = RegularGridInterpolator(lines, values.reshape(SIDE, SIDE), bounds_error=False, fill_value=0.0)
-    light = source((rays[1], rays[0])).reshape(18, 8, 17, 8).mean((1, 3)) * GRID.pixel_area
-    expected = fftconvolve(light, KERNEL, mode="same")
+    wide = tuple(side + 2 * margin for side in GRID.shape)
+    light = source((rays[1], rays[0])).reshape(wide[0], 8, wide[1], 8).mean((1, 3)) * GRID.pixel_area
+    expected = fftconvolve(light, KERNEL, mode="same")[margin:-margin, margin:-margin]
     found = problem.predict(values, problem.start()).reshape(GRID.shape)
     np.testing.assert_allclose(found, expected, atol=1e-9 * expected.max())
 
@@ -272,7 +275,7 @@ def test_few_iterations_from_a_given_field():
     two = solve(problem, prior, end.strength, near, end.parameters, max_iterations=2)
     assert two.iterations == 2
     seen = [problem.predict(np.exp(one), end.parameters) for one in (end.field, near, two.field)]
-    assert np.abs(seen[2] - seen[0]).max() < 0.1 * np.abs(seen[1] - seen[0]).max()
+    assert np.abs(seen[2] - seen[0]).max() < 0.2 * np.abs(seen[1] - seen[0]).max()
     none = solve(problem, prior, end.strength, end.field, end.parameters, max_iterations=0)
     np.testing.assert_array_equal(none.field, end.field)
     assert none.chi2 == pytest.approx(end.chi2)

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import scipy.fft
 import scipy.signal
+import scipy.sparse as sparse
 import torch
 
 from lenssr.exceptions import InputError
@@ -18,6 +19,10 @@ __all__ = ["Convolution", "ImagingOperator", "margin_around", "reach_of"]
 # Share of a PSF within the margin around an image, but no more than so many times what holds another share:
 # pixels at the edge lack 0.1 % to 0.7 % of their light, not 25 % (see benchmarks/margin.py).
 MARGIN_SHARE, MARGIN_CORES, CORE_SHARE = 0.99, 1.25, 0.95
+
+
+# The curvature of chi2 needs no more of a PSF than its core: this share of it, in so many samples.
+CORE_LIGHT, CORE_SAMPLES = 0.99, 600
 
 
 class Convolution:
@@ -378,6 +383,34 @@ class ImagingOperator:
         rows, columns = np.indices(values.shape)
         rows, columns = rows - kernel.shape[0] // 2, columns - kernel.shape[1] // 2
         return rows.ravel(), columns.ravel(), values.ravel()
+
+    @property
+    def first_cells(self):
+        """Rows and columns of the cells in which pixels begin, two arrays (ny,) and (nx,)."""
+        margin, k = self.margin, self._subsampling
+        return tuple((np.arange(pixels) + margin) * k for pixels in self.shape)
+
+    @cached_property
+    def core(self):
+        """The strongest samples of `response`, which then count for the whole: three arrays as it has."""
+        rows, columns, values = self.response
+        order = np.argsort(-np.abs(values))
+        total = np.abs(values[order]).cumsum()
+        kept = order[: min(CORE_SAMPLES, int(np.searchsorted(total, CORE_LIGHT * total[-1])) + 1)]
+        return rows[kept], columns[kept], values[kept] * (values.sum() / values[kept].sum())
+
+    @cached_property
+    def core_matrix(self):
+        """The `core` as a sparse array from cells to pixels, (ny nx, cells)."""
+        rows, columns, values = self.core
+        (cy, cx), (first_y, first_x) = self.cells, self.first_cells
+        row = np.repeat(first_y, len(first_x))[:, None] + rows
+        column = np.tile(first_x, len(first_y))[:, None] + columns
+        inside = (row >= 0) & (row < cy) & (column >= 0) & (column < cx)
+        starts = np.concatenate([[0], inside.sum(axis=1).cumsum()])
+        index = (row * cx + column)[inside]
+        values = np.broadcast_to(values, inside.shape)[inside]
+        return sparse.csr_array((values, index, starts), shape=(len(row), cy * cx))
 
     def collect(self, values):
         """Flux in the cells, before the convolution.

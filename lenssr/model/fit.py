@@ -246,10 +246,10 @@ def bin_factor(grid):
 
 
 def single_precision(stack, weight):
-    """The stack in single precision, or itself where units leave the range of that."""
+    """The stack with sparser rays in single precision, or in double where units leave the range of that."""
     used = weight[weight > 0]
     safe = used.numel() > 0 and float(used.max()) < 1e24 and float(used.min()) > 1e-24
-    return stack.single() if safe else stack
+    return stack.sparser().single() if safe else stack.sparser()
 
 
 def away_from_lens(grid, scene, physical):

@@ -8,7 +8,7 @@ import torch
 
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import GaussianNoise, NoiseModel, stack_noise
-from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.operator import ImagingOperator, sharpened
 
 __all__ = ["ImageStack", "bin_kernel"]
 
@@ -96,6 +96,7 @@ class ImageStack:
             oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
         )
         self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
+        self._refined = refine is not None
         # Only where pixels are integrated; a point sample has the derivative that it has.
         self.cusp = CUSP_PIXELS * grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
@@ -122,9 +123,20 @@ class ImageStack:
         """The images with these numbers, behind an operator refined where ``refine`` is steep."""
         return self._twin(torch.as_tensor(indices, device=self.device), self.kernel, refine=refine)
 
-    def behind(self, kernel, **options):
-        """The same images behind another kernel and with other options."""
-        return self._twin(slice(None), kernel, **options)
+    def sparser(self):
+        """The same images with one ray in each cell, where cells are finer than pixels; else themselves.
+
+        What a cell then misses of its light, the kernel makes up for to second order. Behind PSFs of 1.7 and
+        2 pixels, chi2 changes by less than 0.5: enough to compare descriptions of a source and to find a
+        lens.
+        """
+        subsampling = self.options["kernel_subsampling"]
+        if subsampling == 1 or self.options["oversampling"] != "auto" or self._refined:
+            return self
+        kernel = self.kernel
+        if not self.options["includes_pixel"]:
+            kernel = sharpened(torch.as_tensor(kernel), -1 / 12).numpy()
+        return self._twin(slice(None), kernel, oversampling=subsampling)
 
     def _twin(self, index, kernel, **options):
         shape = (-1, *self.grid.shape)

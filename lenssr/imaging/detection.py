@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.utils.exceptions import AstropyUserWarning
 from scipy import ndimage
-
-from lenssr.imaging.deblending import deblend
 
 __all__ = [
     "FieldObjects",
@@ -87,19 +86,25 @@ def significance_map(image, weight, sigma):
 
 def label_objects(significance, fwhm, *, threshold=2.5):
     """Labels (ny, nx) of the objects in a significance map, none smaller than the PSF; None without any."""
-    from photutils.segmentation import detect_sources
+    from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
     pixels = max(5, round(fwhm**2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
+        # photutils warns where a segment has so many peaks that it spaces its levels linearly.
+        warnings.simplefilter("ignore", AstropyUserWarning)
         found = detect_sources(significance, threshold, pixels)
-    if found is None:
-        return None
-    # Deblend large and bright segments only: a large empty image has thousands of others.
-    peaks = ndimage.maximum(significance, found.data, found.labels)
-    large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
-    return deblend(significance, found.data, large, pixels=pixels, contrast=CONTRAST)
+        if found is None:
+            return None
+        # Deblend large and bright segments only: a large empty image has thousands of others.
+        peaks = ndimage.maximum(significance, found.data, found.labels)
+        large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
+        if not large.size:
+            return found.data
+        return deblend_sources(
+            significance, found, pixels, labels=large, contrast=CONTRAST, progress_bar=False
+        ).data
 
 
 @dataclass(eq=False)

@@ -85,7 +85,7 @@ def significance_map(image, weight, sigma):
 
 
 def label_objects(significance, fwhm, *, threshold=2.5):
-    """Labels (ny, nx) of the objects in a significance map, none smaller than the PSF; None without any."""
+    """`SegmentationImage` of objects in a significance map, none smaller than the PSF; None without any."""
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
@@ -101,10 +101,10 @@ def label_objects(significance, fwhm, *, threshold=2.5):
         peaks = ndimage.maximum(significance, found.data, found.labels)
         large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
         if not large.size:
-            return found.data
+            return found
         return deblend_sources(
             significance, found, pixels, labels=large, contrast=CONTRAST, progress_bar=False
-        ).data
+        )
 
 
 @dataclass(eq=False)
@@ -175,14 +175,12 @@ class FieldObjects:
     def segments(self):
         """The objects beside the central galaxy, as `Segment`."""
         significance = self.significance(self.residual, self.tolerance)
-        labels = label_objects(significance, self.fwhm)
-        if labels is None:
+        objects = label_objects(significance, self.fwhm)
+        if objects is None:
             return []
-        boxes = ndimage.find_objects(labels)
         segments = [
-            self._segment(box, labels[box] == label, significance)
-            for label, box in enumerate(boxes, start=1)
-            if box is not None
+            self._segment(one.slices, objects.data[one.slices] == one.label, significance)
+            for one in objects.segments
         ]
         return [segment for segment in segments if segment is not None]
 

@@ -75,13 +75,13 @@ def test_a_galaxy_is_masked_with_its_wings():
 
 def test_touching_objects_are_deblended_if_each_is_bright_and_large():
     for peak, count in ((5.0, 2), (0.5, 1)):
-        labels = label_objects(star(40, 60, 100) + star(46, 60, peak), 2.8, threshold=0.05)
+        labels = label_objects(star(40, 60, 100) + star(46, 60, peak), 2.8, threshold=0.05).data
         assert labels.max() == count
         assert (labels[60, 40] != labels[60, 46]) == (count == 2)
 
 
 def test_small_objects_are_not_deblended_and_empty_images_have_none():
-    assert label_objects(star(40, 60, 4.0) + star(44, 60, 4.0), 2.8, threshold=0.5).max() == 1
+    assert label_objects(star(40, 60, 4.0) + star(44, 60, 4.0), 2.8, threshold=0.5).data.max() == 1
     assert label_objects(np.zeros((20, 20)), 2.8) is None
 
 

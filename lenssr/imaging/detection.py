@@ -219,6 +219,8 @@ def _gaussian(sigma):
 
 def _center(observation, sigma, sky, error):
     """Brightest significant point of the inner part of the field, or the image's centre."""
+    from photutils.centroids import centroid_quadratic, centroid_sources
+
     middle = observation.grid.center
     smooth = ndimage.gaussian_filter(np.where(observation.valid, observation.data - sky, 0.0), sigma)
     rows, columns = np.indices(observation.shape)
@@ -226,12 +228,11 @@ def _center(observation, sigma, sky, error):
     row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), observation.shape)
     if smooth[row, column] < 3 * error[row, column]:
         return middle
-    x, y = float(column), float(row)
-    for _ in range(20):
-        window = np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / max(1.5, sigma) ** 2)
-        light = np.clip(smooth, 0, None) * window
-        x, y = float((light * columns).sum() / light.sum()), float((light * rows).sum() / light.sum())
-    return x, y
+    with warnings.catch_warnings():
+        # Where the fit fails: the brightest pixel.
+        warnings.simplefilter("ignore", AstropyUserWarning)
+        (x,), (y,) = centroid_sources(smooth, column, row, box_size=5, centroid_func=centroid_quadratic)
+    return (float(x), float(y)) if np.isfinite(x + y) else (float(column), float(row))
 
 
 def _elliptical_profile(observation, scene):

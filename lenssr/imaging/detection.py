@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.convolution import Gaussian2DKernel
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.utils.exceptions import AstropyUserWarning
 from scipy import ndimage
@@ -78,7 +79,8 @@ def light_census(observation):
 
 def significance_map(image, weight, sigma):
     """Signal to noise (ny, nx) of light, smoothed by a Gaussian (sigma in pixels), for independent noise."""
-    kernel = _gaussian(sigma)
+    side = 2 * max(1, math.ceil(3 * sigma)) + 1
+    kernel = Gaussian2DKernel(sigma, x_size=side).array
     signal = ndimage.convolve(image * weight, kernel, mode="constant")
     noise = np.sqrt(ndimage.convolve(weight, kernel**2, mode="constant"))
     return np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0)
@@ -209,12 +211,6 @@ def psf_width(observation):
     if observation.psf is None:
         return 2.5
     return float(np.clip(observation.psf_fwhm / observation.pixel_scale, 1.5, min(observation.shape) / 4))
-
-
-def _gaussian(sigma):
-    reach = max(1, math.ceil(3 * sigma))
-    profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.outer(profile, profile)
 
 
 def _center(observation, sigma, sky, error):

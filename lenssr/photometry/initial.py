@@ -46,12 +46,12 @@ def initial_coordinates(batch):
 def _band_moments(batch, band, centres):
     stamps = batch.bands[band]
     data = stamps.data.reshape(-1, *batch.shape).cpu().numpy()
-    valid = stamps.weight.reshape(data.shape).cpu().numpy() > 0
-    level = border_median(data, valid) if batch.layout.sky else np.zeros(len(data))
+    weight = stamps.weight.reshape(data.shape).cpu().numpy()
+    level = border_median(data, weight > 0) if batch.layout.sky else np.zeros(len(data))
     fwhm = psf_fwhm_in_pixels(batch.tasks[0].bands[band])
     found = [
-        moments(one - sky, good, place, fwhm)
-        for one, sky, good, place in zip(data, level, valid, centres, strict=True)
+        moments(one - sky, weights, place, fwhm)
+        for one, sky, weights, place in zip(data, level, weight, centres, strict=True)
     ]
     return level, np.stack(found)
 

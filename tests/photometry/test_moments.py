@@ -2,22 +2,11 @@
 
 import numpy as np
 import pytest
-from astropy.modeling.models import Sersic2D
-from astropy.stats import gaussian_fwhm_to_sigma
-from scipy import ndimage
 from scipy.special import gamma, gammaincinv
 
 from lenssr.photometry.moments import border_median, moments
 
-SIDE, FINE, FWHM, SIGMA = 51, 5, 2.5, 0.01
-
-
-def drawn(r_eff=4.0, n=1.5, x=0.0, y=0.0, ellip=0.3, theta=0.6, shape=(SIDE, SIDE)):
-    """Sersic2D of amplitude 1 behind a Gaussian PSF, (x, y) from the middle of the stamp."""
-    rows, columns = (((np.arange(s * FINE) + 0.5) / FINE - s / 2) for s in shape)
-    fine = Sersic2D(1, r_eff, n, x, y, ellip, theta)(columns, rows[:, None])
-    fine = ndimage.gaussian_filter(fine, FWHM * gaussian_fwhm_to_sigma * FINE)
-    return fine.reshape(shape[0], FINE, shape[1], FINE).mean((1, 3))
+SIDE, FWHM, SIGMA = 51, 2.5, 0.01
 
 
 def flux_of(r_eff, n, ellip):
@@ -36,7 +25,7 @@ def measured(light, *, centres=((0.0, 0.0),), hidden=None):
 
 @pytest.mark.parametrize("n", [0.8, 1.5, 3.0])
 @pytest.mark.parametrize("ellip", [0.0, 0.3, 0.5])
-def test_moments_are_near_the_truth(n, ellip):
+def test_moments_are_near_the_truth(drawn, n, ellip):
     flux, radius, e1, e2 = measured(drawn(n=n, ellip=ellip))[0]
     q, twice = 1 - ellip, 2 * 0.6
     assert flux == pytest.approx(flux_of(4.0, n, ellip), rel=0.15)
@@ -45,7 +34,7 @@ def test_moments_are_near_the_truth(n, ellip):
     assert (e1, e2) == pytest.approx(truth, abs=0.06)
 
 
-def test_two_galaxies_share_a_stamp():
+def test_two_galaxies_share_a_stamp(drawn):
     shape, places = (51, 81), np.array([[-17.0, 2.0], [16.5, -1.0]])
     parts = [drawn(x=x, y=y, shape=shape, ellip=e) for (x, y), e in zip(places, (0.1, 0.5), strict=True)]
     found = measured(sum(parts), centres=places)
@@ -54,7 +43,7 @@ def test_two_galaxies_share_a_stamp():
     assert np.hypot(*found[:, 2:].T) == pytest.approx([0.05, 1 / 3], abs=0.08)
 
 
-def test_hidden_pixels_are_filled_from_the_other_side():
+def test_hidden_pixels_are_filled_from_the_other_side(drawn):
     light, hidden = drawn(), np.zeros((SIDE, SIDE), dtype=bool)
     hidden[25:28, 27:31] = True
     shown, whole = measured(light, hidden=hidden)[0], measured(light)[0]
@@ -62,7 +51,7 @@ def test_hidden_pixels_are_filled_from_the_other_side():
 
 
 @pytest.mark.parametrize("light", [0.0, -1.0])
-def test_without_light_there_is_some_guess(light):
+def test_without_light_there_is_some_guess(drawn, light):
     found = measured(np.full((SIDE, SIDE), light), centres=[(0.0, 0.0), (9.0, 9.0), (400.0, 0.0)])
     assert np.isfinite(found).all()
     assert (found[:, :2] > 0).all()

@@ -24,12 +24,25 @@ __all__ = [
     "significance_map",
 ]
 
-# Error of the elliptical profile of a galaxy, over its light. Chosen.
+# Error of the elliptical profile of a galaxy, over its light. Chosen: real galaxies are not ellipses.
 PROFILE_TRUST = 0.07
-# Least significance of the peak of an object, in sigma of the smoothed image. Chosen.
-LEAST_PEAK = 4.5
-# Least share of the light of touching objects that each of them has.
+# Significance in the smoothed image, in sigma, of each pixel of an object, and of the peak of one that is
+# deblended. Chosen: in white noise one pixel in 160 exceeds the first, in 300,000 the second (theory).
+PIXEL_SIGMA, LEAST_PEAK = 2.5, 4.5
+# Least share of the light of touching objects that each of them has. Chosen.
 CONTRAST = 0.01
+# Pixels that a segment needs, over those of one object, to be deblended. Theory: two, with a saddle between.
+DEBLENDED_AREA = 3
+# FWHM of a PSF that is not known, and least FWHM that is believed, in pixels. Chosen.
+UNKNOWN_FWHM, LEAST_FWHM = 2.5, 1.5
+# Distance of the central galaxy from the middle over the side of the field, at most, and the significance of
+# its peak, in sigma of a pixel, at least. Chosen; theory: 3 sigma.
+CENTRE_REACH, CENTRE_SIGMA = 0.15, 3.0
+# Distance from the centre between which light may be arcs: least in FWHM of the PSF, largest over the side of
+# the field. Chosen; theory: the field's edge.
+ARCS_FROM_FWHM, ARCS_TO_FIELD = 1.5, 0.5
+# Largest modulus of the ellipticity of the central galaxy: an axis ratio of 0.25. Chosen: arcs may fake more.
+MAX_ELLIPTICITY = 0.6
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,9 @@ def light_census(observation):
     """
     scene = FieldObjects(observation)
     total = scene.significance(observation.data - scene.sky, scene.error)
-    outside = (scene.radius > 1.5 * scene.fwhm) & (scene.radius < 0.5 * min(observation.shape))
+    outside = (scene.radius > ARCS_FROM_FWHM * scene.fwhm) & (
+        scene.radius < ARCS_TO_FIELD * min(observation.shape)
+    )
     arcs = scene.significance(scene.residual, scene.tolerance)
     center = observation.grid.from_pixel(*scene.center)
     best = float(arcs[outside].max()) if outside.any() else 0.0
@@ -86,7 +101,7 @@ def significance_map(image, weight, sigma):
     return np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0)
 
 
-def label_objects(significance, fwhm, *, threshold=2.5):
+def label_objects(significance, fwhm, *, threshold=PIXEL_SIGMA):
     """`SegmentationImage` of objects in a significance map, none smaller than the PSF; None without any."""
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
@@ -101,7 +116,7 @@ def label_objects(significance, fwhm, *, threshold=2.5):
             return None
         # Deblend large and bright segments only: a large empty image has thousands of others.
         peaks = ndimage.maximum(significance, found.data, found.labels)
-        large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
+        large = found.labels[(found.areas >= DEBLENDED_AREA * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
         if not large.size:
             return found
         return deblend_sources(
@@ -209,8 +224,10 @@ class FieldObjects:
 def psf_width(observation):
     """FWHM of the PSF of an observation in pixels, from 1.5 to a quarter of the image; 2.5 without a PSF."""
     if observation.psf is None:
-        return 2.5
-    return float(np.clip(observation.psf_fwhm / observation.pixel_scale, 1.5, min(observation.shape) / 4))
+        return UNKNOWN_FWHM
+    return float(
+        np.clip(observation.psf_fwhm / observation.pixel_scale, LEAST_FWHM, min(observation.shape) / 4)
+    )
 
 
 def _center(observation, sigma, sky, error):
@@ -220,9 +237,9 @@ def _center(observation, sigma, sky, error):
     middle = observation.grid.center
     smooth = ndimage.gaussian_filter(np.where(observation.valid, observation.data - sky, 0.0), sigma)
     rows, columns = np.indices(observation.shape)
-    near = np.hypot(columns - middle[0], rows - middle[1]) < 0.15 * min(observation.shape)
+    near = np.hypot(columns - middle[0], rows - middle[1]) < CENTRE_REACH * min(observation.shape)
     row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), observation.shape)
-    if smooth[row, column] < 3 * error[row, column]:
+    if smooth[row, column] < CENTRE_SIGMA * error[row, column]:
         return middle
     with warnings.catch_warnings():
         # Where the fit fails: the brightest pixel.
@@ -271,5 +288,5 @@ def _ellipticity(light, scene):
             return 0.0, 0.0
         size = xx + yy + 2 * math.sqrt(xx * yy - xy**2)
         e1, e2 = (xx - yy) / size, 2 * xy / size
-    shrink = min(1.0, 0.6 / max(math.hypot(e1, e2), 1e-9))
+    shrink = min(1.0, MAX_ELLIPTICITY / max(math.hypot(e1, e2), 1e-9))
     return e1 * shrink, e2 * shrink

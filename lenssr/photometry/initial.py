@@ -8,7 +8,7 @@ from lenssr.photometry.moments import border_median, moments
 
 __all__ = ["initial_coordinates", "psf_fwhm_in_pixels"]
 
-# Sérsic index that a fit starts with: in the middle of those of discs and ellipticals.
+# Sérsic index that a fit starts with: in the middle of those of discs and ellipticals. Chosen.
 START_INDEX = 2.0
 # Initial radius, in radii of the whole galaxy, and Sérsic index of a bulge and of a disc. Chosen.
 BULGE_AND_DISC = ((0.5, 2.5), (1.3, 1.0))

@@ -12,7 +12,8 @@ __all__ = ["border_median", "moments"]
 SEGMENT_SIGMA = 1.5
 # Smallest half-light radius, in pixels, and largest modulus of the ellipticity that moments may give. Chosen.
 MIN_HALF_LIGHT_RADIUS, MAX_ELLIPTICITY = 0.4, 0.45
-# Half-light radius of a Gaussian PSF over its FWHM, nearly. Theory: 0.5.
+# Half-light radius of the PSF over its FWHM. Theory: 0.5 for a Gaussian; chosen: radii add in quadrature
+# only nearly.
 PSF_HALF_LIGHT = 0.45
 
 

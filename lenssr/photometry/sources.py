@@ -20,8 +20,9 @@ GUESSED = {
     "theta": u.rad,
     "sky": None,
 }
-# Detection: significance in the smoothed image of each pixel, and of the peak, in sigma. Chosen.
-DETECTION_SIGMA, PEAK_SIGMA = 2.5, 5.0
+# Significance of the peak of a galaxy in the smoothed image, in sigma. Theory: noise exceeds it in one pixel
+# of 3.5 million.
+PEAK_SIGMA = 5.0
 
 
 class Sources:
@@ -172,7 +173,7 @@ def _detected(observation):
     from photutils.segmentation import SourceCatalog
 
     significance = _significance(observation)
-    objects = label_objects(significance, psf_width(observation), threshold=DETECTION_SIGMA)
+    objects = label_objects(significance, psf_width(observation))
     if objects is None:
         return Sources([], [])
     catalog = SourceCatalog(significance, objects)

@@ -9,10 +9,10 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.convolution import Gaussian2DKernel
 from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.utils.exceptions import AstropyUserWarning
 from scipy import ndimage
-
-from lenssr.imaging.deblending import deblend
 
 __all__ = [
     "FieldObjects",
@@ -24,12 +24,25 @@ __all__ = [
     "significance_map",
 ]
 
-# Error of the elliptical profile of a galaxy, over its light. Chosen.
+# Error of the elliptical profile of a galaxy, over its light. Chosen: real galaxies are not ellipses.
 PROFILE_TRUST = 0.07
-# Least significance of the peak of an object, in sigma of the smoothed image. Chosen.
-LEAST_PEAK = 4.5
-# Least share of the light of touching objects that each of them has.
+# Significance in the smoothed image, in sigma, of each pixel of an object, and of the peak of one that is
+# deblended. Chosen: in white noise one pixel in 160 exceeds the first, in 300,000 the second (theory).
+PIXEL_SIGMA, LEAST_PEAK = 2.5, 4.5
+# Least share of the light of touching objects that each of them has. Chosen.
 CONTRAST = 0.01
+# Pixels that a segment needs, over those of one object, to be deblended. Theory: two, with a saddle between.
+DEBLENDED_AREA = 3
+# FWHM of a PSF that is not known, and least FWHM that is believed, in pixels. Chosen.
+UNKNOWN_FWHM, LEAST_FWHM = 2.5, 1.5
+# Distance of the central galaxy from the middle over the side of the field, at most, and the significance of
+# its peak, in sigma of a pixel, at least. Chosen; theory: 3 sigma.
+CENTRE_REACH, CENTRE_SIGMA = 0.15, 3.0
+# Distance from the centre between which light may be arcs: least in FWHM of the PSF, largest over the side of
+# the field. Chosen; theory: the field's edge.
+ARCS_FROM_FWHM, ARCS_TO_FIELD = 1.5, 0.5
+# Largest modulus of the ellipticity of the central galaxy: an axis ratio of 0.25. Chosen: arcs may fake more.
+MAX_ELLIPTICITY = 0.6
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,9 @@ def light_census(observation):
     """
     scene = FieldObjects(observation)
     total = scene.significance(observation.data - scene.sky, scene.error)
-    outside = (scene.radius > 1.5 * scene.fwhm) & (scene.radius < 0.5 * min(observation.shape))
+    outside = (scene.radius > ARCS_FROM_FWHM * scene.fwhm) & (
+        scene.radius < ARCS_TO_FIELD * min(observation.shape)
+    )
     arcs = scene.significance(scene.residual, scene.tolerance)
     center = observation.grid.from_pixel(*scene.center)
     best = float(arcs[outside].max()) if outside.any() else 0.0
@@ -79,27 +94,34 @@ def light_census(observation):
 
 def significance_map(image, weight, sigma):
     """Signal to noise (ny, nx) of light, smoothed by a Gaussian (sigma in pixels), for independent noise."""
-    kernel = _gaussian(sigma)
+    side = 2 * max(1, math.ceil(3 * sigma)) + 1
+    kernel = Gaussian2DKernel(sigma, x_size=side).array
     signal = ndimage.convolve(image * weight, kernel, mode="constant")
     noise = np.sqrt(ndimage.convolve(weight, kernel**2, mode="constant"))
     return np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0)
 
 
-def label_objects(significance, fwhm, *, threshold=2.5):
-    """Labels (ny, nx) of the objects in a significance map, none smaller than the PSF; None without any."""
-    from photutils.segmentation import detect_sources
+def label_objects(significance, fwhm, *, threshold=PIXEL_SIGMA):
+    """`SegmentationImage` of objects in a significance map, none smaller than the PSF; None without any."""
+    from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
     pixels = max(5, round(fwhm**2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
+        # photutils warns where a segment has so many peaks that it spaces its levels linearly.
+        warnings.simplefilter("ignore", AstropyUserWarning)
         found = detect_sources(significance, threshold, pixels)
-    if found is None:
-        return None
-    # Deblend large and bright segments only: a large empty image has thousands of others.
-    peaks = ndimage.maximum(significance, found.data, found.labels)
-    large = found.labels[(found.areas >= 3 * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
-    return deblend(significance, found.data, large, pixels=pixels, contrast=CONTRAST)
+        if found is None:
+            return None
+        # Deblend large and bright segments only: a large empty image has thousands of others.
+        peaks = ndimage.maximum(significance, found.data, found.labels)
+        large = found.labels[(found.areas >= DEBLENDED_AREA * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
+        if not large.size:
+            return found
+        return deblend_sources(
+            significance, found, pixels, labels=large, contrast=CONTRAST, progress_bar=False
+        )
 
 
 @dataclass(eq=False)
@@ -170,14 +192,12 @@ class FieldObjects:
     def segments(self):
         """The objects beside the central galaxy, as `Segment`."""
         significance = self.significance(self.residual, self.tolerance)
-        labels = label_objects(significance, self.fwhm)
-        if labels is None:
+        objects = label_objects(significance, self.fwhm)
+        if objects is None:
             return []
-        boxes = ndimage.find_objects(labels)
         segments = [
-            self._segment(box, labels[box] == label, significance)
-            for label, box in enumerate(boxes, start=1)
-            if box is not None
+            self._segment(one.slices, objects.data[one.slices] == one.label, significance)
+            for one in objects.segments
         ]
         return [segment for segment in segments if segment is not None]
 
@@ -204,31 +224,28 @@ class FieldObjects:
 def psf_width(observation):
     """FWHM of the PSF of an observation in pixels, from 1.5 to a quarter of the image; 2.5 without a PSF."""
     if observation.psf is None:
-        return 2.5
-    return float(np.clip(observation.psf_fwhm / observation.pixel_scale, 1.5, min(observation.shape) / 4))
-
-
-def _gaussian(sigma):
-    reach = max(1, math.ceil(3 * sigma))
-    profile = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.outer(profile, profile)
+        return UNKNOWN_FWHM
+    return float(
+        np.clip(observation.psf_fwhm / observation.pixel_scale, LEAST_FWHM, min(observation.shape) / 4)
+    )
 
 
 def _center(observation, sigma, sky, error):
     """Brightest significant point of the inner part of the field, or the image's centre."""
+    from photutils.centroids import centroid_quadratic, centroid_sources
+
     middle = observation.grid.center
     smooth = ndimage.gaussian_filter(np.where(observation.valid, observation.data - sky, 0.0), sigma)
     rows, columns = np.indices(observation.shape)
-    near = np.hypot(columns - middle[0], rows - middle[1]) < 0.15 * min(observation.shape)
+    near = np.hypot(columns - middle[0], rows - middle[1]) < CENTRE_REACH * min(observation.shape)
     row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), observation.shape)
-    if smooth[row, column] < 3 * error[row, column]:
+    if smooth[row, column] < CENTRE_SIGMA * error[row, column]:
         return middle
-    x, y = float(column), float(row)
-    for _ in range(20):
-        window = np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / max(1.5, sigma) ** 2)
-        light = np.clip(smooth, 0, None) * window
-        x, y = float((light * columns).sum() / light.sum()), float((light * rows).sum() / light.sum())
-    return x, y
+    with warnings.catch_warnings():
+        # Where the fit fails: the brightest pixel.
+        warnings.simplefilter("ignore", AstropyUserWarning)
+        (x,), (y,) = centroid_sources(smooth, column, row, box_size=5, centroid_func=centroid_quadratic)
+    return (float(x), float(y)) if np.isfinite(x + y) else (float(column), float(row))
 
 
 def _elliptical_profile(observation, scene):
@@ -271,5 +288,5 @@ def _ellipticity(light, scene):
             return 0.0, 0.0
         size = xx + yy + 2 * math.sqrt(xx * yy - xy**2)
         e1, e2 = (xx - yy) / size, 2 * xy / size
-    shrink = min(1.0, 0.6 / max(math.hypot(e1, e2), 1e-9))
+    shrink = min(1.0, MAX_ELLIPTICITY / max(math.hypot(e1, e2), 1e-9))
     return e1 * shrink, e2 * shrink

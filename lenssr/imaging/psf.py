@@ -8,6 +8,7 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.utils.exceptions import AstropyUserWarning
 from scipy import ndimage
 
 from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
@@ -81,7 +82,7 @@ class PSF:
         self.oversampling = int(oversampling)
         self.includes_pixel = bool(includes_pixel)
         self.pixel_scale = None if pixel_scale is None else _positive_angle(pixel_scale, "pixel_scale")
-        offset = _core_offset(self.array, self.fwhm_samples)
+        offset = _core_offset(self.array)
         self.offset = tuple(shift / self.oversampling for shift in offset)
         self.flags = ()
         if math.hypot(*self.offset) > CENTROID_TOLERANCE:
@@ -319,7 +320,7 @@ class PSF:
         """
         array = self.array
         for _ in range(10):
-            dx, dy = _core_offset(array, self.fwhm_samples)
+            dx, dy = _core_offset(array)
             reach_y, reach_x = (math.ceil((size - 1) / 2 - 1e-6) for size in array.shape)
             rows = np.arange(-reach_y, reach_y + 1) + (array.shape[0] - 1) / 2 + dy
             columns = np.arange(-reach_x, reach_x + 1) + (array.shape[1] - 1) / 2 + dx
@@ -428,24 +429,17 @@ def _checked_array(array):
     return array / array.sum()
 
 
-def _core_offset(array, fwhm):
-    """Centroid of the core relative to the array's centre, weighted by a Gaussian as wide as the core.
+def _core_offset(array):
+    """Centre of the Gaussian that fits an array best, relative to the array's centre: (columns, rows)."""
+    from photutils.centroids import centroid_2dg, centroid_com
 
-    Without the weight, the noise of the wings decides: they have most of the lever and little light.
-    """
-    rows, columns = (np.arange(size) - (size - 1) / 2 for size in array.shape)
-    peak_row, peak_column = np.unravel_index(np.argmax(array), array.shape)
-    dx, dy = columns[peak_column], rows[peak_row]
-    sigma = max(fwhm, 2.0) * gaussian_fwhm_to_sigma
-    for _ in range(50):
-        window = np.exp(-0.5 * ((columns - dx) ** 2 + (rows[:, None] - dy) ** 2) / sigma**2) * array
-        # A Gaussian window halves the way to the centroid of a core as wide as itself, hence the factor 2.
-        step_x = 2 * (window * (columns - dx)).sum() / window.sum()
-        step_y = 2 * (window * (rows[:, None] - dy)).sum() / window.sum()
-        dx, dy = dx + step_x, dy + step_y
-        if math.hypot(step_x, step_y) < 1e-6:
-            break
-    return float(dx), float(dy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyUserWarning)  # A fit that ends early is near enough.
+        try:
+            centre = centroid_2dg(np.pad(array, 1)) - 1
+        except ValueError:  # One pixel, or one row of them, has no Gaussian.
+            centre = centroid_com(array)
+    return tuple(float(c - (size - 1) / 2) for c, size in zip(centre, array.shape[::-1], strict=True))
 
 
 def _sample(array, rows, columns, order):

@@ -13,9 +13,12 @@ from scipy import ndimage
 
 __all__ = ["SkyNoise", "measure_sky", "residual_noise", "sky_noise", "source_mask"]
 
-# Fewer pixels of sky than this say nothing about correlations of a tenth.
+# Fewer pixels of sky than this say nothing about correlations of a tenth. Theory: their error is 200**-0.5.
 FEWEST_PIXELS = 200
+# Correlation of neighbouring pixels above which noise counts as correlated. Theory: two errors at
+# FEWEST_PIXELS.
 CORRELATED_ABOVE = 0.15
+# Connected pixels above the threshold that are a source. Chosen: smoothed noise makes smaller islands.
 FEWEST_SOURCE_PIXELS = 25
 # Pixels: light that changes more slowly than this is a galaxy's halo or a gradient of the sky, not noise.
 _SMOOTH_SCALE = 8.0

@@ -9,9 +9,10 @@ from lenssr.photometry.groups import AutoGrouper
 
 __all__ = ["FitSettings"]
 
-# Of the side of a stamp: galaxies nearer to each other are fitted together.
+# Side of a stamp over the separation of galaxies that are fitted together. Chosen: their boxes
+# overlap by half.
 GROUP_SHARE = 2.5
-# A centre that moves farther than this many pixels is on its way to another galaxy.
+# Distance in pixels that a centre may move: one that moves farther is on its way to another galaxy. Chosen.
 FARTHEST_CENTRE = 10.0
 
 

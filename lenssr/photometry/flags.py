@@ -6,7 +6,8 @@ import numpy as np
 
 __all__ = ["NOTICES", "PSF_SHARE", "SersicFlag", "decode_flags"]
 
-# Half-light radius, in FWHM of the PSF, below which a galaxy cannot be told from a star.
+# Half-light radius, in FWHM of the PSF, below which a galaxy cannot be told from a star. Chosen: in
+# quadrature it widens the image by 4 %.
 PSF_SHARE = 0.15
 
 

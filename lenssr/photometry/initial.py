@@ -8,7 +8,7 @@ from lenssr.photometry.moments import border_median, moments
 
 __all__ = ["initial_coordinates", "psf_fwhm_in_pixels"]
 
-# Sérsic index that a fit starts with: in the middle of those of discs and ellipticals.
+# Sérsic index that a fit starts with: in the middle of those of discs and ellipticals. Chosen.
 START_INDEX = 2.0
 # Initial radius, in radii of the whole galaxy, and Sérsic index of a bulge and of a disc. Chosen.
 BULGE_AND_DISC = ((0.5, 2.5), (1.3, 1.0))
@@ -46,12 +46,12 @@ def initial_coordinates(batch):
 def _band_moments(batch, band, centres):
     stamps = batch.bands[band]
     data = stamps.data.reshape(-1, *batch.shape).cpu().numpy()
-    valid = stamps.weight.reshape(data.shape).cpu().numpy() > 0
-    level = border_median(data, valid) if batch.layout.sky else np.zeros(len(data))
+    weight = stamps.weight.reshape(data.shape).cpu().numpy()
+    level = border_median(data, weight > 0) if batch.layout.sky else np.zeros(len(data))
     fwhm = psf_fwhm_in_pixels(batch.tasks[0].bands[band])
     found = [
-        moments(one - sky, good, place, fwhm)
-        for one, sky, good, place in zip(data, level, valid, centres, strict=True)
+        moments(one - sky, weights, place, fwhm)
+        for one, sky, weights, place in zip(data, level, weight, centres, strict=True)
     ]
     return level, np.stack(found)
 

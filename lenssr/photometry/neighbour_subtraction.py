@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 HALO_SIGMA = 1.0
 # Rounds of fits: first from bright to faint, brighter ones subtracted; then with all others subtracted.
 SUBTRACTION_ROUNDS = 2
-# Largest factor by which the sides of a box grow.
+# Largest factor by which the sides of a box grow. Chosen: time grows with its square.
 MOST_GROWTH = 4
 # Share of its flux by which neighbours would change a galaxy, if they were not fitted, that makes it blended.
+# Chosen.
 BLENDED_SHARE = 0.02
 
 

@@ -31,9 +31,9 @@ FIRST_PASS_TOLERANCE, FINAL_TOLERANCE = 0.1, 1e-3
 NOISE_REFITS = 3
 # Number of fits with a robust loss, whose weights come from the residuals of the one before.
 ROBUST_REFITS = 5
-# Largest root of the chi2 due to the lattice, which bounds the shift of each parameter in sigma.
+# Largest root of the chi2 due to the lattice, which bounds the shift of each parameter in sigma. Chosen.
 LATTICE_SIGMA = 0.1
-# A fit is repeated from other radii and indices if chi2 is too high by this, in its sigma.
+# A fit is repeated from other radii and indices if chi2 is too high by this, in its sigma. Theory: 5 sigma.
 RESTART_SIGMA = 5.0
 # Most galaxies in a group that is fitted from other starts and on the fine lattice.
 MOST_RESTARTED = 2

@@ -4,7 +4,6 @@ import astropy.units as u
 import numpy as np
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import Table
-from scipy import ndimage
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.detection import label_objects, psf_width, significance_map
@@ -21,8 +20,9 @@ GUESSED = {
     "theta": u.rad,
     "sky": None,
 }
-# Detection: significance in the smoothed image of each pixel, and of the peak, in sigma. Chosen.
-DETECTION_SIGMA, PEAK_SIGMA = 2.5, 5.0
+# Significance of the peak of a galaxy in the smoothed image, in sigma. Theory: noise exceeds it in one pixel
+# of 3.5 million.
+PEAK_SIGMA = 5.0
 
 
 class Sources:
@@ -146,38 +146,38 @@ def _of_segments(segments, observation):
         raise InputError(
             f"the segmentation image has shape {plane.shape}, the image {observation.shape}: give one alike"
         )
-    labels = np.unique(plane[plane > 0])
-    return _sources_of(plane, labels, observation)
-
-
-def _sources_of(plane, labels, observation):
-    """Sources at the flux-weighted centres of segments."""
-    if not len(labels):
+    if not (plane > 0).any():
         return Sources([], [])
-    light = np.where(observation.valid, observation.data - _level(observation, plane), 0.0)
-    # Faint outskirts would pull a centre towards neighbours: only pixels above 30 % of the peak count.
-    peaks = np.zeros(int(plane.max()) + 1)
-    peaks[labels] = ndimage.maximum(light, plane, labels)
-    core = np.where(light > 0.3 * peaks[plane], light.clip(0), 0.0)
-    centres = np.array(ndimage.center_of_mass(core + 1e-30, plane, labels))
-    return Sources(centres[:, 1], centres[:, 0], id=labels, segments=plane, labels=labels)
+    from photutils.segmentation import SegmentationImage, SourceCatalog
+
+    catalog = SourceCatalog(_significance(observation), SegmentationImage(plane.clip(0)))
+    x, y = _centres(catalog)
+    return Sources(x, y, id=catalog.labels, segments=plane, labels=catalog.labels)
 
 
-def _level(observation, plane):
-    outside = observation.valid & (plane == 0)
-    return float(np.median(observation.data[outside])) if outside.sum() > 10 else 0.0
+def _centres(catalog):
+    """Peaks (x, y) of paraboloids fitted to the peaks of segments, or the middles of their boxes."""
+    peak, middle = catalog.centroid_quad, np.array([box.center[::-1] for box in catalog.bbox])
+    return np.where(np.isfinite(peak), peak, middle).T
 
 
-def _detected(observation):
+def _significance(observation):
+    """Significance (ny, nx) of the light smoothed to the width of the PSF."""
     sky, fwhm = observation.sky, psf_width(observation)
     weight = np.where(observation.valid, (observation.sigma() * max(1.0, sky.rms_ratio)) ** -2.0, 0.0)
     smooth = significance_map(observation.data - sky.level, weight, fwhm * gaussian_fwhm_to_sigma)
-    significance = smooth / sky.factor
-    plane = label_objects(significance, fwhm, threshold=DETECTION_SIGMA)
-    if plane is None:
+    return smooth / sky.factor
+
+
+def _detected(observation):
+    from photutils.segmentation import SourceCatalog
+
+    significance = _significance(observation)
+    objects = label_objects(significance, psf_width(observation))
+    if objects is None:
         return Sources([], [])
-    labels = np.unique(plane[plane > 0])
-    labels = labels[np.asarray(ndimage.maximum(significance, plane, labels)) > PEAK_SIGMA]
-    found = _sources_of(np.where(np.isin(plane, labels), plane, 0), labels, observation)
+    catalog = SourceCatalog(significance, objects)
     # Segments of a detection do not decide which pixels a galaxy is fitted in.
-    return Sources(found.x, found.y)
+    x, y = _centres(catalog)
+    bright = catalog.max_value > PEAK_SIGMA
+    return Sources(x[bright], y[bright])

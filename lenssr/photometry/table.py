@@ -15,13 +15,14 @@ from lenssr.photometry.measure import MEASURED, Component
 __all__ = ["Rows", "make_table"]
 
 RECORDED_PACKAGES = ("lenssr", "astropy", "photutils", "numpy", "torch")
-# WEAKLY_CONSTRAINED: error of flux and r_eff relative to their value, and of n, above these.
+# WEAKLY_CONSTRAINED: error of flux and r_eff relative to their value, and of n, above these. Chosen.
 WEAK_SHARE, WEAK_INDEX = 0.5, 1.0
-# FAINT: signal to noise below this.
+# FAINT: signal to noise below this. Chosen: shapes of fainter ones are prior more than data.
 FAINT_SIGNAL = 10.0
 # SMALL_STAMP, EDGE: sides of the box below this, in r_eff, or in FWHM of the PSF for small galaxies.
+# Chosen: an exponential has 1 % of its light beyond 4 r_eff, half a side.
 STAMP_RADII, STAMP_WIDTHS = 8.0, 4.0
-# POOR_FIT: chi2 too high by this, in its sigma.
+# POOR_FIT: chi2 too high by this, in its sigma. Theory: 5 sigma.
 POOR_FIT_SIGMA = 5.0
 
 

@@ -20,18 +20,21 @@ ERRORS_TOO_SMALL = 1.3
 
 # ---------------------------------------------------------------- other objects in the field
 
-# Chosen on simulated lenses and a few HST fields; tests/reconstruction/test_field_mask.py shows what they do.
+# Chosen on simulated lenses and a few HST fields. What each does when 30 % lower and higher is in the table
+# docs/benchmarks/field_masks.txt: ARC_STRETCH, BEYOND_ARCS and IMAGE_REACH decide how much light of others is
+# kept, IMAGE_REACH, INNER_FIELD and COUNTER_IMAGE_RADIUS hide images when lower, the others hardly matter.
 
 # A segment is an arc if its standard deviation along the circle about the lens is this many times that
 # across, and this many FWHM of the PSF; if it lies this many FWHM from the centre, and has this signal to
-# noise. Chosen.
+# noise. Chosen (table): as low as 1.2 a galaxy may pass for an arc.
 ARC_STRETCH, ARC_LENGTH_FWHM, ARC_RADIUS_FWHM, ARC_SIGNAL = 1.6, 0.8, 1.5, 8.0
 # Distance from the centre, in FWHM of the PSF, within which a segment may be anything. Chosen.
 CORE_FWHM = 2.0
-# Largest radius of an image over that of the arcs, where there are arcs. Chosen.
+# Largest radius of an image over that of the arcs, where there are arcs. Chosen (table): at 1.7 a quarter of
+# the light of others is kept.
 BEYOND_ARCS = 1.3
-# Largest radius of an image over the side of the field, where there are none. Chosen: images lie within the
-# Einstein radius plus the offset of the source.
+# Largest radius of an image over the side of the field, where there are none. Chosen (table): images lie
+# within the Einstein radius plus the offset of the source; at 0.28 some are hidden.
 IMAGE_REACH = 0.36
 # Signal to noise, and radius over the side of the field, above which an image has to have a counter-image.
 # Chosen.

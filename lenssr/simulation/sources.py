@@ -130,7 +130,7 @@ class GalaxyShapes:
         Raises
         ------
         InputError
-            If scikit-image is not installed, or without the image. Nothing is downloaded.
+            If scikit-image came without the image. Nothing is downloaded.
 
         References
         ----------
@@ -290,14 +290,8 @@ def _deep_field():
     """Brightness of the image in scikit-image's folder, rows from the top as in the file."""
     from matplotlib.image import imread
 
-    package = importlib.util.find_spec("skimage")
-    if package is None or package.origin is None:
-        raise InputError(
-            f"{_DEEP_FIELD} comes with scikit-image, which is not installed: pip install scikit-image, "
-            "or give a folder of cutouts"
-        )
     # The file itself and not `skimage.data`, which would go and fetch it where it is missing.
-    file = Path(package.origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
+    file = Path(importlib.util.find_spec("skimage").origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
     if not file.is_file():
         raise InputError(
             f"{file} is missing from this scikit-image: install version 0.22 or later from PyPI, or give a "

@@ -8,6 +8,8 @@ import torch
 from lenssr import SersicPhotometry
 from lenssr.light.sersic import sersic_flux
 from lenssr.photometry import decode_flags
+from lenssr.photometry.cutouts import cut
+from lenssr.photometry.neighbour_subtraction import NeighbourLight, _chi2_of_light, weight_of
 
 SIGMA = 0.02
 SHAPE = (101, 111)
@@ -84,3 +86,34 @@ def test_galaxies_apart_are_fitted_as_if_alone(galaxy, noisy):
         # Batches of two and of one round in other orders.
         assert both[name][0] == pytest.approx(alone[name][0], rel=1e-5)
     assert both["flags"][0] == alone["flags"][0] == 0
+
+
+def test_chi2_of_light_is_its_variance_about_the_best_constant():
+    rng = np.random.default_rng(0)
+    light, weight = rng.uniform(0, 5, (2, 9, 11))
+    mean = np.average(light, weights=weight)
+    expected = weight.sum() * np.average((light - mean) ** 2, weights=weight)
+    assert _chi2_of_light([light - 1.0, None, np.ones((9, 11))], weight) == pytest.approx(expected)
+    assert _chi2_of_light([np.full((9, 11), 3.0)], weight) == pytest.approx(0, abs=1e-9)
+    assert _chi2_of_light([None], weight) == _chi2_of_light([light], 0 * weight) == 0
+
+
+def test_light_of_others_is_the_model_without_ones_own(fitted):
+    phot = fitted[0]
+    rows, solver = phot._rows, phot._solver
+    tasks = [rows.fits[k][0].task for k in range(3)]
+    lights = NeighbourLight(tasks, rows, solver)
+    everything = phot.make_model_image(SHAPE)
+    for k, task in enumerate(tasks):
+        inside = cut(everything, [task.corner], task.shape)[0]
+        assert lights.others(task, 0) + lights.of(k, task, 0) == pytest.approx(inside, abs=1e-9)
+    lights.take(tasks[0])
+    near_bright = lights.others(tasks[0], 0)
+    assert near_bright.max() < 0.2 * cut(everything, [tasks[0].corner], tasks[0].shape)[0].max()
+
+
+def test_hidden_and_foreign_pixels_have_no_weight(fitted):
+    task = fitted[0]._rows.fits[1][0].task
+    weight = weight_of(task, 0)
+    assert np.array_equal(weight > 0, task.share())
+    assert weight[task.share()] == pytest.approx(SIGMA**-2)

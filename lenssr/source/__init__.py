@@ -3,7 +3,7 @@
 from lenssr.source.batching import answer_together, choose_prior, images_at_once, together
 from lenssr.source.evidence import ParametricEvidence, laplace_evidence
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.gauss_newton import Request, Solution, solve, solve_batch
+from lenssr.source.gauss_newton import BandsSolution, Request, Solution, solve, solve_bands, solve_batch
 from lenssr.source.linalg import Factor, NormalMatrix
 from lenssr.source.priors import PRIORS, LocalPrior, Prior
 from lenssr.source.problem import Problem, View
@@ -11,6 +11,7 @@ from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap, SourceR
 
 __all__ = [
     "PRIORS",
+    "BandsSolution",
     "Factor",
     "ForwardModel",
     "GridMotion",
@@ -30,6 +31,7 @@ __all__ = [
     "images_at_once",
     "laplace_evidence",
     "solve",
+    "solve_bands",
     "solve_batch",
     "together",
 ]

@@ -3,18 +3,29 @@
 One loop serves a batch of lenses; a single one is a batch of one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.special import lambertw
 
+from lenssr.exceptions import InputError
 from lenssr.source.evidence import laplace_evidence
 from lenssr.source.linalg import BandedFactors, DenseFactors
 from lenssr.source.priors import BatchPrior
 
-__all__ = ["LINKS", "Request", "Solution", "log_field", "solve", "solve_batch", "weigh"]
+__all__ = [
+    "LINKS",
+    "BandsSolution",
+    "Request",
+    "Solution",
+    "log_field",
+    "solve",
+    "solve_bands",
+    "solve_batch",
+    "weigh",
+]
 
 # How far below the floor a logarithm still falls: beyond e^-240 all is dark.
 DEEPEST = np.log(240.0)
@@ -193,7 +204,8 @@ class Solution:
     @cached_property
     def next_step(self):
         """The Gauss-Newton step (n + K,) that would follow."""
-        return self._state.step(self._factors, self._state.everything)[0].numpy()
+        step = self._state.step(self._factors, self._state.everything)
+        return _shortened([self._state], [step])[0][0].numpy()
 
     @cached_property
     def evidence(self):
@@ -267,47 +279,217 @@ def solve_batch(requests, model):
     solutions : list of `Solution` or Exception
         The last in place of one whose matrix was not positive.
     """
-    first = requests[0]
-    options = {"mean": None, "link": "log", "adapt": True, "max_iterations": 40, "tolerance": 0.05}
-    if unknown := set(first.options) - set(options):
-        raise TypeError(f"solve() has no option {sorted(unknown)}")
-    options |= first.options
+    options = _options(requests[0])
     state = _begun(requests, model, options)
-    iterations, converged, failed = _iterate(state, options)
+    iterations, converged, failed = _iterate([state], options)
     ends = zip(iterations.tolist(), converged.tolist(), strict=True)
     return _solutions(requests, state, options, ends, failed)
 
 
-def _iterate(state, options):
-    """Move all lenses of a state to their maxima: iterations (B,), and which have converged, and failed."""
-    settled = torch.full_like(state.everything, not options["adapt"], dtype=torch.bool)
+@dataclass(frozen=True)
+class BandsSolution:
+    """Where the inversion of several bands of one lens ended.
+
+    Attributes
+    ----------
+    bands : list of `Solution`
+        Source, light and lens of each; their factors know of the other bands nothing but where the lens is.
+    lens : `~numpy.ndarray`, shape (L,)
+        The free parameters of the lens.
+    lens_covariance : `~numpy.ndarray`, shape (L, L)
+        By all bands together.
+    evidence : float
+        Logarithm of the Laplace evidence of all bands, up to what data alone determine.
+    """
+
+    bands: list
+    lens: np.ndarray
+    lens_covariance: np.ndarray
+    evidence: float
+
+
+def solve_bands(requests):
+    """Solve several bands of one lens together: each has its own source, light and sky, all share the lens.
+
+    Parameters
+    ----------
+    requests : sequence of `Request`
+        One for each band, with the same options. Their scenes have the same lens, with the same parameters
+        free, and the same priors and bounds on these, which count once; it begins where the first has it.
+
+    Returns
+    -------
+    solution : `BandsSolution`
+
+    Raises
+    ------
+    InputError
+        If the lenses differ in what is free.
+    numpy.linalg.LinAlgError
+        If the matrix of a step is not positive.
+
+    Notes
+    -----
+    Every band is eliminated down to the lens, where the Schur complements add up.
+    """
+    free = [request.problem.scene.free_of("lens").tolist() for request in requests]
+    if any(one != free[0] for one in free):
+        raise InputError("the bands have different free parameters of the lens: give all the same lens")
+    options, count = _options(requests[0]), sum(free[0])
+    states = []
+    for request in requests:
+        begin = np.concatenate([requests[0].parameters[:count], request.parameters[count:]])
+        shared = replace(request, parameters=begin)
+        share = 1 / len(requests)
+        states.append(_begun([shared], request.problem.model, options, lens_share=share))
+    iterations, converged, failed = _iterate(states, options)
+    if bool(failed[0]):
+        raise np.linalg.LinAlgError("the matrix of the inversion is not positive")
+    kept = {"link": options["link"], "mean": options["mean"]}
+    bands = [
+        Solution(state, request.prior, kept, int(iterations[0]), bool(converged[0]))
+        for state, request in zip(states, requests, strict=True)
+    ]
+    everything = states[0].everything
+    factors = [state.factorise(everything, exact=True) for state in states]
+    bond = _Bond(states, factors, everything)
+    return BandsSolution(
+        bands,
+        bands[0].parameters[:count],
+        bond.lens_covariance[0].numpy(),
+        float(bond.evidence(factors)[0]),
+    )
+
+
+def _options(request):
+    """All options of `solve`, with those of a request."""
+    options = {"mean": None, "link": "log", "adapt": True, "max_iterations": 40, "tolerance": 0.05}
+    if unknown := set(request.options) - set(options):
+        raise TypeError(f"solve() has no option {sorted(unknown)}")
+    return options | request.options
+
+
+def _iterate(states, options):
+    """Move all lenses to their maxima: iterations (B,), and which have converged, and failed.
+
+    The states are those of the bands of a batch of lenses, mostly one.
+    """
+    first = states[0]
+    settled = torch.full_like(first.everything, not options["adapt"], dtype=torch.bool)
     converged, failed = torch.zeros_like(settled), torch.zeros_like(settled)
-    iterations = torch.zeros_like(state.everything)
+    iterations = torch.zeros_like(first.everything)
     for _ in range(options["max_iterations"]):
         index = torch.nonzero(~(converged & settled | failed)).squeeze(1)
         if not len(index):
             break
         iterations[index] += 1
-        factors = state.factorise(index)
-        failed[index] = factors.failed
-        converged[index] = state.advance(index, state.step(factors, index)) < options["tolerance"]
+        factors = [state.factorise(index) for state in states]
+        failed[index] = torch.stack([one.failed for one in factors]).any(0)
+        bond = _Bond(states, factors, index) if len(states) > 1 else None
+        steps = [first.step(factors[0], index)] if bond is None else bond.steps()
+        converged[index] = _advance(states, index, _shortened(states, steps)) < options["tolerance"]
         if options["adapt"]:
-            before = state.strength[index]
-            state.set_strength(index, state.likeliest_strength(factors, index))
-            settled[index] = (state.strength[index] / before).log().abs() < np.log(SETTLED)
-        del factors  # before the next ones are made
+            settled[index] = True
+            for number, (state, own) in enumerate(zip(states, factors, strict=True)):
+                before, less = state.strength[index], 0.0 if bond is None else bond.less_trace(number)
+                state.set_strength(index, state.likeliest_strength(own, index, less=less))
+                settled[index] &= (state.strength[index] / before).log().abs() < np.log(SETTLED)
+        del factors, bond  # before the next ones are made
     return iterations, converged & settled & ~failed, failed
 
 
-def _begun(requests, model, options):
-    """The state of requests at their beginning."""
+def _advance(states, index, steps):
+    """Move along steps, shortened until the posteriors of all bands together grow; returns the gains (b,)."""
+    before = sum(state.objective(index) for state in states)
+    gains, left = torch.zeros_like(before), torch.arange(len(index), device=index.device)
+    for _ in range(TRIES):
+        here = index[left]
+        trials = [state.trial(here, step[left]) for state, step in zip(states, steps, strict=True)]
+        # Light that the data do not hold may leap far: a chi2 that overflows is no gain.
+        gain = before[left] - sum(objective for *_, objective in trials)
+        better = gain > 0
+        for state, (*parts, _) in zip(states, trials, strict=True):
+            state.take(here[better], [part[better] for part in parts])
+        gains[left[better]] = gain[better]
+        left, steps = left[~better], [step / 3 for step in steps]
+        if not len(left):
+            break
+    for state in states:
+        state.renew_jacobian(index[gains > 0])
+    return gains
+
+
+class _Bond:
+    """The lens that the bands of a batch share: what each says of it by itself, and all together.
+
+    With the covariance X of everything with the lens in a band, P the inverse of its part for the lens and d
+    the step that the band would take alone, the lens takes (sum P)^-1 sum P d, and the rest follows it.
+    """
+
+    def __init__(self, states, factors, index):
+        self._states, self._index = states, index
+        self._count = states[0].model.scene.count("lens")
+        self._alone, self._with_lens, self._precisions = [], [], []
+        for state, own in zip(states, factors, strict=True):
+            size = own.count + state.parameters.shape[1]
+            lens = slice(own.count, own.count + self._count)
+            right = torch.eye(size, dtype=torch.float64, device=index.device)[:, lens]
+            with_lens = own.solve(right.expand(len(index), -1, -1))
+            self._alone.append(state.step(own, index))
+            self._with_lens.append(with_lens)
+            self._precisions.append(torch.linalg.inv(with_lens[:, lens]))
+        self.lens_covariance = torch.linalg.inv(sum(self._precisions))
+
+    def steps(self):
+        """The steps (b, n + K) of all bands, a list."""
+        lenses = [
+            step[:, state.field.shape[1] :][:, : self._count]
+            for state, step in zip(self._states, self._alone, strict=True)
+        ]
+        pull = sum(p @ d.unsqueeze(2) for p, d in zip(self._precisions, lenses, strict=True))
+        together = (self.lens_covariance @ pull).squeeze(2)
+        parts = zip(self._alone, self._with_lens, self._precisions, lenses, strict=True)
+        return [step + (x @ (p @ (together - lens).unsqueeze(2))).squeeze(2) for step, x, p, lens in parts]
+
+    def less_trace(self, number):
+        """By how much the other bands lower the trace (b,) of covariance times prior of one band."""
+        p, x, state = self._precisions[number], self._with_lens[number], self._states[number]
+        nodes = x[:, : state.field.shape[1]]
+        rough = torch.stack([state.prior.apply(column) for column in nodes.unbind(2)], dim=2)
+        return ((p - p @ self.lens_covariance @ p) * (nodes.mT @ rough)).sum((1, 2))
+
+    def evidence(self, factors):
+        """Laplace evidence (b,) of all bands, of which each has its share of the prior of the lens."""
+        own = sum(state.evidence(one) for state, one in zip(self._states, factors, strict=True))
+        eliminated = sum(torch.linalg.slogdet(p)[1] for p in self._precisions)
+        stiffness = self._states[0].parameter_prior[1][self._index, : self._count]
+        once = torch.where(stiffness > 0, stiffness, 1.0).log().sum(1)
+        number, informed = len(self._states), (stiffness > 0).sum(1)
+        # The prior of the lens counts once, and with all of its stiffness.
+        prior = (1 - number) * once + informed * np.log(number)
+        return own + 0.5 * (prior + eliminated + torch.linalg.slogdet(self.lens_covariance)[1])
+
+
+def _shortened(states, steps):
+    """Steps (b, n + K) of all bands, all shortened where a node would brighten beyond what is linear."""
+    if states[0].link.is_linear:
+        return steps
+    brightening = [step[:, : state.field.shape[1]].amax(1) for state, step in zip(states, steps, strict=True)]
+    largest = torch.stack(brightening).amax(0).clamp_min(1e-300)
+    scale = (LARGEST_STEP / largest).clamp_max(1.0).unsqueeze(1)
+    return [step * scale for step in steps]
+
+
+def _begun(requests, model, options, *, lens_share=1.0):
+    """The state of requests at their beginning, with a share of the stiffness of the lens's prior."""
     first = requests[0]
     field, parameters = (
         torch.as_tensor(np.stack([getattr(r, name) for r in requests]), device=model.device)
         for name in ("field", "parameters")
     )
     prior = BatchPrior(first.prior, model.device, dense=model.dense)
-    state = _State(model, prior, field, parameters, options["mean"], LINKS[options["link"]])
+    link = LINKS[options["link"]]
+    state = _State(model, prior, field, parameters, options["mean"], link, lens_share=lens_share)
     strength = [r.strength for r in requests]
     known = first.strength is not None
     begin = torch.tensor(strength, dtype=torch.float64) if known else state.rough_strength()
@@ -380,8 +562,13 @@ def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=RO
 class _State:
     """Fields and parameters of a batch with what they predict."""
 
-    def __init__(self, model, prior, field, parameters, mean, link):
+    def __init__(self, model, prior, field, parameters, mean, link, *, lens_share=1.0):
         self.model, self.prior, self.link, self.latest = model, prior, link, None
+        self.parameter_prior = model.parameter_prior
+        if lens_share != 1:
+            mean_, stiffness = (part.clone() for part in model.parameter_prior)
+            stiffness[:, : model.scene.count("lens")] *= lens_share
+            self.parameter_prior = mean_, stiffness
         self.everything = model.everything
         self.finds_mean = mean is None and not link.is_linear
         given = torch.as_tensor(0.0 if mean is None else mean, dtype=field.dtype).to(field).reshape(1, -1)
@@ -418,7 +605,7 @@ class _State:
         return (self.prior.apply(offset) * offset).sum(1)
 
     def _penalty(self, field, parameters, index):
-        mean, stiffness = (part[index] for part in self.model.parameter_prior)
+        mean, stiffness = (part[index] for part in self.parameter_prior)
         pull = (stiffness * (parameters - mean).square()).sum(1)
         return self.strength[index] * self._roughness(field, index) + pull
 
@@ -440,7 +627,7 @@ class _State:
         parameters = self.parameters[index]
         by_source = self.model.adjoint(weighted.unsqueeze(1), parameters, index).squeeze(1)
         rough = self.prior.apply(self.field[index] - self.mean[index])
-        mean, stiffness = (part[index] for part in self.model.parameter_prior)
+        mean, stiffness = (part[index] for part in self.parameter_prior)
         by_field = self.slope[index] * by_source - self.strength[index].unsqueeze(1) * rough
         by_parameter = (self.jacobian[index] @ weighted.unsqueeze(2)).squeeze(2)
         return torch.cat([by_field, by_parameter - stiffness * (parameters - mean)], dim=1)
@@ -450,53 +637,45 @@ class _State:
         jacobian, parameters, slope = self.jacobian[index], self.parameters[index], self.slope[index]
         weighted = jacobian * self.model.weight[index].unsqueeze(1)
         cross = slope.unsqueeze(2) * self.model.adjoint(weighted, parameters, index).mT
-        corner = jacobian @ weighted.mT + torch.diag_embed(self.model.parameter_prior[1][index])
+        corner = jacobian @ weighted.mT + torch.diag_embed(self.parameter_prior[1][index])
         kind = DenseFactors if self.model.dense else BandedFactors
         normal = self.model.normal(parameters, index, exact=exact)
         return kind(normal, slope, self.prior, self.strength[index], cross, corner)
 
     def step(self, factors, index):
-        """The Gauss-Newton steps (b, n + K), shortened where a node would brighten beyond what is linear."""
+        """The Gauss-Newton steps (b, n + K)."""
         step = factors.solve(self.gradient(index).unsqueeze(2)).squeeze(2)
-        step = torch.where(factors.failed.unsqueeze(1), 0.0, step)
-        if self.link.is_linear:
-            return step
-        largest = step[:, : factors.count].amax(1, keepdim=True).clamp_min(1e-300)
-        return step * (LARGEST_STEP / largest).clamp_max(1.0)
+        return torch.where(factors.failed.unsqueeze(1), 0.0, step)
 
-    def advance(self, index, step):
-        """Move along steps, each shortened until its posterior grows; returns the gains (b,)."""
-        before = self.chi2[index] + self._penalty(self.field[index], self.parameters[index], index)
-        gains, left = torch.zeros_like(before), torch.arange(len(index), device=index.device)
-        lower, upper = self.model.bounds
-        count = self.field.shape[1]
-        for _ in range(TRIES):
-            here = index[left]
-            field = self.field[here] + step[left, :count]
-            parameters = (self.parameters[here] + step[left, count:]).clamp(lower[here], upper[here])
-            source, slope = self._brightness(field, here)
-            residual = self._residual(source, parameters, here)
-            chi2 = self._chi2(residual, here)
-            # Light that the data do not hold may leap far: a chi2 that overflows is no gain.
-            gain = before[left] - chi2 - self._penalty(field, parameters, here)
-            better = gain > 0
-            moved = here[better]
-            parts = (field, parameters, source, slope, residual, chi2)
-            kept = (self.field, self.parameters, self.source, self.slope, self.residual, self.chi2)
-            for mine, part in zip(kept, parts, strict=True):
-                mine[moved] = part[better]
-            gains[left[better]] = gain[better]
-            left, step = left[~better], step / 3
-            if not len(left):
-                break
-        moved = index[gains > 0]
-        if len(moved):
-            self.jacobian[moved] = self.model.jacobian(self.source[moved], self.parameters[moved], moved)
-        return gains
+    def objective(self, index):
+        """Twice the negative log posteriors (b,), but for constants."""
+        return self.chi2[index] + self._penalty(self.field[index], self.parameters[index], index)
 
-    def determined(self, factors, index):
-        """Numbers (b,) of nodes that the data determine: n - strength tr(A^-1 C)."""
-        undetermined = self.strength[index] * factors.trace(self.prior, self.probes)
+    def trial(self, index, step):
+        """Where steps lead: field, parameters, source, slope, residual and chi2, and the objectives (b,)."""
+        count, (lower, upper) = self.field.shape[1], self.model.bounds
+        field = self.field[index] + step[:, :count]
+        parameters = (self.parameters[index] + step[:, count:]).clamp(lower[index], upper[index])
+        source, slope = self._brightness(field, index)
+        residual = self._residual(source, parameters, index)
+        chi2 = self._chi2(residual, index)
+        objective = chi2 + self._penalty(field, parameters, index)
+        return field, parameters, source, slope, residual, chi2, objective
+
+    def take(self, index, parts):
+        """Move to where trials have led."""
+        kept = (self.field, self.parameters, self.source, self.slope, self.residual, self.chi2)
+        for mine, part in zip(kept, parts, strict=True):
+            mine[index] = part
+
+    def renew_jacobian(self, index):
+        """Find the derivatives anew after a move."""
+        if len(index):
+            self.jacobian[index] = self.model.jacobian(self.source[index], self.parameters[index], index)
+
+    def determined(self, factors, index, less=0.0):
+        """Numbers (b,) of nodes that the data determine: n - strength tr(A^-1 C), of a trace less so much."""
+        undetermined = self.strength[index] * (factors.trace(self.prior, self.probes) - less)
         return (factors.count - undetermined).clamp(1.0, factors.count)
 
     @property
@@ -507,12 +686,12 @@ class _State:
             self._probes = np.random.default_rng(PROBE_SEED).choice([-1.0, 1.0], (size, PROBES))
         return self._probes
 
-    def likeliest_strength(self, factors, index, field=None):
+    def likeliest_strength(self, factors, index, field=None, *, less=0.0):
         """The strengths at which the evidence of fields, by default the present ones, is stationary."""
         field = self.field[index] if field is None else field
         if self.finds_mean:
             self.mean[index] = field.mean(1, keepdim=True)
-        determined = self.determined(factors, index)
+        determined = self.determined(factors, index, less)
         if self.latest is None:
             self.latest = torch.full_like(self.strength, torch.nan)
         self.latest[index] = determined
@@ -520,7 +699,7 @@ class _State:
 
     def evidence(self, factors):
         """Laplace evidence (B,): fit, prior, and the ratio of the volumes of posterior and prior."""
-        stiffness = self.model.parameter_prior[1]
+        stiffness = self.parameter_prior[1]
         prior = self.prior.log_determinant + self.field.shape[1] * self.strength.log()
         prior = prior + torch.where(stiffness > 0, stiffness, 1.0).log().sum(1)
         penalty = self.chi2 + self._penalty(self.field, self.parameters, self.everything)

@@ -351,6 +351,6 @@ def test_tensors_of_an_inversion_stay_on_their_device(case, monkeypatch):
     # One lens alone is traced with numpy, but only on the CPU.
     monkeypatch.setattr("lenssr.mass.blocks._has_memory", lambda *tensors: False)
     with SaysWhere():
-        *_, failed = gauss_newton._iterate(state, options)
+        *_, failed = gauss_newton._iterate([state], options)
         factors = state.factorise(state.everything, exact=True)
         assert state.evidence(factors).isfinite().all() and not failed.any()

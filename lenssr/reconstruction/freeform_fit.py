@@ -43,7 +43,7 @@ AUTO_PRIORS = ("curvature", "curvature+laplacian3")
 SIDE, SIDE_WITH_PSF = 60, 48
 STRETCH, STRETCH_WITH_PSF = 1.25, 0.5
 # Largest distance of nodes in the middle, in pixels, or in FWHM of the PSF; and the most nodes along a side
-# that this may take: the matrices of 80 x 80 nodes behind a PSF, which are full, take a gigabyte.
+# that this may take.
 SPACING, SPACING_IN_FWHM = 0.75, 0.3
 MOST, MOST_WITH_PSF = 100, 80
 FAINTEST_SHARE = 3e-3  # of the peak, below which a first source is no guide

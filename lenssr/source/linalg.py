@@ -15,6 +15,8 @@ __all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_bloc
 CHEAP, DROPPED = 2e8, 3e-3
 COSTLY, DROPPED_IF_COSTLY = 4e9, 3e-2
 ROWS_AT_ONCE, BLOCK = 4096, 256  # of a normal matrix, to bound the memory; columns of a dense product
+# Power of a node, in units of the typical one, below which it hardly counts.
+FAINT_NODE = 0.1
 # A product of sparse arrays takes the time of a dense one where it has this share of its operations.
 SPARSE_SHARE = 0.01
 # Least stiffness of a combination of parameters, as a share of their own, where none follows.
@@ -83,7 +85,7 @@ class NormalMatrix:
 
     Nodes that a PSF joins though they lie far apart have small entries, and these are left out. Nothing is
     put in their place: to first order the determinant changes by their product with the inverse, which is
-    small there as well.
+    small there as well. A band that turns out not to be positive is made wider.
 
     Parameters
     ----------
@@ -95,20 +97,19 @@ class NormalMatrix:
     ----------
     columns : `~numpy.ndarray`, shape (n, width + 1)
         Entry (j, k) is that of row j + k and column j, as LAPACK has a lower band in memory.
-    rest : `~numpy.ndarray`, shape (n,)
-        Sums over the entries of each row that are left out.
     """
 
     def __init__(self, matrix, side):
-        self.size, scaled = matrix.shape[1], matrix.tocsr()
-        width = _width(scaled, side)
+        self.size, self._map = matrix.shape[1], matrix.tocsr()
+        self._fill(_width(self._map, side))
+
+    def _fill(self, width):
         self.columns = np.zeros((self.size, width + 1))
-        pairs = (np.diff(scaled.indptr).astype(float) ** 2).sum()
-        if pairs > SPARSE_SHARE * scaled.shape[0] * self.size * (width + BLOCK):
-            self._fill_from_dense(scaled, width)
+        pairs = (np.diff(self._map.indptr).astype(float) ** 2).sum()
+        if pairs > SPARSE_SHARE * self._map.shape[0] * self.size * (width + BLOCK):
+            self._fill_from_dense(self._map, width)
         else:
-            self._fill_from_sparse(scaled)
-        self.rest = scaled.T @ (scaled @ np.ones(self.size)) - self._sums()
+            self._fill_from_sparse(self._map)
 
     def _fill_from_sparse(self, scaled):
         transposed = scaled.T.tocsr()
@@ -131,13 +132,6 @@ class NormalMatrix:
                 shape = (stop - start, width + 1)
                 self.columns[start:stop] += np.lib.stride_tricks.as_strided(product, shape, strides)
 
-    def _sums(self):
-        """Sums along the rows of the band, above the diagonal as well as below."""
-        sums = self.columns.sum(axis=1)
-        for offset in range(1, self.columns.shape[1]):
-            sums[offset:] += self.columns[: self.size - offset, offset]
-        return sums
-
     def diagonal(self):
         """Its diagonal, shape (n,)."""
         return self.columns[:, 0]
@@ -159,13 +153,14 @@ class NormalMatrix:
         -------
         factor : `~lenssr.source.Factor`
         """
-        try:
-            return Factor(self._sum(slope, prior, strength).T, cross, corner)
-        except linalg.LinAlgError:
-            # A matrix of positive entries stays positive if what it lost is added to its diagonal.
-            columns = self._sum(slope, prior, strength)
-            columns[:, 0] += slope**2 * np.maximum(self.rest, 0.0)
-            return Factor(columns.T, cross, corner)
+        while True:
+            try:
+                return Factor(self._sum(slope, prior, strength).T, cross, corner)
+            except linalg.LinAlgError:
+                width = self.columns.shape[1] - 1
+                if width >= self.size - 1:
+                    raise
+                self._fill(min(2 * width, self.size - 1))
 
     def _sum(self, slope, prior, strength):
         """The columns of D M^T M D + strength C."""
@@ -182,14 +177,16 @@ class NormalMatrix:
 def _width(scaled, side):
     """Diagonals below the main one that hold nearly all of S^T S, S of shape (N, n).
 
-    The sums of a row of S along the rows of nodes say how much of the product lies how many rows apart.
+    Each node counts alike, whatever its share of the light, unless it has next to none. The sums of a row of
+    S along the rows of nodes say how much of the product lies how many rows apart.
     """
-    rows, size = scaled.shape
-    row = np.repeat(np.arange(rows) * (size // side), np.diff(scaled.indptr))
-    place = row + scaled.indices // side
-    sums = np.bincount(place, np.abs(scaled.data), minlength=rows * (size // side)).reshape(
-        rows, size // side
-    )
+    (rows, size), across = scaled.shape, scaled.shape[1] // side
+    power = np.bincount(scaled.indices, scaled.data**2, minlength=size)
+    typical = np.median(power[power > 0]) if power.any() else 1.0
+    scale = 1 / np.sqrt(power + FAINT_NODE * typical)
+    place = np.repeat(np.arange(rows) * across, np.diff(scaled.indptr)) + scaled.indices // side
+    shares = np.abs(scaled.data) * scale[scaled.indices]
+    sums = np.bincount(place, shares, minlength=rows * across).reshape(rows, across)
     products = sums.T @ sums
     apart = np.array([(2 if k else 1) * np.trace(products, k) for k in range(len(products))])
     beyond = np.append(apart[:0:-1].cumsum()[::-1], 0.0) / max(apart.sum(), np.finfo(float).tiny)

@@ -163,7 +163,7 @@ def test_what_lies_outside_the_band_hardly_matters(monkeypatch):
     monkeypatch.setattr(linalg, "CHEAP", 0.0)
     (matrix, weight), prior = seen_through_a_telescope(side), Prior("curvature", side)
     normal, slope = NormalMatrix(in_sigma(matrix, weight), side), np.geomspace(0.3, 3, side**2)
-    assert normal.columns.shape[1] < 0.5 * side**2 and normal.rest.max() > 0
+    assert normal.columns.shape[1] < 0.5 * side**2
     factor = normal.factor(slope, prior, 3.0, np.zeros((side**2, 0)), np.zeros((0, 0)))
     dense = matrix.toarray() * slope
     whole = dense.T @ (dense * weight[:, None]) + 3.0 * prior.dense
@@ -172,16 +172,16 @@ def test_what_lies_outside_the_band_hardly_matters(monkeypatch):
     np.testing.assert_allclose(errors, 1, atol=0.02)
 
 
-def test_a_band_that_is_not_positive_is_made_so(monkeypatch):
-    """What is left out is added to the diagonal where the band alone would not do."""
+def test_a_band_that_is_not_positive_is_made_wider(monkeypatch):
     monkeypatch.setattr(linalg, "DROPPED", 0.4)
     monkeypatch.setattr(linalg, "CHEAP", 0.0)
     (matrix, weight), prior = seen_through_a_telescope(width=4), Prior("curvature", 24)
     normal = NormalMatrix(in_sigma(matrix, weight), 24)
+    width = normal.columns.shape[1]
     with pytest.raises(np.linalg.LinAlgError):
         Factor(normal._sum(np.ones(576), prior, 1e-8).T, np.zeros((576, 0)), np.zeros((0, 0)))
     factor = normal.factor(np.ones(576), prior, 1e-8, np.zeros((576, 0)), np.zeros((0, 0)))
-    assert np.isfinite(factor.log_determinant)
+    assert normal.columns.shape[1] > width and np.isfinite(factor.log_determinant)
 
 
 def test_evidence_of_a_linear_inversion_is_the_gaussian_integral(rng):

@@ -52,6 +52,8 @@ def high_water():
 import torch
 from lenssr import *
 import lenssr.imaging, lenssr.simulation, lenssr.reconstruction.{module}
+for name, value in {constants}.items():
+    setattr(lenssr.reconstruction.{module}, name, value)
 torch.set_num_threads(1)
 before = high_water()
 result = SuperResolver(scale=2, **eval(sys.argv[2]))(sys.argv[1])
@@ -155,7 +157,7 @@ def numbers_of(result):
     return json.dumps({name: _rounded(value) for name, value in measures.items()})
 
 
-def peak_memory(path, options, module):
+def peak_memory(path, options, module, constants=None):
     """Memory above the import, in GB, that super-resolving a file takes in a process of its own.
 
     Parameters
@@ -165,8 +167,11 @@ def peak_memory(path, options, module):
         Of the resolver.
     module : str
         The module of `lenssr.reconstruction` that is part of the import.
+    constants : dict, optional
+        Values that constants of this module are to have, by name.
     """
-    command = [sys.executable, "-c", MEMORY_SCRIPT.replace("{module}", module), str(path), repr(options)]
+    script = MEMORY_SCRIPT.replace("{module}", module).replace("{constants}", repr(constants or {}))
+    command = [sys.executable, "-c", script, str(path), repr(options)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[0])
 

@@ -105,7 +105,7 @@ def memory_rows():
         options = {"lens_light": "sersic" if light else None}
         with tempfile.TemporaryDirectory() as folder:
             path = dataset.write(index, folder)
-            gigabytes = common.peak_memory(path, options, "sersic")
+            gigabytes = common.peak_memory(path, options, "parametric")
         label = f"peak memory, 100x100, lens unknown{', lens light' if light else ''}"
         yield label, f"{gigabytes:.2f} GB", "<= 1 GB", "yes" if gigabytes <= 1 else "NO"
 

@@ -183,15 +183,15 @@ class FreeFormFit:
         # 1. Candidates on a coarse grid, the lens held.
         grid = self._coarse_grid()
         log.info("comparing descriptions of the source on %d x %d nodes", grid.side, grid.side)
-        kind, problem, solution = yield from self._choose(grid)
-        if solution is None:
+        found = yield from self._choose(grid)
+        if not found:
             return None, None
-        # 2. The temperature of the likelihood, from what this source leaves of the sky.
-        self._set_temperature(problem, solution)
+        # 2. The temperature of the likelihood, from what the likeliest source leaves of the sky.
+        self._set_temperature(*found[0][1:])
         # 3. Lens, light and source together; other lenses; a lens that its trust region has stopped.
         log.info("fitting lens, light and source together")
         coarse = {"tolerance": COARSE_GAIN}
-        problem, solution = yield from fit_jointly(self, kind, problem, solution, **coarse)
+        kind, problem, solution = yield from self._fit_each_jointly(found, **coarse)
         solution, self.modes = yield from search_other_modes(self, problem, solution, **coarse)
         problem, solution = yield from expand_trust_region(self, kind, problem, solution, **coarse)
         problem, solution = yield from self._update_weights(kind, problem, solution, **coarse)
@@ -227,22 +227,34 @@ class FreeFormFit:
         constraints = self.parts[kind].constraints
         return Problem(views, scene, physical, constraints, grid, anchor, floor=floor)
 
+    def _fit_each_jointly(self, found, **options):
+        """The likeliest kind of source once the lens has moved, its problem and solution.
+
+        Behind a lens that is held where a poor fit had it, one kind may make up for it better than another.
+        """
+        if not self.bare.lens_moves:
+            found = found[:1]
+        joint = []
+        for kind, problem, solution in found:
+            joint.append((kind, *(yield from fit_jointly(self, kind, problem, solution, **options))))
+        return max(joint, key=lambda one: one[2].evidence)
+
     def _choose(self, grid):
-        """The likeliest kind of source on a grid, its problem and solution; None for the parametric one."""
+        """Kinds of source on a grid with problem and solution, the likeliest first; none if parametric."""
         automatic = self.settings.source == "auto"
         kinds = ("pixelated", "perturbed_sersic") if automatic else (self.settings.source,)
         found = []
         for kind in kinds:
             found.append((yield from self._compare(kind, grid)))
-        best = max(found, key=lambda one: one[0].evidence)
+        found.sort(key=lambda one: -one[0].evidence)
         if automatic:
             evidence = self.parametric.value(self.stack.data[0])
             self.candidates.append(Candidate("sersic", None, evidence))
             # A modulation that fades away ends at the parametric source itself.
-            if evidence > best[0].evidence - decisions.SAME_EVIDENCE:
-                return None, None, None
+            if evidence > found[0][0].evidence - decisions.SAME_EVIDENCE:
+                return []
         log.debug("candidates %s", self.candidates)
-        return best[0].source, *best[1:]
+        return [(candidate.source, *rest) for candidate, *rest in found]
 
     def _coarse_grid(self):
         share = COARSE if self.sharp else COARSE_WITH_PSF

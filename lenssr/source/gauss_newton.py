@@ -640,7 +640,7 @@ class _State:
         corner = jacobian @ weighted.mT + torch.diag_embed(self.parameter_prior[1][index])
         kind = DenseFactors if self.model.dense else BandedFactors
         normal = self.model.normal(parameters, index, exact=exact)
-        return kind(normal, slope, self.prior, self.strength[index], cross, corner)
+        return kind(normal, slope, self.prior, self.strength[index], cross, corner, for_step=not exact)
 
     def step(self, factors, index):
         """The Gauss-Newton steps (b, n + K)."""

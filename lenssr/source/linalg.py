@@ -12,9 +12,11 @@ __all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_bloc
 # many (0.1 s) for one that leaves out a first share of it; if that is not enough, a second share. Measured on
 # 48 x 48 nodes behind a PSF of 2 pixels and that of HST: ln evidence is right within 0.02, errors within 0.4
 # and 1 %.
-CHEAP, DROPPED = 2e8, 3e-3
+CHEAP, DROPPED = 2e8, 6e-3
 COSTLY, DROPPED_IF_COSTLY = 4e9, 3e-2
-ROWS_AT_ONCE, BLOCK = 4096, 256  # of a normal matrix, to bound the memory; columns of a dense product
+# For a step, this share is enough from so many operations on (25 ms).
+QUICK, DROPPED_FROM_STEPS = 1e9, 7e-2
+ROWS_AT_ONCE, BLOCK = 2048, 256  # of a normal matrix, to bound the memory; columns of a dense product
 # Power of a node, in units of the typical one, below which it hardly counts.
 FAINT_NODE = 0.1
 # A product of sparse arrays takes the time of a dense one where it has this share of its operations.
@@ -22,7 +24,7 @@ SPARSE_SHARE = 0.01
 # Least stiffness of a combination of parameters, as a share of their own, where none follows.
 SOFTEST = 1e-3
 # From so many right-hand sides on, a banded factor is solved block by block.
-MANY = 32
+MANY = 4
 
 
 def to_banded(matrix, width):
@@ -101,7 +103,8 @@ class NormalMatrix:
 
     def __init__(self, matrix, side):
         self.size, self._map = matrix.shape[1], matrix.tocsr()
-        self._fill(_width(self._map, side))
+        width, self._for_steps = _widths(self._map, side)
+        self._fill(width)
 
     def _fill(self, width):
         self.columns = np.zeros((self.size, width + 1))
@@ -112,13 +115,15 @@ class NormalMatrix:
             self._fill_from_sparse(self._map)
 
     def _fill_from_sparse(self, scaled):
-        transposed = scaled.T.tocsr()
+        transposed, width = scaled.T.tocsr(), self.columns.shape[1]
         for start in range(0, self.size, ROWS_AT_ONCE):
-            product = transposed[start : start + ROWS_AT_ONCE] @ scaled
-            column = np.repeat(np.arange(start, start + product.shape[0]), np.diff(product.indptr))
+            # Rows of the transpose are columns: these, by those that they reach.
+            these = transposed[start : start + ROWS_AT_ONCE]
+            product = these @ transposed[start : start + ROWS_AT_ONCE + width].T
+            column = np.repeat(np.arange(product.shape[0]), np.diff(product.indptr))
             below = product.indices - column
-            held = (below >= 0) & (below < self.columns.shape[1])
-            self.columns[column[held], below[held]] = product.data[held]
+            held = (below >= 0) & (below < width)
+            self.columns[start + column[held], below[held]] = product.data[held]
 
     def _fill_from_dense(self, scaled, width):
         for first in range(0, scaled.shape[0], ROWS_AT_ONCE):
@@ -136,7 +141,7 @@ class NormalMatrix:
         """Its diagonal, shape (n,)."""
         return self.columns[:, 0]
 
-    def factor(self, slope, prior, strength, cross, corner):
+    def factor(self, slope, prior, strength, cross, corner, *, for_step=False):
         """Factor [[D M^T M D + strength C, B], [B^T, K]].
 
         Parameters
@@ -148,34 +153,39 @@ class NormalMatrix:
         strength : float
         cross, corner : `~numpy.ndarray`, shapes (n, K), (K, K)
             B and K.
+        for_step : bool, optional
+            Whether it only says how far to step, for which a narrower band is enough.
 
         Returns
         -------
         factor : `~lenssr.source.Factor`
         """
+        width = self._for_steps if for_step else self.columns.shape[1] - 1
         while True:
             try:
-                return Factor(self._sum(slope, prior, strength).T, cross, corner)
+                return Factor(self._sum(slope, prior, strength, width).T, cross, corner)
             except linalg.LinAlgError:
-                width = self.columns.shape[1] - 1
                 if width >= self.size - 1:
                     raise
-                self._fill(min(2 * width, self.size - 1))
+                width = min(2 * width, self.size - 1)
+                self._for_steps = max(width, self._for_steps)
+                if width >= self.columns.shape[1]:
+                    self._fill(width)
 
-    def _sum(self, slope, prior, strength):
-        """The columns of D M^T M D + strength C."""
-        width = self.columns.shape[1]
+    def _sum(self, slope, prior, strength, width):
+        """The columns of D M^T M D + strength C, of the first with so many diagonals below the main one."""
+        width = width + 1
         columns = np.zeros((self.size, max(width, prior.width + 1)))
         # Row j of the windows holds the slopes of the rows that column j reaches.
         reached = np.lib.stride_tricks.sliding_window_view(np.pad(slope, (0, width - 1)), width)
-        np.multiply(self.columns, reached, out=columns[:, :width])
+        np.multiply(self.columns[:, :width], reached, out=columns[:, :width])
         columns[:, :width] *= slope[:, None]
         columns[:, : prior.width + 1] += strength * prior.columns
         return columns
 
 
-def _width(scaled, side):
-    """Diagonals below the main one that hold nearly all of S^T S, S of shape (N, n).
+def _widths(scaled, side):
+    """Diagonals below the main one that hold nearly all of S^T S, S of shape (N, n); and enough for steps.
 
     Each node counts alike, whatever its share of the light, unless it has next to none. The sums of a row of
     S along the rows of nodes say how much of the product lies how many rows apart.
@@ -202,7 +212,8 @@ def _width(scaled, side):
         rows = max(within(CHEAP), enough(DROPPED))
     if rows > within(COSTLY):
         rows = max(within(COSTLY), enough(DROPPED_IF_COSTLY))
-    return min(rows * side, size - 1)
+    few = min(rows, max(within(QUICK), enough(DROPPED_FROM_STEPS)))
+    return tuple(min(number * side, size - 1) for number in (rows, few))
 
 
 def _root(schur, diagonal):
@@ -298,6 +309,7 @@ class BandedFactors:
     prior : `~lenssr.source.priors.BatchPrior`
     strength : `torch.Tensor`, shape (b,)
     cross, corner : `torch.Tensor`, shapes (b, n, K), (b, K, K)
+    for_step : bool, optional
         As `NormalMatrix.factor` takes them.
 
     Attributes
@@ -309,12 +321,13 @@ class BandedFactors:
         Whether a matrix is not positive; what else is known of it means nothing.
     """
 
-    def __init__(self, normal, slope, prior, strength, cross, corner):
+    def __init__(self, normal, slope, prior, strength, cross, corner, *, for_step=False):
         self.count, self._factors = slope.shape[1], []
         rows = zip(normal, slope.numpy(), strength.tolist(), cross.numpy(), corner.numpy(), strict=True)
         for one, its_slope, its_strength, *blocks in rows:
             try:
-                self._factors.append(one.factor(its_slope, prior.of_one, its_strength, *blocks))
+                parts = its_slope, prior.of_one, its_strength, *blocks
+                self._factors.append(one.factor(*parts, for_step=for_step))
             except linalg.LinAlgError:
                 self._factors.append(None)
         self.failed = torch.tensor([factor is None for factor in self._factors])
@@ -356,11 +369,11 @@ class DenseFactors:
     Parameters
     ----------
     normal : sequence of `torch.Tensor`, shape (n, n)
-    slope, prior, strength, cross, corner
-        As for `BandedFactors`, and so are the attributes.
+    slope, prior, strength, cross, corner, for_step
+        As for `BandedFactors`, and so are the attributes; a step takes the same matrix.
     """
 
-    def __init__(self, normal, slope, prior, strength, cross, corner):
+    def __init__(self, normal, slope, prior, strength, cross, corner, *, for_step=False):
         self.count = slope.shape[1]
         curvature = torch.stack(list(normal)).mul_(slope.unsqueeze(2)).mul_(slope.unsqueeze(1))
         curvature.addcmul_(strength[:, None, None], prior.matrix)

@@ -179,7 +179,7 @@ def test_a_band_that_is_not_positive_is_made_wider(monkeypatch):
     normal = NormalMatrix(in_sigma(matrix, weight), 24)
     width = normal.columns.shape[1]
     with pytest.raises(np.linalg.LinAlgError):
-        Factor(normal._sum(np.ones(576), prior, 1e-8).T, np.zeros((576, 0)), np.zeros((0, 0)))
+        Factor(normal._sum(np.ones(576), prior, 1e-8, width - 1).T, np.zeros((576, 0)), np.zeros((0, 0)))
     factor = normal.factor(np.ones(576), prior, 1e-8, np.zeros((576, 0)), np.zeros((0, 0)))
     assert normal.columns.shape[1] > width and np.isfinite(factor.log_determinant)
 
@@ -233,7 +233,7 @@ def test_priors_are_compared_by_evidence(rng):
 
 
 def test_a_matrix_that_is_not_positive_is_an_error(rng, monkeypatch):
-    def refuse(self, *blocks):
+    def refuse(self, *blocks, for_step):
         raise np.linalg.LinAlgError("not positive")
 
     monkeypatch.setattr(NormalMatrix, "factor", refuse)

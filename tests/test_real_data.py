@@ -146,8 +146,8 @@ def test_free_form_leaves_no_rings(free_form, band, around):
 def test_free_form_leaves_no_dipole_in_the_core(free_form, band):
     plain, weighted = measures.dipole(free_form[band], measures.light_centre(free_form[band]))
     assert plain < 3
-    # In the red the galaxy is darker on one side of its core than ellipses are: dust, perhaps. The sky scattered
-    # by 1.3 of its errors before light from beyond the frame was modelled, and does by 1.0 since.
+    # In the red the galaxy is darker on one side of its core than ellipses are: dust, perhaps. The sky
+    # scattered by 1.3 of its errors before light from beyond the frame was modelled, and does by 1.0 since.
     most = 4 if band == "hst_f600lp" else 3
     assert weighted < most
     assert weighted < most * measures.dipole_scatter(free_form[band])[1]

@@ -141,7 +141,7 @@ class ImagingOperator:
         (..., M) out. Cells are divided where it is steep, until each pixel above 1 % of the brightest is
         right within 3e-4. The rays stay where they are when the light moves later: build a new operator
         then. Light between the first rays, of a source much smaller than a cell, is found if this is a
-        `~lenssr.imaging.compact_light.KnownLights`.
+        ``KnownLights``.
     tolerance : float, optional
         Relative error aimed at by ``refine``. Default 3e-4.
     margin : int, optional
@@ -288,11 +288,11 @@ class ImagingOperator:
         return inside.flatten()[self.shares[0]]
 
     def crop(self, cells):
-        """Cells (..., ny k, nx k) of the image, k along a pixel, from all (..., *cells) that `collect` gives.
+        """Cells (..., ny k, nx k) of the image, k along a pixel, from all that `collect` gives.
 
         Parameters
         ----------
-        cells : `torch.Tensor`, shape (..., *cells)
+        cells : `torch.Tensor`, shape ``(..., *cells)``
 
         Returns
         -------
@@ -334,7 +334,7 @@ class ImagingOperator:
 
         Parameters
         ----------
-        cells : `torch.Tensor`, shape (..., *cells)
+        cells : `torch.Tensor`, shape ``(..., *cells)``
 
         Returns
         -------
@@ -352,7 +352,7 @@ class ImagingOperator:
 
         Returns
         -------
-        cells : `torch.Tensor`, shape (..., *cells)
+        cells : `torch.Tensor`, shape ``(..., *cells)``
         """
         k = self._subsampling
         if k == 1:
@@ -422,7 +422,7 @@ class ImagingOperator:
 
         Returns
         -------
-        cells : `torch.Tensor`, shape (..., *cells)
+        cells : `torch.Tensor`, shape ``(..., *cells)``
         """
         lead = values.shape[:-1]
         extra = len(self._weight)

@@ -350,7 +350,7 @@ class Scene:
     def brightness_at(self, physical):
         """The surface brightness of one physical vector (1, P) as a function of rays, which gives (R,).
 
-        It knows where its lights are and how large, a `~lenssr.imaging.compact_light.KnownLights`.
+        It knows where its lights are and how large, a ``KnownLights``.
         """
 
         def trace(x, y):

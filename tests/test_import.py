@@ -83,6 +83,12 @@ def imported_files(path):
                 yield next(place for place in places if place in FILES)
 
 
+def test_no_file_name_stands_twice():
+    """Save what each room may have: its names, a base, and figures."""
+    names = [parts[-1] for parts in FILES if parts[-1] not in ("__init__", "base", "plot")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_room_has_its_place():
     assert {parts[0] for parts in FILES} - {"__init__"} == set(ROOMS)
 

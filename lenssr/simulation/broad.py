@@ -13,7 +13,7 @@ from lenssr.mass import SIE, Shear
 from lenssr.mass.ellipse import ellipticity
 from lenssr.simulation.camera import Camera
 from lenssr.simulation.dataset import BatchedLenses, LensDraw, check_count, check_range
-from lenssr.simulation.sources import (
+from lenssr.simulation.galaxy_shapes import (
     GalaxyShapes,
     blend_galaxies,
     clumpy_disc,

@@ -14,7 +14,7 @@ from lenssr.light.sersic_shape import sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS, Shear
 from lenssr.simulation.camera import Camera
 from lenssr.simulation.dataset import BatchedLenses, LensDraw, check_count
-from lenssr.simulation.substructure import AxionVortex, ColdSubhalos
+from lenssr.simulation.subhalos import AxionVortex, ColdSubhalos
 
 __all__ = ["DeepLense"]
 

@@ -17,8 +17,8 @@ from lenssr.light.pixelated_source import PixelatedSource
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.camera import convolve_and_crop, lensed, render_densely, sky_grid
 from lenssr.simulation.dataset import LensDataset, SimulatedLens, check_count, image, observed
+from lenssr.simulation.galaxy_shapes import GalaxyShapes, resample_shape
 from lenssr.simulation.scenes import UNIT
-from lenssr.simulation.sources import GalaxyShapes, resample_shape
 from lenssr.units import strip_unit
 
 __all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]

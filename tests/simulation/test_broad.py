@@ -11,7 +11,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.render_scene import render
 from lenssr.light import PixelatedSource, Sersic
 from lenssr.simulation import BroadLenses, GalaxyShapes
-from lenssr.simulation.sources import (
+from lenssr.simulation.galaxy_shapes import (
     NODES,
     blend_galaxies,
     clumpy_disc,

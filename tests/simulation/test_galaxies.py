@@ -13,7 +13,7 @@ from lenssr import SuperResolver
 from lenssr.exceptions import InputError
 from lenssr.imaging import PSF
 from lenssr.light import PixelatedSource
-from lenssr.simulation import GALAXY_CELLS, GalaxyLenses, GalaxyShapes, sources, write_dataset
+from lenssr.simulation import GALAXY_CELLS, GalaxyLenses, GalaxyShapes, galaxy_shapes, write_dataset
 
 CELLS = list(GALAXY_CELLS)
 SIZE = 4
@@ -98,7 +98,7 @@ def test_deep_field_has_no_background(deep_field):
 def test_scikit_image_without_the_deep_field(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("skimage", tmp_path / "__init__.py")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    sources._from_deep_field.cache_clear()
+    galaxy_shapes._from_deep_field.cache_clear()
     with pytest.raises(InputError, match="install version 0.22 or later"):
         GalaxyShapes.hubble_deep_field()
 

@@ -329,14 +329,15 @@ class FreeFormFit:
         nodes = [np.clip(axis, at - rim, at + rim) for axis, at in zip(fine.nodes, centre, strict=True)]
         field, parameters = coarse.matrix(*nodes) @ solution.field, solution.parameters
         problem = self.problem(kind, scene, problem.physical(parameters)[0], fine)
+        prior = Prior(solution.prior.name, fine.side)
+        strength = solution.strength * solution.prior.finer(fine.side)
         if kind == "pixelated" and self.settings.positive:
             plain = scene.to_fit(self.physical[None])[0].numpy()
             smooth = _positive_guide(self._parametric_at(problem.grid_at(plain)))
             source = LINKS["log"].brightness(field, problem.log_floor)
             if problem.chi2(smooth, plain) < problem.chi2(source, parameters):
                 field, parameters = log_field(smooth, problem.log_floor), plain
-        prior = Prior(solution.prior.name, fine.side)
-        strength = solution.strength_of(prior, field)
+                strength = solution.strength_of(prior, field)
         options = dict(solution.options)
         if self._beats_the_parametric(solution):
             options["tolerance"] = COARSE_GAIN  # weights will change, and then it goes on

@@ -100,6 +100,14 @@ class Prior:
         """Pairs of power and weight."""
         return [(power, (CROSSING * self.side) ** (2 * (power - self.powers[0]))) for power in self.powers]
 
+    def finer(self, side):
+        """By how much its strength is larger on a grid of so many nodes along the same side.
+
+        The lattice Laplacian goes with the square of the distance of nodes, and so does their number: a power
+        p of it, summed over the nodes, with that distance to 2 p - 2.
+        """
+        return (side / self.side) ** (2 * self.powers[0] - 2)
+
     @property
     def is_sparse(self):
         """Whether the matrix is a stencil."""

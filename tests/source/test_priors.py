@@ -98,3 +98,17 @@ def test_the_local_variance_is_without_the_modes_that_the_prior_does_not_mind(na
     assert (prior.variance - prior.local_variance).sum() == pytest.approx(first)
     own = Prior("matern32", 12)
     np.testing.assert_array_equal(own.local_variance, own.variance)
+
+
+@pytest.mark.parametrize(("name", "power"), [("gradient", 0), ("curvature", 2), ("laplacian3", 4)])
+def test_a_smooth_field_is_as_rough_on_a_finer_grid(name, power):
+    """Once the strength goes with the nodes along a side as it says."""
+
+    def roughness(side):
+        y, x = np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij")
+        field = np.exp(-(x**2 + y**2) / 0.1).ravel()
+        return field @ Prior(name, side).apply(field)
+
+    coarse = Prior(name, 60)
+    assert coarse.finer(120) == 2**power
+    assert coarse.finer(120) * roughness(120) == pytest.approx(roughness(60), rel=0.06)

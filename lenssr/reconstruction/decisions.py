@@ -56,9 +56,6 @@ SAME_RADIUS, SAME_SHAPE = 0.02, 0.1
 # Share of the best coarse chi2 by which another start may be worse and still be fitted to all pixels, and how
 # many of them are. Chosen: binned pixels misjudge chi2 by as much.
 RIVAL_SHARE, RIVALS = 0.3, 2
-# Excess of chi2 after a first fit to all pixels, as a share of that of the best fit (or of the number of
-# pixels), above which another start is given up. Chosen: what the last fit then gains is a few per cent.
-HOPELESS_START = 1.0
 # Standard deviations from the network's estimate, all seven parameters together, within which a fit that
 # leaves more than noise is believed: overall, and where a Sérsic leaves arcs. Theory: chi of 7 degrees of
 # freedom exceeds 5 with a probability of 7e-4, 3 with one of a quarter. The second was chosen after two

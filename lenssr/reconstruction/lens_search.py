@@ -271,32 +271,12 @@ def _try_other_starts(stack, scene, fits, physical, chi2, constraints, *, thorou
         starts += kept[1:]
     if not chosen:
         return fits
-    others = _refined_starts(stack, scene, fits, chosen, torch.stack(starts), constraints)
+    others = refine(stack.select(chosen), scene, torch.stack(starts), constraints.select(chosen))
     best, ends = list(fits), [[] for _ in fits]
-    for i, other in others:
+    for i, other in zip(chosen, others, strict=True):
         best[i], loser = sorted((best[i], other), key=lambda fit: cost(scene, fit))
         ends[i].append((loser.chi2, loser.physical))
     return [_with_modes(scene, fit, found) for fit, found in zip(best, ends, strict=True)]
-
-
-def _refined_starts(stack, scene, fits, owners, starts, constraints):
-    """Fits of other starts (S, P) to all pixels of their images: pairs of image and fit.
-
-    First with sparse rays; those that are hopeless then are not fitted to the end.
-    """
-    some = constraints.select(owners)
-    places = early_fit(stack.select(owners), scene, starts, some)
-    model = stack.select(owners).expected(scene, places)
-    kept = []
-    for row, owner in enumerate(owners):
-        chi2 = float((fits[owner].weight * (stack.data[owner] - model[row]) ** 2).sum())
-        if chi2 < fits[owner].chi2 + decisions.HOPELESS_START * max(fits[owner].chi2, fits[owner].used):
-            kept.append(row)
-    if not kept:
-        return []
-    owners = [owners[row] for row in kept]
-    found = refine(stack.select(owners), scene, places[kept], some.select(kept), 0)
-    return list(zip(owners, found, strict=True))
 
 
 def _with_modes(scene, fit, ends):

@@ -173,8 +173,8 @@ def test_free_form_bands_have_one_einstein_radius(free_form):
 @pytest.mark.xdist_group("free_form")
 @pytest.mark.parametrize("name", ["theta_E", "e1", "e2", "x_0", "y_0", "gamma1", "gamma2"])
 def test_free_form_bands_have_one_lens(free_form, name):
-    # x_0 of red and blue is 3.1 of its errors apart since light from beyond the frame is modelled, 1.5 before:
-    # errors conditional on one model of the galaxy's light. The bar was 3.
+    # x_0 of red and blue is 3.1 of its errors apart since light from beyond the frame is modelled, 1.5
+    # before: errors conditional on one model of the galaxy's light. The bar was 3.
     assert abs(measures.offsets(*free_form.values())[name][2]) < 3.5
 
 

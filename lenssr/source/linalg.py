@@ -10,8 +10,8 @@ __all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_bloc
 
 # Operations that a factorisation may take: so many (5 ms) for a band that holds all of a normal matrix; so
 # many (0.1 s) for one that leaves out a first share of it; if that is not enough, a second share. Chosen
-# on 48 x 48 nodes behind simulated PSFs, those of HST and of Euclid, where ln evidence is right within 0.03 and
-# errors are within 0.9 %.
+# on 48 x 48 nodes behind simulated PSFs, those of HST and of Euclid, where ln evidence is right within 0.03
+# and errors are within 0.9 %.
 CHEAP, DROPPED = 2e8, 6e-3
 COSTLY, DROPPED_IF_COSTLY = 4e9, 3e-2
 # For a step, this share is enough from so many operations on (25 ms).

@@ -6,7 +6,7 @@ from lenssr.light.profile import FAINTEST
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.model.scene import Scene
 
-__all__ = ["border_level", "light_start", "source_start", "without_light"]
+__all__ = ["border_level", "first_galaxy", "light_start", "source_start", "without_light"]
 
 LIGHT_INDEX = 3.0
 # How far from the image centre the light of the lens is looked for, and may move from there, in arcsec.
@@ -31,7 +31,7 @@ def light_start(stack, scene):
     """
     if not scene.lights:
         return None
-    galaxy = _galaxy(scene, stack)
+    galaxy = first_galaxy(scene, stack)
     weight = stack.first_weights
     physical, smooth = _moments(stack, _hint(scene))
     bounds, centre = galaxy.bounds(len(stack)), [galaxy.lights[0].column(axis) for axis in ("x_0", "y_0")]
@@ -68,11 +68,12 @@ def without_light(stack, scene, light):
     if light is None:
         below = border_level(stack).unsqueeze(1)
     else:
-        below = stack.image(_galaxy(scene, stack), light)
+        below = stack.image(first_galaxy(scene, stack), light)
     return torch.where(stack.valid, stack.data - below, 0)
 
 
-def _galaxy(scene, stack):
+def first_galaxy(scene, stack):
+    """The scene whose parameters `light_start` finds: a Sérsic and the sky."""
     return Scene(
         lens=None, lens_free=False, lens_light=1, sky=True, source=0, extent=scene.extent, device=stack.device
     )

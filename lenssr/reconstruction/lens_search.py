@@ -41,6 +41,7 @@ from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
+from lenssr.reconstruction.trial_lenses import search_trial_lenses
 from lenssr.source.batching import ask
 
 __all__ = [
@@ -80,7 +81,7 @@ def unknown_lens(field):
 # ---------------------------------------------------------------- an unknown lens
 
 
-def find_lens(stack, scene, *, seed=0, network=None, look=None):
+def find_lens(stack, scene, *, seed=0, network=None, look=None, freeform=False):
     """Fit scenes whose lens is unknown.
 
     Parameters
@@ -95,7 +96,10 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
     look : callable, optional
         ``look(number, fit, others)`` gives the `Fit` of an image whose lens is in doubt after a look with a
         free-form source from it and from other lenses (L,): `refine_with_freeform_source`. Needed with a
-        network.
+        network, and for a free-form source.
+    freeform : bool, optional
+        Whether a free-form source will follow. If so, and a Sérsic does not explain binned pixels, trial
+        lenses say where to begin. By default a Sérsic is fitted from all starts.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None):
     rng = np.random.default_rng(seed)
     if network is None:
         log.info("looking for the lens from %d Einstein radii", STARTS)
-        found = _multi_start(stack, scene, rng)
+        found = _multi_start(stack, scene, rng, look=look if freeform else None)
         fits = [polish(stack, scene, number, one.fit) for number, one in enumerate(found)]
         _log_lenses(scene, fits)
         return fits
@@ -143,13 +147,13 @@ class _Found:
     begun: torch.Tensor | None
 
 
-def _multi_start(stack, scene, rng, *, starts=None, beside=None):
+def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     """Fit binned pixels from many lenses, the best ones to all pixels; a list of `_Found`.
 
     ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all
     of them are fitted to all pixels where the best leaves more than noise. ``beside``, a list of `_Found`, is
     returned where binned pixels lead to where one of them began; what a Sérsic does not tell is then found
-    out elsewhere.
+    out elsewhere. With a ``look`` images whose binned pixels no Sérsic explains are left to trial lenses.
     """
     coarse = stack.binned(bin_factor(stack.grid))
     light = light_start(coarse, scene)
@@ -160,6 +164,15 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
     near = starts is not None
     vectors = starts if near else _radii_starts(plain, coarse.grid, constraints, rng)
     physical, chi2 = _coarse_fits(coarse, plain, vectors, light, constraints, near=near)
+    found = list(beside or [None] * len(stack))
+    if look is not None:
+        unexplained = chi2.amin(dim=1) > decisions.HOPELESS_START * (coarse.first_weights > 0).sum(dim=1)
+        for row in unexplained.nonzero().flatten().tolist():
+            one = None if light is None else light[[row]]
+            found[row] = _from_trial_lenses(stack, scene, row, constraints.select([row]), one, rng, look)
+        rows = [row for row, one in enumerate(found) if one is None]
+        if not rows:
+            return found
     best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
     if plain is not scene:
         found = early_fit(stack, plain, physical[best], constraints)
@@ -169,8 +182,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
         constraints = Constraints.of(scene, len(stack)).centred_on(scene, centres, decisions.CENTRE_BOUND)
         constraints = constraints.with_light_priors(scene, physical[best])
     begun = physical[best]
-    rows = _elsewhere(scene, begun, beside)
-    found = list(beside or [None] * len(stack))
+    rows = [row for row in _elsewhere(scene, begun, beside) if beside is not None or found[row] is None]
     if rows:
         some = stack if len(rows) == len(stack) else stack.select(rows)
         refits = NEAR_REFITS if near else WEIGHT_REFITS
@@ -181,6 +193,34 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None):
         for row, first, fit in zip(rows, fits, best, strict=True):
             found[row] = _Found(fit, begun[row] if torch.equal(first.physical, fit.physical) else None)
     return found
+
+
+def _from_trial_lenses(stack, scene, number, constraints, light, rng, look):
+    """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
+
+    Where others are nearly as likely, a look with a free-form source behind each decides.
+    """
+    plain, stack = scene.with_plain_light(), stack.select([number])
+    trials = search_trial_lenses(stack, plain, constraints, light, rng)
+    if not trials:
+        return None
+    log.info("image %d: no Sérsic explains the arcs; %d trial lenses do", number, len(trials))
+    template = template_of(plain, stack, trials[0].lens[None], light)
+    weight = softened(stack.first_weights, stack, plain, template)
+    physical = source_start(stack, plain, template, without_light(stack, plain, light), weight)
+    radius = decisions.RADIUS_REACH, decisions.RADIUS_WIDTH
+    near = trust_region(constraints, plain, physical, radius)
+    if plain is not scene:
+        physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))
+        centres = physical[:, scene.lens_centre_columns]
+        constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
+        constraints = constraints.with_light_priors(scene, physical)
+        near = trust_region(constraints, scene, physical, radius)
+    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS)
+    fit = replace(fit, constraints=constraints)
+    likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
+    rivals = [trial.lens for trial in trials[1:] if trial.log_posterior > likely]
+    return _Found(look(number, fit, rivals) if rivals else fit, None)
 
 
 def _radii_starts(scene, grid, constraints, rng):

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 CPU_VALUES, GPU_VALUES = 2**22, 2**26
 PARAMETERS = 20
 LENS_WEIGHTS = "deflection"
+FREE_FORM = ("pixelated", "perturbed_sersic", "auto")
 
 
 class ParametricReconstruction:
@@ -101,6 +102,7 @@ class ParametricReconstruction:
                 return self._look(scene, fit, others, observations[number])
 
             options = {"seed": settings.seed, "network": self.lens_network, "look": look}
+            options["freeform"] = settings.source in FREE_FORM
             return stack, scene, find_lens(stack, scene, **options)
         fits = fit_known_lens(stack, scene, settings.lens.vector.to(stack.device).expand(len(stack), -1))
         return stack, scene, [polish(stack, scene, number, fit) for number, fit in enumerate(fits)]

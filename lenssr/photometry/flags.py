@@ -3,12 +3,25 @@
 import enum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["NOTICES", "PSF_SHARE", "SersicFlag", "decode_flags"]
+from lenssr.photometry.groups import cut, first_pixel
+from lenssr.photometry.parameters import MEASURED
+
+__all__ = ["NOTICES", "STAMP_RADII", "SersicFlag", "decode_flags", "flags_of"]
 
 # Half-light radius, in FWHM of the PSF, below which a galaxy cannot be told from a star. Chosen: in
 # quadrature it widens the image by 4 %.
 PSF_SHARE = 0.15
+# WEAKLY_CONSTRAINED: error of flux and r_eff relative to their value, and of n, above these. Chosen.
+WEAK_SHARE, WEAK_INDEX = 0.5, 1.0
+# FAINT: signal to noise below this. Chosen: shapes of fainter ones are prior more than data.
+FAINT_SIGNAL = 10.0
+# SMALL_STAMP, EDGE: sides of the box below this, in r_eff, or in FWHM of the PSF for small galaxies.
+# Chosen: an exponential has 1 % of its light beyond 4 r_eff, half a side.
+STAMP_RADII, STAMP_WIDTHS = 8.0, 4.0
+# POOR_FIT: chi2 too high by this, in its sigma. Theory: 5 sigma.
+POOR_FIT_SIGMA = 5.0
 
 
 class SersicFlag(enum.IntFlag):
@@ -56,7 +69,7 @@ class SersicFlag(enum.IntFlag):
 NOTICES = SersicFlag.BLENDED | SersicFlag.PROFILE_INTERVAL
 
 
-def decode_flags(flags):
+def decode_flags(flags: ArrayLike) -> list:
     """Names of the bits that are set.
 
     Parameters
@@ -76,3 +89,38 @@ def decode_flags(flags):
     if np.ndim(flags):
         return [decode_flags(flag) for flag in flags]
     return [flag.name for flag in SersicFlag if flag & int(flags)]
+
+
+def flags_of(fit, galaxy):
+    """Bits of `SersicFlag` of one galaxy of the fit of a group."""
+    task, image = fit.task, fit.task.bands[0]
+    x, y = fit.values[galaxy, 0, 0, :2]
+    radius = fit.values[galaxy, :, :, MEASURED.index("r_eff")].max()
+    # The light fills a box with sides of about this many pixels.
+    side = max(STAMP_RADII * radius, STAMP_WIDTHS * fit.fwhm)
+    box = [min(one, int(side) | 1) for one in task.boxes[galaxy]]
+    corner = first_pixel(*task.places[galaxy], box)
+    is_star = image.psf is not None and radius < PSF_SHARE * fit.fwhm
+    found = {
+        SersicFlag.BOUND: not set(fit.at_bound).isdisjoint(fit.layout.profiles[galaxy].flat),
+        SersicFlag.NOT_CONVERGED: not fit.converged,
+        SersicFlag.WEAKLY_CONSTRAINED: is_star or _weakly_constrained(fit, galaxy),
+        SersicFlag.FAINT: fit.signal[galaxy] < FAINT_SIGNAL,
+        SersicFlag.PSF_SIZED: is_star,
+        SersicFlag.MASKED_CENTRE: not cut(image.valid, first_pixel(x, y, (1, 1)), (1, 1), False).all(),
+        SersicFlag.EDGE: (np.less(corner, 0) | (np.add(corner, box) > image.shape)).any(),
+        SersicFlag.POOR_FIT: fit.chi2 - fit.free > POOR_FIT_SIGMA * np.sqrt(2 * fit.free),
+        SersicFlag.SMALL_STAMP: STAMP_RADII * radius > min(task.boxes[galaxy]),
+        SersicFlag.PROFILE_INTERVAL: any(place[1] == galaxy for place in fit.intervals),
+    }
+    return int(sum(flag for flag, is_so in found.items() if is_so))
+
+
+def _weakly_constrained(fit, galaxy):
+    """Whether the error of flux, r_eff or n is too large; a parameter that is held has none."""
+    for component, band in np.ndindex(fit.layout.components, fit.layout.bands):
+        for name in ("flux", "r_eff", "n"):
+            value, low, high = fit.interval(name, galaxy, component, band)
+            if high - low > 2 * (WEAK_INDEX if name == "n" else WEAK_SHARE * value) or value <= 0:
+                return True
+    return False

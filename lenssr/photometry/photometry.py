@@ -1,11 +1,16 @@
 """Photometry of galaxies by Sérsic fits, following the API of `photutils.psf.PSFPhotometry`."""
 
+from __future__ import annotations  # astropy makes a compound model of "Sersic2D | Sersic"
+
 import copy
 import logging
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
 
 import astropy.units as u
 import numpy as np
+from astropy.modeling.models import Sersic2D
 from astropy.nddata import NDData
 from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_scales
@@ -16,13 +21,17 @@ from lenssr.grids import scale_matrix, unit_stretch
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
-from lenssr.photometry.fit_settings import FitSettings
+from lenssr.light.sersic import Sersic
+from lenssr.photometry.fit_constraints import FitSettings
+from lenssr.photometry.galaxy_light import model_image, plot_residuals, refit_overlapping, sky_image
 from lenssr.photometry.groups import batches, make_tasks
-from lenssr.photometry.images import model_image, sersic2d, sky_image
-from lenssr.photometry.neighbour_subtraction import refit_overlapping
-from lenssr.photometry.solve import Solver, describe_fit
+from lenssr.photometry.parameters import MEASURED
+from lenssr.photometry.solve import Solver
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["SersicPhotometry"]
 
@@ -104,26 +113,37 @@ class SersicPhotometry:
     def __init__(
         self,
         *,
-        psf=None,
-        fit_shape="auto",
-        sky="constant",
-        n_components=1,
-        model=None,
-        fixed=None,
-        bounds=None,
-        tied=None,
-        xy_bounds=None,
-        grouper="auto",
-        loss=None,
-        intervals="auto",
-        device="auto",
-    ):
+        psf: Any = None,
+        fit_shape: int | tuple[int, int] | Literal["auto"] = "auto",
+        sky: Literal["constant"] | None = "constant",
+        n_components: Literal[1, 2] = 1,
+        model: Sersic2D | Sersic | Sequence | None = None,
+        fixed: dict[str, bool] | None = None,
+        bounds: dict[str, tuple] | None = None,
+        tied: dict[str, Callable] | None = None,
+        xy_bounds: float | tuple[float, float] | None = None,
+        grouper: Callable | Literal["auto"] | None = "auto",
+        loss: Literal["huber", "cauchy"] | None = None,
+        intervals: Literal["auto", "gaussian", "profile"] = "auto",
+        device: str = "auto",
+    ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
         self.settings = FitSettings(**{name: options[name] for name in FitSettings.names()})
         self.psf, self.grouper = psf, self.settings.make_grouper()
-        self.table = self._rows = None
+        self.table: QTable | None = None
+        self._rows: Rows | None = None
 
-    def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
+    def __call__(
+        self,
+        image: Any,
+        *,
+        mask: Any = None,
+        error: Any = None,
+        init_params: Any = None,
+        psf: Any = None,
+        unit: u.UnitBase | str | None = None,
+        hdus: dict[str, Any] | None = None,
+    ) -> QTable:
         """Fit the galaxies of an image.
 
         Parameters
@@ -161,7 +181,17 @@ class SersicPhotometry:
         """
         return self._run([image], [mask], [error], [init_params], [psf], unit, hdus, numbered=False)
 
-    def map(self, images, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
+    def map(
+        self,
+        images: Sequence,
+        *,
+        mask: Any = None,
+        error: Any = None,
+        init_params: Any = None,
+        psf: Any = None,
+        unit: u.UnitBase | str | None = None,
+        hdus: dict[str, Any] | None = None,
+    ) -> QTable:
         """Fit the galaxies of many images, such as cutouts; alike ones in one batch.
 
         Parameters
@@ -179,38 +209,52 @@ class SersicPhotometry:
         -------
         table : `~astropy.table.QTable`
             One row a galaxy; the column ``image`` says which image it is in.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be used; the message names the value and the remedy.
         """
         images = list(images)
-        extras = [_each(name, value, len(images)) for name, value in
-                  (("mask", mask), ("error", error), ("init_params", init_params), ("psf", psf))]  # fmt: skip
-        return self._run(images, *extras, unit, hdus, numbered=True)
+        if not images:
+            raise InputError("images is empty: give at least one")
+        extras = {"mask": mask, "error": error, "init_params": init_params, "psf": psf}
+        each = (_each(name, value, len(images)) for name, value in extras.items())
+        return self._run(images, *each, unit, hdus, numbered=True)
 
     @property
-    def models(self):
+    def models(self) -> list:
         """Models of the galaxies of the last run: a ``Sersic2D`` of astropy a row, in zero-based pixels.
 
         With two components it is their sum, with several bands a dict of them, and None where there is no
         fit. The PSF is not included.
         """
-        return [None if entry is None else self._model(*entry) for entry in self._results().fits]
-
-    def _model(self, fit, parts):
-        found = {}
-        for name, band, own in zip(self._rows.bands, fit.task.bands, parts, strict=True):
-            models = [sersic2d(component, band.unit) for component in own]
-            found[name] = sum(models[1:], models[0])
-        return found if len(found) > 1 else next(iter(found.values()))
+        rows = self._results()
+        found = [None if entry is None else _models(*entry) for entry in rows.fits]
+        if len(rows.bands) > 1:
+            return [
+                None if models is None else dict(zip(rows.bands, models, strict=True)) for models in found
+            ]
+        return [None if models is None else models[0] for models in found]
 
     @property
-    def fit_info(self):
+    def fit_info(self) -> list[dict[str, Any] | None]:
         """How the fits of the last run went: a dict a row, None where there is none.
 
         ``covariance`` and ``correlation`` are those of ``parameters``, for the whole group. ``at_bound``
         names the parameters that ended on a bound.
         """
-        return [None if entry is None else describe_fit(entry[0]) for entry in self._results().fits]
+        return [None if entry is None else entry[0].describe() for entry in self._results().fits]
 
-    def make_model_image(self, shape, *, image=0, band=None, model_shape=None, include_sky=False):
+    def make_model_image(
+        self,
+        shape: tuple[int, int],
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+        include_sky: bool = False,
+    ) -> np.ndarray | u.Quantity:
         """Image of all galaxies of the last run as the telescope sees them.
 
         Parameters
@@ -232,22 +276,23 @@ class SersicPhotometry:
         image : `~numpy.ndarray` or `~astropy.units.Quantity`, shape ``shape``
         """
         rows = self._results()
-        number = self._band(band)
+        number, unit = self._band(band), rows.images[image][0][self._band(band)].unit
         box = None if model_shape is None else pair(model_shape, "model_shape", integer=True)
-        bands, sources, _ = rows.images[image]
-        first = sum(len(entry[1]) for entry in rows.images[:image])
-        fitted = [
-            (entry[0], int(np.flatnonzero(entry[0].task.rows == row)[0]))
-            for row, entry in enumerate(rows.fits[first : first + len(sources)], start=first)
-            if entry is not None
-        ]
+        fitted = [entry for entry in rows.fits[rows.of_image(image)] if entry is not None]
         made = model_image(fitted, self._solver, tuple(shape), box, number)
         if include_sky:
             made = made + sky_image(fitted, tuple(shape), number)
-        unit = bands[number].unit
         return made * unit if str(unit) else made
 
-    def make_residual_image(self, data, *, image=0, band=None, model_shape=None, include_sky=False):
+    def make_residual_image(
+        self,
+        data: Any,
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+        include_sky: bool = False,
+    ) -> Any:
         """Image minus `make_model_image`.
 
         Parameters
@@ -261,19 +306,25 @@ class SersicPhotometry:
         residual : same kind as ``data``
         """
         values = data.data if isinstance(data, NDData) else data
-        options = {"image": image, "band": band, "model_shape": model_shape, "include_sky": include_sky}
-        model = self.make_model_image(np.shape(values), **options)
-        if isinstance(data, NDData):
-            if isinstance(model, u.Quantity):
-                model = model.to_value(data.unit) if data.unit is not None else model.value
-            residual = copy.deepcopy(data)
-            residual.data[...] = values - model
-            return residual
+        model = self.make_model_image(
+            np.shape(values), image=image, band=band, model_shape=model_shape, include_sky=include_sky
+        )
         if isinstance(model, u.Quantity) and not isinstance(values, u.Quantity):
-            model = model.value
-        return values - model
+            model = model.to_value(getattr(data, "unit", None) or model.unit)
+        if not isinstance(data, NDData):
+            return values - model
+        residual = copy.deepcopy(data)
+        residual.data[...] = values - model
+        return residual
 
-    def plot(self, path=None, *, image=0, band=None, model_shape=None):
+    def plot(
+        self,
+        path: str | PathLike | None = None,
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+    ) -> Figure:
         """Draw an image of the last run, the model of its galaxies, and what is left in sigma.
 
         Parameters
@@ -287,14 +338,11 @@ class SersicPhotometry:
         -------
         figure : `~matplotlib.figure.Figure`
         """
-        from lenssr.photometry.plot import plot_residuals
-
-        bands, sources, _ = self._results().images[image]
-        observation = bands[self._band(band)]
-        options = {"image": image, "band": band, "model_shape": model_shape}
+        rows = self._results()
+        observation = rows.images[image][0][self._band(band)]
+        options: dict[str, Any] = {"image": image, "band": band, "model_shape": model_shape}
         model = u.Quantity(self.make_model_image(observation.shape, include_sky=True, **options)).value
-        first = sum(len(entry[1]) for entry in self._rows.images[:image])
-        table = QTable(self.table[first : first + len(sources)])
+        table = QTable(self.table[rows.of_image(image)])
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
         return plot_residuals(observation, model, table, path=path)
@@ -315,25 +363,22 @@ class SersicPhotometry:
     def _run(self, images, masks, errors, params, psfs, unit, hdus, *, numbered):
         entries, tasks, names, row = [], [], None, 0
         for image, mask, error, param, psf in zip(images, masks, errors, params, psfs, strict=True):
-            own, bands = self._observe(image, mask, error, psf, unit, hdus)
-            if names is not None and own != names:
-                raise InputError(f"images in the bands {names} and {own}: give the same for all")
-            names = own
+            observed = self._observe(image, mask, error, psf, unit, hdus)
+            if names not in (None, list(observed)):
+                raise InputError(f"images in the bands {names} and {list(observed)}: give the same for all")
+            names, bands = list(observed), list(observed.values())
             sources = find_sources(param, bands[0])
             new, groups = make_tasks(bands, sources, self.settings.box, self.grouper, row)
             entries.append((bands, sources, groups))
-            tasks += new
+            tasks.append(new)
             row += len(sources)
-        rows = Rows(entries, names or [""], self.settings.n_components, sky=self.settings.sky is not None)
+        rows = Rows(entries, names, self.settings.n_components, sky=self.settings.sky is not None)
         self._rows, self._solver = rows, Solver(self.settings)
-        log.info("%d galaxies in %d groups", row, len(tasks))
-        self._fit(tasks)
-        start = 0
-        for _, sources, _ in entries:
-            own = range(start, start := start + len(sources))
-            if len(own) > 1:
-                mine = [task for task in tasks if task.rows[0] in own]
-                refit_overlapping(mine, rows, self._solver, self._fit)
+        together = [task for own in tasks for task in own]
+        log.info("%d galaxies in %d groups", row, len(together))
+        self._fit(together)
+        for own in tasks:
+            refit_overlapping(own, rows, self._solver, self._fit)
         settings = {"psf": repr(self.psf), **self.settings.describe(), "grouper": repr(self.grouper)}
         self.table = make_table(rows, settings, numbered=numbered)
         return self.table
@@ -341,25 +386,21 @@ class SersicPhotometry:
     def _fit(self, tasks, last=True):
         """Fit groups and enter the results, with Gaussian intervals if they will be fitted again."""
         limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
-        solver = self._solver
-        if not last:
-            solver = Solver(replace(self.settings, intervals="gaussian"))
         for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
-            for fit in solver.solve(batch):
-                if fit is not None:
-                    self._rows.fill(fit)
+            for fit in self._solver.solve(batch, profile=last):
+                self._rows.fill(fit)
 
     def _observe(self, image, mask, error, psf, unit, hdus):
-        """Bands of one image: their names and observations."""
-        if isinstance(image, dict):
-            names = [str(name) for name in image]
-            parts = [
-                self._observation(one, *(part[name] if isinstance(part, dict) else part
-                                         for part in (mask, error, psf or self.psf)), unit, hdus)
-                for name, one in image.items()
-            ]  # fmt: skip
-            return names, parts
-        return [""], [self._observation(image, mask, error, self.psf if psf is None else psf, unit, hdus)]
+        """Observations of one image by band; a single band is named ""."""
+        parts = mask, error, self.psf if psf is None else psf
+        if not isinstance(image, dict):
+            return {"": self._observation(image, *parts, unit, hdus)}
+        return {
+            str(name): self._observation(
+                one, *(part[name] if isinstance(part, dict) else part for part in parts), unit, hdus
+            )
+            for name, one in image.items()
+        }
 
     def _observation(self, image, mask, error, psf, unit, hdus):
         planes = read_planes(image, hdus)
@@ -398,7 +439,24 @@ def _correlation_widening(observation):
     return sky.factor if sky.correlated else 1.0
 
 
+def _models(fit, galaxy):
+    """Sum of the ``Sersic2D`` of a galaxy in each band, in zero-based pixels, with errors as ``std``."""
+    models = []
+    names = {name: MEASURED.index(name.removesuffix("_0")) for name in Sersic2D.param_names}
+    for number, band in enumerate(fit.task.bands):
+        own = []
+        for values, errors in zip(fit.values[galaxy, :, number], fit.errors[galaxy, :, number], strict=True):
+            given = {name: float(values[place]) for name, place in names.items()}
+            given["amplitude"] *= band.unit if str(band.unit) else 1
+            own.append(Sersic2D(**given))
+            for name, place in names.items():
+                getattr(own[-1], name).std = float(errors[place]) or None
+        models.append(sum(own[1:], own[0]))
+    return models
+
+
 def _each(name, value, count):
+    """A value for each of ``count`` images."""
     if not isinstance(value, list | tuple):
         return [value] * count
     if len(value) != count:

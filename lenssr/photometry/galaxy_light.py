@@ -57,7 +57,7 @@ def sky_image(fitted, shape, band):
     if not fitted or not fitted[0][0].layout.sky:
         return np.zeros(shape)
     x, y = np.array([fit.values[galaxy, 0, band, :2] for fit, galaxy in fitted]).T
-    skies = np.array([float(fit.coordinates[fit.layout.column("sky", band=band)]) for fit, _ in fitted])
+    skies = np.array([fit.sky(band)[0] for fit, _ in fitted])
     near = np.array([(min(fit.task.boxes[galaxy]) / 4) ** 2 for fit, galaxy in fitted])
     if np.ptp(skies) == 0:
         return np.full(shape, skies[0])

@@ -13,11 +13,10 @@ import numpy as np
 from astropy.modeling.models import Sersic2D
 from astropy.nddata import NDData
 from astropy.table import QTable
-from astropy.wcs.utils import proj_plane_pixel_scales
+from astropy.wcs.utils import proj_plane_pixel_area
 
 from lenssr._option import pair
 from lenssr.exceptions import InputError
-from lenssr.grids import scale_matrix, unit_stretch
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
@@ -230,12 +229,7 @@ class SersicPhotometry:
         fit. The PSF is not included.
         """
         rows = self._results()
-        found = [None if entry is None else _models(*entry) for entry in rows.fits]
-        if len(rows.bands) > 1:
-            return [
-                None if models is None else dict(zip(rows.bands, models, strict=True)) for models in found
-            ]
-        return [None if models is None else models[0] for models in found]
+        return [None if entry is None else _models(*entry, rows.bands) for entry in rows.fits]
 
     @property
     def fit_info(self) -> list[dict[str, Any] | None]:
@@ -405,13 +399,8 @@ class SersicPhotometry:
     def _observation(self, image, mask, error, psf, unit, hdus):
         planes = read_planes(image, hdus)
         celestial = planes.wcs is not None and planes.wcs.has_celestial
-        scale = 1.0
-        if celestial:
-            # Distorted images have pixels of about one size, which is all that a stamp needs.
-            sides = proj_plane_pixel_scales(planes.wcs.celestial)
-            # Sheared pixels have a smaller area than the product of their sides.
-            share = 1 / np.prod(np.hypot(*unit_stretch(scale_matrix(planes.wcs.celestial))))
-            scale = float(np.sqrt(np.prod(sides) * share)) * 3600
+        # Distorted images have pixels of about one size, which is all that a stamp needs.
+        scale = float(np.sqrt(proj_plane_pixel_area(planes.wcs.celestial))) * 3600 if celestial else 1.0
         if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
             psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
         elif psf is not None:
@@ -430,8 +419,8 @@ def _correlation_widening(observation):
     z = (observation.data - np.median(observation.data[observation.valid])) / observation.sigma()
     z = np.clip(np.where(observation.valid, z, 0.0), -5, 5)
     depth = max(1, min(z.shape) // 8)
-    edges = (z[:depth].ravel(), z[-depth:].ravel(), z[:, :depth].T.ravel(), z[:, -depth:].T.ravel())
-    edge = np.concatenate([part - part.mean() for part in edges])
+    edges = z[:depth], z[-depth:], z[:, :depth].T, z[:, -depth:].T
+    edge = np.concatenate([(part - part.mean()).ravel() for part in edges])
     # Most images have independent noise, which the pixels at the edge show at once.
     if not (edge[1:] * edge[:-1]).mean() > SUSPECT_CORRELATION * (edge**2).mean():
         return 1.0
@@ -439,20 +428,20 @@ def _correlation_widening(observation):
     return sky.factor if sky.correlated else 1.0
 
 
-def _models(fit, galaxy):
-    """Sum of the ``Sersic2D`` of a galaxy in each band, in zero-based pixels, with errors as ``std``."""
-    models = []
+def _models(fit, galaxy, bands):
+    """Sum of the ``Sersic2D`` of a galaxy in pixels of the image, errors as ``std``; a dict of several bands."""
     names = {name: MEASURED.index(name.removesuffix("_0")) for name in Sersic2D.param_names}
-    for number, band in enumerate(fit.task.bands):
-        own = []
+    sums = []
+    for number, image in enumerate(fit.task.bands):
+        models = []
         for values, errors in zip(fit.values[galaxy, :, number], fit.errors[galaxy, :, number], strict=True):
             given = {name: float(values[place]) for name, place in names.items()}
-            given["amplitude"] *= band.unit if str(band.unit) else 1
-            own.append(Sersic2D(**given))
+            given["amplitude"] *= image.unit if str(image.unit) else 1
+            models.append(Sersic2D(**given))
             for name, place in names.items():
-                getattr(own[-1], name).std = float(errors[place]) or None
-        models.append(sum(own[1:], own[0]))
-    return models
+                getattr(models[-1], name).std = float(errors[place]) or None
+        sums.append(sum(models[1:], models[0]))
+    return dict(zip(bands, sums, strict=True)) if len(bands) > 1 else sums[0]
 
 
 def _each(name, value, count):

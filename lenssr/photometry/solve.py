@@ -20,14 +20,13 @@ from lenssr.photometry.groups import GroupTask, telescope_key
 from lenssr.photometry.intervals import profile_intervals, wants_profile
 from lenssr.photometry.parameters import MEASURED, ParameterLayout, group_axes_from_smooth, measured
 from lenssr.photometry.sources import initial_coordinates, psf_fwhm_in_pixels
-from lenssr.photometry.task_batch import TaskBatch
+from lenssr.photometry.task_batch import FINAL_TOLERANCE, TaskBatch
 
 __all__ = ["GroupFit", "Solver"]
 
-# Chi2 by which a step may still lower a fit that counts as converged: in first passes, and in the last.
-FIRST_PASS_TOLERANCE, FINAL_TOLERANCE = 0.1, 1e-3
-# Number of fits with photon noise, whose weights come from the model of the one before.
-NOISE_REFITS = 3
+# Chi2 by which a step may still lower fits that count as converged, with photon noise: the weights of each
+# come from the model of the one before.
+PHOTON_TOLERANCES = (0.1, 0.1, FINAL_TOLERANCE)
 # Number of fits with a robust loss, whose weights come from the residuals of the one before.
 ROBUST_REFITS = 5
 # Largest root of the chi2 due to the lattice, which bounds the shift of each parameter in sigma. Chosen.
@@ -71,8 +70,8 @@ class GroupFit:
     parameters: int
     iterations: int
     converged: bool
-    at_bound: tuple
-    held: tuple
+    at_bound: list
+    held: list
     signal: list
     intervals: dict = field(default_factory=dict)
 
@@ -117,6 +116,11 @@ class GroupFit:
             slope[columns[band]] += slopes[band, place]
         variance = slope @ self.covariance.numpy() @ slope
         return self.values[galaxy, :, band, place].sum(), np.sqrt(variance) if variance > 0 else np.nan
+
+    def sky(self, band):
+        """The sky of a band, and its error."""
+        column = self.layout.column("sky", band=band)
+        return float(self.coordinates[column]), float(self.covariance[column, column].sqrt())
 
     def is_point(self, galaxy, component):
         """Whether a component is held as a point."""
@@ -165,8 +169,6 @@ class Solver:
         self.settings = settings
         self._kernels, self._operators = {}, {}
 
-    # ------------------------------------------------------------ telescopes
-
     def operator(self, image, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64):
         """Operator of the telescope of an image for stamps of one shape, with the whole PSF or its core."""
         key = telescope_key(image), points_across, whole, tuple(shape), dtype
@@ -195,7 +197,7 @@ class Solver:
         kernel, subsampling = self._kernel(image, POINTS_ACROSS)
         return max(kernel.shape) / 2 / subsampling
 
-    def _fine(self, batch, bands):
+    def finer(self, batch, bands):
         """Bands of a batch on a finer lattice behind the whole PSF."""
         # In larger groups the error of the lattice is small beside other residuals, unlike that of a cut PSF.
         points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
@@ -204,8 +206,6 @@ class Solver:
             for band, image in zip(bands, batch.tasks[0].bands, strict=True)
         ]
 
-    # ------------------------------------------------------------ fits
-
     def solve(self, tasks, *, profile=True):
         """Fits of tasks that one `TaskBatch` can hold, except those with fewer pixels than parameters.
 
@@ -213,52 +213,58 @@ class Solver:
         """
         operator = partial(self.operator, whole=False)
         batch = TaskBatch(tasks, self.settings, operator)
-        enough = (batch.pixels > batch.layout.size).tolist()
-        if not all(enough):
-            tasks = [task for task, one in zip(tasks, enough, strict=True) if one]
-            if not tasks:
-                return []
+        enough = batch.pixels > batch.layout.size
+        if not enough.any():
+            return []
+        if not enough.all():
+            tasks = [tasks[i] for i in torch.nonzero(enough).flatten().tolist()]
             batch = TaskBatch(tasks, self.settings, operator)
-        return self._fit(batch, profile=profile)
+        return _BatchFit(batch, self).run(profile=profile)
 
-    def _fit(self, batch, *, profile):
-        settings, transform = self.settings, make_transform(batch, initial_coordinates(batch))
-        z, weights = transform.start(), batch.weights
-        iterations = torch.zeros(len(z), dtype=torch.long, device=batch.device)
-        passes = 1 if batch.gaussian else NOISE_REFITS
-        for number in range(passes):
-            last = number == passes - 1
-            tolerance = FINAL_TOLERANCE if last else FIRST_PASS_TOLERANCE
-            fit = batch.minimise(transform, z, weights, tolerance=tolerance, rough=not number)
-            if not number:
-                points = self._try_points(batch, transform, fit, weights)
-                self._try_others(batch, transform, fit, weights, points)
-            z, iterations = fit.parameters, iterations + fit.iterations
-            if not last:
-                weights = batch.noise_weights(batch.images(transform, z))
-        plain = weights
-        for _ in range(ROBUST_REFITS if settings.loss else 0):
-            weights = batch.robust_weights(batch.images(transform, z), plain)
-            fit = batch.minimise(transform, z, weights, tolerance=FINAL_TOLERANCE)
-            z, iterations = fit.parameters, iterations + fit.iterations
-        sharpened, more = self._sharpen(batch, transform, fit, weights)
-        fit.iterations = iterations + more
-        covariance = batch.robust_covariance(transform, fit, plain) if settings.loss else fit.covariance()
-        fits = self._collect(batch, transform, fit, weights, covariance)
-        if not profile:
-            return fits
-        better = self._profile(batch, fits, weights, sharpened)
-        improved = [
-            i for i, c in better.items() if self._adopted(batch, transform, fit, weights, i, c, sharpened)
-        ]
+
+class _BatchFit:
+    """The fit of a batch: its last result, the weights (B, N) of each band, and which fits are sharpened."""
+
+    def __init__(self, batch, solver):
+        self.batch, self.solver, self.weights = batch, solver, batch.weights
+        self.transform = make_transform(batch, initial_coordinates(batch))
+        self.fit, self.sharpened = None, torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
+
+    def run(self, *, profile):
+        """Fit all tasks; ``profile`` says whether intervals may come from the profile likelihood."""
+        batch, loss = self.batch, self.batch.settings.loss
+        first, *later = (FINAL_TOLERANCE,) if batch.gaussian else PHOTON_TOLERANCES
+        self.fit = self._minimise(self.transform.start(), tolerance=first, rough=True)
+        self._try_others(self._try_points())
+        for tolerance in later:
+            self.weights = batch.noise_weights(batch.images(self.transform, self.fit.parameters))
+            self._refit(tolerance)
+        plain = self.weights
+        for _ in range(ROBUST_REFITS if loss else 0):
+            self.weights = batch.robust_weights(batch.images(self.transform, self.fit.parameters), plain)
+            self._refit()
+        self._sharpen()
+        covariance = batch.robust_covariance(self.transform, self.fit, plain) if loss else None
+        fits = self._collect(covariance)
+        better = self._profile(fits, range(len(fits))) if profile else {}
+        improved = [i for i, smooth in better.items() if self._adopt_from(i, smooth)]
         if improved:
-            again = self._collect(batch, transform, fit, weights, fit.covariance())
+            again = self._collect()
             fits = [again[i] if i in improved else one for i, one in enumerate(fits)]
-            self._profile(batch, fits, weights, sharpened, improved)
+            self._profile(fits, improved)
         return fits
 
-    def _try_points(self, batch, transform, fit, weights):
+    def _minimise(self, z, **options):
+        return self.batch.minimise(self.transform, z, self.weights, **options)
+
+    def _refit(self, tolerance=FINAL_TOLERANCE):
+        """Fit again from where the last fit ended."""
+        before, self.fit = self.fit, self._minimise(self.fit.parameters, tolerance=tolerance)
+        self.fit.iterations += before.iterations
+
+    def _try_points(self):
         """Fit what ended near a point again as a point of fixed shape; returns which (B,) are points."""
+        batch, fit, transform = self.batch, self.fit, self.transform
         least = math.log(POINT_SHARE * psf_fwhm_in_pixels(batch.tasks[0].bands[0]))
         smooth, _ = transform.smooth(fit.parameters, batch.everything)
         small = smooth[:, batch.layout.flat[:, 0, 1]] < least
@@ -266,60 +272,53 @@ class Solver:
         if len(index):
             z, held = transform.as_points(fit.parameters[index], index, small[index])
             bounds = [torch.where(held, z, ends[index]) for ends in (transform.lower, transform.upper)]
-            options = {"tolerance": FINAL_TOLERANCE, "index": index, "bounds": bounds}
             # Correlated noise widens the distribution of chi2 by this factor.
             wide = fit.chi2.new_tensor([batch.tasks[i].widening for i in index.tolist()])
-            other = batch.minimise(transform, z, weights, **options)
-            good = adopt_better(fit, other, index, POINT_RISE * wide.square())
+            good = self._adopt(
+                self._minimise(z, index=index, bounds=bounds), index, POINT_RISE * wide.square()
+            )
             points[index[good]] = True
             transform.lower[index[good]], transform.upper[index[good]] = (ends[good] for ends in bounds)
         return points
 
-    def _try_others(self, batch, transform, fit, weights, points):
-        """Fit poor ones again from other starts, and keep the better fit."""
-        if batch.layout.galaxies > MOST_RESTARTED:
+    def _try_others(self, points):
+        """Fit poor ones again from other starts, and keep the better fit; points (B,) have been tried."""
+        if self.batch.layout.galaxies > MOST_RESTARTED:
             # In larger groups, changing all galaxies at once does not help.
             return
-        free = (batch.pixels - fit.parameters.shape[1]).clamp_min(1)
+        fit = self.fit
+        free = (self.batch.pixels - fit.parameters.shape[1]).clamp_min(1)
         poor = (fit.chi2 - free > RESTART_SIGMA * (2 * free).sqrt()) | fit.at_bound.any(1)
-        # A point has been tried already.
         index = torch.nonzero(poor & ~points | ~fit.converged).squeeze(1)
-        options = {"tolerance": FINAL_TOLERANCE, "index": index, "rough": True}
         for factor, n in OTHER_STARTS if len(index) else ():
-            other = batch.minimise(transform, transform.restart(factor, n)[index], weights, **options)
-            adopt_better(fit, other, index, -FINAL_TOLERANCE)
+            start = self.transform.restart(factor, n)[index]
+            self._adopt(self._minimise(start, index=index, rough=True), index)
 
-    def _sharpen(self, batch, transform, fit, weights):
-        """Refine on a finer lattice with the whole PSF if that changes the image: where, and iterations."""
-        more, sharpened = torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)
-        lattices = batch.rough, self._fine(batch, batch.rough)
+    def _sharpen(self):
+        """Refine on a finer lattice with the whole PSF if that changes the image."""
+        batch, fit = self.batch, self.fit
+        lattices = batch.rough, self.solver.finer(batch, batch.rough)
         coarse, fine = (sum(math.prod(band.operator.lattice) for band in bands) for bands in lattices)
         if coarse == fine:
-            return sharpened, more
-        images = (batch.images(transform, fit.parameters, bands) for bands in lattices)
-        pairs = zip(weights, *images, strict=True)
+            return
+        images = (batch.images(self.transform, fit.parameters, bands) for bands in lattices)
+        pairs = zip(self.weights, *images, strict=True)
         change = sum((weight * (a - b).square()).sum(1) for weight, a, b in pairs)
-        sharpened = change.sqrt() > LATTICE_SIGMA
-        index = torch.nonzero(sharpened).squeeze(1)
-        if len(index):
-            options = {"tolerance": FINAL_TOLERANCE, "most": SHARP_ITERATIONS}
-            options["bands"] = self._fine(batch, batch.bands)
-            # The finer lattice has more points: fewer stamps fit into the same memory.
-            for part in index.split(max(1, int(len(batch) * coarse / fine))):
-                again = batch.minimise(transform, fit.parameters[part], weights, index=part, **options)
-                replace_fits(fit, part, again)
-                more[part] = again.iterations
-        return sharpened, more
+        self.sharpened = change.sqrt() > LATTICE_SIGMA
+        index = torch.nonzero(self.sharpened).squeeze(1)
+        # The finer lattice has more points: fewer stamps fit into the same memory.
+        for part in index.split(max(1, int(len(batch) * coarse / fine))) if len(index) else ():
+            bands = self.solver.finer(batch, batch.bands)
+            again = self._minimise(fit.parameters[part], index=part, bands=bands, most=SHARP_ITERATIONS)
+            self._replace(part, again)
 
-    def _collect(self, batch, transform, fit, weights, covariance):
+    def _collect(self, covariance=None):
+        """Results of all tasks; the covariance (B, Z, Z) is by default that of least squares."""
+        batch, fit, transform = self.batch, self.fit, self.transform
         smooth, slope = transform.smooth(fit.parameters, batch.everything)
-        covariance, signal = slope @ covariance @ slope.mT, batch.signal(smooth, weights)
-        held = transform.lower == transform.upper
-        bound, columns = fit.at_bound & ~held, transform.index
-
-        def as_columns(which):
-            return tuple(columns[which].tolist())
-
+        covariance = slope @ (fit.covariance() if covariance is None else covariance) @ slope.mT
+        signal, held = batch.signal(smooth, self.weights), transform.lower == transform.upper
+        bound = fit.at_bound & ~held
         return [
             GroupFit(
                 task=task,
@@ -328,53 +327,53 @@ class Solver:
                 covariance=covariance[i].cpu() * task.widening**2,
                 chi2=float(fit.chi2[i]),
                 pixels=int(batch.pixels[i]),
-                parameters=len(columns),
+                parameters=len(transform.index),
                 iterations=int(fit.iterations[i]),
                 converged=bool(fit.converged[i]),
-                at_bound=as_columns(bound[i]),
-                held=as_columns(held[i]),
+                at_bound=transform.index[bound[i]].tolist(),
+                held=transform.index[held[i]].tolist(),
                 signal=signal[i].tolist(),
             )
             for i, task in enumerate(batch.tasks)
         ]
 
-    def _profile(self, batch, fits, weights, sharpened, which=None):
-        """Profile intervals for the fits whose Gaussian errors cannot be trusted.
+    def _profile(self, fits, which):
+        """Profile intervals for the fits whose Gaussian errors cannot be trusted, of those numbered.
 
-        Their width hardly depends on the lattice, and the coarse one is many times as fast. Returns
+        Their width hardly depends on the lattice, and the coarse one is many times as fast. Returns smooth
         coordinates near lower minima that turned up, by the number of the fit.
         """
-        found = {}
-        for i in range(len(fits)) if which is None else which:
-            names = wants_profile(fits[i], self.settings)
+        batch, found = self.batch, {}
+        for i in which:
+            names = wants_profile(fits[i], batch.settings)
             if names:
-                lattices = [batch.bands, *([self._fine(batch, batch.bands)] if sharpened[i] else [])]
-                found[i] = profile_intervals(batch, i, fits[i], weights, names, lattices=lattices)
+                lattices = [
+                    batch.bands,
+                    *([self.solver.finer(batch, batch.bands)] if self.sharpened[i] else []),
+                ]
+                found[i] = profile_intervals(batch, i, fits[i], self.weights, names, lattices=lattices)
         return {i: better for i, better in found.items() if better is not None}
 
-    def _adopted(self, batch, transform, fit, weights, number, smooth, sharpened):
-        """Fit one task again from other coordinates, keep the better fit, and return whether it is new."""
-        index = torch.tensor([number], device=batch.device)
-        bands = self._fine(batch, batch.bands) if bool(sharpened[number]) else None
-        c = group_axes_from_smooth(batch.layout, smooth) if transform.axes else smooth
-        options = {"tolerance": FINAL_TOLERANCE, "index": index, "bands": bands}
-        other = batch.minimise(transform, c[:, transform.index], weights, **options)
-        return bool(adopt_better(fit, other, index, -FINAL_TOLERANCE)[0])
+    def _adopt_from(self, number, smooth):
+        """Fit a task again from smooth coordinates, keep the better fit, and return whether it is new."""
+        batch, index = self.batch, torch.tensor([number], device=self.batch.device)
+        bands = self.solver.finer(batch, batch.bands) if self.sharpened[number] else None
+        c = group_axes_from_smooth(batch.layout, smooth) if self.transform.axes else smooth
+        other = self._minimise(c[:, self.transform.index], index=index, bands=bands)
+        return bool(self._adopt(other, index)[0])
 
+    def _adopt(self, other, index, margin=-FINAL_TOLERANCE):
+        """Replace fits by better, or converged and hardly worse, ones; returns which were replaced."""
+        fit, lower = self.fit, other.chi2 - self.fit.chi2[index]
+        better = (lower < -FINAL_TOLERANCE) | (lower < margin) & (other.converged >= fit.converged[index])
+        self._replace(index, other, better)
+        return better
 
-def adopt_better(fit, other, index, margin):
-    """Replace fits by better, or converged and hardly worse, ones; returns which were replaced."""
-    lower = other.chi2 - fit.chi2[index]
-    better = (lower < -FINAL_TOLERANCE) | (lower < margin) & (other.converged >= fit.converged[index])
-    replace_fits(fit, index[better], other, better)
-    fit.iterations[index] += other.iterations
-    return better
-
-
-def replace_fits(fit, index, other, which=slice(None)):
-    """Replace the fits numbered ``index`` by those of another result, or by ``which`` of them."""
-    for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
-        getattr(fit, name)[index] = getattr(other, name)[which]
+    def _replace(self, index, other, which=slice(None)):
+        """Replace the fits numbered ``index`` by others, or by those of them that ``which`` marks."""
+        for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
+            getattr(self.fit, name)[index[which]] = getattr(other, name)[which]
+        self.fit.iterations[index] += other.iterations
 
 
 def _core(kernel, subsampling):

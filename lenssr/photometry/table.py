@@ -29,9 +29,7 @@ class Rows:
     def __init__(self, images, bands, components, *, sky):
         self.images, self.bands, self.components, self.sky = images, bands, components, sky
         count = sum(len(sources) for _, sources, _ in images)
-        self.columns = {name: np.full(count, np.nan) for name in self._names()}
-        for name in ("n_pixels", "iterations", "flags"):
-            self.columns[name] = np.full(count, int(SersicFlag.NO_DATA) if name == "flags" else 0)
+        self.columns = {name: np.full(count, value) for name, value in self._entries()}
         self.fits = [None] * count
 
     def of_image(self, number):
@@ -58,16 +56,6 @@ class Rows:
             for band, ending in enumerate(endings)
         ]
 
-    def _names(self):
-        names = []
-        for name in MEASURED:
-            ends = ("", "_err", "_lower", "_upper") if name in PROFILED else ("", "_err")
-            names += [column + end for column, _, _ in self._places(name) for end in ends]
-        for ending in self.endings:
-            names += [f"flux{ending}", f"flux{ending}_err"] if self.components > 1 else []
-            names += [f"sky{ending}", f"sky{ending}_err"] if self.sky else []
-        return [*names, "snr", "reduced_chi2"]
-
     def fill(self, fit):
         """Enter the fit of a group."""
         for galaxy, row in enumerate(fit.task.rows):
@@ -75,29 +63,26 @@ class Rows:
             for name, value in self._entries(fit, galaxy):
                 self.columns[name][row] = value
 
-    def _entries(self, fit, galaxy):
-        """Names of columns, and the values of a galaxy."""
+    def _entries(self, fit=None, galaxy=0):
+        """Names of all columns, and the values of a galaxy, or those without a fit."""
         for name in MEASURED:
             for column, component, band in self._places(name):
-                value, low, high = fit.interval(name, galaxy, component, band)
+                value, low, high = fit.interval(name, galaxy, component, band) if fit else [np.nan] * 3
                 yield from ((column, value), (f"{column}_err", (high - low) / 2))
                 if name in PROFILED:
                     yield from ((f"{column}_lower", low), (f"{column}_upper", high))
         for band, ending in enumerate(self.endings):
             if self.components > 1:
-                yield from zip(
-                    (f"flux{ending}", f"flux{ending}_err"), fit.total_flux(galaxy, band), strict=True
-                )
+                value, error = fit.total_flux(galaxy, band) if fit else [np.nan] * 2
+                yield from ((f"flux{ending}", value), (f"flux{ending}_err", error))
             if self.sky:
-                column = fit.layout.column("sky", band=band)
-                yield f"sky{ending}", float(fit.coordinates[column])
-                yield f"sky{ending}_err", float(fit.covariance[column, column].sqrt())
-        yield from (("reduced_chi2", fit.chi2 / fit.free), ("snr", fit.signal[galaxy]))
-        yield from (
-            ("n_pixels", fit.pixels),
-            ("iterations", fit.iterations),
-            ("flags", flags_of(fit, galaxy)),
-        )
+                value, error = fit.sky(band) if fit else [np.nan] * 2
+                yield from ((f"sky{ending}", value), (f"sky{ending}_err", error))
+        yield "snr", fit.signal[galaxy] if fit else np.nan
+        yield "reduced_chi2", fit.chi2 / fit.free if fit else np.nan
+        yield "n_pixels", fit.pixels if fit else 0
+        yield "iterations", fit.iterations if fit else 0
+        yield "flags", flags_of(fit, galaxy) if fit else int(SersicFlag.NO_DATA)
 
 
 def make_table(rows, settings, *, numbered=False):

@@ -15,6 +15,8 @@ __all__ = ["LOSSES", "Stamps", "TaskBatch", "profile_images", "robust_factor", "
 
 # Most iterations of a fit, and of one with three galaxies or more, which often never converges.
 MAX_ITERATIONS, CROWDED_ITERATIONS = 60, 40
+# Chi2 by which a step may still lower a fit that counts as converged.
+FINAL_TOLERANCE = 1e-3
 # Most failed iterations in a row: they multiply the damping by 2, 4, 8, ..., and the step is negligible by
 # then.
 FAILED_STEPS = 6
@@ -133,7 +135,17 @@ class TaskBatch:
         return torch.as_tensor(np.stack(list(planes)), device=self.device).flatten(1)
 
     def minimise(
-        self, transform, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None, rough=False
+        self,
+        transform,
+        z,
+        weights,
+        *,
+        tolerance=FINAL_TOLERANCE,
+        index=None,
+        bands=None,
+        bounds=None,
+        most=None,
+        rough=False,
     ):
         """Fit from z (b, Z) with weights (B, N), one tensor a band.
 
@@ -142,14 +154,11 @@ class TaskBatch:
         """
         index = self.everything if index is None else index
         lower, upper = (transform.lower[index], transform.upper[index]) if bounds is None else bounds
-        options = {
-            "lower": lower,
-            "upper": upper,
-            "max_iterations": most or (MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS),
-            "inside": transform.inside,
-            "look": False,
-            "patience": FAILED_STEPS,
-        }
+        options = {"lower": lower, "upper": upper, "inside": transform.inside}
+        options |= {"look": False, "patience": FAILED_STEPS}
+        options["max_iterations"] = most or (
+            MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS
+        )
 
         def fit(z, bands, tolerance):
             model, kind = self.function(transform, bands), bands[0].data.dtype

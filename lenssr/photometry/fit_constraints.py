@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
 from types import SimpleNamespace
@@ -46,15 +47,11 @@ class FitSettings(PhotometryOptions):
         if count == 2 and models[1] is None:
             # The disc of a bulge and a disc is exponential; give a model to free it.
             models[1] = Sersic2D(n=1.0, fixed={"n": True})
-        templates = [
-            ComponentConstraints(
-                model,
-                **{
-                    kind: _of_component(getattr(self, kind), k, count) for kind in ("fixed", "bounds", "tied")
-                },
-            )
+        given = self.fixed, self.bounds, self.tied
+        templates = (
+            ComponentConstraints(model, *(_of_component(one or {}, k, count) for one in given))
             for k, model in enumerate(models)
-        ]
+        )
         object.__setattr__(self, "templates", tuple(templates))
 
     @property
@@ -76,8 +73,8 @@ class FitSettings(PhotometryOptions):
 
 def _of_component(given, k, count):
     """Entries of a dict by name that concern component ``k``; with two, names may end in _0 or _1."""
-    if not given or count == 1:
-        return given or {}
+    if count == 1:
+        return given
     shared = {name: value for name, value in given.items() if name in CENTRE or name[-2:] not in ("_0", "_1")}
     own = {n[:-2]: value for n, value in given.items() if n not in CENTRE and n.endswith(f"_{k}")}
     return shared | own
@@ -87,28 +84,31 @@ class ComponentConstraints:
     """Fixed values, bounds and ties of the parameters of one component.
 
     They come from ``model``, a ``Sersic2D`` or `~lenssr.light.Sersic` in pixels, and from dicts by names of
-    ``Sersic2D`` (or ``x``, ``y``), which take precedence over those of the model.
+    ``Sersic2D`` (or ``x``, ``y``), which take precedence over those of the model. ``needs_axes`` says that
+    the semi-major axis, ellip and theta have to be the coordinates of the fit, ``involves_amplitude`` that
+    the amplitude is constrained, or a tie may depend on it.
     """
 
-    def __init__(self, model=None, *, fixed=None, bounds=None, tied=None):
+    def __init__(self, model, fixed, bounds, tied):
         self.model = model = _as_sersic2d(model) if isinstance(model, Sersic) else model
         if model is not None and not isinstance(model, Sersic2D):
             raise InputError(f"model = {model!r}: give a Sersic2D or a lenssr.Sersic, in pixels")
         for kind, given in (("fixed", fixed), ("bounds", bounds), ("tied", tied)):
             own = dict(getattr(Sersic2D() if model is None else model, kind))
-            for name, value in (given or {}).items():
-                name = ALIASES.get(name, name)
-                if name not in NAMES:
-                    raise InputError(
-                        f"{name!r} is not a parameter of a Sérsic: use one of {', '.join(NAMES)}"
-                    )
-                own[name] = value
+            own |= {ALIASES.get(name, name): value for name, value in given.items()}
+            if unknown := own.keys() - set(NAMES):
+                raise InputError(
+                    f"{unknown.pop()!r} is not a parameter of a Sérsic: use one of {', '.join(NAMES)}"
+                )
             setattr(self, kind, own)
         for name in NAMES:
             self._check(name)
         self.constrained = {
             name for name in NAMES if self.fixed[name] or self.tied[name] or self.bounds[name] != (None, None)
         }
+        ties = any(self.tied.values())
+        self.needs_axes = ties or not self.constrained.isdisjoint(("r_eff", "ellip", "theta"))
+        self.involves_amplitude = ties or "amplitude" in self.constrained
 
     def _check(self, name):
         fixed, tied, ends = self.fixed[name], self.tied[name], self.bounds[name]
@@ -116,25 +116,12 @@ class ComponentConstraints:
             raise InputError(f"fixed[{name!r}] = {fixed!r}: give True or False, and the value in model=")
         if tied and not callable(tied):
             raise InputError(f"tied[{name!r}] = {tied!r}: give a function of the model")
-        try:
-            low, high = (getattr(end, "value", end) for end in ends)
-        except (TypeError, ValueError):
-            raise InputError(f"bounds[{name!r}] = {ends!r}: give two ends, None for no end") from None
-        if any(not (end is None or isinstance(end, Real)) for end in (low, high)):
-            raise InputError(f"bounds[{name!r}] = {ends!r}: give two numbers, None for no end")
-        if None not in (low, high) and not low < high:
+        numbers = [getattr(end, "value", end) for end in ends] if isinstance(ends, Iterable) else []
+        if len(numbers) != 2 or any(not (end is None or isinstance(end, Real)) for end in numbers):
+            raise InputError(f"bounds[{name!r}] = {ends!r}: give two ends as numbers, None for no end")
+        if None not in numbers and not numbers[0] < numbers[1]:
             raise InputError(f"bounds[{name!r}] = {ends!r}: the lower end is not below the upper one")
-        self.bounds[name] = low, high
-
-    @property
-    def needs_axes(self):
-        """Whether the semi-major axis, ellip and theta have to be the coordinates of the fit."""
-        return any(self.tied.values()) or not self.constrained.isdisjoint(("r_eff", "ellip", "theta"))
-
-    @property
-    def involves_amplitude(self):
-        """Whether the amplitude is fixed, bounded or tied, or a tie may depend on it."""
-        return any(self.tied.values()) or "amplitude" in self.constrained
+        self.bounds[name] = tuple(numbers)
 
     def value(self, name):
         """Value of a parameter in the model; None without a model."""
@@ -155,9 +142,8 @@ def _as_sersic2d(model):
     for name in NAMES[:5]:
         old, new, usual = getattr(model, name), getattr(twin, name), getattr(Sersic, name).bounds
         new.fixed, new.tied = old.fixed, old.tied
-        new.bounds = tuple(
-            None if end == other else end for end, other in zip(old.bounds, usual, strict=True)
-        )
+        pairs = zip(old.bounds, usual, strict=True)
+        new.bounds = tuple(None if end == other else end for end, other in pairs)
     if model.e1.fixed != model.e2.fixed:
         raise InputError(
             "e1 and e2 of the model must both be fixed, or both free: fix ellip or theta of a Sersic2D"

@@ -1,12 +1,18 @@
 """Flags of the rows of a photometry table."""
 
+from __future__ import annotations  # GroupFit is not imported
+
 import enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lenssr.photometry.groups import cut, first_pixel
 from lenssr.photometry.parameters import MEASURED
+
+if TYPE_CHECKING:
+    from lenssr.photometry.solve import GroupFit
 
 __all__ = ["NOTICES", "STAMP_RADII", "SersicFlag", "decode_flags", "flags_of"]
 
@@ -36,7 +42,7 @@ class SersicFlag(enum.IntFlag):
 
     #: There is no pixel to fit: all are masked, not finite or outside the image. The row is NaN.
     NO_DATA = 1
-    #: A parameter ended on a bound: it has no error (NaN), or only that of the side that is free.
+    #: A parameter ended on a bound: it has no error (NaN), or a one-sided one.
     BOUND = 2
     #: The fit was still moving after its last iteration.
     NOT_CONVERGED = 4
@@ -46,7 +52,7 @@ class SersicFlag(enum.IntFlag):
     #: The signal to noise of the whole galaxy is below 10.
     FAINT = 16
     #: As compact as the PSF: a star, or too small to have a measured profile. Where a shape explains the data
-    #: no better than a point, the row is that of a point: r_eff, n and ellip are held at 0.02, 2 and 0 and
+    #: no better than a point, the row describes a point: r_eff, n and ellip are held at 0.02, 2 and 0 and
     #: have no errors (NaN); with intervals of the profile likelihood r_eff_upper is a limit on the size.
     PSF_SIZED = 32
     #: The pixel of the centre is masked or outside the image.
@@ -75,10 +81,12 @@ def decode_flags(flags: ArrayLike) -> list:
     Parameters
     ----------
     flags : int or array of int
+        Value or values of the column ``flags``.
 
     Returns
     -------
-    names : list of str, or list of those for an array
+    names : list of str
+        For an array a list of such lists.
 
     Examples
     --------
@@ -86,12 +94,13 @@ def decode_flags(flags: ArrayLike) -> list:
     >>> decode_flags([0, 130])
     [[], ['BOUND', 'EDGE']]
     """
-    if np.ndim(flags):
-        return [decode_flags(flag) for flag in flags]
-    return [flag.name for flag in SersicFlag if flag & int(flags)]
+    bits = np.asarray(flags)
+    if bits.ndim:
+        return [decode_flags(one) for one in bits]
+    return [flag.name for flag in SersicFlag if flag & int(bits)]
 
 
-def flags_of(fit, galaxy):
+def flags_of(fit: GroupFit, galaxy: int) -> int:
     """Bits of `SersicFlag` of one galaxy of the fit of a group."""
     task, image = fit.task, fit.task.bands[0]
     x, y = fit.values[galaxy, 0, 0, :2]
@@ -99,7 +108,7 @@ def flags_of(fit, galaxy):
     # The light fills a box with sides of about this many pixels.
     side = max(STAMP_RADII * radius, STAMP_WIDTHS * fit.fwhm)
     box = [min(one, int(side) | 1) for one in task.boxes[galaxy]]
-    corner = first_pixel(*task.places[galaxy], box)
+    corner = first_pixel(task.places[galaxy, 0], task.places[galaxy, 1], box)
     is_star = image.psf is not None and radius < PSF_SHARE * fit.fwhm
     found = {
         SersicFlag.BOUND: not set(fit.at_bound).isdisjoint(fit.layout.profiles[galaxy].flat),
@@ -116,7 +125,7 @@ def flags_of(fit, galaxy):
     return int(sum(flag for flag, is_so in found.items() if is_so))
 
 
-def _weakly_constrained(fit, galaxy):
+def _weakly_constrained(fit: GroupFit, galaxy: int) -> bool:
     """Whether the error of flux, r_eff or n is too large; a parameter that is held has none."""
     for component, band in np.ndindex(fit.layout.components, fit.layout.bands):
         for name in ("flux", "r_eff", "n"):

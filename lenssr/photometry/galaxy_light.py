@@ -157,12 +157,9 @@ class NeighbourLight:
         self._draw(task.rows.tolist())
 
     def of(self, row, task, band):
-        """Light (ny, nx) of one galaxy in the stamp of a group; None where it does not reach."""
+        """Light (ny, nx) of one galaxy in the stamp of a group."""
         corner, light = self._boxes[row][band]
-        start = np.subtract(task.corner, corner)
-        if (start >= light.shape).any() or (start + task.shape <= 0).any():
-            return None
-        return cut(light, start, task.shape)
+        return cut(light, np.subtract(task.corner, corner), task.shape)
 
     def reaching(self, task):
         """Rows of the galaxies whose light may reach the stamp of a group."""
@@ -175,11 +172,8 @@ class NeighbourLight:
 
     def others(self, task, band):
         """Light (ny, nx) of all other groups in the stamp of a group."""
-        light = task.cut(self._total[band])
-        for row in task.rows.tolist():
-            own = self.of(row, task, band) if row in self._boxes else None
-            light = light if own is None else light - own
-        return light
+        own = (self.of(row, task, band) for row in task.rows.tolist() if row in self._boxes)
+        return task.cut(self._total[band]) - sum(own)
 
 
 def refit_overlapping(tasks, rows, solver, fit):
@@ -232,7 +226,7 @@ def _overlapping(tasks, lights):
         for other in near:
             rows = tasks[other].rows.tolist()
             chi2 = sum(
-                _chi2_of_light([lights.of(row, task, band) for row in rows], weight)
+                _chi2_of_light(sum(lights.of(row, task, band) for row in rows), weight)
                 for band, weight in enumerate(weights)
             )
             if chi2 > HALO_SIGMA**2:
@@ -241,12 +235,10 @@ def _overlapping(tasks, lights):
     return touching
 
 
-def _chi2_of_light(lights, weight):
+def _chi2_of_light(light, weight):
     """Chi2 of light after the best constant is subtracted."""
-    seen = [light for light in lights if light is not None]
-    if not seen or not weight.any():
+    if not weight.any():
         return 0.0
-    light = sum(seen)
     return float((weight * (light - np.average(light, weights=weight)) ** 2).sum())
 
 
@@ -274,7 +266,6 @@ def _blended_shares(task, lights):
     """Rows of a group, and the share of its flux by which each would be off if no neighbour were fitted."""
     weight, total = task.weight(0), lights.others(task, 0)
     own = [lights.of(row, task, 0) for row in task.rows.tolist()]
-    own = [np.zeros(task.shape) if light is None else light for light in own]
     total = total + sum(own)
     for row, light in zip(task.rows, own, strict=True):
         power = (weight * light**2).sum()

@@ -8,16 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-__all__ = [
-    "AutoGrouper",
-    "GroupTask",
-    "batches",
-    "cut",
-    "first_pixel",
-    "make_tasks",
-    "paste",
-    "telescope_key",
-]
+__all__ = ["AutoGrouper", "GroupTask", "batches", "cut", "first_pixel", "make_tasks", "paste", "telescope"]
 
 # Multiple, in pixels, to which sides of the stamps of groups are rounded up: more of them share a batch.
 SIDE_STEP = 8
@@ -90,7 +81,9 @@ class GroupTask:
 
     ``members`` and ``rows`` (G,) are their numbers in ``sources`` and in the table; ``boxes`` has the sides
     (rows, columns) of the box around each galaxy; ``others`` the light (ny, nx) of other galaxies to take
-    from the data, one image a band.
+    from the data, one image a band. ``corner`` is the first pixel of the stamp, ``shape`` its sides, 0 if a
+    position is not finite; ``places`` (G, 2) and ``middle`` are (x, y) in pixels of the image, ``centres`` in
+    those of the stamp from its middle; ``widening`` is the factor on errors for correlated noise.
     """
 
     bands: list
@@ -101,7 +94,7 @@ class GroupTask:
     others: list | None = None
 
     def __post_init__(self):
-        """Find the first pixel and the sides of the stamp: 0 if a position is not finite."""
+        self.widening = max(band.meta["widening"] for band in self.bands)
         self.places = np.stack([self.sources.x[self.members], self.sources.y[self.members]], axis=1)
         self.corner = self.shape = (0, 0)
         if np.isfinite(self.places).all():
@@ -109,25 +102,14 @@ class GroupTask:
             corner, end = corners.min(0), (corners + self.boxes).max(0)
             size = end - corner if len(self.members) == 1 else -(-(end - corner) // SIDE_STEP) * SIDE_STEP
             self.corner, self.shape = tuple(corner.tolist()), tuple(size.tolist())
+        self.middle = tuple(
+            start + (side - 1) / 2 for start, side in zip(self.corner[::-1], self.shape[::-1], strict=True)
+        )
+        self.centres = self.places - self.middle
 
     @property
     def _box_corners(self):
         return [first_pixel(*place, box) for place, box in zip(self.places, self.boxes, strict=True)]
-
-    @property
-    def widening(self):
-        """Factor on all errors for noise that correlates between pixels."""
-        return max(band.meta["widening"] for band in self.bands)
-
-    @property
-    def middle(self):
-        """Pixel (x, y) of the image at the middle of the stamp."""
-        return tuple((np.array(self.corner) + (np.array(self.shape) - 1) / 2)[::-1].tolist())
-
-    @property
-    def centres(self):
-        """Positions (G, 2) of the galaxies relative to the middle of the stamp, in pixels."""
-        return self.places - self.middle
 
     def cut(self, plane, fill=0.0):
         """The stamp of a plane (ny, nx) of the image; ``fill`` beyond its edge."""
@@ -144,14 +126,18 @@ class GroupTask:
         fitted = self.cut(image.valid, False) & self.own_pixels
         return np.where(fitted, self.cut(image.meta["sigma"], 1.0) ** -2.0, 0.0)
 
+    def noise_numbers(self, band):
+        """Numbers of the noise model of a band, as maps (ny, nx)."""
+        image = self.bands[band]
+        numbers = (getattr(image.noise, name) for name in image.noise.names)
+        return [self.cut(np.broadcast_to(np.asarray(one, float), image.shape), 1.0) for one in numbers]
+
     @cached_property
     def own_pixels(self):
         """Pixels (ny, nx) of the stamp that are in a box, and belong to no other galaxy."""
         inside = np.zeros(self.shape, dtype=bool)
         for start, box in zip(self._box_corners, self.boxes, strict=True):
-            inside[
-                tuple(slice(a - b, a - b + c) for a, b, c in zip(start, self.corner, box, strict=True))
-            ] = True
+            paste(inside, np.subtract(start, self.corner), np.ones(box, dtype=bool))
         sources = self.sources
         if sources.segments is not None:
             labels = self.cut(sources.segments)
@@ -184,7 +170,7 @@ def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
     return [GroupTask(bands, sources, m, m + first_row, [fit_shape] * len(m)) for m in members], groups
 
 
-def telescope_key(image):
+def telescope(image):
     """Hashable identity of the PSF and the pixels of an image."""
     psf, pixels = image.psf, tuple(image.grid.matrix.ravel().tolist())
     if psf is None:
@@ -196,7 +182,7 @@ def batches(tasks, most_values):
     """Lists of tasks that run together, with at most about ``most_values`` pixels times parameters each."""
     alike = {}
     for task in tasks:
-        kinds = tuple((telescope_key(band), type(band.noise), str(band.unit)) for band in task.bands)
+        kinds = tuple((telescope(band), type(band.noise), str(band.unit)) for band in task.bands)
         alike.setdefault((task.shape, len(task.members), kinds), []).append(task)
     result = []
     for (shape, galaxies, kinds), members in alike.items():

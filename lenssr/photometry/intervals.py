@@ -100,7 +100,7 @@ class _IntervalSearch:
         self.place = self.place.repeat_interleave(2)
 
         # Fit again in these coordinates, for the chi2 to compare with and the covariance.
-        options = {"tolerance": 1e-3, "index": torch.tensor([number], device=batch.device), "bands": bands}
+        options = {"index": torch.tensor([number], device=batch.device), "bands": bands}
         again = batch.minimise(self.transform, self.fitted[None], weights, **options)
         self.best, self.chi2, covariance = again.parameters[0], float(again.chi2[0]), again.covariance()[0]
         self.better, self._lowest = None, -OTHER_MINIMUM
@@ -189,20 +189,14 @@ class _IntervalSearch:
         lower, upper, start = (
             torch.where(held, value.unsqueeze(1), part) for part in (self.lower, self.upper, start)
         )
-        fit = self.batch.minimise(
-            self.transform,
-            start.clamp(lower, upper),
-            self.weights,
-            tolerance=REFIT_TOLERANCE * self.scale**2,
-            index=self.index[active],
-            bands=self.bands,
-            bounds=(lower, upper),
-            most=REFIT_ITERATIONS,
-        )
+        start = start.clamp(lower, upper)
+        options = {"tolerance": REFIT_TOLERANCE * self.scale**2, "max_iterations": REFIT_ITERATIONS}
+        options |= {"index": self.index[active], "bands": self.bands, "bounds": (lower, upper)}
+        fit = self.batch.minimise(self.transform, start, self.weights, **options)
         # An impossible shape counts as far outside: the next trial is half as far away.
         lost = ~torch.isfinite(fit.chi2)
         rise = torch.where(lost, 4 * self.scale**2, fit.chi2 - self.chi2)
-        found = torch.where(lost.unsqueeze(1), start.clamp(lower, upper), fit.parameters)
+        found = torch.where(lost.unsqueeze(1), start, fit.parameters)
         lowest = int(rise.argmin())
         if float(rise[lowest]) < self._lowest:
             self._lowest = float(rise[lowest])

@@ -8,15 +8,7 @@ import torch
 from lenssr.light import sersic_flux
 from lenssr.light.sersic_shape import b_and_slope
 
-__all__ = [
-    "AXES",
-    "LIMITS",
-    "MEASURED",
-    "ParameterLayout",
-    "ParameterTransform",
-    "group_axes_from_smooth",
-    "measured",
-]
+__all__ = ["MEASURED", "ParameterLayout", "ParameterTransform", "group_axes_from_smooth", "measured"]
 
 # Coordinates of a profile: the smooth ones, which have derivatives where a galaxy is round, and those with
 # axes. Brightness (amplitude or flux) and r_eff (the mean radius, or the semi-major axis) are logarithms.
@@ -43,8 +35,8 @@ class ParameterLayout:
     """Columns of the coordinates of a group in one vector.
 
     A galaxy has ``components``, each with one brightness a band and one shape; ``sky`` adds a constant in
-    each band. ``profiles`` (galaxies, components, bands, 7) holds the columns of each profile in the order of
-    `SMOOTH` and `AXES`, ``skies`` those of the constants.
+    each band. ``profiles`` (galaxies, components, bands, 7), or ``flat`` (profiles, bands, 7), holds the
+    columns of each profile in the order of `SMOOTH` and `AXES`, ``skies`` those of the constants.
     """
 
     def __init__(self, galaxies=1, components=1, bands=1, *, sky=True):
@@ -54,11 +46,7 @@ class ParameterLayout:
         self.profiles = first + np.array([[band, *range(bands, block)] for band in range(bands)])
         self.skies = galaxies * components * block + np.arange(bands * sky)
         self.size = galaxies * components * block + bands * sky
-
-    @property
-    def flat(self):
-        """Columns (profiles, bands, 7) of each profile, galaxy by galaxy."""
-        return self.profiles.reshape(-1, self.bands, len(SMOOTH))
+        self.flat = self.profiles.reshape(-1, bands, len(SMOOTH))
 
     def column(self, name, galaxy=0, component=0, band=0):
         """Column of "sky", or of one of `SMOOTH` or `AXES`."""
@@ -200,7 +188,7 @@ class ParameterTransform:
         c[:, radii] += self.free[radii] * math.log(factor)
         c[:, indices] = torch.where(self.free[indices], n, c[:, indices])
         self.keep_flux(c, self.base)
-        return torch.minimum(torch.maximum(c[:, self.index], self.lower), self.upper)
+        return c[:, self.index].clamp(self.lower, self.upper)
 
     def as_points(self, z, index, which):
         """Turn profiles ``which`` (b, profiles) into points of equal flux: z (b, Z), and which are held."""
@@ -209,8 +197,7 @@ class ParameterTransform:
         held[:, shape] = which.unsqueeze(2)
         c[:, shape] = torch.where(held[:, shape] & self.free[shape], c.new_tensor(POINT), c[:, shape])
         self.keep_flux(c, old)
-        inside = torch.minimum(torch.maximum(c[:, self.index], self.lower[index]), self.upper[index])
-        return inside, held[:, self.index]
+        return c[:, self.index].clamp(self.lower[index], self.upper[index]), held[:, self.index]
 
     def inside(self, z):
         """Free numbers (b, Z) with the ellipticities that are too large reduced to the largest."""

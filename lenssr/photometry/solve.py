@@ -16,7 +16,7 @@ from lenssr.imaging.tracking_operator import (
     effective_kernel,
 )
 from lenssr.photometry.fit_constraints import make_transform
-from lenssr.photometry.groups import GroupTask, telescope_key
+from lenssr.photometry.groups import GroupTask, telescope
 from lenssr.photometry.intervals import profile_intervals, wants_profile
 from lenssr.photometry.parameters import MEASURED, ParameterLayout, group_axes_from_smooth, measured
 from lenssr.photometry.sources import initial_coordinates, psf_fwhm_in_pixels
@@ -58,7 +58,9 @@ class GroupFit:
     ``coordinates`` (C,) are smooth, with ``covariance`` (C, C); ``parameters`` is the number of free ones.
     ``at_bound`` and ``held`` list columns on a bound, and columns of the shapes of points, which mean
     nothing. ``intervals`` holds pairs of ends by (name, galaxy, component, band), ``signal`` the signal to
-    noise of each galaxy, sqrt(sum(model^2 / sigma^2)).
+    noise of each galaxy, sqrt(sum(model^2 / sigma^2)). ``values`` (galaxies, components, bands, 8) are those
+    of `MEASURED`, in pixels of the image and radians; ``fwhm`` is that of the PSF in pixels, ``free`` the
+    number of degrees of freedom.
     """
 
     task: GroupTask
@@ -75,33 +77,16 @@ class GroupFit:
     signal: list
     intervals: dict = field(default_factory=dict)
 
-    @property
-    def fwhm(self):
-        """FWHM of the PSF in pixels."""
-        return psf_fwhm_in_pixels(self.task.bands[0])
-
-    @property
-    def free(self):
-        """Number of degrees of freedom, at least 1."""
-        return max(self.pixels - self.parameters, 1)
-
-    @cached_property
-    def _measured(self):
-        columns = self.layout.profiles
-        values, slopes = measured(self.coordinates.numpy()[columns])
-        values[..., :2] += self.task.middle
-        values[..., MEASURED.index("theta")] %= math.pi
-        return values, slopes
-
-    @property
-    def values(self):
-        """Values (galaxies, components, bands, 8) of `MEASURED`, in pixels of the image and radians."""
-        return self._measured[0]
+    def __post_init__(self):
+        self.fwhm, self.free = psf_fwhm_in_pixels(self.task.bands[0]), max(self.pixels - self.parameters, 1)
+        self.values, self._slopes = measured(self.coordinates.numpy()[self.layout.profiles])
+        self.values[..., :2] += self.task.middle
+        self.values[..., MEASURED.index("theta")] %= math.pi
 
     @cached_property
     def errors(self):
         """Errors of ``values``, 0 for what was not fitted or ended on a bound."""
-        columns, slopes = self.layout.profiles, self._measured[1]
+        columns, slopes = self.layout.profiles, self._slopes
         covariance = self.covariance.numpy()[columns[..., :, None], columns[..., None, :]]
         variance = np.einsum("...ij,...jk,...ik->...i", slopes, covariance, slopes)
         sigma = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
@@ -112,7 +97,7 @@ class GroupFit:
     def total_flux(self, galaxy, band):
         """Flux of all components of a galaxy in a band, and its error, NaN if it is not known."""
         place, slope = MEASURED.index("flux"), np.zeros(self.layout.size)
-        for columns, slopes in zip(self.layout.profiles[galaxy], self._measured[1][galaxy], strict=True):
+        for columns, slopes in zip(self.layout.profiles[galaxy], self._slopes[galaxy], strict=True):
             slope[columns[band]] += slopes[band, place]
         variance = slope @ self.covariance.numpy() @ slope
         return self.values[galaxy, :, band, place].sum(), np.sqrt(variance) if variance > 0 else np.nan
@@ -171,7 +156,7 @@ class Solver:
 
     def operator(self, image, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64):
         """Operator of the telescope of an image for stamps of one shape, with the whole PSF or its core."""
-        key = telescope_key(image), points_across, whole, tuple(shape), dtype
+        key = telescope(image), points_across, whole, tuple(shape), dtype
         if key not in self._operators:
             options = {"dtype": dtype, "device": self.settings.torch_device}
             if image.psf is None:
@@ -184,7 +169,7 @@ class Solver:
 
     def _kernel(self, image, points_across, *, whole=True):
         """Pixel response, and points of its lattice along a pixel."""
-        key = telescope_key(image), points_across, whole
+        key = telescope(image), points_across, whole
         if key not in self._kernels:
             kernel, subsampling = effective_kernel(image.psf, image.grid.matrix, points_across=points_across)
             self._kernels[key] = kernel if whole else _core(kernel, subsampling), subsampling
@@ -309,7 +294,9 @@ class _BatchFit:
         # The finer lattice has more points: fewer stamps fit into the same memory.
         for part in index.split(max(1, int(len(batch) * coarse / fine))) if len(index) else ():
             bands = self.solver.finer(batch, batch.bands)
-            again = self._minimise(fit.parameters[part], index=part, bands=bands, most=SHARP_ITERATIONS)
+            again = self._minimise(
+                fit.parameters[part], index=part, bands=bands, max_iterations=SHARP_ITERATIONS
+            )
             self._replace(part, again)
 
     def _collect(self, covariance=None):

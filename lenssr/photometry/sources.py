@@ -12,7 +12,7 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.detection import label_objects, psf_width, significance_map
 from lenssr.photometry.parameters import smooth_from_axes
 
-__all__ = ["Sources", "border_median", "find_sources", "initial_coordinates", "moments", "psf_fwhm_in_pixels"]
+__all__ = ["Sources", "find_sources", "initial_coordinates", "psf_fwhm_in_pixels"]
 
 # Columns of init_params that give initial guesses, with their units; "amplitude" is in that of the image.
 GUESSED = {"amplitude": None, "flux": None, "r_eff": u.pix, "n": None, "ellip": None, "theta": u.rad}

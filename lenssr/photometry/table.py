@@ -23,29 +23,22 @@ class Rows:
     """Values of all galaxies of a run, NaN where there is no fit.
 
     ``images`` lists (observations by band, sources, group numbers) in the order of the rows; a single band is
-    named "". ``fits`` has (fit of the group, number in the group) or None for each row.
+    named "". ``fits`` has (fit of the group, number in the group) or None for each row. ``suffixes`` and
+    ``endings`` are the ends of the columns of each component and of each band; ``table`` is what users get.
     """
 
     def __init__(self, images, bands, components, *, sky):
         self.images, self.bands, self.components, self.sky = images, bands, components, sky
+        self.suffixes = [""] if components == 1 else [f"_{k}" for k in range(components)]
+        self.endings = [f"_{band}" if band else "" for band in bands]
         count = sum(len(sources) for _, sources, _ in images)
         self.columns = {name: np.full(count, value) for name, value in self._entries()}
-        self.fits = [None] * count
+        self.fits, self.table = [None] * count, None
 
     def of_image(self, number):
         """Where the rows of an image lie, as a slice."""
         first = sum(len(sources) for _, sources, _ in self.images[:number])
         return slice(first, first + len(self.images[number][1]))
-
-    @property
-    def suffixes(self):
-        """Endings of the columns of each component."""
-        return [""] if self.components == 1 else [f"_{k}" for k in range(self.components)]
-
-    @property
-    def endings(self):
-        """Endings of the columns of each band."""
-        return [f"_{band}" if band else "" for band in self.bands]
 
     def _places(self, name):
         """Columns of one of `MEASURED`, with the component and band of each; all bands share a shape."""

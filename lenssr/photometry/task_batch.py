@@ -9,6 +9,7 @@ from lenssr.imaging.cusp_operator import CuspOperator
 from lenssr.imaging.noise import GaussianNoise
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 from lenssr.model.least_squares import levenberg_marquardt, masked_inverse
+from lenssr.photometry.groups import GroupTask
 from lenssr.photometry.parameters import MAX_MODULUS, ParameterLayout
 
 __all__ = ["LOSSES", "Stamps", "TaskBatch", "profile_images", "robust_factor", "sandwich"]
@@ -110,14 +111,10 @@ class TaskBatch:
         self.layout = ParameterLayout(
             len(tasks[0].members), settings.n_components, len(images), sky=settings.sky is not None
         )
-        self.bands = [
-            Stamps(
-                self._stack(task.data(band) for task in tasks),
-                self._stack(task.weight(band) for task in tasks),
-                operator(image, self.shape),
-            )
-            for band, image in enumerate(images)
-        ]
+        self.bands = []
+        for band, image in enumerate(images):
+            planes = ([kind(task, band) for task in tasks] for kind in (GroupTask.data, GroupTask.weight))
+            self.bands.append(Stamps(*map(self._stack, planes), operator(image, self.shape)))
         self.rough = self.bands
         if all(map(_fits_single, self.bands)):
             operators = (operator(image, self.shape, dtype=torch.float32) for image in images)
@@ -134,45 +131,31 @@ class TaskBatch:
         """Planes (ny, nx) of all tasks as (B, N)."""
         return torch.as_tensor(np.stack(list(planes)), device=self.device).flatten(1)
 
-    def minimise(
-        self,
-        transform,
-        z,
-        weights,
-        *,
-        tolerance=FINAL_TOLERANCE,
-        index=None,
-        bands=None,
-        bounds=None,
-        most=None,
-        rough=False,
-    ):
-        """Fit from z (b, Z) with weights (B, N), one tensor a band.
+    def minimise(self, transform, z, weights, *, index=None, bands=None, bounds=None, rough=False, **options):
+        """Fit from z (b, Z) with weights (B, N), one tensor a band; ``options`` of `levenberg_marquardt`.
 
         ``index`` (b,) numbers the tasks, perhaps repeatedly, by default all; ``bands`` and ``bounds`` (two of
         (b, Z)) replace those of the batch and of the transform; ``rough`` fits in single precision first.
         """
         index = self.everything if index is None else index
         lower, upper = (transform.lower[index], transform.upper[index]) if bounds is None else bounds
-        options = {"lower": lower, "upper": upper, "inside": transform.inside}
-        options |= {"look": False, "patience": FAILED_STEPS}
-        options["max_iterations"] = most or (
-            MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS
-        )
+        usual = {"lower": lower, "upper": upper, "inside": transform.inside, "tolerance": FINAL_TOLERANCE}
+        most = MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS
+        options = usual | {"max_iterations": most, "look": False, "patience": FAILED_STEPS} | options
 
-        def fit(z, bands, tolerance):
+        def fit(z, bands, **more):
             model, kind = self.function(transform, bands), bands[0].data.dtype
             data = torch.cat([band.data[index] for band in bands], 1)
             weight = torch.cat([part[index].to(kind) for part in weights], 1)
             return levenberg_marquardt(
-                lambda z, which: model(z, index[which]), z, data, weight, tolerance=tolerance, **options
+                lambda z, which: model(z, index[which]), z, data, weight, **(options | more)
             )
 
         before = 0
         if rough and self.rough is not self.bands:
-            first = fit(z, self.rough, ROUGH_TOLERANCE)
+            first = fit(z, self.rough, tolerance=ROUGH_TOLERANCE)
             z, before = first.parameters, first.iterations
-        found = fit(z, self.bands if bands is None else bands, tolerance)
+        found = fit(z, self.bands if bands is None else bands)
         found.iterations += before
         found.at_bound |= transform.at_largest_ellipticity(found.parameters)
         return found
@@ -202,10 +185,8 @@ class TaskBatch:
         """Signal to noise (B, G) of each galaxy, all bands together, from smooth coordinates (B, C)."""
         squares, layout = 0, self.layout
         for number, (band, weight) in enumerate(zip(self.rough, weights, strict=True)):
-            lights = torch.stack(profile_images(band.operator, smooth[:, layout.columns(number)]), 1).flatten(
-                2
-            )
-            lights = lights.unflatten(1, (layout.galaxies, layout.components)).sum(2)
+            lights = torch.stack(profile_images(band.operator, smooth[:, layout.columns(number)]), 1)
+            lights = lights.flatten(2).unflatten(1, (layout.galaxies, layout.components)).sum(2)
             squares = squares + (weight.unsqueeze(1) * lights.square()).sum(2)
         return squares.sqrt()
 
@@ -213,24 +194,12 @@ class TaskBatch:
         """Inverse variances (B, N) in each band, of the noise expected for model images (B, N)."""
         weights = []
         for number, (band, image) in enumerate(zip(self.bands, images, strict=True)):
-            models = [task.bands[number].noise for task in self.tasks]
-            numbers = [
-                self._stack(
-                    task.cut(
-                        np.broadcast_to(
-                            np.asarray(getattr(one, name), dtype=float), task.bands[number].shape
-                        ),
-                        1.0,
-                    )
-                    for task, one in zip(self.tasks, models, strict=True)
-                )
-                for name in models[0].names
-            ]
+            numbers = zip(*(task.noise_numbers(number) for task in self.tasks), strict=True)
+            noise = self.tasks[0].bands[number].noise.with_numbers(*map(self._stack, numbers))
             # The photons of the light that was taken from the data are noise, too.
             if self.tasks[0].others is not None:
                 image = image + self._stack(task.others[number] for task in self.tasks)
-            variance = models[0].with_numbers(*numbers).moments(image)[2]
-            weights.append(torch.where(band.weight > 0, 1 / variance, 0))
+            weights.append(torch.where(band.weight > 0, 1 / noise.moments(image)[2], 0))
         return weights
 
     def robust_weights(self, images, weights):

@@ -66,10 +66,9 @@ def profile_intervals(batch, number, fit, weights, names, *, lattices):
     """Find the 68 % intervals of task ``number`` of a batch, and enter them into its ``fit``.
 
     Each parameter is held at a value, all others are fitted, and the value is moved until chi2 is higher by 1
-    than at the best fit; all ends run as one batch. A bound that comes first is the end. Correlated noise
-    widens intervals as it does errors. ``lattices`` lists the bands (`Stamps`) on coarser lattices, which
-    serve if their best fit is near, and last on that of the fit. Returns smooth coordinates (1, C) near a
-    lower minimum if one turned up, whose chi2 is to be confirmed, else None.
+    than at the best fit, or a bound is met. ``lattices`` lists the bands (`Stamps`) on coarser lattices, used
+    if their best fit is near, and last on the lattice of the fit. Returns smooth coordinates (1, C) near a
+    lower minimum if one turned up, else None.
     """
     for bands in lattices:
         search = _IntervalSearch(batch, number, fit, weights, names, bands, moved=bands is not lattices[-1])

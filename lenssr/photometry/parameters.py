@@ -147,9 +147,8 @@ class ParameterTransform:
     ``function(coordinates (b, C), index (b,))`` giving (b,).
     """
 
-    def __init__(self, layout, base, free, *, axes=False, flux=False, alias=None, ties=()):
-        self.layout, self.base, self.axes, self.flux, self.ties = layout, base, axes, flux, tuple(ties)
-        alias = alias or {}
+    def __init__(self, layout, base, free, *, axes, flux, alias, ties):
+        self.layout, self.base, self.axes, self.flux, self.ties = layout, base, axes, flux, ties
         source = torch.arange(layout.size, device=base.device)
         source[list(alias)] = torch.tensor(list(alias.values()), dtype=source.dtype, device=base.device)
         self.source, self.free = source, free.clone()
@@ -157,14 +156,11 @@ class ParameterTransform:
         self.index = torch.nonzero(self.free).squeeze(1)
         eye = torch.eye(layout.size, dtype=base.dtype, device=base.device)
         self._selection = eye[:, self.index][self.source]
-        self.lower = torch.full_like(self.start(), -torch.inf)
-        self.upper = -self.lower
         # In the corners of the box of e1 and e2 the modulus is above 1; with axes there are no such corners.
         places = {column: k for k, column in enumerate(self.index.tolist())}
         pairs = [] if axes else layout.flat[:, 0, 5:].tolist()
         pairs = [[places[column] for column in pair] for pair in pairs if set(pair) <= set(places)]
         self._ellipticities = torch.tensor(pairs, dtype=torch.long, device=base.device).reshape(-1, 2)
-        self._plain = not axes and not self.ties and layout.bands == 1 and bool(self.free.all())
 
     def start(self):
         """The free numbers (B, Z) of the base."""
@@ -248,12 +244,7 @@ class ParameterTransform:
         return smooth, turn @ slope
 
     def expand(self, z, index):
-        """Vectors (b, F) of each band from z (b, Z), and their derivatives (b, F, Z).
-
-        A derivative is None where the vector is z itself.
-        """
-        if self._plain:
-            return [(z, None)]
+        """Vectors (b, F) of each band from z (b, Z), and their derivatives (b, F, Z)."""
         smooth, slope = self.smooth(z, index)
         columns = [self.layout.columns(band) for band in range(self.layout.bands)]
         return [(smooth[:, own], slope[:, own]) for own in columns]

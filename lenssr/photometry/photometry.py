@@ -199,9 +199,7 @@ class SersicPhotometry:
             Each as in `__call__`.
         mask, error, init_params, psf : optional
             As in `__call__`: one for all images, or a list with one for each.
-        unit : `~astropy.units.Unit` or str, optional
-            As in `__call__`.
-        hdus : dict, optional
+        unit, hdus : optional
             As in `__call__`.
 
         Returns
@@ -218,8 +216,14 @@ class SersicPhotometry:
         if not images:
             raise InputError("images is empty: give at least one")
         extras = {"mask": mask, "error": error, "init_params": init_params, "psf": psf}
-        each = (_each(name, value, len(images)) for name, value in extras.items())
-        return self._run(list(zip(images, *each, strict=True)), unit, hdus, numbered=True)
+        for name, value in extras.items():
+            if not isinstance(value, list | tuple):
+                extras[name] = [value] * len(images)
+            elif len(value) != len(images):
+                raise InputError(
+                    f"{name} has {len(value)} entries for {len(images)} images: give one each, or one for all"
+                )
+        return self._run(list(zip(images, *extras.values(), strict=True)), unit, hdus, numbered=True)
 
     @property
     def models(self) -> list:
@@ -448,12 +452,3 @@ def _models(entry: tuple[GroupFit, int], bands: list[str]) -> Any:
                 getattr(models[-1], name).std = float(errors[place]) or None
         sums.append(sum(models[1:], models[0]))
     return dict(zip(bands, sums, strict=True)) if len(bands) > 1 else sums[0]
-
-
-def _each(name: str, value: Any, count: int) -> list:
-    """A value for each of ``count`` images."""
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one for all")
-    return list(value)

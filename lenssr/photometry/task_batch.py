@@ -168,9 +168,7 @@ class TaskBatch:
             for band, (vector, slope) in zip(bands, transform.expand(z, index), strict=True):
                 image, jacobian = band.image_and_jacobian(vector)
                 images.append(torch.where(_impossible(vector), torch.nan, image))
-                jacobians.append(jacobian if slope is None else slope.mT.to(jacobian) @ jacobian)
-            if len(images) == 1:
-                return images[0], jacobians[0]
+                jacobians.append(slope.mT.to(jacobian) @ jacobian)
             return torch.cat(images, 1), torch.cat(jacobians, 2)
 
         return evaluate

@@ -17,6 +17,7 @@ def partition(groups):
 
 def tasks_of(x, y, *, grouper=None, segments=None, labels=None):
     image = Observation.from_any(np.zeros(SHAPE), noise=1.0, pixel_scale=1.0)
+    image.meta["widening"] = 1.0
     sources = Sources(x, y, segments=segments, labels=labels)
     return make_tasks([image], sources, (21, 21), grouper)[0]
 

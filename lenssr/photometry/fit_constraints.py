@@ -60,7 +60,7 @@ class FitSettings(PhotometryOptions):
         return self.xy_bounds or tuple(min(side / 4, FARTHEST_CENTRE) for side in self.box[::-1])
 
     def make_grouper(self):
-        """What says which galaxies are fitted together: a callable, or None."""
+        """Callable that groups galaxies by position, or None."""
         return AutoGrouper(min(self.box) / GROUP_SHARE) if self.grouper == "auto" else self.grouper
 
     def describe(self):

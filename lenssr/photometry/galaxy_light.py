@@ -98,7 +98,7 @@ def _box_shape(fit, galaxy, band, faintest, reach):
         steps = max(1 + math.log(max(one["amplitude"], 1e-300) / faintest) / sersic_b(one["n"]), 0.0)
         radius = max(radius, min(one["r_eff"] * steps ** one["n"], 1e9))
     radius += reach
-    # From its centre to the farthest edge, and no farther.
+    # No farther than from its centre to the farthest edge.
     places = fit.values[galaxy, 0, band, :2].tolist()[::-1]
     ends = (max(at, size - 1 - at) + 1 for at, size in zip(places, fit.task.bands[band].shape, strict=True))
     return tuple(_side(min(radius, end)) for end in ends)
@@ -129,7 +129,7 @@ def _render(fitted, solver, shape, band):
 
 
 class NeighbourLight:
-    """Model light of the galaxies of an image, and of all others than some."""
+    """Model light of the galaxies of an image: each alone, or all but those of a group."""
 
     def __init__(self, tasks, rows, solver):
         self._rows, self._solver = rows, solver
@@ -152,7 +152,7 @@ class NeighbourLight:
                 paste(total, corner, -light)
 
     def renew(self, task):
-        """Replace the light of a group by that of its last fit."""
+        """Draw the light of a group again, from its last fit."""
         self.take(task)
         self._draw(task.rows.tolist())
 

@@ -27,7 +27,7 @@ SHORT, LONG, STEEP = 0.5, 1.5, 1.2
 # The other parameters are fitted until a step would lower chi2 by less than this, within this many
 # iterations.
 REFIT_TOLERANCE, REFIT_ITERATIONS = 0.02, 8
-# A chi2 lower than that of the fit by this much belongs to another minimum.
+# A chi2 lower than the fit's by this much belongs to another minimum.
 OTHER_MINIMUM = 0.1
 # Largest distance, in sigma, between the minima on the coarse lattice and on that of the fit.
 ASTRAY_SIGMA = 1.0

@@ -167,7 +167,7 @@ class ParameterTransform:
         return self.base[:, self.index]
 
     def keep_flux(self, c, old):
-        """Change the brightness in coordinates (B, C), in place, so that the fluxes are those of old ones."""
+        """Change the brightness in coordinates (B, C), in place, to keep the fluxes of old ones."""
         bright = torch.as_tensor(self.layout.flat[:, :, 0], device=c.device)
         c[:, bright] += (self._log_flux(old) - self._log_flux(c)).unsqueeze(2)
 

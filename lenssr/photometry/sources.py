@@ -177,7 +177,7 @@ def _significance(observation):
 
 
 def initial_coordinates(batch):
-    """Initial smooth coordinates (B, C): what was given, and estimates from moments for the rest."""
+    """Initial smooth coordinates (B, C): given values, and estimates from moments for the rest."""
     layout, tasks = batch.layout, batch.tasks
     c, centres = torch.zeros(len(tasks), layout.size, dtype=torch.float64), [task.centres for task in tasks]
     skies, found = zip(*(_band_moments(batch, band, centres) for band in range(layout.bands)), strict=True)
@@ -259,7 +259,7 @@ def moments(light, weight, centres, fwhm):
 
 
 def _segments(light, weight, centres, fwhm):
-    """Numbers (ny, nx) of the galaxies from 1, 0 for none: what is significant, and the core of each."""
+    """Numbers (ny, nx) of the galaxies from 1 in significant pixels and in the core of each, 0 elsewhere."""
     from skimage.segmentation import watershed
 
     rows, columns = (np.arange(size) - (size - 1) / 2 for size in light.shape)
@@ -271,7 +271,7 @@ def _segments(light, weight, centres, fwhm):
 
 
 def _ellipticity(spread, fwhm):
-    """Ellipticity e1, e2 of a covariance (2, 2), without that of the PSF where that leaves one."""
+    """Ellipticity e1, e2 of a covariance (2, 2), less the PSF's if the difference is positive definite."""
     bare = spread - (fwhm * gaussian_fwhm_to_sigma) ** 2 * np.eye(2)
     spread = bare if np.linalg.eigvalsh(bare)[0] > 0 else spread
     size = np.trace(spread) + 2 * np.sqrt(np.linalg.det(spread))

@@ -1,24 +1,14 @@
-"""Groups of galaxies that are fitted together, their pixels, and the batches of these fits."""
+"""Groups of galaxies that are fitted together, their stamps, and the batches of these fits."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from lenssr.photometry.cutouts import cut
-
-__all__ = [
-    "AutoGrouper",
-    "GroupTask",
-    "batches",
-    "first_pixel",
-    "make_task",
-    "make_tasks",
-    "pixel_key",
-    "psf_key",
-]
+__all__ = ["AutoGrouper", "GroupTask", "batches", "cut", "first_pixel", "make_tasks", "paste", "telescope"]
 
 # Multiple, in pixels, to which sides of the stamps of groups are rounded up: more of them share a batch.
 SIDE_STEP = 8
@@ -53,98 +43,115 @@ class AutoGrouper:
         return groups
 
 
+# ---------------------------------------------------------------- boxes of pixels
+
+
+def cut(plane, corner, shape, fill=0.0):
+    """Box (rows, columns) of a plane from its first pixel (row, column) on; ``fill`` beyond the edge."""
+    box = np.full(shape, fill, dtype=plane.dtype)
+    inside, own = _overlap(corner, shape, plane.shape)
+    box[own] = plane[inside]
+    return box
+
+
+def paste(plane, corner, box):
+    """Add a box (rows, columns) to a plane (ny, nx) in place, from its first pixel (row, column) on."""
+    inside, own = _overlap(corner, box.shape, plane.shape)
+    plane[inside] += box[own]
+
+
+def _overlap(corner, shape, limits):
+    """Slices of an image and of a box in which they overlap."""
+    low = np.maximum(corner, 0)
+    high = np.maximum(np.minimum(np.add(corner, shape), limits), low)
+    return tuple(map(slice, low, high)), tuple(map(slice, low - corner, high - corner))
+
+
+def first_pixel(x, y, shape):
+    """First row and column of a box around a position."""
+    return tuple(int(np.floor(centre + 0.5)) - size // 2 for centre, size in zip((y, x), shape, strict=True))
+
+
+# ---------------------------------------------------------------- groups with their stamps
+
+
 @dataclass
 class GroupTask:
-    """Galaxies that are fitted together.
+    """Galaxies that are fitted together, in a stamp that holds the box around each of them.
 
-    ``members`` and ``rows`` (G,) are their numbers in ``sources`` and in the table; ``corner`` and ``shape``
-    the first pixel and the sides of the stamp; ``boxes`` rows and columns of the box around each galaxy;
-    ``others`` the light (ny, nx) of other galaxies to take from the data, one image a band.
+    ``members`` and ``rows`` (G,) are their numbers in ``sources`` and in the table; ``boxes`` has the sides
+    (rows, columns) of the box around each galaxy; ``others`` the light (ny, nx) of other galaxies to take
+    from the data, one image a band. ``corner`` is the first pixel of the stamp, ``shape`` its sides, 0 if a
+    position is not finite; ``places`` (G, 2) and ``middle`` are (x, y) in pixels of the image, ``centres`` in
+    those of the stamp from its middle; ``widening`` is the factor on errors for correlated noise.
     """
 
     bands: list
     sources: object
     members: np.ndarray
     rows: np.ndarray
-    corner: tuple
-    shape: tuple
     boxes: list
     others: list | None = None
 
-    @property
-    def fit_shape(self):
-        """The largest of the boxes."""
-        return max(self.boxes)
-
-    def sigma(self, band):
-        """Standard deviation (ny, nx) of the pixels of the image in a band."""
-        return self.bands[band].meta["sigma"]
-
-    @property
-    def widening(self):
-        """Factor on all errors for noise that correlates between pixels."""
-        return max(band.meta["widening"] for band in self.bands)
-
-    @property
-    def middle(self):
-        """Pixel (x, y) of the image at the middle of the stamp."""
-        return tuple(
-            start + (size - 1) / 2 for start, size in zip(self.corner[::-1], self.shape[::-1], strict=True)
+    def __post_init__(self):
+        self.widening = max(band.meta["widening"] for band in self.bands)
+        self.places = np.stack([self.sources.x[self.members], self.sources.y[self.members]], axis=1)
+        self.corner = self.shape = (0, 0)
+        if np.isfinite(self.places).all():
+            corners = np.array(self._box_corners)
+            corner, end = corners.min(0), (corners + self.boxes).max(0)
+            size = end - corner if len(self.members) == 1 else -(-(end - corner) // SIDE_STEP) * SIDE_STEP
+            self.corner, self.shape = tuple(corner.tolist()), tuple(size.tolist())
+        self.middle = tuple(
+            start + (side - 1) / 2 for start, side in zip(self.corner[::-1], self.shape[::-1], strict=True)
         )
+        self.centres = self.places - self.middle
 
     @property
-    def centres(self):
-        """Positions (G, 2) of the galaxies relative to the middle of the stamp, in pixels."""
-        x, y = self.middle
-        return np.stack([self.sources.x[self.members] - x, self.sources.y[self.members] - y], axis=1)
+    def _box_corners(self):
+        return [first_pixel(*place, box) for place, box in zip(self.places, self.boxes, strict=True)]
 
-    def share(self):
-        """Pixels (ny, nx) of the stamp that belong to these galaxies."""
-        rows, columns = (start + np.arange(size) for start, size in zip(self.corner, self.shape, strict=True))
+    def cut(self, plane, fill=0.0):
+        """The stamp of a plane (ny, nx) of the image; ``fill`` beyond its edge."""
+        return cut(plane, self.corner, self.shape, fill)
+
+    def data(self, band):
+        """Pixels (ny, nx) of a band without the light of others."""
+        data = self.cut(self.bands[band].data)
+        return data if self.others is None else data - self.others[band]
+
+    def weight(self, band):
+        """Inverse variances (ny, nx) of a band, 0 where a pixel is not fitted."""
+        image = self.bands[band]
+        fitted = self.cut(image.valid, False) & self.own_pixels
+        return np.where(fitted, self.cut(image.meta["sigma"], 1.0) ** -2.0, 0.0)
+
+    def noise_numbers(self, band):
+        """Numbers of the noise model of a band, as maps (ny, nx)."""
+        image = self.bands[band]
+        numbers = (getattr(image.noise, name) for name in image.noise.names)
+        return [self.cut(np.broadcast_to(np.asarray(one, float), image.shape), 1.0) for one in numbers]
+
+    @cached_property
+    def own_pixels(self):
+        """Pixels (ny, nx) of the stamp that are in a box, and belong to no other galaxy."""
         inside = np.zeros(self.shape, dtype=bool)
-        for member, box in zip(self.members, self.boxes, strict=True):
-            top, left = first_pixel(self.sources.x[member], self.sources.y[member], box)
-            own_rows = (rows >= top) & (rows < top + box[0])
-            inside |= own_rows[:, None] & (columns >= left) & (columns < left + box[1])
-        foreign = self._foreign(rows, columns) & inside
-        return inside & ~foreign
-
-    def _foreign(self, rows, columns):
+        for start, box in zip(self._box_corners, self.boxes, strict=True):
+            paste(inside, np.subtract(start, self.corner), np.ones(box, dtype=bool))
         sources = self.sources
         if sources.segments is not None:
-            labels = cut(sources.segments, [self.corner], self.shape)[0]
-            return (labels > 0) & ~np.isin(labels, sources.labels[self.members])
-        reach = max(self.shape)
-        x, y = (
-            start + (size - 1) / 2 for start, size in zip(self.corner[::-1], self.shape[::-1], strict=True)
-        )
-        near = np.flatnonzero(np.hypot(sources.x - x, sources.y - y) < 2 * reach)
+            labels = self.cut(sources.segments)
+            return inside & ((labels <= 0) | np.isin(labels, sources.labels[self.members]))
+        x, y = self.middle
+        near = np.flatnonzero(np.hypot(sources.x - x, sources.y - y) < 2 * max(self.shape))
         others = np.setdiff1d(near, self.members)
         if not len(others):
-            return np.zeros(self.shape, dtype=bool)
-        pixels = np.stack([part.ravel() for part in np.meshgrid(columns, rows)], axis=1)
-        distance = [
-            cKDTree(np.stack([sources.x[which], sources.y[which]], axis=1)).query(pixels)[0]
-            for which in (self.members, others)
-        ]
-        return (distance[1] < distance[0]).reshape(self.shape)
-
-
-def psf_key(psf):
-    """Hashable identity of a PSF."""
-    if psf is None:
-        return None
-    return psf.oversampling, psf.includes_pixel, psf.pixel_scale, repr(psf), psf.array.tobytes()
-
-
-def pixel_key(grid):
-    """Size and stretch of the pixels of a grid, its matrix as nested tuples."""
-    return tuple(tuple(row) for row in grid.matrix.tolist())
-
-
-def first_pixel(x, y, shape):
-    """First row and column of a box around a position."""
-    return tuple(int(np.floor(centre + 0.5)) - size // 2 for centre, size in zip((y, x), shape, strict=True))
+            return inside
+        pixels = np.argwhere(inside)[:, ::-1] + self.corner[::-1]
+        foreign = np.stack([sources.x[others], sources.y[others]], axis=1)
+        own, other = (cKDTree(places).query(pixels)[0] for places in (self.places, foreign))
+        inside[inside] = own <= other
+        return inside
 
 
 def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
@@ -159,34 +166,23 @@ def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
         known = np.isfinite(sources.x + sources.y)
         groups[known] = grouper(sources.x[known], sources.y[known]) if known.any() else 0
         groups[~known] = groups.max() + 1 + np.arange((~known).sum())
-    tasks = []
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        tasks.append(make_task(bands, sources, members, members + first_row, [fit_shape] * len(members)))
-    return tasks, groups
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    return [GroupTask(bands, sources, m, m + first_row, [fit_shape] * len(m)) for m in members], groups
 
 
-def make_task(bands, sources, members, rows, boxes, others=None):
-    """GroupTask of one group, its stamp large enough for all boxes; empty if a position is not finite."""
-    if not np.isfinite(sources.x[members] + sources.y[members]).all():
-        return GroupTask(bands, sources, members, rows, (0, 0), (0, 0), boxes, others)
-    places = zip(members, boxes, strict=True)
-    corners = np.array([first_pixel(sources.x[m], sources.y[m], box) for m, box in places])
-    corner, end = corners.min(0), (corners + boxes).max(0)
-    size = end - corner
-    if len(members) > 1:
-        size = -(-size // SIDE_STEP) * SIDE_STEP
-    corner, size = (tuple(int(v) for v in part) for part in (corner, size))
-    return GroupTask(bands, sources, members, rows, corner, size, boxes, others)
+def telescope(image):
+    """Hashable identity of the PSF and the pixels of an image."""
+    psf, pixels = image.psf, tuple(image.grid.matrix.ravel().tolist())
+    if psf is None:
+        return None, pixels
+    return psf.oversampling, psf.includes_pixel, psf.pixel_scale, repr(psf), psf.array.tobytes(), pixels
 
 
 def batches(tasks, most_values):
     """Lists of tasks that run together, with at most about ``most_values`` pixels times parameters each."""
     alike = {}
     for task in tasks:
-        kinds = tuple(
-            (psf_key(band.psf), type(band.noise), pixel_key(band.grid), str(band.unit)) for band in task.bands
-        )
+        kinds = tuple((telescope(band), type(band.noise), str(band.unit)) for band in task.bands)
         alike.setdefault((task.shape, len(task.members), kinds), []).append(task)
     result = []
     for (shape, galaxies, kinds), members in alike.items():

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from lenssr.photometry.fit_constraints import make_transform
-from lenssr.photometry.measure import MEASURED, measured
-from lenssr.photometry.parameters import LIMITS
+from lenssr.photometry.parameters import LIMITS, MEASURED
 
 __all__ = ["PROFILED", "profile_intervals", "wants_profile"]
 
@@ -28,7 +27,7 @@ SHORT, LONG, STEEP = 0.5, 1.5, 1.2
 # The other parameters are fitted until a step would lower chi2 by less than this, within this many
 # iterations.
 REFIT_TOLERANCE, REFIT_ITERATIONS = 0.02, 8
-# A chi2 lower than that of the fit by this much belongs to another minimum.
+# A chi2 lower than the fit's by this much belongs to another minimum.
 OTHER_MINIMUM = 0.1
 # Largest distance, in sigma, between the minima on the coarse lattice and on that of the fit.
 ASTRAY_SIGMA = 1.0
@@ -38,220 +37,179 @@ MOST_GALAXIES = 2
 FIRST_STEP = 0.1
 # First trial of the upper limit on the size of a point, in FWHM of the PSF.
 LIMIT_SHARE = 0.3
-# Largest logarithm of the factor between an end and the best fit of flux or r_eff.
-FARTHEST = 5.0
+# Coordinates that are logarithms, and largest logarithm of the factor between an end and their best fit.
+LOGARITHMS, FARTHEST = ("flux", "r_eff"), 5.0
 # Longest step towards an end that is not bracketed, relative to the last one.
 LONGEST_STEP = 3.0
 
 
 def wants_profile(fit, settings):
     """Names of `PROFILED` whose Gaussian errors cannot be trusted in a fit."""
-    if (
-        settings.intervals == "gaussian"
-        or settings.loss
-        or any(one.involves_amplitude for one in settings.templates)
-    ):
+    involved = any(one.involves_amplitude for one in settings.templates)
+    if settings.intervals == "gaussian" or settings.loss or involved:
         return ()
     if settings.intervals == "profile":
         return PROFILED
     if fit.layout.galaxies > MOST_GALAXIES:
         return ()
-    layout, names = fit.layout, ()
-    for galaxy in range(layout.galaxies):
-        for component in range(layout.components):
-            if fit.is_point(galaxy, component):
-                return PROFILED
-            values, errors = _values_and_errors(fit, galaxy, component)
-            radius, n, ellip = (values[MEASURED.index(name)] for name in ("r_eff", "n", "ellip"))
-            signal = fit.signal[galaxy]
-            known = signal >= LOW_SIGNAL if n <= LOW_INDEX else signal >= HIGH_SIGNAL and n <= HIGH_INDEX
-            wide = 8 * radius <= min(fit.task.fit_shape) and radius >= MIN_RADIUS_IN_FWHM * fit.fwhm
-            if not (known and wide):
-                return PROFILED
-            if ellip < ROUND_SIGMA * errors[MEASURED.index("ellip")]:
-                names = ("ellip",)
-    return names
+    radius, n, ellip = (fit.values[:, :, 0, MEASURED.index(name)] for name in ("r_eff", "n", "ellip"))
+    signal = np.array(fit.signal)[:, None]
+    trusted = np.where(n <= LOW_INDEX, signal >= LOW_SIGNAL, (signal >= HIGH_SIGNAL) & (n <= HIGH_INDEX))
+    trusted &= (8 * radius <= min(max(fit.task.boxes))) & (radius >= MIN_RADIUS_IN_FWHM * fit.fwhm)
+    if not trusted.all() or any(fit.is_point(*place) for place in np.ndindex(n.shape)):
+        return PROFILED
+    nearly_round = ellip < ROUND_SIGMA * fit.errors[:, :, 0, MEASURED.index("ellip")]
+    return ("ellip",) if nearly_round.any() else ()
 
 
-def _values_and_errors(fit, galaxy, component, band=0):
-    columns = _component_columns(fit.layout, galaxy, component, band)
-    values, slopes = measured(fit.coordinates.numpy()[None, columns])
-    covariance = fit.covariance.numpy()[np.ix_(columns, columns)]
-    return values[0], np.sqrt(np.einsum("ij,jk,ik->i", slopes[0], covariance, slopes[0]).clip(0))
-
-
-def _component_columns(layout, galaxy, component, band=0):
-    first = layout.column("r_eff", galaxy, component)
-    return [layout.column("bright", galaxy, component, band), *range(first, first + 6)]
-
-
-def profile_intervals(batch, number, fit, weights, names=PROFILED, *, lattices=None):
+def profile_intervals(batch, number, fit, weights, names, *, lattices):
     """Find the 68 % intervals of task ``number`` of a batch, and enter them into its ``fit``.
 
     Each parameter is held at a value, all others are fitted, and the value is moved until chi2 is higher by 1
-    than at the best fit; all ends run as one batch. A bound that comes first is the end. Correlated noise
-    widens intervals as it does errors. ``lattices`` lists the bands (`Stamps`) on coarser lattices, which
-    serve if their best fit is near, and last on that of the fit. Returns smooth coordinates (1, C) near a
-    lower minimum if one turned up, whose chi2 is to be confirmed, else None.
+    than at the best fit, or a bound is met. ``lattices`` lists the bands (`Stamps`) on coarser lattices, used
+    if their best fit is near, and last on the lattice of the fit. Returns smooth coordinates (1, C) near a
+    lower minimum if one turned up, else None.
     """
-    lattices = lattices or [batch.bands]
     for bands in lattices:
         search = _IntervalSearch(batch, number, fit, weights, names, bands, moved=bands is not lattices[-1])
         if not search.astray:
             break
-    ends = search.run()
-    for k, (name, galaxy, component, band, _) in enumerate(search.wanted):
-        low, high = (float(ends[2 * k + side]) for side in (0, 1))
-        if name in ("flux", "r_eff"):
-            low, high = np.exp(low), np.exp(high)
-        fit.intervals[name, galaxy, component, band] = low, high
+    if search.wanted:
+        for (*place, _), ends in zip(search.wanted, search.run().tolist(), strict=True):
+            fit.intervals[tuple(place)] = np.exp(ends) if place[0] in LOGARITHMS else ends
     return search.better
 
 
 class _IntervalSearch:
+    """Search for the ends of the intervals of a fit.
+
+    ``wanted`` lists (name, galaxy, component, band, free number), each with a low and a high end; ``moved``
+    says that the bands are not those of the fit, whose minimum may be elsewhere.
+    """
+
     def __init__(self, batch, number, fit, weights, names, bands, *, moved):
-        self.batch, self.weights, self.bands, layout = batch, weights, bands, batch.layout
-        self.moved = moved
-        smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1).clone()
-        self.transform = make_transform(batch, smooth, flux=True)
-        base = self.transform.base
-        meaningless = self._hold_points(number, fit)
-        self.wanted = []
-        for galaxy in range(layout.galaxies):
-            for component in range(layout.components):
-                for name in names:
-                    for band in range(layout.bands if name == "flux" else 1):
-                        coordinate = "bright" if name == "flux" else name
-                        column = layout.column(coordinate, galaxy, component, band)
-                        if bool(self.transform.free[column]) and column not in meaningless:
-                            place = int((self.transform.index == column).nonzero()[0])
-                            self.wanted.append((name, galaxy, component, band, place))
-        self.number = 2 * len(self.wanted)
-        index = torch.full((self.number,), number, device=batch.device)
-        self.index, self.best = index, base[index][:, self.transform.index]
-        self.fitted = self.best
-        self.place = torch.tensor([w[-1] for w in self.wanted], device=batch.device).repeat_interleave(2)
-        self.every = torch.arange(self.number, device=batch.device)
-        side = torch.tensor([-1.0, 1.0], dtype=base.dtype, device=batch.device).repeat(len(self.wanted))
+        self.batch, self.weights, self.bands, self.moved = batch, weights, bands, moved
+        smooth = fit.coordinates[None].to(batch.device).expand(len(batch), -1)
+        self.transform, self.scale = make_transform(batch, smooth, flux=True), fit.task.widening
+        self.fitted = self.transform.start()[number]
+        self.wanted = self._wanted(fit, names, number)
+        self.lower, self.upper = self.transform.lower[number], self.transform.upper[number]
+        self.index = torch.full((2 * len(self.wanted),), number, device=batch.device)
+        self.place = torch.tensor([one[-1] for one in self.wanted], dtype=torch.long, device=batch.device)
+        self.place = self.place.repeat_interleave(2)
+
+        # Fit again in these coordinates, for the chi2 to compare with and the covariance.
+        options = {"index": torch.tensor([number], device=batch.device), "bands": bands}
+        again = batch.minimise(self.transform, self.fitted[None], weights, **options)
+        self.best, self.chi2, covariance = again.parameters[0], float(again.chi2[0]), again.covariance()[0]
         self.better, self._lowest = None, -OTHER_MINIMUM
-        covariance, self.chi2 = self._refit(number)
-        if not moved:
-            self._remember(torch.tensor([self.chi2 - fit.chi2]), self.best[:1], index[:1])
-            self._lowest = -OTHER_MINIMUM
-        self.scale = fit.widening
+        if not moved and self.chi2 - fit.chi2 < -OTHER_MINIMUM:
+            self.better = self._smooth(self.best, number)
+
         sigma = torch.diagonal(covariance).clamp_min(0).sqrt()
         # A coordinate that ended on a bound has error 0.
         sigma = torch.where(sigma > 1e-6, sigma, FIRST_STEP)
+        self.astray = moved and bool(((self.best - self.fitted).abs() > ASTRAY_SIGMA * sigma).any())
         covariance = covariance + torch.diag((sigma == FIRST_STEP) * sigma**2)
         self.direction = (covariance / sigma)[self.place] / sigma[self.place, None]
-        self.step = side * sigma[self.place]
-        sizes = [name == "r_eff" and fit.is_point(*where[:2]) for name, *where in self.wanted]
-        self.point = torch.tensor(sizes, device=batch.device).repeat_interleave(2)
+        sizes = [name == "r_eff" and fit.is_point(*place[:2]) for name, *place in self.wanted]
+        self.point = torch.tensor(sizes, dtype=torch.bool, device=batch.device).repeat_interleave(2)
         farther = max(math.log(LIMIT_SHARE * fit.fwhm) - LIMITS["r_eff"][0], FIRST_STEP)
-        self.step = torch.where(self.point, side * farther, self.step)
-        self.lower, self.upper = (end[index] for end in (self.transform.lower, self.transform.upper))
+        side = sigma.new_tensor([-1.0, 1.0]).repeat(len(self.wanted))
+        self.step = side * torch.where(self.point, farther, sigma[self.place])
 
-        away = (self.best[0] - self.fitted[0]).abs()
-        self.astray = moved and bool((away > ASTRAY_SIGMA * sigma).any())
+    def _wanted(self, fit, names, number):
+        """Intervals to find; the shapes of points, which mean nothing, are held, except for their size."""
+        layout, transform = fit.layout, self.transform
+        profiles = list(np.ndindex(layout.galaxies, layout.components))
+        points = [place for place in profiles if fit.is_point(*place)]
+        shapes = {layout.column(name, *place) for place in points for name in ("n", "ellip", "theta")}
+        places = {column: place for place, column in enumerate(transform.index.tolist())}
+        held = [places.pop(column) for column in shapes & places.keys()]
+        for ends in (transform.lower, transform.upper):
+            ends[number, held] = self.fitted[held]
+        return [
+            (name, galaxy, component, band, places[column])
+            for galaxy, component in profiles
+            for name in names
+            for band in range(layout.bands if name == "flux" else 1)
+            for column in [layout.column("bright" if name == "flux" else name, galaxy, component, band)]
+            if column in places
+        ]
 
-    def _hold_points(self, number, fit):
-        """Hold the shapes of points, except for their size; returns these columns."""
-        layout, held = self.transform.layout, []
-        for galaxy in range(layout.galaxies):
-            for component in range(layout.components):
-                if fit.is_point(galaxy, component):
-                    held += [layout.column(name, galaxy, component) for name in ("n", "ellip", "theta")]
-        for place, column in enumerate(self.transform.index.tolist()):
-            if column in held:
-                for ends in (self.transform.lower, self.transform.upper):
-                    ends[number, place] = self.transform.base[number, column]
-        return held
-
-    def _refit(self, number):
-        """Fit again in these coordinates: covariance, and the chi2 to compare with."""
-        index = torch.tensor([number], device=self.batch.device)
-        options = {"tolerance": 1e-3, "index": index, "bands": self.bands}
-        fit = self.batch.minimise(self.transform, self.best[:1], self.weights, **options)
-        self.best = fit.parameters.expand(self.number, -1).clone()
-        return fit.covariance()[0], float(fit.chi2[0])
-
-    def _remember(self, rise, z, index):
-        """Keep the place (1, C) with the lowest chi2, if it is lower than that of the fit."""
-        lowest = int(rise.argmin())
-        if float(rise[lowest]) < self._lowest:
-            self._lowest = float(rise[lowest])
-            own = slice(lowest, lowest + 1)
-            self.better = self.transform.smooth(self.transform.coordinates(z[own], index[own]))[0]
+    def _smooth(self, z, number):
+        """Smooth coordinates (1, C) of free numbers (Z,)."""
+        return self.transform.smooth(z[None], torch.tensor([number], device=z.device))[0]
 
     def run(self):
-        """Values (2 W,) of the coordinates at the ends, low and high in turn."""
-        centre = self.best[self.every, self.place]
-        low, high = (end[self.every, self.place] for end in (self.lower, self.upper))
-        logarithm = torch.tensor([name in ("flux", "r_eff") for name, *_ in self.wanted], device=low.device)
-        farthest = torch.where(logarithm, FARTHEST, torch.inf).repeat_interleave(2)
-        low, high = torch.maximum(low, centre - farthest), torch.minimum(high, centre + farthest)
+        """Values (W, 2) of the coordinates at the ends, low and high."""
+        centre, fitted = self.best[self.place], self.fitted[self.place]
+        low, high = self.lower[self.place], self.upper[self.place]
+        reach = [FARTHEST if name in LOGARITHMS else math.inf for name, *_ in self.wanted]
+        reach = centre.new_tensor(reach).repeat_interleave(2)
+        low, high = torch.maximum(low, centre - reach), torch.minimum(high, centre + reach)
         value = (centre + self.step * self.scale).clamp(low, high)
         start = self.best + self.direction * (value - centre).unsqueeze(1)
-        nothing = torch.zeros_like(value)
-        near, far = (nothing, nothing.clone()), (nothing + torch.nan, nothing + torch.nan)
-        active = self.every
+        # Distances and roots of the rise of the nearest points to each end, inside and outside.
+        near, far = centre.new_zeros(2, len(centre)), centre.new_full((2, len(centre)), torch.nan)
+        active = torch.arange(len(centre), device=centre.device)
         for _ in range(MAX_TRIES):
             rise, found = self._rise(value[active], start[active], active)
-            self._remember(rise, found, self.index[active])
             # The root of the rise is almost linear in the distance, which gives the next one.
             root, away = rise.clamp_min(0).sqrt() / self.scale, (value - centre)[active]
             # For the size of a point it is linear in the size itself, not in its logarithm.
             point = self.point[active]
-            moved = torch.where(point, torch.expm1(away), away)
-            inside = root < 1
-            for ends, which in ((near, inside), (far, ~inside)):
-                for end, new in zip(ends, (moved, root), strict=True):
-                    end[active] = torch.where(which, new, end[active])
+            trial = torch.stack([torch.where(point, torch.expm1(away), away), root])
+            near[:, active] = torch.where(root < 1, trial, near[:, active])
+            far[:, active] = torch.where(root < 1, far[:, active], trial)
             # No likelihood is as steep as this: the fit of the point outside had not converged.
-            steep = (root < SHORT) & (moved.abs() * STEEP > far[0][active].abs())
-            far[1][active[steep]] = torch.nan
-            ahead = self._move(near, far, active, moved, root)
+            steep = (root < SHORT) & (trial[0].abs() * STEEP > far[0, active].abs())
+            far[1, active[steep]] = torch.nan
+            ahead = _next_distance(near[:, active], far[:, active], trial)
             ahead = centre[active] + torch.where(point, torch.log1p(ahead.clamp_min(-0.5)), ahead)
             ahead = ahead.clamp(low[active], high[active])
-            done = (root.square() - 1).abs() < RISE_TOLERANCE
-            done |= ahead == value[active]
+            done = ((root.square() - 1).abs() < RISE_TOLERANCE) | (ahead == value[active])
             share = torch.where(away.abs() > 0, (ahead - centre[active]) / away, 1.0).unsqueeze(1)
-            start[active] = self.best[active] + (found - self.best[active]) * share
+            start[active] = self.best + (found - self.best) * share
             value[active] = torch.where(done, value[active], ahead)
             active = active[~done]
             if not len(active):
                 break
-        fitted = self.fitted[self.every, self.place]
         if self.moved:
             value = torch.where((value > low) & (value < high), value + fitted - centre, value)
         # The fitted value lies between its ends, also where the search found a better minimum.
-        value[0::2], value[1::2] = (
-            torch.minimum(value[0::2], fitted[0::2]),
-            torch.maximum(value[1::2], fitted[1::2]),
-        )
-        return value.clamp(low, high)
-
-    @staticmethod
-    def _move(near, far, active, moved, root):
-        """Distance from the best fit to try next: between the points inside and outside, or farther out."""
-        (near_at, near_root), (far_at, far_root) = ([end[active] for end in ends] for ends in (near, far))
-        share = (1 - near_root) / (far_root - near_root)
-        # Bisect if a line from far outside fell short the last time.
-        share = torch.where((root < SHORT) & (far_root > LONG), 0.5, share)
-        between = near_at + (far_at - near_at) * share
-        return torch.where(torch.isfinite(between), between, moved / root.clamp_min(1 / LONGEST_STEP))
+        value[0::2] = torch.minimum(value[0::2], fitted[0::2])
+        value[1::2] = torch.maximum(value[1::2], fitted[1::2])
+        return value.clamp(low, high).reshape(-1, 2)
 
     def _rise(self, value, start, active):
-        lower, upper, start = self.lower[active].clone(), self.upper[active].clone(), start.clone()
-        every = torch.arange(len(active), device=active.device)
-        for part in (lower, upper, start):
-            part[every, self.place[active]] = value
-        options = {"index": self.index[active], "bands": self.bands, "bounds": (lower, upper)}
-        start, tolerance = start.clamp(lower, upper), REFIT_TOLERANCE * self.scale**2
-        fit = self.batch.minimise(
-            self.transform, start, self.weights, tolerance=tolerance, most=REFIT_ITERATIONS, **options
+        """Rise of chi2 (b,) with parameters held at values (b,), and where the others end, z (b, Z)."""
+        held = torch.arange(start.shape[1], device=start.device) == self.place[active].unsqueeze(1)
+        lower, upper, start = (
+            torch.where(held, value.unsqueeze(1), part) for part in (self.lower, self.upper, start)
         )
+        start = start.clamp(lower, upper)
+        options = {"tolerance": REFIT_TOLERANCE * self.scale**2, "max_iterations": REFIT_ITERATIONS}
+        options |= {"index": self.index[active], "bands": self.bands, "bounds": (lower, upper)}
+        fit = self.batch.minimise(self.transform, start, self.weights, **options)
         # An impossible shape counts as far outside: the next trial is half as far away.
         lost = ~torch.isfinite(fit.chi2)
         rise = torch.where(lost, 4 * self.scale**2, fit.chi2 - self.chi2)
-        return rise, torch.where(lost.unsqueeze(1), start, fit.parameters)
+        found = torch.where(lost.unsqueeze(1), start, fit.parameters)
+        lowest = int(rise.argmin())
+        if float(rise[lowest]) < self._lowest:
+            self._lowest = float(rise[lowest])
+            self.better = self._smooth(found[lowest], int(self.index[0]))
+        return rise, found
+
+
+def _next_distance(near, far, trial):
+    """Distance from the best fit to try next: between the points inside and outside, or farther out.
+
+    Points are distances and roots of the rise (2, b).
+    """
+    share = (1 - near[1]) / (far[1] - near[1])
+    # Bisect if a line from far outside fell short the last time.
+    share = torch.where((trial[1] < SHORT) & (far[1] > LONG), 0.5, share)
+    between = near[0] + (far[0] - near[0]) * share
+    return torch.where(torch.isfinite(between), between, trial[0] / trial[1].clamp_min(1 / LONGEST_STEP))

@@ -8,20 +8,14 @@ import torch
 from lenssr.light import sersic_flux
 from lenssr.light.sersic_shape import b_and_slope
 
-__all__ = [
-    "LIMITS",
-    "SHAPE",
-    "ParameterLayout",
-    "ParameterTransform",
-    "flux_slope",
-    "group_axes_from_smooth",
-    "log_unit_flux",
-]
+__all__ = ["MEASURED", "ParameterLayout", "ParameterTransform", "group_axes_from_smooth", "measured"]
 
-# Coordinates of one component, after its brightness in each band. Brightness and r_eff are logarithms.
-SHAPE = ("r_eff", "n", "x_0", "y_0", "ellip", "theta")
-# The smooth ones, as in `~lenssr.light.sersic_brightness`: they have derivatives where a galaxy is round.
-_SMOOTH = ("r_eff", "n", "x_0", "y_0", "e1", "e2")
+# Coordinates of a profile: the smooth ones, which have derivatives where a galaxy is round, and those with
+# axes. Brightness (amplitude or flux) and r_eff (the mean radius, or the semi-major axis) are logarithms.
+SMOOTH = ("bright", "r_eff", "n", "x_0", "y_0", "e1", "e2")
+AXES = (*SMOOTH[:5], "ellip", "theta")
+# What the table has of a profile.
+MEASURED = ("x", "y", "amplitude", "flux", "r_eff", "n", "ellip", "theta")
 # Largest modulus of the ellipticity, (1 - q) / (1 + q): an axis ratio of 0.08.
 MAX_MODULUS = 0.85
 LIMITS = {
@@ -32,61 +26,56 @@ LIMITS = {
     # A little rounder than MAX_MODULUS, where an image counts as impossible.
     "ellip": (0.0, 2 * MAX_MODULUS / (1 + MAX_MODULUS) - 1e-9),
 }
-
-
-# Sérsic index of a point: the operator integrates a profile with a cusp well, however small it is.
-POINT_INDEX = 2.0
+# Shape of a point in columns 1, 2, 5 and 6, smooth or with axes. The operator integrates a profile with a
+# cusp well, however small it is.
+POINT_COLUMNS, POINT = (1, 2, 5, 6), (LIMITS["r_eff"][0], 2.0, 0.0, 0.0)
 
 
 class ParameterLayout:
     """Columns of the coordinates of a group in one vector.
 
     A galaxy has ``components``, each with one brightness a band and one shape; ``sky`` adds a constant in
-    each band.
+    each band. ``profiles`` (galaxies, components, bands, 7), or ``flat`` (profiles, bands, 7), holds the
+    columns of each profile in the order of `SMOOTH` and `AXES`, ``skies`` those of the constants.
     """
 
     def __init__(self, galaxies=1, components=1, bands=1, *, sky=True):
         self.galaxies, self.components, self.bands, self.sky = galaxies, components, bands, sky
-        self.block = bands + len(SHAPE)
-        self.size = galaxies * components * self.block + bands * sky
-
-    def start(self, galaxy, component):
-        """Where the coordinates of a component begin."""
-        return (galaxy * self.components + component) * self.block
+        block = bands + len(SMOOTH) - 1
+        first = block * np.arange(galaxies * components).reshape(galaxies, components, 1, 1)
+        self.profiles = first + np.array([[band, *range(bands, block)] for band in range(bands)])
+        self.skies = galaxies * components * block + np.arange(bands * sky)
+        self.size = galaxies * components * block + bands * sky
+        self.flat = self.profiles.reshape(-1, bands, len(SMOOTH))
 
     def column(self, name, galaxy=0, component=0, band=0):
-        """Column of a coordinate: "bright", "sky", or one of `SHAPE`."""
+        """Column of "sky", or of one of `SMOOTH` or `AXES`."""
         if name == "sky":
-            return self.size - self.bands + band
-        if name == "bright":
-            return self.start(galaxy, component) + band
-        names = SHAPE if name in SHAPE else _SMOOTH
-        return self.start(galaxy, component) + self.bands + names.index(name)
+            return int(self.skies[band])
+        names = AXES if name in AXES else SMOOTH
+        return int(self.profiles[galaxy, component, band, names.index(name)])
 
-    @property
-    def starts(self):
-        """Where the coordinates of each profile begin, galaxy by galaxy."""
-        return range(0, self.galaxies * self.components * self.block, self.block)
+    def columns(self, band):
+        """Columns of the vector of a band: those of each profile, then the sky."""
+        return [*self.profiles[:, :, band].flat, *self.skies[band : band + 1]]
 
     @property
     def names(self):
-        """Names of all coordinates, of the smooth kind."""
-        bright = ["log_amplitude"] if self.bands == 1 else [f"log_amplitude[{b}]" for b in range(self.bands)]
-        own = [*bright, "log_r_eff_circ", *_SMOOTH[1:]]
-        ends = [
-            (f"[galaxy {g}]" if self.galaxies > 1 else "") + (f"_{k}" if self.components > 1 else "")
-            for g in range(self.galaxies)
+        """Names of all smooth coordinates."""
+        ends = [""] if self.bands == 1 else [f"[{band}]" for band in range(self.bands)]
+        own = [*(f"log_amplitude{end}" for end in ends), "log_r_eff_circ", *SMOOTH[2:]]
+        places = [
+            (f"[galaxy {galaxy}]" if self.galaxies > 1 else "") + (f"_{k}" if self.components > 1 else "")
+            for galaxy in range(self.galaxies)
             for k in range(self.components)
         ]
-        sky = [] if not self.sky else ["sky"] if self.bands == 1 else [f"sky[{b}]" for b in range(self.bands)]
-        return [name + end for end in ends for name in own] + sky
+        skies = [f"sky{end}" for end in ends] if self.sky else []
+        return [name + place for place in places for name in own] + skies
 
-    def columns(self, band):
-        """Columns that make the fit vector of a scene in a band: those of each profile, then the sky."""
-        own = []
-        for start in self.starts:
-            own += [start + band, *range(start + self.bands, start + self.block)]
-        return own + ([self.column("sky", band=band)] if self.sky else [])
+
+def log_flux(circular, n):
+    """Logarithm of flux over amplitude, from the logarithm of the mean radius and the index."""
+    return 2 * circular + torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
 
 
 def flux_slope(n):
@@ -95,144 +84,131 @@ def flux_slope(n):
     return 1 / n + of_n - 2 * torch.log(b) - 2 * n * of_n / b + 2 * torch.digamma(2 * n)
 
 
-def log_unit_flux(layout, c, start, *, axes, flux):
-    """Logarithm (B,) of flux over brightness of the profile that begins at ``start`` in c (B, C)."""
-    if flux:
-        return c.new_zeros(len(c))
-    radius, n, ellip = (c[:, start + layout.bands + k] for k in (0, 1, 4))
-    circular = radius + torch.log1p(-ellip) / 2 if axes else radius
-    return 2 * circular + torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
-
-
 def smooth_from_axes(c, *, flux):
-    """Smooth coordinates (B, 7) of profiles from those with axes (B, 7), logarithms as in `SHAPE`.
+    """Smooth coordinates (..., 7) from those with axes (..., 7), and the derivatives (..., 7, 7).
 
-    Also returns the derivatives (B, 7, 7), one row for each smooth coordinate.
+    ``flux`` says that the brightness is the flux. A row holds the derivatives of one smooth coordinate.
     """
-    bright, radius, n, x_0, y_0, ellip, theta = c.unbind(1)
-    q, modulus, turned = 1 - ellip, ellip / (2 - ellip), (torch.cos(2 * theta), torch.sin(2 * theta))
+    bright, radius, n, x_0, y_0, ellip, theta = c.unbind(-1)
+    q, modulus, cos, sin = 1 - ellip, ellip / (2 - ellip), torch.cos(2 * theta), torch.sin(2 * theta)
     circular = radius + torch.log(q) / 2
-    slopes = torch.eye(7, dtype=c.dtype, device=c.device).repeat(len(c), 1, 1)
-    slopes[:, 1, 5] = -0.5 / q
+    slopes = torch.eye(7, dtype=c.dtype, device=c.device).repeat(*c.shape[:-1], 1, 1)
+    slopes[..., 1, 5] = -0.5 / q
     if flux:
-        bright = bright - 2 * circular - torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
-        slopes[:, 0, 1], slopes[:, 0, 2], slopes[:, 0, 5] = -2.0, -flux_slope(n), 1 / q
+        bright = bright - log_flux(circular, n)
+        slopes[..., 0, 1], slopes[..., 0, 2], slopes[..., 0, 5] = -2.0, -flux_slope(n), 1 / q
     rate = 2 / (2 - ellip).square()
-    slopes[:, 5, 5], slopes[:, 6, 5] = rate * turned[0], rate * turned[1]
-    slopes[:, 5, 6], slopes[:, 6, 6] = -2 * modulus * turned[1], 2 * modulus * turned[0]
-    smooth = [bright, circular, n, x_0, y_0, modulus * turned[0], modulus * turned[1]]
-    return torch.stack(smooth, dim=1), slopes
+    slopes[..., 5, 5], slopes[..., 5, 6] = rate * cos, -2 * modulus * sin
+    slopes[..., 6, 5], slopes[..., 6, 6] = rate * sin, 2 * modulus * cos
+    return torch.stack([bright, circular, n, x_0, y_0, modulus * cos, modulus * sin], -1), slopes
 
 
 def axes_from_smooth(c, *, flux):
-    """Invert `smooth_from_axes`: (B, 7) to (B, 7)."""
-    bright, circular, n, x_0, y_0, e1, e2 = c.unbind(1)
+    """Invert `smooth_from_axes`: (..., 7) to (..., 7)."""
+    bright, circular, n, x_0, y_0, e1, e2 = c.unbind(-1)
     modulus = torch.hypot(e1, e2)
     q = (1 - modulus) / (1 + modulus)
-    if flux:
-        bright = bright + 2 * circular + torch.log(sersic_flux(torch.ones_like(n), 1.0, n))
+    bright = bright + log_flux(circular, n) if flux else bright
     theta = torch.atan2(e2, e1) / 2
-    return torch.stack([bright, circular - torch.log(q) / 2, n, x_0, y_0, 1 - q, theta], dim=1)
+    return torch.stack([bright, circular - torch.log(q) / 2, n, x_0, y_0, 1 - q, theta], -1)
 
 
 def group_axes_from_smooth(layout, smooth, *, flux=False):
     """All coordinates (B, C) with axes, from smooth ones (B, C)."""
     axes = smooth.clone()
-    for start in layout.starts:
-        shape = slice(start + layout.bands, start + layout.block)
-        for band in range(layout.bands):
-            own = axes_from_smooth(torch.cat([smooth[:, [start + band]], smooth[:, shape]], 1), flux=flux)
-            axes[:, start + band], axes[:, shape] = own[:, 0], own[:, 1:]
+    axes[:, layout.flat] = axes_from_smooth(smooth[:, layout.flat], flux=flux)
     return axes
 
 
+def measured(coordinates):
+    """Values (..., 8) of `MEASURED`, and derivatives (..., 8, 7), from smooth coordinates (..., 7)."""
+    smooth = torch.as_tensor(coordinates, dtype=torch.float64)
+    axes = axes_from_smooth(smooth, flux=False)
+    bright, radius, n, x, y, ellip, theta = axes.unbind(-1)
+    amplitude, major, flux = bright.exp(), radius.exp(), (bright + log_flux(smooth[..., 1], n)).exp()
+    # A round galaxy has no theta: its derivative grows without limit nearby.
+    elongated = torch.stack([bright, radius, n, x, y, ellip.clamp_min(1e-9), theta], -1)
+    inverse = torch.linalg.inv(smooth_from_axes(elongated, flux=False)[1])
+    slopes = dict(zip(AXES, inverse.unbind(-2), strict=True))
+    of_flux = torch.zeros_like(smooth)
+    of_flux[..., 0], of_flux[..., 1], of_flux[..., 2] = 1, 2, flux_slope(n)
+    slopes |= {"flux": of_flux * flux[..., None], "amplitude": slopes["bright"] * amplitude[..., None]}
+    slopes |= {"r_eff": slopes["r_eff"] * major[..., None], "x": slopes["x_0"], "y": slopes["y_0"]}
+    values = torch.stack([x, y, amplitude, flux, major, n, ellip, theta], -1)
+    return values.numpy(), torch.stack([slopes[name] for name in MEASURED], -2).numpy()
+
+
 class ParameterTransform:
-    """The free numbers of a fit, their bounds (B, Z), and the transform to the fit vectors of the scenes.
+    """The free numbers of a fit, their bounds (B, Z), and the transform to the coordinates of the profiles.
 
     ``base`` (B, C) holds all coordinates, ``free`` (C,) says which vary. With ``axes`` the coordinates are
-    semi-major axis, ellip and theta; otherwise mean radius, e1 and e2, smooth where a galaxy is round. With
-    ``flux`` the brightness is the logarithm of the flux instead of the amplitude. ``alias`` maps columns to
-    columns that they equal; ``ties`` lists (column, function), with ``function(coordinates (b, C), index
-    (b,))`` giving (b,).
+    those of `AXES`, otherwise those of `SMOOTH`. With ``flux`` the brightness is the flux instead of the
+    amplitude. ``alias`` maps columns to columns that they equal; ``ties`` lists (column, function), with
+    ``function(coordinates (b, C), index (b,))`` giving (b,).
     """
 
-    def __init__(self, layout, base, free, *, axes=False, flux=False, alias=None, ties=()):
-        self.layout, self.base, self.axes, self.flux, self.ties = layout, base, axes, flux, tuple(ties)
-        source = np.arange(layout.size)
-        for column, other in (alias or {}).items():
-            source[column] = other
-        self.source = torch.as_tensor(source, device=base.device)
-        free = free.clone()
-        for column in [*(alias or {}), *(column for column, _ in self.ties)]:
-            free[column] = False
-        self.free = free
-        self.index = torch.nonzero(free).squeeze(1)
+    def __init__(self, layout, base, free, *, axes, flux, alias, ties):
+        self.layout, self.base, self.axes, self.flux, self.ties = layout, base, axes, flux, ties
+        source = torch.arange(layout.size, device=base.device)
+        source[list(alias)] = torch.tensor(list(alias.values()), dtype=source.dtype, device=base.device)
+        self.source, self.free = source, free.clone()
+        self.free[[*alias, *(column for column, _ in self.ties)]] = False
+        self.index = torch.nonzero(self.free).squeeze(1)
         eye = torch.eye(layout.size, dtype=base.dtype, device=base.device)
         self._selection = eye[:, self.index][self.source]
-        self.lower = torch.full_like(self.start(), -torch.inf)
-        self.upper = -self.lower
-        places = {column: k for k, column in enumerate(self.index.tolist())}
-        pairs = ([start + layout.bands + 4, start + layout.bands + 5] for start in layout.starts)
         # In the corners of the box of e1 and e2 the modulus is above 1; with axes there are no such corners.
-        self._ellipticities = [
-            [places[column] for column in pair]
-            for pair in pairs
-            if not axes and all(column in places for column in pair)
-        ]
-        self._plain = not axes and not self.ties and layout.bands == 1 and bool(free.all())
+        places = {column: k for k, column in enumerate(self.index.tolist())}
+        pairs = [] if axes else layout.flat[:, 0, 5:].tolist()
+        pairs = [[places[column] for column in pair] for pair in pairs if set(pair) <= set(places)]
+        self._ellipticities = torch.tensor(pairs, dtype=torch.long, device=base.device).reshape(-1, 2)
+
+    def start(self):
+        """The free numbers (B, Z) of the base."""
+        return self.base[:, self.index]
+
+    def keep_flux(self, c, old):
+        """Change the brightness in coordinates (B, C), in place, to keep the fluxes of old ones."""
+        bright = torch.as_tensor(self.layout.flat[:, :, 0], device=c.device)
+        c[:, bright] += (self._log_flux(old) - self._log_flux(c)).unsqueeze(2)
+
+    def _log_flux(self, c):
+        """Logarithm (B, profiles) of flux over brightness."""
+        radius, n, ellip = (c[:, self.layout.flat[:, 0, k]] for k in (1, 2, 5))
+        if self.flux:
+            return torch.zeros_like(n)
+        return log_flux(radius + torch.log1p(-ellip) / 2 if self.axes else radius, n)
 
     def restart(self, factor, n):
         """Free numbers (B, Z) of another start: radii times ``factor`` and index ``n``, the flux kept."""
-        layout, other = self.layout, self.base.clone()
-        for start in layout.starts:
-            radius = start + layout.bands
-            old = other[:, radius + 1]
-            new = torch.full_like(old, n) if bool(self.free[radius + 1]) else old
-            growth = math.log(factor) if bool(self.free[radius]) else 0.0
-            before = self._unit_flux(other, start)
-            other[:, radius] += growth
-            other[:, radius + 1] = new
-            other[:, start:radius] += (before - self._unit_flux(other, start)).unsqueeze(1)
-        return torch.minimum(torch.maximum(other[:, self.index], self.lower), self.upper)
+        c, (radii, indices) = self.base.clone(), self.layout.flat[:, 0, 1:3].T
+        c[:, radii] += self.free[radii] * math.log(factor)
+        c[:, indices] = torch.where(self.free[indices], n, c[:, indices])
+        self.keep_flux(c, self.base)
+        return c[:, self.index].clamp(self.lower, self.upper)
 
-    def _unit_flux(self, c, start):
-        return log_unit_flux(self.layout, c, start, axes=self.axes, flux=self.flux)
+    def as_points(self, z, index, which):
+        """Turn profiles ``which`` (b, profiles) into points of equal flux: z (b, Z), and which are held."""
+        c, shape = self.coordinates(z, index), self.layout.flat[:, 0, POINT_COLUMNS]
+        held, old = torch.zeros_like(c, dtype=torch.bool), c.clone()
+        held[:, shape] = which.unsqueeze(2)
+        c[:, shape] = torch.where(held[:, shape] & self.free[shape], c.new_tensor(POINT), c[:, shape])
+        self.keep_flux(c, old)
+        return c[:, self.index].clamp(self.lower[index], self.upper[index]), held[:, self.index]
 
     def inside(self, z):
         """Free numbers (b, Z) with the ellipticities that are too large reduced to the largest."""
-        z = z.clone()
-        for pair in self._ellipticities:
-            modulus = torch.hypot(*z[:, pair].unbind(1)).unsqueeze(1)
-            z[:, pair] *= (MAX_MODULUS * (1 - 1e-9) / modulus.clamp_min(1e-9)).clamp_max(1)
+        z, modulus = z.clone(), self._moduli(z)
+        z[:, self._ellipticities] *= (MAX_MODULUS * (1 - 1e-9) / modulus.clamp_min(1e-9)).clamp_max(1)
         return z
 
     def at_largest_ellipticity(self, z):
         """Which free numbers (b, Z) are ellipticities at the upper limit."""
         found = torch.zeros_like(z, dtype=torch.bool)
-        for pair in self._ellipticities:
-            found[:, pair] = (torch.hypot(*z[:, pair].unbind(1)) > MAX_MODULUS * (1 - 1e-6)).unsqueeze(1)
+        found[:, self._ellipticities] = self._moduli(z) > MAX_MODULUS * (1 - 1e-6)
         return found
 
-    def as_points(self, z, index, which):
-        """Turn profiles ``which`` (b, profiles) into points of equal flux: z (b, Z), and which are held."""
-        c, layout = self.coordinates(z, index), self.layout
-        point = torch.tensor([LIMITS["r_eff"][0], POINT_INDEX, 0, 0], dtype=c.dtype, device=c.device)
-        held = torch.zeros_like(c, dtype=torch.bool)
-        for own, start in zip(which.T, layout.starts, strict=True):
-            radius = start + layout.bands
-            shape = [radius, radius + 1, radius + 4, radius + 5]
-            held[:, shape] = own.unsqueeze(1)
-            old = c[:, shape]
-            new = torch.where(self.free[shape] & own.unsqueeze(1), point, old)
-            before = self._unit_flux(c, start)
-            c[:, shape] = new
-            c[:, start:radius] += (before - self._unit_flux(c, start)).unsqueeze(1)
-        inside = torch.minimum(torch.maximum(c[:, self.index], self.lower[index]), self.upper[index])
-        return inside, held[:, self.index]
-
-    def start(self):
-        """The free numbers (B, Z) of the base."""
-        return self.base[:, self.index]
+    def _moduli(self, z):
+        return torch.hypot(*z[:, self._ellipticities].unbind(2)).unsqueeze(2)
 
     def coordinates(self, z, index):
         """All coordinates (b, C) from free ones (b, Z) of the problems numbered ``index``."""
@@ -248,56 +224,27 @@ class ParameterTransform:
         slope = self._selection.expand(len(z), -1, -1)
         if not self.ties:
             return slope
-        slope, here = slope.clone(), self.coordinates(z, index)
-        step = 1e-5
+        slope, here, step = slope.clone(), self.coordinates(z, index), 1e-5
+        tied = [column for column, _ in self.ties]
         for k in range(z.shape[1]):
             moved = z.clone()
             moved[:, k] += step
-            there = self.coordinates(moved, index)
-            for column, _ in self.ties:
-                slope[:, column, k] = (there[:, column] - here[:, column]) / step
+            slope[:, tied, k] = (self.coordinates(moved, index)[:, tied] - here[:, tied]) / step
         return slope
 
-    def expand(self, z, index):
-        """Fit vectors (b, F) of the scene in each band from z (b, Z), and their derivatives (b, F, Z).
-
-        A derivative is None where the vector is z itself.
-        """
-        if self._plain:
-            return [z], [None]
+    def smooth(self, z, index):
+        """Smooth coordinates (b, C) from z (b, Z), and their derivatives (b, C, Z)."""
         c, slope = self.coordinates(z, index), self.slope(z, index)
-        vectors, slopes = [], []
-        for band in range(self.layout.bands):
-            columns = self.layout.columns(band)
-            own, turned = c[:, columns], slope[:, columns]
-            if self.axes:
-                own, turned = self._to_smooth(own, turned)
-            vectors.append(own)
-            slopes.append(turned)
-        return vectors, slopes
-
-    def _to_smooth(self, own, turned):
-        profiles = self.layout.galaxies * self.layout.components
-        parts = own[:, : 7 * profiles].reshape(-1, 7)
-        value, inner = smooth_from_axes(parts, flux=self.flux)
-        inner = inner.reshape(len(own), profiles, 7, 7)
-        ends = turned[:, : 7 * profiles].reshape(len(own), profiles, 7, -1)
-        top = (inner @ ends).reshape(len(own), 7 * profiles, -1)
-        own = torch.cat([value.reshape(len(own), -1), own[:, 7 * profiles :]], 1)
-        return own, torch.cat([top, turned[:, 7 * profiles :]], 1)
-
-    def smooth(self, c):
-        """Smooth coordinates (B, C) of all coordinates, and the derivatives (B, C, C) of one by the other."""
-        layout = self.layout
-        turn = torch.eye(layout.size, dtype=c.dtype, device=c.device).expand(len(c), -1, -1)
         if not self.axes:
-            return c, turn
-        smooth, turn = c.clone(), turn.clone()
-        for start in layout.starts:
-            shape = list(range(start + layout.bands, start + layout.block))
-            for band in range(layout.bands):
-                columns = torch.tensor([start + band, *shape], device=c.device)
-                value, inner = smooth_from_axes(c[:, columns], flux=self.flux)
-                smooth[:, columns] = value
-                turn[:, columns[:, None], columns] = inner
-        return smooth, turn
+            return c, slope
+        columns = torch.as_tensor(self.layout.flat.reshape(-1, len(AXES)), device=c.device)
+        smooth, turn = c.clone(), torch.eye(c.shape[1], dtype=c.dtype, device=c.device).repeat(len(c), 1, 1)
+        smooth[:, columns], inner = smooth_from_axes(c[:, columns], flux=self.flux)
+        turn[:, columns[:, :, None], columns[:, None, :]] = inner
+        return smooth, turn @ slope
+
+    def expand(self, z, index):
+        """Vectors (b, F) of each band from z (b, Z), and their derivatives (b, F, Z)."""
+        smooth, slope = self.smooth(z, index)
+        columns = [self.layout.columns(band) for band in range(self.layout.bands)]
+        return [(smooth[:, own], slope[:, own]) for own in columns]

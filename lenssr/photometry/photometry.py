@@ -1,28 +1,36 @@
 """Photometry of galaxies by Sérsic fits, following the API of `photutils.psf.PSFPhotometry`."""
 
+from __future__ import annotations  # astropy makes a compound model of "Sersic2D | Sersic"
+
 import copy
 import logging
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
 
 import astropy.units as u
 import numpy as np
+from astropy.modeling.models import Sersic2D
 from astropy.nddata import NDData
 from astropy.table import QTable
-from astropy.wcs.utils import proj_plane_pixel_scales
+from astropy.wcs.utils import proj_plane_pixel_area
 
 from lenssr._option import pair
 from lenssr.exceptions import InputError
-from lenssr.grids import scale_matrix, unit_stretch
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
-from lenssr.photometry.fit_settings import FitSettings
-from lenssr.photometry.groups import batches, make_tasks
-from lenssr.photometry.images import model_image, sersic2d, sky_image
-from lenssr.photometry.neighbour_subtraction import refit_overlapping
-from lenssr.photometry.solve import Solver, describe_fit
+from lenssr.light.sersic import Sersic
+from lenssr.photometry.fit_constraints import FitSettings
+from lenssr.photometry.galaxy_light import model_image, plot_residuals, refit_overlapping, sky_image
+from lenssr.photometry.groups import GroupTask, batches, make_tasks
+from lenssr.photometry.parameters import MEASURED
+from lenssr.photometry.solve import GroupFit, Solver
 from lenssr.photometry.sources import find_sources
 from lenssr.photometry.table import Rows, make_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["SersicPhotometry"]
 
@@ -40,46 +48,46 @@ class SersicPhotometry:
     Parameters
     ----------
     psf : anything that `lenssr.imaging.PSF.from_any` takes, or a FWHM as ``2.5 * u.pix``, optional
-        By default the one that comes with the image; a galaxy without any is fitted behind its pixels alone.
+        By default the PSF that comes with the image; without one the model is only integrated over pixels.
     fit_shape : int, tuple of int or "auto", optional
-        Rows and columns of the box around each galaxy that is fitted. At least 8 r_eff is wanted, so that the
-        sky is told from the galaxy. "auto", the default, is ``(51, 51)``; a galaxy whose light reaches others
-        has a box of 8 r_eff, as far as the edges of the image allow.
+        Rows and columns of the box around each galaxy that is fitted. A box below 8 r_eff does not separate
+        the sky from the galaxy. "auto", the default, is ``(51, 51)``; a galaxy whose light reaches others has
+        a box of 8 r_eff, within the edges of the image.
     sky : {"constant", None}, optional
-        Whether a constant is fitted under each group of galaxies, by default it is.
+        The sky under each group of galaxies: a constant (default), or none.
     n_components : int, optional
         1, the default, or 2: a bulge and an exponential disc with one centre.
     model : `~astropy.modeling.functional_models.Sersic2D`, `~lenssr.light.Sersic` or list, optional
-        Whose ``fixed``, ``bounds`` and ``tied`` hold, and whose values those that are fixed have unless
-        ``init_params`` says otherwise; lengths in pixels. A list has one for each component.
+        Model with ``fixed``, ``bounds`` and ``tied`` of the fit; lengths in pixels. A fixed parameter has its
+        value from ``init_params``, else from this model. A list has one model for each component.
     fixed, bounds, tied : dict, optional
-        The same by name, as `~astropy.modeling.Model` takes them; with 2 components a name may end in ``_0``
-        or ``_1``.
+        Constraints by name of the parameter, as `~astropy.modeling.Model` takes them; they replace those of
+        ``model``. With 2 components a name may end in ``_0`` or ``_1``.
     xy_bounds : float or tuple of float, optional
-        How far centres may move from where they begin, along x and y in pixels. By default a quarter of
-        ``fit_shape``, and no more than 10.
+        How far centres may move from their initial positions along x and y, in pixels. Default: a quarter of
+        ``fit_shape``, at most 10.
     grouper : `~photutils.psf.SourceGrouper`, "auto" or None, optional
         Which galaxies are fitted together. "auto", the default, groups those closer than 0.4 of
-        ``fit_shape``, or less where that would make groups of more than 4; None none. Pixels nearer to a
-        galaxy of another group are left out of a fit. Groups in each other's light are fitted twice more:
-        from bright to faint, the models of brighter ones taken from the data, then with all others taken.
+        ``fit_shape``, or less where a group would have more than 4; None fits each alone. A fit leaves out
+        pixels that are nearer to a galaxy of another group. Groups in each other's light are fitted twice
+        more: from bright to faint with brighter ones subtracted, then with all others subtracted.
     loss : {"huber", "cauchy"}, optional
-        How residuals count, for stamps with bad pixels that nothing masks. By default as their squares. Both
-        need 5 % more light for the same errors where the noise is Gaussian.
+        Robust loss, for stamps with bad pixels that no mask hides; by default least squares. Both need 5 %
+        more light for the same errors where the noise is Gaussian.
     intervals : {"auto", "gaussian", "profile"}, optional
-        Where 68 % intervals and errors of flux, r_eff, n and ellip come from: the curvature of chi2 at the
-        best fit, or where chi2 has risen by 1 with all other parameters fitted anew. "auto", the default,
-        takes the first where it has been found to be right, and the second, flagged ``PROFILE_INTERVAL``,
-        elsewhere: signal to noise below 45, or 180 if n is above 2.5; n above 6; stamps smaller than 8 r_eff,
-        r_eff below 0.75 FWHM of the PSF; and the ellip of galaxies less than 3 sigma from round.
-        Groups of more than two galaxies have errors of the first kind.
+        Source of the 68 % intervals and errors of flux, r_eff, n and ellip: the curvature of chi2 at the best
+        fit ("gaussian"), or where chi2 has risen by 1 with all other parameters fitted anew ("profile").
+        "auto", the default, takes the first where simulations found it right, and the second, flagged
+        ``PROFILE_INTERVAL``, elsewhere: signal to noise below 45, or 180 if n is above 2.5; n above 6; stamps
+        smaller than 8 r_eff; r_eff below 0.75 FWHM of the PSF; and the ellip of galaxies less than 3 sigma
+        from round. Groups of more than two galaxies have Gaussian errors.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ...
 
     Attributes
     ----------
     table : `~astropy.table.QTable` or None
-        Of the last run.
+        The table of the last run.
 
     Raises
     ------
@@ -104,26 +112,37 @@ class SersicPhotometry:
     def __init__(
         self,
         *,
-        psf=None,
-        fit_shape="auto",
-        sky="constant",
-        n_components=1,
-        model=None,
-        fixed=None,
-        bounds=None,
-        tied=None,
-        xy_bounds=None,
-        grouper="auto",
-        loss=None,
-        intervals="auto",
-        device="auto",
-    ):
+        psf: Any = None,
+        fit_shape: int | tuple[int, int] | Literal["auto"] = "auto",
+        sky: Literal["constant"] | None = "constant",
+        n_components: Literal[1, 2] = 1,
+        model: Sersic2D | Sersic | Sequence | None = None,
+        fixed: dict[str, bool] | None = None,
+        bounds: dict[str, tuple] | None = None,
+        tied: dict[str, Callable] | None = None,
+        xy_bounds: float | tuple[float, float] | None = None,
+        grouper: Callable | Literal["auto"] | None = "auto",
+        loss: Literal["huber", "cauchy"] | None = None,
+        intervals: Literal["auto", "gaussian", "profile"] = "auto",
+        device: str = "auto",
+    ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
         self.settings = FitSettings(**{name: options[name] for name in FitSettings.names()})
         self.psf, self.grouper = psf, self.settings.make_grouper()
-        self.table = self._rows = None
+        self.table: QTable | None = None
+        self._rows: Rows | None = None
 
-    def __call__(self, image, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
+    def __call__(
+        self,
+        image: Any,
+        *,
+        mask: Any = None,
+        error: Any = None,
+        init_params: Any = None,
+        psf: Any = None,
+        unit: u.UnitBase | str | None = None,
+        hdus: dict[str, Any] | None = None,
+    ) -> QTable:
         """Fit the galaxies of an image.
 
         Parameters
@@ -132,7 +151,7 @@ class SersicPhotometry:
             A dict holds images of several bands on one grid of pixels, by name: galaxies then have one
             shape and place in all of them, and a flux in each.
         mask : array of bool, shape (ny, nx), optional
-            True hides a pixel. With several bands a dict has one for each; so have the others.
+            True hides a pixel. For several bands give a dict by band, also of ``error`` and ``psf``.
         error : array, Quantity, number or `~lenssr.imaging.NoiseModel`, optional
             Standard deviation of every pixel; by default the uncertainty of the image, else noise from its
             exposure, else the rms of its sky.
@@ -142,9 +161,9 @@ class SersicPhotometry:
             fits begin; what is missing is estimated from moments. ``id`` and ``group_id`` are kept. By
             default galaxies are detected.
         psf : optional
-            Instead of the one of the object.
+            PSF of this image instead of the one of the object.
         unit : `~astropy.units.Unit` or str, optional
-            Of the pixels, instead of what the image says.
+            Unit of the pixels, instead of the unit of the image.
         hdus : dict, optional
             For a FITS file: names or numbers of its HDUs by role, such as ``{"sci": "VIS_BGSUB", "err":
             "VIS_RMS", "psf": "VIS_PSF"}``, where they are not the usual ones.
@@ -159,10 +178,20 @@ class SersicPhotometry:
         InputError
             If the input cannot be used; the message names the value and the remedy.
         """
-        return self._run([image], [mask], [error], [init_params], [psf], unit, hdus, numbered=False)
+        return self._run([(image, mask, error, init_params, psf)], unit, hdus, numbered=False)
 
-    def map(self, images, *, mask=None, error=None, init_params=None, psf=None, unit=None, hdus=None):
-        """Fit the galaxies of many images, such as cutouts; alike ones in one batch.
+    def map(
+        self,
+        images: Sequence,
+        *,
+        mask: Any = None,
+        error: Any = None,
+        init_params: Any = None,
+        psf: Any = None,
+        unit: u.UnitBase | str | None = None,
+        hdus: dict[str, Any] | None = None,
+    ) -> QTable:
+        """Fit the galaxies of many images, such as cutouts; those of one shape and PSF in one batch.
 
         Parameters
         ----------
@@ -170,89 +199,104 @@ class SersicPhotometry:
             Each as in `__call__`.
         mask, error, init_params, psf : optional
             As in `__call__`: one for all images, or a list with one for each.
-        unit : `~astropy.units.Unit` or str, optional
-            As in `__call__`.
-        hdus : dict, optional
+        unit, hdus : optional
             As in `__call__`.
 
         Returns
         -------
         table : `~astropy.table.QTable`
             One row a galaxy; the column ``image`` says which image it is in.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be used; the message names the value and the remedy.
         """
         images = list(images)
-        extras = [_each(name, value, len(images)) for name, value in
-                  (("mask", mask), ("error", error), ("init_params", init_params), ("psf", psf))]  # fmt: skip
-        return self._run(images, *extras, unit, hdus, numbered=True)
+        if not images:
+            raise InputError("images is empty: give at least one")
+        extras = {"mask": mask, "error": error, "init_params": init_params, "psf": psf}
+        for name, value in extras.items():
+            if not isinstance(value, list | tuple):
+                extras[name] = [value] * len(images)
+            elif len(value) != len(images):
+                raise InputError(
+                    f"{name} has {len(value)} entries for {len(images)} images: give one each, or one for all"
+                )
+        return self._run(list(zip(images, *extras.values(), strict=True)), unit, hdus, numbered=True)
 
     @property
-    def models(self):
-        """Models of the galaxies of the last run: a ``Sersic2D`` of astropy a row, in zero-based pixels.
+    def models(self) -> list:
+        """Models of the galaxies of the last run: one ``Sersic2D`` of astropy a row, in zero-based pixels.
 
-        With two components it is their sum, with several bands a dict of them, and None where there is no
-        fit. The PSF is not included.
+        With two components an entry is their sum, with several bands a dict by band; without a fit it is
+        None. The PSF is not included.
         """
-        return [None if entry is None else self._model(*entry) for entry in self._results().fits]
-
-    def _model(self, fit, parts):
-        found = {}
-        for name, band, own in zip(self._rows.bands, fit.task.bands, parts, strict=True):
-            models = [sersic2d(component, band.unit) for component in own]
-            found[name] = sum(models[1:], models[0])
-        return found if len(found) > 1 else next(iter(found.values()))
+        rows = self._results()
+        return [None if entry is None else _models(entry, rows.bands) for entry in rows.fits]
 
     @property
-    def fit_info(self):
-        """How the fits of the last run went: a dict a row, None where there is none.
+    def fit_info(self) -> list[dict[str, Any] | None]:
+        """Parameters, covariance and convergence of the last run's fits: one dict a row, None without a fit.
 
-        ``covariance`` and ``correlation`` are those of ``parameters``, for the whole group. ``at_bound``
-        names the parameters that ended on a bound.
+        ``covariance`` and ``correlation`` belong to ``parameters``, which are those of the whole group.
+        ``at_bound`` names the parameters that ended on a bound.
         """
-        return [None if entry is None else describe_fit(entry[0]) for entry in self._results().fits]
+        return [None if entry is None else entry[0].describe() for entry in self._results().fits]
 
-    def make_model_image(self, shape, *, image=0, band=None, model_shape=None, include_sky=False):
+    def make_model_image(
+        self,
+        shape: tuple[int, int],
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+        include_sky: bool = False,
+    ) -> np.ndarray | u.Quantity:
         """Image of all galaxies of the last run as the telescope sees them.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the image.
+            Shape of the image, (ny, nx).
         image : int, optional
-            Of `map`: which image; by default the first.
+            Number of the image after `map`. Default 0.
         band : str, optional
-            Of several bands: which one; by default the first.
+            Name of the band; by default the first.
         model_shape : int or tuple of int, optional
-            Rows and columns of the box around each galaxy that is drawn. By default each is drawn out to
-            where it is far below the noise.
+            Rows and columns of the box in which each galaxy is drawn; by default it ends where the light is
+            far below the noise.
         include_sky : bool, optional
-            Whether the fitted sky is added, by default not. It is interpolated smoothly between galaxies.
+            Whether the fitted sky, interpolated smoothly between galaxies, is added. Default False.
 
         Returns
         -------
         image : `~numpy.ndarray` or `~astropy.units.Quantity`, shape ``shape``
         """
         rows = self._results()
-        number = self._band(band)
+        number, unit = self._band(band), rows.images[image][0][self._band(band)].unit
         box = None if model_shape is None else pair(model_shape, "model_shape", integer=True)
-        bands, sources, _ = rows.images[image]
-        first = sum(len(entry[1]) for entry in rows.images[:image])
-        fitted = [
-            (entry[0], int(np.flatnonzero(entry[0].task.rows == row)[0]))
-            for row, entry in enumerate(rows.fits[first : first + len(sources)], start=first)
-            if entry is not None
-        ]
+        fitted = [entry for entry in rows.fits[rows.of_image(image)] if entry is not None]
         made = model_image(fitted, self._solver, tuple(shape), box, number)
         if include_sky:
             made = made + sky_image(fitted, tuple(shape), number)
-        unit = bands[number].unit
         return made * unit if str(unit) else made
 
-    def make_residual_image(self, data, *, image=0, band=None, model_shape=None, include_sky=False):
+    def make_residual_image(
+        self,
+        data: Any,
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+        include_sky: bool = False,
+    ) -> Any:
         """Image minus `make_model_image`.
 
         Parameters
         ----------
         data : `~astropy.nddata.NDData`, Quantity or array, shape (ny, nx)
+            The image.
         image, band, model_shape, include_sky : optional
             As for `make_model_image`.
 
@@ -261,25 +305,31 @@ class SersicPhotometry:
         residual : same kind as ``data``
         """
         values = data.data if isinstance(data, NDData) else data
-        options = {"image": image, "band": band, "model_shape": model_shape, "include_sky": include_sky}
-        model = self.make_model_image(np.shape(values), **options)
-        if isinstance(data, NDData):
-            if isinstance(model, u.Quantity):
-                model = model.to_value(data.unit) if data.unit is not None else model.value
-            residual = copy.deepcopy(data)
-            residual.data[...] = values - model
-            return residual
+        model = self.make_model_image(
+            np.shape(values), image=image, band=band, model_shape=model_shape, include_sky=include_sky
+        )
         if isinstance(model, u.Quantity) and not isinstance(values, u.Quantity):
-            model = model.value
-        return values - model
+            model = model.to_value(getattr(data, "unit", None) or model.unit)
+        if not isinstance(data, NDData):
+            return values - model
+        residual = copy.deepcopy(data)
+        residual.data[...] = values - model
+        return residual
 
-    def plot(self, path=None, *, image=0, band=None, model_shape=None):
-        """Draw an image of the last run, the model of its galaxies, and what is left in sigma.
+    def plot(
+        self,
+        path: str | PathLike | None = None,
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+    ) -> Figure:
+        """Draw an image of the last run, the model of its galaxies, and the residual in sigma.
 
         Parameters
         ----------
         path : str or `~pathlib.Path`, optional
-            Where to save the figure; by default nowhere.
+            File of the figure; by default it is not saved.
         image, band, model_shape : optional
             As for `make_model_image`.
 
@@ -287,24 +337,21 @@ class SersicPhotometry:
         -------
         figure : `~matplotlib.figure.Figure`
         """
-        from lenssr.photometry.plot import plot_residuals
-
-        bands, sources, _ = self._results().images[image]
-        observation = bands[self._band(band)]
-        options = {"image": image, "band": band, "model_shape": model_shape}
+        rows = self._results()
+        observation = rows.images[image][0][self._band(band)]
+        options: dict[str, Any] = {"image": image, "band": band, "model_shape": model_shape}
         model = u.Quantity(self.make_model_image(observation.shape, include_sky=True, **options)).value
-        first = sum(len(entry[1]) for entry in self._rows.images[:image])
-        table = QTable(self.table[first : first + len(sources)])
+        table = QTable(rows.table[rows.of_image(image)])
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
         return plot_residuals(observation, model, table, path=path)
 
-    def _results(self):
+    def _results(self) -> Rows:
         if self._rows is None:
             raise InputError("nothing has been fitted yet: call the object with an image first")
         return self._rows
 
-    def _band(self, band):
+    def _band(self, band: str | None) -> int:
         bands = self._results().bands
         if band is None:
             return 0
@@ -312,85 +359,77 @@ class SersicPhotometry:
             raise InputError(f"band = {band!r}: the last run had {', '.join(map(repr, bands))}")
         return bands.index(band)
 
-    def _run(self, images, masks, errors, params, psfs, unit, hdus, *, numbered):
-        entries, tasks, names, row = [], [], None, 0
-        for image, mask, error, param, psf in zip(images, masks, errors, params, psfs, strict=True):
-            own, bands = self._observe(image, mask, error, psf, unit, hdus)
-            if names is not None and own != names:
-                raise InputError(f"images in the bands {names} and {own}: give the same for all")
-            names = own
+    def _run(self, images: Sequence[tuple], unit: Any, hdus: dict | None, *, numbered: bool) -> QTable:
+        """Fit images, each with its mask, error, init_params and psf."""
+        entries, tasks, row = [], [], 0
+        names: list[str] = []
+        for image, mask, error, param, psf in images:
+            observed = self._observe(image, mask, error, psf, unit, hdus)
+            if names not in ([], list(observed)):
+                raise InputError(f"images in the bands {names} and {list(observed)}: give the same for all")
+            names, bands = list(observed), list(observed.values())
             sources = find_sources(param, bands[0])
             new, groups = make_tasks(bands, sources, self.settings.box, self.grouper, row)
             entries.append((bands, sources, groups))
-            tasks += new
+            tasks.append(new)
             row += len(sources)
-        rows = Rows(entries, names or [""], self.settings.n_components, sky=self.settings.sky is not None)
+        rows = Rows(entries, names, self.settings.n_components, sky=self.settings.sky is not None)
         self._rows, self._solver = rows, Solver(self.settings)
-        log.info("%d galaxies in %d groups", row, len(tasks))
-        self._fit(tasks)
-        start = 0
-        for _, sources, _ in entries:
-            own = range(start, start := start + len(sources))
-            if len(own) > 1:
-                mine = [task for task in tasks if task.rows[0] in own]
-                refit_overlapping(mine, rows, self._solver, self._fit)
+        together = [task for own in tasks for task in own]
+        log.info("%d galaxies in %d groups", row, len(together))
+        self._fit(together)
+        for own in tasks:
+            refit_overlapping(own, rows, self._solver, self._fit)
         settings = {"psf": repr(self.psf), **self.settings.describe(), "grouper": repr(self.grouper)}
-        self.table = make_table(rows, settings, numbered=numbered)
-        return self.table
+        self.table = rows.table = make_table(rows, settings, numbered=numbered)
+        return rows.table
 
-    def _fit(self, tasks, last=True):
+    def _fit(self, tasks: list[GroupTask], last: bool = True) -> None:
         """Fit groups and enter the results, with Gaussian intervals if they will be fitted again."""
         limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
-        solver = self._solver
-        if not last:
-            solver = Solver(replace(self.settings, intervals="gaussian"))
         for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
-            for fit in solver.solve(batch):
-                if fit is not None:
-                    self._rows.fill(fit)
+            for fit in self._solver.solve(batch, profile=last):
+                self._results().fill(fit)
 
-    def _observe(self, image, mask, error, psf, unit, hdus):
-        """Bands of one image: their names and observations."""
-        if isinstance(image, dict):
-            names = [str(name) for name in image]
-            parts = [
-                self._observation(one, *(part[name] if isinstance(part, dict) else part
-                                         for part in (mask, error, psf or self.psf)), unit, hdus)
-                for name, one in image.items()
-            ]  # fmt: skip
-            return names, parts
-        return [""], [self._observation(image, mask, error, self.psf if psf is None else psf, unit, hdus)]
-
-    def _observation(self, image, mask, error, psf, unit, hdus):
-        planes = read_planes(image, hdus)
-        celestial = planes.wcs is not None and planes.wcs.has_celestial
-        scale = 1.0
-        if celestial:
-            # Distorted images have pixels of about one size, which is all that a stamp needs.
-            sides = proj_plane_pixel_scales(planes.wcs.celestial)
-            # Sheared pixels have a smaller area than the product of their sides.
-            share = 1 / np.prod(np.hypot(*unit_stretch(scale_matrix(planes.wcs.celestial))))
-            scale = float(np.sqrt(np.prod(sides) * share)) * 3600
-        if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
-            psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
-        elif psf is not None:
-            psf = PSF.from_any(psf, shape=planes.data.shape)
-        observation = Observation.from_any(
-            image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
-        )
-        observation.meta.update(
-            no_scale=not celestial, sigma=observation.sigma(), widening=_correlation_widening(observation)
-        )
-        return observation
+    def _observe(
+        self, image: Any, mask: Any, error: Any, psf: Any, unit: Any, hdus: dict | None
+    ) -> dict[str, Observation]:
+        """Observations of one image by band; a single band is named ""."""
+        parts = mask, error, self.psf if psf is None else psf
+        if not isinstance(image, dict):
+            return {"": _observation(image, *parts, unit=unit, hdus=hdus)}
+        found = {}
+        for name, one in image.items():
+            own = (part[name] if isinstance(part, dict) else part for part in parts)
+            found[str(name)] = _observation(one, *own, unit=unit, hdus=hdus)
+        return found
 
 
-def _correlation_widening(observation):
+def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus: Any) -> Observation:
+    planes = read_planes(image, hdus)
+    celestial = planes.wcs is not None and planes.wcs.has_celestial
+    # Distorted images have pixels of about one size, which is all that a stamp needs.
+    scale = float(np.sqrt(proj_plane_pixel_area(planes.wcs.celestial))) * 3600 if celestial else 1.0
+    if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
+        psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
+    elif psf is not None:
+        psf = PSF.from_any(psf, shape=planes.data.shape)
+    observation = Observation.from_any(
+        image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
+    )
+    observation.meta.update(
+        no_scale=not celestial, sigma=observation.sigma(), widening=_correlation_widening(observation)
+    )
+    return observation
+
+
+def _correlation_widening(observation: Observation) -> float:
     """Factor on errors for noise that correlates from pixel to pixel; 1 for independent noise."""
     z = (observation.data - np.median(observation.data[observation.valid])) / observation.sigma()
     z = np.clip(np.where(observation.valid, z, 0.0), -5, 5)
     depth = max(1, min(z.shape) // 8)
-    edges = (z[:depth].ravel(), z[-depth:].ravel(), z[:, :depth].T.ravel(), z[:, -depth:].T.ravel())
-    edge = np.concatenate([part - part.mean() for part in edges])
+    edges = z[:depth], z[-depth:], z[:, :depth].T, z[:, -depth:].T
+    edge = np.concatenate([(part - part.mean()).ravel() for part in edges])
     # Most images have independent noise, which the pixels at the edge show at once.
     if not (edge[1:] * edge[:-1]).mean() > SUSPECT_CORRELATION * (edge**2).mean():
         return 1.0
@@ -398,9 +437,18 @@ def _correlation_widening(observation):
     return sky.factor if sky.correlated else 1.0
 
 
-def _each(name, value, count):
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one for all")
-    return list(value)
+def _models(entry: tuple[GroupFit, int], bands: list[str]) -> Any:
+    """Sum of the ``Sersic2D`` of a galaxy, in pixels of the image; a dict of them for several bands."""
+    fit, galaxy = entry
+    names = {name: MEASURED.index(name.removesuffix("_0")) for name in Sersic2D.param_names}
+    sums = []
+    for number, image in enumerate(fit.task.bands):
+        models = []
+        for values, errors in zip(fit.values[galaxy, :, number], fit.errors[galaxy, :, number], strict=True):
+            given = {name: float(values[place]) for name, place in names.items()}
+            given["amplitude"] *= image.unit if str(image.unit) else 1
+            models.append(Sersic2D(**given))
+            for name, place in names.items():
+                getattr(models[-1], name).std = float(errors[place]) or None
+        sums.append(sum(models[1:], models[0]))
+    return dict(zip(bands, sums, strict=True)) if len(bands) > 1 else sums[0]

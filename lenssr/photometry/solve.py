@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,19 +16,17 @@ from lenssr.imaging.tracking_operator import (
     effective_kernel,
 )
 from lenssr.photometry.fit_constraints import make_transform
-from lenssr.photometry.groups import pixel_key, psf_key
-from lenssr.photometry.initial import initial_coordinates, psf_fwhm_in_pixels
+from lenssr.photometry.groups import GroupTask, telescope
 from lenssr.photometry.intervals import profile_intervals, wants_profile
-from lenssr.photometry.parameters import ParameterLayout, group_axes_from_smooth
-from lenssr.photometry.robust import sandwich
-from lenssr.photometry.task_batch import TaskBatch
+from lenssr.photometry.parameters import MEASURED, ParameterLayout, group_axes_from_smooth, measured
+from lenssr.photometry.sources import initial_coordinates, psf_fwhm_in_pixels
+from lenssr.photometry.task_batch import FINAL_TOLERANCE, TaskBatch
 
-__all__ = ["GroupFit", "Solver", "describe_fit"]
+__all__ = ["GroupFit", "Solver"]
 
-# Chi2 by which a step may still lower a fit that counts as converged: in first passes, and in the last.
-FIRST_PASS_TOLERANCE, FINAL_TOLERANCE = 0.1, 1e-3
-# Number of fits with photon noise, whose weights come from the model of the one before.
-NOISE_REFITS = 3
+# Chi2 by which a step may still lower fits that count as converged, with photon noise: the weights of each
+# come from the model of the one before.
+PHOTON_TOLERANCES = (0.1, 0.1, FINAL_TOLERANCE)
 # Number of fits with a robust loss, whose weights come from the residuals of the one before.
 ROBUST_REFITS = 5
 # Largest root of the chi2 due to the lattice, which bounds the shift of each parameter in sigma. Chosen.
@@ -47,6 +45,8 @@ OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 CORE_RADIUS, CORE_SHARE = 8, 0.9
 # Most iterations of the refinement on the finer lattice.
 SHARP_ITERATIONS = 40
+# Variance of a parameter below which it is held, over that of its coordinates if nothing cancels. Chosen.
+ROUND_OFF = 1e-12
 # Without a PSF: quadrature nodes along a pixel, on the coarse and the fine lattice.
 NO_PSF_POINTS = {POINTS_ACROSS: 2, FINE_POINTS_ACROSS: 3}
 
@@ -58,11 +58,12 @@ class GroupFit:
     ``coordinates`` (C,) are smooth, with ``covariance`` (C, C); ``parameters`` is the number of free ones.
     ``at_bound`` and ``held`` list columns on a bound, and columns of the shapes of points, which mean
     nothing. ``intervals`` holds pairs of ends by (name, galaxy, component, band), ``signal`` the signal to
-    noise of each galaxy, sqrt(sum(model^2 / sigma^2)), ``fwhm`` that of the PSF in pixels; ``widening`` is
-    the factor on all errors for correlated noise.
+    noise of each galaxy, sqrt(sum(model^2 / sigma^2)). ``values`` (galaxies, components, bands, 8) are those
+    of `MEASURED`, in pixels of the image and radians; ``fwhm`` is that of the PSF in pixels, ``free`` the
+    number of degrees of freedom.
     """
 
-    task: object
+    task: GroupTask
     layout: ParameterLayout
     coordinates: torch.Tensor
     covariance: torch.Tensor
@@ -71,37 +72,79 @@ class GroupFit:
     parameters: int
     iterations: int
     converged: bool
-    at_bound: tuple
-    held: tuple
+    at_bound: list
+    held: list
     signal: list
-    fwhm: float
-    widening: float = 1.0
     intervals: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.fwhm, self.free = psf_fwhm_in_pixels(self.task.bands[0]), max(self.pixels - self.parameters, 1)
+        self.values, self._slopes = measured(self.coordinates.numpy()[self.layout.profiles])
+        self.values[..., :2] += self.task.middle
+        self.values[..., MEASURED.index("theta")] %= math.pi
+
+    @cached_property
+    def errors(self):
+        """Errors of ``values``, 0 for what was not fitted or ended on a bound."""
+        columns, slopes = self.layout.profiles, self._slopes
+        covariance = self.covariance.numpy()[columns[..., :, None], columns[..., None, :]]
+        variance = np.einsum("...ij,...jk,...ik->...i", slopes, covariance, slopes)
+        sigma = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+        # Where a parameter is held, only the round-off of its coordinates is left.
+        most = np.einsum("...ij,...j->...i", np.abs(slopes), sigma) ** 2
+        return np.sqrt(np.where(variance > ROUND_OFF * most, variance, 0))
+
+    def total_flux(self, galaxy, band):
+        """Flux of all components of a galaxy in a band, and its error, NaN if it is not known."""
+        place, slope = MEASURED.index("flux"), np.zeros(self.layout.size)
+        for columns, slopes in zip(self.layout.profiles[galaxy], self._slopes[galaxy], strict=True):
+            slope[columns[band]] += slopes[band, place]
+        variance = slope @ self.covariance.numpy() @ slope
+        return self.values[galaxy, :, band, place].sum(), np.sqrt(variance) if variance > 0 else np.nan
+
+    def sky(self, band):
+        """The sky of a band, and its error."""
+        column = self.layout.column("sky", band=band)
+        return float(self.coordinates[column]), float(self.covariance[column, column].sqrt())
 
     def is_point(self, galaxy, component):
         """Whether a component is held as a point."""
         return self.layout.column("r_eff", galaxy, component) in self.held
 
+    def interval(self, name, galaxy, component, band):
+        """Value of one of `MEASURED`, and the ends of its 68 % interval.
 
-def describe_fit(fit):
-    """Entry of ``fit_info`` for the fit of a group, as a dict."""
-    names, layout = fit.layout.names, fit.layout
-    covariance = fit.covariance.numpy()
-    scale = np.sqrt(np.diag(covariance))
-    scale = np.where(scale > 0, scale, 1.0)
-    return {
-        "parameters": names,
-        "values": fit.coordinates.numpy(),
-        "covariance": covariance,
-        "correlation": covariance / np.outer(scale, scale),
-        "chi2": fit.chi2,
-        "n_free": fit.parameters,
-        "n_pixels": fit.pixels,
-        "iterations": fit.iterations,
-        "converged": fit.converged,
-        "at_bound": [names[column] for column in fit.at_bound],
-        "n_galaxies": layout.galaxies,
-    }
+        The ends are NaN for what was not fitted, ended on a bound, or is the shape of a point; the size of a
+        point has an upper end alone.
+        """
+        place = galaxy, component, band, MEASURED.index(name)
+        value, error = float(self.values[place]), float(self.errors[place]) or np.nan
+        low, high = value - error, value + error
+        found = self.intervals.get((name, galaxy, component, band if name == "flux" else 0))
+        if found is not None:
+            low, high = min(found[0], value), max(found[1], value)
+        if name == "r_eff" and self.is_point(galaxy, component):
+            low = np.nan
+        return value, low, high
+
+    def describe(self):
+        """The entry of ``fit_info``."""
+        names, covariance = self.layout.names, self.covariance.numpy()
+        scale = np.sqrt(np.diag(covariance))
+        scale = np.where(scale > 0, scale, 1.0)
+        return {
+            "parameters": names,
+            "values": self.coordinates.numpy(),
+            "covariance": covariance,
+            "correlation": covariance / np.outer(scale, scale),
+            "chi2": self.chi2,
+            "n_free": self.parameters,
+            "n_pixels": self.pixels,
+            "iterations": self.iterations,
+            "converged": self.converged,
+            "at_bound": [names[column] for column in self.at_bound],
+            "n_galaxies": self.layout.galaxies,
+        }
 
 
 class Solver:
@@ -111,245 +154,222 @@ class Solver:
         self.settings = settings
         self._kernels, self._operators = {}, {}
 
-    def operator(self, psf, grid, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64):
-        """Operator of a telescope for stamps of one shape, with the whole PSF or its kernel_core.
+    def operator(self, image, shape, points_across=POINTS_ACROSS, *, whole=True, dtype=torch.float64):
+        """Operator of the telescope of an image for stamps of one shape, with the whole PSF or its core."""
+        key = telescope(image), points_across, whole, tuple(shape), dtype
+        if key not in self._operators:
+            options = {"dtype": dtype, "device": self.settings.torch_device}
+            if image.psf is None:
+                made = IntegratingOperator(shape, points=NO_PSF_POINTS[points_across], **options)
+            else:
+                kernel, subsampling = self._kernel(image, points_across, whole=whole)
+                made = TrackingOperator(shape, kernel, subsampling=subsampling, **options)
+            self._operators[key] = made
+        return self._operators[key]
 
-        ``grid`` is that of an image, for the size and the stretch of its pixels.
-        """
-        options = {"dtype": dtype, "device": self.settings.torch_device}
-        if psf is None:
-            key = NO_PSF_POINTS[points_across], shape, dtype
-            if key not in self._operators:
-                self._operators[key] = IntegratingOperator(shape, points=key[0], **options)
-            return self._operators[key]
-        key = psf_key(psf), pixel_key(grid), points_across, whole
-        kernel, subsampling = self._kernel(psf, key)
-        if (*key, shape, dtype) not in self._operators:
-            self._operators[*key, shape, dtype] = TrackingOperator(
-                shape, kernel, subsampling=subsampling, **options
-            )
-        return self._operators[*key, shape, dtype]
-
-    def _kernel(self, psf, key):
+    def _kernel(self, image, points_across, *, whole=True):
         """Pixel response, and points of its lattice along a pixel."""
-        _, matrix, points_across, whole = key
+        key = telescope(image), points_across, whole
         if key not in self._kernels:
-            kernel, subsampling = effective_kernel(psf, matrix, points_across=points_across)
-            self._kernels[key] = kernel if whole else kernel_core(kernel, subsampling), subsampling
+            kernel, subsampling = effective_kernel(image.psf, image.grid.matrix, points_across=points_across)
+            self._kernels[key] = kernel if whole else _core(kernel, subsampling), subsampling
         return self._kernels[key]
 
-    def psf_reach(self, psf, grid):
-        """Half width of the PSF in pixels."""
-        if psf is None:
+    def psf_reach(self, image):
+        """Half width of the PSF of an image in pixels."""
+        if image.psf is None:
             return 1.0
-        kernel, subsampling = self._kernel(psf, (psf_key(psf), pixel_key(grid), POINTS_ACROSS, True))
+        kernel, subsampling = self._kernel(image, POINTS_ACROSS)
         return max(kernel.shape) / 2 / subsampling
 
-    def solve(self, tasks):
-        """Fits of tasks that one `TaskBatch` can hold; None where there are fewer pixels than parameters."""
+    def finer(self, batch, bands):
+        """Bands of a batch on a finer lattice behind the whole PSF."""
+        # In larger groups the error of the lattice is small beside other residuals, unlike that of a cut PSF.
+        points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
+        return [
+            band.behind(self.operator(image, batch.shape, points, dtype=band.operator.x.dtype))
+            for band, image in zip(bands, batch.tasks[0].bands, strict=True)
+        ]
+
+    def solve(self, tasks, *, profile=True):
+        """Fits of tasks that one `TaskBatch` can hold, except those with fewer pixels than parameters.
+
+        ``profile`` says whether intervals may come from the profile likelihood.
+        """
         operator = partial(self.operator, whole=False)
         batch = TaskBatch(tasks, self.settings, operator)
-        enough = torch.nonzero(batch.pixels > batch.layout.size).squeeze(1).tolist()
-        fits = [None] * len(tasks)
-        if not enough:
-            return fits
-        if len(enough) < len(tasks):
-            batch = TaskBatch([tasks[i] for i in enough], self.settings, operator)
-        for i, fit in zip(enough, self._fit(batch), strict=True):
-            fits[i] = fit
-        return fits
+        enough = batch.pixels > batch.layout.size
+        if not enough.any():
+            return []
+        if not enough.all():
+            tasks = [tasks[i] for i in torch.nonzero(enough).flatten().tolist()]
+            batch = TaskBatch(tasks, self.settings, operator)
+        return _BatchFit(batch, self).run(profile=profile)
 
-    def _fit(self, batch):
-        settings, transform = self.settings, make_transform(batch, initial_coordinates(batch))
-        z, weights = transform.start(), batch.weights
-        iterations = torch.zeros(len(z), dtype=torch.long, device=batch.device)
-        passes = 1 if batch.gaussian else NOISE_REFITS
-        for number in range(passes):
-            last = number == passes - 1
-            tolerance = FINAL_TOLERANCE if last else FIRST_PASS_TOLERANCE
-            fit = batch.minimise(transform, z, weights, tolerance=tolerance, rough=not number)
-            if not number:
-                points = self._try_points(batch, transform, fit, weights)
-                self._try_others(batch, transform, fit, weights, points)
-            z, iterations = fit.parameters, iterations + fit.iterations
-            if not last:
-                weights = batch.noise_weights(batch.images(transform, z))
-        plain = weights
-        for _ in range(ROBUST_REFITS if settings.loss else 0):
-            weights = batch.robust_weights(batch.images(transform, z), plain)
-            fit = batch.minimise(transform, z, weights, tolerance=FINAL_TOLERANCE)
-            z, iterations = fit.parameters, iterations + fit.iterations
-        sharpened, more = self._sharpen(batch, transform, fit, weights)
-        fit.iterations = iterations + more
-        covariance = (
-            self._robust_covariance(batch, transform, fit, plain) if settings.loss else fit.covariance()
-        )
-        fits = self._collect(batch, transform, fit, weights, covariance)
-        better = self._profile(batch, fits, weights, sharpened)
-        improved = [
-            i for i, c in better.items() if self._adopted(batch, transform, fit, weights, i, c, sharpened)
-        ]
+
+class _BatchFit:
+    """The fit of a batch: its last result, the weights (B, N) of each band, and which fits are sharpened."""
+
+    def __init__(self, batch, solver):
+        self.batch, self.solver, self.weights = batch, solver, batch.weights
+        self.transform = make_transform(batch, initial_coordinates(batch))
+        self.fit, self.sharpened = None, torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
+
+    def run(self, *, profile):
+        """Fit all tasks; ``profile`` says whether intervals may come from the profile likelihood."""
+        batch, loss = self.batch, self.batch.settings.loss
+        first, *later = (FINAL_TOLERANCE,) if batch.gaussian else PHOTON_TOLERANCES
+        self.fit = self._minimise(self.transform.start(), tolerance=first, rough=True)
+        self._try_others(self._try_points())
+        for tolerance in later:
+            self.weights = batch.noise_weights(batch.images(self.transform, self.fit.parameters))
+            self._refit(tolerance)
+        plain = self.weights
+        for _ in range(ROBUST_REFITS if loss else 0):
+            self.weights = batch.robust_weights(batch.images(self.transform, self.fit.parameters), plain)
+            self._refit()
+        self._sharpen()
+        covariance = batch.robust_covariance(self.transform, self.fit, plain) if loss else None
+        fits = self._collect(covariance)
+        better = self._profile(fits, range(len(fits))) if profile else {}
+        improved = [i for i, smooth in better.items() if self._adopt_from(i, smooth)]
         if improved:
-            again = self._collect(batch, transform, fit, weights, fit.covariance())
+            again = self._collect()
             fits = [again[i] if i in improved else one for i, one in enumerate(fits)]
-            self._profile(batch, fits, weights, sharpened, improved)
+            self._profile(fits, improved)
         return fits
 
-    def _try_points(self, batch, transform, fit, weights):
+    def _minimise(self, z, **options):
+        return self.batch.minimise(self.transform, z, self.weights, **options)
+
+    def _refit(self, tolerance=FINAL_TOLERANCE):
+        """Fit again from where the last fit ended."""
+        before, self.fit = self.fit, self._minimise(self.fit.parameters, tolerance=tolerance)
+        self.fit.iterations += before.iterations
+
+    def _try_points(self):
         """Fit what ended near a point again as a point of fixed shape; returns which (B,) are points."""
-        radii = [start + batch.layout.bands for start in batch.layout.starts]
+        batch, fit, transform = self.batch, self.fit, self.transform
         least = math.log(POINT_SHARE * psf_fwhm_in_pixels(batch.tasks[0].bands[0]))
-        smooth = transform.smooth(transform.coordinates(fit.parameters, batch.everything))[0]
-        small = smooth[:, radii] < least
+        smooth, _ = transform.smooth(fit.parameters, batch.everything)
+        small = smooth[:, batch.layout.flat[:, 0, 1]] < least
         index, points = torch.nonzero(small.any(1)).squeeze(1), torch.zeros_like(fit.converged)
         if len(index):
             z, held = transform.as_points(fit.parameters[index], index, small[index])
             bounds = [torch.where(held, z, ends[index]) for ends in (transform.lower, transform.upper)]
-            options = {"tolerance": FINAL_TOLERANCE, "index": index, "bounds": bounds}
             # Correlated noise widens the distribution of chi2 by this factor.
-            wide = torch.tensor([batch.tasks[i].widening for i in index.tolist()], dtype=torch.float64)
-            rise = POINT_RISE * wide.to(fit.chi2).square()
-            good = adopt_better(fit, batch.minimise(transform, z, weights, **options), index, rise)
+            wide = fit.chi2.new_tensor([batch.tasks[i].widening for i in index.tolist()])
+            good = self._adopt(
+                self._minimise(z, index=index, bounds=bounds), index, POINT_RISE * wide.square()
+            )
             points[index[good]] = True
             transform.lower[index[good]], transform.upper[index[good]] = (ends[good] for ends in bounds)
         return points
 
-    def _try_others(self, batch, transform, fit, weights, points):
-        """Fit poor ones again from other starts, and keep the better fit."""
-        free = (batch.pixels - fit.parameters.shape[1]).clamp_min(1)
-        if batch.layout.galaxies > MOST_RESTARTED:
+    def _try_others(self, points):
+        """Fit poor ones again from other starts, and keep the better fit; points (B,) have been tried."""
+        if self.batch.layout.galaxies > MOST_RESTARTED:
             # In larger groups, changing all galaxies at once does not help.
             return
+        fit = self.fit
+        free = (self.batch.pixels - fit.parameters.shape[1]).clamp_min(1)
         poor = (fit.chi2 - free > RESTART_SIGMA * (2 * free).sqrt()) | fit.at_bound.any(1)
-        # A point has been tried already.
-        poor = poor & ~points | ~fit.converged
-        index = torch.nonzero(poor).squeeze(1)
-        for radius, n in OTHER_STARTS if len(index) else ():
-            options = {"tolerance": FINAL_TOLERANCE, "index": index, "rough": True}
-            other = batch.minimise(transform, transform.restart(radius, n)[index], weights, **options)
-            adopt_better(fit, other, index, -FINAL_TOLERANCE)
+        index = torch.nonzero(poor & ~points | ~fit.converged).squeeze(1)
+        for factor, n in OTHER_STARTS if len(index) else ():
+            start = self.transform.restart(factor, n)[index]
+            self._adopt(self._minimise(start, index=index, rough=True), index)
 
-    def _sharpen(self, batch, transform, fit, weights):
-        """Refine on a finer lattice with the whole PSF if that changes the image: where, and iterations."""
-        more, sharpened = torch.zeros_like(fit.iterations), torch.zeros_like(fit.converged)
-        coarse = batch.bands if batch.rough is None else batch.rough
-        fine = self._fine(batch, coarse)
-        sizes = [[np.prod(band.operator.lattice) for band in bands] for bands in (coarse, fine)]
-        if sizes[0] == sizes[1]:
-            return sharpened, more
-        images = (batch.images(transform, fit.parameters, bands) for bands in (coarse, fine))
-        pairs = zip(weights, *images, strict=True)
+    def _sharpen(self):
+        """Refine on a finer lattice with the whole PSF if that changes the image."""
+        batch, fit = self.batch, self.fit
+        lattices = batch.rough, self.solver.finer(batch, batch.rough)
+        coarse, fine = (sum(math.prod(band.operator.lattice) for band in bands) for bands in lattices)
+        if coarse == fine:
+            return
+        images = (batch.images(self.transform, fit.parameters, bands) for bands in lattices)
+        pairs = zip(self.weights, *images, strict=True)
         change = sum((weight * (a - b).square()).sum(1) for weight, a, b in pairs)
-        sharpened = change.sqrt() > LATTICE_SIGMA
-        index = torch.nonzero(sharpened).squeeze(1)
-        fine = self._fine(batch) if len(index) else fine
+        self.sharpened = change.sqrt() > LATTICE_SIGMA
+        index = torch.nonzero(self.sharpened).squeeze(1)
         # The finer lattice has more points: fewer stamps fit into the same memory.
-        size = max(1, int(len(batch) * sum(sizes[0]) / sum(sizes[1])))
-        for part in index.split(size) if len(index) else ():
-            again = batch.minimise(
-                transform,
-                fit.parameters[part],
-                weights,
-                tolerance=FINAL_TOLERANCE,
-                index=part,
-                bands=fine,
-                most=SHARP_ITERATIONS,
+        for part in index.split(max(1, int(len(batch) * coarse / fine))) if len(index) else ():
+            bands = self.solver.finer(batch, batch.bands)
+            again = self._minimise(
+                fit.parameters[part], index=part, bands=bands, max_iterations=SHARP_ITERATIONS
             )
-            for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
-                getattr(fit, name)[part] = getattr(again, name)
-            more[part] = again.iterations
-        return sharpened, more
+            self._replace(part, again)
 
-    def _fine(self, batch, bands=None):
-        """The same bands on a finer lattice behind the whole PSF; by default those of the batch."""
-        # In larger groups the error of the lattice is small beside other residuals, unlike that of a cut PSF.
-        points = FINE_POINTS_ACROSS if batch.layout.galaxies <= MOST_RESTARTED else POINTS_ACROSS
-        bands = batch.bands if bands is None else bands
-        return [
-            band.behind(self.operator(i.psf, i.grid, batch.shape, points, dtype=band.operator.x.dtype))
-            for band, i in zip(bands, batch.tasks[0].bands, strict=True)
-        ]
-
-    def _robust_covariance(self, batch, transform, fit, weights):
-        image, jacobian = batch.function(transform, batch.bands)(fit.parameters, batch.everything)
-        weight, data = torch.cat(weights, 1), torch.cat([band.data for band in batch.bands], 1)
-        residual = (data - image) * weight.sqrt()
-        return sandwich(jacobian, residual, weight, self.settings.loss, fit.at_bound)
-
-    def _collect(self, batch, transform, fit, weights, covariance):
-        c = transform.coordinates(fit.parameters, batch.everything)
-        slope = transform.slope(fit.parameters, batch.everything)
-        smooth, turn = transform.smooth(c)
-        slope = turn @ slope
-        covariance = slope @ covariance @ slope.mT
-        columns, signal = transform.index.tolist(), batch.signal(smooth, weights)
-        held = transform.lower == transform.upper
+    def _collect(self, covariance=None):
+        """Results of all tasks; the covariance (B, Z, Z) is by default that of least squares."""
+        batch, fit, transform = self.batch, self.fit, self.transform
+        smooth, slope = transform.smooth(fit.parameters, batch.everything)
+        covariance = slope @ (fit.covariance() if covariance is None else covariance) @ slope.mT
+        signal, held = batch.signal(smooth, self.weights), transform.lower == transform.upper
         bound = fit.at_bound & ~held
-
-        def named(which):
-            return tuple(column for column, one in zip(columns, which.tolist(), strict=True) if one)
-
         return [
             GroupFit(
-                task,
-                batch.layout,
-                smooth[i].cpu(),
-                covariance[i].cpu() * task.widening**2,
-                float(fit.chi2[i]),
-                int(batch.pixels[i]),
-                len(columns),
-                int(fit.iterations[i]),
-                bool(fit.converged[i]),
-                named(bound[i]),
-                named(held[i]),
-                signal[i].tolist(),
-                psf_fwhm_in_pixels(task.bands[0]),
-                task.widening,
+                task=task,
+                layout=batch.layout,
+                coordinates=smooth[i].cpu(),
+                covariance=covariance[i].cpu() * task.widening**2,
+                chi2=float(fit.chi2[i]),
+                pixels=int(batch.pixels[i]),
+                parameters=len(transform.index),
+                iterations=int(fit.iterations[i]),
+                converged=bool(fit.converged[i]),
+                at_bound=transform.index[bound[i]].tolist(),
+                held=transform.index[held[i]].tolist(),
+                signal=signal[i].tolist(),
             )
             for i, task in enumerate(batch.tasks)
         ]
 
-    def _profile(self, batch, fits, weights, sharpened, which=None):
-        """Profile intervals for the fits whose Gaussian errors cannot be trusted.
+    def _profile(self, fits, which):
+        """Profile intervals for the fits whose Gaussian errors cannot be trusted, of those numbered.
 
-        Their width hardly depends on the lattice, and the coarse one is many times as fast. Returns
+        Their width hardly depends on the lattice, and the coarse one is many times as fast. Returns smooth
         coordinates near lower minima that turned up, by the number of the fit.
         """
-        found = {}
-        for i in range(len(fits)) if which is None else which:
-            names = wants_profile(fits[i], self.settings)
+        batch, found = self.batch, {}
+        for i in which:
+            names = wants_profile(fits[i], batch.settings)
             if names:
-                lattices = [batch.bands, *([self._fine(batch)] if sharpened[i] else [])]
-                found[i] = profile_intervals(batch, i, fits[i], weights, names, lattices=lattices)
+                lattices = [
+                    batch.bands,
+                    *([self.solver.finer(batch, batch.bands)] if self.sharpened[i] else []),
+                ]
+                found[i] = profile_intervals(batch, i, fits[i], self.weights, names, lattices=lattices)
         return {i: better for i, better in found.items() if better is not None}
 
-    def _adopted(self, batch, transform, fit, weights, number, smooth, sharpened):
-        """Fit one task again from other coordinates, keep the better fit, and return whether it is new."""
-        index = torch.tensor([number], device=batch.device)
-        bands = self._fine(batch) if bool(sharpened[number]) else None
-        c = group_axes_from_smooth(batch.layout, smooth, flux=False) if transform.axes else smooth
-        options = {"tolerance": FINAL_TOLERANCE, "index": index, "bands": bands}
-        other = batch.minimise(transform, c[:, transform.index], weights, **options)
-        return bool(adopt_better(fit, other, index, -FINAL_TOLERANCE)[0])
+    def _adopt_from(self, number, smooth):
+        """Fit a task again from smooth coordinates, keep the better fit, and return whether it is new."""
+        batch, index = self.batch, torch.tensor([number], device=self.batch.device)
+        bands = self.solver.finer(batch, batch.bands) if self.sharpened[number] else None
+        c = group_axes_from_smooth(batch.layout, smooth) if self.transform.axes else smooth
+        other = self._minimise(c[:, self.transform.index], index=index, bands=bands)
+        return bool(self._adopt(other, index)[0])
+
+    def _adopt(self, other, index, margin=-FINAL_TOLERANCE):
+        """Replace fits by better, or converged and hardly worse, ones; returns which were replaced."""
+        fit, lower = self.fit, other.chi2 - self.fit.chi2[index]
+        better = (lower < -FINAL_TOLERANCE) | (lower < margin) & (other.converged >= fit.converged[index])
+        self._replace(index, other, better)
+        return better
+
+    def _replace(self, index, other, which=slice(None)):
+        """Replace the fits numbered ``index`` by others, or by those of them that ``which`` marks."""
+        for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
+            getattr(self.fit, name)[index[which]] = getattr(other, name)[which]
+        self.fit.iterations[index] += other.iterations
 
 
-def adopt_better(fit, other, index, margin):
-    """Replace fits by better, or converged and hardly worse, ones; returns which were replaced."""
-    lower = other.chi2 - fit.chi2[index]
-    better = (lower < -FINAL_TOLERANCE) | (lower < margin) & (other.converged >= fit.converged[index])
-    for name in ("parameters", "chi2", "curvature", "converged", "at_bound"):
-        getattr(fit, name)[index[better]] = getattr(other, name)[better]
-    fit.iterations[index] += other.iterations
-    return better
-
-
-def kernel_core(kernel, subsampling):
-    """Cut a kernel with wide wings to its kernel_core and keep its sum; others stay."""
+def _core(kernel, subsampling):
+    """Cut a kernel with wide wings to its core and keep its sum; others stay."""
     rows, columns = (np.abs(np.arange(size) - size // 2) for size in kernel.shape)
     distance = np.maximum(rows[:, None], columns)
     inside = np.cumsum(np.bincount(distance.ravel(), kernel.ravel()))
     if np.argmax(inside > (1 - BEYOND_MARGIN) * inside[-1]) <= CORE_RADIUS * subsampling:
         return kernel
     radius = int(np.argmax(inside > CORE_SHARE * inside[-1]))
-    rows, columns = (slice(max(0, size // 2 - radius), size // 2 + radius + 1) for size in kernel.shape)
-    return kernel[rows, columns] / inside[radius] * inside[-1]
+    core = kernel[np.ix_(rows <= radius, columns <= radius)]
+    return core / inside[radius] * inside[-1]

@@ -1,204 +1,204 @@
 """Batches of groups of galaxies that are fitted at once, in all their bands."""
 
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from lenssr.imaging.cusp_operator import CuspOperator
 from lenssr.imaging.noise import GaussianNoise
-from lenssr.model.least_squares import levenberg_marquardt
-from lenssr.model.scene import Scene
-from lenssr.photometry.cutouts import Stamps, cut
+from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
+from lenssr.model.least_squares import levenberg_marquardt, masked_inverse
+from lenssr.photometry.groups import GroupTask
 from lenssr.photometry.parameters import MAX_MODULUS, ParameterLayout
-from lenssr.photometry.robust import robust_factor
 
-__all__ = ["TaskBatch"]
+__all__ = ["LOSSES", "Stamps", "TaskBatch", "profile_images", "robust_factor", "sandwich"]
 
 # Most iterations of a fit, and of one with three galaxies or more, which often never converges.
 MAX_ITERATIONS, CROWDED_ITERATIONS = 60, 40
+# Chi2 by which a step may still lower a fit that counts as converged.
+FINAL_TOLERANCE = 1e-3
 # Most failed iterations in a row: they multiply the damping by 2, 4, 8, ..., and the step is negligible by
 # then.
 FAILED_STEPS = 6
 # Single precision is used for numbers within this many decades of 1, up to this tolerance on chi2.
 SINGLE_DECADES, ROUGH_TOLERANCE = 25, 0.03
+# Scales of the robust losses in sigma: efficiency of 95 % for Gaussian noise (Holland & Welsch 1977).
+LOSSES = {"huber": 1.345, "cauchy": 2.385}
+
+
+@dataclass
+class Stamps:
+    """B stamps of one band with their weights, and the operator that makes their model images.
+
+    ``data`` and ``weight`` are (B, N): flux and inverse variance, 0 for a hidden pixel. A model is a vector
+    of the smooth coordinates of each profile and, where one is fitted, the sky. Lengths are in pixels from
+    the middle of the stamps.
+    """
+
+    data: torch.Tensor
+    weight: torch.Tensor
+    operator: CuspOperator
+
+    def behind(self, operator):
+        """The same stamps with another operator, in its precision."""
+        kind = operator.x.dtype
+        return Stamps(self.data.to(kind), self.weight.to(kind), operator)
+
+    def image(self, vectors):
+        """Model images (b, N) from vectors (b, F)."""
+        image = sum(profile_images(self.operator, vectors)).flatten(1)
+        return image + vectors[:, -1:].to(image) if vectors.shape[1] % 7 else image
+
+    def image_and_jacobian(self, vectors):
+        """Model images (b, N) from vectors (b, F), and their derivatives (b, F, N)."""
+        profiles = _profiles(self.operator, vectors)
+        jacobian = profiles[0].new_empty(*vectors.shape, self.data.shape[1])
+        for k, one in enumerate(profiles):
+            part = jacobian[:, 7 * k : 7 * k + 7].unflatten(2, self.operator.shape)
+            part.copy_(_observed(self.operator, _log_derivatives, one))
+        # The derivative of a profile by the logarithm of its amplitude is the profile.
+        image = jacobian[:, : 7 * len(profiles) : 7].sum(1)
+        if vectors.shape[1] % 7:
+            image += vectors[:, -1:]
+            jacobian[:, -1] = 1
+        return image, jacobian
+
+
+def profile_images(operator, vectors):
+    """Images (b, ny, nx) of each profile of models (b, F), behind the operator of a telescope."""
+    profiles = _profiles(operator, vectors)
+    return [_observed(operator, _brightness, one).squeeze(1) for one in profiles]
+
+
+def _profiles(operator, vectors):
+    """Parameters (b, 7) of each profile as `sersic_brightness` takes them."""
+    parts = vectors[:, : vectors.shape[1] // 7 * 7].unflatten(1, (-1, 7))
+    return torch.cat([parts[..., :2].exp(), parts[..., 2:]], 2).to(operator.x).unbind(1)
+
+
+def _observed(operator, function, profile):
+    """Images (b, P, ny, nx) of ``function(x, y, *parameters)`` (b, P, R) of one profile (b, 7)."""
+    centre = profile[:, 3, None], profile[:, 4, None]
+    x, y, share = operator.rays(*centre)
+    values = function(x, y, *profile.unsqueeze(-1).unbind(1))
+    return operator.convolve(operator.collect(values, *centre, share))
+
+
+def _brightness(x, y, *parameters):
+    return sersic_brightness(x, y, *parameters).unsqueeze(1)
+
+
+def _log_derivatives(x, y, amplitude, r_eff_circ, *shape):
+    """Derivatives (b, 7, R) of a profile by its smooth coordinates."""
+    slopes = sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, *shape)[3]
+    slopes[:, 0] *= amplitude
+    slopes[:, 1] *= r_eff_circ
+    return slopes
 
 
 class TaskBatch:
     """Tasks of one shape, number of galaxies, telescope and kind of noise.
 
-    ``operator(psf, grid, shape)`` makes that of a telescope. ``bands`` are `Stamps`, ``rough`` the
-    same in single precision, None where that would overflow; ``pixels`` (B,) counts the pixels fitted in all
-    bands together.
+    ``operator(image, shape)`` makes that of a telescope. ``bands`` are `Stamps`, ``rough`` the same in single
+    precision unless that would overflow; ``weights`` are the inverse variances (B, N) in each band, and
+    ``pixels`` (B,) counts the pixels fitted in all bands together.
     """
 
     def __init__(self, tasks, settings, operator):
         self.tasks, self.settings, self.shape = tasks, settings, tasks[0].shape
-        self.device = settings.torch_device
-        first = tasks[0]
+        self.device, images = settings.torch_device, tasks[0].bands
         self.layout = ParameterLayout(
-            len(first.members), settings.n_components, len(first.bands), sky=settings.sky is not None
+            len(tasks[0].members), settings.n_components, len(images), sky=settings.sky is not None
         )
-        self._corners = np.array([task.corner for task in tasks])
-        own = np.stack([task.share() for task in tasks])
-        self.bands = [self._stamps(number, own, operator) for number in range(len(first.bands))]
-        self.rough = self._single(operator)
-        self.pixels = sum((band.weight > 0).sum(1) for band in self.bands)
-        self.gaussian = all(isinstance(image.noise, GaussianNoise) for image in first.bands)
-        layout = self.layout
-        self._scene = Scene(
-            lens=None,
-            lens_free=False,
-            lens_light=layout.galaxies * layout.components,
-            sky=layout.sky,
-            source=0,
-            extent=max(self.shape) / 2,
-            device=self.device,
-        )
+        self.bands = []
+        for band, image in enumerate(images):
+            planes = ([kind(task, band) for task in tasks] for kind in (GroupTask.data, GroupTask.weight))
+            self.bands.append(Stamps(*map(self._stack, planes), operator(image, self.shape)))
+        self.rough = self.bands
+        if all(map(_fits_single, self.bands)):
+            operators = (operator(image, self.shape, dtype=torch.float32) for image in images)
+            self.rough = [band.behind(one) for band, one in zip(self.bands, operators, strict=True)]
+        self.weights = [band.weight for band in self.bands]
+        self.pixels = sum((weight > 0).sum(1) for weight in self.weights)
+        self.gaussian = all(isinstance(image.noise, GaussianNoise) for image in images)
+        self.everything = torch.arange(len(tasks), device=self.device)
 
     def __len__(self):
         return len(self.tasks)
 
-    @property
-    def everything(self):
-        """Numbers of all tasks."""
-        return torch.arange(len(self.tasks), device=self.device)
+    def _stack(self, planes):
+        """Planes (ny, nx) of all tasks as (B, N)."""
+        return torch.as_tensor(np.stack(list(planes)), device=self.device).flatten(1)
 
-    @property
-    def weights(self):
-        """Inverse variances (B, N) in each band."""
-        return [band.weight for band in self.bands]
-
-    def _stamps(self, band, own, operator):
-        boxes = {"data": [], "sigma": [], "valid": []}
-        for task, corner in zip(self.tasks, self._corners, strict=True):
-            image = task.bands[band]
-            planes = {"data": image.data, "sigma": task.sigma(band), "valid": image.valid}
-            for name, fill in (("data", 0.0), ("sigma", 1.0), ("valid", False)):
-                boxes[name].append(cut(planes[name], corner[None], self.shape, fill)[0])
-            if task.others is not None:
-                boxes["data"][-1] = boxes["data"][-1] - task.others[band]
-        data, sigma, valid = (np.stack(boxes[name]) for name in ("data", "sigma", "valid"))
-        weight = np.where(valid & own, sigma**-2.0, 0.0)
-        image = self.tasks[0].bands[band]
-        planes = (torch.as_tensor(part, device=self.device) for part in (data, weight))
-        return Stamps(*planes, operator(image.psf, image.grid, self.shape))
-
-    def _single(self, operator):
-        """Stamps in single precision, or None where it would overflow."""
-        for band in self.bands:
-            seen = band.weight[band.weight > 0]
-            numbers = (band.data.abs().amax(), seen.amin(), seen.amax()) if len(seen) else (0,)
-            if not all(10.0**-SINGLE_DECADES < number < 10.0**SINGLE_DECADES for number in numbers):
-                return None
-        kind = partial(operator, dtype=torch.float32)
-        return [
-            band.rough(kind(image.psf, image.grid, self.shape))
-            for band, image in zip(self.bands, self.tasks[0].bands, strict=True)
-        ]
-
-    def minimise(
-        self, transform, z, weights, *, tolerance, index=None, bands=None, bounds=None, most=None, rough=False
-    ):
-        """Fit from z (b, Z) with weights (B, N), one tensor a band.
+    def minimise(self, transform, z, weights, *, index=None, bands=None, bounds=None, rough=False, **options):
+        """Fit from z (b, Z) with weights (B, N), one tensor a band; ``options`` of `levenberg_marquardt`.
 
         ``index`` (b,) numbers the tasks, perhaps repeatedly, by default all; ``bands`` and ``bounds`` (two of
         (b, Z)) replace those of the batch and of the transform; ``rough`` fits in single precision first.
         """
         index = self.everything if index is None else index
         lower, upper = (transform.lower[index], transform.upper[index]) if bounds is None else bounds
-        most = most or (MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS)
-        options = {"lower": lower, "upper": upper, "max_iterations": most, "inside": transform.inside}
-        options |= {"look": False, "patience": FAILED_STEPS}
-        before = 0
-        if rough and self.rough is not None:
-            problem = self._problem(transform, [part.float() for part in weights], index, self.rough)
-            first = levenberg_marquardt(problem[0], z, *problem[1:], tolerance=ROUGH_TOLERANCE, **options)
-            z, before = first.parameters, first.iterations
-        model, data, weight = self._problem(transform, weights, index, self.bands if bands is None else bands)
-        fit = levenberg_marquardt(model, z, data, weight, tolerance=tolerance, **options)
-        fit.iterations += before
-        fit.at_bound |= transform.at_largest_ellipticity(fit.parameters)
-        return fit
+        usual = {"lower": lower, "upper": upper, "inside": transform.inside, "tolerance": FINAL_TOLERANCE}
+        most = MAX_ITERATIONS if self.layout.galaxies < 3 else CROWDED_ITERATIONS
+        options = usual | {"max_iterations": most, "look": False, "patience": FAILED_STEPS} | options
 
-    def _problem(self, transform, weights, index, bands):
-        """Model, data (b, N) and weights (b, N) of the tasks numbered ``index``."""
-        function = self.function(transform, bands)
-        data = torch.cat([band.data[index] for band in bands], 1)
-        weight = torch.cat([part[index] for part in weights], 1)
-        return (lambda parameters, which: function(parameters, index[which])), data, weight
+        def fit(z, bands, **more):
+            model, kind = self.function(transform, bands), bands[0].data.dtype
+            data = torch.cat([band.data[index] for band in bands], 1)
+            weight = torch.cat([part[index].to(kind) for part in weights], 1)
+            return levenberg_marquardt(
+                lambda z, which: model(z, index[which]), z, data, weight, **(options | more)
+            )
+
+        before = 0
+        if rough and self.rough is not self.bands:
+            first = fit(z, self.rough, tolerance=ROUGH_TOLERANCE)
+            z, before = first.parameters, first.iterations
+        found = fit(z, self.bands if bands is None else bands)
+        found.iterations += before
+        found.at_bound |= transform.at_largest_ellipticity(found.parameters)
+        return found
 
     def function(self, transform, bands):
         """Function of z (b, Z) and index (b,): images (b, N), band after band, and derivatives (b, Z, N)."""
-        template = torch.ones(len(self), self._scene.size, dtype=torch.float64, device=self.device)
-        models = [band.model(self._scene, template) for band in bands]
 
         def evaluate(z, index):
-            vectors, slopes = transform.expand(z, index)
             images, jacobians = [], []
-            for model, vector, slope in zip(models, vectors, slopes, strict=True):
-                image, jacobian = model(vector, index)
-                images.append(torch.where(self._impossible(vector), torch.nan, image))
-                jacobians.append(jacobian if slope is None else slope.mT.to(jacobian) @ jacobian)
-            if len(images) == 1:
-                return images[0], jacobians[0]
+            for band, (vector, slope) in zip(bands, transform.expand(z, index), strict=True):
+                image, jacobian = band.image_and_jacobian(vector)
+                images.append(torch.where(_impossible(vector), torch.nan, image))
+                jacobians.append(slope.mT.to(jacobian) @ jacobian)
             return torch.cat(images, 1), torch.cat(jacobians, 2)
 
         return evaluate
 
-    def _impossible(self, vectors):
-        """Whether a galaxy (b, 1) is too elongated, as in the corners of the box of e1 and e2."""
-        profiles = self.layout.galaxies * self.layout.components
-        parts = vectors[:, : 7 * profiles].reshape(len(vectors), profiles, 7)
-        return (torch.hypot(parts[..., 5], parts[..., 6]) > MAX_MODULUS).any(1, keepdim=True)
-
     def images(self, transform, z, bands=None):
         """Model images (B, N) of every band."""
-        template = torch.ones(len(z), self._scene.size, dtype=torch.float64, device=self.device)
-        vectors = transform.expand(z, self.everything)[0]
-        return [
-            band.image(self._scene, self._scene.to_physical(vector, template).to(band.operator.x))
-            for band, vector in zip(self.bands if bands is None else bands, vectors, strict=True)
-        ]
+        vectors = transform.expand(z, self.everything)
+        bands = self.bands if bands is None else bands
+        return [band.image(vector) for band, (vector, _) in zip(bands, vectors, strict=True)]
 
     def signal(self, smooth, weights):
         """Signal to noise (B, G) of each galaxy, all bands together, from smooth coordinates (B, C)."""
-        layout, scene = self.layout, self._scene
-        blocks = scene.lights
-        bands = self.bands if self.rough is None else self.rough
-        total = torch.zeros(len(smooth), layout.galaxies, dtype=smooth.dtype, device=smooth.device)
-        for number, (band, weight) in enumerate(zip(bands, weights, strict=True)):
-            template = torch.ones(len(smooth), scene.size, dtype=smooth.dtype, device=smooth.device)
-            physical = scene.to_physical(smooth[:, layout.columns(number)], template).to(band.operator.x)
-            for galaxy in range(layout.galaxies):
-                own = blocks[galaxy * layout.components : (galaxy + 1) * layout.components]
-                light = sum(band.light(physical, block) for block in own)
-                total[:, galaxy] += (weight * light.square()).sum(1)
-        return total.sqrt()
+        squares, layout = 0, self.layout
+        for number, (band, weight) in enumerate(zip(self.rough, weights, strict=True)):
+            lights = torch.stack(profile_images(band.operator, smooth[:, layout.columns(number)]), 1)
+            lights = lights.flatten(2).unflatten(1, (layout.galaxies, layout.components)).sum(2)
+            squares = squares + (weight.unsqueeze(1) * lights.square()).sum(2)
+        return squares.sqrt()
 
     def noise_weights(self, images):
         """Inverse variances (B, N) in each band, of the noise expected for model images (B, N)."""
         weights = []
         for number, (band, image) in enumerate(zip(self.bands, images, strict=True)):
-            variance = [
-                self._noise(task.bands[number], corner).moments(self._whole(task, number, one))[2].flatten()
-                for task, corner, one in zip(self.tasks, self._corners, image, strict=True)
-            ]
-            weights.append(torch.where(band.weight > 0, 1 / torch.stack(variance), 0))
+            numbers = zip(*(task.noise_numbers(number) for task in self.tasks), strict=True)
+            noise = self.tasks[0].bands[number].noise.with_numbers(*map(self._stack, numbers))
+            # The photons of the light that was taken from the data are noise, too.
+            if self.tasks[0].others is not None:
+                image = image + self._stack(task.others[number] for task in self.tasks)
+            weights.append(torch.where(band.weight > 0, 1 / noise.moments(image)[2], 0))
         return weights
-
-    def _whole(self, task, band, image):
-        """Model image (ny, nx) with the light subtracted from the data: its photons are noise, too."""
-        image = image.reshape(self.shape)
-        return image if task.others is None else image + torch.as_tensor(task.others[band]).to(image)
-
-    def _noise(self, image, corner):
-        noise, numbers = image.noise, []
-        for name in noise.names:
-            value = np.asarray(getattr(noise, name), dtype=float)
-            if value.ndim:
-                value = cut(value, corner[None], self.shape, float(np.median(value)))[0]
-            numbers.append(torch.as_tensor(value, device=self.device))
-        return noise.with_numbers(*numbers)
 
     def robust_weights(self, images, weights):
         """Weights with the factor of the robust loss."""
@@ -206,3 +206,59 @@ class TaskBatch:
             weight * robust_factor((band.data - image) * weight.sqrt(), self.settings.loss)
             for weight, band, image in zip(weights, self.bands, images, strict=True)
         ]
+
+    def robust_covariance(self, transform, fit, weights):
+        """Covariance (B, Z, Z) of a fit with the robust loss."""
+        image, jacobian = self.function(transform, self.bands)(fit.parameters, self.everything)
+        weight, data = torch.cat(weights, 1), torch.cat([band.data for band in self.bands], 1)
+        residual = (data - image) * weight.sqrt()
+        return sandwich(jacobian, residual, weight, self.settings.loss, fit.at_bound)
+
+
+def _fits_single(band):
+    """Whether single precision holds all numbers of some stamps."""
+    seen = band.weight[band.weight > 0]
+    numbers = (band.data.abs().amax(), seen.amin(), seen.amax()) if len(seen) else (0,)
+    return all(10.0**-SINGLE_DECADES < number < 10.0**SINGLE_DECADES for number in numbers)
+
+
+def _impossible(vectors):
+    """Whether a galaxy (b, 1) is too elongated, as in the corners of the box of e1 and e2."""
+    parts = vectors[:, : vectors.shape[1] // 7 * 7].unflatten(1, (-1, 7))
+    return (torch.hypot(parts[..., 5], parts[..., 6]) > MAX_MODULUS).any(1, keepdim=True)
+
+
+# ---------------------------------------------------------------- robust losses
+
+
+def robust_factor(residual, loss):
+    """Weight of a residual (in sigma) relative to least squares: 1 for small ones, falling to 0.
+
+    Holland & Welsch 1977, Communications in Statistics A6, 813.
+    """
+    scale = LOSSES[loss]
+    if loss == "huber":
+        return scale / residual.abs().clamp_min(scale)
+    return 1 / (1 + (residual / scale).square())
+
+
+def _influence_slope(residual, loss):
+    """Derivative of residual times weight, the influence function."""
+    scale = LOSSES[loss]
+    if loss == "huber":
+        return (residual.abs() < scale).to(residual)
+    squared = (residual / scale).square()
+    return (1 - squared) / (1 + squared).square()
+
+
+def sandwich(jacobian, residual, weight, loss, held):
+    """Covariance (B, Z, Z) of a robust fit, from the scatter of its residuals.
+
+    The Jacobian is (B, Z, N); residuals in sigma and inverse variances are (B, N); ``held`` (B, Z) marks
+    parameters on a bound, whose rows are zero. Huber 1981, "Robust Statistics", section 7.6.
+    """
+    bread = (jacobian * (weight * _influence_slope(residual, loss)).unsqueeze(1)) @ jacobian.mT
+    pull = residual * robust_factor(residual, loss)
+    filling = (jacobian * (weight * pull.square()).unsqueeze(1)) @ jacobian.mT
+    inverse = masked_inverse(bread, held)
+    return inverse @ filling @ inverse

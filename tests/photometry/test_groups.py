@@ -17,6 +17,7 @@ def partition(groups):
 
 def tasks_of(x, y, *, grouper=None, segments=None, labels=None):
     image = Observation.from_any(np.zeros(SHAPE), noise=1.0, pixel_scale=1.0)
+    image.meta["widening"] = 1.0
     sources = Sources(x, y, segments=segments, labels=labels)
     return make_tasks([image], sources, (21, 21), grouper)[0]
 
@@ -42,16 +43,16 @@ def test_a_stamp_holds_the_boxes_of_its_galaxies():
     assert task.centres + task.middle == pytest.approx(np.array([[40.2, 30.0], [49.0, 41.0]]))
     boxes = np.zeros(SHAPE, dtype=bool)
     boxes[20:41, 30:51] = boxes[31:52, 39:60] = True
-    assert np.array_equal(task.share(), boxes[np.ix_(rows, columns)])
+    assert np.array_equal(task.own_pixels, boxes[np.ix_(rows, columns)])
 
 
 def test_pixels_belong_to_the_nearest_galaxy_or_to_segments():
     first, _ = tasks_of([30.0, 42.0], [30.0, 30.0])
-    assert first.share().sum(0).tolist() == [21] * 17 + [0] * 4
+    assert first.own_pixels.sum(0).tolist() == [21] * 17 + [0] * 4
     segments = np.zeros(SHAPE, dtype=int)
     segments[:, 26:] = 2
     first, _ = tasks_of([30.0, 42.0], [30.0, 30.0], segments=segments, labels=np.array([1, 2]))
-    assert first.share().sum(0).tolist() == [21] * 6 + [0] * 15
+    assert first.own_pixels.sum(0).tolist() == [21] * 6 + [0] * 15
 
 
 def test_batches_hold_every_task_once_and_no_more_than_asked_for():

@@ -6,12 +6,11 @@ import pytest
 from astropy.table import QTable
 
 from lenssr.imaging import PSF, Observation
-from lenssr.photometry.fit_settings import FitSettings
+from lenssr.photometry.fit_constraints import FitSettings
 from lenssr.photometry.groups import make_tasks
-from lenssr.photometry.initial import initial_coordinates, psf_fwhm_in_pixels
-from lenssr.photometry.measure import measured
+from lenssr.photometry.parameters import MEASURED, measured
 from lenssr.photometry.solve import Solver
-from lenssr.photometry.sources import find_sources
+from lenssr.photometry.sources import find_sources, initial_coordinates, psf_fwhm_in_pixels
 from lenssr.photometry.task_batch import TaskBatch
 
 SIGMA, SKY = 0.01, 0.5
@@ -28,10 +27,8 @@ def start(light, params, **options):
     tasks, _ = make_tasks([image], find_sources(params, image), light.shape, None)
     batch = TaskBatch(tasks, settings, Solver(settings).operator)
     coordinates, layout = initial_coordinates(batch)[0].numpy(), batch.layout
-    first = layout.column("r_eff", 0, 0)
-    own = coordinates[[layout.column("bright", 0, 0, 0), *range(first, first + 6)]]
-    names = ("x", "y", "amplitude", "flux", "r_eff", "n", "ellip", "theta")
-    return dict(zip(names, measured(own[None])[0][0], strict=True)), coordinates, layout
+    values, _ = measured(coordinates[layout.profiles[0, 0, 0]])
+    return dict(zip(MEASURED, values, strict=True)), coordinates, layout
 
 
 def test_a_fit_begins_near_the_truth(drawn):

@@ -173,6 +173,7 @@ def test_axes_can_be_fixed(field, name):
     table = fit(field, HERE, model=Sersic2D(**{name: held}, fixed={name: True}))
     found = u.Quantity(table[name][0])
     assert (found.to_value(u.rad) if name == "theta" else found.value) == pytest.approx(held, abs=1e-6)
+    assert np.isnan(u.Quantity(table[f"{name}_err"][0]).value)
 
 
 def test_positions_can_be_fixed(field):
@@ -226,6 +227,11 @@ def test_our_own_model_constrains_too(field):
 def test_options_without_meaning_are_refused(options, match):
     with pytest.raises(InputError, match=match):
         SersicPhotometry(**(OPTIONS | options))
+
+
+def test_a_run_needs_an_image():
+    with pytest.raises(InputError, match="images is empty"):
+        SersicPhotometry().map([])
 
 
 # ------------------------------------------------------------------ hard images

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import gamma, gammaincinv
 
-from lenssr.photometry.moments import border_median, moments
+from lenssr.photometry.sources import border_median, moments
 
 SIDE, FWHM, SIGMA = 51, 2.5, 0.01
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from lenssr.photometry.robust import LOSSES, robust_factor, sandwich
+from lenssr.photometry.task_batch import LOSSES, robust_factor, sandwich
 
 VALUES = np.concatenate([np.random.default_rng(0).normal(3, 1, 40), [12.0, 30.0, -9.0]])
 

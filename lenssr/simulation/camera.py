@@ -1,18 +1,18 @@
-"""The cameras of simulated data sets: from lenses and sources to noise-free images."""
+"""The cameras of simulated data sets: noise-free images of lenses and sources, and the noise in them."""
 
+import functools
 import math
-from functools import cached_property
 
 import numpy as np
 import torch
 from astropy.wcs import WCS
+from scipy.special import gammaln, xlogy
 
 from lenssr.grids import PixelGrid
+from lenssr.imaging.noise import DeepLenseNoise
 from lenssr.imaging.operator import Convolution, ImagingOperator, reach_of
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
 from lenssr.imaging.render_scene import MARGIN_SHARE
-
-__all__ = ["Camera", "binned", "convolve_and_crop", "lensed", "render_densely", "render_steep", "sky_grid"]
 
 # Rays traced at once, by the kind of device; on a CPU the rays of one image stay in its cache.
 _RAYS_AT_ONCE = {"cpu": 1, "other": 2**24}
@@ -20,6 +20,12 @@ _RAYS_AT_ONCE = {"cpu": 1, "other": 2**24}
 _STEEP, _PARTS = 48, 5
 # Step of dense rays in arcsec. A quarter of it changes images by 83 to 96 dB below their peaks.
 _RAY_STEP = 0.00625
+# Poisson means below _TOP are split into multiples of 1 / _STEPS, whose counts come from a table, and a rest.
+# A Poisson number of mean 128 is above 255 once in 10^22, which float64 does not resolve.
+_STEPS, _TOP, _COLUMNS = 8, 128, 256
+_ROWS = _TOP * _STEPS
+
+# ---------------------------------------------------------------- noise-free images
 
 
 class Camera:
@@ -32,19 +38,16 @@ class Camera:
     """
 
     def __init__(self, pixels, pixel_scale, scale, psf=None, integrate=True):
-        self.pixels, self.pixel_scale, self.scale = pixels, float(pixel_scale), scale
-        self.psf, self.integrate = psf, integrate
+        self.grid = sky_grid((pixels, pixels), float(pixel_scale))
+        self.scale, self.psf, self.integrate = scale, psf, integrate
+        # Integration over pixels, as `~lenssr.SuperResolver` takes it.
+        self.oversampling = "auto" if integrate else 1
         self._ray_grids = {}
 
-    @cached_property
-    def grid(self):
-        """Low pixels, a `~lenssr.grids.PixelGrid`."""
-        return sky_grid((self.pixels, self.pixels), self.pixel_scale)
-
     @property
-    def oversampling(self):
-        """How a model has to be integrated over pixels, as `~lenssr.SuperResolver` takes it."""
-        return "auto" if self.integrate else 1
+    def pixel_scale(self):
+        """Side of the low pixels in arcsec."""
+        return self.grid.pixel_scale
 
     def render(self, scenes, common_lens=None):
         """Noise-free images in electron / s per pixel: high (B, ny scale, nx scale) and low (B, ny, nx).
@@ -56,8 +59,8 @@ class Camera:
         ray_grids = self._ray_grids_for(like.device, like.dtype, common_lens)
         at_once = _RAYS_AT_ONCE.get(like.device.type, _RAYS_AT_ONCE["other"])
         step = max(1, at_once // sum(len(ray_grid.x) for ray_grid in ray_grids))
-        low, high = self.pixels, self.pixels * self.scale
-        truth, low_truth = (_image_memory((len(scenes), side, side), like) for side in (high, low))
+        low = self.grid.shape[0]
+        truth, low_truth = (_image_memory((len(scenes), n, n), like) for n in (low * self.scale, low))
         for row in range(0, len(scenes), step):
             rows = slice(row, row + step)
             part = scenes.select(rows)
@@ -106,7 +109,7 @@ class _RayGrid:
             x, y = self.x.double()[None], self.y.double()[None]
             alpha = lens.deflection_at(x, y, lens.vector[None].to(x))
             self._beta = [(ray - shift).to(self.x) for ray, shift in zip((x, y), alpha, strict=True)]
-        self._finer = self._pixels = None
+        self._finer = None
         if len(self.x) > number:
             self._pixels = [ray.reshape(-1, number).mean(0) for ray in (self.x, self.y)]
             parts = rays_in_cells(*midpoint_rule(_PARTS), 1 / _PARTS, gauss_rule())
@@ -199,3 +202,112 @@ def convolve_and_crop(scene, grid, psf):
         scene = Convolution(psf.kernel(grid.pixel_scale), scene.shape)(scene)
     rim = (scene.shape[0] - grid.shape[0]) // 2
     return scene[rim : rim + grid.shape[0], rim : rim + grid.shape[1]].numpy()
+
+
+# ---------------------------------------------------------------- noise
+
+
+def draw_noise(draws, truth, low_truth, high):
+    """Noisy low images of a batch, and high ones (None unless ``high``), from their truths.
+
+    ``draws`` are `~lenssr.simulation.scenes.LensDraw`.
+    """
+    fine, coarse = (images.cpu().numpy() for images in (truth, low_truth))
+    # One image serves for all high ones that nobody asked for.
+    low, many = np.empty_like(coarse), np.empty_like(fine if high else fine[:1])
+    for row, one in enumerate(draws):
+        first, second = one.streams
+        if high or first is second:
+            _fill_noisy(many[row if high else 0], fine[row], one.high_noise, first)
+        _fill_noisy(low[row], coarse[row], one.noise, second)
+    return torch.from_numpy(low).to(truth), torch.from_numpy(many).to(truth) if high else None
+
+
+def _fill_noisy(image, truth, noise, rng):
+    """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers."""
+    exposure, rms = noise.exposure, noise.background_rms
+    deeplense = isinstance(noise, DeepLenseNoise)
+    counts = np.multiply(truth, exposure, dtype=np.float64 if deeplense else truth.dtype)
+    if deeplense:
+        # One number stands for shot noise and background, as both are normal and independent.
+        deviation = np.sqrt(counts + (rms * exposure) ** 2)
+        counts += deviation * rng.standard_normal(counts.shape)
+    draw_poisson(np.maximum(counts, 0, out=counts), rng, out=image)
+    image /= exposure
+    if rms and not deeplense:
+        image += rms * rng.standard_normal(image.shape)
+
+
+@functools.cache
+def _tables():
+    """Alias tables of Poisson distributions, shape (_ROWS * _COLUMNS,), uint32.
+
+    Column c of a row stands for the number c with the probability in the upper 24 bits, else for the number
+    in the lower 8.
+    """
+    mean = np.arange(_ROWS)[:, None] / _STEPS
+    number = np.arange(_COLUMNS)
+    height = np.exp(xlogy(number, mean) - mean - gammaln(number + 1))
+    height *= _COLUMNS / height.sum(axis=1, keepdims=True)
+    alias = np.broadcast_to(number, height.shape).copy()
+    share = np.ones_like(height)
+    done = np.zeros(height.shape, dtype=bool)
+    rows = np.arange(_ROWS)
+    for _ in range(_COLUMNS - 1):
+        # The highest column fills up the lowest, which is then complete (all rows at once).
+        low = np.where(done, np.inf, height).argmin(axis=1)
+        high = np.where(done, -np.inf, height).argmax(axis=1)
+        share[rows, low] = np.minimum(height[rows, low], 1.0)
+        alias[rows, low] = high
+        height[rows, high] -= 1 - share[rows, low]
+        done[rows, low] = True
+    # A full column must never hand over, not even to round-off.
+    alias = np.where(share >= 1, number, alias)
+    upper = np.minimum(np.rint(share * 2.0**24), 2.0**24 - 1).astype(np.uint32)
+    return (upper << np.uint32(8) | alias.astype(np.uint32)).ravel()
+
+
+def draw_poisson(mean, rng, out=None):
+    """Poisson numbers of the shape of ``mean``, written to ``out`` if given (contiguous), else float64.
+
+    The sum of Poisson numbers is a Poisson number of the sum of their means. A mean below 128 is therefore
+    split into a multiple of 1/8, drawn from an alias table (Walker 1977, ACM Transactions on Mathematical
+    Software 3, 253), and a rest below 1/8, drawn as a Poisson process by thinning (Lewis and Shedler 1979,
+    Naval Research Logistics Quarterly 26, 403). Larger means go to numpy. Probabilities come from 32 random
+    bits, exact within 1e-9.
+
+    >>> import numpy as np
+    >>> from lenssr.simulation.camera import draw_poisson
+    >>> numbers = draw_poisson(np.full(100_000, 3.3), np.random.default_rng(1))
+    >>> bool(abs(numbers.mean() - 3.3) < 0.02), bool(abs(numbers.var() - 3.3) < 0.05)
+    (True, True)
+    """
+    mean = np.asarray(mean)
+    numbers = np.empty(mean.shape) if out is None else out
+    flat = numbers.reshape(-1)
+    steps = np.multiply(mean, _STEPS, dtype=None if mean.dtype.kind == "f" else np.float64).ravel()
+    large = None
+    if steps.size and steps.max() >= _ROWS:
+        large = np.flatnonzero(steps >= _ROWS)
+        large_mean = steps[large].astype(np.float64) / _STEPS
+        steps[large] = 0
+    row = steps.astype(np.int32)
+
+    # Two numbers out of each 64 bits: half the time of asking for 32 at once.
+    bits = rng.bit_generator.random_raw((row.size + 1) // 2).view(np.uint32)[: row.size]
+    place = row * np.int32(_COLUMNS)
+    place |= bits.view(np.int32) & (_COLUMNS - 1)
+    entry = _tables().take(place)
+    # The lower 8 bits of the smaller one: the column if the random bits are below the entry, else its alias.
+    flat[:] = np.minimum(entry, bits, out=entry).astype(np.uint8)
+
+    # Points spread evenly over pixels (the integer part) and heights (the fraction).
+    points = rng.random(rng.poisson(row.size / _STEPS))
+    points *= row.size
+    pixel = points.astype(np.int32)
+    points -= pixel
+    # numpy is fast where both are of one type
+    np.add.at(flat, pixel.compress(points < steps.take(pixel) - row.take(pixel)), flat.dtype.type(1))
+    if large is not None:
+        flat[large] = rng.poisson(large_mean)
+    return numbers

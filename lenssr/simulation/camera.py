@@ -2,17 +2,22 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, xlogy
 
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import DeepLenseNoise
 from lenssr.imaging.operator import Convolution, ImagingOperator, reach_of
+from lenssr.imaging.psf import PSF
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
 from lenssr.imaging.render_scene import MARGIN_SHARE
+from lenssr.mass import MassModel
 
 # Rays traced at once, by the kind of device; on a CPU the rays of one image stay in its cache.
 _RAYS_AT_ONCE = {"cpu": 1, "other": 2**24}
@@ -24,6 +29,9 @@ _RAY_STEP = 0.00625
 # A Poisson number of mean 128 is above 255 once in 10^22, which float64 does not resolve.
 _STEPS, _TOP, _COLUMNS = 8, 128, 256
 _ROWS = _TOP * _STEPS
+
+# Brightness of a scene at x and y in arcsec.
+_Brightness = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # ---------------------------------------------------------------- noise-free images
 
@@ -37,19 +45,19 @@ class Camera:
     without a PSF, as the first DeepLense simulations do.
     """
 
-    def __init__(self, pixels, pixel_scale, scale, psf=None, integrate=True):
+    def __init__(self, pixels: int, pixel_scale: float, scale: int, psf: PSF | None = None, integrate=True):
         self.grid = sky_grid((pixels, pixels), float(pixel_scale))
         self.scale, self.psf, self.integrate = scale, psf, integrate
         # Integration over pixels, as `~lenssr.SuperResolver` takes it.
-        self.oversampling = "auto" if integrate else 1
+        self.oversampling: Literal["auto"] | int = "auto" if integrate else 1
         self._ray_grids = {}
 
     @property
-    def pixel_scale(self):
+    def pixel_scale(self) -> float:
         """Side of the low pixels in arcsec."""
         return self.grid.pixel_scale
 
-    def render(self, scenes, common_lens=None):
+    def render(self, scenes: Any, common_lens: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise-free images in electron / s per pixel: high (B, ny scale, nx scale) and low (B, ny, nx).
 
         ``common_lens`` is the one lens of all scenes: rays are then traced through it once. On a CPU scenes
@@ -146,7 +154,7 @@ class _RayGrid:
         return means.scatter(1, steep, finer)
 
 
-def sky_grid(shape, pixel_scale):
+def sky_grid(shape: tuple[int, int], pixel_scale: float) -> PixelGrid:
     """Grid with a plain TAN projection, north up, east to the left, its centre at (180, 0) degrees."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
@@ -159,13 +167,13 @@ def sky_grid(shape, pixel_scale):
     return PixelGrid(shape, pixel_scale, wcs)
 
 
-def binned(values, factor):
+def binned(values: NDArray, factor: int) -> NDArray:
     """Sums over blocks of ``factor`` x ``factor`` pixels."""
     ny, nx = values.shape
     return values.reshape(ny // factor, factor, nx // factor, factor).sum(axis=(1, 3))
 
 
-def lensed(lens, brightness):
+def lensed(lens: MassModel, brightness: _Brightness) -> _Brightness:
     """Brightness function at positions (M,) of the image plane, from that of the source plane."""
 
     def seen(x, y):
@@ -175,7 +183,7 @@ def lensed(lens, brightness):
     return seen
 
 
-def render_steep(grid, psf, *brightness):
+def render_steep(grid: PixelGrid, psf: PSF, *brightness: _Brightness) -> list[NDArray]:
     """Flux per pixel (ny, nx) of scenes, each ``brightness(x, y)``, within 0.1 % wherever it is bright."""
 
     def scenes(x, y):
@@ -186,7 +194,7 @@ def render_steep(grid, psf, *brightness):
     return [scene.numpy() for scene in operator(scenes(operator.x, operator.y))]
 
 
-def render_densely(grid, psf, brightness):
+def render_densely(grid: PixelGrid, psf: PSF | None, brightness: _Brightness) -> torch.Tensor:
     """Flux per pixel before the PSF, from rays 0.006" apart, on a field wider by half of the PSF's kernel."""
     rim = 0 if psf is None else max(psf.kernel(grid.pixel_scale).shape) // 2
     wide = PixelGrid(tuple(side + 2 * rim for side in grid.shape), grid.pixel_scale)
@@ -196,7 +204,7 @@ def render_densely(grid, psf, brightness):
     return operator(torch.cat([brightness(x, y) for x, y in blocks]))
 
 
-def convolve_and_crop(scene, grid, psf):
+def convolve_and_crop(scene: torch.Tensor, grid: PixelGrid, psf: PSF | None) -> NDArray:
     """Image (ny, nx) of a scene of `render_densely`: convolved with a PSF, cut to the pixels of the grid."""
     if psf is not None:
         scene = Convolution(psf.kernel(grid.pixel_scale), scene.shape)(scene)
@@ -267,7 +275,7 @@ def _tables():
     return (upper << np.uint32(8) | alias.astype(np.uint32)).ravel()
 
 
-def draw_poisson(mean, rng, out=None):
+def draw_poisson(mean: ArrayLike, rng: np.random.Generator, out: NDArray | None = None) -> NDArray:
     """Poisson numbers of the shape of ``mean``, written to ``out`` if given (contiguous), else float64.
 
     The sum of Poisson numbers is a Poisson number of the sum of their means. A mean below 128 is therefore

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.io import fits
+from astropy.nddata import CCDData
 from astropy.table import QTable, Table, vstack
 from astropy.units import UnitBase
 from astropy.wcs import FITSFixedWarning
@@ -25,7 +26,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import PoissonNoise, stack_noise
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.simulation.camera import Camera, binned, draw_noise
-from lenssr.simulation.scenes import LensBatch, SimulatedLens, image, make_scenes
+from lenssr.simulation.scenes import LensBatch, LensDraw, SimulatedLens, image, make_scenes
 from lenssr.units import strip_unit
 
 __all__ = ["BatchedLenses", "LensDataset", "check_count", "check_range", "observed", "write_dataset"]
@@ -73,7 +74,7 @@ class LensDataset(ABC):
         settings = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
         return f"{type(self).__name__}({settings})"
 
-    def _arguments(self):
+    def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def rng(self, index: int, *purpose: int) -> np.random.Generator:
@@ -127,10 +128,10 @@ class LensDataset(ABC):
         return _write_item(self[index], directory, self.settings(), overwrite)
 
     @abstractmethod
-    def _item(self, index):
+    def _item(self, index: int) -> SimulatedLens:
         """Simulate the lens of a checked index."""
 
-    def _checked_index(self, index):
+    def _checked_index(self, index: Any) -> int:
         try:
             number = operator.index(index)
         except TypeError as error:
@@ -217,10 +218,10 @@ class BatchedLenses(LensDataset):
         truth, low_truth = camera.render(scenes, self._common_lens)
         low, many = draw_noise(draws, truth, low_truth, high)
 
-        def numbers(values):
+        def numbers(values: Any) -> torch.Tensor:
             return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(truth)
 
-        def stacked(noises):
+        def stacked(noises: list[PoissonNoise]) -> PoissonNoise:
             noise = stack_noise(noises)
             return noise.with_numbers(*(numbers(getattr(noise, name)) for name in noise.names))
 
@@ -283,18 +284,18 @@ class BatchedLenses(LensDataset):
             rng.shuffle(batches)
         return batches
 
-    def _item(self, index):
+    def _item(self, index: int) -> SimulatedLens:
         return self.batch([index], dtype=torch.float64, high=True).item(0)
 
     @abstractmethod
-    def _draw(self, index):
+    def _draw(self, index: int) -> LensDraw:
         """Draw one lens, a `LensDraw`."""
 
     @abstractmethod
-    def _make_camera(self, number):
+    def _make_camera(self, number: int) -> Camera:
         """Make one of the cameras."""
 
-    def _camera(self, number):
+    def _camera(self, number: int) -> Camera:
         """Return one of the cameras; a few are kept with their rays."""
         if number not in self._cameras:
             if len(self._cameras) >= _CAMERAS_KEPT:
@@ -302,10 +303,10 @@ class BatchedLenses(LensDataset):
             self._cameras[number] = self._make_camera(number)
         return self._cameras[number]
 
-    def _camera_number(self, index):
+    def _camera_number(self, index: int) -> int:
         return 0 if self._block is None else index // self._block
 
-    def _indices(self, indices):
+    def _indices(self, indices: slice | Iterable[int] | None) -> list[int]:
         if indices is None or isinstance(indices, slice):
             indices = range(self.size)[indices or slice(None)]
         index = [self._checked_index(number) for number in indices]
@@ -432,11 +433,11 @@ def write_dataset(
     return manifest
 
 
-def _file_name(index):
+def _file_name(index: int) -> str:
     return f"{index:06d}.fits"
 
 
-def _write_item(item, directory, settings, overwrite):
+def _write_item(item: SimulatedLens, directory: str | Path, settings: dict, overwrite: bool) -> Path:
     """Write one simulated lens as a FITS file named by its index; return the path.
 
     Its HDUs: SCI (the low image), ERR (expected errors, where the noise does not follow from EXPTIME), PSF
@@ -449,7 +450,7 @@ def _write_item(item, directory, settings, overwrite):
     return path
 
 
-def _hdus(item, settings):
+def _hdus(item: SimulatedLens, settings: dict[str, Any]) -> Iterator[Any]:
     primary = fits.PrimaryHDU()
     primary.header.update(ORIGIN=f"lenssr {package_version()}", INDEX=item.index)
     primary.header.update({name[:8].upper(): value for name, value in settings.items()})
@@ -466,14 +467,15 @@ def _hdus(item, settings):
         yield _ccd_hdu(getattr(item, name), name.replace("_", "").upper())
     masses = [component for component in _components(item) if isinstance(component, PointMass)]
     if masses:
-        columns = {name: [getattr(mass, name).value for mass in masses] for name in PointMass.param_names}
+        names: tuple[str, ...] = PointMass.param_names
+        columns = {name: [getattr(mass, name).value for mass in masses] for name in names}
         yield fits.BinTableHDU(QTable(columns, units=dict.fromkeys(columns, "arcsec")), name="SUBHALOS")
     for name, numbers in (("LENS", _lens_numbers(item)), ("LIGHT", _light_numbers(item))):
         values = np.array(list(numbers.values()), dtype=np.float64)
         yield fits.BinTableHDU(Table({"name": list(numbers), "value": values}), name=name)
 
 
-def _ccd_hdu(image, name, data=None):
+def _ccd_hdu(image: CCDData, name: str, data: NDArray | None = None) -> fits.ImageHDU:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         header = image.wcs.to_header()
@@ -484,11 +486,11 @@ def _ccd_hdu(image, name, data=None):
     return hdu
 
 
-def _components(item):
+def _components(item: SimulatedLens) -> Sequence[MassModel]:
     return item.lens.components if isinstance(item.lens, MassSystem) else [item.lens]
 
 
-def _lens_numbers(item):
+def _lens_numbers(item: SimulatedLens) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for component in _components(item):
         for parameter in component.parameters:
@@ -497,7 +499,7 @@ def _lens_numbers(item):
     return numbers
 
 
-def _light_numbers(item):
+def _light_numbers(item: SimulatedLens) -> dict[str, float]:
     profiles = {"source": item.source, "light": item.lens_light}
     return {
         f"{prefix}_{name}": float(getattr(profile, name).value)

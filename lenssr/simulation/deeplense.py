@@ -311,16 +311,16 @@ class DeepLense(BatchedLenses):
             raise InputError(f"noise = {self.noise!r}: give True or False")
         self.noise, self.scale = bool(self.noise), check_count(self.scale, "scale", 1)
         self._common_lens = self._lens = _named(self.lens, _LENSES, "lens")
-        self._subhalos = self.substructure
+        self._subhalos: Any = self.substructure
         if not isinstance(self.substructure, ColdSubhalos | AxionVortex):
             self._subhalos = _named(self.substructure, _SUBSTRUCTURE, "substructure")()
 
-    def _make_camera(self, number):
+    def _make_camera(self, number: int) -> Camera:
         model, instrument = self._model, self._model.instrument
         psf = None if instrument is None else instrument.psf()
         return Camera(model.pixels, model.pixel_scale, self.scale, psf, integrate=instrument is not None)
 
-    def _draw(self, index):
+    def _draw(self, index: int) -> LensDraw:
         rng = self.rng(index)
         centre = rng.uniform(-_LARGEST_OFFSET, _LARGEST_OFFSET, 2)
         exposures = 10 ** rng.uniform(3.0, 3.5, 2)
@@ -341,11 +341,11 @@ class DeepLense(BatchedLenses):
         )
 
     @cached_property
-    def _lens_vector(self):
+    def _lens_vector(self) -> NDArray[np.float64]:
         return self._lens.vector.numpy()
 
     @cached_property
-    def _source(self):
+    def _source(self) -> tuple[float, float, float]:
         """Amplitude, circular radius and index of the source."""
         amplitude, r_eff_circ = sersic_from_lenstronomy(**_SOURCE)
         n = _SOURCE["n_sersic"]
@@ -354,7 +354,7 @@ class DeepLense(BatchedLenses):
             amplitude = flux / float(sersic_flux(1.0, r_eff_circ, n))
         return amplitude, r_eff_circ, n
 
-    def _noises(self, exposure, high_exposure):
+    def _noises(self, exposure: float, high_exposure: float) -> tuple[PoissonNoise, PoissonNoise]:
         instrument = self._model.instrument
         if instrument is None:
             low = DeepLenseNoise(exposure, DEEPLENSE_BACKGROUND_RMS) if self.noise else PoissonNoise(exposure)
@@ -364,7 +364,7 @@ class DeepLense(BatchedLenses):
         return PoissonNoise(noise.exposure, rms), PoissonNoise(noise.exposure, rms / self.scale)
 
 
-def _named(name, table, what):
+def _named(name: Any, table: dict[str, Any], what: str) -> Any:
     if not isinstance(name, str) or name not in table:
         raise InputError(f"{what} = {name!r} is not known: give one of {', '.join(map(repr, table))}")
     return table[name]

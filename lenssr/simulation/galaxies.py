@@ -199,16 +199,17 @@ class GalaxyLenses(LensDataset):
         """
         return {name: value for name, value in super().settings().items() if name != "shapes"}
 
-    def _item(self, index):
+    def _item(self, index: int) -> GalaxyLens:
         rng = self.rng(index)
-        number = index % len(self.shapes)
+        shapes = GalaxyShapes.from_any(self.shapes)
+        number = index % len(shapes)
         galaxy = rng.uniform(1.0, 1.25), *rng.uniform(-0.15, 0.15, 2), *rng.normal(0.0, 0.02, 2)
         lens = SIE(*galaxy) + Shear(*rng.uniform(-0.05, 0.05, 2))
         angle, centre = rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25, 2)
         exposure = 10 ** rng.uniform(3.0, 3.5)
         grid = sky_grid((self.pixels, self.pixels), self.pixel_scale)
         fine, psf = grid.upsample(self.scale), PSF.from_fwhm(self.fwhm * u.arcsec)
-        source = _pixelated_source(self.shapes[number], angle, self.flux, centre)
+        source = _pixelated_source(shapes[number], angle, self.flux, centre)
         scene = render_densely(fine, psf, lensed(lens, brightness_of(source)[0]))
         truth, noise = convolve_and_crop(scene, fine, psf), PoissonNoise(exposure, self.sky_rms)
         return GalaxyLens(
@@ -219,11 +220,11 @@ class GalaxyLenses(LensDataset):
             source=source,
             psf=psf,
             settings={"shape": number, "angle": math.degrees(angle)},
-            galaxy=self.shapes.names[number],
+            galaxy=shapes.names[number],
         )
 
 
-def _pixelated_source(shape, angle, flux, centre):
+def _pixelated_source(shape: NDArray, angle: float, flux: float, centre: NDArray) -> PixelatedSource:
     """A shape turned counter-clockwise, on the nodes of the source."""
     nodes = resample_shape(shape, _NODES, angle)
     brightness = flux * (nodes / (nodes.mean() * _SOURCE_SIDE**2))

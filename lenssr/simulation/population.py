@@ -8,7 +8,8 @@ from typing import Any
 
 import astropy.units as u
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from lenssr.exceptions import InputError
@@ -46,10 +47,15 @@ _SOURCES = ("sersic", "clumpy", "shapes", "blends")
 # Radius of a sampled Moffat profile in half widths.
 _MOFFAT_REACH = 6.0
 
+# x and y in arcsec.
+_Pair = Sequence[Any]
+
 _LENS = SIE(1.0) + Shear(0.0, 0.0)
 
 
-def _draw_lens(rng, largest, least_q, offset, shear):
+def _draw_lens(
+    rng: Generator, largest: float, least_q: float, offset: float, shear: float
+) -> tuple[NDArray, float, float]:
     """Parameters (9,) of an SIE with shear, and the axis ratio and direction of the SIE.
 
     ``largest`` and ``offset`` are the largest Einstein radius and |x| and |y| of the centre in arcsec.
@@ -61,7 +67,7 @@ def _draw_lens(rng, largest, least_q, offset, shear):
     return np.array([theta_E, *ellipticity(q, phi), x_0, y_0, *gammas, 0.0, 0.0]), q, phi
 
 
-def _draw_place(rng, largest, centre, alpha):
+def _draw_place(rng: Generator, largest: float, centre: _Pair, alpha: _Pair) -> list[float]:
     """Position within ``largest`` arcsec of the optical axis through a centre, where alpha deflects."""
     # On the axis through the lens only the shear deflects.
     radius, angle = largest * math.sqrt(rng.uniform()), rng.uniform(0, 2 * math.pi)
@@ -125,7 +131,7 @@ class LensPopulation(LensDataset):
         self.lens_light = None if self.lens_light is None else bool(self.lens_light)
         self.scale = check_count(self.scale, "scale", 1)
 
-    def _item(self, index):
+    def _item(self, index: int) -> SimulatedLens:
         rng = self.rng(index)
         vector, q, phi = _draw_lens(rng, 2.0, 0.6, 0.2, 0.08)
         lens = _LENS.with_vector(vector)
@@ -159,7 +165,7 @@ class LensPopulation(LensDataset):
         )
 
 
-def _draw_sersic(rng, theta_E, centre, alpha):
+def _draw_sersic(rng: Generator, theta_E: float, centre: _Pair, alpha: _Pair) -> NDArray:
     """Parameters of a source with amplitude 1 behind a lens, as `sersic_brightness` takes them."""
     n, q, phi = rng.uniform(0.5, 4.0), rng.uniform(0.5, 1.0), rng.uniform(0, math.pi)
     r_eff = max(theta_E * rng.uniform(*_SOURCE_RADII), _SMALLEST_SOURCE)
@@ -167,7 +173,9 @@ def _draw_sersic(rng, theta_E, centre, alpha):
     return np.array([1.0, r_eff * math.sqrt(q), n, *place, *ellipticity(q, phi)])
 
 
-def _draw_lens_light(rng, theta_E, centre, q, phi):
+def _draw_lens_light(
+    rng: Generator, theta_E: float, centre: _Pair, q: float, phi: float
+) -> tuple[NDArray, float]:
     """Parameters of a lens galaxy's light with amplitude 1, and its flux over that of the arcs."""
     n, r_eff = rng.uniform(2.0, 5.0), theta_E * rng.uniform(0.5, 1.5)
     q = float(np.clip(q + 0.05 * rng.standard_normal(), 0.5, 1.0))
@@ -176,10 +184,10 @@ def _draw_lens_light(rng, theta_E, centre, q, phi):
     return vector, 10 ** rng.uniform(math.log10(0.5), math.log10(3.0))
 
 
-def _amplitude(arcs, glow, exposure, snr):
+def _amplitude(arcs: NDArray, glow: NDArray, exposure: float, snr: float) -> float:
     """Amplitude that gives the arcs a signal-to-noise ratio, with all other light in proportion."""
 
-    def excess(log_amplitude):
+    def excess(log_amplitude: float) -> float:
         amplitude = math.exp(log_amplitude)
         variance = amplitude * (arcs + glow) / exposure + BACKGROUND_RMS**2
         return math.log(np.sum((amplitude * arcs) ** 2 / variance)) / 2 - math.log(snr)
@@ -279,7 +287,7 @@ class BroadLenses(BatchedLenses):
         super().__init__(self.size, self.seed)
         if self.shapes is not None:
             self.shapes = GalaxyShapes.from_any(self.shapes)
-        self.sources = self._checked_sources()
+        self.sources = self._kinds = self._checked_sources()
         self.pixels, self.scale = check_count(self.pixels, "pixels", 16), check_count(self.scale, "scale", 1)
         self.pixel_scale = check_range(self.pixel_scale, u.arcsec, "pixel_scale")
         self.fwhm = check_range(self.fwhm, u.dimensionless_unscaled, "fwhm")
@@ -294,7 +302,7 @@ class BroadLenses(BatchedLenses):
             )
         self._shape_images: dict[int, tuple[np.ndarray, float]] = {}
 
-    def _checked_sources(self):
+    def _checked_sources(self) -> tuple[str, ...]:
         if self.sources is None:
             return _SOURCES[: 2 if self.shapes is None else 3]
         sources = (self.sources,) if isinstance(self.sources, str) else tuple(self.sources)
@@ -307,27 +315,27 @@ class BroadLenses(BatchedLenses):
             )
         return sources
 
-    def _camera_numbers(self, number):
+    def _camera_numbers(self, number: int) -> tuple[float, float, float]:
         """Pixel scale, FWHM in arcsec and the beta of a Moffat profile, 0 for a Gaussian."""
         rng = np.random.default_rng([self.seed, number, self._stream, 9, 9])
         pixel_scale = math.exp(rng.uniform(*np.log(self.pixel_scale)))
         fwhm = rng.uniform(*self.fwhm) * pixel_scale
         return pixel_scale, fwhm, rng.uniform(2.5, 5.0) * (rng.uniform() < 0.5)
 
-    def _make_camera(self, number):
+    def _make_camera(self, number: int) -> Camera:
         pixel_scale, fwhm, beta = self._camera_numbers(number)
         psf = PSF.from_fwhm(fwhm * u.arcsec)
         if beta:
             psf = _moffat(fwhm, beta, pixel_scale, self.scale)
         return Camera(self.pixels, pixel_scale, self.scale, psf)
 
-    def _draw(self, index):
+    def _draw(self, index: int) -> LensDraw:
         rng = self.rng(index)
         pixel_scale, fwhm, _ = self._camera_numbers(self._camera_number(index))
         lens, _, _ = _draw_lens(rng, min(2.0, self.largest * self.pixels * pixel_scale), 0.5, 0.15, 0.1)
         exposure, rms = 10 ** rng.uniform(3.0, 3.5), math.exp(rng.uniform(*np.log([0.003, 0.03])))
         snr = math.exp(rng.uniform(*np.log(self.snr)))
-        kind = self.sources[rng.integers(len(self.sources))]
+        kind = self._kinds[int(rng.integers(len(self._kinds)))]
         source, source_image, step, radius = self._draw_source(rng, kind, lens)
         mean = 1 / (2 * math.pi * radius * math.hypot(radius, fwhm / 2))
         # The flux s of a pixel solves s / sqrt(s / exposure + rms^2) = snr.
@@ -344,7 +352,9 @@ class BroadLenses(BatchedLenses):
             settings={"snr": snr, "kind": float(_SOURCES.index(kind))},
         )
 
-    def _draw_source(self, rng, kind, lens):
+    def _draw_source(
+        self, rng: Generator, kind: str, lens: NDArray
+    ) -> tuple[NDArray, NDArray | None, float, float]:
         """Source of flux 1: vector, image and step (if it is an image), and half-light radius."""
         theta_E, _, _, x, y, gamma1, gamma2 = lens[:7]
         r_eff = max(theta_E * rng.uniform(*_SOURCE_RADII), _SMALLEST_SOURCE)
@@ -367,17 +377,18 @@ class BroadLenses(BatchedLenses):
         step = r_eff / radius / len(source_image)
         return vector, source_image / step**2, step, r_eff
 
-    def _draw_shape(self, rng):
+    def _draw_shape(self, rng: Generator) -> tuple[NDArray, float]:
         """Image of a shape on the nodes, and its half-light radius over its side."""
-        number = int(rng.integers(len(self.shapes)))
+        shapes = GalaxyShapes.from_any(self.shapes)
+        number = int(rng.integers(len(shapes)))
         if number not in self._shape_images:
-            source_image = resample_shape(self.shapes[number])
+            source_image = resample_shape(shapes[number])
             source_image = source_image / source_image.sum()
             self._shape_images[number] = source_image, half_light_radius(source_image)
         return self._shape_images[number]
 
 
-def _moffat(fwhm, beta, pixel_scale, scale):
+def _moffat(fwhm: float, beta: float, pixel_scale: float, scale: int) -> PSF:
     """Moffat profile sampled at the high pixels."""
     step = pixel_scale / scale
     core = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)

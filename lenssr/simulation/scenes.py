@@ -44,7 +44,7 @@ class _Tensors:
         moved : object of the same class
         """
 
-        def move(tensor):
+        def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device=device, dtype=dtype) if tensor.is_floating_point() else tensor
 
         return map_tensors(move, self)
@@ -88,7 +88,7 @@ class LensScenes(_Tensors):
         return torch.isnan(self.source_vector[:, 2]).cpu().numpy()
 
     @cached_property
-    def _discs(self):
+    def _discs(self) -> torch.Tensor | None:
         """Numbers (7, B, 1) that describe sources if all are exponential discs; otherwise None.
 
         They are the logarithm of the central brightness, and u and v as a x + b y - c each; the brightness is
@@ -103,7 +103,7 @@ class LensScenes(_Tensors):
             numbers += [a, b, a * x_0 + b * y_0]
         return torch.stack(numbers).to(self.source_vector.dtype)
 
-    def select(self, rows: slice | Sequence[int]) -> "LensScenes":
+    def select(self, rows: slice | Sequence[int] | NDArray[np.integer]) -> "LensScenes":
         """Return some of the scenes.
 
         Parameters
@@ -171,9 +171,10 @@ class LensScenes(_Tensors):
         brightness : `torch.Tensor`, shape (B, R)
             In electron / s per arcsec2.
         """
-        if self.has_source_image.all():
+        images, step = self.source_images, self.source_step
+        if images is not None and step is not None and self.has_source_image.all():
             factor, x_0, y_0 = (self.source_vector[:, [column]] for column in (0, 3, 4))
-            return factor * interpolate_image(x, y, self.source_images, self.source_step[:, None], x_0, y_0)
+            return factor * interpolate_image(x, y, images, step[:, None], x_0, y_0)
         if not self.has_source_image.any():
             if self._discs is not None and not tracked(x, y, self.source_vector):
                 return _exponential(x, y, *self._discs)
@@ -230,11 +231,12 @@ class LensScenes(_Tensors):
         source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
         """
         vector = self.source_vector[row].double().cpu()
-        if not self.has_source_image[row]:
+        images, step = self.source_images, self.source_step
+        if images is None or step is None or not self.has_source_image[row]:
             return Sersic.from_vector(vector.numpy(), unit=UNIT)
-        brightness = (vector[0] * self.source_images[row].double().cpu()).numpy() * (UNIT / u.arcsec**2)
+        brightness = (vector[0] * images[row].double().cpu()).numpy() * (UNIT / u.arcsec**2)
         x_0, y_0 = vector[3:5].tolist()
-        return PixelatedSource(brightness, float(self.source_step[row]) * u.arcsec, x_0=x_0, y_0=y_0)
+        return PixelatedSource(brightness, float(step[row]) * u.arcsec, x_0=x_0, y_0=y_0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,8 +275,8 @@ class SimulatedLens:
     truth: CCDData
     lens: MassModel | MassSystem
     source: Model
-    noise: NoiseModel
-    high_noise: NoiseModel
+    noise: PoissonNoise
+    high_noise: PoissonNoise
     lens_light: "Model | None" = None  # quoted: astropy gives | of models a meaning
     psf: PSF | None = None
     settings: dict[str, float] = field(default_factory=dict)
@@ -329,7 +331,7 @@ class LensBatch(_Tensors):
     low: torch.Tensor
     low_truth: torch.Tensor
     truth: torch.Tensor
-    noise: NoiseModel
+    noise: PoissonNoise
     scenes: LensScenes
     grid: PixelGrid
     scale: int
@@ -337,7 +339,7 @@ class LensBatch(_Tensors):
     oversampling: Literal["auto"] | int
     exposure: torch.Tensor
     high: torch.Tensor | None = None
-    high_noise: NoiseModel | None = None
+    high_noise: PoissonNoise | None = None
     settings: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -397,7 +399,7 @@ class LensBatch(_Tensors):
         numbers = {name: getattr(self, name) for name in ("noise", "high_noise", "settings")}
         numbers = map_tensors(lambda values: float(values[row]), numbers)
 
-        def view(values, grid, noise=None):
+        def view(values: Any, grid: PixelGrid, noise: PoissonNoise | None = None) -> Any:
             exposure = None if noise is None else noise.exposure
             return None if values is None else image(values[row].double().cpu().numpy(), grid, exposure)
 
@@ -441,10 +443,9 @@ def make_scenes(lens: MassModel | MassSystem, draws: Sequence[LensDraw]) -> Lens
     if number:
         padded = [np.pad(one.subhalos, ((0, number - len(one.subhalos)), (0, 0))) for one in draws]
         more["subhalos"] = torch.from_numpy(np.stack(padded))
-    images = [one.source_image for one in draws]
-    given = next((one for one in images if one is not None), None)
+    given = next((one.source_image for one in draws if one.source_image is not None), None)
     if given is not None:
-        images = [np.zeros_like(given) if one is None else one for one in images]
+        images = [np.zeros_like(given) if one.source_image is None else one.source_image for one in draws]
         more["source_images"] = torch.from_numpy(np.stack(images))
         more["source_step"] = torch.tensor([one.source_step for one in draws])
     lens_vector, source_vector = (
@@ -459,8 +460,9 @@ def image(values: NDArray, grid: PixelGrid, exposure: float | None = None) -> CC
     return CCDData(values, unit=UNIT, wcs=grid.wcs, meta=header)
 
 
-def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
+def _exponential(x: torch.Tensor, y: torch.Tensor, *numbers: torch.Tensor) -> torch.Tensor:
     """Brightness of exponential discs, in place: several times faster than that of any Sérsic profile."""
+    log_peak, u_x, u_y, u_0, v_x, v_y, v_0 = numbers
     u = torch.mul(x, u_x).addcmul_(y, u_y).sub_(u_0)
     v = torch.mul(x, v_x).addcmul_(y, v_y).sub_(v_0)
     radius = u.square_().addcmul_(v, v).sqrt_()
@@ -474,7 +476,8 @@ def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
     if isinstance(value, dict):
         return {name: map_tensors(function, one) for name, one in value.items()}
     if isinstance(value, NoiseModel):
-        return value.with_numbers(*(function(getattr(value, name)) for name in value.names))
+        names: tuple[str, ...] = value.names
+        return value.with_numbers(*(function(getattr(value, name)) for name in names))
     if isinstance(value, _Tensors):
         values = {one.name: map_tensors(function, getattr(value, one.name)) for one in fields(value)}
         return replace(value, **values)

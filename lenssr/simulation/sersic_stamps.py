@@ -93,7 +93,7 @@ class SersicStamps:
                 raise InputError(f"{name} = {(low, high)} is not a range: give its lower end first")
         if not self.snr > 0:
             raise InputError(f"snr = {self.snr} is not positive: give, for example, 100")
-        self.shape = tuple(self.shape)
+        self.shape = self.shape[0], self.shape[1]
         self.psf = PSF.from_fwhm(self.fwhm * u.arcsec)
         """The PSF for pixels of 1 arcsec; to photometry say ``fwhm * u.pix``."""
 

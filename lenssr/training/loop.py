@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from lenssr.training.lightning_tools import (
     own_interrupts,
     quiet,
 )
-from lenssr.training.recipe import Recipe
+from lenssr.training.recipe import Recipe, read_changes
 from lenssr.training.tasks import batch_psnr, weighted_sum
 
 __all__ = ["Trained", "train"]
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
 
 
+@dataclass(eq=False, repr=False)
 class Trained:
     """Result of a training.
 
@@ -51,18 +54,22 @@ class Trained:
         Whether this is the first of the processes that trained together, which writes the files.
     """
 
-    def __init__(self, task, recipe, folder, scores, steps, minutes, device, is_first=True):
-        self.task, self.recipe, self.folder = task, recipe, folder
-        self.scores, self.steps, self.minutes, self.device = scores, steps, minutes, device
-        self.is_first = is_first
+    task: torch.nn.Module
+    recipe: Recipe
+    folder: Path
+    scores: dict[str, float]
+    steps: int
+    minutes: float
+    device: str
+    is_first: bool = True
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Trained {self.recipe.task}: {self.steps} steps, {self._scores_text()}>"
 
-    def _scores_text(self):
+    def _scores_text(self) -> str:
         return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
 
-    def save(self):
+    def save(self) -> dict[str, Path]:
         """Write the networks, each with its card, as ``weights/NAME.safetensors`` in the folder.
 
         Returns
@@ -85,25 +92,26 @@ class Trained:
             save_weights(network, paths[name], card)
         return paths
 
-    def summary(self):
+    def summary(self) -> str:
         """Describe it in a few lines.
 
         Returns
         -------
         text : str
         """
-        took = f"{self.minutes:.1f} minutes on {self.device}"
         lines = {
             "task": self.recipe.task,
             "steps": self.steps,
             "validation": self._scores_text(),
-            "took": took,
+            "took": f"{self.minutes:.1f} minutes on {self.device}",
             "folder": self.folder,
         }
         return "\n".join(f"{name:15}{value}" for name, value in lines.items())
 
 
-def train(recipe, folder, *, resume=False, progress=False):
+def train(
+    recipe: Recipe | str | Path, folder: str | Path, *, resume: bool = False, progress: bool = False
+) -> Trained:
     """Train the network of a recipe.
 
     Parameters
@@ -156,24 +164,34 @@ def train(recipe, folder, *, resume=False, progress=False):
     return trained
 
 
+def run(
+    source: str | Path,
+    folder: str | Path | None = None,
+    changes: Iterable[str] = (),
+    *,
+    resume: bool = False,
+    progress: bool = False,
+) -> Trained:
+    """Train by a recipe (file or name), with changes KEY=VALUE, as ``lenssr train`` does."""
+    recipe = Recipe.load(source, read_changes(changes))
+    return train(recipe, folder or f"train-{Path(source).stem}", resume=resume, progress=progress)
+
+
 def _check_folder(recipe, folder, last, resume):
     known = folder / RECIPE_FILE
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     if not resume:
         if last.exists():
             raise InputError(f"{folder} holds a training already: resume it, or name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(known) as temporary:
-            temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         return
     if not last.exists() or not known.exists():
         raise InputError(f"{folder} holds no checkpoint to resume: start without resuming")
-    before, now = yaml.safe_load(known.read_text(encoding="utf-8")), recipe.to_dict()
+    before, now = yaml.safe_load(known.read_text(encoding="utf-8")), yaml.safe_load(text)
     # Only the hardware may change.
-    changed = [
-        name
-        for name in now
-        if name != "hardware" and yaml.safe_load(yaml.safe_dump(now[name])) != before[name]
-    ]
+    changed = [name for name in now if name != "hardware" and now[name] != before[name]]
     if changed:
         raise InputError(
             f"{', '.join(changed)} of the recipe are not those with which {folder} was begun: resume with "
@@ -185,7 +203,8 @@ def _trainer(lightning, recipe, folder, progress):
     from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    optimisation, hardware = recipe.optimisation, recipe.hardware
+    optimisation, hardware = recipe.optimisation, asdict(recipe.hardware)
+    hardware.pop("threads")
     # Save at the end of an epoch, from where a training resumes without repeating a step.
     place = {
         "dirpath": folder / CHECKPOINT_FOLDER,
@@ -204,11 +223,7 @@ def _trainer(lightning, recipe, folder, progress):
     return lightning.Trainer(
         # Counted in epochs, since Lightning resumes a training counted in steps inside the last one.
         max_epochs=optimisation.steps // optimisation.check_every,
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.num_nodes,
-        strategy=hardware.strategy,
-        precision=hardware.precision,
+        **hardware,
         gradient_clip_val=optimisation.gradient_clip,
         use_distributed_sampler=False,
         callbacks=callbacks,

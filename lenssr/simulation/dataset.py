@@ -78,28 +78,11 @@ class LensDataset(ABC):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def rng(self, index: int, *purpose: int) -> np.random.Generator:
-        """Start the random numbers of an item.
-
-        Parameters
-        ----------
-        index : int
-            Which item.
-        *purpose : int
-            Numbers that name another, independent stream of the same item; none name the first.
-
-        Returns
-        -------
-        rng : `numpy.random.Generator`
-        """
+        """Start the random numbers of an item; ``purpose`` names another, independent stream of it."""
         return np.random.default_rng([self.seed, index, self._stream, *purpose])
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings by name, plain values.
-
-        Returns
-        -------
-        settings : dict
-        """
+        """Return the settings by name, plain values."""
         plain = (str, int, float, type(None))
         values = {n: v if isinstance(v, plain) else repr(v) for n, v in self._arguments().items()}
         return {"dataset": type(self).__name__, **values}

@@ -97,22 +97,7 @@ class ColdSubhalos:
         )
 
     def draw(self, rng: np.random.Generator) -> _Masses:
-        """Draw the masses and where they are.
-
-        Parameters
-        ----------
-        rng : `numpy.random.Generator`
-            Where the randomness comes from.
-
-        Returns
-        -------
-        masses : `~numpy.ndarray`, shape (N,)
-            In solar masses.
-        x, y : `~numpy.ndarray`, shape (N,)
-            In arcsec.
-        numbers : dict
-            Other numbers that were drawn; empty here.
-        """
+        """Draw masses in solar masses, x and y in arcsec, shape (N,) each, and other numbers (none here)."""
         number = int(rng.poisson(self.number)) if self.poisson else self.number
         share, radius, angle = rng.uniform(size=(3, number))
         low, high = self.masses
@@ -179,7 +164,7 @@ class AxionVortex:
         )
 
     def draw(self, rng: np.random.Generator) -> _Masses:
-        """Draw the masses and where they are, as `ColdSubhalos.draw`; the number is ``log_axion_mass``."""
+        """Draw as `ColdSubhalos.draw`; the other number is ``log_axion_mass``."""
         log_mass, angle = float(rng.uniform(*self.log_axion_mass)), rng.uniform(0, 2 * math.pi)
         half = _LENGTH_TIMES_MASS / 10**log_mass
         along = np.linspace(-half, half, self.number)

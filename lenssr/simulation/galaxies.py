@@ -191,12 +191,7 @@ class GalaxyLenses(LensDataset):
         self.shapes = GalaxyShapes.from_any(self.shapes)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings by name, plain values, without the shapes.
-
-        Returns
-        -------
-        settings : dict
-        """
+        """Return the settings by name, plain values, without the shapes."""
         return {name: value for name, value in super().settings().items() if name != "shapes"}
 
     def _item(self, index: int) -> GalaxyLens:

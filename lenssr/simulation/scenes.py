@@ -32,17 +32,7 @@ class _Tensors:
     """Base of what holds tensors of one device and one floating-point type."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Return the same on another device or in another precision; integers stay as they are.
-
-        Parameters
-        ----------
-        device : `torch.device` or str, optional
-        dtype : `torch.dtype`, optional
-
-        Returns
-        -------
-        moved : object of the same class
-        """
+        """Return the same on another device or in another precision; integers stay as they are."""
 
         def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device=device, dtype=dtype) if tensor.is_floating_point() else tensor
@@ -53,6 +43,8 @@ class _Tensors:
 @dataclass(frozen=True, eq=False)
 class LensScenes(_Tensors):
     """Lenses and the sources behind them, before any telescope; tensors of one device and type.
+
+    Methods take positions x and y in arcsec, tensors broadcastable with (B, R), and return tensors (B, R).
 
     Attributes
     ----------
@@ -104,17 +96,7 @@ class LensScenes(_Tensors):
         return torch.stack(numbers).to(self.source_vector.dtype)
 
     def select(self, rows: slice | Sequence[int] | NDArray[np.integer]) -> "LensScenes":
-        """Return some of the scenes.
-
-        Parameters
-        ----------
-        rows : slice or list of int
-            Which ones.
-
-        Returns
-        -------
-        scenes : `LensScenes`
-        """
+        """Return some of the scenes."""
         some = map_tensors(lambda tensor: tensor[rows], self)
         # Select the cached properties, too: to compute them scene by scene would be slow.
         discs = None if self._discs is None else self._discs[:, rows]
@@ -122,18 +104,7 @@ class LensScenes(_Tensors):
         return some
 
     def deflection(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Deflection by the lenses, substructure included.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-            In arcsec.
-        """
+        """Deflection by the lenses in arcsec, substructure included."""
         alpha_x, alpha_y = self.lens.deflection_at(x, y, self.lens_vector)
         if self.subhalos is None:
             return alpha_x, alpha_y
@@ -141,36 +112,14 @@ class LensScenes(_Tensors):
         return alpha_x + sub_x, alpha_y + sub_y
 
     def substructure_deflection(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Deflection by the substructure alone, zeros where there is none; as `deflection`.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-            In arcsec.
-        """
+        """Deflection by the substructure alone in arcsec, zeros where there is none."""
         if self.subhalos is None:
             zeros = torch.zeros_like(x + y).expand(len(self), -1)
             return zeros, zeros
         return point_masses_deflection(x, y, *self.subhalos.unbind(-1))
 
     def source(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Surface brightness of the sources.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in the source plane in arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (B, R)
-            In electron / s per arcsec2.
-        """
+        """Surface brightness of the sources at positions in the source plane, in electron / s per arcsec2."""
         images, step = self.source_images, self.source_step
         if images is not None and step is not None and self.has_source_image.all():
             factor, x_0, y_0 = (self.source_vector[:, [column]] for column in (0, 3, 4))
@@ -186,50 +135,19 @@ class LensScenes(_Tensors):
         return total
 
     def brightness(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Surface brightness of the lensed sources at positions in the image plane.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (B, R)
-            In electron / s per arcsec2.
-        """
+        """Surface brightness of the lensed sources at positions in the image plane; as `source`."""
         alpha_x, alpha_y = self.deflection(x, y)
         return self.source(x - alpha_x, y - alpha_y)
 
     def model(self, row: int) -> MassModel | MassSystem:
-        """Lens of one scene as a mass model, its substructure as point masses beside it.
-
-        Parameters
-        ----------
-        row : int
-            Its place in the batch.
-
-        Returns
-        -------
-        lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
-        """
+        """Lens of one scene, by its place in the batch; its substructure are point masses beside it."""
         lens = self.lens.with_vector(self.lens_vector[row].double().cpu())
         subhalos = [] if self.subhalos is None else self.subhalos[row].tolist()
         masses = [PointMass(*numbers) for numbers in subhalos if numbers[0] > 0]
         return MassSystem(lens, *masses) if masses else lens
 
     def light(self, row: int) -> "Sersic | PixelatedSource":
-        """Source of one scene as a light profile.
-
-        Parameters
-        ----------
-        row : int
-            Its place in the batch.
-
-        Returns
-        -------
-        source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
-        """
+        """Source of one scene, by its place in the batch."""
         vector = self.source_vector[row].double().cpu()
         images, step = self.source_images, self.source_step
         if images is None or step is None or not self.has_source_image[row]:
@@ -383,17 +301,9 @@ class LensBatch(_Tensors):
         return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)
 
     def item(self, row: int) -> SimulatedLens:
-        """Return one lens as `~astropy.nddata.CCDData` and models, as resolvers take it.
+        """Return one lens, by its place in the batch, as resolvers take it.
 
-        Parameters
-        ----------
-        row : int
-            Its place in the batch.
-
-        Returns
-        -------
-        item : `SimulatedLens`
-            Without ``high`` and ``high_noise`` unless the batch has them.
+        ``high`` and ``high_noise`` are None unless the batch has them.
         """
         fine = self.grid.upsample(self.scale)
         numbers = {name: getattr(self, name) for name in ("noise", "high_noise", "settings")}

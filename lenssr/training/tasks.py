@@ -30,8 +30,6 @@ class TrainingTask(ABC, nn.Module):
     objectives = ()
     builds = SISR
     more_options = ()
-    # Whether there is predict(view), with images (B, ny * scale, nx * scale) in flux per pixel.
-    predicts_image = True
     # Magnification of the images; None if it is free.
     scale = None
 
@@ -52,6 +50,10 @@ class TrainingTask(ABC, nn.Module):
     @abstractmethod
     def losses(self, view):
         """Functions that compute the objectives, by name."""
+
+    def predict(self, view):
+        """Images (B, ny * scale, nx * scale) in flux per pixel; None where a task makes none."""
+        return None
 
     def view(self, batch, generator):
         """The inputs of the network, with random pixels hidden unless ``generator`` is None."""
@@ -205,7 +207,6 @@ class Deflection(TrainingTask):
         "positive_convergence",
     )
     builds = DeflectionNetwork
-    predicts_image = False
 
     def build(self, settings):
         self.lens = DeflectionNetwork(**settings)
@@ -217,17 +218,16 @@ class Deflection(TrainingTask):
         truth = as_family(batch.scenes.lens, batch.scenes.lens_vector)
         grid = [torch.as_tensor(place).reshape(1, -1).to(batch.low) for place in (batch.grid.x, batch.grid.y)]
 
-        def maps():
-            return torch.stack(estimate.deflection(*grid)).unflatten(-1, batch.grid.shape)
-
-        def true_maps():
-            return torch.stack(batch.scenes.deflection(*grid)).unflatten(-1, batch.grid.shape)
+        def maps(lenses):
+            return torch.stack(lenses.deflection(*grid)).unflatten(-1, batch.grid.shape)
 
         return {
             "lens_error": lambda: goals.lens_error(estimate, truth),
             "lens_likelihood": lambda: goals.lens_likelihood(estimate, truth),
-            "deflection_error": lambda: goals.target_error(maps().flatten(0, 1), true_maps().flatten(0, 1)),
-            "variation_density": lambda: goals.variation_density(*maps(), batch.pixel_scale),
+            "deflection_error": lambda: goals.target_error(
+                *(maps(lenses).flatten(0, 1) for lenses in (estimate, batch.scenes))
+            ),
+            "variation_density": lambda: goals.variation_density(*maps(estimate), batch.pixel_scale),
             "positive_convergence": lambda: goals.positive_convergence(estimate.convergence(*grid)),
         }
 
@@ -258,16 +258,9 @@ def _fitted(batch, rows):
     grid, oversampling = batch.grid, batch.oversampling
     kernel, options = kernel_options(batch.psf, grid.pixel_scale, oversampling=oversampling)
     data = batch.low[rows].double()
-    stack = ImageStack(
-        data,
-        torch.ones_like(data, dtype=torch.bool),
-        batch.noise.select(torch.tensor(rows, device=batch.device)),
-        grid,
-        kernel,
-        oversampling=oversampling,
-        device=batch.device,
-        **options,
-    )
+    options |= {"oversampling": oversampling, "device": batch.device}
+    noise = batch.noise.select(torch.tensor(rows, device=batch.device))
+    stack = ImageStack(data, torch.ones_like(data, dtype=torch.bool), noise, grid, kernel, **options)
     scene = Scene(
         lens=batch.scenes.lens,
         lens_free=False,
@@ -281,7 +274,7 @@ def _fitted(batch, rows):
     return [fit.physical[source].cpu() for fit in fits]
 
 
-TASKS = {
+TASKS: dict[str, type[TrainingTask]] = {
     "bicubic": Bicubic,
     "lenssr-no-source": NoSource,
     "lenssr-with-source": WithSource,

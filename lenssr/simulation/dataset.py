@@ -18,6 +18,7 @@ from astropy.table import QTable, Table, vstack
 from astropy.units import UnitBase
 from astropy.wcs import FITSFixedWarning
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lenssr._versions import package_version
 from lenssr.exceptions import InputError
@@ -88,25 +89,10 @@ class LensDataset(ABC):
         return {"dataset": type(self).__name__, **values}
 
     def write(self, index: int, directory: str | Path, *, overwrite: bool = False) -> Path:
-        """Write one lens as a FITS file.
+        """Write one lens as a FITS file in an existing folder, named by its index (``000042.fits``).
 
-        Parameters
-        ----------
-        index : int
-            Which lens.
-        directory : str or `~pathlib.Path`
-            An existing folder; the file is named by the index, ``000042.fits``.
-        overwrite : bool, optional
-            Whether a file of that name may be replaced; False by default.
-
-        Returns
-        -------
-        path : `~pathlib.Path`
-
-        Raises
-        ------
-        InputError
-            If the file exists, or the folder does not.
+        Returns the path. Raises `InputError` if the folder does not exist, or if the file does, unless
+        ``overwrite`` is True.
         """
         return _write_item(self[index], directory, self.settings(), overwrite)
 
@@ -127,15 +113,8 @@ class LensDataset(ABC):
 class BatchedLenses(LensDataset):
     """A seeded sequence of simulated lenses, one by one or in batches.
 
-    Subclasses draw the parameters of a lens in ``_draw(index)``, on the CPU, make its camera in
-    ``_make_camera(number)``, and name the kind of lens in ``_lens``.
-
-    Parameters
-    ----------
-    size : int
-        How many lenses there are.
-    seed : int
-        Which ones; not negative.
+    Subclasses of this `LensDataset` draw the parameters of a lens in ``_draw(index)``, on the CPU, make its
+    camera in ``_make_camera(number)``, and name the kind of lens in ``_lens``.
     """
 
     # Number of lenses in a row that share a camera; None: all do.
@@ -398,12 +377,8 @@ def write_dataset(
             "overwrite=True"
         )
     log.info("simulating %d lenses in %s", len(indices), directory)
-    if progress:
-        from tqdm import tqdm
-
-        indices = tqdm(indices, desc="simulating", unit="lens")
     rows = []
-    for index in indices:
+    for index in tqdm(indices, "simulating", unit="lens", disable=not progress):
         item = dataset[index]
         path = _write_item(item, directory, dataset.settings(), overwrite)
         exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
@@ -474,19 +449,19 @@ def _components(item: SimulatedLens) -> Sequence[MassModel]:
 
 
 def _lens_numbers(item: SimulatedLens) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for component in _components(item):
-        for parameter in component.parameters:
-            # The origin of a shear has the names of the galaxy's centre, and is that of the image frame.
-            numbers.setdefault(f"lens_{parameter.name}", float(parameter.value))
-    return numbers
+    # The origin of a shear, at (0, 0), has the names of the galaxy's centre: leave it out.
+    return _numbers("lens", *_components(item))
 
 
 def _light_numbers(item: SimulatedLens) -> dict[str, float]:
-    profiles = {"source": item.source, "light": item.lens_light}
-    return {
-        f"{prefix}_{name}": float(getattr(profile, name).value)
-        for prefix, profile in profiles.items()
-        if profile is not None
-        for name in profile.param_names
-    }
+    light = [] if item.lens_light is None else [item.lens_light]
+    return _numbers("source", item.source) | _numbers("light", *light)
+
+
+def _numbers(prefix: str, *models: Any) -> dict[str, float]:
+    """Parameters of models by name; of equal names the first model's counts."""
+    numbers: dict[str, float] = {}
+    for model in models:
+        for name in model.param_names:
+            numbers.setdefault(f"{prefix}_{name}", float(getattr(model, name).value))
+    return numbers

@@ -296,6 +296,7 @@ class DeepLense(BatchedLenses):
             raise InputError(f"noise = {self.noise!r}: give True or False")
         self.noise, self.scale = bool(self.noise), check_count(self.scale, "scale", 1)
         self._common_lens = self._lens = _named(self.lens, _LENSES, "lens")
+        self._lens_vector = self._lens.vector.numpy()
         self._subhalos: Any = self.substructure
         if not isinstance(self.substructure, ColdSubhalos | AxionVortex):
             self._subhalos = _named(self.substructure, _SUBSTRUCTURE, "substructure")()
@@ -324,10 +325,6 @@ class DeepLense(BatchedLenses):
             streams=(rng, rng) if first else (self.rng(index, 1), self.rng(index, 2)),
             **more,
         )
-
-    @cached_property
-    def _lens_vector(self) -> NDArray[np.float64]:
-        return self._lens.vector.numpy()
 
     @cached_property
     def _source(self) -> tuple[float, float, float]:

@@ -64,12 +64,7 @@ class Trained:
         return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
 
     def save(self) -> dict[str, Path]:
-        """Write the networks, each with its card, as ``weights/NAME.safetensors`` in the folder.
-
-        Returns
-        -------
-        paths : dict of str to `~pathlib.Path`
-        """
+        """Write the networks with their cards as ``weights/NAME.safetensors``; return their paths."""
         folder = self.folder / WEIGHTS_FOLDER
         folder.mkdir(exist_ok=True)
         card = Card(
@@ -87,12 +82,7 @@ class Trained:
         return paths
 
     def summary(self) -> str:
-        """Describe it in a few lines.
-
-        Returns
-        -------
-        text : str
-        """
+        """Describe it in a few lines."""
         lines = {
             "task": self.recipe.task,
             "steps": self.steps,

@@ -195,12 +195,7 @@ class Recipe:
             raise InputError("objectives.hidden_pixels needs hidden pixels: give hidden, for example 0.3")
 
     def build(self) -> TrainingTask:
-        """Make the task with its networks, initial weights from the seed.
-
-        Returns
-        -------
-        task : `torch.nn.Module`
-        """
+        """Make the task, a `torch.nn.Module` with its networks, initial weights from the seed."""
         _check_mapping("network", self.network)
         _check_keys("network.", self.network, TASKS[self.task].options())
         with torch.random.fork_rng(devices=[]):
@@ -217,16 +212,7 @@ class Recipe:
         return task
 
     def datasets(self, name: Literal["data", "validation"]) -> list[Any]:
-        """Make the data sets.
-
-        Parameters
-        ----------
-        name : {"data", "validation"}
-
-        Returns
-        -------
-        datasets : list of `~lenssr.simulation.BatchedLenses`
-        """
+        """Make the data sets, each a `~lenssr.simulation.BatchedLenses`."""
         entries = getattr(self, name)
         if not isinstance(entries, list) or not entries:
             raise InputError(
@@ -240,16 +226,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """Read a recipe from plain values.
-
-        Parameters
-        ----------
-        values : dict
-
-        Returns
-        -------
-        recipe : `Recipe`
-        """
+        """Read a recipe from plain values."""
         _check_mapping("recipe", values)
         _check_keys("", values, [entry.name for entry in fields(cls)])
         for name in ("task", "objectives", "data", "validation"):

@@ -42,8 +42,7 @@ SUFFIXES = (".fits", ".fit", ".fits.gz", ".npy", ".png")
 # Smallest side of a cutout in pixels.
 _SMALLEST = 12
 # Standard deviation of the blur, in pixels and over the side of the box; the larger one counts. Chosen.
-_BLUR_PIXELS = 0.8
-_BLUR_BOX = 1 / 250
+_BLUR_PIXELS, _BLUR_BOX = 0.8, 1 / 250
 # Radii, over the distance of the first and last pixel, between which light fades to zero: no edge shows in a
 # rotated box.
 _TAPER = 0.4, 0.5
@@ -51,11 +50,9 @@ _TAPER = 0.4, 0.5
 _DEEP_FIELD = "hubble_deep_field"
 # The name, optionally with a slice that selects galaxies.
 _NAMED = re.compile(_DEEP_FIELD + r"(?:\[(-?\d+)?:(-?\d+)?(?::(-?[1-9]\d*)?)?\])?")
-# Threshold of detection in sigma, least area of an object, least area and contrast of a part of one, in
-# pixels. Chosen.
-_DETECTION_SIGMA = 4.0
-_LEAST_PIXELS = 20
-_DEBLEND_PIXELS, _DEBLEND_CONTRAST = 60, 0.03
+# Threshold of detection in sigma, least area of an object and of a part of one in pixels, contrast of a part.
+# Chosen.
+_DETECTION_SIGMA, _LEAST_PIXELS, _DEBLEND_CONTRAST = 4.0, (20, 60), 0.03
 # Least area of a galaxy in pixels: about twenty pixels across show arms and clumps.
 _GALAXY_PIXELS = 350
 # Half sides, in radii of the galaxy, of the box that is searched for neighbours and of the cutout.
@@ -108,7 +105,7 @@ class GalaxyShapes:
 
     def __init__(self, images: Iterable[ArrayLike], names: Sequence[str] | None = None) -> None:
         images = list(images)
-        names = [str(number) for number in range(len(images))] if names is None else list(map(str, names))
+        names = list(map(str, range(len(images)) if names is None else names))
         if len(names) != len(images):
             raise InputError(f"{len(names)} names for {len(images)} cutouts: give as many")
         if not images:
@@ -165,7 +162,8 @@ class GalaxyShapes:
         folder = Path(path)
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder: give one with cutouts of galaxies")
-        files = sorted(file for file in folder.iterdir() if _is_cutout(file))
+        named = (file for file in folder.glob("[!.]*") if file.name.lower().endswith(SUFFIXES))
+        files = sorted(file for file in named if file.is_file())
         if not files:
             raise InputError(
                 f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}"
@@ -214,10 +212,6 @@ class GalaxyShapes:
         return f"<GalaxyShapes: {len(self)} cutout{'s' * (len(self) > 1)}>"
 
 
-def _is_cutout(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(SUFFIXES)
-
-
 def _read(file: Path) -> NDArray:
     try:
         if file.suffix.lower() == ".npy":
@@ -250,8 +244,7 @@ def _shape_of_cutout(cutout: ArrayLike, name: str) -> NDArray:
     background = 0.0 if np.isnan(rim).all() else np.nanmedian(rim)
     image = np.nan_to_num(np.maximum(image - background, 0.0))
     side = max(image.shape)
-    missing = [side - size for size in image.shape]
-    image = np.pad(image, [(size // 2, size - size // 2) for size in missing])
+    image = np.pad(image, [((side - size) // 2, (side - size + 1) // 2) for size in image.shape])
     # The box is dark outside.
     image = ndimage.gaussian_filter(image, max(_BLUR_PIXELS, _BLUR_BOX * side), mode="constant")
     image = image * _fade(side)
@@ -274,13 +267,22 @@ def _fade(side: int) -> NDArray:
 
 @functools.cache
 def _from_deep_field() -> GalaxyShapes:
+    from astropy.stats import sigma_clipped_stats
+    from photutils.segmentation import SourceFinder
+
     image = _deep_field()
     image = image - np.median(image)
-    segments = _segments(ndimage.gaussian_filter(image, 1.0))
+    smooth = ndimage.gaussian_filter(image, 1.0)
+    threshold = _DETECTION_SIGMA * sigma_clipped_stats(smooth, sigma=3.0)[2]
+    finder = SourceFinder(_LEAST_PIXELS, contrast=_DEBLEND_CONTRAST, progress_bar=False)
+    with warnings.catch_warnings():
+        # photutils warns that small objects have too few pixels for all levels.
+        warnings.simplefilter("ignore")
+        segments = finder(smooth, threshold)
     cutouts = [
-        _isolated_cutout(image, segments, label, box)
-        for label, box in enumerate(ndimage.find_objects(segments), start=1)
-        if box is not None and np.count_nonzero(segments[box] == label) >= _GALAXY_PIXELS
+        _isolated_cutout(image, segments.data, label, box)
+        for label, box, area in zip(segments.labels, segments.slices, segments.areas, strict=True)
+        if area >= _GALAXY_PIXELS
     ]
     found = sorted((each for each in cutouts if each is not None), key=lambda each: each[:2])
     return GalaxyShapes([each[2] for each in found], [f"{column}_{row}" for row, column, _ in found])
@@ -299,22 +301,6 @@ def _deep_field() -> NDArray:
             "folder of cutouts"
         )
     return imread(file).astype(np.float64).mean(axis=2)
-
-
-def _segments(smooth: NDArray) -> NDArray:
-    """Labels of objects, overlapping galaxies deblended."""
-    from astropy.stats import sigma_clipped_stats
-    from photutils.segmentation import deblend_sources, detect_sources
-
-    noise = sigma_clipped_stats(smooth, sigma=3.0)[2]
-    found = detect_sources(smooth, _DETECTION_SIGMA * noise, _LEAST_PIXELS)
-    large = found.labels[found.areas >= _GALAXY_PIXELS]
-    with warnings.catch_warnings():
-        # photutils warns that small objects have too few pixels for all levels.
-        warnings.simplefilter("ignore")
-        return deblend_sources(
-            smooth, found, _DEBLEND_PIXELS, labels=large, contrast=_DEBLEND_CONTRAST, progress_bar=False
-        ).data
 
 
 def _isolated_cutout(image: NDArray, segments: NDArray, label: int, box: Any) -> tuple | None:

@@ -171,7 +171,7 @@ class GalaxyShapes:
         return cls([_read(file) for file in files], [file.name for file in files])
 
     @classmethod
-    def from_any(cls, shapes: Any) -> "GalaxyShapes":
+    def from_any(cls, shapes: "GalaxyShapes | str | Path | Sequence[ArrayLike] | None") -> "GalaxyShapes":
         """Shapes from a folder, cutouts, or the name of a collection.
 
         Parameters

@@ -97,7 +97,7 @@ class Camera:
 
 
 def _image_memory(shape, like):
-    """Memory for images; numpy gets large pages from the system, which is several times faster."""
+    """Memory for images; numpy asks the system for large pages, which is several times faster."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, dtype=like[:0].numpy().dtype))
@@ -124,7 +124,7 @@ class _RayGrid:
             self._finer = [(offset * operator.grid.pixel_scale).to(self.x) for offset in parts]
 
     def __call__(self, scenes):
-        """Images of scenes."""
+        """Images (B, ny, nx) of scenes."""
         values = self._values(scenes)
         values = values.reshape(len(scenes), -1, math.prod(self._operator.cells))
         pixels = values[:, 0] if self._finer is None else self._refined(scenes, values)
@@ -174,7 +174,7 @@ def binned(values: NDArray, factor: int) -> NDArray:
 
 
 def lensed(lens: MassModel, brightness: _Brightness) -> _Brightness:
-    """Brightness function at positions (M,) of the image plane, from that of the source plane."""
+    """Brightness function of the image plane, at positions (M,), from the one of the source plane."""
 
     def seen(x, y):
         alpha_x, alpha_y = lens.deflection_at(x[None], y[None], lens.vector[None])

@@ -48,9 +48,9 @@ class LensDataset(ABC):
     Parameters
     ----------
     size : int
-        How many lenses there are.
+        Number of lenses.
     seed : int
-        Which ones; not negative.
+        Seed of the random numbers; not negative.
     """
 
     size: int
@@ -163,7 +163,7 @@ class BatchedLenses(LensDataset):
         Notes
         -----
         A lens depends on the seed and its index alone. Its parameters and the random numbers of its noise are
-        drawn on the CPU, each from a stream of its own, so they are identical in every batch and on every
+        drawn on the CPU from separate streams, so they are identical in every batch and on every
         device. Images are equal within the rounding of ``dtype``; where rounding moves a mean count across a
         limit, about one pixel in 10^5 in float32, the count drawn from it differs, too.
         """
@@ -302,7 +302,7 @@ def observed(
 ) -> dict[str, Any]:
     """Both images of a `SimulatedLens`, their truths and noise, from the truth at the high pixels.
 
-    ``noise`` is that of the low image, which is drawn first.
+    ``noise`` belongs to the low image, which is drawn first.
     """
     fine, low_truth = grid.upsample(scale), binned(truth, scale)
     high_noise = PoissonNoise(noise.exposure, noise.background_rms / scale)

@@ -46,10 +46,10 @@ class ColdSubhalos:
     Parameters
     ----------
     number : int, optional
-        How many; 25 by default.
+        Number of subhalos; 25 by default.
     slope : float, optional
-        Exponent of the mass function. The default, -0.9, is what the code of the DeepLense simulations
-        draws from; its comments, and simulations of dark matter, say -1.9.
+        Exponent of the mass function; by default -0.9, as in the code of the DeepLense simulations. Their
+        comments, and simulations of dark matter, say -1.9.
     poisson : bool, optional
         Whether the number is a Poisson number with mean ``number``. By default it is ``number``, as in that
         code, which draws a Poisson number and leaves it unused.
@@ -123,7 +123,7 @@ class AxionVortex:
     mass : float or `~astropy.units.Quantity`, optional
         Of the whole line, in solar masses; 3e10 by default.
     number : int, optional
-        How many point masses make the line, one at each end; 100 by default.
+        Number of point masses, one at each end of the line; 100 by default.
     log_axion_mass : tuple of float, optional
         Least and largest decimal logarithm of the axion's mass in eV, uniform in between; (-24, -22) by
         default.
@@ -228,15 +228,15 @@ class DeepLense(BatchedLenses):
         electron / s); in Models II and III the instrument's sky and read-out add Gaussian noise to both
         images. By default as in the table.
     size : int, optional
-        How many lenses; 1000 by default.
+        Number of lenses; 1000 by default.
     seed : int, optional
-        Which ones; 0 by default. The same seed gives the same sources in all models, with and without
-        substructure and noise, and the same exposures and high images with and without noise.
+        Seed of the random numbers; 0 by default. The same seed gives the same sources in all models, with and
+        without substructure and noise, and the same exposures and high images with and without noise.
     scale : int, optional
-        How many high pixels lie along a low one; 2 by default.
+        High pixels along a low one; 2 by default.
     substructure : {"none", "cdm", "axion"}, `ColdSubhalos` or `AxionVortex`, optional
-        Point masses beside the lens. A name stands for the class with its defaults, which are those of
-        DeepLenseSim; "none" by default.
+        Point masses beside the lens; "none" by default. A name stands for the class with its defaults, as in
+        DeepLenseSim.
 
     Raises
     ------
@@ -249,13 +249,12 @@ class DeepLense(BatchedLenses):
     high one. In Models II and III light is integrated over high pixels, the PSF is applied at their sampling,
     and sums of them make the low image.
 
-    The numbers of lens, source and substructure are those of DeepLenseSim's ``deeplense/lens.py``. Einstein
+    The numbers of lens, source and substructure are from DeepLenseSim's ``deeplense/lens.py``. Einstein
     radii there follow from luminosity distances (redshifts 0.5 and 1, flat, H0 = 70, Om0 = 0.3): a mass M in
     solar masses has 1.28149057" sqrt(M / 1e12), where angular-diameter distances would give 1.665". Pixel
-    scales and widths of the PSFs are those of lenstronomy's configurations of Euclid's VIS and HST's
-    drizzled F160W, which it uses; zero points, sky, read-out noise and exposures are those of
-    ``lenssr.imaging.instruments``. DeepLenseSim as published computes noise for Model II and then does not
-    add it.
+    scales and widths of the PSFs are from lenstronomy's configurations of Euclid's VIS and HST's drizzled
+    F160W, which it uses; zero points, sky, read-out noise and exposures are from
+    ``lenssr.imaging.instruments``. DeepLenseSim as published computes noise for Model II without adding it.
 
     References
     ----------

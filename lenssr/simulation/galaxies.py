@@ -113,31 +113,31 @@ class GalaxyLenses(LensDataset):
     The lens is an SIE with theta_E uniform in 1" to 1.25", e1 and e2 uniform within 0.15 and a centre that
     scatters by 0.02" in x and y, plus a shear with gamma1 and gamma2 uniform within 0.05. The source is a
     shape, one after the other, in a box of 1", turned by any angle, whose centre is uniform within 0.25" in
-    x and y. The exposure is ``10**U(3, 3.5)`` seconds; noise is Poisson noise and that of the sky. There is
-    no lens light.
+    x and y. The exposure is ``10**U(3, 3.5)`` seconds; the noise is Poisson noise plus sky noise. There is no
+    lens light.
 
     Parameters
     ----------
     shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None, optional
-        The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default those of
+        The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
         `GalaxyShapes.hubble_deep_field`, for which scikit-image must be installed.
     size : int, optional
-        How many lenses; 100 by default.
+        Number of lenses; 100 by default.
     seed : int, optional
-        Which ones; 0 by default.
+        Seed of the random numbers; 0 by default.
     pixel_scale : float or `~astropy.units.Quantity`, optional
         Side of the low pixels, in arcsec; 0.05 by default.
     fwhm : float or `~astropy.units.Quantity`, optional
         FWHM of the Gaussian PSF, in arcsec; 0.087 by default.
     pixels : int, optional
-        How many low pixels lie along a side of the image; 76 by default.
+        Low pixels along a side of the image; 76 by default.
     sky_rms : float, optional
         Noise of the sky in a low pixel, in electron / s; 0.01 by default.
     flux : float, optional
         Flux of the source before it is magnified, in electron / s; 15 by default. The images together have
         some 13 times as much.
     scale : int, optional
-        How many high pixels lie along a low one; 2 by default.
+        High pixels along a low one; 2 by default.
 
     Raises
     ------

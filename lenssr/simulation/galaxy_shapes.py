@@ -64,9 +64,9 @@ _NEIGHBOURS = 0.15
 class GalaxyShapes:
     """Shapes of galaxies without their brightness: square images, dark at the rim, each with a sum of 1.
 
-    Cutouts are made square by padding, their background (the median of their outermost pixels) is
-    subtracted, what is below zero then is set to zero, they are blurred a little and faded out towards
-    the circle that fits into the box.
+    Cutouts are padded to squares. Their background (the median of their outermost pixels) is subtracted,
+    negative values are set to zero, and the image is blurred a little and faded out towards the circle that
+    fits into the box.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class GalaxyShapes:
         -------
         shapes : `GalaxyShapes`
         """
-        if isinstance(shapes, cls):
+        if isinstance(shapes, GalaxyShapes):
             return shapes
         if shapes is None:
             return cls.hubble_deep_field()
@@ -329,8 +329,8 @@ def clumpy_disc(rng: Generator, r_eff: float, q: float, phi: float) -> tuple[NDA
     """Draw a clumpy disc: surface brightness (NODES, NODES) per arcsec2 for a flux of 1, and step in arcsec.
 
     The disc is a Sérsic profile of product-average radius ``r_eff``, with an index of 0.6 to 1.6. Three to
-    ten Gaussian clumps, 0.12 to 0.3 effective radii wide, hold a fifth to three fifths of the light and
-    follow that of the disc.
+    ten Gaussian clumps, 0.12 to 0.3 effective radii wide, hold a fifth to three fifths of the light; they are
+    distributed like the light of the disc.
     """
     step = 2 * HALF_BOX * r_eff / NODES
     # Positions in units of r_eff, along and across the major axis.

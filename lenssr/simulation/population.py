@@ -95,13 +95,13 @@ class LensPopulation(LensDataset):
     Parameters
     ----------
     size : int, optional
-        How many lenses; 100 by default.
+        Number of lenses; 100 by default.
     seed : int, optional
-        Which ones; 0 by default.
+        Seed of the random numbers; 0 by default.
     lens_light : bool or None, optional
         Whether all lenses shine, none does, or, the default, those with odd numbers.
     scale : int, optional
-        How many high pixels lie along a low one; 2 by default.
+        High pixels along a low one; 2 by default.
 
     Notes
     -----
@@ -176,7 +176,7 @@ def _draw_sersic(rng: Generator, theta_E: float, centre: _Pair, alpha: _Pair) ->
 def _draw_lens_light(
     rng: Generator, theta_E: float, centre: _Pair, q: float, phi: float
 ) -> tuple[NDArray, float]:
-    """Parameters of a lens galaxy's light with amplitude 1, and its flux over that of the arcs."""
+    """Parameters of a lens galaxy's light with amplitude 1, and the ratio of its flux to the arcs'."""
     n, r_eff = rng.uniform(2.0, 5.0), theta_E * rng.uniform(0.5, 1.5)
     q = float(np.clip(q + 0.05 * rng.standard_normal(), 0.5, 1.0))
     phi = phi + math.radians(10) * rng.standard_normal()
@@ -213,9 +213,9 @@ class BroadLenses(BatchedLenses):
     Parameters
     ----------
     size : int, optional
-        How many lenses; 1000 by default.
+        Number of lenses; 1000 by default.
     seed : int, optional
-        Which ones; 0 by default.
+        Seed of the random numbers; 0 by default.
     shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
         Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`); none by
         default. Keep some for tests: ``shapes[::2]`` is one half, ``"hubble_deep_field[::2]"`` one half of
@@ -224,7 +224,7 @@ class BroadLenses(BatchedLenses):
         Kinds of sources, each as often as it is named; by default the first two, and the third with
         ``shapes``. A blend is two shapes, deformed and superposed: few galaxies make many blends.
     pixels : int, optional
-        How many low pixels lie along a side of the image; 64 by default.
+        Low pixels along a side of the image; 64 by default.
     pixel_scale : tuple of float, optional
         Least and largest side of a low pixel in arcsec; (0.05, 0.12) by default.
     fwhm : tuple of float, optional
@@ -233,7 +233,7 @@ class BroadLenses(BatchedLenses):
         Least and largest signal-to-noise ratio of a low pixel on an arc, uniform in the logarithm; (6, 40) by
         default. See Notes.
     scale : int, optional
-        How many high pixels lie along a low one; 2 by default.
+        High pixels along a low one; 2 by default.
     largest : float, optional
         Largest Einstein radius over the side of the image; 0.26 by default, which keeps the arcs inside.
 
@@ -248,7 +248,7 @@ class BroadLenses(BatchedLenses):
     applied at their sampling, and sums of them make the low image. As in `~lenssr.imaging.ImagingOperator`,
     it brings in light from beyond the edge of the image.
 
-    The signal-to-noise ratio is that of a pixel with the mean surface brightness of the source within its
+    The signal-to-noise ratio belongs to a pixel with the mean surface brightness of the source within its
     half-light radius r (lensing conserves it), times r / sqrt(r^2 + (FWHM / 2)^2), about the factor by which
     the PSF dims an arc of that width.
 

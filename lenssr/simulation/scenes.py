@@ -371,7 +371,7 @@ def image(values: NDArray, grid: PixelGrid, exposure: float | None = None) -> CC
 
 
 def _exponential(x: torch.Tensor, y: torch.Tensor, *numbers: torch.Tensor) -> torch.Tensor:
-    """Brightness of exponential discs, in place: several times faster than that of any Sérsic profile."""
+    """Brightness of exponential discs, in place: several times faster than a general Sérsic profile."""
     log_peak, u_x, u_y, u_0, v_x, v_y, v_0 = numbers
     u = torch.mul(x, u_x).addcmul_(y, u_y).sub_(u_0)
     v = torch.mul(x, v_x).addcmul_(y, v_y).sub_(v_0)

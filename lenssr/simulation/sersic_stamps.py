@@ -49,7 +49,7 @@ class SersicStamp:
 
 @dataclass(eq=False)
 class SersicStamps:
-    """Simulated galaxies, each in the middle of a stamp of its own.
+    """Simulated galaxies, each in the middle of a stamp.
 
     Parameters
     ----------

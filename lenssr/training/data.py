@@ -1,4 +1,4 @@
-"""Batches of lenses, which depend on the seed and their number only, and what a network sees of them."""
+"""Batches of lenses, which depend on the seed and their number only, and inputs of a network from them."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +78,7 @@ class Prefetcher:
         self.seconds, self.waited, self._handed = 0.0, 0.0, time.monotonic()
 
     def __call__(self, number, device, after):
-        """Return the batch of a number on a device, and begin that of the number ``after``."""
+        """Return the batch of a number on a device, and begin the one of the number ``after``."""
         asked = time.monotonic()
         present = self._coming.pop(number, None) or self._begin(self.schedule[number], device)
         self._coming = {after: self._begin(self.schedule[after], device)}
@@ -140,7 +140,7 @@ class Telescopes:
 
 
 class View:
-    """A batch as an observer has it: images, their noise estimated from them, and the lens.
+    """A batch as an observer sees it: images, the noise estimated from them, and the lens.
 
     ``hidden`` (B, ny, nx) marks pixels that the network must not see.
     """
@@ -205,7 +205,7 @@ def hidden_pixel_generator(seed, number):
 def training_ranges(datasets):
     """Least and largest properties of the training images, from some lenses of each data set.
 
-    ``pixel_scale`` and ``psf_fwhm`` are in arcsec (0: no PSF), ``snr`` is that of all significant pixels.
+    ``pixel_scale`` and ``psf_fwhm`` are in arcsec (0: no PSF), ``snr`` is summed over all significant pixels.
     """
     found = {"pixel_scale": [], "psf_fwhm": [], "snr": []}
     for dataset in datasets:

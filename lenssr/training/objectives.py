@@ -161,7 +161,7 @@ def multi_scale(
     .. math:: \frac{1}{F} \sum_f \frac{1}{N_f} \sum_i \frac{(d_{f,i} - I_{f,i})^2}{\sigma_{f,i}^2}
 
     where fluxes are summed over larger pixels for f < 1, and data are interpolated (bicubic) to smaller
-    ones for f > 1, whose variance is that of independent counts.
+    ones for f > 1, with the variance of independent counts.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def source_smoothness(log_brightness: Tensor) -> Tensor:
 
     References
     ----------
-    Suyu et al. 2006, MNRAS 371, 983 (curvature of the source as a prior; here that of its logarithm).
+    Suyu et al. 2006, MNRAS 371, 983 (curvature of the source as a prior; here of its logarithm).
     """
     rows, columns = (log_brightness.diff(n=2, dim=axis).square().mean() for axis in (-2, -1))
     return rows + columns
@@ -341,7 +341,7 @@ def _factor(image: Tensor, data: Tensor) -> int:
 
 
 def _relative(difference: Tensor, data: Tensor, factor: int) -> Tensor:
-    """Mean square of a difference over that of the data, spread over factor^2 pixels; mean over images."""
+    """Mean square of a difference over the mean square of the data in factor^2 pixels; mean over images."""
     unit = (data / factor**2).square().mean((-2, -1)).clamp_min(torch.finfo(data.dtype).tiny)
     return (difference.square().mean((-2, -1)) / unit).mean()
 

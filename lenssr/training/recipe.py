@@ -181,7 +181,7 @@ class Recipe:
 
     def _check_objectives(self) -> None:
         known = TASKS[self.task].objectives
-        _check_mapping("objectives", self.objectives)
+        _check_keys("objectives", self.objectives)
         for name, weight in self.objectives.items():
             if name not in known:
                 raise InputError(
@@ -196,8 +196,7 @@ class Recipe:
 
     def build(self) -> TrainingTask:
         """Make the task, a `torch.nn.Module` with its networks, initial weights from the seed."""
-        _check_mapping("network", self.network)
-        _check_keys("network.", self.network, TASKS[self.task].options())
+        _check_keys("network", self.network, TASKS[self.task].options())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.optimisation.seed)
             try:
@@ -205,8 +204,7 @@ class Recipe:
             except TypeError as error:  # such as a list instead of a number
                 message = f"network = {self.network}: {error}; see the class for its options"
                 raise InputError(message) from error
-        _check_mapping("start", self.start)
-        _check_keys("start.", self.start, task.networks)
+        _check_keys("start", self.start, task.networks)
         for name, path in self.start.items():
             _load_start(name, task.networks[name], path)
         return task
@@ -227,16 +225,14 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Read a recipe from plain values."""
-        _check_mapping("recipe", values)
-        _check_keys("", values, [entry.name for entry in fields(cls)])
+        _check_keys("recipe", values, inspect.signature(cls).parameters)
         for name in ("task", "objectives", "data", "validation"):
             if name not in values:
                 raise InputError(f"the recipe has no {name}: add it")
         sections: dict[str, Any] = {}
         for name, kind in {"optimisation": Optimisation, "hardware": Hardware}.items():
             section = values.get(name, {})
-            _check_mapping(name, section)
-            _check_keys(f"{name}.", section, inspect.signature(kind).parameters)
+            _check_keys(name, section, inspect.signature(kind).parameters)
             sections[name] = kind(**section)
         return cls(**values | sections)
 
@@ -270,7 +266,7 @@ class Recipe:
             ) from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
-        _check_mapping(str(source), values)
+        _check_keys(str(source), values)
         for key, value in (changes or {}).items():
             _put(values, key, value)
         return cls.from_dict(values)
@@ -304,12 +300,12 @@ def _load_start(name: str, network: Any, path: str) -> None:
 
 
 def _dataset(place: str, entry: Any) -> Any:
-    _check_mapping(place, entry)
+    _check_keys(place, entry)
     options = dict(entry)
     name = options.pop("dataset", None)
     if name not in DATASETS:
         raise InputError(f"{place}.dataset = {name!r}: give one of {_listed(DATASETS)}")
-    _check_keys(f"{place}.", options, inspect.signature(DATASETS[name]).parameters)
+    _check_keys(place, options, inspect.signature(DATASETS[name]).parameters)
     try:
         return DATASETS[name](**options)
     except InputError as error:
@@ -361,14 +357,13 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _check_mapping(place: str, value: Any) -> None:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise InputError(f"{place} = {value!r}: give keys and values")
-
-
-def _check_keys(prefix: str, values: Iterable[str], known: Iterable[str]) -> None:
+def _check_keys(place: str, values: Any, known: Iterable[str] = ()) -> None:
+    """Refuse what is not a dictionary, or has other keys than the known ones (empty: any)."""
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{place} = {values!r}: give keys and values")
+    prefix = "" if place == "recipe" else f"{place}."
     for key in values:
-        if key not in known:
+        if known and key not in known:
             raise InputError(f"{prefix}{key} is not known: give {_listed(known)}")
 
 

@@ -197,7 +197,7 @@ class SimulatedLens:
     high_noise: PoissonNoise
     lens_light: "Model | None" = None  # quoted: astropy gives | of models a meaning
     psf: PSF | None = None
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -258,7 +258,7 @@ class LensBatch(_Tensors):
     exposure: torch.Tensor
     high: torch.Tensor | None = None
     high_noise: PoissonNoise | None = None
-    settings: dict[str, torch.Tensor] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.low)
@@ -343,7 +343,7 @@ class LensDraw:
     subhalos: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     source_image: "np.ndarray | None" = None
     source_step: float = 1.0
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
 
 
 def make_scenes(lens: MassModel | MassSystem, draws: Sequence[LensDraw]) -> LensScenes:

@@ -17,7 +17,7 @@ from lenssr.simulation import LensBatch
 from lenssr.training import lightning_tools as tools
 from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator, training_ranges
 from lenssr.training.recipe import Recipe, read_changes
-from lenssr.training.tasks import TrainingTask, batch_psnr, weighted_sum
+from lenssr.training.tasks import batch_psnr, weighted_sum
 
 __all__ = ["Trained", "train"]
 
@@ -48,7 +48,7 @@ class Trained:
         Whether this is the first of the processes that trained together, which writes the files.
     """
 
-    task: TrainingTask
+    task: torch.nn.Module
     recipe: Recipe
     folder: Path
     scores: dict[str, float]
@@ -76,8 +76,9 @@ class Trained:
             scores=self.scores,
             limits=training_ranges(self.recipe.datasets("data")),
         )
-        paths = {name: folder / f"{name}.safetensors" for name in self.task.networks}
-        for name, network in self.task.networks.items():
+        networks = dict(self.task.named_children())
+        paths = {name: folder / f"{name}.safetensors" for name in networks}
+        for name, network in networks.items():
             save_weights(network, paths[name], card)
         return paths
 
@@ -220,7 +221,7 @@ def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> An
     )
 
 
-def _module(lightning: Any, task: TrainingTask, recipe: Recipe, batches: Prefetcher) -> Any:
+def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> Any:
     """The task as a LightningModule."""
     optimisation = recipe.optimisation
     held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).fixed()

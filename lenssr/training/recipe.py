@@ -13,7 +13,7 @@ from lenssr import simulation
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import load_weights
 from lenssr.simulation import BatchedLenses
-from lenssr.training.tasks import TASKS, TrainingTask
+from lenssr.training.tasks import TASKS
 
 __all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "read_changes", "recipe_names"]
 
@@ -156,12 +156,12 @@ class Recipe:
     """
 
     task: str
-    objectives: dict[str, float]
-    data: list[dict[str, Any]]
-    validation: list[dict[str, Any]]
-    network: dict[str, Any] = field(default_factory=dict)
+    objectives: dict
+    data: list
+    validation: list
+    network: dict = field(default_factory=dict)
     hidden: float = 0.0
-    start: dict[str, str] = field(default_factory=dict)
+    start: dict = field(default_factory=dict)
     optimisation: Optimisation = field(default_factory=Optimisation)
     hardware: Hardware = field(default_factory=Hardware)
 
@@ -194,7 +194,7 @@ class Recipe:
         if "hidden_pixels" in self.objectives and not self.hidden:
             raise InputError("objectives.hidden_pixels needs hidden pixels: give hidden, for example 0.3")
 
-    def build(self) -> TrainingTask:
+    def build(self) -> torch.nn.Module:
         """Make the task, a `torch.nn.Module` with its networks, initial weights from the seed."""
         _check_keys("network", self.network, TASKS[self.task].options())
         with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, xlogy
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import DeepLenseNoise
+from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
 from lenssr.imaging.operator import Convolution, ImagingOperator, reach_of
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
@@ -41,16 +41,16 @@ class Camera:
 
     Light is integrated over the high pixels, by 2 x 2 Gauss-Legendre points, 10 x 10 points in the 48
     steepest pixels of an image; the ``psf`` is applied at their sampling, and the low image is the sum over
-    high pixels. With ``integrate=False`` light is sampled at the centres of the low and of the high pixels,
-    without a PSF, as the first DeepLense simulations do.
+    high pixels. Without a PSF light is sampled at the centres of the low and of the high pixels, as in the
+    first DeepLense simulations.
     """
 
-    def __init__(self, pixels: int, pixel_scale: float, scale: int, psf: PSF | None = None, integrate=True):
+    def __init__(self, pixels: int, pixel_scale: float, scale: int, psf: PSF | None) -> None:
         self.grid = sky_grid((pixels, pixels), float(pixel_scale))
-        self.scale, self.psf, self.integrate = scale, psf, integrate
+        self.scale, self.psf = scale, psf
         # Integration over pixels, as `~lenssr.SuperResolver` takes it.
-        self.oversampling: Literal["auto"] | int = "auto" if integrate else 1
-        self._ray_grids = {}
+        self.oversampling: Literal["auto"] | int = 1 if psf is None else "auto"
+        self._ray_grids: dict[Any, list[_RayGrid]] = {}
 
     @property
     def pixel_scale(self) -> float:
@@ -78,25 +78,24 @@ class Camera:
             truth[rows], low_truth[rows] = images
         return truth, low_truth
 
-    def _ray_grids_for(self, device, dtype, common_lens):
+    def _ray_grids_for(self, device: torch.device, dtype: torch.dtype, common_lens: Any) -> "list[_RayGrid]":
         key = str(device), dtype, common_lens
         if key not in self._ray_grids:
             fine = self.grid.upsample(self.scale)
             options = {"dtype": dtype, "device": device}
-            if self.integrate:
-                kernel = None if self.psf is None else self.psf.kernel(fine.pixel_scale)
-                operators = [ImagingOperator(fine, kernel, **options)]
-            else:
+            if self.psf is None:
                 operators = [ImagingOperator(grid, oversampling=1, **options) for grid in (fine, self.grid)]
+            else:
+                operators = [ImagingOperator(fine, self.psf.kernel(fine.pixel_scale), **options)]
             self._ray_grids[key] = [_RayGrid(operator, common_lens) for operator in operators]
         return self._ray_grids[key]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # Rays are cheap to trace again: do not send them to workers.
         return {**self.__dict__, "_ray_grids": {}}
 
 
-def _image_memory(shape, like):
+def _image_memory(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Memory for images; numpy asks the system for large pages, which is several times faster."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
@@ -109,7 +108,7 @@ class _RayGrid:
     Rays are ordered by their place in the pixel, then by pixel, so that sums over a pixel run along rows.
     """
 
-    def __init__(self, operator, lens):
+    def __init__(self, operator: ImagingOperator, lens: Any) -> None:
         self._operator, self._lens = operator, lens
         number = math.prod(operator.cells)
         self.x, self.y = (ray.reshape(number, -1).T.reshape(-1) for ray in (operator.x, operator.y))
@@ -117,13 +116,14 @@ class _RayGrid:
             x, y = self.x.double()[None], self.y.double()[None]
             alpha = lens.deflection_at(x, y, lens.vector[None].to(x))
             self._beta = [(ray - shift).to(self.x) for ray, shift in zip((x, y), alpha, strict=True)]
-        self._finer = None
+        self._finer: Any = None
         if len(self.x) > number:
             self._pixels = [ray.reshape(-1, number).mean(0) for ray in (self.x, self.y)]
-            parts = rays_in_cells(*midpoint_rule(_PARTS), 1 / _PARTS, gauss_rule())
+            x, y = midpoint_rule(_PARTS)
+            parts = rays_in_cells(x, y, 1 / _PARTS, gauss_rule())
             self._finer = [(offset * operator.grid.pixel_scale).to(self.x) for offset in parts]
 
-    def __call__(self, scenes):
+    def __call__(self, scenes: Any) -> torch.Tensor:
         """Images (B, ny, nx) of scenes."""
         values = self._values(scenes)
         values = values.reshape(len(scenes), -1, math.prod(self._operator.cells))
@@ -131,7 +131,7 @@ class _RayGrid:
         pixels = pixels.reshape(len(scenes), *self._operator.cells)
         return self._operator.convolve(pixels.mul_(self._operator.grid.pixel_area))
 
-    def _values(self, scenes):
+    def _values(self, scenes: Any) -> torch.Tensor:
         x, y = self.x[None], self.y[None]
         if self._lens is None:
             return scenes.brightness(x, y)
@@ -141,7 +141,7 @@ class _RayGrid:
             beta_x, beta_y = beta_x - alpha_x, beta_y - alpha_y
         return scenes.source(beta_x, beta_y)
 
-    def _refined(self, scenes, values):
+    def _refined(self, scenes: Any, values: torch.Tensor) -> torch.Tensor:
         """Means over pixels, with many more rays in the steepest: cusps, and light near a mass."""
         means = values.mean(1)
         number = min(_STEEP, means.shape[1])
@@ -176,7 +176,7 @@ def binned(values: NDArray, factor: int) -> NDArray:
 def lensed(lens: MassModel, brightness: _Brightness) -> _Brightness:
     """Brightness function of the image plane, at positions (M,), from the one of the source plane."""
 
-    def seen(x, y):
+    def seen(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         alpha_x, alpha_y = lens.deflection_at(x[None], y[None], lens.vector[None])
         return brightness(x - alpha_x[0], y - alpha_y[0])
 
@@ -186,7 +186,7 @@ def lensed(lens: MassModel, brightness: _Brightness) -> _Brightness:
 def render_steep(grid: PixelGrid, psf: PSF, *brightness: _Brightness) -> list[NDArray]:
     """Flux per pixel (ny, nx) of scenes, each ``brightness(x, y)``, within 0.1 % wherever it is bright."""
 
-    def scenes(x, y):
+    def scenes(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.stack([function(x, y) for function in brightness])
 
     kernel = psf.kernel(grid.pixel_scale)
@@ -215,7 +215,9 @@ def convolve_and_crop(scene: torch.Tensor, grid: PixelGrid, psf: PSF | None) -> 
 # ---------------------------------------------------------------- noise
 
 
-def draw_noise(draws, truth, low_truth, high):
+def draw_noise(
+    draws: Any, truth: torch.Tensor, low_truth: torch.Tensor, high: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Noisy low images of a batch, and high ones (None unless ``high``), from their truths.
 
     ``draws`` are `~lenssr.simulation.scenes.LensDraw`.
@@ -231,7 +233,7 @@ def draw_noise(draws, truth, low_truth, high):
     return torch.from_numpy(low).to(truth), torch.from_numpy(many).to(truth) if high else None
 
 
-def _fill_noisy(image, truth, noise, rng):
+def _fill_noisy(image: NDArray, truth: NDArray, noise: PoissonNoise, rng: np.random.Generator) -> None:
     """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers."""
     exposure, rms = noise.exposure, noise.background_rms
     deeplense = isinstance(noise, DeepLenseNoise)
@@ -247,7 +249,7 @@ def _fill_noisy(image, truth, noise, rng):
 
 
 @functools.cache
-def _tables():
+def _tables() -> NDArray[np.uint32]:
     """Alias tables of Poisson distributions, shape (_ROWS * _COLUMNS,), uint32.
 
     Column c of a row stands for the number c with the probability in the upper 24 bits, else for the number

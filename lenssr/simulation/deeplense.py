@@ -301,9 +301,9 @@ class DeepLense(BatchedLenses):
             self._subhalos = _named(self.substructure, _SUBSTRUCTURE, "substructure")()
 
     def _make_camera(self, number: int) -> Camera:
-        model, instrument = self._model, self._model.instrument
+        instrument = self._model.instrument
         psf = None if instrument is None else instrument.psf()
-        return Camera(model.pixels, model.pixel_scale, self.scale, psf, integrate=instrument is not None)
+        return Camera(self._model.pixels, self._model.pixel_scale, self.scale, psf)
 
     def _draw(self, index: int) -> LensDraw:
         rng = self.rng(index)

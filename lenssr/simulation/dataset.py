@@ -43,7 +43,7 @@ class LensDataset(ABC):
     """A seeded sequence of simulated lenses.
 
     Item i depends on the seed and on i only, not on the items made before it. Subclasses make an item in
-    ``_item(index)`` and hold each argument of their call as an attribute of that name.
+    ``_item(index)``; arguments of their call that they keep as attributes of the same name are their settings.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ class LensDataset(ABC):
         return f"{type(self).__name__}({settings})"
 
     def _arguments(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def rng(self, index: int, *purpose: int) -> np.random.Generator:
         """Start the random numbers of an item; ``purpose`` names another, independent stream of it."""

@@ -43,7 +43,7 @@ class LensDataset(ABC):
     """A seeded sequence of simulated lenses.
 
     Item i depends on the seed and on i only, not on the items made before it. Subclasses make an item in
-    ``_item(index)``; arguments of their call that they keep as attributes of the same name are their settings.
+    ``_item(index)``. Their settings are those arguments of their call that are attributes of the same name.
 
     Parameters
     ----------

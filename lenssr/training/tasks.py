@@ -26,8 +26,9 @@ __all__ = ["TASKS", "SersicFitter", "TrainingTask", "batch_psnr", "weighted_sum"
 class TrainingTask(ABC, nn.Module):
     """Networks and the objectives of their training; ``hidden`` is the share of hidden pixels."""
 
-    # Names of the objectives, and the class that the options are passed to.
+    # Names of the objectives and of the networks, the class of these, and options besides those of the class.
     objectives = ()
+    names = ("image",)
     builds = SISR
     more_options = ()
     # Magnification of the images; None if it is free.
@@ -36,16 +37,13 @@ class TrainingTask(ABC, nn.Module):
     def __init__(self, settings, hidden=0.0):
         super().__init__()
         self.hidden, self.telescopes = hidden, Telescopes()
-        self.build(settings)
+        for name in self.names:
+            setattr(self, name, self.builds(**settings))
 
     @classmethod
     def options(cls):
         """Names of the options of the networks."""
         return (*list(inspect.signature(cls.builds).parameters), *cls.more_options)
-
-    @abstractmethod
-    def build(self, settings):
-        """Make the networks from their options."""
 
     @abstractmethod
     def losses(self, view):
@@ -72,9 +70,9 @@ class _ImageTask(TrainingTask):
 
     objectives = ("pixel_intensity", "multi_scale")
 
-    def build(self, settings):
-        self.image = SISR(**settings)
-        self.scale = self.image.scale
+    @property
+    def scale(self):
+        return self.image.scale
 
     def predict(self, view):
         return self.image(view.image, view.sigma if self.image.with_noise else None)
@@ -121,8 +119,8 @@ class Supervised(_TargetTask):
 class WithSource(_TargetTask):
     """LensSR with source: the target is a Sérsic fitted to the image, lensed at the finer resolution."""
 
-    def build(self, settings):
-        super().build(settings)
+    def __init__(self, settings, hidden=0.0):
+        super().__init__(settings, hidden)
         self.reader = SersicFitter()
 
     def target(self, view):
@@ -137,13 +135,12 @@ class NoSource(_ImageTask):
     """
 
     objectives = ("lens_equation", "source_intensity", *_ImageTask.objectives)
+    names = ("image", "source")
     more_options = ("side",)
 
-    def build(self, settings):
-        settings = dict(settings)
-        self.side = settings.pop("side", 38)
-        super().build(settings)
-        self.source = SISR(**settings)
+    def __init__(self, settings, hidden=0.0):
+        super().__init__({name: value for name, value in settings.items() if name != "side"}, hidden)
+        self.side = settings.get("side", 38)
 
     def _losses(self, view, finer):
         relensed = self.relensed(view)
@@ -170,10 +167,7 @@ class Relensing(TrainingTask):
     """Train a `RelensingNetwork` on hidden pixels."""
 
     objectives = ("hidden_pixels", "data_consistency", "source_smoothness", "target_error")
-    builds = RelensingNetwork
-
-    def build(self, settings):
-        self.source = RelensingNetwork(**settings)
+    names, builds = ("source",), RelensingNetwork
 
     def draw(self, view):
         """`~lenssr.networks.PredictedSource` of a view."""
@@ -206,10 +200,7 @@ class Deflection(TrainingTask):
         "variation_density",
         "positive_convergence",
     )
-    builds = DeflectionNetwork
-
-    def build(self, settings):
-        self.lens = DeflectionNetwork(**settings)
+    names, builds = ("lens",), DeflectionNetwork
 
     def losses(self, view):
         batch = view.batch

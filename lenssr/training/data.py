@@ -37,7 +37,7 @@ class Schedule:
     def __init__(self, datasets, batch_size, seed):
         self.datasets, self.batch_size, self.seed = datasets, batch_size, seed
         self._pass, self._order = None, None
-        self._count = len(self._batches(None))
+        self._count = len(self.batches())
 
     def __len__(self):
         """Count the batches of one pass through the data."""
@@ -47,22 +47,18 @@ class Schedule:
         """Data set and indices of a batch; numbers continue over passes."""
         which, place = divmod(number, len(self))
         if which != self._pass:
-            order = self._batches(which)
+            order = self.batches(which)
             np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
             self._pass, self._order = which, order
         return self._order[place]
 
-    def _batches(self, which):
+    def batches(self, which=None):
         """All batches of a pass; None stands for the unshuffled order."""
         batches = []
         for number, dataset in enumerate(self.datasets):
             seed = None if which is None else _seed_of(self.seed, ORDER_STREAM, which, number)
             batches += [(dataset, indices) for indices in dataset.index_batches(self.batch_size, seed=seed)]
         return batches
-
-    def fixed(self):
-        """All batches of one pass, not shuffled."""
-        return self._batches(None)
 
 
 class Prefetcher:

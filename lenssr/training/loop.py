@@ -224,7 +224,7 @@ def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> An
 def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> Any:
     """The task as a LightningModule."""
     optimisation = recipe.optimisation
-    held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).fixed()
+    held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).batches()
     weights = {name: float(weight) for name, weight in recipe.objectives.items() if weight}
 
     class Module(lightning.LightningModule):

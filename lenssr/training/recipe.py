@@ -9,22 +9,15 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 import yaml
 
-from lenssr import simulation
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import load_weights
-from lenssr.simulation import BatchedLenses
+from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.tasks import TASKS
 
 __all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "read_changes", "recipe_names"]
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
-DATASETS = {
-    name: item
-    for name in simulation.__all__
-    if isinstance(item := getattr(simulation, name), type)
-    and issubclass(item, BatchedLenses)
-    and item is not BatchedLenses
-}
+DATASETS = {kind.__name__: kind for kind in (BroadLenses, DeepLense)}
 # Least values of numbers; the others are positive.
 _LEAST = {"warmup": 0, "seed": 0, "weight_decay": 0}
 
@@ -209,7 +202,7 @@ class Recipe:
             _load_start(name, task.networks[name], path)
         return task
 
-    def datasets(self, name: Literal["data", "validation"]) -> list[Any]:
+    def datasets(self, name: Literal["data", "validation"]) -> list[BroadLenses | DeepLense]:
         """Make the data sets, each a `~lenssr.simulation.BatchedLenses`."""
         entries = getattr(self, name)
         if not isinstance(entries, list) or not entries:

@@ -193,7 +193,7 @@ class Recipe:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.optimisation.seed)
             try:
-                task = TASKS[self.task](dict(self.network), self.hidden)
+                task = TASKS[self.task](self.network, self.hidden)
             except TypeError as error:  # such as a list instead of a number
                 message = f"network = {self.network}: {error}; see the class for its options"
                 raise InputError(message) from error

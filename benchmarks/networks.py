@@ -47,8 +47,8 @@ from lenssr.networks import load
 from lenssr.networks.variance import variance_from_neighbours
 from lenssr.networks.weights import find
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
+from lenssr.training.data import Telescopes, View
 from lenssr.training.tasks import NoSource
-from lenssr.training.views import Telescopes, View
 
 SCALE = 2
 # Of so many images one, where a method takes long.

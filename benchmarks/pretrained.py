@@ -24,7 +24,7 @@ from lenssr.grids import PixelGrid
 from lenssr.networks import load_weights, save_weights
 from lenssr.networks.deflection import as_family
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
-from lenssr.training.views import Telescopes, View
+from lenssr.training.data import Telescopes, View
 
 SEED = 9001
 KEPT = "hubble_deep_field[1::2]"

@@ -15,8 +15,9 @@ from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_brightness
 from lenssr.simulation import LensPopulation, SimulatedLens
 from lenssr.simulation.camera import render_steep, sky_grid
-from lenssr.simulation.dataset import check_count, image
+from lenssr.simulation.dataset import check_count
 from lenssr.simulation.population import BACKGROUND_RMS, FWHM, PIXEL_SCALE
+from lenssr.simulation.scenes import image
 
 __all__ = ["SPOILED_KINDS", "Spoiled", "spoiled"]
 

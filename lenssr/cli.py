@@ -286,7 +286,7 @@ def _simulate(arguments):
 
 
 def _train(arguments):
-    from lenssr.training.command import run
+    from lenssr.training.loop import run
 
     options = {"resume": arguments.resume, "progress": sys.stdout.isatty() and not arguments.quiet}
     trained = run(arguments.recipe, arguments.output, arguments.set, **options)

@@ -1,15 +1,12 @@
 """Simulated lenses: seeded data sets with everything that went into them."""
 
-from lenssr.simulation.broad import BroadLenses
-from lenssr.simulation.dataset import BatchedLenses, LensBatch, LensDataset, SimulatedLens
-from lenssr.simulation.deeplense import DeepLense
+from lenssr.simulation.dataset import BatchedLenses, LensDataset, write_dataset
+from lenssr.simulation.deeplense import AxionVortex, ColdSubhalos, DeepLense
 from lenssr.simulation.galaxies import GALAXY_CELLS, GalaxyLens, GalaxyLenses
 from lenssr.simulation.galaxy_shapes import GalaxyShapes
-from lenssr.simulation.population import LensPopulation
-from lenssr.simulation.scenes import LensScenes
+from lenssr.simulation.population import BroadLenses, LensPopulation
+from lenssr.simulation.scenes import LensBatch, LensScenes, SimulatedLens
 from lenssr.simulation.sersic_stamps import SersicStamp, SersicStamps
-from lenssr.simulation.subhalos import AxionVortex, ColdSubhalos
-from lenssr.simulation.write import write_dataset
 
 __all__ = [
     "GALAXY_CELLS",

@@ -1,351 +1,107 @@
-"""Simulated lenses, one by one and in batches, and the bases of data sets of them."""
+"""The bases of simulated data sets, and the files that they write."""
 
+import inspect
+import logging
 import math
 import operator
+import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from astropy.modeling import Model
+from astropy.io import fits
 from astropy.nddata import CCDData
+from astropy.table import QTable, Table, vstack
+from astropy.units import UnitBase
+from astropy.wcs import FITSFixedWarning
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from lenssr._versions import package_version
 from lenssr.exceptions import InputError
+from lenssr.files import atomic
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import DeepLenseNoise, NoiseModel, PoissonNoise, stack_noise
-from lenssr.imaging.psf import PSF
-from lenssr.mass import MassModel, MassSystem
-from lenssr.simulation.camera import binned
-from lenssr.simulation.poisson import draw_poisson
-from lenssr.simulation.scenes import UNIT, LensScenes, make_scenes, map_tensors
-from lenssr.simulation.write import write_item
+from lenssr.imaging.noise import PoissonNoise, stack_noise
+from lenssr.mass import MassModel, MassSystem, PointMass
+from lenssr.simulation.camera import Camera, binned, draw_noise
+from lenssr.simulation.scenes import LensBatch, LensDraw, SimulatedLens, image, make_scenes
 from lenssr.units import strip_unit
 
-__all__ = [
-    "BatchedLenses",
-    "LensBatch",
-    "LensDataset",
-    "LensDraw",
-    "SimulatedLens",
-    "check_count",
-    "check_range",
-    "image",
-    "observed",
-]
+__all__ = ["BatchedLenses", "LensDataset", "check_count", "check_range", "observed", "write_dataset"]
 
 # Cameras that are kept with their rays.
 _CAMERAS_KEPT = 8
+_MANIFEST = "manifest.ecsv"
 
-
-@dataclass(frozen=True, eq=False)
-class SimulatedLens:
-    """One simulated lens: images at two resolutions, and everything that went into them.
-
-    Images are `~astropy.nddata.CCDData` in electron / s per pixel, with a WCS; the exposure in seconds is
-    ``meta["EXPTIME"]``.
-
-    Attributes
-    ----------
-    index : int
-        Its place in the data set.
-    low, high : `~astropy.nddata.CCDData`
-        The noisy images; ``high`` has ``scale`` times as many pixels along a side.
-    low_truth, truth : `~astropy.nddata.CCDData`
-        The same without noise.
-    lens : `~lenssr.mass.MassModel`
-        The true lens.
-    source : `~lenssr.light.Sersic`
-        The true source, in electron / s per arcsec2.
-    noise, high_noise : `~lenssr.imaging.NoiseModel`
-        How ``low`` and ``high`` were made from their truths; numbers are in electron / s and seconds.
-    lens_light : `~lenssr.light.Sersic` or None
-        The true light of the lens galaxy.
-    psf : `~lenssr.imaging.PSF` or None
-        The true point spread function.
-    settings : dict
-        Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
-    """
-
-    index: int
-    low: CCDData
-    high: CCDData
-    low_truth: CCDData
-    truth: CCDData
-    lens: MassModel | MassSystem
-    source: Model
-    noise: NoiseModel
-    high_noise: NoiseModel
-    lens_light: "Model | None" = None  # quoted: astropy gives | of models a meaning
-    psf: PSF | None = None
-    settings: dict = field(default_factory=dict)
-
-    @property
-    def given(self):
-        """What an observer would know besides the image: noise and PSF, as keywords for a resolver's call."""
-        known = {"noise": self.noise, "psf": self.psf}
-        return {name: value for name, value in known.items() if value is not None}
-
-
-@dataclass(frozen=True, eq=False)
-class LensBatch:
-    """Simulated lenses of one camera as tensors: one shape, pixel scale and PSF, one device and type.
-
-    Images are in electron / s per pixel.
-
-    Attributes
-    ----------
-    index : `torch.Tensor`, shape (B,), int64
-        Numbers of the lenses in the data set; on the CPU.
-    low : `torch.Tensor`, shape (B, ny, nx)
-        The noisy images.
-    low_truth : `torch.Tensor`, shape (B, ny, nx)
-        The same without noise.
-    truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
-        The noise-free images with ``scale`` times as many pixels along a side.
-    noise : `~lenssr.imaging.NoiseModel`
-        Noise of ``low``. ``noise.moments(model)`` takes images of that shape; its numbers are tensors
-        (B, 1, 1).
-    scenes : `LensScenes`
-        Lenses and sources.
-    grid : `~lenssr.grids.PixelGrid`
-        Pixels of ``low``.
-    scale : int
-    psf : `~lenssr.imaging.PSF` or None
-        The point spread function.
-    oversampling : "auto" or int
-        Integration over pixels, as the option of `~lenssr.SuperResolver`; 1 where the data set samples light
-        at pixel centres.
-    exposure : `torch.Tensor`, shape (B,)
-        Of ``low``, in seconds.
-    high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
-        Noisy images of the shape of ``truth``, if they were asked for.
-    high_noise : `~lenssr.imaging.NoiseModel` or None
-        Noise of ``high``.
-    settings : dict of str to `torch.Tensor`, shape (B,)
-        Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
-    """
-
-    index: torch.Tensor
-    low: torch.Tensor
-    low_truth: torch.Tensor
-    truth: torch.Tensor
-    noise: NoiseModel
-    scenes: LensScenes
-    grid: PixelGrid
-    scale: int
-    psf: PSF | None
-    oversampling: "str | int"
-    exposure: torch.Tensor
-    high: torch.Tensor | None = None
-    high_noise: NoiseModel | None = None
-    settings: dict = field(default_factory=dict)
-
-    def __len__(self):
-        """Count the lenses."""
-        return len(self.low)
-
-    @property
-    def device(self):
-        """Where the tensors are."""
-        return self.low.device
-
-    @property
-    def pixel_scale(self):
-        """Side of the low pixels in arcsec."""
-        return self.grid.pixel_scale
-
-    @property
-    def psf_fwhm(self):
-        """FWHM of the PSF in arcsec; 0 where there is none."""
-        return 0.0 if self.psf is None else self.psf.fwhm_at(self.pixel_scale)
-
-    @property
-    def variance(self):
-        """True variance of ``low``, shape (B, ny, nx), from the noise-free image."""
-        return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
-
-    def kernel(self, subsampling=1):
-        """Kernel of the PSF for `torch.Tensor` images.
-
-        Parameters
-        ----------
-        subsampling : int, optional
-            Samples along a low pixel; 1 by default, ``scale`` for images of the shape of ``truth``.
-
-        Returns
-        -------
-        kernel : `torch.Tensor`, odd sides, or None
-            Normalised to a sum of 1; None without a PSF.
-        """
-        if self.psf is None:
-            return None
-        return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)
-
-    def to(self, device=None, dtype=None):
-        """Return the same batch on another device or in another precision.
-
-        Parameters
-        ----------
-        device : `torch.device` or str, optional
-        dtype : `torch.dtype`, optional
-
-        Returns
-        -------
-        batch : `LensBatch`
-        """
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "index"}
-        return replace(self, **map_tensors(lambda tensor: tensor.to(device=device, dtype=dtype), values))
-
-    def item(self, row):
-        """Return one lens as `~astropy.nddata.CCDData` and models, as resolvers take it.
-
-        Parameters
-        ----------
-        row : int
-            Its place in the batch.
-
-        Returns
-        -------
-        item : `SimulatedLens`
-            Without ``high`` and ``high_noise`` unless the batch has them.
-        """
-        fine = self.grid.upsample(self.scale)
-        numbers = {name: getattr(self, name) for name in ("noise", "high_noise", "settings")}
-        numbers = map_tensors(lambda values: float(values[row]), numbers)
-
-        def view(values, grid, noise=None):
-            exposure = None if noise is None else noise.exposure
-            return None if values is None else image(values[row].double().cpu().numpy(), grid, exposure)
-
-        return SimulatedLens(
-            index=int(self.index[row]),
-            low=view(self.low, self.grid, numbers["noise"]),
-            high=view(self.high, fine, numbers["high_noise"]),
-            low_truth=view(self.low_truth, self.grid),
-            truth=view(self.truth, fine),
-            lens=self.scenes.model(row),
-            source=self.scenes.light(row),
-            psf=self.psf,
-            **numbers,
-        )
-
-
-@dataclass
-class LensDraw:
-    """Random numbers of one lens, before anything is rendered: plain numbers and float64 arrays.
-
-    ``lens`` (P,), ``source`` (7,) and ``subhalos`` (N, 3) are as in `LensScenes`; ``source_image`` (S, S) is
-    the source as an image, with pixels of ``source_step`` arcsec. ``streams`` are the generators for the
-    noise of the high and of the low image; if they are one, the high image's noise is always drawn first.
-    """
-
-    lens: np.ndarray
-    source: np.ndarray
-    noise: PoissonNoise
-    high_noise: PoissonNoise
-    streams: tuple
-    subhalos: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    source_image: "np.ndarray | None" = None
-    source_step: float = 1.0
-    settings: dict = field(default_factory=dict)
+log = logging.getLogger(__name__)
 
 
 class LensDataset(ABC):
     """A seeded sequence of simulated lenses.
 
     Item i depends on the seed and on i only, not on the items made before it. Subclasses make an item in
-    ``_item(index)`` and name their settings in ``_settings``.
+    ``_item(index)``. Their settings are those arguments of their call that are attributes of the same name.
 
     Parameters
     ----------
     size : int
-        How many lenses there are.
+        Number of lenses.
     seed : int
-        Which ones; not negative.
+        Seed of the random numbers; not negative.
     """
 
-    _settings = ("size", "seed")
+    size: int
+    seed: int
     _stream = 0
 
-    def __init__(self, size, seed):
+    def __init__(self, size: int, seed: int) -> None:
         self.size = check_count(size, "size", 1)
         self.seed = check_count(seed, "seed", 0)
 
-    def __len__(self):
-        """Count the lenses."""
+    def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> SimulatedLens:
         """Simulate one lens; negative numbers count from the end."""
         return self._item(self._checked_index(index))
 
-    def __iter__(self):
-        """Simulate one lens after the other."""
+    def __iter__(self) -> Iterator[SimulatedLens]:
         return (self[index] for index in range(self.size))
 
-    def __repr__(self):
-        """Show a call that makes the same data set."""
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
         return f"{type(self).__name__}({settings})"
 
-    def rng(self, index, *purpose):
-        """Start the random numbers of an item.
+    def _arguments(self) -> dict[str, Any]:
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-        Parameters
-        ----------
-        index : int
-            Which item.
-        *purpose : int
-            Numbers that name another, independent stream of the same item; none name the first.
-
-        Returns
-        -------
-        rng : `numpy.random.Generator`
-        """
+    def rng(self, index: int, *purpose: int) -> np.random.Generator:
+        """Start the random numbers of an item; ``purpose`` names another, independent stream of it."""
         return np.random.default_rng([self.seed, index, self._stream, *purpose])
 
-    def settings(self):
-        """Return the settings by name, plain values.
-
-        Returns
-        -------
-        settings : dict
-        """
-        values = {name: getattr(self, name) for name in self._settings}
+    def settings(self) -> dict[str, Any]:
+        """Return the settings by name, plain values."""
         plain = (str, int, float, type(None))
-        return {
-            "dataset": type(self).__name__,
-            **{name: value if isinstance(value, plain) else repr(value) for name, value in values.items()},
-        }
+        values = {n: v if isinstance(v, plain) else repr(v) for n, v in self._arguments().items()}
+        return {"dataset": type(self).__name__, **values}
 
-    def write(self, index, directory, *, overwrite=False):
-        """Write one lens as a FITS file.
+    def write(self, index: int, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write one lens as a FITS file in an existing folder, named by its index (``000042.fits``).
 
-        Parameters
-        ----------
-        index : int
-            Which lens.
-        directory : str or `~pathlib.Path`
-            An existing folder; the file is named by the index, ``000042.fits``.
-        overwrite : bool, optional
-            Whether a file of that name may be replaced; False by default.
-
-        Returns
-        -------
-        path : `~pathlib.Path`
-
-        Raises
-        ------
-        InputError
-            If the file exists, or the folder does not.
+        Returns the path. Raises `InputError` if the folder does not exist, or if the file does, unless
+        ``overwrite`` is True.
         """
-        return write_item(self[index], directory, self.settings(), overwrite=overwrite)
+        return _write_item(self[index], directory, self.settings(), overwrite)
 
     @abstractmethod
-    def _item(self, index):
+    def _item(self, index: int) -> SimulatedLens:
         """Simulate the lens of a checked index."""
 
-    def _checked_index(self, index):
+    def _checked_index(self, index: Any) -> int:
         try:
             number = operator.index(index)
         except TypeError as error:
@@ -358,29 +114,29 @@ class LensDataset(ABC):
 class BatchedLenses(LensDataset):
     """A seeded sequence of simulated lenses, one by one or in batches.
 
-    Subclasses draw the parameters of a lens in ``_draw(index)``, on the CPU, make its camera in
-    ``_make_camera(number)``, and name the kind of lens in ``_lens``.
-
-    Parameters
-    ----------
-    size : int
-        How many lenses there are.
-    seed : int
-        Which ones; not negative.
+    Subclasses of this `LensDataset` draw the parameters of a lens in ``_draw(index)``, on the CPU, make its
+    camera in ``_make_camera(number)``, and name the kind of lens in ``_lens``.
     """
 
     # Number of lenses in a row that share a camera; None: all do.
-    _block = None
-    _lens: MassModel
+    _block: int | None = None
+    _lens: MassModel | MassSystem
     # The lens, if all scenes have the same one.
-    _common_lens = None
+    _common_lens: MassModel | MassSystem | None = None
 
-    def __init__(self, size, seed):
+    def __init__(self, size: int, seed: int) -> None:
         super().__init__(size, seed)
-        self._cameras = {}
+        self._cameras: dict[int, Camera] = {}
 
     @torch.no_grad()
-    def batch(self, indices=None, *, device="cpu", dtype=torch.float32, high=False):
+    def batch(
+        self,
+        indices: slice | Sequence[int] | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        high: bool = False,
+    ) -> LensBatch:
         """Simulate many lenses at once.
 
         Parameters
@@ -408,7 +164,7 @@ class BatchedLenses(LensDataset):
         Notes
         -----
         A lens depends on the seed and its index alone. Its parameters and the random numbers of its noise are
-        drawn on the CPU, each from a stream of its own, so they are identical in every batch and on every
+        drawn on the CPU from separate streams, so they are identical in every batch and on every
         device. Images are equal within the rounding of ``dtype``; where rounding moves a mean count across a
         limit, about one pixel in 10^5 in float32, the count drawn from it differs, too.
         """
@@ -423,26 +179,36 @@ class BatchedLenses(LensDataset):
         draws = [self._draw(number) for number in index]
         scenes = make_scenes(self._lens, draws).to(device, dtype)
         truth, low_truth = camera.render(scenes, self._common_lens)
-        low, many = _noisy(draws, truth, low_truth, high)
-        settings = {name: _tensor([one.settings[name] for one in draws], truth) for name in draws[0].settings}
+        low, many = draw_noise(draws, truth, low_truth, high)
+
+        def numbers(values: Any) -> torch.Tensor:
+            return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(truth)
+
+        def stacked(noises: list[PoissonNoise]) -> PoissonNoise:
+            noise = stack_noise(noises)
+            return noise.with_numbers(*(numbers(getattr(noise, name)) for name in noise.names))
+
+        noise = stacked([one.noise for one in draws])
         return LensBatch(
             index=torch.tensor(index),
             low=low,
             low_truth=low_truth,
             truth=truth,
-            noise=_stacked([one.noise for one in draws], truth),
+            noise=noise,
             scenes=scenes,
             grid=camera.grid,
             scale=camera.scale,
             psf=camera.psf,
             oversampling=camera.oversampling,
-            exposure=_tensor([one.noise.exposure for one in draws], truth),
+            exposure=noise.exposure.flatten(),
             high=many,
-            high_noise=_stacked([one.high_noise for one in draws], truth) if high else None,
-            settings=settings,
+            high_noise=stacked([one.high_noise for one in draws]) if high else None,
+            settings={name: numbers([one.settings[name] for one in draws]) for name in draws[0].settings},
         )
 
-    def index_batches(self, size, *, indices=None, seed=None):
+    def index_batches(
+        self, size: int, *, indices: Iterable[int] | None = None, seed: int | None = None
+    ) -> list[list[int]]:
         """Divide the data set into batches of lenses that one camera sees.
 
         Parameters
@@ -465,10 +231,10 @@ class BatchedLenses(LensDataset):
         [[0, 1], [2, 3], [4]]
         """
         size = check_count(size, "size", 1)
-        rng = None if seed is None else np.random.default_rng([check_count(seed, "seed", 0), 0])
-        cameras = {}
+        cameras: dict[int, list[int]] = {}
         for number in self._indices(indices):
             cameras.setdefault(self._camera_number(number), []).append(number)
+        rng = None if seed is None else np.random.default_rng([check_count(seed, "seed", 0), 0])
         if rng is not None:
             for numbers in cameras.values():
                 rng.shuffle(numbers)
@@ -481,29 +247,29 @@ class BatchedLenses(LensDataset):
             rng.shuffle(batches)
         return batches
 
-    def _item(self, index):
+    def _item(self, index: int) -> SimulatedLens:
         return self.batch([index], dtype=torch.float64, high=True).item(0)
 
     @abstractmethod
-    def _draw(self, index):
+    def _draw(self, index: int) -> LensDraw:
         """Draw one lens, a `LensDraw`."""
 
     @abstractmethod
-    def _make_camera(self, number):
+    def _make_camera(self, number: int) -> Camera:
         """Make one of the cameras."""
 
-    def _camera(self, number):
+    def _camera(self, number: int) -> Camera:
         """Return one of the cameras; a few are kept with their rays."""
         if number not in self._cameras:
-            while len(self._cameras) >= _CAMERAS_KEPT:
+            if len(self._cameras) >= _CAMERAS_KEPT:
                 del self._cameras[next(iter(self._cameras))]
             self._cameras[number] = self._make_camera(number)
         return self._cameras[number]
 
-    def _camera_number(self, index):
+    def _camera_number(self, index: int) -> int:
         return 0 if self._block is None else index // self._block
 
-    def _indices(self, indices):
+    def _indices(self, indices: slice | Iterable[int] | None) -> list[int]:
         if indices is None or isinstance(indices, slice):
             indices = range(self.size)[indices or slice(None)]
         index = [self._checked_index(number) for number in indices]
@@ -512,18 +278,18 @@ class BatchedLenses(LensDataset):
         return index
 
 
-def check_count(value, name, least):
+def check_count(value: Any, name: str, least: int) -> int:
     """Return an integer that is at least ``least``, or raise an `InputError`."""
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise InputError(f"{name} = {value!r} is not an integer") from error
+        raise InputError(f"{name} = {value!r} is not an integer: give one of at least {least}") from error
     if number < least:
         raise InputError(f"{name} = {number} is below {least}: give a larger one")
     return number
 
 
-def check_range(values, unit, name, above=0.0):
+def check_range(values: Any, unit: UnitBase, name: str, above: float = 0.0) -> tuple[float, float]:
     """Return (least, largest) as floats in ``unit``, the first above a limit, or raise an `InputError`."""
     low, high = (float(strip_unit(value, unit, name)) for value in values)
     if not above < low <= high < math.inf:
@@ -532,10 +298,12 @@ def check_range(values, unit, name, above=0.0):
     return low, high
 
 
-def observed(truth, grid, scale, noise, rng):
-    """Both images of a simulated lens, `CCDData`, and their noise, from the truth at the high pixels.
+def observed(
+    truth: NDArray, grid: PixelGrid, scale: int, noise: PoissonNoise, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Both images of a `SimulatedLens`, their truths and noise, from the truth at the high pixels.
 
-    ``noise`` is that of the low image, a `~lenssr.imaging.PoissonNoise`; the low image's is drawn first.
+    ``noise`` belongs to the low image, which is drawn first.
     """
     fine, low_truth = grid.upsample(scale), binned(truth, scale)
     high_noise = PoissonNoise(noise.exposure, noise.background_rms / scale)
@@ -549,47 +317,152 @@ def observed(truth, grid, scale, noise, rng):
     }
 
 
-def image(values, grid, exposure=None):
-    """Make a `~astropy.nddata.CCDData` on a grid."""
-    header = {} if exposure is None else {"EXPTIME": float(exposure)}
-    return CCDData(values, unit=UNIT, wcs=grid.wcs, meta=header)
+# ---------------------------------------------------------------- files
 
 
-def _tensor(values, like):
-    return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(like)
+def write_dataset(
+    dataset: LensDataset,
+    directory: str | Path,
+    indices: Iterable[int] | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Table:
+    """Write the lenses of a data set as FITS files, and ``manifest.ecsv``, a table of them.
+
+    Parameters
+    ----------
+    dataset : `~lenssr.simulation.LensDataset`
+        The data set.
+    directory : str or `~pathlib.Path`
+        Where to; made if it does not exist.
+    indices : iterable of int, optional
+        Which lenses; all by default.
+    overwrite : bool, optional
+        Whether files may be replaced; False by default.
+    progress : bool, optional
+        Whether to show a progress bar; False by default.
+
+    Returns
+    -------
+    manifest : `~astropy.table.Table`
+        One row for each lens: file, true parameters, exposures. Its ``meta`` holds the settings of the data
+        set and the version of lenssr.
+
+    Raises
+    ------
+    InputError
+        If a file exists, before anything is written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lenssr.simulation import DeepLense, write_dataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manifest = write_dataset(DeepLense(size=3), folder)
+    >>> list(manifest["file"])
+    ['000000.fits', '000001.fits', '000002.fits']
+    """
+    directory = Path(directory)
+    indices = list(range(len(dataset)) if indices is None else indices)
+    if not indices:
+        raise InputError("there are no indices: name at least one lens")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
+    existing = [name for name in (_MANIFEST, *map(_file_name, indices)) if (directory / name).exists()]
+    if existing and not overwrite:
+        raise InputError(
+            f"{len(existing)} files exist, such as {directory / existing[0]}: choose another folder, or "
+            "overwrite=True"
+        )
+    log.info("simulating %d lenses in %s", len(indices), directory)
+    rows = []
+    for index in tqdm(indices, "simulating", unit="lens", disable=not progress):
+        item = dataset[index]
+        path = _write_item(item, directory, dataset.settings(), overwrite)
+        exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
+        numbers = {**_lens_numbers(item), **_light_numbers(item), **exposures, **item.settings}
+        rows.append(Table([{"file": path.name, "index": item.index, **numbers}]))
+    manifest = vstack(rows, metadata_conflicts="silent")
+    manifest.meta = {**dataset.settings(), "version": package_version()}
+    with atomic(directory / _MANIFEST) as temporary:
+        manifest.write(temporary, format="ascii.ecsv")
+    return manifest
 
 
-def _stacked(noises, like):
-    """Noise model of a batch of images, its numbers as tensors of the type of ``like``."""
-    noise = stack_noise(noises)
-    return noise.with_numbers(*(_tensor(getattr(noise, name), like) for name in noise.names))
+def _file_name(index: int) -> str:
+    return f"{index:06d}.fits"
 
 
-def _noisy(draws, truth, low_truth, high):
-    """Noisy low images of a batch, and high ones (None unless ``high``), from their truths."""
-    fine, coarse = (images.cpu().numpy() for images in (truth, low_truth))
-    low, many = np.empty_like(coarse), np.empty_like(fine) if high else None
-    unseen = np.empty_like(fine[0])
-    for row, one in enumerate(draws):
-        first, second = one.streams
-        if high or first is second:
-            _draw_noisy_image(fine[row], one.high_noise, first, many[row] if high else unseen)
-        _draw_noisy_image(coarse[row], one.noise, second, low[row])
-    return tuple(None if images is None else torch.from_numpy(images).to(truth) for images in (low, many))
+def _write_item(item: SimulatedLens, directory: str | Path, settings: dict, overwrite: bool) -> Path:
+    """Write one simulated lens as a FITS file named by its index; return the path.
+
+    Its HDUs: SCI (the low image), ERR (expected errors, where the noise does not follow from EXPTIME), PSF
+    (at low pixels, if any), HIGH, TRUTH, LOWTRUTH, the tables LENS, LIGHT and, for point masses beside the
+    lens, SUBHALOS. ``settings`` go into the primary header.
+    """
+    path = Path(directory) / _file_name(item.index)
+    with atomic(path, overwrite) as temporary:
+        fits.HDUList(list(_hdus(item, settings))).writeto(temporary)
+    return path
 
 
-def _draw_noisy_image(truth, noise, rng, image):
-    """Fill an image as `~lenssr.imaging.NoiseModel.draw` does, with fewer random numbers."""
-    exposure, rms = noise.exposure, noise.background_rms
-    deeplense = isinstance(noise, DeepLenseNoise)
-    # One number stands for shot noise and background, as both are normal and independent.
-    counts = np.multiply(truth, exposure, dtype=np.float64 if deeplense else truth.dtype)
-    if deeplense:
-        deviation = counts + (rms * exposure) ** 2
-        np.sqrt(deviation, out=deviation)
-        deviation *= rng.standard_normal(counts.shape)
-        counts += deviation
-    draw_poisson(np.maximum(counts, 0, out=counts), rng, out=image)
-    image /= exposure
-    if rms and not deeplense:
-        image += rms * rng.standard_normal(image.shape)
+def _hdus(item: SimulatedLens, settings: dict[str, Any]) -> Iterator[Any]:
+    primary = fits.PrimaryHDU()
+    primary.header.update(ORIGIN=f"lenssr {package_version()}", INDEX=item.index)
+    primary.header.update({name[:8].upper(): value for name, value in settings.items()})
+    yield primary
+    yield _ccd_hdu(item.low, "SCI")
+    _, _, variance = item.noise.moments(torch.as_tensor(item.low_truth.data))
+    if np.any(item.noise.background_rms):
+        error = np.broadcast_to(variance.sqrt().numpy(), item.low.shape)
+        yield _ccd_hdu(item.low_truth, "ERR", error)
+    if item.psf is not None:
+        pixels = PixelGrid.from_wcs(item.low.wcs, item.low.shape).matrix
+        yield fits.ImageHDU(item.psf.kernel(pixels), name="PSF")
+    for name in ("high", "truth", "low_truth"):
+        yield _ccd_hdu(getattr(item, name), name.replace("_", "").upper())
+    masses = [component for component in _components(item) if isinstance(component, PointMass)]
+    if masses:
+        names: tuple[str, ...] = PointMass.param_names
+        columns = {name: [getattr(mass, name).value for mass in masses] for name in names}
+        yield fits.BinTableHDU(QTable(columns, units=dict.fromkeys(columns, "arcsec")), name="SUBHALOS")
+    for name, numbers in (("LENS", _lens_numbers(item)), ("LIGHT", _light_numbers(item))):
+        values = np.array(list(numbers.values()), dtype=np.float64)
+        yield fits.BinTableHDU(Table({"name": list(numbers), "value": values}), name=name)
+
+
+def _ccd_hdu(image: CCDData, name: str, data: NDArray | None = None) -> fits.ImageHDU:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        header = image.wcs.to_header()
+    hdu = fits.ImageHDU(np.ascontiguousarray(image.data if data is None else data), header=header, name=name)
+    hdu.header["BUNIT"] = str(image.unit)
+    if "EXPTIME" in image.meta:
+        hdu.header["EXPTIME"] = image.meta["EXPTIME"], "seconds"
+    return hdu
+
+
+def _components(item: SimulatedLens) -> Sequence[MassModel]:
+    return item.lens.components if isinstance(item.lens, MassSystem) else [item.lens]
+
+
+def _lens_numbers(item: SimulatedLens) -> dict[str, float]:
+    # The origin of a shear, at (0, 0), has the names of the galaxy's centre: leave it out.
+    return _numbers("lens", *_components(item))
+
+
+def _light_numbers(item: SimulatedLens) -> dict[str, float]:
+    light = [] if item.lens_light is None else [item.lens_light]
+    return _numbers("source", item.source) | _numbers("light", *light)
+
+
+def _numbers(prefix: str, *models: Any) -> dict[str, float]:
+    """Parameters of models by name; of equal names the first model's counts."""
+    numbers: dict[str, float] = {}
+    for model in models:
+        for name in model.param_names:
+            numbers.setdefault(f"{prefix}_{name}", float(getattr(model, name).value))
+    return numbers

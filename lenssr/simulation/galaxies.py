@@ -1,11 +1,15 @@
 """Lenses whose sources are real galaxies."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
 
 import astropy.units as u
 import numpy as np
 from astropy.nddata import CCDData
+from numpy.typing import ArrayLike, NDArray
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
@@ -16,9 +20,9 @@ from lenssr.imaging.render_scene import brightness_of
 from lenssr.light.pixelated_source import PixelatedSource
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.camera import convolve_and_crop, lensed, render_densely, sky_grid
-from lenssr.simulation.dataset import LensDataset, SimulatedLens, check_count, image, observed
+from lenssr.simulation.dataset import LensDataset, check_count, observed
 from lenssr.simulation.galaxy_shapes import GalaxyShapes, resample_shape
-from lenssr.simulation.scenes import UNIT
+from lenssr.simulation.scenes import UNIT, SimulatedLens, image
 from lenssr.units import strip_unit
 
 __all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]
@@ -29,10 +33,8 @@ GALAXY_CELLS = {
     '0.1"': {"pixel_scale": 0.1, "fwhm": 0.16, "pixels": 38, "sky_rms": 0.02},
 }
 
-# Side of the box of the source in arcsec.
-_SOURCE_SIDE = 1.0
-# Nodes along the box of the source: several to a pixel of the cutouts.
-_NODES = 240
+# Side of the box of the source in arcsec, and nodes along it: several to a pixel of the cutouts.
+_SOURCE_SIDE, _NODES = 1.0, 240
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class GalaxyLens(SimulatedLens):
     pixel_truth: CCDData | None = None
     galaxy: str = ""
 
-    def truth_behind(self, psf):
+    def truth_behind(self, psf: PSF | u.Quantity | ArrayLike | None) -> CCDData:
         """Noise-free high image behind another PSF.
 
         Parameters
@@ -67,11 +69,17 @@ class GalaxyLens(SimulatedLens):
         truth : `~astropy.nddata.CCDData`
         """
         grid = PixelGrid.from_wcs(self.truth.wcs, self.truth.shape)
-        psf = None if psf is None else PSF.from_any(psf)
-        scene = render_densely(grid, psf, lensed(self.lens, brightness_of(self.source)[0]))
-        return image(convolve_and_crop(scene, grid, psf), grid)
+        known = None if psf is None else PSF.from_any(psf)
+        scene = render_densely(grid, known, lensed(self.lens, brightness_of(self.source)[0]))
+        return image(convolve_and_crop(scene, grid, known), grid)
 
-    def mean_source(self, shape, pixel_scale, x_0=0.0, y_0=0.0):
+    def mean_source(
+        self,
+        shape: tuple[int, int],
+        pixel_scale: float | u.Quantity,
+        x_0: float | u.Quantity = 0.0,
+        y_0: float | u.Quantity = 0.0,
+    ) -> NDArray[np.float64]:
         """Surface brightness of the source averaged over pixels.
 
         Parameters
@@ -89,45 +97,47 @@ class GalaxyLens(SimulatedLens):
             In electron / s per arcsec2.
         """
         lengths = ((pixel_scale, "pixel_scale"), (x_0, "x_0"), (y_0, "y_0"))
-        pixel_scale, x_0, y_0 = (strip_unit(value, u.arcsec, name) for value, name in lengths)
-        grid = PixelGrid(shape, pixel_scale)
-        step = self.source.grid.pixel_scale
-        operator = ImagingOperator(grid, oversampling=max(2, math.ceil(2 * pixel_scale / step)))
-        values = brightness_of(self.source)[0](operator.x + x_0, operator.y + y_0)
+        side, x, y = (strip_unit(value, u.arcsec, name) for value, name in lengths)
+        grid = PixelGrid(shape, side)
+        operator = ImagingOperator(
+            grid, oversampling=max(2, math.ceil(2 * side / self.source.grid.pixel_scale))
+        )
+        values = brightness_of(self.source)[0](operator.x + x, operator.y + y)
         return operator(values).numpy() / grid.pixel_area
 
 
+@dataclass(repr=False, eq=False)
 class GalaxyLenses(LensDataset):
     """Lenses with real galaxies, which have arms and clumps, as sources.
 
     The lens is an SIE with theta_E uniform in 1" to 1.25", e1 and e2 uniform within 0.15 and a centre that
     scatters by 0.02" in x and y, plus a shear with gamma1 and gamma2 uniform within 0.05. The source is a
     shape, one after the other, in a box of 1", turned by any angle, whose centre is uniform within 0.25" in
-    x and y. The exposure is ``10**U(3, 3.5)`` seconds; noise is Poisson noise and that of the sky. There is
-    no lens light.
+    x and y. The exposure is ``10**U(3, 3.5)`` seconds; the noise is Poisson noise plus sky noise. There is no
+    lens light.
 
     Parameters
     ----------
     shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None, optional
-        The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default those of
+        The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
         `GalaxyShapes.hubble_deep_field`, for which scikit-image must be installed.
     size : int, optional
-        How many lenses; 100 by default.
+        Number of lenses; 100 by default.
     seed : int, optional
-        Which ones; 0 by default.
+        Seed of the random numbers; 0 by default.
     pixel_scale : float or `~astropy.units.Quantity`, optional
         Side of the low pixels, in arcsec; 0.05 by default.
     fwhm : float or `~astropy.units.Quantity`, optional
         FWHM of the Gaussian PSF, in arcsec; 0.087 by default.
     pixels : int, optional
-        How many low pixels lie along a side of the image; 76 by default.
+        Low pixels along a side of the image; 76 by default.
     sky_rms : float, optional
         Noise of the sky in a low pixel, in electron / s; 0.01 by default.
     flux : float, optional
         Flux of the source before it is magnified, in electron / s; 15 by default. The images together have
         some 13 times as much.
     scale : int, optional
-        How many high pixels lie along a low one; 2 by default.
+        High pixels along a low one; 2 by default.
 
     Raises
     ------
@@ -157,47 +167,44 @@ class GalaxyLenses(LensDataset):
     ('0', 'PixelatedSource')
     """
 
-    _settings = ("size", "seed", "pixel_scale", "fwhm", "pixels", "sky_rms", "flux", "scale")
     _stream = 4
 
-    def __init__(
-        self,
-        shapes=None,
-        size=100,
-        seed=0,
-        *,
-        pixel_scale=0.05,
-        fwhm=0.087,
-        pixels=76,
-        sky_rms=0.01,
-        flux=15.0,
-        scale=2,
-    ):
-        super().__init__(size, seed)
-        self.pixel_scale = _positive_setting(strip_unit(pixel_scale, u.arcsec, "pixel_scale"), "pixel_scale")
-        self.fwhm = _positive_setting(strip_unit(fwhm, u.arcsec, "fwhm"), "fwhm")
-        self.pixels, self.scale = check_count(pixels, "pixels", 8), check_count(scale, "scale", 1)
-        self.sky_rms, self.flux = _positive_setting(sky_rms, "sky_rms"), _positive_setting(flux, "flux")
-        self.shapes = GalaxyShapes.from_any(shapes)
+    shapes: GalaxyShapes | str | Path | Sequence[ArrayLike] | None = None
+    size: int = 100
+    seed: int = 0
+    _: KW_ONLY
+    pixel_scale: float | u.Quantity = 0.05
+    fwhm: float | u.Quantity = 0.087
+    pixels: int = 76
+    sky_rms: float = 0.01
+    flux: float = 15.0
+    scale: int = 2
 
-    def __repr__(self):
-        """Show the settings, the shapes first."""
-        return super().__repr__().replace("(", f"({self.shapes!r}, ", 1)
+    def __post_init__(self) -> None:
+        super().__init__(self.size, self.seed)
+        self.pixels, self.scale = check_count(self.pixels, "pixels", 8), check_count(self.scale, "scale", 1)
+        for name, unit in {"pixel_scale": u.arcsec, "fwhm": u.arcsec, "sky_rms": None, "flux": None}.items():
+            value = strip_unit(getattr(self, name), unit, name)
+            if not (np.ndim(value) == 0 and 0 < value < math.inf):
+                raise InputError(f"{name} = {value} is not a positive number: give one")
+            setattr(self, name, float(value))
+        self.shapes = GalaxyShapes.from_any(self.shapes)
 
-    def _draw_lens(self, rng):
-        theta_E = rng.uniform(1.0, 1.25)
-        e1, e2 = rng.uniform(-0.15, 0.15, 2)
-        x_0, y_0 = rng.normal(0.0, 0.02, 2)
-        return SIE(theta_E, e1, e2, x_0, y_0) + Shear(*rng.uniform(-0.05, 0.05, 2))
+    def settings(self) -> dict[str, Any]:
+        """Return the settings by name, plain values, without the shapes."""
+        return {name: value for name, value in super().settings().items() if name != "shapes"}
 
-    def _item(self, index):
+    def _item(self, index: int) -> GalaxyLens:
         rng = self.rng(index)
-        number = index % len(self.shapes)
-        lens, angle, centre = self._draw_lens(rng), rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25, 2)
+        shapes = GalaxyShapes.from_any(self.shapes)
+        number = index % len(shapes)
+        galaxy = rng.uniform(1.0, 1.25), *rng.uniform(-0.15, 0.15, 2), *rng.normal(0.0, 0.02, 2)
+        lens = SIE(*galaxy) + Shear(*rng.uniform(-0.05, 0.05, 2))
+        angle, centre = rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25, 2)
         exposure = 10 ** rng.uniform(3.0, 3.5)
         grid = sky_grid((self.pixels, self.pixels), self.pixel_scale)
         fine, psf = grid.upsample(self.scale), PSF.from_fwhm(self.fwhm * u.arcsec)
-        source = _pixelated_source(self.shapes[number], angle, self.flux, centre)
+        source = _pixelated_source(shapes[number], angle, self.flux, centre)
         scene = render_densely(fine, psf, lensed(lens, brightness_of(source)[0]))
         truth, noise = convolve_and_crop(scene, fine, psf), PoissonNoise(exposure, self.sky_rms)
         return GalaxyLens(
@@ -208,17 +215,11 @@ class GalaxyLenses(LensDataset):
             source=source,
             psf=psf,
             settings={"shape": number, "angle": math.degrees(angle)},
-            galaxy=self.shapes.names[number],
+            galaxy=shapes.names[number],
         )
 
 
-def _positive_setting(value, name):
-    if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
-        raise InputError(f"{name} = {value} is not a positive number")
-    return float(value)
-
-
-def _pixelated_source(shape, angle, flux, centre):
+def _pixelated_source(shape: NDArray, angle: float, flux: float, centre: NDArray) -> PixelatedSource:
     """A shape turned counter-clockwise, on the nodes of the source."""
     nodes = resample_shape(shape, _NODES, angle)
     brightness = flux * (nodes / (nodes.mean() * _SOURCE_SIDE**2))

@@ -6,9 +6,13 @@ import importlib.util
 import math
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lenssr.exceptions import InputError
@@ -38,8 +42,7 @@ SUFFIXES = (".fits", ".fit", ".fits.gz", ".npy", ".png")
 # Smallest side of a cutout in pixels.
 _SMALLEST = 12
 # Standard deviation of the blur, in pixels and over the side of the box; the larger one counts. Chosen.
-_BLUR_PIXELS = 0.8
-_BLUR_BOX = 1 / 250
+_BLUR_PIXELS, _BLUR_BOX = 0.8, 1 / 250
 # Radii, over the distance of the first and last pixel, between which light fades to zero: no edge shows in a
 # rotated box.
 _TAPER = 0.4, 0.5
@@ -47,26 +50,23 @@ _TAPER = 0.4, 0.5
 _DEEP_FIELD = "hubble_deep_field"
 # The name, optionally with a slice that selects galaxies.
 _NAMED = re.compile(_DEEP_FIELD + r"(?:\[(-?\d+)?:(-?\d+)?(?::(-?[1-9]\d*)?)?\])?")
-# Threshold of detection in sigma, least area of an object, least area and contrast of a part of one, in
-# pixels. Chosen.
-_DETECTION_SIGMA = 4.0
-_LEAST_PIXELS = 20
-_DEBLEND_PIXELS, _DEBLEND_CONTRAST = 60, 0.03
+# Threshold of detection in sigma, least area of an object and of a part of one in pixels, contrast of a part.
+# Chosen.
+_DETECTION_SIGMA, _LEAST_PIXELS, _DEBLEND_CONTRAST = 4.0, (20, 60), 0.03
 # Least area of a galaxy in pixels: about twenty pixels across show arms and clumps.
 _GALAXY_PIXELS = 350
 # Half sides, in radii of the galaxy, of the box that is searched for neighbours and of the cutout.
 _SEARCH_MARGIN, _CUTOUT_MARGIN = 1.25, 1.1
-# Largest light of neighbours in the box, over that of the galaxy. Spikes of stars count as neighbours, which
-# excludes stars as well.
+# Largest light of neighbours in the box, over that of the galaxy. Spikes count: that excludes stars as well.
 _NEIGHBOURS = 0.15
 
 
 class GalaxyShapes:
     """Shapes of galaxies without their brightness: square images, dark at the rim, each with a sum of 1.
 
-    Cutouts are made square by padding, their background (the median of their outermost pixels) is
-    subtracted, what is below zero then is set to zero, they are blurred a little and faded out towards
-    the circle that fits into the box.
+    Cutouts are padded to squares. Their background (the median of their outermost pixels) is subtracted,
+    negative values are set to zero, and the image is blurred a little and faded out towards the circle that
+    fits into the box.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ class GalaxyShapes:
     ((40, 40), 1.0)
     """
 
-    def __init__(self, images, names=None):
+    def __init__(self, images: Iterable[ArrayLike], names: Sequence[str] | None = None) -> None:
         images = list(images)
-        names = [str(number) for number in range(len(images))] if names is None else list(map(str, names))
+        names = list(map(str, range(len(images)) if names is None else names))
         if len(names) != len(images):
             raise InputError(f"{len(names)} names for {len(images)} cutouts: give as many")
         if not images:
@@ -114,7 +114,7 @@ class GalaxyShapes:
         self.names = tuple(names)
 
     @classmethod
-    def hubble_deep_field(cls):
+    def hubble_deep_field(cls) -> "GalaxyShapes":
         """Galaxies of the Hubble extreme deep field, cut from the image that scikit-image brings along.
 
         The image is a JPEG with a non-linear stretch: bright cores are compressed and faint outskirts raised.
@@ -139,7 +139,7 @@ class GalaxyShapes:
         return _from_deep_field()
 
     @classmethod
-    def from_folder(cls, path):
+    def from_folder(cls, path: str | Path) -> "GalaxyShapes":
         """Cutouts from the files of a folder.
 
         Parameters
@@ -162,7 +162,8 @@ class GalaxyShapes:
         folder = Path(path)
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder: give one with cutouts of galaxies")
-        files = sorted(file for file in folder.iterdir() if _is_cutout(file))
+        named = (file for file in folder.glob("[!.]*") if file.name.lower().endswith(SUFFIXES))
+        files = sorted(file for file in named if file.is_file())
         if not files:
             raise InputError(
                 f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}"
@@ -170,7 +171,7 @@ class GalaxyShapes:
         return cls([_read(file) for file in files], [file.name for file in files])
 
     @classmethod
-    def from_any(cls, shapes):
+    def from_any(cls, shapes: "GalaxyShapes | str | Path | Sequence[ArrayLike] | None") -> "GalaxyShapes":
         """Shapes from a folder, cutouts, or the name of a collection.
 
         Parameters
@@ -183,7 +184,7 @@ class GalaxyShapes:
         -------
         shapes : `GalaxyShapes`
         """
-        if isinstance(shapes, cls):
+        if isinstance(shapes, GalaxyShapes):
             return shapes
         if shapes is None:
             return cls.hubble_deep_field()
@@ -193,11 +194,10 @@ class GalaxyShapes:
             return cls.hubble_deep_field()[slice(*ends)]
         return cls.from_folder(shapes) if isinstance(shapes, str | Path) else cls(shapes)
 
-    def __len__(self):
-        """Count the shapes."""
+    def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: Any) -> Any:
         """Return one, (side, side); for a slice some of them as `GalaxyShapes`."""
         if not isinstance(number, slice):
             return self._images[number]
@@ -208,16 +208,11 @@ class GalaxyShapes:
         some._images, some.names = images, names
         return some
 
-    def __repr__(self):
-        """Count the shapes."""
+    def __repr__(self) -> str:
         return f"<GalaxyShapes: {len(self)} cutout{'s' * (len(self) > 1)}>"
 
 
-def _is_cutout(file):
-    return file.is_file() and not file.name.startswith(".") and file.name.lower().endswith(SUFFIXES)
-
-
-def _read(file):
+def _read(file: Path) -> NDArray:
     try:
         if file.suffix.lower() == ".npy":
             return np.load(file, allow_pickle=False)
@@ -233,9 +228,9 @@ def _read(file):
         raise InputError(f"{file} cannot be read ({error}): take it out of the folder") from error
 
 
-def _shape_of_cutout(image, name):
+def _shape_of_cutout(cutout: ArrayLike, name: str) -> NDArray:
     """Shape of a cutout: square, without background, blurred, dark at the rim, its sum 1."""
-    image = np.asarray(image)
+    image = np.asarray(cutout)
     if image.ndim not in (2, 3) or not np.issubdtype(image.dtype, np.number) or np.iscomplexobj(image):
         raise InputError(f"cutout {name} has shape {image.shape} and type {image.dtype}: give a plain image")
     image = image.astype(np.float64)
@@ -244,14 +239,12 @@ def _shape_of_cutout(image, name):
         image = image[..., : image.shape[2] - (image.shape[2] in (2, 4))].mean(axis=2)
     if min(image.shape) < _SMALLEST:
         raise InputError(f"cutout {name} of {image.shape} pixels: give at least {_SMALLEST} a side")
-    good = np.isfinite(image)
-    rim = good.copy()
-    rim[1:-1, 1:-1] = False
-    background = np.median(image[rim]) if rim.any() else 0.0
-    image = np.where(good, np.maximum(np.where(good, image, 0.0) - background, 0.0), 0.0)
+    image[~np.isfinite(image)] = np.nan
+    rim = np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
+    background = 0.0 if np.isnan(rim).all() else np.nanmedian(rim)
+    image = np.nan_to_num(np.maximum(image - background, 0.0))
     side = max(image.shape)
-    missing = [side - size for size in image.shape]
-    image = np.pad(image, [(size // 2, size - size // 2) for size in missing])
+    image = np.pad(image, [((side - size) // 2, (side - size + 1) // 2) for size in image.shape])
     # The box is dark outside.
     image = ndimage.gaussian_filter(image, max(_BLUR_PIXELS, _BLUR_BOX * side), mode="constant")
     image = image * _fade(side)
@@ -263,7 +256,7 @@ def _shape_of_cutout(image, name):
     return image
 
 
-def _fade(side):
+def _fade(side: int) -> NDArray:
     """Return 1 within a circle, 0 towards the edges of the box, smooth between."""
     positions = (np.arange(side) - (side - 1) / 2) / (side - 1)
     radius = np.hypot(positions, positions[:, None])
@@ -273,25 +266,35 @@ def _fade(side):
 
 
 @functools.cache
-def _from_deep_field():
+def _from_deep_field() -> GalaxyShapes:
+    from astropy.stats import sigma_clipped_stats
+    from photutils.segmentation import SourceFinder
+
     image = _deep_field()
     image = image - np.median(image)
     smooth = ndimage.gaussian_filter(image, 1.0)
-    segments = _segments(smooth)
-    found = []
-    for label, box in enumerate(ndimage.find_objects(segments), start=1):
-        if box is not None and np.count_nonzero(segments[box] == label) >= _GALAXY_PIXELS:
-            found.append(_isolated_cutout(image, segments, label, box))
-    found = sorted((each for each in found if each is not None), key=lambda each: each[:2])
+    threshold = _DETECTION_SIGMA * sigma_clipped_stats(smooth, sigma=3.0)[2]
+    finder = SourceFinder(_LEAST_PIXELS, contrast=_DEBLEND_CONTRAST, progress_bar=False)
+    with warnings.catch_warnings():
+        # photutils warns that small objects have too few pixels for all levels.
+        warnings.simplefilter("ignore")
+        segments = finder(smooth, threshold)
+    cutouts = [
+        _isolated_cutout(image, segments.data, label, box)
+        for label, box, area in zip(segments.labels, segments.slices, segments.areas, strict=True)
+        if area >= _GALAXY_PIXELS
+    ]
+    found = sorted((each for each in cutouts if each is not None), key=lambda each: each[:2])
     return GalaxyShapes([each[2] for each in found], [f"{column}_{row}" for row, column, _ in found])
 
 
-def _deep_field():
+def _deep_field() -> NDArray:
     """Brightness of the image in scikit-image's folder, rows from the top as in the file."""
     from matplotlib.image import imread
 
     # The file itself and not `skimage.data`, which would go and fetch it where it is missing.
-    file = Path(importlib.util.find_spec("skimage").origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
+    origin = getattr(importlib.util.find_spec("skimage"), "origin", None) or "scikit-image"
+    file = Path(origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
     if not file.is_file():
         raise InputError(
             f"{file} is missing from this scikit-image: install version 0.22 or later from PyPI, or give a "
@@ -300,23 +303,7 @@ def _deep_field():
     return imread(file).astype(np.float64).mean(axis=2)
 
 
-def _segments(smooth):
-    """Labels of objects, overlapping galaxies deblended."""
-    from astropy.stats import sigma_clipped_stats
-    from photutils.segmentation import deblend_sources, detect_sources
-
-    noise = sigma_clipped_stats(smooth, sigma=3.0)[2]
-    found = detect_sources(smooth, _DETECTION_SIGMA * noise, _LEAST_PIXELS)
-    large = found.labels[found.areas >= _GALAXY_PIXELS]
-    with warnings.catch_warnings():
-        # photutils warns that small objects have too few pixels for all levels.
-        warnings.simplefilter("ignore")
-        return deblend_sources(
-            smooth, found, _DEBLEND_PIXELS, labels=large, contrast=_DEBLEND_CONTRAST, progress_bar=False
-        ).data
-
-
-def _isolated_cutout(image, segments, label, box):
+def _isolated_cutout(image: NDArray, segments: NDArray, label: int, box: Any) -> tuple | None:
     """Row, column and cutout of a galaxy, or None if it is not alone or at the edge."""
     rows, columns = np.nonzero(segments[box] == label)
     rows, columns = rows + box[0].start, columns + box[1].start
@@ -338,12 +325,12 @@ def _isolated_cutout(image, segments, label, box):
     return row, column, np.where(neighbours, 0.0, light * share)[inner, inner]
 
 
-def clumpy_disc(rng, r_eff, q, phi):
+def clumpy_disc(rng: Generator, r_eff: float, q: float, phi: float) -> tuple[NDArray, float]:
     """Draw a clumpy disc: surface brightness (NODES, NODES) per arcsec2 for a flux of 1, and step in arcsec.
 
     The disc is a Sérsic profile of product-average radius ``r_eff``, with an index of 0.6 to 1.6. Three to
-    ten Gaussian clumps, 0.12 to 0.3 effective radii wide, hold a fifth to three fifths of the light and
-    follow that of the disc.
+    ten Gaussian clumps, 0.12 to 0.3 effective radii wide, hold a fifth to three fifths of the light; they are
+    distributed like the light of the disc.
     """
     step = 2 * HALF_BOX * r_eff / NODES
     # Positions in units of r_eff, along and across the major axis.
@@ -369,7 +356,7 @@ def clumpy_disc(rng, r_eff, q, phi):
     return image / (image.sum() * step**2), step
 
 
-def resample_shape(shape, nodes=NODES, angle=0.0):
+def resample_shape(shape: NDArray, nodes: int = NODES, angle: float = 0.0) -> NDArray:
     """Cubic spline of a cutout (side, side), turned counter-clockwise by ``angle``, on (nodes, nodes)."""
     side = len(shape)
     x = ((np.arange(nodes) + 0.5) / nodes - 0.5) * side
@@ -380,7 +367,7 @@ def resample_shape(shape, nodes=NODES, angle=0.0):
     return np.maximum(ndimage.map_coordinates(shape, [rows, columns], order=3, mode="grid-constant"), 0.0)
 
 
-def blend_galaxies(rng, first, second):
+def blend_galaxies(rng: Generator, first: NDArray, second: NDArray) -> NDArray:
     """Draw a new galaxy from the images (NODES, NODES) of two; its sum is 1.
 
     The brightness of each is raised to a power of 0.7 to 1.5, which changes the contrast of its core; each is
@@ -394,7 +381,7 @@ def blend_galaxies(rng, first, second):
     return (1 - share) * _deformed(rng, first) + share * _deformed(rng, second, size, place)
 
 
-def _deformed(rng, image, size=1.0, place=(0.0, 0.0)):
+def _deformed(rng: Generator, image: NDArray, size: float = 1.0, place: ArrayLike = (0.0, 0.0)) -> NDArray:
     """Change contrast, squeeze, rotate, scale, and shift an image by ``place`` nodes; its sum is 1."""
     exponent, squeeze = rng.uniform(*_EXPONENTS), rng.uniform(*_SQUEEZES)
     first, second = (_turn(rng.uniform(0, 2 * math.pi)) for _ in range(2))
@@ -406,11 +393,11 @@ def _deformed(rng, image, size=1.0, place=(0.0, 0.0)):
     return deformed / deformed.sum()
 
 
-def _turn(angle):
+def _turn(angle: float) -> NDArray:
     return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
-def half_light_radius(image):
+def half_light_radius(image: NDArray) -> float:
     """Radius, over the side, of a circle as large as the brightest pixels that hold half of the light."""
     half = image.sum() / 2
     bright = image[image > half / image.size]
@@ -421,7 +408,7 @@ def half_light_radius(image):
     return math.sqrt(number / math.pi) / len(image)
 
 
-def rotate_or_mirror(image, number):
+def rotate_or_mirror(image: NDArray, number: int) -> NDArray:
     """One of the eight rotations by 90 degrees and mirror images of an image; ``number`` is 0 to 7."""
     turned = np.rot90(image, number % 4)
     return turned[:, ::-1] if number >= 4 else turned

@@ -1,13 +1,20 @@
-"""Lenses and the sources behind them as tensors, before any telescope."""
+"""What data sets are made of: lenses and sources as tensors, and their images, in batches and one by one."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any, Literal, Self
 
 import astropy.units as u
 import numpy as np
 import torch
+from astropy.modeling import Model
+from astropy.nddata import CCDData
+from numpy.typing import NDArray
 
-from lenssr.imaging.noise import NoiseModel
+from lenssr.grids import PixelGrid
+from lenssr.imaging.noise import NoiseModel, PoissonNoise
+from lenssr.imaging.psf import PSF
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.light.sersic_shape import sersic_b
@@ -15,14 +22,29 @@ from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.mass.blocks import tracked
 from lenssr.mass.substructure import point_masses_deflection
 
-__all__ = ["UNIT", "LensScenes", "make_scenes", "map_tensors"]
+__all__ = ["UNIT", "LensBatch", "LensDraw", "LensScenes", "SimulatedLens", "image", "make_scenes"]
 
 UNIT = u.electron / u.s
 
 
 @dataclass(frozen=True, eq=False)
-class LensScenes:
+class _Tensors:
+    """Base of what holds tensors of one device and one floating-point type."""
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Return the same on another device or in another precision; integers stay as they are."""
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device=device, dtype=dtype) if tensor.is_floating_point() else tensor
+
+        return map_tensors(move, self)
+
+
+@dataclass(frozen=True, eq=False)
+class LensScenes(_Tensors):
     """Lenses and the sources behind them, before any telescope; tensors of one device and type.
+
+    Methods take positions x and y in arcsec, tensors broadcastable with (B, R), and return tensors (B, R).
 
     Attributes
     ----------
@@ -49,18 +71,17 @@ class LensScenes:
     source_images: torch.Tensor | None = None
     source_step: torch.Tensor | None = None
 
-    def __len__(self):
-        """Count the lenses."""
+    def __len__(self) -> int:
         return len(self.lens_vector)
 
     @cached_property
-    def has_source_image(self):
-        """Which sources are images, a list of bool."""
-        return torch.isnan(self.source_vector[:, 2]).tolist()
+    def has_source_image(self) -> NDArray[np.bool_]:
+        """Which sources are images, shape (B,)."""
+        return torch.isnan(self.source_vector[:, 2]).cpu().numpy()
 
     @cached_property
-    def _discs(self):
-        """Columns (B, 1) that describe sources if all are exponential discs; otherwise None.
+    def _discs(self) -> torch.Tensor | None:
+        """Numbers (7, B, 1) that describe sources if all are exponential discs; otherwise None.
 
         They are the logarithm of the central brightness, and u and v as a x + b y - c each; the brightness is
         exp(log_peak - hypot(u, v)).
@@ -68,219 +89,306 @@ class LensScenes:
         amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = self.source_vector.double().T.unsqueeze(-1)
         if not bool(((n == 1) & (amplitude > 0)).all()):
             return None
-        b = sersic_b(1.0)
-        scale = b / (r_eff_circ * torch.sqrt(1 - e1**2 - e2**2))
-        u, v = ((1 - e1) * scale, -e2 * scale), (-e2 * scale, (1 + e1) * scale)
-        columns = [torch.log(amplitude) + b]
-        for a_x, a_y in (u, v):
-            columns += [a_x, a_y, a_x * x_0 + a_y * y_0]
-        return [column.to(self.source_vector.dtype) for column in columns]
+        scale = sersic_b(1.0) / (r_eff_circ * torch.sqrt(1 - e1**2 - e2**2))
+        numbers = [torch.log(amplitude) + sersic_b(1.0)]
+        for a, b in (((1 - e1) * scale, -e2 * scale), (-e2 * scale, (1 + e1) * scale)):
+            numbers += [a, b, a * x_0 + b * y_0]
+        return torch.stack(numbers).to(self.source_vector.dtype)
 
-    def select(self, rows):
-        """Return some of the scenes.
-
-        Parameters
-        ----------
-        rows : slice or list of int
-            Which ones.
-
-        Returns
-        -------
-        scenes : `LensScenes`
-        """
+    def select(self, rows: slice | Sequence[int] | NDArray[np.integer]) -> "LensScenes":
+        """Return some of the scenes."""
         some = map_tensors(lambda tensor: tensor[rows], self)
         # Select the cached properties, too: to compute them scene by scene would be slow.
-        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
-        discs = None if self._discs is None else [column[rows] for column in self._discs]
-        some.__dict__.update(
-            has_source_image=[self.has_source_image[number] for number in numbers], _discs=discs
-        )
+        discs = None if self._discs is None else self._discs[:, rows]
+        some.__dict__.update(has_source_image=self.has_source_image[rows], _discs=discs)
         return some
 
-    def deflection(self, x, y):
-        """Deflection by the lenses, substructure included.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-            In arcsec.
-        """
+    def deflection(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Deflection by the lenses in arcsec, substructure included."""
         alpha_x, alpha_y = self.lens.deflection_at(x, y, self.lens_vector)
         if self.subhalos is None:
             return alpha_x, alpha_y
         sub_x, sub_y = self.substructure_deflection(x, y)
         return alpha_x + sub_x, alpha_y + sub_y
 
-    def substructure_deflection(self, x, y):
-        """Deflection by the substructure alone.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-            In arcsec; zeros where there is none.
-        """
+    def substructure_deflection(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Deflection by the substructure alone in arcsec, zeros where there is none."""
         if self.subhalos is None:
             zeros = torch.zeros_like(x + y).expand(len(self), -1)
             return zeros, zeros
         return point_masses_deflection(x, y, *self.subhalos.unbind(-1))
 
-    def source(self, x, y):
-        """Surface brightness of the sources.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in the source plane in arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (B, R)
-            In electron / s per arcsec2.
-        """
-        if not any(self.has_source_image):
+    def source(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Surface brightness of the sources at positions in the source plane, in electron / s per arcsec2."""
+        images, step = self.source_images, self.source_step
+        if images is not None and step is not None and self.has_source_image.all():
+            factor, x_0, y_0 = (self.source_vector[:, [column]] for column in (0, 3, 4))
+            return factor * interpolate_image(x, y, images, step[:, None], x_0, y_0)
+        if not self.has_source_image.any():
             if self._discs is not None and not tracked(x, y, self.source_vector):
                 return _exponential(x, y, *self._discs)
             return sersic_brightness(x, y, *self.source_vector.T.unsqueeze(-1))
-        if all(self.has_source_image):
-            return self._image_brightness(x, y)
-        x, y = (positions.expand(len(self), -1) for positions in (x, y))
-        total = torch.empty(torch.broadcast_shapes(x.shape, y.shape), dtype=x.dtype, device=x.device)
-        for kind in (True, False):
-            rows = [
-                row for row, has_source_image in enumerate(self.has_source_image) if has_source_image is kind
-            ]
+        x, y = (positions.expand(len(self), -1) for positions in torch.broadcast_tensors(x, y))
+        total = torch.empty_like(x)
+        for rows in (np.flatnonzero(self.has_source_image), np.flatnonzero(~self.has_source_image)):
             total[rows] = self.select(rows).source(x[rows], y[rows])
         return total
 
-    def _image_brightness(self, x, y):
-        factor, x_0, y_0 = (self.source_vector[:, [column]] for column in (0, 3, 4))
-        return factor * interpolate_image(x, y, self.source_images, self.source_step[:, None], x_0, y_0)
-
-    def brightness(self, x, y):
-        """Surface brightness of the lensed sources at positions in the image plane; as `source`.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (B, R)
-            In electron / s per arcsec2.
-        """
+    def brightness(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Surface brightness of the lensed sources at positions in the image plane; as `source`."""
         alpha_x, alpha_y = self.deflection(x, y)
         return self.source(x - alpha_x, y - alpha_y)
 
-    def to(self, device=None, dtype=None):
-        """Return the same scenes on another device or in another precision.
-
-        Parameters
-        ----------
-        device : `torch.device` or str, optional
-        dtype : `torch.dtype`, optional
-
-        Returns
-        -------
-        scenes : `LensScenes`
-        """
-        return map_tensors(lambda tensor: tensor.to(device=device, dtype=dtype), self)
-
-    def model(self, row):
-        """Lens of one scene as a mass model, its substructure as point masses beside it.
-
-        Parameters
-        ----------
-        row : int
-            Its place in the batch.
-
-        Returns
-        -------
-        lens : `~lenssr.mass.MassModel` or `~lenssr.mass.MassSystem`
-        """
+    def model(self, row: int) -> MassModel | MassSystem:
+        """Lens of one scene, by its place in the batch; its substructure are point masses beside it."""
         lens = self.lens.with_vector(self.lens_vector[row].double().cpu())
-        if self.subhalos is None:
-            return lens
-        masses = [PointMass(*numbers) for numbers in self.subhalos[row].tolist() if numbers[0] > 0]
+        subhalos = [] if self.subhalos is None else self.subhalos[row].tolist()
+        masses = [PointMass(*numbers) for numbers in subhalos if numbers[0] > 0]
         return MassSystem(lens, *masses) if masses else lens
 
-    def light(self, row):
-        """Source of one scene as a light profile.
+    def light(self, row: int) -> "Sersic | PixelatedSource":
+        """Source of one scene, by its place in the batch."""
+        vector = self.source_vector[row].double().cpu()
+        images, step = self.source_images, self.source_step
+        if images is None or step is None or not self.has_source_image[row]:
+            return Sersic.from_vector(vector.numpy(), unit=UNIT)
+        brightness = (vector[0] * images[row].double().cpu()).numpy() * (UNIT / u.arcsec**2)
+        x_0, y_0 = vector[3:5].tolist()
+        return PixelatedSource(brightness, float(step[row]) * u.arcsec, x_0=x_0, y_0=y_0)
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedLens:
+    """One simulated lens: images at two resolutions, and everything that went into them.
+
+    Images are `~astropy.nddata.CCDData` in electron / s per pixel, with a WCS; the exposure in seconds is
+    ``meta["EXPTIME"]``.
+
+    Attributes
+    ----------
+    index : int
+        Its place in the data set.
+    low, high : `~astropy.nddata.CCDData`
+        The noisy images; ``high`` has ``scale`` times as many pixels along a side.
+    low_truth, truth : `~astropy.nddata.CCDData`
+        The same without noise.
+    lens : `~lenssr.mass.MassModel`
+        The true lens.
+    source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
+        The true source, in electron / s per arcsec2.
+    noise, high_noise : `~lenssr.imaging.NoiseModel`
+        How ``low`` and ``high`` were made from their truths; numbers are in electron / s and seconds.
+    lens_light : `~lenssr.light.Sersic` or None
+        The true light of the lens galaxy.
+    psf : `~lenssr.imaging.PSF` or None
+        The true point spread function.
+    settings : dict
+        Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
+    """
+
+    index: int
+    low: CCDData
+    high: CCDData
+    low_truth: CCDData
+    truth: CCDData
+    lens: MassModel | MassSystem
+    source: Model
+    noise: PoissonNoise
+    high_noise: PoissonNoise
+    lens_light: "Model | None" = None  # quoted: astropy gives | of models a meaning
+    psf: PSF | None = None
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What an observer would know besides the image: noise and PSF, as keywords for a resolver's call."""
+        known = {"noise": self.noise, "psf": self.psf}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class LensBatch(_Tensors):
+    """Simulated lenses of one camera as tensors: one shape, pixel scale and PSF, one device and type.
+
+    Images are in electron / s per pixel.
+
+    Attributes
+    ----------
+    index : `torch.Tensor`, shape (B,), int64
+        Numbers of the lenses in the data set; on the CPU.
+    low : `torch.Tensor`, shape (B, ny, nx)
+        The noisy images.
+    low_truth : `torch.Tensor`, shape (B, ny, nx)
+        The same without noise.
+    truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
+        The noise-free images with ``scale`` times as many pixels along a side.
+    noise : `~lenssr.imaging.NoiseModel`
+        Noise of ``low``. ``noise.moments(model)`` takes images of that shape; its numbers are tensors
+        (B, 1, 1).
+    scenes : `LensScenes`
+        Lenses and sources.
+    grid : `~lenssr.grids.PixelGrid`
+        Pixels of ``low``.
+    scale : int
+    psf : `~lenssr.imaging.PSF` or None
+        The point spread function.
+    oversampling : "auto" or int
+        Integration over pixels, as the option of `~lenssr.SuperResolver`; 1 where the data set samples light
+        at pixel centres.
+    exposure : `torch.Tensor`, shape (B,)
+        Of ``low``, in seconds.
+    high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
+        Noisy images of the shape of ``truth``, if they were asked for.
+    high_noise : `~lenssr.imaging.NoiseModel` or None
+        Noise of ``high``.
+    settings : dict of str to `torch.Tensor`, shape (B,)
+        Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
+    """
+
+    index: torch.Tensor
+    low: torch.Tensor
+    low_truth: torch.Tensor
+    truth: torch.Tensor
+    noise: PoissonNoise
+    scenes: LensScenes
+    grid: PixelGrid
+    scale: int
+    psf: PSF | None
+    oversampling: Literal["auto"] | int
+    exposure: torch.Tensor
+    high: torch.Tensor | None = None
+    high_noise: PoissonNoise | None = None
+    settings: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.low.device
+
+    @property
+    def pixel_scale(self) -> float:
+        """Side of the low pixels in arcsec."""
+        return self.grid.pixel_scale
+
+    @property
+    def psf_fwhm(self) -> float:
+        """FWHM of the PSF in arcsec; 0 where there is none."""
+        return 0.0 if self.psf is None else self.psf.fwhm_at(self.pixel_scale)
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """True variance of ``low``, shape (B, ny, nx), from the noise-free image."""
+        return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
+
+    def kernel(self, subsampling: int = 1) -> torch.Tensor | None:
+        """Kernel of the PSF for `torch.Tensor` images.
 
         Parameters
         ----------
-        row : int
-            Its place in the batch.
+        subsampling : int, optional
+            Samples along a low pixel; 1 by default, ``scale`` for images of the shape of ``truth``.
 
         Returns
         -------
-        source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
+        kernel : `torch.Tensor`, odd sides, or None
+            Normalised to a sum of 1; None without a PSF.
         """
-        vector = self.source_vector[row].double().cpu()
-        if not self.has_source_image[row]:
-            return Sersic.from_vector(vector.numpy(), unit=UNIT)
-        brightness = (vector[0] * self.source_images[row].double().cpu()).numpy()
-        return PixelatedSource(
-            brightness * (UNIT / u.arcsec**2),
-            float(self.source_step[row]) * u.arcsec,
-            x_0=float(vector[3]),
-            y_0=float(vector[4]),
+        if self.psf is None:
+            return None
+        return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)
+
+    def item(self, row: int) -> SimulatedLens:
+        """Return one lens, by its place in the batch, as resolvers take it.
+
+        ``high`` and ``high_noise`` are None unless the batch has them.
+        """
+        fine = self.grid.upsample(self.scale)
+        numbers = {name: getattr(self, name) for name in ("noise", "high_noise", "settings")}
+        numbers = map_tensors(lambda values: float(values[row]), numbers)
+
+        def view(values: Any, grid: PixelGrid, noise: PoissonNoise | None = None) -> Any:
+            exposure = None if noise is None else noise.exposure
+            return None if values is None else image(values[row].double().cpu().numpy(), grid, exposure)
+
+        return SimulatedLens(
+            index=int(self.index[row]),
+            low=view(self.low, self.grid, numbers["noise"]),
+            high=view(self.high, fine, numbers["high_noise"]),
+            low_truth=view(self.low_truth, self.grid),
+            truth=view(self.truth, fine),
+            lens=self.scenes.model(row),
+            source=self.scenes.light(row),
+            psf=self.psf,
+            **numbers,
         )
 
 
-def make_scenes(lens, draws):
-    """`LensScenes` of a batch in float64, from the kind of lens and a list of `LensDraw`."""
+@dataclass
+class LensDraw:
+    """Random numbers of one lens, before anything is rendered: plain numbers and float64 arrays.
+
+    ``lens`` (P,), ``source`` (7,) and ``subhalos`` (N, 3) are as in `LensScenes`; ``source_image`` (S, S) is
+    the source as an image, with pixels of ``source_step`` arcsec. ``streams`` are the generators for the
+    noise of the high and of the low image; if they are one, the high image's noise is always drawn first.
+    """
+
+    lens: np.ndarray
+    source: np.ndarray
+    noise: PoissonNoise
+    high_noise: PoissonNoise
+    streams: tuple[np.random.Generator, np.random.Generator]
+    subhalos: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+    source_image: "np.ndarray | None" = None
+    source_step: float = 1.0
+    settings: dict = field(default_factory=dict)
+
+
+def make_scenes(lens: MassModel | MassSystem, draws: Sequence[LensDraw]) -> LensScenes:
+    """`LensScenes` of a batch in float64, from the kind of lens and what was drawn."""
+    more: dict[str, torch.Tensor] = {}
     number = max(len(one.subhalos) for one in draws)
-    subhalos = source_images = steps = None
     if number:
         padded = [np.pad(one.subhalos, ((0, number - len(one.subhalos)), (0, 0))) for one in draws]
-        subhalos = torch.from_numpy(np.stack(padded))
-    shapes = [one.source_image.shape for one in draws if one.source_image is not None]
-    if shapes:
-        blank = np.zeros(shapes[0])
-        source_images = np.stack([blank if one.source_image is None else one.source_image for one in draws])
-        source_images, steps = (
-            torch.from_numpy(source_images),
-            torch.tensor([one.source_step for one in draws]),
-        )
-    return LensScenes(
-        lens=lens,
-        lens_vector=torch.from_numpy(np.stack([one.lens for one in draws])),
-        source_vector=torch.from_numpy(np.stack([one.source for one in draws])),
-        subhalos=subhalos,
-        source_images=source_images,
-        source_step=steps,
+        more["subhalos"] = torch.from_numpy(np.stack(padded))
+    given = next((one.source_image for one in draws if one.source_image is not None), None)
+    if given is not None:
+        images = [np.zeros_like(given) if one.source_image is None else one.source_image for one in draws]
+        more["source_images"] = torch.from_numpy(np.stack(images))
+        more["source_step"] = torch.tensor([one.source_step for one in draws])
+    lens_vector, source_vector = (
+        torch.from_numpy(np.stack([getattr(one, name) for one in draws])) for name in ("lens", "source")
     )
+    return LensScenes(lens, lens_vector, source_vector, **more)
 
 
-def _exponential(x, y, log_peak, u_x, u_y, u_0, v_x, v_y, v_0):
-    """Brightness of exponential discs, in place: several times faster than that of any Sérsic profile."""
+def image(values: NDArray, grid: PixelGrid, exposure: float | None = None) -> CCDData:
+    """Make a `~astropy.nddata.CCDData` on a grid."""
+    header = {} if exposure is None else {"EXPTIME": float(exposure)}
+    return CCDData(values, unit=UNIT, wcs=grid.wcs, meta=header)
+
+
+def _exponential(x: torch.Tensor, y: torch.Tensor, *numbers: torch.Tensor) -> torch.Tensor:
+    """Brightness of exponential discs, in place: several times faster than a general Sérsic profile."""
+    log_peak, u_x, u_y, u_0, v_x, v_y, v_0 = numbers
     u = torch.mul(x, u_x).addcmul_(y, u_y).sub_(u_0)
     v = torch.mul(x, v_x).addcmul_(y, v_y).sub_(v_0)
     radius = u.square_().addcmul_(v, v).sqrt_()
     return torch.sub(log_peak, radius, out=radius).exp_()
 
 
-def map_tensors(function, value):
-    """Apply a function to a tensor, or to all tensors of scenes, a noise model or a dictionary."""
+def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """Apply a function to a tensor, or to all tensors of scenes, a batch, a noise model or a dictionary."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, dict):
         return {name: map_tensors(function, one) for name, one in value.items()}
     if isinstance(value, NoiseModel):
-        return value.with_numbers(*(function(getattr(value, name)) for name in value.names))
-    if isinstance(value, LensScenes):
-        return replace(
-            value, **{one.name: map_tensors(function, getattr(value, one.name)) for one in fields(value)}
-        )
+        names: tuple[str, ...] = value.names
+        return value.with_numbers(*(function(getattr(value, name)) for name in names))
+    if isinstance(value, _Tensors):
+        values = {one.name: map_tensors(function, getattr(value, one.name)) for one in fields(value)}
+        return replace(value, **values)
     return value

@@ -1,6 +1,7 @@
 """Stamps of single Sérsic galaxies, to test photometry on."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import astropy.units as u
 import numpy as np
@@ -12,6 +13,7 @@ from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, render
 from lenssr.light import Sersic
+from lenssr.simulation.camera import binned
 
 __all__ = ["SersicStamp", "SersicStamps"]
 
@@ -40,13 +42,14 @@ class SersicStamp:
     sky: float
 
     @property
-    def flux(self):
+    def flux(self) -> float:
         """Total flux of the profile, analytic."""
         return float(Sersic.from_sersic2d(self.truth).flux)
 
 
+@dataclass(eq=False)
 class SersicStamps:
-    """Simulated galaxies, each in the middle of a stamp of its own.
+    """Simulated galaxies, each in the middle of a stamp.
 
     Parameters
     ----------
@@ -73,64 +76,56 @@ class SersicStamps:
     ((64, 64), 2)
     """
 
-    def __init__(
-        self,
-        size=100,
-        *,
-        snr=100.0,
-        r_eff=(2.0, 8.0),
-        n=(0.6, 2.5),
-        ellip=(0.1, 0.6),
-        shape=(64, 64),
-        fwhm=2.5,
-        seed=0,
-    ):
-        for name, (low, high) in (("r_eff", r_eff), ("n", n), ("ellip", ellip)):
+    size: int = 100
+    _: KW_ONLY
+    snr: float = 100.0
+    r_eff: tuple[float, float] = (2.0, 8.0)
+    n: tuple[float, float] = (0.6, 2.5)
+    ellip: tuple[float, float] = (0.1, 0.6)
+    shape: tuple[int, int] = (64, 64)
+    fwhm: float = 2.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("r_eff", "n", "ellip"):
+            low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise InputError(f"{name} = {(low, high)} is not a range: give its lower end first")
-        if not snr > 0:
-            raise InputError(f"snr = {snr} is not positive")
-        self.size, self.snr, self.shape, self.fwhm, self.seed = size, snr, tuple(shape), fwhm, seed
-        self._ranges = {"r_eff": tuple(np.log(r_eff)), "n": n, "ellip": ellip}
-        self.psf = PSF.from_fwhm(fwhm * u.arcsec)
+        if not self.snr > 0:
+            raise InputError(f"snr = {self.snr} is not positive: give, for example, 100")
+        self.shape = self.shape[0], self.shape[1]
+        self.psf = PSF.from_fwhm(self.fwhm * u.arcsec)
         """The PSF for pixels of 1 arcsec; to photometry say ``fwhm * u.pix``."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> SersicStamp:
         """Galaxy of this number; the same at every call."""
         if not 0 <= number < self.size:
             raise IndexError(f"galaxy {number} of {self.size}")
-        rng = np.random.default_rng([self.seed, number])
-        draw = {name: rng.uniform(*ends) for name, ends in self._ranges.items()}
-        shift, theta = rng.uniform(-0.5, 0.5, 2), rng.uniform(0, np.pi)
-        middle = [(size - 1) / 2 for size in self.shape[::-1]]
-        shape = {"r_eff": np.exp(draw["r_eff"]), "n": draw["n"], "ellip": draw["ellip"], "theta": theta}
-        model = Sersic2D(amplitude=1.0, x_0=shift[0], y_0=shift[1], **shape)
-        light = render(
-            PixelGrid(self.shape, 1.0), source=Sersic.from_sersic2d(model), psf=self.psf, scale=FINE
-        )
-        light = light.reshape(self.shape[0], FINE, self.shape[1], FINE).sum((1, 3))
-        truth = Sersic2D(amplitude=1.0, x_0=shift[0] + middle[0], y_0=shift[1] + middle[1], **shape)
+        rng, (ny, nx) = np.random.default_rng([self.seed, number]), self.shape
+        r_eff = np.exp(rng.uniform(*np.log(self.r_eff)))
+        shape = {"r_eff": r_eff, "n": rng.uniform(*self.n), "ellip": rng.uniform(*self.ellip)}
+        (x, y), shape["theta"] = rng.uniform(-0.5, 0.5, 2), rng.uniform(0, np.pi)
+        source = Sersic.from_sersic2d(Sersic2D(amplitude=1.0, x_0=x, y_0=y, **shape))
+        light = binned(render(PixelGrid(self.shape, 1.0), source=source, psf=self.psf, scale=FINE), FINE)
+        truth = Sersic2D(amplitude=1.0, x_0=x + (nx - 1) / 2, y_0=y + (ny - 1) / 2, **shape)
         sigma = np.sqrt((light**2).sum()) / self.snr
         sky = 5 * sigma
+        error = StdDevUncertainty(np.full(self.shape, sigma), copy=False)
         data = light + sky + rng.normal(0, sigma, self.shape)
-        image = CCDData(
-            data, unit=u.electron, uncertainty=StdDevUncertainty(np.full(self.shape, sigma), copy=False)
-        )
-        return SersicStamp(image, truth, light, float(sky))
+        return SersicStamp(CCDData(data, unit=u.electron, uncertainty=error), truth, light, float(sky))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[SersicStamp]:
         return (self[number] for number in range(self.size))
 
     @property
-    def truth(self):
+    def truth(self) -> QTable:
         """True parameters of all: a `~astropy.table.QTable` with the names of `~lenssr.SersicPhotometry`."""
-        stamps = [(s.truth, s.flux) for s in self]
-        table = QTable()
-        for name, own in (("x", "x_0"), ("y", "y_0"), ("amplitude",) * 2, ("r_eff",) * 2, ("n",) * 2,
-                          ("ellip",) * 2, ("theta",) * 2):  # fmt: skip
-            table[name] = [float(getattr(model, own).value) for model, _ in stamps]
-        table["flux"] = [flux for _, flux in stamps]
-        return table
+        stamps = list(self)
+        names = {"x": "x_0", "y": "y_0"} | {n: n for n in ("amplitude", "r_eff", "n", "ellip", "theta")}
+        columns = {
+            name: [float(getattr(stamp.truth, own).value) for stamp in stamps] for name, own in names.items()
+        }
+        return QTable(columns | {"flux": [stamp.flux for stamp in stamps]})

@@ -1,21 +1,27 @@
-"""Batches of lenses, which depend on the seed and the number of the batch only."""
+"""Batches of lenses, which depend on the seed and their number only, and inputs of a network from them."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
+from astropy.stats import gaussian_fwhm_to_sigma
 
-from lenssr.networks.variance import signal_to_noise
-from lenssr.training.views import Telescopes, View
+from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.render_scene import kernel_options
+from lenssr.networks.variance import signal_to_noise, variance_from_neighbours
 
-__all__ = ["Prefetcher", "Schedule", "hidden_pixel_generator", "training_ranges"]
+__all__ = ["Prefetcher", "Schedule", "Telescopes", "View", "hidden_pixel_generator", "training_ranges"]
 
 # Batches, and images in each, from which the properties of a data set are measured.
 SAMPLED_BATCHES, SAMPLE_SIZE = 32, 4
 
 # Streams of the random numbers of one training: order of the lenses, hidden pixels.
 ORDER_STREAM, HIDDEN_STREAM = 1, 2
+
+# Rays along a side of a pixel, if light is integrated: enough for training. Operators that are kept.
+RAYS, OPERATORS_KEPT = 2, 8
 
 
 class Schedule:
@@ -31,7 +37,7 @@ class Schedule:
     def __init__(self, datasets, batch_size, seed):
         self.datasets, self.batch_size, self.seed = datasets, batch_size, seed
         self._pass, self._order = None, None
-        self._count = len(self._batches(None))
+        self._count = len(self.batches())
 
     def __len__(self):
         """Count the batches of one pass through the data."""
@@ -41,22 +47,18 @@ class Schedule:
         """Data set and indices of a batch; numbers continue over passes."""
         which, place = divmod(number, len(self))
         if which != self._pass:
-            order = self._batches(which)
+            order = self.batches(which)
             np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
             self._pass, self._order = which, order
         return self._order[place]
 
-    def _batches(self, which):
+    def batches(self, which=None):
         """All batches of a pass; None stands for the unshuffled order."""
         batches = []
         for number, dataset in enumerate(self.datasets):
             seed = None if which is None else _seed_of(self.seed, ORDER_STREAM, which, number)
             batches += [(dataset, indices) for indices in dataset.index_batches(self.batch_size, seed=seed)]
         return batches
-
-    def fixed(self):
-        """All batches of one pass, not shuffled."""
-        return self._batches(None)
 
 
 class Prefetcher:
@@ -72,7 +74,7 @@ class Prefetcher:
         self.seconds, self.waited, self._handed = 0.0, 0.0, time.monotonic()
 
     def __call__(self, number, device, after):
-        """Return the batch of a number on a device, and begin that of the number ``after``."""
+        """Return the batch of a number on a device, and begin the one of the number ``after``."""
         asked = time.monotonic()
         present = self._coming.pop(number, None) or self._begin(self.schedule[number], device)
         self._coming = {after: self._begin(self.schedule[after], device)}
@@ -112,6 +114,85 @@ def _keep_to_one_core():
     torch.set_num_threads(1)
 
 
+class Telescopes:
+    """Operators from rays to pixels, built once for each camera; the last few are kept."""
+
+    def __init__(self):
+        self._operators = {}
+
+    def __call__(self, batch, scale=1):
+        """Operator of a batch, for ``scale`` times finer pixels."""
+        # The value holds the PSF, too, so that its id stays unique.
+        key = batch.grid.shape, batch.pixel_scale, id(batch.psf), scale, batch.low.dtype, batch.device
+        if key not in self._operators:
+            if len(self._operators) >= OPERATORS_KEPT:
+                self._operators.pop(next(iter(self._operators)))
+            grid = batch.grid.upsample(scale)
+            rays = RAYS if batch.oversampling == "auto" else batch.oversampling
+            kernel, options = kernel_options(batch.psf, grid.pixel_scale, oversampling=rays)
+            options |= {"oversampling": rays, "dtype": batch.low.dtype, "device": batch.device}
+            self._operators[key] = batch.psf, ImagingOperator(grid, kernel, **options)
+        return self._operators[key][1]
+
+
+class View:
+    """A batch as an observer sees it: images, the noise estimated from them, and the lens.
+
+    ``hidden`` (B, ny, nx) marks pixels that the network must not see.
+    """
+
+    def __init__(self, batch, telescopes, hidden=None):
+        self.batch, self.image, self.hidden = batch, batch.low, hidden
+        self._telescopes = telescopes
+
+    @cached_property
+    def variance(self):
+        """Variance of the images, shape (B, ny, nx), estimated from them."""
+        seen = None if self.hidden is None else ~self.hidden
+        return variance_from_neighbours(self.image, self.batch.noise, seen)
+
+    @cached_property
+    def sigma(self):
+        """Standard deviation, infinite where a pixel is hidden; shape (B, ny, nx)."""
+        sigma = self.variance.sqrt()
+        return sigma if self.hidden is None else sigma.masked_fill(self.hidden, torch.inf)
+
+    @property
+    def psf_sigma(self):
+        """Standard deviation of the PSF along an axis in arcsec, 0 without a PSF."""
+        return self.batch.psf_fwhm * gaussian_fwhm_to_sigma
+
+    @cached_property
+    def operator(self):
+        """`~lenssr.imaging.ImagingOperator` of the images."""
+        return self._telescopes(self.batch)
+
+    @cached_property
+    def fine_operator(self):
+        """Operator of ``batch.scale`` times finer pixels."""
+        return self._telescopes(self.batch, self.batch.scale)
+
+    @cached_property
+    def rays(self):
+        """Positions of the rays of `operator` in the source plane, x and y of shape (B, R)."""
+        return self._trace(self.operator)
+
+    @cached_property
+    def fine_rays(self):
+        """The same for the rays of `fine_operator`."""
+        return self._trace(self.fine_operator)
+
+    def _trace(self, operator):
+        # The network knows the lens, but not its substructure.
+        scenes = self.batch.scenes
+        alpha = scenes.lens.deflection_at(operator.x, operator.y, scenes.lens_vector)
+        return tuple(place - shift for place, shift in zip((operator.x, operator.y), alpha, strict=True))
+
+    def expected(self, model):
+        """Expected data (B, ny, nx) of noise-free images; noise may shift the mean."""
+        return self.batch.noise.moments(model)[0]
+
+
 def hidden_pixel_generator(seed, number):
     """Generator for the hidden pixels of a batch; negative numbers are for validation."""
     return torch.Generator().manual_seed(_seed_of(seed, HIDDEN_STREAM, int(number < 0), abs(number)))
@@ -120,7 +201,7 @@ def hidden_pixel_generator(seed, number):
 def training_ranges(datasets):
     """Least and largest properties of the training images, from some lenses of each data set.
 
-    ``pixel_scale`` and ``psf_fwhm`` are in arcsec (0: no PSF), ``snr`` is that of all significant pixels.
+    ``pixel_scale`` and ``psf_fwhm`` are in arcsec (0: no PSF), ``snr`` is summed over all significant pixels.
     """
     found = {"pixel_scale": [], "psf_fwhm": [], "snr": []}
     for dataset in datasets:

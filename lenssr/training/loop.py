@@ -2,7 +2,10 @@
 
 import logging
 import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -10,17 +13,10 @@ import yaml
 from lenssr.exceptions import InputError
 from lenssr.files import atomic
 from lenssr.networks.weights import Card, save_weights
-from lenssr.training.data import Prefetcher, Schedule, hidden_pixel_generator, training_ranges
-from lenssr.training.lightning_tools import (
-    cores,
-    device_name,
-    import_lightning,
-    numbers,
-    optimizers,
-    own_interrupts,
-    quiet,
-)
-from lenssr.training.recipe import Recipe
+from lenssr.simulation import LensBatch
+from lenssr.training import lightning_tools as tools
+from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator, training_ranges
+from lenssr.training.recipe import Recipe, read_changes
 from lenssr.training.tasks import batch_psnr, weighted_sum
 
 __all__ = ["Trained", "train"]
@@ -30,6 +26,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
 
 
+@dataclass(eq=False, repr=False)
 class Trained:
     """Result of a training.
 
@@ -51,24 +48,23 @@ class Trained:
         Whether this is the first of the processes that trained together, which writes the files.
     """
 
-    def __init__(self, task, recipe, folder, scores, steps, minutes, device, is_first=True):
-        self.task, self.recipe, self.folder = task, recipe, folder
-        self.scores, self.steps, self.minutes, self.device = scores, steps, minutes, device
-        self.is_first = is_first
+    task: torch.nn.Module
+    recipe: Recipe
+    folder: Path
+    scores: dict[str, float]
+    steps: int
+    minutes: float
+    device: str
+    is_first: bool = True
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Trained {self.recipe.task}: {self.steps} steps, {self._scores_text()}>"
 
-    def _scores_text(self):
+    def _scores_text(self) -> str:
         return ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
 
-    def save(self):
-        """Write the networks, each with its card, as ``weights/NAME.safetensors`` in the folder.
-
-        Returns
-        -------
-        paths : dict of str to `~pathlib.Path`
-        """
+    def save(self) -> dict[str, Path]:
+        """Write the networks with their cards as ``weights/NAME.safetensors``; return their paths."""
         folder = self.folder / WEIGHTS_FOLDER
         folder.mkdir(exist_ok=True)
         card = Card(
@@ -80,30 +76,27 @@ class Trained:
             scores=self.scores,
             limits=training_ranges(self.recipe.datasets("data")),
         )
-        paths = {name: folder / f"{name}.safetensors" for name in self.task.networks}
-        for name, network in self.task.networks.items():
+        networks = dict(self.task.named_children())
+        paths = {name: folder / f"{name}.safetensors" for name in networks}
+        for name, network in networks.items():
             save_weights(network, paths[name], card)
         return paths
 
-    def summary(self):
-        """Describe it in a few lines.
-
-        Returns
-        -------
-        text : str
-        """
-        took = f"{self.minutes:.1f} minutes on {self.device}"
+    def summary(self) -> str:
+        """Describe it in a few lines."""
         lines = {
             "task": self.recipe.task,
             "steps": self.steps,
             "validation": self._scores_text(),
-            "took": took,
+            "took": f"{self.minutes:.1f} minutes on {self.device}",
             "folder": self.folder,
         }
         return "\n".join(f"{name:15}{value}" for name, value in lines.items())
 
 
-def train(recipe, folder, *, resume=False, progress=False):
+def train(
+    recipe: Recipe | str | Path, folder: str | Path, *, resume: bool = False, progress: bool = False
+) -> Trained:
     """Train the network of a recipe.
 
     Parameters
@@ -130,50 +123,61 @@ def train(recipe, folder, *, resume=False, progress=False):
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(folder)
-    lightning = import_lightning()
+    lightning = tools.import_lightning()
     last = folder / CHECKPOINT_FOLDER / "last.ckpt"
     _check_folder(recipe, folder, last, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
-    with quiet(), own_interrupts(), cores(recipe.hardware.threads), Prefetcher(schedule) as batches:
+    threads = recipe.hardware.threads
+    with tools.quiet(), tools.own_interrupts(), tools.cores(threads), Prefetcher(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
         if trainer.is_global_zero:
             verb = "resuming" if resume else "training"
             log.info("%s %s, %d steps, in %s", verb, recipe.task, optimisation.steps, folder)
-        trainer.fit(module, numbers(optimisation.check_every), numbers(1), **options)
+        trainer.fit(module, tools.numbers(optimisation.check_every), tools.numbers(1), **options)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     scores = {name.removeprefix("val_"): float(value) for name, value in state["scores"].items()}
-    minutes, device = module.seconds_so_far() / 60, device_name(trainer.strategy.root_device)
-    first = trainer.is_global_zero
-    trained = Trained(task.eval().cpu(), recipe, folder, scores, trainer.global_step, minutes, device, first)
-    if first:
+    trained = Trained(
+        task=task.eval().cpu(),
+        recipe=recipe,
+        folder=folder,
+        scores=scores,
+        steps=trainer.global_step,
+        minutes=module.seconds_so_far() / 60,
+        device=tools.device_name(trainer.strategy.root_device),
+        is_first=trainer.is_global_zero,
+    )
+    if trained.is_first:
         trained.save()
         log.info("best validation: %s", trained._scores_text())
     return trained
 
 
-def _check_folder(recipe, folder, last, resume):
+def run(source: str, folder: str | None, changes: Iterable[str], **options: bool) -> Trained:
+    """Train by a recipe (file or name) with changes KEY=VALUE; options are those of `train`."""
+    recipe = Recipe.load(source, read_changes(changes))
+    return train(recipe, folder or f"train-{Path(source).stem}", **options)
+
+
+def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> None:
     known = folder / RECIPE_FILE
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     if not resume:
         if last.exists():
             raise InputError(f"{folder} holds a training already: resume it, or name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(known) as temporary:
-            temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
         return
     if not last.exists() or not known.exists():
         raise InputError(f"{folder} holds no checkpoint to resume: start without resuming")
-    before, now = yaml.safe_load(known.read_text(encoding="utf-8")), recipe.to_dict()
+    before, now = yaml.safe_load(known.read_text(encoding="utf-8")), yaml.safe_load(text)
     # Only the hardware may change.
-    changed = [
-        name
-        for name in now
-        if name != "hardware" and yaml.safe_load(yaml.safe_dump(now[name])) != before[name]
-    ]
+    changed = [name for name in now if name != "hardware" and now[name] != before[name]]
     if changed:
         raise InputError(
             f"{', '.join(changed)} of the recipe are not those with which {folder} was begun: resume with "
@@ -181,13 +185,14 @@ def _check_folder(recipe, folder, last, resume):
         )
 
 
-def _trainer(lightning, recipe, folder, progress):
+def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> Any:
     from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    optimisation, hardware = recipe.optimisation, recipe.hardware
+    optimisation, hardware = recipe.optimisation, asdict(recipe.hardware)
+    hardware.pop("threads")
     # Save at the end of an epoch, from where a training resumes without repeating a step.
-    place = {
+    place: dict[str, Any] = {
         "dirpath": folder / CHECKPOINT_FOLDER,
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
@@ -204,11 +209,7 @@ def _trainer(lightning, recipe, folder, progress):
     return lightning.Trainer(
         # Counted in epochs, since Lightning resumes a training counted in steps inside the last one.
         max_epochs=optimisation.steps // optimisation.check_every,
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.num_nodes,
-        strategy=hardware.strategy,
-        precision=hardware.precision,
+        **hardware,
         gradient_clip_val=optimisation.gradient_clip,
         use_distributed_sampler=False,
         callbacks=callbacks,
@@ -220,25 +221,25 @@ def _trainer(lightning, recipe, folder, progress):
     )
 
 
-def _module(lightning, task, recipe, batches):
+def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> Any:
     """The task as a LightningModule."""
     optimisation = recipe.optimisation
-    held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).fixed()
+    held_back = Schedule(recipe.datasets("validation"), optimisation.batch_size, optimisation.seed).batches()
     weights = {name: float(weight) for name, weight in recipe.objectives.items() if weight}
 
     class Module(lightning.LightningModule):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.task = task
             self._seconds, self._began = 0.0, time.monotonic()
 
-        def seconds_so_far(self):
+        def seconds_so_far(self) -> float:
             return self._seconds + time.monotonic() - self._began
 
-        def _view(self, batch, number):
+        def _view(self, batch: LensBatch, number: int) -> View:
             return self.task.view(batch, hidden_pixel_generator(optimisation.seed, number))
 
-        def training_step(self, _):
+        def training_step(self, _: int) -> torch.Tensor:
             # The batch depends on the number of the step only, so that a resumed training is the same.
             stride = self.trainer.world_size
             number = self.global_step * stride + self.global_rank
@@ -249,8 +250,9 @@ def _module(lightning, task, recipe, batches):
             self.log_dict(parts)
             return total
 
-        def validation_step(self, _):
-            sums, count = {}, 0
+        def validation_step(self, _: int) -> None:
+            sums: dict[str, Any] = {}
+            count = 0
             for place, chosen in enumerate(held_back):
                 scores, size = self._score(chosen, -1 - place), len(chosen[1])
                 sums = {name: sums.get(name, 0.0) + size * score for name, score in scores.items()}
@@ -258,22 +260,22 @@ def _module(lightning, task, recipe, batches):
             self.last_scores = {f"val_{name}": float(value) / count for name, value in sums.items()}
             self.log_dict(self.last_scores, prog_bar=True, sync_dist=True, batch_size=count)
 
-        def _score(self, chosen, number):
+        def _score(self, chosen: Any, number: int) -> dict[str, torch.Tensor]:
             view = self._view(batches.make(chosen, self.device), number)
             total, parts = weighted_sum(self.task.losses(view), weights)
             scores = {"loss": total, **parts}
-            if self.task.predicts_image:
-                whole = self.task.view(view.batch, None)
-                scores["psnr"] = batch_psnr(self.task.predict(whole), view.batch.truth).mean()
+            image = self.task.predict(self.task.view(view.batch, None))
+            if image is not None:
+                scores["psnr"] = batch_psnr(image, view.batch.truth).mean()
             return scores
 
-        def on_save_checkpoint(self, checkpoint):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             checkpoint["scores"], checkpoint["seconds"] = dict(self.last_scores), self.seconds_so_far()
 
-        def on_load_checkpoint(self, checkpoint):
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             self._seconds, self._began = checkpoint["seconds"], time.monotonic()
 
-        def configure_optimizers(self):
-            return optimizers(self.parameters(), optimisation)
+        def configure_optimizers(self) -> dict[str, Any]:
+            return tools.optimizers(self.parameters(), optimisation)
 
     return Module()

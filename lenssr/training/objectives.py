@@ -4,8 +4,13 @@ All are smallest (most zero) for the truth, means over pixels and images, and in
 images. Recipes add them with weights.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
+
+from lenssr.networks import LensEstimate
 
 __all__ = [
     "data_consistency",
@@ -23,7 +28,7 @@ __all__ = [
 ]
 
 
-def data_consistency(model, data, variance, seen=None):
+def data_consistency(model: Tensor, data: Tensor, variance: Tensor, seen: Tensor | None = None) -> Tensor:
     r"""Mean squared residual in units of the noise.
 
     .. math:: \frac{1}{N} \sum_i \frac{(d_i - m_i)^2}{\sigma_i^2}
@@ -50,7 +55,7 @@ def data_consistency(model, data, variance, seen=None):
     return (miss.square() / torch.where(counts, variance, 1)).sum() / counts.sum().clamp_min(1)
 
 
-def draw_hidden(like, fraction, generator):
+def draw_hidden(like: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
     r"""Choose pixels to hide from a network, which it is trained to predict.
 
     A network cannot copy the noise of hidden pixels: for noise that is independent from pixel to pixel, the
@@ -77,7 +82,7 @@ def draw_hidden(like, fraction, generator):
     return (torch.rand(like.shape, generator=generator) < fraction).to(like.device)
 
 
-def lens_equation(image, relensed, data):
+def lens_equation(image: Tensor, relensed: Tensor, data: Tensor) -> Tensor:
     r"""The lens equation as a soft constraint, as in LensSR: image and re-lensed source should agree.
 
     .. math:: \frac{\langle (I(\theta) - S(\theta - \alpha(\theta)))^2 \rangle}{\langle d^2 \rangle}
@@ -100,7 +105,7 @@ def lens_equation(image, relensed, data):
     return _relative(image - relensed, data, _factor(image, data))
 
 
-def source_intensity(image, relensed, data):
+def source_intensity(image: Tensor, relensed: Tensor, data: Tensor) -> Tensor:
     r"""Intensity conservation from image to source: both hold the same flux in the image plane.
 
     .. math::
@@ -126,7 +131,7 @@ def source_intensity(image, relensed, data):
     return ((image - relensed).sum((-2, -1)) / total).square().mean()
 
 
-def pixel_intensity(image, data, variance):
+def pixel_intensity(image: Tensor, data: Tensor, variance: Tensor) -> Tensor:
     r"""Intensity conservation from image to low image: fine pixels sum to the coarse pixel.
 
     .. math:: \frac{1}{N} \sum_i \frac{(d_i - \sum_{j \in i} I_j)^2}{\sigma_i^2}
@@ -148,13 +153,15 @@ def pixel_intensity(image, data, variance):
     return data_consistency(_block_sums(image, _factor(image, data)), data, variance)
 
 
-def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
+def multi_scale(
+    image: Tensor, data: Tensor, variance: Tensor, factors: Sequence[float] = (0.5, 1, 2)
+) -> Tensor:
     r"""Agreement with the data at several resolutions.
 
     .. math:: \frac{1}{F} \sum_f \frac{1}{N_f} \sum_i \frac{(d_{f,i} - I_{f,i})^2}{\sigma_{f,i}^2}
 
     where fluxes are summed over larger pixels for f < 1, and data are interpolated (bicubic) to smaller
-    ones for f > 1, whose variance is that of independent counts.
+    ones for f > 1, with the variance of independent counts.
 
     Parameters
     ----------
@@ -180,8 +187,8 @@ def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
             kept = [torch.where(known, part, 0) for part in (data, variance)]
             # A block with a masked pixel does not count.
             missing = _block_sums((~known).to(data), coarse) > 0
-            pair = [_block_sums(part, coarse) for part in (_block_sums(image, fine), *kept)]
-            losses.append(data_consistency(*pair, ~missing))
+            flux, counts, noise = (_block_sums(part, coarse) for part in (_block_sums(image, fine), *kept))
+            losses.append(data_consistency(flux, counts, noise, ~missing))
             continue
         finer = data if factor == 1 else enlarged(data, int(factor))
         spread = variance.repeat_interleave(int(factor), -2).repeat_interleave(int(factor), -1)
@@ -189,7 +196,7 @@ def multi_scale(image, data, variance, factors=(0.5, 1, 2)):
     return torch.stack(losses).mean()
 
 
-def target_error(image, target):
+def target_error(image: Tensor, target: Tensor) -> Tensor:
     r"""Relative error against an image of the same pixels: the bicubic image, or the truth.
 
     .. math:: \frac{\langle (I - t)^2 \rangle}{\langle t^2 \rangle}
@@ -209,7 +216,7 @@ def target_error(image, target):
     return _relative(image - target, target, 1)
 
 
-def variation_density(alpha_x, alpha_y, pixel_scale):
+def variation_density(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: float) -> Tensor:
     r"""Total variation of a deflection, per unit area.
 
     .. math::
@@ -233,12 +240,12 @@ def variation_density(alpha_x, alpha_y, pixel_scale):
     ----------
     Rudin, Osher & Fatemi 1992, Physica D 60, 259.
     """
-    return sum(
-        alpha.diff(dim=axis).abs().mean() / pixel_scale for alpha in (alpha_x, alpha_y) for axis in (-2, -1)
-    )
+    alphas = (alpha_x, alpha_y)
+    slopes = (alpha.diff(dim=axis).abs().mean() / pixel_scale for alpha in alphas for axis in (-2, -1))
+    return sum(slopes, alpha_x.new_zeros(()))
 
 
-def source_smoothness(log_brightness):
+def source_smoothness(log_brightness: Tensor) -> Tensor:
     r"""Mean squared curvature of the logarithm of a source, in units of the nodes.
 
     .. math::
@@ -256,12 +263,13 @@ def source_smoothness(log_brightness):
 
     References
     ----------
-    Suyu et al. 2006, MNRAS 371, 983 (curvature of the source as a prior; here that of its logarithm).
+    Suyu et al. 2006, MNRAS 371, 983 (curvature of the source as a prior; here of its logarithm).
     """
-    return sum(log_brightness.diff(n=2, dim=axis).square().mean() for axis in (-2, -1))
+    rows, columns = (log_brightness.diff(n=2, dim=axis).square().mean() for axis in (-2, -1))
+    return rows + columns
 
 
-def positive_convergence(kappa):
+def positive_convergence(kappa: Tensor) -> Tensor:
     r"""Mean square of negative convergence, which no mass can have.
 
     .. math:: \langle \max(0, -\kappa)^2 \rangle
@@ -282,7 +290,7 @@ def positive_convergence(kappa):
     return (-kappa).clamp_min(0).square().mean()
 
 
-def lens_error(estimate, vector):
+def lens_error(estimate: LensEstimate, vector: Tensor) -> Tensor:
     r"""Mean squared error of estimated lens parameters, as the free numbers u of the network.
 
     .. math:: \langle (u - \hat u)^2 \rangle
@@ -304,7 +312,7 @@ def lens_error(estimate, vector):
     return estimate.miss(vector).square().mean()
 
 
-def lens_likelihood(estimate, vector):
+def lens_likelihood(estimate: LensEstimate, vector: Tensor) -> Tensor:
     r"""Negative log likelihood of the true lens parameters under an estimate; it trains its errors only.
 
     .. math:: \frac{1}{2} (u - \hat u)^T C^{-1} (u - \hat u) + \frac{1}{2} \ln \det 2 \pi C
@@ -327,22 +335,22 @@ def lens_likelihood(estimate, vector):
     return estimate.negative_log_likelihood(vector, hold_mean=True).mean()
 
 
-def _factor(image, data):
+def _factor(image: Tensor, data: Tensor) -> int:
     """Number of fine pixels along one of the data."""
     return image.shape[-1] // data.shape[-1]
 
 
-def _relative(difference, data, factor):
-    """Mean square of a difference over that of the data, spread over factor^2 pixels; mean over images."""
+def _relative(difference: Tensor, data: Tensor, factor: int) -> Tensor:
+    """Mean square of a difference over the mean square of the data in factor^2 pixels; mean over images."""
     unit = (data / factor**2).square().mean((-2, -1)).clamp_min(torch.finfo(data.dtype).tiny)
     return (difference.square().mean((-2, -1)) / unit).mean()
 
 
-def _block_sums(image, factor):
+def _block_sums(image: Tensor, factor: int) -> Tensor:
     """Sums over blocks of factor x factor pixels; incomplete blocks are cut off."""
     return image if factor == 1 else avg_pool2d(image[:, None], factor, divisor_override=1)[:, 0]
 
 
-def enlarged(image, factor):
+def enlarged(image: Tensor, factor: int) -> Tensor:
     """Bicubic images (B, ny * factor, nx * factor), flux conserved, with gradients."""
     return interpolate(image[:, None], scale_factor=factor, mode="bicubic")[:, 0] / factor**2

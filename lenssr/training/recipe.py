@@ -1,32 +1,25 @@
 """Recipes of trainings: task, data and objectives, read from YAML and checked before anything starts."""
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 import yaml
 
-from lenssr import simulation
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import load_weights
-from lenssr.simulation import BatchedLenses
+from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.tasks import TASKS
 
-__all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "recipe_names"]
+__all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "read_changes", "recipe_names"]
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
-DATASETS = {
-    name: item
-    for name in simulation.__all__
-    if isinstance(item := getattr(simulation, name), type)
-    and issubclass(item, BatchedLenses)
-    and item is not BatchedLenses
-}
-SCHEDULES = ("cosine", "constant")
-ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+DATASETS = {kind.__name__: kind for kind in (BroadLenses, DeepLense)}
+# Least values of numbers; the others are positive.
+_LEAST = {"warmup": 0, "seed": 0, "weight_decay": 0}
 
 
 @dataclass(frozen=True)
@@ -61,37 +54,27 @@ class Optimisation:
     batch_size: int = 16
     learning_rate: float = 2e-3
     warmup: int = 100
-    schedule: str = "cosine"
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     check_every: int = 100
-    patience: "int | None" = None
+    patience: int | None = None
     seed: int = 0
 
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "check_every"):
-            _check_number("optimisation", self, name, 1, whole=True)
-        for name in ("warmup", "seed"):
-            _check_number("optimisation", self, name, 0, whole=True)
-        for name in ("learning_rate", "gradient_clip"):
-            _check_number("optimisation", self, name, 0, above=True)
-        _check_number("optimisation", self, "weight_decay", 0)
-        if self.patience is not None:
-            _check_number("optimisation", self, "patience", 1, whole=True)
-        _check_one_of("optimisation", self, "schedule", SCHEDULES)
+    def __post_init__(self) -> None:
+        _check_section("optimisation", self)
         if self.steps % self.check_every:
             raise InputError(
                 f"optimisation.steps = {self.steps} is not a multiple of check_every = {self.check_every}: "
                 f"give {-(-self.steps // self.check_every) * self.check_every}"
             )
 
-    def rate(self, step):
+    def rate(self, step: int) -> float:
         """Learning rate of a step in units of ``learning_rate``."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         if self.schedule == "constant":
             return rise
-        rest = max(self.steps - self.warmup, 1)
-        done = min(max(step - self.warmup, 0) / rest, 1.0)
+        done = min(max(step - self.warmup, 0) / max(self.steps - self.warmup, 1), 1.0)
         return rise * (0.01 + 0.99 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item()))
 
 
@@ -113,29 +96,20 @@ class Hardware:
         more core: if that takes about as long as a step, divide two cores evenly.
     """
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"] = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: int | None = None
 
-    def __post_init__(self):
-        for name, choices in (
-            ("accelerator", ACCELERATORS),
-            ("strategy", STRATEGIES),
-            ("precision", PRECISIONS),
-        ):
-            _check_one_of("hardware", self, name, choices)
-        for name in ("devices", "num_nodes") + ("threads",) * (self.threads is not None):
-            _check_number("hardware", self, name, 1, whole=True)
+    def __post_init__(self) -> None:
+        _check_section("hardware", self)
         cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         if self.accelerator == "cuda" and not cuda:
             raise InputError("hardware.accelerator = 'cuda', but PyTorch sees no GPU: give 'auto' or 'cpu'")
         if "mixed" in self.precision and not cuda:
-            raise InputError(
-                f"hardware.precision = {self.precision!r} needs CUDA, which is not here: give '32-true'"
-            )
+            raise InputError(f"hardware.precision = {self.precision!r} needs CUDA: give '32-true'")
 
 
 @dataclass(frozen=True)
@@ -184,9 +158,9 @@ class Recipe:
     optimisation: Optimisation = field(default_factory=Optimisation)
     hardware: Hardware = field(default_factory=Hardware)
 
-    def __post_init__(self):
-        _check_one_of("", self, "task", TASKS)
-        if not 0 <= _checked_float("hidden", self.hidden) <= 0.9:
+    def __post_init__(self) -> None:
+        _check_one_of("task", self.task, TASKS)
+        if not 0 <= _checked_number("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
         scale = self.build().scale
@@ -198,55 +172,38 @@ class Recipe:
                         "times: give both the same scale"
                     )
 
-    def _check_objectives(self):
+    def _check_objectives(self) -> None:
         known = TASKS[self.task].objectives
-        _check_mapping("objectives", self.objectives)
+        _check_keys("objectives", self.objectives)
         for name, weight in self.objectives.items():
             if name not in known:
                 raise InputError(
                     f"objectives.{name} is not known to the task {self.task!r}: give {_listed(known)}"
                 )
-            if _checked_float(f"objectives.{name}", weight) < 0:
+            if _checked_number(f"objectives.{name}", weight) < 0:
                 raise InputError(f"objectives.{name} = {weight}: give a weight that is not negative")
         if not any(self.objectives.values()):
             raise InputError(f"objectives are empty: give a weight to one of {_listed(known)}")
         if "hidden_pixels" in self.objectives and not self.hidden:
             raise InputError("objectives.hidden_pixels needs hidden pixels: give hidden, for example 0.3")
 
-    def build(self):
-        """Make the task with its networks, initial weights from the seed.
-
-        Returns
-        -------
-        task : `torch.nn.Module`
-        """
-        _check_mapping("network", self.network)
-        _check_keys("network.", self.network, TASKS[self.task].options())
+    def build(self) -> torch.nn.Module:
+        """Make the task, a `torch.nn.Module` with its networks, initial weights from the seed."""
+        _check_keys("network", self.network, TASKS[self.task].options())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.optimisation.seed)
             try:
-                task = TASKS[self.task](dict(self.network), self.hidden)
+                task = TASKS[self.task](self.network, self.hidden)
             except TypeError as error:  # such as a list instead of a number
-                raise InputError(
-                    f"network = {self.network}: {error}; see the class for its options"
-                ) from error
-        _check_mapping("start", self.start)
-        _check_keys("start.", self.start, task.networks)
+                message = f"network = {self.network}: {error}; see the class for its options"
+                raise InputError(message) from error
+        _check_keys("start", self.start, task.networks)
         for name, path in self.start.items():
             _load_start(name, task.networks[name], path)
         return task
 
-    def datasets(self, name):
-        """Make the data sets.
-
-        Parameters
-        ----------
-        name : {"data", "validation"}
-
-        Returns
-        -------
-        datasets : list of `~lenssr.simulation.BatchedLenses`
-        """
+    def datasets(self, name: Literal["data", "validation"]) -> list[BroadLenses | DeepLense]:
+        """Make the data sets, each a `~lenssr.simulation.BatchedLenses`."""
         entries = getattr(self, name)
         if not isinstance(entries, list) or not entries:
             raise InputError(
@@ -254,37 +211,26 @@ class Recipe:
             )
         return [_dataset(f"{name}.{number}", entry) for number, entry in enumerate(entries)]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All settings as plain values, as in YAML."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values):
-        """Read a recipe from plain values.
-
-        Parameters
-        ----------
-        values : dict
-
-        Returns
-        -------
-        recipe : `Recipe`
-        """
-        _check_mapping("recipe", values)
-        values = dict(values)
-        _check_keys("", values, [entry.name for entry in fields(cls)])
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Read a recipe from plain values."""
+        _check_keys("recipe", values, inspect.signature(cls).parameters)
         for name in ("task", "objectives", "data", "validation"):
             if name not in values:
                 raise InputError(f"the recipe has no {name}: add it")
-        for name, kind in (("optimisation", Optimisation), ("hardware", Hardware)):
+        sections: dict[str, Any] = {}
+        for name, kind in {"optimisation": Optimisation, "hardware": Hardware}.items():
             section = values.get(name, {})
-            _check_mapping(name, section)
-            _check_keys(f"{name}.", section, [entry.name for entry in fields(kind)])
-            values[name] = kind(**section)
-        return cls(**values)
+            _check_keys(name, section, inspect.signature(kind).parameters)
+            sections[name] = kind(**section)
+        return cls(**values | sections)
 
     @classmethod
-    def load(cls, source, changes=None):
+    def load(cls, source: str | Path, changes: dict[str, Any] | None = None) -> "Recipe":
         """Read a recipe from a YAML file, or one of those that come with lenssr.
 
         Parameters
@@ -313,13 +259,13 @@ class Recipe:
             ) from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
-        _check_mapping(str(source), values)
+        _check_keys(str(source), values)
         for key, value in (changes or {}).items():
             _put(values, key, value)
         return cls.from_dict(values)
 
 
-def recipe_names():
+def recipe_names() -> list[str]:
     """Names of the recipes that come with lenssr.
 
     Returns
@@ -335,7 +281,7 @@ def recipe_names():
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
 
 
-def _load_start(name, network, path):
+def _load_start(name: str, network: Any, path: str) -> None:
     found, _ = load_weights(path, kind=network.kind)
     if found.settings != network.settings:
         differ = [key for key, value in network.settings.items() if found.settings[key] != value]
@@ -346,81 +292,95 @@ def _load_start(name, network, path):
     network.load_state_dict(found.state_dict())
 
 
-def _dataset(place, entry):
-    _check_mapping(place, entry)
+def _dataset(place: str, entry: Any) -> Any:
+    _check_keys(place, entry)
     options = dict(entry)
     name = options.pop("dataset", None)
     if name not in DATASETS:
         raise InputError(f"{place}.dataset = {name!r}: give one of {_listed(DATASETS)}")
-    _check_keys(f"{place}.", options, inspect.signature(DATASETS[name]).parameters)
+    _check_keys(place, options, inspect.signature(DATASETS[name]).parameters)
     try:
         return DATASETS[name](**options)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
 
 
-def _put(values, key, value):
-    """Set a value by a dotted key; list items by their number."""
-    *path, last = key.split(".")
-    place = values
+def _put(values: Any, key: str, value: Any) -> None:
+    """Set a value by a dotted key: list items by their number; a missing section starts empty."""
+    place, (*path, last) = values, key.split(".")
     for name in path:
-        if isinstance(place, list):
-            place = place[_position(key, name, place)]
-        elif isinstance(place, dict):
-            # A missing section starts empty.
-            place = place.setdefault(name, {})
-        else:
-            raise InputError(f"{key}: {name} is in no section of the recipe; see the file for its keys")
-    if isinstance(place, list):
-        place[_position(key, last, place)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise InputError(f"{key}: {last} is in no section of the recipe; see the file for its keys")
+        entry = _entry(key, name, place)
+        place = place.setdefault(entry, {}) if isinstance(place, dict) else place[entry]
+    place[_entry(key, last, place)] = value
 
 
-def _position(key, name, items):
-    if not name.isdigit() or int(name) >= len(items):
+def _entry(key: str, name: str, place: Any) -> Any:
+    """Key or position of a name in a section."""
+    if isinstance(place, dict):
+        return name
+    if not isinstance(place, list):
+        raise InputError(f"{key}: {name} is in no section of the recipe; see the file for its keys")
+    if not name.isdigit() or int(name) >= len(place):
         raise InputError(
-            f"{key}: {name!r} is not a position in a list of {len(items)}: give 0 to {len(items) - 1}"
+            f"{key}: {name!r} is not a position in a list of {len(place)}: give 0 to {len(place) - 1}"
         )
     return int(name)
 
 
-def _listed(names):
+def read_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Changes of a recipe from texts ``KEY=VALUE``, values in YAML.
+
+    >>> from lenssr.training.recipe import read_changes
+    >>> read_changes(["optimisation.steps=100", "network.channels=[8, 16]"])
+    {'optimisation.steps': 100, 'network.channels': [8, 16]}
+    """
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"--set {text}: write KEY=VALUE, for example optimisation.steps=100")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text}: {' '.join(str(error).split())}") from error
+    return changes
+
+
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _check_mapping(place, value):
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise InputError(f"{place} = {value!r}: give keys and values")
-
-
-def _check_keys(prefix, values, known):
+def _check_keys(place: str, values: Any, known: Iterable[str] = ()) -> None:
+    """Refuse what is not a dictionary, or has other keys than the known ones (empty: any)."""
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{place} = {values!r}: give keys and values")
+    prefix = "" if place == "recipe" else f"{place}."
     for key in values:
-        if key not in known:
+        if known and key not in known:
             raise InputError(f"{prefix}{key} is not known: give {_listed(known)}")
 
 
-def _check_one_of(section, holder, name, choices):
-    value = getattr(holder, name)
+def _check_section(section: str, holder: Any) -> None:
+    """Refuse values of a dataclass that are not of the type of their field, or out of range."""
+    for one in fields(holder):
+        key, value, least = f"{section}.{one.name}", getattr(holder, one.name), _LEAST.get(one.name, 1)
+        if get_origin(one.type) is Literal:
+            _check_one_of(key, value, get_args(one.type))
+        elif one.type is float:
+            bound = "of at least 0" if least == 0 else "above 0"
+            if _checked_number(key, value) < 0 or value == 0 < least:
+                raise InputError(f"{key} = {value!r}: give a number {bound}")
+        elif value is not None or one.type is int:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{key} = {value!r}: give an integer of at least {least}")
+
+
+def _check_one_of(key: str, value: Any, choices: Iterable[str]) -> None:
     if value not in choices:
-        raise InputError(f"{_key(section, name)} = {value!r}: give one of {_listed(choices)}")
+        raise InputError(f"{key} = {value!r}: give one of {_listed(choices)}")
 
 
-def _check_number(section, holder, name, least, *, whole=False, above=False):
-    value = _checked_float(_key(section, name), getattr(holder, name))
-    if value < least or (above and value == least) or (whole and not isinstance(getattr(holder, name), int)):
-        kind = "an integer" if whole else "a number"
-        relation = "above" if above else "of at least"
-        raise InputError(f"{_key(section, name)} = {getattr(holder, name)!r}: give {kind} {relation} {least}")
-
-
-def _key(section, name):
-    return f"{section}.{name}" if section else name
-
-
-def _checked_float(key, value):
+def _checked_number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise InputError(f"{key} = {value!r} is not a number: write, for example, 0.001 or 1.0e-3")
-    return float(value)
+    return value

@@ -1,39 +1,44 @@
 """Training tasks: networks and their objectives, one class for each kind of recipe."""
 
+import hashlib
 import inspect
 from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
 
+from lenssr.imaging.render_scene import kernel_options
+from lenssr.light.sersic import sersic_brightness
+from lenssr.model.fit import fit_known_lens
+from lenssr.model.image_stack import ImageStack
+from lenssr.model.scene import Scene
 from lenssr.networks import SISR, DeflectionNetwork, RelensingNetwork
 from lenssr.networks.deflection import as_family
 from lenssr.networks.relensing import gridded_image, to_rays
 from lenssr.networks.variance import significant_pixels
 from lenssr.source import SourceGrid
 from lenssr.training import objectives as goals
-from lenssr.training.profiles import SersicFitter
-from lenssr.training.views import Telescopes, View
+from lenssr.training.data import Telescopes, View
 
-__all__ = ["TASKS", "TrainingTask"]
+__all__ = ["TASKS", "SersicFitter", "TrainingTask", "batch_psnr", "weighted_sum"]
 
 
 class TrainingTask(ABC, nn.Module):
     """Networks and the objectives of their training; ``hidden`` is the share of hidden pixels."""
 
-    # Names of the objectives, and the class that the options are passed to.
+    # Names of the objectives and of the networks, the class of these, and options besides those of the class.
     objectives = ()
+    names = ("image",)
     builds = SISR
     more_options = ()
-    # Whether there is predict(view), with images (B, ny * scale, nx * scale) in flux per pixel.
-    predicts_image = True
     # Magnification of the images; None if it is free.
     scale = None
 
     def __init__(self, settings, hidden=0.0):
         super().__init__()
         self.hidden, self.telescopes = hidden, Telescopes()
-        self.build(settings)
+        for name in self.names:
+            setattr(self, name, self.builds(**settings))
 
     @classmethod
     def options(cls):
@@ -41,12 +46,12 @@ class TrainingTask(ABC, nn.Module):
         return (*list(inspect.signature(cls.builds).parameters), *cls.more_options)
 
     @abstractmethod
-    def build(self, settings):
-        """Make the networks from their options."""
-
-    @abstractmethod
     def losses(self, view):
         """Functions that compute the objectives, by name."""
+
+    def predict(self, view):
+        """Images (B, ny * scale, nx * scale) in flux per pixel; None where a task makes none."""
+        return None
 
     def view(self, batch, generator):
         """The inputs of the network, with random pixels hidden unless ``generator`` is None."""
@@ -63,85 +68,86 @@ class TrainingTask(ABC, nn.Module):
 class _ImageTask(TrainingTask):
     """One `SISR` that predicts finer images."""
 
-    objectives = ("target_error", "pixel_intensity", "multi_scale")
+    objectives = ("pixel_intensity", "multi_scale")
 
-    def build(self, settings):
-        self.image = SISR(**settings)
-        self.scale = self.image.scale
+    @property
+    def scale(self):
+        return self.image.scale
 
-    def finer(self, view):
+    def predict(self, view):
         return self.image(view.image, view.sigma if self.image.with_noise else None)
 
     def losses(self, view):
-        finer = self.finer(view)
+        return self._losses(view, self.predict(view))
+
+    def _losses(self, view, finer):
         data = view.image, view.variance
         return {
-            "target_error": lambda: goals.target_error(finer, self.target(view)),
             "pixel_intensity": lambda: goals.pixel_intensity(finer, *data),
             "multi_scale": lambda: goals.multi_scale(finer, *data),
         }
+
+
+class _TargetTask(_ImageTask):
+    """The same, towards a target."""
+
+    objectives = ("target_error", *_ImageTask.objectives)
+
+    def _losses(self, view, finer):
+        target = {"target_error": lambda: goals.target_error(finer, self.target(view))}
+        return target | super()._losses(view, finer)
 
     @abstractmethod
     def target(self, view):
         """Target (B, ny * scale, nx * scale) of the finer image."""
 
-    def predict(self, view):
-        return self.finer(view)
 
-
-class Bicubic(_ImageTask):
+class Bicubic(_TargetTask):
     """Train an `SISR` on the bicubic image, as a start."""
 
     def target(self, view):
         return goals.enlarged(view.image, self.image.scale)
 
 
-class Supervised(_ImageTask):
+class Supervised(_TargetTask):
     """Train an `SISR` on the true image: the bound of methods without such images."""
 
     def target(self, view):
         return view.batch.truth
 
 
-class WithSource(_ImageTask):
+class WithSource(_TargetTask):
     """LensSR with source: the target is a Sérsic fitted to the image, lensed at the finer resolution."""
 
-    def build(self, settings):
-        super().build(settings)
+    def __init__(self, settings, hidden=0.0):
+        super().__init__(settings, hidden)
         self.reader = SersicFitter()
 
     def target(self, view):
         return self.reader(view)
 
 
-class NoSource(TrainingTask):
+class NoSource(_ImageTask):
     """LensSR without source: an `SISR` for the image and one for the source, tied by the lens.
 
     The input of the second is the image gridded in the source plane. Options: those of `SISR` for both, and
     ``side``, the nodes along a side of that grid, 38 by default.
     """
 
-    objectives = ("lens_equation", "source_intensity", "pixel_intensity", "multi_scale")
+    objectives = ("lens_equation", "source_intensity", *_ImageTask.objectives)
+    names = ("image", "source")
     more_options = ("side",)
 
-    def build(self, settings):
-        settings = dict(settings)
-        self.side = settings.pop("side", 38)
-        self.image, self.source = SISR(**settings), SISR(**settings)
-        self.scale = self.image.scale
+    def __init__(self, settings, hidden=0.0):
+        super().__init__({name: value for name, value in settings.items() if name != "side"}, hidden)
+        self.side = settings.get("side", 38)
 
-    def losses(self, view):
-        finer, relensed = self.finer(view), self.relensed(view)
-        data = view.image, view.variance
-        return {
+    def _losses(self, view, finer):
+        relensed = self.relensed(view)
+        return super()._losses(view, finer) | {
             "lens_equation": lambda: goals.lens_equation(finer, relensed, view.image),
             "source_intensity": lambda: goals.source_intensity(finer, relensed, view.image),
-            "pixel_intensity": lambda: goals.pixel_intensity(finer, *data),
-            "multi_scale": lambda: goals.multi_scale(finer, *data),
         }
-
-    def finer(self, view):
-        return self.image(view.image, view.sigma if self.image.with_noise else None)
 
     def relensed(self, view):
         """Finer image (B, ny * scale, nx * scale) of the lensed source."""
@@ -156,18 +162,12 @@ class NoSource(TrainingTask):
         fine = SourceGrid(plane.x_0, plane.y_0, plane.half, nodes.shape[-1])
         return view.fine_operator(fine.rays(*view.fine_rays).interpolate(nodes))
 
-    def predict(self, view):
-        return self.finer(view)
-
 
 class Relensing(TrainingTask):
     """Train a `RelensingNetwork` on hidden pixels."""
 
     objectives = ("hidden_pixels", "data_consistency", "source_smoothness", "target_error")
-    builds = RelensingNetwork
-
-    def build(self, settings):
-        self.source = RelensingNetwork(**settings)
+    names, builds = ("source",), RelensingNetwork
 
     def draw(self, view):
         """`~lenssr.networks.PredictedSource` of a view."""
@@ -200,11 +200,7 @@ class Deflection(TrainingTask):
         "variation_density",
         "positive_convergence",
     )
-    builds = DeflectionNetwork
-    predicts_image = False
-
-    def build(self, settings):
-        self.lens = DeflectionNetwork(**settings)
+    names, builds = ("lens",), DeflectionNetwork
 
     def losses(self, view):
         batch = view.batch
@@ -213,22 +209,63 @@ class Deflection(TrainingTask):
         truth = as_family(batch.scenes.lens, batch.scenes.lens_vector)
         grid = [torch.as_tensor(place).reshape(1, -1).to(batch.low) for place in (batch.grid.x, batch.grid.y)]
 
-        def maps():
-            return torch.stack(estimate.deflection(*grid)).unflatten(-1, batch.grid.shape)
-
-        def true_maps():
-            return torch.stack(batch.scenes.deflection(*grid)).unflatten(-1, batch.grid.shape)
+        def maps(lenses):
+            return torch.stack(lenses.deflection(*grid)).unflatten(-1, batch.grid.shape)
 
         return {
             "lens_error": lambda: goals.lens_error(estimate, truth),
             "lens_likelihood": lambda: goals.lens_likelihood(estimate, truth),
-            "deflection_error": lambda: goals.target_error(maps().flatten(0, 1), true_maps().flatten(0, 1)),
-            "variation_density": lambda: goals.variation_density(*maps(), batch.pixel_scale),
+            "deflection_error": lambda: goals.target_error(
+                *(maps(lenses).flatten(0, 1) for lenses in (estimate, batch.scenes))
+            ),
+            "variation_density": lambda: goals.variation_density(*maps(estimate), batch.pixel_scale),
             "positive_convergence": lambda: goals.positive_convergence(estimate.convergence(*grid)),
         }
 
 
-TASKS = {
+class SersicFitter:
+    """Fit a Sérsic behind the known lens of each image, once, and lens it at the finer resolution."""
+
+    def __init__(self):
+        self._fitted_vectors = {}
+
+    def __call__(self, view):
+        """Lensed profiles (B, ny * scale, nx * scale) in flux per finer pixel."""
+        x, y = view.fine_rays
+        vectors = self.vectors(view.batch).to(x)
+        return view.fine_operator(sersic_brightness(x, y, *vectors.T.unsqueeze(-1)))
+
+    def vectors(self, batch):
+        """Parameters (B, 7) of the profiles, as `~lenssr.light.sersic_brightness` takes them."""
+        keys = [hashlib.blake2b(image.cpu().numpy().tobytes()).digest() for image in batch.low]
+        new = [row for row, key in enumerate(keys) if key not in self._fitted_vectors]
+        if new:
+            for row, vector in zip(new, _fitted(batch, new), strict=True):
+                self._fitted_vectors[keys[row]] = vector
+        return torch.stack([self._fitted_vectors[key] for key in keys])
+
+
+def _fitted(batch, rows):
+    grid, oversampling = batch.grid, batch.oversampling
+    kernel, options = kernel_options(batch.psf, grid.pixel_scale, oversampling=oversampling)
+    data = batch.low[rows].double()
+    options |= {"oversampling": oversampling, "device": batch.device}
+    noise = batch.noise.select(torch.tensor(rows, device=batch.device))
+    stack = ImageStack(data, torch.ones_like(data, dtype=torch.bool), noise, grid, kernel, **options)
+    scene = Scene(
+        lens=batch.scenes.lens,
+        lens_free=False,
+        lens_light=0,
+        sky=False,
+        extent=0.5 * max(grid.shape) * grid.pixel_scale,
+        device=batch.device,
+    )
+    fits = fit_known_lens(stack, scene, batch.scenes.lens_vector[rows].double())
+    source = scene["source"].slice
+    return [fit.physical[source].cpu() for fit in fits]
+
+
+TASKS: dict[str, type[TrainingTask]] = {
     "bicubic": Bicubic,
     "lenssr-no-source": NoSource,
     "lenssr-with-source": WithSource,

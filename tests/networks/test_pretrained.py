@@ -10,7 +10,7 @@ from lenssr.metrics import bicubic, psnr
 from lenssr.networks import load_weights
 from lenssr.networks.deflection import as_family
 from lenssr.simulation import BroadLenses, DeepLense
-from lenssr.training.views import Telescopes, View
+from lenssr.training.data import Telescopes, View
 
 FOLDER = Path(lenssr.__file__).parent / "networks" / "pretrained"
 FILES = sorted(FOLDER.glob("*.safetensors"))

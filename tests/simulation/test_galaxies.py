@@ -346,7 +346,9 @@ def test_data_set_is_written(tmp_path):
 
 def test_repr_shows_the_settings():
     data = GalaxyLenses([clumpy()], size=2, **GALAXY_CELLS[CELLS[1]])
-    assert repr(data).startswith("GalaxyLenses(<GalaxyShapes: 1 cutout>, size=2, seed=0, pixel_scale=0.1,")
+    assert repr(data).startswith(
+        "GalaxyLenses(shapes=<GalaxyShapes: 1 cutout>, size=2, seed=0, pixel_scale=0.1,"
+    )
 
 
 def test_resolver_takes_an_item(items):

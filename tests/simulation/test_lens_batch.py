@@ -9,7 +9,7 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import PoissonNoise
-from lenssr.simulation import AxionVortex, BroadLenses, ColdSubhalos, DeepLense, camera
+from lenssr.simulation import AxionVortex, BroadLenses, ColdSubhalos, DeepLense, LensDataset, camera
 
 CELLS = {
     "I": DeepLense("I", noise=True, size=80, seed=5),
@@ -148,6 +148,21 @@ def test_same_sources_with_and_without_substructure():
     plain, cdm = (DeepLense("II", substructure=kind, size=3, seed=2).batch() for kind in ("none", "cdm"))
     assert torch.equal(plain.scenes.source_vector, cdm.scenes.source_vector)
     assert not torch.allclose(plain.low_truth, cdm.low_truth)
+
+
+def test_settings_are_the_arguments_that_a_data_set_keeps():
+    class Doubled(LensDataset):
+        def __init__(self, data, size, factor=2):
+            super().__init__(size, seed=3)
+            self._data, self.factor = data, factor
+
+        def _item(self, index):
+            return self._data[self.factor * index]
+
+    doubled = Doubled(DeepLense(size=6), 3)
+    assert repr(doubled) == "Doubled(size=3, factor=2)"
+    assert doubled.settings() == {"dataset": "Doubled", "size": 3, "factor": 2}
+    assert [item.index for item in doubled] == [0, 2, 4]
 
 
 def test_purposes_have_streams_of_their_own():

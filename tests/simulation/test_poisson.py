@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lenssr.simulation.poisson import draw_poisson
+from lenssr.simulation.camera import draw_poisson
 
 NUMBER = 200_000
 

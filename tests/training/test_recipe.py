@@ -5,7 +5,7 @@ import yaml
 
 from lenssr import InputError
 from lenssr.training import Recipe, recipe_names
-from lenssr.training.command import read_changes
+from lenssr.training.recipe import read_changes
 from lenssr.training.tasks import TASKS
 
 MINIMAL = {

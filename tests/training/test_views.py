@@ -7,11 +7,9 @@ import torch
 
 from lenssr.imaging import ImagingOperator
 from lenssr.simulation import DeepLense
-from lenssr.training.data import Prefetcher, Schedule, hidden_pixel_generator
+from lenssr.training.data import Prefetcher, Schedule, Telescopes, View, hidden_pixel_generator
 from lenssr.training.objectives import draw_hidden
-from lenssr.training.profiles import SersicFitter
-from lenssr.training.tasks import batch_psnr
-from lenssr.training.views import Telescopes, View
+from lenssr.training.tasks import SersicFitter, batch_psnr
 
 
 def view(hidden=None, model="I", size=3, dtype=torch.float32, **options):

@@ -1,12 +1,14 @@
 """Critical curves, caustics, Einstein radius and images of a point, for any mass model."""
 
 import math
+from functools import partial
 
+import astropy.units as u
 import numpy as np
-import torch
 from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
 
 __all__ = ["caustics", "critical_curves", "einstein_radius", "field_of", "image_positions"]
 
@@ -22,24 +24,23 @@ MAX_RADIUS = 1e4
 CURVE_KINDS = ("all", "tangential", "radial")
 
 
-def _hessian(lens, x, y):
-    with torch.no_grad():
-        xx, xy, yy = lens._evaluate_plain("_hessian", x, y)
-    return xx.numpy(), xy.numpy(), yy.numpy()
+def _jacobian(lens, x, y):
+    """Entries xx, xy, yy of the Jacobian of the lens equation."""
+    jacobian = lens.jacobian(x, y)
+    return jacobian[..., 0, 0], jacobian[..., 0, 1], jacobian[..., 1, 1]
 
 
 def _eigenvalue(lens, x, y, kind):
     """Tangential (smaller) or radial eigenvalue of the Jacobian, mapped to (-1, 1) without its poles."""
-    xx, xy, yy = _hessian(lens, x, y)
+    xx, xy, yy = _jacobian(lens, x, y)
     shear = np.hypot((xx - yy) / 2, xy)
-    value = 1 - (xx + yy) / 2 + (shear if kind == "radial" else -shear)
+    value = (xx + yy) / 2 + (shear if kind == "radial" else -shear)
     return value / (1 + np.abs(value))
 
 
 def _source_position(lens, x, y):
-    with torch.no_grad():
-        ax, ay = lens._evaluate_plain("_deflection", x, y)
-    return x - ax.numpy(), y - ay.numpy()
+    ax, ay = lens.deflection(x, y)
+    return x - ax, y - ay
 
 
 def field_of(lens, source=None):
@@ -77,19 +78,17 @@ def critical_curves(lens, extent=None, *, kind="all"):
     x_c, y_c, half = _field(lens, extent)
     x = x_c + np.linspace(-half, half, GRID_CELLS + 1)
     y = y_c + np.linspace(-half, half, GRID_CELLS + 1)
-    return [
-        curve
-        for name in (("tangential", "radial") if kind == "all" else (kind,))
-        for curve in _zero_lines(lambda a, b, name=name: _eigenvalue(lens, a, b, name), x, y)
-    ]
+    kinds = CURVE_KINDS[1:] if kind == "all" else (kind,)
+    return [curve for name in kinds for curve in _zero_lines(partial(_eigenvalue, lens, kind=name), x, y)]
 
 
 def _field(lens, extent):
     if extent is None:
         return field_of(lens)
-    if not math.isfinite(extent) or extent <= 0:
+    half = float(strip_unit(extent, u.arcsec, "extent"))
+    if not math.isfinite(half) or half <= 0:
         raise InputError(f"extent = {extent} is refused: give the half-width of the field in arcsec, above 0")
-    return 0.0, 0.0, float(extent)
+    return 0.0, 0.0, half
 
 
 def _zero_lines(function, x, y):
@@ -172,20 +171,19 @@ def image_positions(lens, source, extent=None):
         # Two images may share a cell at critical curves and at singular centres: divide these cells.
         divide = _central(lens, x, y, size)
         near = np.flatnonzero(~divide & _surrounds(bx) & _surrounds(by))
-        divide[near] = _critical(lens, corners_x[:, near], corners_y[:, near])
+        parity = np.sign(_determinant(lens, corners_x[:, near], corners_y[:, near]))
+        divide[near] = (parity != parity[0]).any(axis=0)
         size /= 4
         sub_x, sub_y = (c.ravel()[:, None] * size for c in np.meshgrid(np.arange(4), np.arange(4)))
         x, y = (x[divide] + sub_x).ravel(), (y[divide] + sub_y).ravel()
-    start = np.concatenate(guesses, axis=1)
-    x, y = _polish(lens, source, *start, reach=half / GRID_CELLS)
-    xx, xy, yy = _hessian(lens, x, y)
+    x, y = _polish(lens, source, *np.concatenate(guesses, axis=1), reach=half / GRID_CELLS)
     with np.errstate(divide="ignore"):
-        magnification = 1 / np.abs((1 - xx) * (1 - yy) - xy**2)
-    # A position in a capped centre is not an image.
-    order = [k for k in np.argsort(-magnification) if magnification[k] > 1e-12]
+        magnification = 1 / np.abs(_determinant(lens, x, y))
+    # A position in a capped centre is not an image, and two starts may reach the same one.
     chosen = []
-    for k in order:
-        if all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen):
+    for k in np.argsort(-magnification):
+        apart = all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen)
+        if magnification[k] > 1e-12 and apart:
             chosen.append(k)
     return x[chosen], y[chosen]
 
@@ -194,11 +192,9 @@ _CORNER_X = np.array([0.0, 1.0, 1.0, 0.0])
 _CORNER_Y = np.array([0.0, 0.0, 1.0, 1.0])
 
 
-def _critical(lens, x, y):
-    """Cells whose corners differ in parity."""
-    xx, xy, yy = _hessian(lens, x, y)
-    parity = np.sign((1 - xx) * (1 - yy) - xy**2)
-    return (parity != parity[0]).any(axis=0)
+def _determinant(lens, x, y):
+    xx, xy, yy = _jacobian(lens, x, y)
+    return xx * yy - xy**2
 
 
 def _central(lens, x, y, size):
@@ -225,9 +221,7 @@ def _guesses(x, y, bx, by):
         tiny = 1e-9 * np.abs(areas).max(axis=0)
         inside = ((areas >= -tiny).all(axis=0) | (areas <= tiny).all(axis=0)) & (tiny > 0)
         share = areas[:, inside] / areas[:, inside].sum(axis=0)
-        found.append(
-            [(share * x[corners][:, inside]).sum(axis=0), (share * y[corners][:, inside]).sum(axis=0)]
-        )
+        found.append([(share * places[corners][:, inside]).sum(axis=0) for places in (x, y)])
     return np.concatenate(found, axis=1)
 
 
@@ -235,16 +229,16 @@ def _polish(lens, source, x, y, *, reach):
     """Converged positions of Newton iterations from every guess, with steps up to ``reach``."""
     for _ in range(60):
         bx, by = _source_position(lens, x, y)
-        xx, xy, yy = _hessian(lens, x, y)
-        determinant = (1 - xx) * (1 - yy) - xy**2
+        xx, xy, yy = _jacobian(lens, x, y)
+        determinant = xx * yy - xy**2
         determinant = np.where(np.abs(determinant) < 1e-14, 1e-14, determinant)
         rx, ry = source[0] - bx, source[1] - by
-        dx = ((1 - yy) * rx + xy * ry) / determinant
-        dy = ((1 - xx) * ry + xy * rx) / determinant
-        shorten = np.minimum(1, reach / np.maximum(np.hypot(dx, dy), 1e-300))
+        dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
+        step = np.hypot(dx, dy)
+        shorten = np.minimum(1, reach / np.maximum(step, 1e-300))
         x, y = x + shorten * dx, y + shorten * dy
-        if (np.hypot(dx, dy) < 1e-13).all():
+        if (step < 1e-13).all():
             break
     bx, by = _source_position(lens, x, y)
-    good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (np.hypot(dx, dy) < 1e-7)
+    good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (step < 1e-7)
     return x[good], y[good]

@@ -10,7 +10,7 @@ from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_flux
 from lenssr.mass import SIE, Shear
-from lenssr.mass.ellipse import ellipticity
+from lenssr.mass.parameter import ellipticity
 from lenssr.simulation.camera import Camera
 from lenssr.simulation.dataset import BatchedLenses, LensDraw, check_count, check_range
 from lenssr.simulation.galaxy_shapes import (

@@ -10,7 +10,7 @@ from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.mass import SIE, Shear
-from lenssr.mass.ellipse import ellipticity
+from lenssr.mass.parameter import ellipticity
 from lenssr.simulation.camera import binned, lensed, render_steep, sky_grid
 from lenssr.simulation.dataset import LensDataset, SimulatedLens, check_count, observed
 from lenssr.simulation.scenes import UNIT

@@ -3,19 +3,23 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import astropy.units as u
 import numpy as np
 import torch
-from astropy.cosmology import FLRW
 from torch import Tensor
 
 from lenssr.cosmology import einstein_radius_from_velocity_dispersion
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Number, Pair, Triple, WithJacobian, centred, lift, safe_divisor, times
+from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, Parametrised, centre, ellipticities
+
+if TYPE_CHECKING:
+    from astropy.cosmology import FLRW
+
+Cosmology: TypeAlias = "FLRW | None"
 
 __all__ = ["SIE", "SIS"]
 
@@ -35,7 +39,7 @@ def sis_potential(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tenso
     return sie_potential(x, y, theta_E, zero, zero, x_0, y_0)
 
 
-def sis_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Number, y_0: Number) -> Pair:
+def sis_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Real, y_0: Real) -> Pair:
     """Deflection by a singular isothermal sphere in arcsec."""
     x, y, *params = lift(x, y, theta_E, x_0, y_0)
     numbers = kernels.plain_numbers(x, y, *params)
@@ -83,7 +87,7 @@ def sie_potential(
 
 
 def sie_deflection(
-    x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Number, y_0: Number
+    x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Real, y_0: Real
 ) -> Pair:
     """Deflection by a singular isothermal ellipsoid in arcsec.
 
@@ -249,7 +253,13 @@ class _FromVelocityDispersion(Parametrised):
 
     @classmethod
     def from_velocity_dispersion(
-        cls, sigma_v: Length, z_lens: float, z_source: float, *, cosmology: FLRW = None, **values: Length
+        cls,
+        sigma_v: Length,
+        z_lens: float,
+        z_source: float,
+        *,
+        cosmology: "FLRW | None" = None,
+        **values: Length,
     ) -> Self:
         """Make a lens of a given velocity dispersion.
 

@@ -13,7 +13,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-Number = Tensor | float
+Real = Tensor | float
 Pair = tuple[Tensor, Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]
 WithJacobian = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -28,7 +28,7 @@ BLOCK = 32768
 """Rays in a block: ten float64 arrays of this size fit into the cache, and malloc reuses them."""
 
 
-def lift(x: Number, y: Number, *params: Number) -> tuple[Tensor, ...]:
+def lift(x: Real, y: Real, *params: Real) -> tuple[Tensor, ...]:
     """Positions and parameters as floating-point tensors; numbers get the type of the positions."""
     x = torch.as_tensor(x)
     x = x if x.is_floating_point() else x.to(torch.float64)
@@ -37,7 +37,7 @@ def lift(x: Number, y: Number, *params: Number) -> tuple[Tensor, ...]:
     return x, torch.as_tensor(y, **kind), *others
 
 
-def centred(x: Number, y: Number, *params: Number) -> tuple[Tensor, ...]:
+def centred(x: Real, y: Real, *params: Real) -> tuple[Tensor, ...]:
     """Positions relative to the centre and the other parameters, for the pure function of a mass model.
 
     Parameters
@@ -96,13 +96,13 @@ def e_range(e1: Tensor, e2: Tensor) -> tuple[float, float]:
 
 
 def number_of_terms(largest: float, dtype: torch.dtype) -> int:
-    """Number of terms of a power series in u for the precision of dtype, with |u| at most ``largest``."""
+    """Real of terms of a power series in u for the precision of dtype, with |u| at most ``largest``."""
     if largest == 0:
         return 2
     return max(2, math.ceil(math.log(torch.finfo(dtype).eps / 2) / math.log(min(largest, 0.999))))
 
 
-def power_series(coefficients: Sequence[Number], re: Tensor, im: Tensor, square: Tensor) -> Pair:
+def power_series(coefficients: Sequence[Real], re: Tensor, im: Tensor, square: Tensor) -> Pair:
     """Sum of a_k z^k, a_k real, z = re + i im, square = |z|^2, by Clenshaw's recurrence, real arithmetic."""
     twice = 2 * re
     b0, b1 = coefficients[-1] + torch.zeros_like(re), torch.zeros_like(re)

@@ -1,17 +1,19 @@
 """The Navarro-Frenk-White halo."""
 
 import math
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import astropy.units as u
 import torch
-from astropy.cosmology import FLRW
 from torch import Tensor
 
 from lenssr.cosmology import nfw_from_mass
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
+
+if TYPE_CHECKING:
+    from astropy.cosmology import FLRW
 
 __all__ = ["NFW"]
 
@@ -153,7 +155,7 @@ class NFW(MassModel):
         z_lens: float,
         z_source: float,
         *,
-        cosmology: FLRW | None = None,
+        cosmology: "FLRW | None" = None,
         **values: Length,
     ) -> Self:
         """Make the halo of a given mass and concentration.

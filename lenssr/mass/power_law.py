@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Number, Pair, Triple, WithJacobian, centred, lift, safe_divisor, times
+from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
 
 __all__ = ["EPL"]
@@ -26,7 +26,7 @@ def epl_potential(
 
 
 def epl_deflection(
-    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Number, y_0: Number
+    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Real, y_0: Real
 ) -> Pair:
     """Deflection by an elliptical power law in arcsec.
 

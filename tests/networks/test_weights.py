@@ -109,7 +109,7 @@ def test_settings_that_were_changed_are_found(file):
         header["__metadata__"]["lenssr"] = json.dumps(about)
 
     with_header(file, change)
-    with pytest.raises(InputError, match="its checksum is another one"):
+    with pytest.raises(InputError, match="its checksum differs"):
         load_weights(file)
 
 

@@ -23,8 +23,10 @@ from lenssr.light.profile import (
     Vector,
     as_tensors,
     bare,
+    check_ellipse,
     growth_radii,
     in_arcsec,
+    lengths_in_arcsec,
     on_ellipse,
     with_covariance,
 )
@@ -93,6 +95,12 @@ def gaussian_widths(pixel_scale: float, extent: float) -> NDArray[np.float64]:
     return np.geomspace(low, high, number)
 
 
+def _alike(*values: Any) -> list[Tensor]:
+    """Tensors of one type, for matrix products."""
+    tensors = as_tensors(*values)
+    return [tensor.to(tensors[0]) for tensor in tensors]
+
+
 def _exponents(sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Factors on the squared radius, and peaks at unit flux, (K, 1) each."""
     rate = 0.5 / sigma.square()
@@ -141,7 +149,7 @@ def gaussians_brightness(
     >>> gaussians_brightness(x, 0.0, [0.5, 1.0], [1.0, 2.0], 0.0, 0.0, 0.0, 0.0)
     tensor([0.9549, 0.2792], dtype=torch.float64)
     """
-    x, y, sigma, flux, *shape = as_tensors(x, y, sigma, flux, x_0, y_0, e1, e2)
+    x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
     _, _, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
     fall, peak = _exponents(sigma)
     return _summed(flux, peak * torch.exp(fall * ((zeta_x**2 + zeta_y**2) / q2).unsqueeze(-2)))
@@ -178,7 +186,7 @@ def gaussians_brightness_jacobian(
     >>> value.shape, d_dp.shape
     (torch.Size([1, 3]), torch.Size([1, 6, 3]))
     """
-    x, y, sigma, flux, *shape = as_tensors(x, y, sigma, flux, x_0, y_0, e1, e2)
+    x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
     e1, e2 = shape[2:]
     dx, dy, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
     radius2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y) / q2
@@ -324,11 +332,7 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
         super().__init__(**fluxes | {"x_0": x_0, "y_0": y_0, "e1": e1, "e2": e2} | kwargs)
         if any(getattr(self, name).value < 0 for name in self._bright):
             raise InputError("a flux is negative: light is positive")
-        if np.hypot(self.e1.value, self.e2.value) >= 1:
-            raise InputError(
-                f"e1 = {self.e1.value}, e2 = {self.e2.value} is not an ellipse: sqrt(e1^2 + e2^2) must be "
-                "below 1"
-            )
+        check_ellipse(self.e1.value, self.e2.value)
 
     @property
     def param_names(self) -> tuple[str, ...]:
@@ -346,15 +350,9 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
     def evaluate(self, x, y, *parameters):
         """Surface brightness at positions; called by the model itself."""
         *flux, x_0, y_0, e1, e2 = parameters
-        lengths = (bare(strip_unit(value, u.arcsec, "position")) for value in (x, y, x_0, y_0))
-        x, y, x_0, y_0 = lengths
-        arrays = (
-            x,
-            y,
-            self.sigma,
-            [bare(f).item() for f in flux],
-            *(bare(p).item() for p in (x_0, y_0, e1, e2)),
-        )
+        x, y, x_0, y_0 = lengths_in_arcsec(x, y, x_0, y_0)
+        fluxes, shape = ([bare(value).item() for value in values] for values in (flux, (x_0, y_0, e1, e2)))
+        arrays = (x, y, self.sigma, fluxes, *shape)
         brightness = gaussians_brightness(*(torch.as_tensor(np.array(array)) for array in arrays)).numpy()
         unit = getattr(flux[0], "unit", None)
         return brightness if unit is None else brightness * (unit / u.arcsec**2)

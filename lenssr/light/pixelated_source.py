@@ -13,8 +13,7 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid, conserves_sum
-from lenssr.light.profile import Length, Real, bare, in_arcsec
-from lenssr.units import strip_unit
+from lenssr.light.profile import Length, Real, bare, in_arcsec, lengths_in_arcsec
 
 __all__ = ["PixelatedSource", "interpolate_image"]
 
@@ -151,8 +150,7 @@ class PixelatedSource(Fittable2DModel):
     @no_type_check  # astropy takes annotations of this method for units
     def evaluate(self, x, y, amplitude, x_0, y_0):
         """Surface brightness at positions; called by the model itself."""
-        lengths = (bare(strip_unit(value, u.arcsec, "position")) for value in (x, y, x_0, y_0))
-        places = (torch.as_tensor(np.array(value)) for value in lengths)
+        places = (torch.as_tensor(np.array(value)) for value in lengths_in_arcsec(x, y, x_0, y_0))
         brightness = np.asarray(amplitude) * self._interpolated(self.image, *places).numpy()
         return brightness if self._unit is None else brightness * self._unit
 

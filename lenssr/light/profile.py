@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
 
 __all__ = ["LightProfile", "elliptical_radius"]
 
@@ -45,9 +46,10 @@ BRIGHT_WIDTH, LOG_WIDTH, PLACE_WIDTH, OTHER_WIDTH = 3.0, 1.0, 0.3, 2.0
 
 
 def as_tensors(*values: Tensor | ArrayLike) -> list[Tensor]:
-    """Tensors of the type and device of the first tensor among the values, else of float64."""
+    """Tensors for numbers, of the type and device of the first tensor among the values, else of float64."""
     like = next((value for value in values if isinstance(value, Tensor)), torch.empty(0, dtype=torch.float64))
-    return [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values]
+    kind: Any = {"dtype": like.dtype, "device": like.device}
+    return [value if isinstance(value, Tensor) else torch.as_tensor(value, **kind) for value in values]
 
 
 def on_ellipse(x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: Tensor) -> tuple[Tensor, ...]:
@@ -107,6 +109,12 @@ def axis_ratio(e1: Any, e2: Any) -> Any:
     return (1 - modulus) / (1 + modulus)
 
 
+def check_ellipse(e1: Any, e2: Any) -> None:
+    """Refuse ellipticities of modulus 1 or more."""
+    if np.any(np.hypot(e1, e2) >= 1):
+        raise InputError(f"e1 = {e1}, e2 = {e2} is not an ellipse: sqrt(e1^2 + e2^2) must be below 1")
+
+
 class EllipticalLight:
     """Shape and units of `~astropy.modeling.Model` classes with parameters e1 and e2.
 
@@ -151,6 +159,11 @@ class EllipticalLight:
 def bare(value: Any) -> NDArray[np.float64]:
     """Drop a unit."""
     return np.asarray(getattr(value, "value", value), dtype=np.float64)
+
+
+def lengths_in_arcsec(*values: Any) -> list[NDArray[np.float64]]:
+    """Positions and lengths without their units, for the evaluation of a model."""
+    return [bare(strip_unit(value, u.arcsec, "position")) for value in values]
 
 
 def in_arcsec(model: Model, names: Sequence[str], lengths: Sequence[str]) -> NDArray[np.float64]:

@@ -24,7 +24,9 @@ from lenssr.light.profile import (
     as_tensors,
     axis_ratio,
     bare,
+    check_ellipse,
     in_arcsec,
+    lengths_in_arcsec,
     on_ellipse,
     with_covariance,
     with_units,
@@ -187,8 +189,7 @@ def _check_shape(r_eff: Any, n: Any, e1: Any, e2: Any) -> None:
         raise InputError(f"r_eff = {r_eff} is not positive: give the semi-major axis in arcsec")
     if not np.all((np.asarray(n) >= N_RANGE[0]) & (np.asarray(n) <= N_RANGE[1])):
         raise InputError(f"Sérsic index n = {n} is outside {N_RANGE[0]} to {N_RANGE[1]}: give one inside")
-    if np.any(np.hypot(e1, e2) >= 1):
-        raise InputError(f"e1 = {e1}, e2 = {e2} is not an ellipse: sqrt(e1^2 + e2^2) must be below 1")
+    check_ellipse(e1, e2)
 
 
 class Sersic(EllipticalLight, Fittable2DModel):
@@ -252,8 +253,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
     @no_type_check  # astropy takes annotations of this method for units
     def evaluate(x, y, amplitude, r_eff, n, x_0, y_0, e1, e2):
         """Surface brightness at positions; called by the model itself."""
-        lengths = (bare(strip_unit(value, u.arcsec, "position")) for value in (x, y, r_eff, x_0, y_0))
-        x, y, r_eff, x_0, y_0 = lengths
+        x, y, r_eff, x_0, y_0 = lengths_in_arcsec(x, y, r_eff, x_0, y_0)
         n, e1, e2 = bare(n), bare(e1), bare(e2)
         _check_shape(r_eff, n, e1, e2)
         circular = r_eff * np.sqrt(axis_ratio(e1, e2))

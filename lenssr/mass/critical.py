@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline
 from lenssr.exceptions import InputError
 from lenssr.units import strip_unit
 
-__all__ = ["caustics", "critical_curves", "einstein_radius", "field_of", "image_positions"]
+__all__ = ["caustics", "critical_curves", "einstein_radius", "image_positions"]
 
 GRID_CELLS = 200
 """Cells along a side of the grids for the search of curves and images."""
@@ -21,6 +21,8 @@ CELL_DIVISIONS = 4
 # Bisections that refine a point of a curve, and largest half-width of a field in arcsec.
 BISECTIONS = 50
 MAX_RADIUS = 1e4
+# Corners of a cell in turn, along x and y.
+CORNERS = np.array([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[..., None]
 CURVE_KINDS = ("all", "tangential", "radial")
 
 
@@ -43,12 +45,19 @@ def _source_position(lens, x, y):
     return x - ax, y - ay
 
 
-def field_of(lens, source=None):
+def _field(lens, extent, source=None):
     """Centre and half-width in arcsec of the square that holds all critical curves and images.
 
-    The half-width grows until, on circles from there outward, the tangential eigenvalue is positive and, if
-    there is a source, positions map outside of it.
+    Without an extent it grows until, on circles from there outward, the tangential eigenvalue is positive
+    and, if there is a source, positions map outside of it.
     """
+    if extent is not None:
+        half = float(strip_unit(extent, u.arcsec, "extent"))
+        if not 0 < half < math.inf:
+            raise InputError(
+                f"extent = {extent} is refused: give the half-width of the field in arcsec, above 0"
+            )
+        return 0.0, 0.0, half
     if lens._field is not None:
         return lens._field
     centres = np.array(lens._centres() or [(0.0, 0.0)])
@@ -80,15 +89,6 @@ def critical_curves(lens, extent=None, *, kind="all"):
     y = y_c + np.linspace(-half, half, GRID_CELLS + 1)
     kinds = CURVE_KINDS[1:] if kind == "all" else (kind,)
     return [curve for name in kinds for curve in _zero_lines(partial(_eigenvalue, lens, kind=name), x, y)]
-
-
-def _field(lens, extent):
-    if extent is None:
-        return field_of(lens)
-    half = float(strip_unit(extent, u.arcsec, "extent"))
-    if not math.isfinite(half) or half <= 0:
-        raise InputError(f"extent = {extent} is refused: give the half-width of the field in arcsec, above 0")
-    return 0.0, 0.0, half
 
 
 def _zero_lines(function, x, y):
@@ -158,13 +158,13 @@ def _area(x, y):
 
 def image_positions(lens, source, extent=None):
     """Images of a point source, brightest first, see `lenssr.mass.MassModel.image_positions`."""
-    x_c, y_c, half = field_of(lens, source) if extent is None else _field(lens, extent)
+    x_c, y_c, half = _field(lens, extent, source)
     size = 2 * half / GRID_CELLS
     edge = np.arange(GRID_CELLS) * size - half
     x, y = (corner.ravel() for corner in np.meshgrid(x_c + edge, y_c + edge))
     guesses = []
     for _ in range(CELL_DIVISIONS):
-        corners_x, corners_y = x + size * _CORNER_X[:, None], y + size * _CORNER_Y[:, None]
+        corners_x, corners_y = x + size * CORNERS[0], y + size * CORNERS[1]
         bx, by = _source_position(lens, corners_x, corners_y)
         bx, by = bx - source[0], by - source[1]
         guesses.append(_guesses(corners_x, corners_y, bx, by))
@@ -186,10 +186,6 @@ def image_positions(lens, source, extent=None):
         if magnification[k] > 1e-12 and apart:
             chosen.append(k)
     return x[chosen], y[chosen]
-
-
-_CORNER_X = np.array([0.0, 1.0, 1.0, 0.0])
-_CORNER_Y = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 def _determinant(lens, x, y):

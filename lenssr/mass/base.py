@@ -200,7 +200,7 @@ class MassModel(Parametrised):
         boundary = Boundary(x, y)
         if any(tensor.numel() != 1 for tensor in boundary.tensors):
             raise InputError("image_positions takes one source position: call it for each")
-        source = tuple(float(tensor.detach()) for tensor in boundary.tensors)
+        source = float(boundary.tensors[0].detach()), float(boundary.tensors[1].detach())
         if not all(math.isfinite(value) for value in source):
             raise InputError(f"source position {source} is refused: give finite numbers")
         like = boundary.tensors[0]

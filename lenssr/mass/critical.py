@@ -1,16 +1,23 @@
 """Critical curves, caustics, Einstein radius and images of a point, for any mass model."""
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeAlias
 
 import astropy.units as u
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
 from lenssr.units import strip_unit
 
 __all__ = ["caustics", "critical_curves", "einstein_radius", "image_positions"]
+
+Array: TypeAlias = NDArray[np.float64]
+Point: TypeAlias = tuple[float, float]
+Curves: TypeAlias = list[tuple[Array, Array]]
 
 GRID_CELLS = 200
 """Cells along a side of the grids for the search of curves and images."""
@@ -26,13 +33,13 @@ CORNERS = np.array([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[..., None]
 CURVE_KINDS = ("all", "tangential", "radial")
 
 
-def _jacobian(lens, x, y):
+def _jacobian(lens: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
     """Entries xx, xy, yy of the Jacobian of the lens equation."""
     jacobian = lens.jacobian(x, y)
     return jacobian[..., 0, 0], jacobian[..., 0, 1], jacobian[..., 1, 1]
 
 
-def _eigenvalue(lens, x, y, kind):
+def _eigenvalue(lens: Any, x: Array, y: Array, kind: str) -> Array:
     """Tangential (smaller) or radial eigenvalue of the Jacobian, mapped to (-1, 1) without its poles."""
     xx, xy, yy = _jacobian(lens, x, y)
     shear = np.hypot((xx - yy) / 2, xy)
@@ -40,12 +47,12 @@ def _eigenvalue(lens, x, y, kind):
     return value / (1 + np.abs(value))
 
 
-def _source_position(lens, x, y):
+def _source_position(lens: Any, x: Array, y: Array) -> tuple[Array, Array]:
     ax, ay = lens.deflection(x, y)
     return x - ax, y - ay
 
 
-def _field(lens, extent, source=None):
+def _field(lens: Any, extent: Any, source: Point | None = None) -> tuple[float, float, float]:
     """Centre and half-width in arcsec of the square that holds all critical curves and images.
 
     Without an extent it grows until, on circles from there outward, the tangential eigenvalue is positive
@@ -80,7 +87,7 @@ def _field(lens, extent, source=None):
     return centre[0], centre[1], radius / 1.25**2
 
 
-def critical_curves(lens, extent=None, *, kind="all"):
+def critical_curves(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
     """Critical curves as a list of (x, y), see `lenssr.mass.MassModel.critical_curves`."""
     if kind not in CURVE_KINDS:
         raise InputError(f"kind = {kind!r} is refused: give one of {', '.join(CURVE_KINDS)}")
@@ -91,12 +98,12 @@ def critical_curves(lens, extent=None, *, kind="all"):
     return [curve for name in kinds for curve in _zero_lines(partial(_eigenvalue, lens, kind=name), x, y)]
 
 
-def _zero_lines(function, x, y):
+def _zero_lines(function: Callable[..., Array], x: Array, y: Array) -> Curves:
     """Contours where a function vanishes, from its signs on a grid, refined along the edges of the grid."""
     from contourpy import contour_generator
 
     values = function(*np.meshgrid(x, y))
-    lines = contour_generator(z=values, name="serial", line_type="Separate").lines(0.0)
+    lines: Any = contour_generator(z=values, name="serial", line_type="Separate").lines(0.0)
     curves = []
     for line in lines:
         closed = (line[0] == line[-1]).all()
@@ -116,21 +123,21 @@ def _zero_lines(function, x, y):
         if np.ptp(low, axis=1).max() > 1e-7:
             points = (low + high) / 2
             points[:, -1] = points[:, 0] if closed else points[:, -1]
-            curves.append(tuple(points))
+            curves.append((points[0], points[1]))
     return curves
 
 
-def _at_index(index, x, y):
+def _at_index(index: Array, x: Array, y: Array) -> Array:
     whole = np.arange(len(x))
     return np.stack((np.interp(index[:, 0], whole, x), np.interp(index[:, 1], whole, y)))
 
 
-def caustics(lens, extent=None, *, kind="all"):
+def caustics(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
     """Caustics as a list of (x, y), see `lenssr.mass.MassModel.caustics`."""
     return [_source_position(lens, x, y) for x, y in critical_curves(lens, extent, kind=kind)]
 
 
-def einstein_radius(lens, extent=None):
+def einstein_radius(lens: Any, extent: Any = None) -> float:
     """Effective Einstein radius in arcsec, see `lenssr.mass.MassModel.einstein_radius`."""
     curves = critical_curves(lens, extent, kind="tangential")
     closed = [curve for curve in curves if np.hypot(*(c[0] - c[-1] for c in curve)) == 0]
@@ -139,7 +146,7 @@ def einstein_radius(lens, extent=None):
     return math.sqrt(max(_area(x, y) for x, y in closed) / math.pi)
 
 
-def _area(x, y):
+def _area(x: Array, y: Array) -> float:
     """Area inside a closed smooth curve, by a periodic spline."""
     step = np.hypot(np.diff(x), np.diff(y))
     keep = np.flatnonzero(np.append(True, step > 0.2 * np.median(step)))
@@ -156,7 +163,7 @@ def _area(x, y):
     return abs(np.sum(half * weights * (px * qy - py * qx)) / 2)
 
 
-def image_positions(lens, source, extent=None):
+def image_positions(lens: Any, source: Point, extent: Any = None) -> tuple[Array, Array]:
     """Images of a point source, brightest first, see `lenssr.mass.MassModel.image_positions`."""
     x_c, y_c, half = _field(lens, extent, source)
     size = 2 * half / GRID_CELLS
@@ -180,7 +187,7 @@ def image_positions(lens, source, extent=None):
     with np.errstate(divide="ignore"):
         magnification = 1 / np.abs(_determinant(lens, x, y))
     # A position in a capped centre is not an image, and two starts may reach the same one.
-    chosen = []
+    chosen: list[int] = []
     for k in np.argsort(-magnification):
         apart = all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen)
         if magnification[k] > 1e-12 and apart:
@@ -188,12 +195,12 @@ def image_positions(lens, source, extent=None):
     return x[chosen], y[chosen]
 
 
-def _determinant(lens, x, y):
+def _determinant(lens: Any, x: Array, y: Array) -> Array:
     xx, xy, yy = _jacobian(lens, x, y)
     return xx * yy - xy**2
 
 
-def _central(lens, x, y, size):
+def _central(lens: Any, x: Array, y: Array, size: float) -> NDArray[np.bool_]:
     """Cells that touch a lens centre."""
     found = np.zeros(x.shape, dtype=bool)
     for x_0, y_0 in lens._centres():
@@ -201,13 +208,13 @@ def _central(lens, x, y, size):
     return found
 
 
-def _surrounds(offset):
+def _surrounds(offset: Array) -> NDArray[np.bool_]:
     """Whether the range of the corners, widened by its width because cells may fold, contains the source."""
     low, high = offset.min(axis=0), offset.max(axis=0)
     return (2 * low - high <= 0) & (2 * high - low >= 0)
 
 
-def _guesses(x, y, bx, by):
+def _guesses(x: Array, y: Array, bx: Array, by: Array) -> Array:
     """Positions in the triangles whose images (bx, by) contain the origin."""
     found = []
     for corners in ([0, 1, 2], [0, 2, 3]):
@@ -221,7 +228,7 @@ def _guesses(x, y, bx, by):
     return np.concatenate(found, axis=1)
 
 
-def _polish(lens, source, x, y, *, reach):
+def _polish(lens: Any, source: Point, x: Array, y: Array, *, reach: float) -> tuple[Array, Array]:
     """Converged positions of Newton iterations from every guess, with steps up to ``reach``."""
     for _ in range(60):
         bx, by = _source_position(lens, x, y)

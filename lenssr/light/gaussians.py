@@ -28,6 +28,7 @@ from lenssr.light.profile import (
     in_arcsec,
     lengths_in_arcsec,
     on_ellipse,
+    shape_derivatives,
     with_covariance,
 )
 from lenssr.light.sersic import Sersic, sersic_brightness
@@ -119,16 +120,12 @@ def gaussians_brightness(
 
     Parameters
     ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
+    x, y, x_0, y_0, e1, e2 : `torch.Tensor` or float
+        As in `elliptical_radius`.
     sigma : `torch.Tensor` or array, shape (K,)
         Widths in arcsec: product averages of the standard deviations along both axes.
     flux : `torch.Tensor` or array, shape (K,) or (B, K)
         Total flux of each Gaussian, in image unit.
-    x_0, y_0 : `torch.Tensor` or float, broadcastable with (B, 1)
-        Centre in arcsec.
-    e1, e2 : `torch.Tensor` or float, broadcastable with (B, 1)
-        Ellipticity, ``(1-q)/(1+q)`` times the cosine and sine of ``2 phi``.
 
     Returns
     -------
@@ -187,7 +184,6 @@ def gaussians_brightness_jacobian(
     (torch.Size([1, 3]), torch.Size([1, 6, 3]))
     """
     x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
-    e1, e2 = shape[2:]
     dx, dy, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
     radius2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y) / q2
     fall, peak = _exponents(sigma)
@@ -197,16 +193,10 @@ def gaussians_brightness_jacobian(
     torch.mul(fall, radius2.unsqueeze(-2), out=parts)
     parts.exp_().mul_(peak)
     brightness = _summed(flux, parts)
-    # slope = 2 d I / d r^2, over q2 for what the derivatives of |zeta|^2 share
+    # 2 d I / d r^2
     slope = _summed(flux * (2 * fall.squeeze(-1)), parts)
-    turned_x, turned_y = zeta_x * (slope / q2), zeta_y * (slope / q2)
-    d_dx = (1 - e1) * turned_x - e2 * turned_y
-    d_dy = (1 + e1) * turned_y - e2 * turned_x
-    wider = slope * radius2 / q2
-    d_dp[..., number, :] = -d_dx
-    d_dp[..., number + 1, :] = -d_dy
-    d_dp[..., number + 2, :] = dy * turned_y - dx * turned_x + e1 * wider
-    d_dp[..., number + 3, :] = e2 * wider - dy * turned_x - dx * turned_y
+    slopes = zeta_x * (slope / q2), zeta_y * (slope / q2)
+    d_dx, d_dy = shape_derivatives(d_dp, (dx, dy), slopes, slope * radius2, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 
@@ -318,9 +308,7 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
             raise InputError(f"sigma = {sigma}: give the widths as one list of positive numbers, in arcsec")
         number = len(self.sigma)
         if np.shape(flux) not in ((), (number,)):
-            raise InputError(
-                f"{np.size(flux)} values of flux for {number} widths: give one each, or one for all"
-            )
+            raise InputError(f"{np.size(flux)} values of flux for {number} widths: give one each, or one")
         names, unit = [f"flux_{k}" for k in range(number)], getattr(flux, "unit", 1)
         # Parameters of the instance, since their number is the user's; astropy's own take over from here.
         self._param_names, self._bright = (*names, *SHAPE_NAMES), tuple(names)
@@ -400,10 +388,6 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
             Image unit: with it the fluxes get this unit, and lengths get arcsec.
         **kwargs
             Passed to `~lenssr.light.MultiGaussian`.
-
-        Returns
-        -------
-        model : `~lenssr.light.MultiGaussian`
         """
         values = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
         flux, (x_0, y_0, e1, e2) = values[:-4], values[-4:]
@@ -422,10 +406,6 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
             Widths in arcsec; light much beyond the widest is left out. See `gaussian_widths`.
         **kwargs
             Passed to `~lenssr.light.MultiGaussian`.
-
-        Returns
-        -------
-        model : `~lenssr.light.MultiGaussian`
 
         Examples
         --------

@@ -155,18 +155,7 @@ class PixelatedSource(Fittable2DModel):
         return brightness if self._unit is None else brightness * self._unit
 
     def brightness(self, x: Tensor, y: Tensor) -> Tensor:
-        """Surface brightness without its unit.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, shape (..., R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (..., R)
-            Per arcsec2.
-        """
+        """Surface brightness (..., R) per arcsec2, without its unit, at positions (..., R) in arcsec."""
         return self._interpolated(self.image * float(self.amplitude.value), x, y, *self.center)
 
     def _interpolated(self, image: Tensor, x: Tensor, y: Tensor, x_0: Real, y_0: Real) -> Tensor:

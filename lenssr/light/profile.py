@@ -22,6 +22,7 @@ from lenssr.units import strip_unit
 __all__ = ["LightProfile", "elliptical_radius"]
 
 Real: TypeAlias = Tensor | float
+Pair: TypeAlias = tuple[Tensor, Tensor]
 Length: TypeAlias = float | u.Quantity
 Vector: TypeAlias = Tensor | ArrayLike
 Unit: TypeAlias = u.UnitBase | None
@@ -52,15 +53,35 @@ def as_tensors(*values: Tensor | ArrayLike) -> list[Tensor]:
     return [value if isinstance(value, Tensor) else torch.as_tensor(value, **kind) for value in values]
 
 
+def turned(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor) -> Pair:
+    """Real and imaginary part of w - e conj(w) of w = x + i y and e = e1 + i e2."""
+    return torch.addcmul((1 - e1) * x, e2, y, value=-1), torch.addcmul((1 + e1) * y, e2, x, value=-1)
+
+
 def on_ellipse(x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: Tensor) -> tuple[Tensor, ...]:
     """Position dx, dy from the centre, zeta = w - e conj(w) of w = dx + i dy, and 1 - e^2.
 
     The elliptical radius is ``|zeta| / sqrt(1 - e^2)``, which needs no angle.
     """
     dx, dy = x - x_0, y - y_0
-    zeta_x = torch.addcmul((1 - e1) * dx, e2, dy, value=-1)
-    zeta_y = torch.addcmul((1 + e1) * dy, e2, dx, value=-1)
-    return dx, dy, zeta_x, zeta_y, 1 - e1**2 - e2**2
+    return dx, dy, *turned(dx, dy, e1, e2), 1 - e1**2 - e2**2
+
+
+def shape_derivatives(d_dp: Tensor, place: Pair, slope: Pair, rise: Tensor, e1: Tensor, e2: Tensor) -> Pair:
+    """Fill the last rows of ``d_dp``, derivatives by x_0, y_0, e1 and e2; return those by the position.
+
+    They follow from those by zeta, ``slope``, and by the logarithm of the radius, ``rise``.
+    """
+    (dx, dy), (slope_x, slope_y) = place, slope
+    d_dx, d_dy = turned(slope_x, slope_y, e1, e2)
+    torch.neg(d_dx, out=d_dp[..., -4, :])
+    torch.neg(d_dy, out=d_dp[..., -3, :])
+    q2 = 1 - e1**2 - e2**2
+    of_e1 = torch.addcmul(dy * slope_y, dx, slope_x, value=-1)
+    torch.addcmul(of_e1, rise, e1 / q2, out=d_dp[..., -2, :])
+    of_e2 = torch.addcmul(dy * slope_x, dx, slope_y)
+    torch.addcmul(of_e2, rise, -e2 / q2, out=d_dp[..., -1, :]).neg_()
+    return d_dx, d_dy
 
 
 def elliptical_radius(x: Tensor, y: Tensor, x_0: Real, y_0: Real, e1: Real, e2: Real) -> Tensor:
@@ -92,9 +113,7 @@ def elliptical_radius(x: Tensor, y: Tensor, x_0: Real, y_0: Real, e1: Real, e2: 
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
 
 
-def ellipse_points(
-    radius: Tensor, angle: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: Tensor
-) -> tuple[Tensor, Tensor]:
+def ellipse_points(radius: Tensor, angle: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: Tensor) -> Pair:
     """Points x, y (B, R) on ellipses of these radii; equal areas of (radius, angle) have equal areas."""
     scale = radius / (1 - e1**2 - e2**2) ** 0.5
     cosine, sine = torch.cos(angle), torch.sin(angle)
@@ -267,8 +286,6 @@ class LightProfile(ABC):
         if given is not None:
             _check_constraints(given)
 
-    # ---- parameters of a fit
-
     @property
     def log(self) -> tuple[bool, ...]:
         """Which parameters a fit takes the logarithm of, by default brightness and lengths."""
@@ -303,18 +320,9 @@ class LightProfile(ABC):
         return tuple(self.given is None or not getattr(self.given, name).fixed for name in self.names)
 
     def bounds(self, extent: float, share: float = 1.0) -> tuple[list[float], list[float]]:
-        """Ends of the parameters in a fit: the user's where there are some, else those of `limits`.
+        """Lower and upper ends of the parameters in a fit: the user's, or those of `limits`.
 
-        Parameters
-        ----------
-        extent : float
-            Half the field in arcsec.
-        share : float, optional
-            Share of ``extent`` that lengths may reach. Default 1.
-
-        Returns
-        -------
-        lower, upper : list of float
+        ``extent`` is half the field in arcsec, of which lengths may reach a ``share``.
         """
         lower, upper = self.limits(extent, share)
         for k, name in enumerate(self.names if self.given is not None else ()):
@@ -339,8 +347,6 @@ class LightProfile(ABC):
         ends |= dict.fromkeys(("e1", "e2"), (-LONGEST_SHAPE, LONGEST_SHAPE)) | dict(self.ranges)
         pairs = [ends.get(name, (-math.inf, math.inf)) for name in self.names]
         return [low for low, _ in pairs], [high for _, high in pairs]
-
-    # ---- light
 
     @abstractmethod
     def brightness(self, x: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
@@ -435,8 +441,6 @@ class LightProfile(ABC):
         major = float(self.effective_radius(vector)) * math.sqrt((1 + modulus) / (1 - modulus))
         return x_0, y_0, WINDOW_RADII * major
 
-    # ---- where a fit begins
-
     def start(self, sersic: Tensor, rank: int = 0, count: int = 1) -> Tensor:
         """Where a fit begins: at the given model, else `from_sersic`; arguments and result as there."""
         if self.given is None:
@@ -489,31 +493,23 @@ class LightProfile(ABC):
         bright = torch.tensor([name in self.bright for name in self.names], device=vector.device)
         return torch.where(bright, vector * factor.unsqueeze(-1), vector)
 
-    # ---- the models that users give and get
-
     @property
     def given_vector(self) -> Tensor:
         """The parameters of the given model, shape (P,), in arcsec and its own unit of flux."""
         return torch.tensor(in_arcsec(self.given, self.names, self.lengths))
 
     def in_unit(self, unit: u.UnitBase) -> Self:
-        """The profile with its given model in this unit of the flux in a pixel; plain numbers stay.
-
-        Raises
-        ------
-        InputError
-            If the units do not convert.
-        """
+        """The profile with its given model in this unit of the flux in a pixel; plain numbers stay."""
         if self.given is None or getattr(self.given, self.bright[0]).unit is None:
             return self
         unit, twin = unit * self.bright_unit, copy.copy(self)
         twin.given = self.given.copy()
+        kind = type(self.given).__name__
         for name in self.bright:
             old = getattr(self.given, name)
             if not old.unit.is_equivalent(unit):
                 raise InputError(
-                    f"{name} of a given {type(self.given).__name__} is in {old.unit}, the image asks for "
-                    f"{unit}: give it in a unit that converts"
+                    f"{name} of a given {kind} is in {old.unit}: give a unit that converts to {unit}"
                 )
             factor = old.unit.to(unit)
             setattr(twin.given, name, old.value * factor * unit)
@@ -577,12 +573,10 @@ def _check_constraints(model: Model) -> None:
     for name in model.param_names:
         parameter = getattr(model, name)
         if parameter.tied:
-            raise InputError(
-                f"{name} of a given {kind} is tied, which a fit of an image cannot follow: untie it"
-            )
+            raise InputError(f"{name} of a given {kind} is tied, which fits do not follow: untie it")
         low, high = parameter.bounds
         low, high = -math.inf if low is None else low, math.inf if high is None else high
         if not parameter.fixed and not (low < high and low <= parameter.value <= high):
             raise InputError(
-                f"{name} = {parameter.value:g} of a given {kind} lies outside its bounds {parameter.bounds}"
+                f"{name} = {parameter.value:g} of a given {kind} is outside its bounds {low}, {high}"
             )

@@ -28,6 +28,7 @@ from lenssr.light.profile import (
     in_arcsec,
     lengths_in_arcsec,
     on_ellipse,
+    shape_derivatives,
     with_covariance,
     with_units,
 )
@@ -53,8 +54,8 @@ def sersic_brightness(
 
     Parameters
     ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
+    x, y, x_0, y_0, e1, e2 : `torch.Tensor` or float
+        As in `elliptical_radius`.
     amplitude : `torch.Tensor` or float, broadcastable with (B, 1)
         Surface brightness at the effective radius, in image unit per arcsec2.
     r_eff_circ : `torch.Tensor` or float
@@ -62,10 +63,6 @@ def sersic_brightness(
     n : `torch.Tensor` or float
         Sérsic index; outside 0.1 to 12 the result is not a number, so that one bad problem of a batch
         does not stop the others.
-    x_0, y_0 : `torch.Tensor` or float
-        Centre in arcsec.
-    e1, e2 : `torch.Tensor` or float
-        Ellipticity, ``(1-q)/(1+q)`` times the cosine and sine of ``2 phi``.
 
     Returns
     -------
@@ -120,7 +117,6 @@ def sersic_brightness_jacobian(
     (torch.Size([1, 3]), torch.Size([1, 7, 3]))
     """
     x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
-    e1, e2 = shape[2:]
     b, db_dn = b_and_slope(n)
     dx, dy, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
     tiny = torch.finfo(zeta_x.dtype).tiny
@@ -130,25 +126,16 @@ def sersic_brightness_jacobian(
     relative = torch.exp(b - b * power)
     brightness = amplitude * relative
 
-    # fall = -d I / d ln(radius); turned is finite and multiplies zeta = 0 at the centre
-    fall = (brightness * power).mul_(b / n)
-    turned = fall / zeta2.clamp_(min=tiny**0.5)
-    zeta_x.mul_(turned)
-    zeta_y.mul_(turned)
-    d_dx = torch.addcmul(e2 * zeta_y, 1 - e1, zeta_x, value=-1)
-    d_dy = torch.addcmul(e2 * zeta_x, 1 + e1, zeta_y, value=-1)
-
+    # rise = d I / d ln(radius); over zeta2 it is finite and multiplies zeta = 0 at the centre
+    rise = (brightness * power).mul_(-b / n)
+    slope = rise / zeta2.clamp_(min=tiny**0.5)
     d_dp = brightness.new_empty((*brightness.shape[:-1], 7, brightness.shape[-1]))
     d_dp[..., 0, :] = relative
-    torch.mul(fall, 1 / r_eff_circ, out=d_dp[..., 1, :])
-    slope_n = torch.addcmul(-db_dn * n / b, log_radius, 0.5 / n).mul_(fall)
+    torch.mul(rise, -1 / r_eff_circ, out=d_dp[..., 1, :])
+    slope_n = torch.addcmul(db_dn * n / b, log_radius, -0.5 / n).mul_(rise)
     torch.addcmul(slope_n, brightness, db_dn, out=d_dp[..., 2, :])
-    torch.neg(d_dx, out=d_dp[..., 3, :])
-    torch.neg(d_dy, out=d_dp[..., 4, :])
-    of_e1 = torch.addcmul(zeta_x * dx, zeta_y, dy, value=-1)
-    of_e2 = torch.addcmul(zeta_x * dy, zeta_y, dx)
-    torch.addcmul(of_e1, fall, -e1 / q2, out=d_dp[..., 5, :])
-    torch.addcmul(of_e2, fall, -e2 / q2, out=d_dp[..., 6, :])
+    slopes = zeta_x.mul_(slope), zeta_y.mul_(slope)
+    d_dx, d_dy = shape_derivatives(d_dp, (dx, dy), slopes, rise, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 
@@ -303,10 +290,6 @@ class Sersic(EllipticalLight, Fittable2DModel):
             Image unit: with it the amplitude gets this unit per arcsec2, and lengths get arcsec.
         **kwargs
             Passed to `Sersic`.
-
-        Returns
-        -------
-        model : `Sersic`
         """
         inner = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
         values = dict(zip(NAMES, inner, strict=True))
@@ -326,19 +309,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
 
     @classmethod
     def from_sersic2d(cls, model: Sersic2D, **kwargs: Any) -> Self:
-        """Build the same profile from astropy's model.
-
-        Parameters
-        ----------
-        model : `~astropy.modeling.functional_models.Sersic2D`
-            Lengths in arcsec.
-        **kwargs
-            Passed to `Sersic`.
-
-        Returns
-        -------
-        model : `Sersic`
-        """
+        """Build the same profile from astropy's model, with lengths in arcsec; the rest goes to `Sersic`."""
         phi = u.Quantity(_own(model.theta), u.rad)
         values = [_own(getattr(model, name)) for name in NAMES[:5]]
         return cls.from_axis_ratio(*values, q=1 - float(model.ellip.value), phi=phi, **kwargs)
@@ -357,10 +328,6 @@ class Sersic(EllipticalLight, Fittable2DModel):
             Axis ratio, minor over major, in (0, 1]. Default 1.
         phi : `~astropy.units.Quantity`, optional
             Direction of the major axis, counter-clockwise from +x. Default 0 degrees.
-
-        Returns
-        -------
-        model : `Sersic`
         """
         if not 0 < q <= 1:
             raise InputError(f"q = {q} is not an axis ratio: give one above 0, at most 1")

@@ -425,9 +425,7 @@ def from_dict(description: dict[str, Any] | list[dict[str, Any]]) -> MassModel:
     """
     entries = description if isinstance(description, list) else [description]
     if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
-        raise InputError(
-            f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}} or a list of such'
-        )
+        raise InputError(f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}}, or a list')
     if list(entries[0]) == ["MassSystem"]:
         return _system(**entries[0]["MassSystem"])
     return _system(entries) if len(entries) > 1 else read_models(entries, MassModel, "mass model")[0]

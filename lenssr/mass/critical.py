@@ -61,9 +61,7 @@ def _field(lens: Any, extent: Any, source: Point | None = None) -> tuple[float, 
     if extent is not None:
         half = float(strip_unit(extent, u.arcsec, "extent"))
         if not 0 < half < math.inf:
-            raise InputError(
-                f"extent = {extent} is refused: give the half-width of the field in arcsec, above 0"
-            )
+            raise InputError(f"extent = {extent} is refused: give the half-width in arcsec, above 0")
         return 0.0, 0.0, half
     if lens._field is not None:
         return lens._field

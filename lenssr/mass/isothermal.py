@@ -271,7 +271,7 @@ class _FromVelocityDispersion(Parametrised):
             Redshifts, 0 < z_lens < z_source.
         cosmology : `~astropy.cosmology.FLRW`, optional
             By default astropy's ``Planck18``.
-        **values : float or `~astropy.units.Quantity`
+        **values
             The other parameters, as for the class.
         """
         theta_E = einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, cosmology=cosmology)

@@ -158,7 +158,7 @@ class NFW(MassModel):
             Redshifts, 0 < z_lens < z_source.
         cosmology : `~astropy.cosmology.FLRW`, optional
             By default astropy's ``Planck18``.
-        **values : float or `~astropy.units.Quantity`
+        **values
             The centre.
         """
         return cls(*nfw_from_mass(m200, concentration, z_lens, z_source, cosmology=cosmology), **values)

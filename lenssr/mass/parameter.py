@@ -87,14 +87,11 @@ class Parameter:
             number = float(number)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"{self.name} = {value!r} is not one number: a model holds one lens, batches go through "
-                "deflection_at(x, y, params)"
+                f"{self.name} = {value!r} is not one number: use deflection_at for a batch of lenses"
             ) from error
         low, high = self.limits
         if not math.isfinite(number) or not low < number < high:
-            raise InputError(
-                f"{self.name} = {number} is refused: give a finite number between {low} and {high}"
-            )
+            raise InputError(f"{self.name} = {number} is refused: give one between {low} and {high}")
         self._value = number
 
     @property
@@ -112,9 +109,7 @@ class Parameter:
         try:
             low, high = (None if b is None else float(strip_unit(b, self.unit, self.name)) for b in bounds)
         except (TypeError, ValueError) as error:
-            raise InputError(
-                f"bounds of {self.name} = {bounds!r}: give a pair (lower, upper) or None"
-            ) from error
+            raise InputError(f"bounds of {self.name} = {bounds!r}: give (lower, upper)") from error
         if low is not None and high is not None and not low < high:
             raise InputError(f"bounds of {self.name} = ({low}, {high}): the lower must be below the upper")
         self._bounds = (low, high)

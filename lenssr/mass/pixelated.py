@@ -137,7 +137,7 @@ class PixelatedDeflection(MassModel):
         self.alpha_x, self.alpha_y = _map(alpha_x, u.arcsec, "alpha_x"), _map(alpha_y, u.arcsec, "alpha_y")
         if self.alpha_x.shape != self.alpha_y.shape:
             raise InputError(
-                f"alpha_x has shape {self.alpha_x.shape}, alpha_y {self.alpha_y.shape}: give one shape"
+                f"alpha_x, alpha_y: {self.alpha_x.shape} and {self.alpha_y.shape}, give one shape"
             )
         maps = torch.tensor(np.stack((self.alpha_x, self.alpha_y)))
         potential = potential_from_deflection(maps[0], maps[1], self.pixel_scale)

@@ -95,7 +95,7 @@ class PointMass(MassModel):
             Redshifts, 0 < z_lens < z_source.
         cosmology : `~astropy.cosmology.FLRW`, optional
             By default astropy's ``Planck18``.
-        **values : float or `~astropy.units.Quantity`
+        **values
             The position.
         """
         return cls(einstein_radius_from_mass(mass, z_lens, z_source, cosmology=cosmology), **values)

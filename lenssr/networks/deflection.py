@@ -281,7 +281,7 @@ def as_family(lens: MassModel, vectors: Tensor) -> Tensor:
     kinds = [type(part).__name__ for part in parts]
     if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
         raise InputError(
-            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS or SIE, with or without"
+            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or with shear"
         )
     # x_0 and y_0 of the shear come after those of the galaxy, which index finds.
     names = [name for part in parts for name in part.param_names]

@@ -102,9 +102,7 @@ class SISR(nn.Module):
                 raise InputError(f"{name} = {value!r}: give a positive integer")
         for side in (*kernels, first_kernel, last_kernel):
             if not isinstance(side, int) or side < 1 or side % 2 == 0:
-                raise InputError(
-                    f"a kernel of side {side!r}: give a positive odd integer, so that it has a middle"
-                )
+                raise InputError(f"a kernel of side {side!r}: give a positive odd integer")
         if head not in HEADS:
             raise InputError(f"head = {head!r}: give one of {', '.join(map(repr, HEADS))}")
         self.settings: dict[str, Any] = {"scale": scale, "channels": channels, "depth": depth}

@@ -121,9 +121,7 @@ def save_weights(network: Network, path: str | Path, card: Card) -> None:
     tensors = _tensors_of(network)
     spoiled = next((name for name, one in tensors.items() if not bool(torch.isfinite(one).all())), None)
     if spoiled is not None:
-        raise InputError(
-            f"{spoiled} holds values that are not finite: train again, with a lower learning rate"
-        )
+        raise InputError(f"{spoiled} holds values that are not finite: lower the learning rate")
     _write(path, _described(network, card), tensors)
     with atomic(Path(path).with_suffix(".md")) as temporary:
         temporary.write_text(card.to_markdown(network.kind), encoding="utf-8")
@@ -308,9 +306,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         about = json.loads(told[ENTRY])
         about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is a safetensors file, but not of lenssr: it does not say what it holds"
-        ) from error
+        raise InputError(f"{path} is a safetensors file, but not of lenssr") from error
     return about, tensors
 
 

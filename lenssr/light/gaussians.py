@@ -184,7 +184,8 @@ def gaussians_brightness_jacobian(
     (torch.Size([1, 3]), torch.Size([1, 6, 3]))
     """
     x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
-    dx, dy, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
+    ellipse = on_ellipse(x, y, *shape)
+    _, _, zeta_x, zeta_y, q2 = ellipse
     radius2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y) / q2
     fall, peak = _exponents(sigma)
     number = len(sigma)
@@ -196,7 +197,7 @@ def gaussians_brightness_jacobian(
     # 2 d I / d r^2
     slope = _summed(flux * (2 * fall.squeeze(-1)), parts)
     slopes = zeta_x * (slope / q2), zeta_y * (slope / q2)
-    d_dx, d_dy = shape_derivatives(d_dp, (dx, dy), slopes, slope * radius2, *shape[2:])
+    d_dx, d_dy = shape_derivatives(d_dp, ellipse, slopes, slope * radius2, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 

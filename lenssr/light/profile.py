@@ -48,8 +48,8 @@ BRIGHT_WIDTH, LOG_WIDTH, PLACE_WIDTH, OTHER_WIDTH = 3.0, 1.0, 0.3, 2.0
 
 def as_tensors(*values: Tensor | ArrayLike) -> list[Tensor]:
     """Tensors for numbers, of the type and device of the first tensor among the values, else of float64."""
-    like = next((value for value in values if isinstance(value, Tensor)), torch.empty(0, dtype=torch.float64))
-    kind: Any = {"dtype": like.dtype, "device": like.device}
+    like = next((value for value in values if isinstance(value, Tensor)), None)
+    kind: Any = {"dtype": torch.float64} if like is None else {"dtype": like.dtype, "device": like.device}
     return [value if isinstance(value, Tensor) else torch.as_tensor(value, **kind) for value in values]
 
 
@@ -67,20 +67,22 @@ def on_ellipse(x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: T
     return dx, dy, *turned(dx, dy, e1, e2), 1 - e1**2 - e2**2
 
 
-def shape_derivatives(d_dp: Tensor, place: Pair, slope: Pair, rise: Tensor, e1: Tensor, e2: Tensor) -> Pair:
+def shape_derivatives(
+    d_dp: Tensor, ellipse: tuple[Tensor, ...], slope: Pair, rise: Tensor, e1: Tensor, e2: Tensor
+) -> Pair:
     """Fill the last rows of ``d_dp``, derivatives by x_0, y_0, e1 and e2; return those by the position.
 
-    They follow from those by zeta, ``slope``, and by the logarithm of the radius, ``rise``.
+    They follow from those by zeta, ``slope``, and by the logarithm of the radius, ``rise``; ``ellipse`` is
+    of `on_ellipse`.
     """
-    (dx, dy), (slope_x, slope_y) = place, slope
+    (dx, dy, _, _, q2), (slope_x, slope_y) = ellipse, slope
     d_dx, d_dy = turned(slope_x, slope_y, e1, e2)
     torch.neg(d_dx, out=d_dp[..., -4, :])
     torch.neg(d_dy, out=d_dp[..., -3, :])
-    q2 = 1 - e1**2 - e2**2
     of_e1 = torch.addcmul(dy * slope_y, dx, slope_x, value=-1)
     torch.addcmul(of_e1, rise, e1 / q2, out=d_dp[..., -2, :])
-    of_e2 = torch.addcmul(dy * slope_x, dx, slope_y)
-    torch.addcmul(of_e2, rise, -e2 / q2, out=d_dp[..., -1, :]).neg_()
+    of_e2 = torch.addcmul(e2 / q2 * rise, dy, slope_x, value=-1)
+    torch.addcmul(of_e2, dx, slope_y, value=-1, out=d_dp[..., -1, :])
     return d_dx, d_dy
 
 

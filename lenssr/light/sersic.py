@@ -118,7 +118,8 @@ def sersic_brightness_jacobian(
     """
     x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     b, db_dn = b_and_slope(n)
-    dx, dy, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
+    ellipse = on_ellipse(x, y, *shape)
+    _, _, zeta_x, zeta_y, q2 = ellipse
     tiny = torch.finfo(zeta_x.dtype).tiny
     zeta2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y)
     log_radius = zeta2.mul(1 / (q2 * r_eff_circ**2)).clamp_(min=tiny).log_()
@@ -135,7 +136,7 @@ def sersic_brightness_jacobian(
     slope_n = torch.addcmul(db_dn * n / b, log_radius, -0.5 / n).mul_(rise)
     torch.addcmul(slope_n, brightness, db_dn, out=d_dp[..., 2, :])
     slopes = zeta_x.mul_(slope), zeta_y.mul_(slope)
-    d_dx, d_dy = shape_derivatives(d_dp, (dx, dy), slopes, rise, *shape[2:])
+    d_dx, d_dy = shape_derivatives(d_dp, ellipse, slopes, rise, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 

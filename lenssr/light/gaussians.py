@@ -219,7 +219,7 @@ def gaussians_from_sersic(sersic: Tensor, sigma: Tensor | ArrayLike) -> Tensor:
 
     Notes
     -----
-    The flux per logarithm of the radius is a mixture of those of the Gaussians, whose weights expectation
+    The flux per logarithm of the radius is a mixture over the Gaussians, whose weights expectation
     maximisation finds (Dempster, Laird & Rubin 1977, J. R. Stat. Soc. B 39, 1): always positive and smooth.
 
     Examples
@@ -441,7 +441,7 @@ def _describe(name: str) -> str:
 class GaussiansProfile(LightProfile):
     """A `~lenssr.light.MultiGaussian` in a fit: its vector has the fluxes, x_0, y_0, e1, e2.
 
-    The widths ``sigma`` (K,) are in arcsec, by default those of ``given``.
+    The widths ``sigma`` (K,) are in arcsec, by default the ones of ``given``.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ def light_profiles(
 ) -> tuple[LightProfile, ...]:
     """Profiles of the option for one image.
 
-    ``pixel_scale`` and ``extent``, half the field, are in arcsec and choose the widths of Gaussians; ``unit``
-    is that of the flux in a pixel, for models with units.
+    ``pixel_scale`` and ``extent``, half the field, are in arcsec and choose the widths of Gaussians;
+    ``unit``, for models with units, belongs to the flux in a pixel.
     """
     items = _items(lens_light)
     crowded = len(items) > 1

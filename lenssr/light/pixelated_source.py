@@ -28,7 +28,7 @@ def interpolate_image(
     x, y : `torch.Tensor`, shape (..., R)
         Positions in arcsec.
     image : `torch.Tensor`, shape (ny, nx) or (..., ny, nx)
-        Values at the pixel centres; leading dimensions go with those of the positions.
+        Values at the pixel centres; leading dimensions broadcast with the positions.
     pixel_scale : float
         Distance of the pixel centres in arcsec.
     x_0, y_0 : `torch.Tensor` or float, optional
@@ -81,7 +81,7 @@ class PixelatedSource(Fittable2DModel):
     pixel_scale : `~astropy.units.Quantity` or float, optional
         Side of its pixels, in arcsec without a unit. By default taken from the WCS.
     wcs : `~astropy.wcs.WCS`, optional
-        By default that of the image.
+        By default the one of the image.
     values : {"surface brightness", "flux"}, optional
         Whether pixels hold surface brightness per arcsec2, or flux per pixel, which is divided by the pixel
         area. By default the unit decides: per solid angle is surface brightness, all else flux, and

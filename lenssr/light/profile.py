@@ -27,7 +27,7 @@ Length: TypeAlias = float | u.Quantity
 Vector: TypeAlias = Tensor | ArrayLike
 Unit: TypeAlias = u.UnitBase | None
 
-# Amplitudes and fluxes are positive in whatever unit the image has.
+# Least amplitude and flux, in any unit of the image: they are positive.
 FAINTEST = 1e-60
 # Shortest length (arcsec) and largest |e1|, |e2| of a fit.
 SHORTEST, LONGEST_SHAPE = 1e-3, 0.6
@@ -139,7 +139,7 @@ def check_ellipse(e1: Any, e2: Any) -> None:
 class EllipticalLight:
     """Shape and units of `~astropy.modeling.Model` classes with parameters e1 and e2.
 
-    ``_lengths``, ``_bright`` and ``_bright_unit`` are those of the `LightProfile`.
+    ``_lengths``, ``_bright`` and ``_bright_unit`` are as in `LightProfile`.
     """
 
     covariance: NDArray[np.float64] | None = None
@@ -163,7 +163,7 @@ class EllipticalLight:
 
     @property
     def input_units(self) -> dict[str, u.UnitBase] | None:
-        """Units of the positions: those of the centre, or of the radius."""
+        """Units of the positions, as of the centre or the radius."""
         units = (getattr(self, name).input_unit for name in ("x_0", *self._lengths))
         unit = next((unit for unit in units if unit is not None), None)
         return None if unit is None else dict.fromkeys(self.inputs, unit)
@@ -237,18 +237,18 @@ class LightProfile(ABC):
     Attributes
     ----------
     names : tuple of str
-        Parameters of the vector, named as those of the model; x_0, y_0 the centre and, if there are any, e1,
+        Parameters of the vector, named as in the model; x_0, y_0 the centre and, if there are any, e1,
         e2 the ellipticity as `elliptical_radius` takes it.
     model_class : type or None
         The class of `~astropy.modeling.Model` that users see, with these parameters.
     bright : tuple of str
         Parameters that scale with the flux.
     bright_unit : `~astropy.units.Unit`
-        Their unit over that of the flux in a pixel: ``arcsec**-2`` for a surface brightness, none for a flux.
+        Their unit over the unit of the flux in a pixel: ``arcsec**-2`` for a surface brightness.
     lengths : tuple of str
         Parameters in arcsec beside the centre.
     ranges : dict of (float, float)
-        Ends of parameters in a fit, where those of `limits` do not do.
+        Ends of parameters in a fit, in place of the defaults of `limits`.
     shape_priors : dict of float
         Standard deviations of Gaussian priors around 0, by name, on a source that nobody has described.
 
@@ -322,7 +322,7 @@ class LightProfile(ABC):
         return tuple(self.given is None or not getattr(self.given, name).fixed for name in self.names)
 
     def bounds(self, extent: float, share: float = 1.0) -> tuple[list[float], list[float]]:
-        """Lower and upper ends of the parameters in a fit: the user's, or those of `limits`.
+        """Lower and upper ends of the parameters in a fit: the user's, or `limits`.
 
         ``extent`` is half the field in arcsec, of which lengths may reach a ``share``.
         """
@@ -558,7 +558,7 @@ class LightProfile(ABC):
         return with_covariance(model, covariance)
 
     def outward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivatives (P, P) of the parameters of the model with respect to those of the vector, an array."""
+        """Derivatives (P, P) of the parameters of the model with respect to the vector, an array."""
         return np.eye(len(vector))
 
 

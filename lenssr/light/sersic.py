@@ -349,7 +349,7 @@ def _to_circular(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def from_circular_jacobian(inner: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Derivatives (7, 7) of the parameters of `Sersic` with respect to those of `sersic_brightness`.
+    """Derivatives (7, 7) of the parameters of `Sersic` by the arguments of `sersic_brightness`.
 
     At e = 0, where the axis ratio has a cone, its slope counts as zero.
     """

@@ -1,4 +1,4 @@
-"""What bends light: mass models and their sums."""
+"""Mass models of lenses, and their sums."""
 
 from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.isothermal import SIE, SIS

@@ -33,7 +33,7 @@ def _columns(params: Tensor) -> tuple[Tensor, ...]:
 
 
 class MassModel(Parametrised):
-    """Base of everything that bends light.
+    """Base of all mass models.
 
     A model declares its parameters and points at three pure functions::
 
@@ -353,7 +353,7 @@ class MassSystem(MassModel):
         return [centre for component in self.components for centre in component._centres()]
 
     def _plain(self) -> Any:
-        """The system as `to_dict` has it; its covariance, last, holds those of its components."""
+        """The system as `to_dict` has it; its covariance, last, includes its components'."""
         parts = [component._plain() for component in self.components]
         if self.covariance is not None:
             for part in parts:

@@ -30,7 +30,7 @@ NO_ELLIPTICITY = 1e-12
 """Ellipticity below which the SIE is computed as an SIS: its closed form divides by e."""
 
 VANISHING = 1e-36
-"""Squared radius in arcsec2 that avoids 0 / 0 at the centre; far below that of `CORE`."""
+"""Squared radius in arcsec2 that avoids 0 / 0 at the centre; far below `CORE` squared."""
 
 
 def sis_potential(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:

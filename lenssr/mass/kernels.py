@@ -1,4 +1,4 @@
-"""What the pure functions of mass models share: regularisation, ellipses, and sums over blocks of rays.
+"""Shared parts of the pure functions of mass models: regularisation, ellipses, sums over blocks of rays.
 
 A pass over memory as large as all rays costs more than its arithmetic. So where no derivative is taken, a
 model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place, block by block.

@@ -130,7 +130,7 @@ class Parameter:
 
 
 class Parametrised:
-    """What holds named parameters: their declaration, vector, copies and plain form."""
+    """Base of models with named parameters: their declaration, vector, copies and plain form."""
 
     param_names: tuple[str, ...] = ()
     covariance: NDArray[np.float64] | None

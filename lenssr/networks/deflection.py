@@ -283,7 +283,7 @@ def as_family(lens: MassModel, vectors: Tensor) -> Tensor:
         raise InputError(
             f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or with shear"
         )
-    # x_0 and y_0 of the shear come after those of the galaxy, which index finds.
+    # index finds x_0 and y_0 of the galaxy, which come before the shear's.
     names = [name for part in parts for name in part.param_names]
     zero = torch.zeros_like(vectors[:, 0])
     return torch.stack([vectors[:, names.index(n)] if n in names else zero for n in LENS_NAMES], 1)

@@ -36,7 +36,7 @@ class NetworkSource:
     ----------
     weights : str or path, optional
         One of the weights that come with lenssr (`~lenssr.networks.available`), or a file of
-        `~lenssr.networks.save_weights`. By default those of a `~lenssr.networks.RelensingNetwork` that were
+        `~lenssr.networks.save_weights`. By default weights of a `~lenssr.networks.RelensingNetwork` that were
         trained on images like the given one. An `~lenssr.networks.SISR` makes the image finer without
         a lens and without a source.
     refine : int, optional
@@ -72,7 +72,7 @@ class NetworkSource:
 class TrainedNetwork:
     """A network with its origin.
 
-    ``name`` is that of weights of lenssr, or of a file; ``checksum`` the SHA-256 of the file, or
+    ``name`` belongs to weights of lenssr, or to a file; ``checksum`` the SHA-256 of the file, or
     ``weights.checksum_of`` without a file.
     """
 
@@ -104,7 +104,7 @@ class TrainedNetwork:
 
 
 def trained_networks(weights: str | None) -> list[TrainedNetwork]:
-    """Networks for the weights of a `NetworkSource`; by default those of lenssr."""
+    """Networks for the weights of a `NetworkSource`; by default the ones of lenssr."""
     names = [weights] if weights is not None else [name for name in DEFAULT_WEIGHTS if name in available()]
     if not names:
         raise InputError("no weights come with this copy of lenssr: name a file, NetworkSource(weights=...)")
@@ -118,8 +118,8 @@ def trained_networks(weights: str | None) -> list[TrainedNetwork]:
         network, card = load(name)
         if not isinstance(network, RelensingNetwork | SISR):
             raise InputError(
-                f"weights = {name!r} are of a {network.kind}, which draws no image: give those of a "
-                "RelensingNetwork or of an SISR"
+                f"weights = {name!r} are of a {network.kind}, which draws no image: give a "
+                "RelensingNetwork or an SISR"
             )
         label = name if name in available() else path.name
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

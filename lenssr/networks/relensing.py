@@ -32,7 +32,7 @@ MAX_PARAMETERS = 300_000
 class UNet(nn.Module):
     """U-Net from ``before`` to ``after`` planes: two convolutions at each resolution, down and up again.
 
-    ``channels`` are those of each resolution, the finest first; sizes halve from one to the next. The last
+    ``channels`` are given by resolution, the finest first; sizes halve from one to the next. The last
     convolution, and so the output, is zero at first.
     """
 

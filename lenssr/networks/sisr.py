@@ -12,7 +12,7 @@ from lenssr.exceptions import InputError
 __all__ = ["SISR"]
 
 HEADS = ("flux", "sigmoid")
-# Options by the name of a configuration; that of the published LensSR network.
+# Options by the name of a configuration; "lenssr" is the published network.
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "lean": {},
     "lenssr": {
@@ -128,7 +128,7 @@ class SISR(nn.Module):
         Parameters
         ----------
         name : {"lean", "lenssr"}
-            The default, or that of LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
+            The default, or LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
             batch norm, a 9 x 9 convolution behind them, and a sigmoid.
         scale : int, optional
             Magnification; 2 by default.

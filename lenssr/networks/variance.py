@@ -43,6 +43,6 @@ def significant_pixels(image: Tensor, sigma: Tensor) -> Tensor:
 
 
 def signal_to_noise(image: Tensor, variance: Tensor) -> Tensor:
-    """Signal-to-noise ratio (B,) of all significant pixels; those of infinite variance are ignored."""
+    """Signal-to-noise ratio (B,) of all significant pixels; infinite variances are ignored."""
     lit = significant_pixels(image, variance.sqrt())
     return torch.where(lit, image.square() / variance, 0).sum((-2, -1)).sqrt()

@@ -34,7 +34,7 @@ def check_lens_light(lens_light: Any) -> None:
                 "a Sersic, a MultiGaussian, or a list of these"
             )
     if lens_light is not None and not items:
-        raise InputError(f"lens_light = {lens_light!r} is empty: give None for a galaxy without light")
+        raise InputError(f"lens_light = {lens_light!r} is an empty list: give None for no light")
     # Profiles of given models check their constraints.
     light_profiles(lens_light, 1.0, 1.0)
 

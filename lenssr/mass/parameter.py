@@ -109,7 +109,7 @@ class Parameter:
         try:
             low, high = (None if b is None else float(strip_unit(b, self.unit, self.name)) for b in bounds)
         except (TypeError, ValueError) as error:
-            raise InputError(f"bounds of {self.name} = {bounds!r}: give (lower, upper)") from error
+            raise InputError(f"bounds of {self.name} = {bounds!r}: give a pair (lower, upper)") from error
         if low is not None and high is not None and not low < high:
             raise InputError(f"bounds of {self.name} = ({low}, {high}): the lower must be below the upper")
         self._bounds = (low, high)

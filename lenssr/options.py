@@ -98,7 +98,7 @@ class Source:
     help: str = ""
     has_prior: bool = False
     may_be_negative: bool = False
-    profile: Any = "lenssr.light.sersic_profile:SersicProfile"
+    profile: Any = "lenssr.light.sersic:SersicProfile"
 
 
 PARAMETRIC = "lenssr.reconstruction.parametric:ParametricReconstruction"
@@ -150,7 +150,7 @@ def register_source(name, profile, help=""):
     Examples
     --------
     >>> from lenssr import Sersic, SuperResolver, register_source
-    >>> from lenssr.light.sersic_profile import SersicProfile
+    >>> from lenssr.light.sersic import SersicProfile
     >>> def exponential():
     ...     return SersicProfile(Sersic(n=1.0, fixed={"n": True}))
     >>> register_source("exponential", exponential, help="an exponential disc")

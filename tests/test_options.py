@@ -21,7 +21,7 @@ from lenssr import (
     render,
 )
 from lenssr.light import LightProfile
-from lenssr.light.sersic_profile import SersicProfile
+from lenssr.light.sersic import SersicProfile
 from lenssr.options import PHOTOMETRY, PIXEL, PRIORS, RESOLVER, SEARCH, SOURCES, Settings
 from lenssr.photometry.task_batch import LOSSES
 from lenssr.source import PRIORS as SPECTRA

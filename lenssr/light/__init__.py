@@ -1,6 +1,5 @@
-"""What shines: light profiles of galaxies, as astropy models built on pure functions."""
+"""Light profiles of galaxies, as astropy models built on pure functions."""
 
-from lenssr.light.elliptical import elliptical_radius
 from lenssr.light.gaussians import (
     MultiGaussian,
     gaussian_widths,
@@ -10,7 +9,7 @@ from lenssr.light.gaussians import (
 )
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.light.plain_light import from_dict, to_dict
-from lenssr.light.profile import LightProfile
+from lenssr.light.profile import LightProfile, elliptical_radius
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
 from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy, sersic_to_lenstronomy
 

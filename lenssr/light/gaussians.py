@@ -1,24 +1,49 @@
-"""Multi-Gaussian expansion: pure functions on tensors, and the model built on them."""
+"""Multi-Gaussian expansion: pure functions on tensors, the `MultiGaussian` model, the profile of a fit."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias, no_type_check
 
 import astropy.units as u
 import numpy as np
 import torch
 from astropy.modeling import Fittable2DModel, Parameter
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.light.profile import with_covariance
-from lenssr.light.sersic import sersic_brightness
+from lenssr.light.profile import (
+    EllipticalLight,
+    Length,
+    LightProfile,
+    Real,
+    Unit,
+    Vector,
+    as_tensors,
+    bare,
+    check_ellipse,
+    growth_radii,
+    in_arcsec,
+    lengths_in_arcsec,
+    on_ellipse,
+    shape_derivatives,
+    with_covariance,
+)
+from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.units import strip_unit
 
 __all__ = [
+    "GaussiansProfile",
     "MultiGaussian",
     "gaussian_widths",
     "gaussians_brightness",
     "gaussians_brightness_jacobian",
     "gaussians_from_sersic",
 ]
+
+Widths: TypeAlias = Sequence[float] | NDArray | Tensor
 
 # Two neighbouring widths differ by at most this factor: sums of Gaussians then follow a Sérsic within 1 %.
 WIDTH_RATIO = 1.6
@@ -31,8 +56,17 @@ PASSES, RADII = 200, 120
 FLOOR = 0.01
 
 
-def gaussian_widths(pixel_scale, extent):
-    """Widths of the Gaussians that a galaxy in an image may need, evenly spaced in the logarithm.
+# Standard deviation of the prior on the logarithm of each flux, around the Sérsic expanded: a factor of 7.
+# Neighbours that data cannot tell apart share their light smoothly, and a flux of zero does not run to minus
+# infinity in its logarithm, so that the posterior stays Gaussian.
+FLUX_PRIOR = 2.0
+# Where several profiles share one galaxy: the first has most of the light in the middle, the last outside.
+TILT = 0.8
+CROWDED_SHAPE = 0.2
+
+
+def gaussian_widths(pixel_scale: float, extent: float) -> NDArray[np.float64]:
+    """Widths of the Gaussians for a galaxy in an image, evenly spaced in the logarithm.
 
     Parameters
     ----------
@@ -62,33 +96,36 @@ def gaussian_widths(pixel_scale, extent):
     return np.geomspace(low, high, number)
 
 
-def _as_tensors(*values):
-    like = next((value for value in values if isinstance(value, torch.Tensor)), None)
-    kind = {"dtype": torch.float64} if like is None else {"dtype": like.dtype, "device": like.device}
-    return [torch.as_tensor(value, **kind) for value in values]
+def _alike(*values: Any) -> list[Tensor]:
+    """Tensors of one type, for matrix products."""
+    tensors = as_tensors(*values)
+    return [tensor.to(tensors[0]) for tensor in tensors]
 
 
-def _exponents(sigma):
+def _exponents(sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Factors on the squared radius, and peaks at unit flux, (K, 1) each."""
     rate = 0.5 / sigma.square()
     return -rate.unsqueeze(-1), (rate / math.pi).unsqueeze(-1)
 
 
-def gaussians_brightness(x, y, sigma, flux, x_0, y_0, e1, e2):
+def _summed(factor: Tensor, parts: Tensor) -> Tensor:
+    """Sum of (..., K, R) over K with factors (..., K)."""
+    return (factor.unsqueeze(-2) @ parts).squeeze(-2)
+
+
+def gaussians_brightness(
+    x: Tensor, y: Real, sigma: ArrayLike, flux: ArrayLike, x_0: Real, y_0: Real, e1: Real, e2: Real
+) -> Tensor:
     """Surface brightness of concentric elliptical Gaussians of one shape.
 
     Parameters
     ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
+    x, y, x_0, y_0, e1, e2 : `torch.Tensor` or float
+        As in `elliptical_radius`.
     sigma : `torch.Tensor` or array, shape (K,)
         Widths in arcsec: product averages of the standard deviations along both axes.
     flux : `torch.Tensor` or array, shape (K,) or (B, K)
         Total flux of each Gaussian, in image unit.
-    x_0, y_0 : `torch.Tensor` or float, broadcastable with (B, 1)
-        Centre in arcsec.
-    e1, e2 : `torch.Tensor` or float, broadcastable with (B, 1)
-        Ellipticity, ``(1-q)/(1+q)`` times the cosine and sine of ``2 phi``.
 
     Returns
     -------
@@ -109,24 +146,19 @@ def gaussians_brightness(x, y, sigma, flux, x_0, y_0, e1, e2):
     >>> gaussians_brightness(x, 0.0, [0.5, 1.0], [1.0, 2.0], 0.0, 0.0, 0.0, 0.0)
     tensor([0.9549, 0.2792], dtype=torch.float64)
     """
-    x, y, sigma, flux, x_0, y_0, e1, e2 = _as_tensors(x, y, sigma, flux, x_0, y_0, e1, e2)
-    dx, dy = x - x_0, y - y_0
-    zeta_x, zeta_y = (1 - e1) * dx - e2 * dy, (1 + e1) * dy - e2 * dx
-    radius2 = (zeta_x**2 + zeta_y**2) / (1 - e1**2 - e2**2)
+    x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
+    _, _, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
     fall, peak = _exponents(sigma)
-    return _summed(flux, peak * torch.exp(fall * radius2.unsqueeze(-2)))
-
-
-def _summed(factor, parts):
-    """Sum of (..., K, R) over K with factors (..., K)."""
-    return (factor.unsqueeze(-2) @ parts).squeeze(-2)
+    return _summed(flux, peak * torch.exp(fall * ((zeta_x**2 + zeta_y**2) / q2).unsqueeze(-2)))
 
 
 @torch.no_grad()
-def gaussians_brightness_jacobian(x, y, sigma, flux, x_0, y_0, e1, e2):
-    """Surface brightness of concentric Gaussians and its derivatives, by hand.
+def gaussians_brightness_jacobian(
+    x: Tensor, y: Real, sigma: ArrayLike, flux: ArrayLike, x_0: Real, y_0: Real, e1: Real, e2: Real
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Surface brightness of concentric Gaussians and its derivatives, by hand and without a graph.
 
-    One exponential for each Gaussian and ray serves them all. The results carry no graph.
+    It takes one exponential for each Gaussian and ray.
 
     Parameters
     ----------
@@ -151,10 +183,9 @@ def gaussians_brightness_jacobian(x, y, sigma, flux, x_0, y_0, e1, e2):
     >>> value.shape, d_dp.shape
     (torch.Size([1, 3]), torch.Size([1, 6, 3]))
     """
-    x, y, sigma, flux, x_0, y_0, e1, e2 = _as_tensors(x, y, sigma, flux, x_0, y_0, e1, e2)
-    dx, dy = x - x_0, y - y_0
-    zeta_x, zeta_y = (1 - e1) * dx - e2 * dy, (1 + e1) * dy - e2 * dx
-    q2 = 1 - e1**2 - e2**2
+    x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
+    ellipse = on_ellipse(x, y, *shape)
+    _, _, zeta_x, zeta_y, q2 = ellipse
     radius2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y) / q2
     fall, peak = _exponents(sigma)
     number = len(sigma)
@@ -163,21 +194,15 @@ def gaussians_brightness_jacobian(x, y, sigma, flux, x_0, y_0, e1, e2):
     torch.mul(fall, radius2.unsqueeze(-2), out=parts)
     parts.exp_().mul_(peak)
     brightness = _summed(flux, parts)
-    # slope = 2 d I / d r^2, over q2 for what the derivatives of |zeta|^2 share
+    # 2 d I / d r^2
     slope = _summed(flux * (2 * fall.squeeze(-1)), parts)
-    turned_x, turned_y = zeta_x * (slope / q2), zeta_y * (slope / q2)
-    d_dx = (1 - e1) * turned_x - e2 * turned_y
-    d_dy = (1 + e1) * turned_y - e2 * turned_x
-    wider = slope * radius2 / q2
-    d_dp[..., number, :] = -d_dx
-    d_dp[..., number + 1, :] = -d_dy
-    d_dp[..., number + 2, :] = dy * turned_y - dx * turned_x + e1 * wider
-    d_dp[..., number + 3, :] = e2 * wider - dy * turned_x - dx * turned_y
+    slopes = zeta_x * (slope / q2), zeta_y * (slope / q2)
+    d_dx, d_dy = shape_derivatives(d_dp, ellipse, slopes, slope * radius2, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 
 @torch.no_grad()
-def gaussians_from_sersic(sersic, sigma):
+def gaussians_from_sersic(sersic: Tensor, sigma: Tensor | ArrayLike) -> Tensor:
     """Fluxes of Gaussians that together look like a Sérsic.
 
     Parameters
@@ -194,7 +219,7 @@ def gaussians_from_sersic(sersic, sigma):
 
     Notes
     -----
-    The flux per logarithm of the radius is a mixture of those of the Gaussians, whose weights expectation
+    The flux per logarithm of the radius is a mixture over the Gaussians, whose weights expectation
     maximisation finds (Dempster, Laird & Rubin 1977, J. R. Stat. Soc. B 39, 1): always positive and smooth.
 
     Examples
@@ -209,14 +234,11 @@ def gaussians_from_sersic(sersic, sigma):
     sigma = torch.as_tensor(sigma).to(sersic)
     low, high = math.log(0.3 * float(sigma[0])), math.log(2.5 * float(sigma[-1]))
     radius = torch.linspace(low, high, RADII, dtype=sersic.dtype, device=sersic.device).exp()
-    round_one = sersic.clone()
-    round_one[:, 3:] = 0
-    step = (high - low) / (RADII - 1)
-    wanted = (
-        sersic_brightness(radius, 0.0, *round_one.unsqueeze(-1).unbind(1)) * radius**2 * step * 2 * math.pi
-    )
+    ring = 2 * math.pi * radius**2 * (high - low) / (RADII - 1)
+    amplitude, r_eff, n = sersic[:, :3].unsqueeze(-1).unbind(1)
+    wanted = sersic_brightness(radius, 0.0, amplitude, r_eff, n, 0.0, 0.0, 0.0, 0.0) * ring
     fall, peak = _exponents(sigma)
-    response = peak * torch.exp(fall * radius**2) * radius**2 * step * 2 * math.pi
+    response = peak * torch.exp(fall * radius**2) * ring
     response = response / response.sum(1, keepdim=True)
     total = wanted.sum(1, keepdim=True).clamp_min(torch.finfo(sersic.dtype).tiny)
     share, wanted = torch.full((len(sersic), len(sigma)), 1 / len(sigma)).to(sersic), wanted / total
@@ -225,11 +247,7 @@ def gaussians_from_sersic(sersic, sigma):
     return total * share.clamp_min(FLOOR / len(sigma))
 
 
-def _bare(value):
-    return np.asarray(getattr(value, "value", value), dtype=np.float64).item()
-
-
-class MultiGaussian(Fittable2DModel):
+class MultiGaussian(EllipticalLight, Fittable2DModel):
     """A galaxy as a sum of concentric Gaussians of one shape: a multi-Gaussian expansion (MGE).
 
     Parameters
@@ -274,113 +292,89 @@ class MultiGaussian(Fittable2DModel):
     (<Quantity 4. electron>, Unit("electron / arcsec2"))
     """
 
-    _param_names = ()
-    covariance = None
+    _param_names: tuple[str, ...] = ()
 
-    def __init__(self, sigma, flux=1.0, x_0=0.0, y_0=0.0, e1=0.0, e2=0.0, **kwargs):
-        self.sigma = np.atleast_1d(np.asarray(strip_unit(sigma, u.arcsec, "sigma"), dtype=np.float64))
+    def __init__(
+        self,
+        sigma: Widths | u.Quantity,
+        flux: Widths | Length = 1.0,
+        x_0: Length = 0.0,
+        y_0: Length = 0.0,
+        e1: float = 0.0,
+        e2: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        self.sigma = np.atleast_1d(bare(strip_unit(sigma, u.arcsec, "sigma")))
         if self.sigma.ndim != 1 or not len(self.sigma) or not np.all(self.sigma > 0):
             raise InputError(f"sigma = {sigma}: give the widths as one list of positive numbers, in arcsec")
         number = len(self.sigma)
-        names = tuple(f"flux_{k}" for k in range(number))
         if np.shape(flux) not in ((), (number,)):
-            raise InputError(
-                f"{np.size(flux)} values of flux for {number} widths: give one each, or one for all"
-            )
-        unit = getattr(flux, "unit", 1)
-        values = np.broadcast_to(np.asarray(getattr(flux, "value", flux), dtype=np.float64), number)
+            raise InputError(f"{np.size(flux)} values of flux for {number} widths: give one each, or one")
+        names, unit = [f"flux_{k}" for k in range(number)], getattr(flux, "unit", 1)
         # Parameters of the instance, since their number is the user's; astropy's own take over from here.
-        self._param_names = (*names, *SHAPE_NAMES)
+        self._param_names, self._bright = (*names, *SHAPE_NAMES), tuple(names)
         for name in self._param_names:
             parameter = Parameter(name, default=0.0, bounds=usual_bounds(name), description=_describe(name))
             parameter.model = self
             self.__dict__[name] = parameter
-        parameters = {name: value * unit for name, value in zip(names, values, strict=True)}
-        parameters |= {"x_0": x_0, "y_0": y_0, "e1": e1, "e2": e2} | kwargs
-        super().__init__(**parameters)
-        self._check()
-
-    def _check(self):
-        if any(getattr(self, name).value < 0 for name in self._param_names[:-4]):
+        fluxes = dict(zip(names, np.broadcast_to(bare(flux), number) * unit, strict=True))
+        super().__init__(**fluxes | {"x_0": x_0, "y_0": y_0, "e1": e1, "e2": e2} | kwargs)
+        if any(getattr(self, name).value < 0 for name in self._bright):
             raise InputError("a flux is negative: light is positive")
-        if np.hypot(self.e1.value, self.e2.value) >= 1:
-            raise InputError(
-                f"e1 = {self.e1.value}, e2 = {self.e2.value} is no ellipse: sqrt(e1^2 + e2^2) must be below 1"
-            )
+        check_ellipse(self.e1.value, self.e2.value)
 
     @property
-    def param_names(self):
+    def param_names(self) -> tuple[str, ...]:
         """Names of the parameters: the fluxes, then centre and ellipticity."""
         return self._param_names
 
-    def _arguments(self):
-        """What it is built from besides its parameters."""
+    def _arguments(self) -> dict[str, Any]:
+        """Arguments besides the parameters, for files."""
         return {"sigma": self.sigma}
 
-    def __repr__(self):
-        """Show widths and parameters."""
+    def __repr__(self) -> str:
         return self._format_repr([self.sigma.tolist()])
 
+    @no_type_check  # astropy takes annotations of this method for units
     def evaluate(self, x, y, *parameters):
         """Surface brightness at positions; called by the model itself."""
         *flux, x_0, y_0, e1, e2 = parameters
-        x, y, x_0, y_0 = (
-            np.asarray(strip_unit(value, u.arcsec, "position"), dtype=np.float64)
-            for value in (x, y, x_0, y_0)
-        )
-        unit = getattr(flux[0], "unit", None)
-        arrays = (x, y, self.sigma, [_bare(f) for f in flux], *(_bare(p) for p in (x_0, y_0, e1, e2)))
+        x, y, x_0, y_0 = lengths_in_arcsec(x, y, x_0, y_0)
+        fluxes, shape = ([bare(value).item() for value in values] for values in (flux, (x_0, y_0, e1, e2)))
+        arrays = (x, y, self.sigma, fluxes, *shape)
         brightness = gaussians_brightness(*(torch.as_tensor(np.array(array)) for array in arrays)).numpy()
+        unit = getattr(flux[0], "unit", None)
         return brightness if unit is None else brightness * (unit / u.arcsec**2)
 
-    def fit_deriv(self, x, y, *parameters):
+    def fit_deriv(self, x: Any, y: Any, *parameters: Any) -> list[NDArray[np.float64]]:
         """Differentiate with respect to the parameters; called by astropy's fitters."""
-        values = [_bare(value) for value in parameters]
-        flat = (torch.as_tensor(np.array(position, dtype=np.float64).ravel()) for position in (x, y))
-        flux = torch.tensor(values[:-4], dtype=torch.float64)
-        jacobian = gaussians_brightness_jacobian(*flat, self.sigma, flux, *values[-4:])[3].numpy()
-        return [derivative.reshape(np.shape(x)) for derivative in jacobian]
+        values = [bare(value).item() for value in parameters]
+        x, y = (np.ascontiguousarray(bare(position)) for position in (x, y))
+        rays = torch.as_tensor(x.ravel()), torch.as_tensor(y.ravel())
+        jacobian = gaussians_brightness_jacobian(*rays, self.sigma, values[:-4], *values[-4:])[3].numpy()
+        return [derivative.reshape(x.shape) for derivative in jacobian]
 
     @property
-    def input_units(self):
-        """Units of the positions: those of the centre."""
-        unit = self.x_0.input_unit
-        return None if unit is None else {self.inputs[0]: unit, self.inputs[1]: unit}
-
-    def _parameter_units_for_data_units(self, inputs_unit, outputs_unit):
-        length = inputs_unit[self.inputs[0]]
-        flux = outputs_unit[self.outputs[0]] * u.arcsec**2
-        return {"x_0": length, "y_0": length} | dict.fromkeys(self._param_names[:-4], flux)
-
-    @property
-    def q(self):
-        """Axis ratio, minor over major."""
-        modulus = float(np.hypot(self.e1.value, self.e2.value))
-        return (1 - modulus) / (1 + modulus)
-
-    @property
-    def phi(self):
-        """Direction of the major axis, counter-clockwise from +x, as a `~astropy.units.Quantity`."""
-        return np.degrees(np.arctan2(self.e2.value, self.e1.value) / 2) * u.deg
-
-    @property
-    def flux(self):
+    def flux(self) -> Length:
         """Total flux, in the image unit."""
-        total = float(sum(getattr(self, name).value for name in self._param_names[:-4]))
+        total = float(sum(getattr(self, name).value for name in self._bright))
         return total if self.flux_0.unit is None else total * self.flux_0.unit
 
     @property
-    def vector(self):
+    def vector(self) -> Tensor:
         """The parameters as a float64 tensor of shape (K + 4,), lengths in arcsec."""
-        parameters = [getattr(self, name) for name in self._param_names]
-        values = [float(parameter.value) for parameter in parameters]
-        for k in (-4, -3):
-            unit = parameters[k].unit
-            values[k] *= 1 if unit is None else unit.to(u.arcsec)
-        return torch.tensor(values, dtype=torch.float64)
+        return torch.tensor(in_arcsec(self, self._param_names, ()))
 
     @classmethod
-    def from_vector(cls, vector, sigma, *, covariance=None, unit=None, **kwargs):
+    def from_vector(
+        cls,
+        vector: Vector,
+        sigma: Widths,
+        *,
+        covariance: Tensor | NDArray | None = None,
+        unit: Unit = None,
+        **kwargs: Any,
+    ) -> Self:
         """Build a model from its parameters as one vector.
 
         Parameters
@@ -395,10 +389,6 @@ class MultiGaussian(Fittable2DModel):
             Image unit: with it the fluxes get this unit, and lengths get arcsec.
         **kwargs
             Passed to `~lenssr.light.MultiGaussian`.
-
-        Returns
-        -------
-        model : `~lenssr.light.MultiGaussian`
         """
         values = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
         flux, (x_0, y_0, e1, e2) = values[:-4], values[-4:]
@@ -407,7 +397,7 @@ class MultiGaussian(Fittable2DModel):
         return with_covariance(cls(sigma, flux, x_0, y_0, e1, e2, **kwargs), covariance)
 
     @classmethod
-    def from_sersic(cls, sersic, sigma, **kwargs):
+    def from_sersic(cls, sersic: Sersic, sigma: Widths | u.Quantity, **kwargs: Any) -> Self:
         """Expand a Sérsic profile.
 
         Parameters
@@ -417,10 +407,6 @@ class MultiGaussian(Fittable2DModel):
             Widths in arcsec; light much beyond the widest is left out. See `gaussian_widths`.
         **kwargs
             Passed to `~lenssr.light.MultiGaussian`.
-
-        Returns
-        -------
-        model : `~lenssr.light.MultiGaussian`
 
         Examples
         --------
@@ -436,14 +422,90 @@ class MultiGaussian(Fittable2DModel):
         return cls.from_vector(torch.cat([flux, vector[3:]]), sigma, unit=unit, **kwargs)
 
 
-def usual_bounds(name):
+def usual_bounds(name: str) -> tuple[float | None, float | None]:
     """Bounds that a parameter of a `~lenssr.light.MultiGaussian` has if nobody sets them."""
     if name.startswith("flux"):
         return (0.0, None)
     return (-0.7, 0.7) if name.startswith("e") else (None, None)
 
 
-def _describe(name):
+def _describe(name: str) -> str:
     if name.startswith("flux"):
         return f"Total flux of Gaussian {name.removeprefix('flux_')}"
     return {"x": "Centre along x (arcsec)", "y": "Centre along y (arcsec)"}.get(name[0], "Ellipticity")
+
+
+# ---------------------------------------------------------------- in a fit
+
+
+class GaussiansProfile(LightProfile):
+    """A `~lenssr.light.MultiGaussian` in a fit: its vector has the fluxes, x_0, y_0, e1, e2.
+
+    The widths ``sigma`` (K,) are in arcsec, by default the ones of ``given``.
+    """
+
+    def __init__(
+        self, sigma: ArrayLike | None = None, given: MultiGaussian | None = None, *, crowded: bool = False
+    ) -> None:
+        super().__init__(given, crowded=crowded)
+        self.sigma = torch.as_tensor(self.given.sigma if sigma is None else sigma, dtype=torch.float64)
+        self.bright = tuple(f"flux_{k}" for k in range(len(self.sigma)))
+        self.names = (*self.bright, *SHAPE_NAMES)
+
+    def usual_bounds(self, name: str) -> tuple[float | None, float | None]:
+        """Bounds that a parameter of the model has if nobody sets them."""
+        return usual_bounds(name)
+
+    @property
+    def prior(self) -> tuple[float, ...]:
+        """Standard deviations of the priors."""
+        shape = CROWDED_SHAPE if self.crowded else math.inf
+        return (FLUX_PRIOR,) * len(self.bright) + (math.inf, math.inf, shape, shape)
+
+    def _vectors(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, ...]:
+        """Arguments of the pure functions behind the positions."""
+        return self.sigma.to(x), parameters[:, :-4], *parameters[:, -4:].unsqueeze(-1).unbind(1)
+
+    def brightness(self, x: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
+        """Surface brightness (B, R)."""
+        return gaussians_brightness(x, y, *self._vectors(x, parameters))
+
+    def jacobian(self, x: Tensor, y: Tensor, parameters: Tensor, cusp: float = 0.0) -> tuple[Tensor, ...]:
+        """Surface brightness (B, R), its slopes, and its derivatives (B, P, R); Gaussians have no cusp."""
+        return gaussians_brightness_jacobian(x, y, *self._vectors(x, parameters))
+
+    def start(self, sersic: Tensor, rank: int = 0, count: int = 1) -> Tensor:
+        """Where a fit begins; a given flux of zero, if free, begins at the smallest share instead."""
+        start = super().start(sersic, rank, count)
+        flux = start[:, :-4]
+        free = torch.tensor(self.free[:-4], device=start.device)
+        start[:, :-4] = torch.where(free, torch.maximum(flux, 1e-4 * flux.mean(1, keepdim=True)), flux)
+        return start
+
+    def from_sersic(self, sersic: Tensor, rank: int, count: int) -> Tensor:
+        """Where a fit begins (B, P): the Sérsic expanded, shared out among several groups."""
+        flux = gaussians_from_sersic(sersic, self.sigma)
+        return self.share(torch.cat([flux / count, sersic[:, 3:]], dim=1), rank, count)
+
+    def share(self, mean: Tensor, rank: int, count: int) -> Tensor:
+        """Parameters (B, P) of group ``rank`` of ``count``, from the mean (B, P) of all groups.
+
+        The first one gets most of the light in the middle.
+        """
+        if count == 1:
+            return mean
+        outward = torch.linspace(-1, 1, len(self.sigma)).to(mean)
+        flux = mean[:, :-4] * (1 + TILT * outward * (2 * rank / (count - 1) - 1))
+        return torch.cat([flux, mean[:, -4:]], dim=1)
+
+    def flux(self, vector: Tensor) -> Tensor:
+        """Total flux (...) of vectors (..., P), in image unit."""
+        return vector[..., :-4].sum(-1)
+
+    def _curve_of_growth(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        radii = growth_radii(vector)
+        inside = -torch.expm1(-0.5 * (radii / self.sigma.to(vector).unsqueeze(-1)).square())
+        return radii, vector[..., :-4] @ inside
+
+    def _model(self, vector: Tensor, covariance: Tensor | None, unit: Unit) -> MultiGaussian:
+        return MultiGaussian.from_vector(vector, self.sigma, covariance=covariance, unit=unit)

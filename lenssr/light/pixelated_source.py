@@ -1,19 +1,26 @@
 """Any image as a source of light: interpolation between pixels, and the `PixelatedSource` model."""
 
+from typing import Any, Literal, no_type_check
+
 import astropy.units as u
 import numpy as np
 import torch
 from astropy.modeling import Fittable2DModel, Parameter
 from astropy.nddata import NDData
+from astropy.wcs import WCS
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid, conserves_sum
-from lenssr.units import strip_unit
+from lenssr.light.profile import Length, Real, bare, in_arcsec, lengths_in_arcsec
 
 __all__ = ["PixelatedSource", "interpolate_image"]
 
 
-def interpolate_image(x, y, image, pixel_scale, x_0=0.0, y_0=0.0):
+def interpolate_image(
+    x: Tensor, y: Tensor, image: Tensor, pixel_scale: Real, x_0: Real = 0.0, y_0: Real = 0.0
+) -> Tensor:
     """Bilinear interpolation between the pixel centres of an image, zero outside.
 
     Parameters
@@ -21,7 +28,7 @@ def interpolate_image(x, y, image, pixel_scale, x_0=0.0, y_0=0.0):
     x, y : `torch.Tensor`, shape (..., R)
         Positions in arcsec.
     image : `torch.Tensor`, shape (ny, nx) or (..., ny, nx)
-        Values at the pixel centres; leading dimensions go with those of the positions.
+        Values at the pixel centres; leading dimensions broadcast with the positions.
     pixel_scale : float
         Distance of the pixel centres in arcsec.
     x_0, y_0 : `torch.Tensor` or float, optional
@@ -36,7 +43,7 @@ def interpolate_image(x, y, image, pixel_scale, x_0=0.0, y_0=0.0):
     Examples
     --------
     >>> import torch
-    >>> from lenssr.light.pixelated_source import interpolate_image
+    >>> from lenssr.light import interpolate_image
     >>> image = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     >>> interpolate_image(torch.tensor([0.0, 0.5, 9.0]), torch.tensor([0.0, 0.5, 0.0]), image, 1.0)
     tensor([1.5000, 3.0000, 0.0000])
@@ -56,7 +63,7 @@ def interpolate_image(x, y, image, pixel_scale, x_0=0.0, y_0=0.0):
         lead = torch.broadcast_shapes(framed.shape[:-1], first.shape[:-1])
         framed, first = framed.expand(*lead, -1), first.expand(*lead, -1)
 
-    def corner(offset):
+    def corner(offset: int) -> Tensor:
         return framed[first + offset] if framed.ndim == 1 else framed.gather(-1, first + offset)
 
     lower = torch.lerp(corner(0), corner(1), right_share)
@@ -74,7 +81,7 @@ class PixelatedSource(Fittable2DModel):
     pixel_scale : `~astropy.units.Quantity` or float, optional
         Side of its pixels, in arcsec without a unit. By default taken from the WCS.
     wcs : `~astropy.wcs.WCS`, optional
-        By default that of the image.
+        By default the one of the image.
     values : {"surface brightness", "flux"}, optional
         Whether pixels hold surface brightness per arcsec2, or flux per pixel, which is divided by the pixel
         area. By default the unit decides: per solid angle is surface brightness, all else flux, and
@@ -117,93 +124,77 @@ class PixelatedSource(Fittable2DModel):
 
     def __init__(
         self,
-        image,
-        pixel_scale=None,
+        image: NDData | u.Quantity | ArrayLike,
+        pixel_scale: Length | None = None,
         *,
-        wcs=None,
-        values=None,
-        amplitude=amplitude.default,
-        x_0=x_0.default,
-        y_0=y_0.default,
-        **kwargs,
-    ):
+        wcs: WCS | None = None,
+        values: Literal["surface brightness", "flux"] | None = None,
+        amplitude: float = 1.0,
+        x_0: Length = 0.0,
+        y_0: Length = 0.0,
+        **kwargs: Any,
+    ) -> None:
         if values not in (None, "surface brightness", "flux"):
             raise InputError(f"values = {values!r}: give 'surface brightness' or 'flux'")
         data, unit, own_wcs = _unpack(image)
-        self.grid = _grid_of(data.shape, pixel_scale, own_wcs if wcs is None else wcs)
+        wcs = own_wcs if wcs is None else wcs
+        if pixel_scale is None and wcs is None:
+            raise InputError("the image has no pixel scale: give pixel_scale= or wcs=")
+        fixed = pixel_scale is not None
+        self.grid = PixelGrid(data.shape, pixel_scale) if fixed else PixelGrid.from_wcs(wcs, data.shape)
         is_flux = values == "flux" if values or unit is None else conserves_sum(unit)
         data, self._unit = _per_arcsec2(data, unit, self.grid.pixel_area if is_flux else None)
         self.image = torch.as_tensor(data)
         super().__init__(amplitude=amplitude, x_0=x_0, y_0=y_0, **kwargs)
 
+    @no_type_check  # astropy takes annotations of this method for units
     def evaluate(self, x, y, amplitude, x_0, y_0):
         """Surface brightness at positions; called by the model itself."""
-        lengths = (strip_unit(value, u.arcsec, "position") for value in (x, y, x_0, y_0))
-        x, y, x_0, y_0 = (torch.as_tensor(np.array(value, dtype=np.float64)) for value in lengths)
-        brightness = self._interpolated(x, y, self.image, x_0, y_0).numpy()
-        brightness = np.asarray(amplitude) * brightness
+        places = (torch.as_tensor(np.array(value)) for value in lengths_in_arcsec(x, y, x_0, y_0))
+        brightness = np.asarray(amplitude) * self._interpolated(self.image, *places).numpy()
         return brightness if self._unit is None else brightness * self._unit
 
-    def brightness(self, x, y):
-        """Surface brightness without its unit.
+    def brightness(self, x: Tensor, y: Tensor) -> Tensor:
+        """Surface brightness (..., R) per arcsec2, without its unit, at positions (..., R) in arcsec."""
+        return self._interpolated(self.image * float(self.amplitude.value), x, y, *self.center)
 
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, shape (..., R)
-            Positions in arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (..., R)
-            Per arcsec2.
-        """
-        return self._interpolated(x, y, self.image * float(self.amplitude.value), *self.center)
-
-    def _interpolated(self, x, y, image, x_0, y_0):
+    def _interpolated(self, image: Tensor, x: Tensor, y: Tensor, x_0: Real, y_0: Real) -> Tensor:
         """Interpolate an image (ny, nx) on the pixels of the grid, with its centre at x_0, y_0."""
-        return interpolate_image(*self.grid.to_square(x - x_0, y - y_0), image, self.grid.pixel_scale)
+        x, y = self.grid.to_square(x - x_0, y - y_0)
+        return interpolate_image(x, y, image, self.grid.pixel_scale)
 
     @property
-    def flux(self):
+    def flux(self) -> Length:
         """Total flux, in the image unit."""
         total = self.amplitude.value * self.image.sum().item() * self.grid.pixel_area
         return total if self.flux_unit is None else total * self.flux_unit
 
     @property
-    def center(self):
+    def center(self) -> tuple[float, float]:
         """Where the image centre lies, (x, y) in arcsec."""
-        lengths = (p.value if p.unit is None else p.quantity for p in (self.x_0, self.y_0))
-        return tuple(strip_unit(length, u.arcsec, "centre") for length in lengths)
+        x_0, y_0 = in_arcsec(self, ("x_0", "y_0"), ()).tolist()
+        return x_0, y_0
 
     @property
-    def flux_unit(self):
+    def flux_unit(self) -> u.UnitBase | None:
         """Unit of the flux, or None."""
         return None if self._unit is None else self._unit * u.arcsec**2
 
 
-def _unpack(image):
+def _unpack(image: Any) -> tuple[NDArray[np.float64], u.UnitBase | None, WCS | None]:
     """Plain float64 values with holes filled by zero, unit and WCS of any kind of image."""
-    unit, wcs, mask = getattr(image, "unit", None), getattr(image, "wcs", None), getattr(image, "mask", None)
+    data, unit, wcs = bare(getattr(image, "data", image)), getattr(image, "unit", None), None
     if isinstance(image, NDData):
-        data = np.array(image.data, dtype=np.float64)
-        data = data if mask is None else np.where(mask, 0.0, data)
-    else:
-        data = np.array(getattr(image, "value", image), dtype=np.float64)
-        wcs = None
+        wcs = image.wcs
+        data = data if image.mask is None else np.where(image.mask, 0.0, data)
     if data.ndim != 2 or not data.size:
-        raise InputError(f"an image of shape {data.shape} is no source: give one with two dimensions")
+        raise InputError(f"an image of shape {data.shape} is not a source: give one with two dimensions")
     return np.where(np.isfinite(data), data, 0.0), unit, wcs
 
 
-def _grid_of(shape, pixel_scale, wcs):
-    if pixel_scale is not None:
-        return PixelGrid(shape, pixel_scale)
-    if wcs is None:
-        raise InputError("the image has no pixel scale: give pixel_scale= or wcs=")
-    return PixelGrid.from_wcs(wcs, shape)
-
-
-def _per_arcsec2(data, unit, pixel_area):
+def _per_arcsec2(
+    data: NDArray[np.float64], unit: u.UnitBase | None, pixel_area: float | None
+) -> tuple[NDArray[np.float64], u.UnitBase | None]:
     """Values and unit of surface brightness per arcsec2, from flux per pixel if a pixel area is given."""
     if pixel_area is not None:
         if unit is not None and not conserves_sum(unit):
@@ -217,5 +208,5 @@ def _per_arcsec2(data, unit, pixel_area):
             target = target / base**power
     target = target / u.arcsec**2
     if not unit.is_equivalent(target):
-        raise InputError(f"unit {unit} is no surface brightness per solid angle: convert it to MJy/sr")
+        raise InputError(f"unit {unit} is not a surface brightness per solid angle: convert it to MJy/sr")
     return data * unit.to(target), target

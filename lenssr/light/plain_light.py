@@ -1,4 +1,6 @@
-"""Light models from plain dictionaries, as they stand in saved resolvers and results, and to them."""
+"""Light models as plain dictionaries, for saved resolvers and results, and back."""
+
+from typing import Any
 
 from astropy.modeling import CompoundModel, Model
 
@@ -8,25 +10,25 @@ from lenssr.exceptions import InputError
 __all__ = ["from_dict", "plain_light", "to_dict"]
 
 
-def to_dict(light):
-    """Describe light in plain numbers and strings, ready for YAML; all of it, to the last digit.
+def to_dict(light: Any) -> Any:
+    """Describe light completely in plain numbers and strings, ready for YAML.
 
     Parameters
     ----------
     light : `~astropy.modeling.Model`, str, list of these, or None
-        A model such as `~lenssr.light.Sersic`, or all else that ``lens_light=`` may be.
+        A model such as `~lenssr.light.Sersic`, or any other value of ``lens_light=``.
 
     Returns
     -------
     description : dict, str, list or None
         ``{"Sersic": {"amplitude": 2.0, ...}}``, with ``units``, and the names of ``fixed`` parameters and
         ``bounds`` where they are not the usual ones, and ``std`` and ``covariance`` where a fit made some.
-        A list for several models; a name stays a name.
+        A list for several models, and a name for a name.
 
     Raises
     ------
     InputError
-        If a model has no such form: parts of a sum go one by one, parameters may not be tied.
+        If a model has no such form, such as a sum or one with tied parameters.
 
     See Also
     --------
@@ -41,7 +43,7 @@ def to_dict(light):
     return as_lists(plain_light(light))
 
 
-def plain_light(light):
+def plain_light(light: Any) -> Any:
     """Light as `to_dict` has it, covariances as arrays."""
     if light is None or isinstance(light, str):
         return light
@@ -52,13 +54,13 @@ def plain_light(light):
     return plain_model(light)
 
 
-def from_dict(description):
-    """Build light from what `~lenssr.light.to_dict` made of it.
+def from_dict(description: Any) -> Any:
+    """Build light from a description by `~lenssr.light.to_dict`.
 
     Parameters
     ----------
     description : dict, str, list or None
-        Models of astropy and of your own are found by name once they are imported.
+        Models of astropy, and your own, are found by name once they are imported.
 
     Returns
     -------

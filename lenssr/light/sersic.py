@@ -1,41 +1,61 @@
-"""The Sérsic profile: pure functions on tensors, and the `Sersic` model built on them."""
+"""The Sérsic profile: pure functions on tensors, the `Sersic` model, and the profile of a fit."""
+
+from __future__ import annotations
 
 import math
+from typing import Any, Self, no_type_check
 
 import astropy.units as u
 import numpy as np
 import torch
 from astropy.modeling import Fittable2DModel, Parameter
 from astropy.modeling.models import Sersic2D
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.light.profile import with_covariance
+from lenssr.light.profile import (
+    EllipticalLight,
+    Length,
+    LightProfile,
+    Real,
+    Unit,
+    Vector,
+    as_tensors,
+    axis_ratio,
+    bare,
+    check_ellipse,
+    in_arcsec,
+    lengths_in_arcsec,
+    on_ellipse,
+    shape_derivatives,
+    with_covariance,
+    with_units,
+)
 from lenssr.light.sersic_shape import N_RANGE, b_and_slope
 from lenssr.units import strip_unit
 
-__all__ = [
-    "Sersic",
-    "from_circular_jacobian",
-    "sersic_brightness",
-    "sersic_brightness_jacobian",
-    "sersic_flux",
-]
+__all__ = ["Sersic", "SersicProfile", "sersic_brightness", "sersic_brightness_jacobian", "sersic_flux"]
+
+NAMES = ("amplitude", "r_eff", "n", "x_0", "y_0", "e1", "e2")
+LENGTHS, BRIGHT, BRIGHT_UNIT = ("r_eff",), ("amplitude",), u.arcsec**-2
+
+# Priors where several Sérsics share one galaxy: around a start that shares out what one of them found, by
+# factors of about 10 in brightness and 3 in radius. Their sum is measured well, the parts hardly are.
+CROWDED = {"amplitude": 2.0, "r_eff": 1.0, "n": 1.5, "e1": 0.2, "e2": 0.2}
+# Radii and indices of the most compact and of the widest of them, relative to the one Sérsic: bulge and disc.
+COMPACT, WIDE = (0.4, 3.0), (1.6, 1.0)
 
 
-def _as_tensors(*values):
-    """Tensors of the type and device of the first tensor among the values."""
-    like = next((value for value in values if isinstance(value, torch.Tensor)), None)
-    kind = {"dtype": torch.float64} if like is None else {"dtype": like.dtype, "device": like.device}
-    return [value if isinstance(value, torch.Tensor) else torch.as_tensor(value, **kind) for value in values]
-
-
-def sersic_brightness(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2):
+def sersic_brightness(
+    x: Real, y: Real, amplitude: Real, r_eff_circ: Real, n: Real, x_0: Real, y_0: Real, e1: Real, e2: Real
+) -> Tensor:
     """Surface brightness of an elliptical Sérsic profile.
 
     Parameters
     ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
+    x, y, x_0, y_0, e1, e2 : `torch.Tensor` or float
+        As in `elliptical_radius`.
     amplitude : `torch.Tensor` or float, broadcastable with (B, 1)
         Surface brightness at the effective radius, in image unit per arcsec2.
     r_eff_circ : `torch.Tensor` or float
@@ -43,53 +63,40 @@ def sersic_brightness(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2):
     n : `torch.Tensor` or float
         Sérsic index; outside 0.1 to 12 the result is not a number, so that one bad problem of a batch
         does not stop the others.
-    x_0, y_0 : `torch.Tensor` or float
-        Centre in arcsec.
-    e1, e2 : `torch.Tensor` or float
-        Ellipticity, ``(1-q)/(1+q)`` times the cosine and sine of ``2 phi``.
 
     Returns
     -------
     brightness : `torch.Tensor`, shape (B, R)
         In image unit per arcsec2. Its gradient with respect to the position is zero exactly at the centre,
-        where that of the profile does not exist.
-
-    Notes
-    -----
-    With w = (x - x_0) + i (y - y_0), eps = e1 + i e2 and zeta = w - eps conj(w), the elliptical radius is
-    ``|zeta| / sqrt(1 - |eps|^2)``, which needs no angle.
+        where the profile has none.
 
     Examples
     --------
     >>> import torch
-    >>> from lenssr.light.sersic import sersic_brightness
+    >>> from lenssr.light import sersic_brightness
     >>> radius = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
     >>> sersic_brightness(radius, 0.0, 2.0, 0.25, 1.0, 0.0, 0.0, 0.0, 0.0)
     tensor([10.7134,  2.0000,  0.0130], dtype=torch.float64)
     """
-    x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = _as_tensors(
-        x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2
-    )
-    dx, dy = x - x_0, y - y_0
-    zeta_x, zeta_y = (1 - e1) * dx - e2 * dy, (1 + e1) * dy - e2 * dx
-    scale = 1 / ((1 - e1**2 - e2**2) * r_eff_circ**2)
-    radius2 = (scale * (zeta_x**2 + zeta_y**2)).clamp(min=torch.finfo(zeta_x.dtype).tiny)
+    x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
+    _, _, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
+    radius2 = (zeta_x**2 + zeta_y**2) / (q2 * r_eff_circ**2)
     b = b_and_slope(n)[0]
-    return amplitude * torch.exp(b - b * torch.exp(torch.log(radius2) / (2 * n)))
+    log_radius2 = torch.log(radius2.clamp(min=torch.finfo(radius2.dtype).tiny))
+    return amplitude * torch.exp(b - b * torch.exp(log_radius2 / (2 * n)))
 
 
 @torch.no_grad()
-def sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2):
-    """Surface brightness of a Sérsic profile and its derivatives, by hand.
+def sersic_brightness_jacobian(
+    x: Real, y: Real, amplitude: Real, r_eff_circ: Real, n: Real, x_0: Real, y_0: Real, e1: Real, e2: Real
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Surface brightness of a Sérsic profile and its derivatives, by hand and without a graph.
 
-    The inner loop of the batched fits: one logarithm and two exponentials per ray. The results carry
-    no graph.
+    The inner loop of the batched fits: one logarithm and two exponentials per ray.
 
     Parameters
     ----------
-    x, y : `torch.Tensor`, broadcastable with (B, R)
-        Positions in arcsec.
-    amplitude, r_eff_circ, n, x_0, y_0, e1, e2 : `torch.Tensor` or float, broadcastable with (B, 1)
+    x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2 : `torch.Tensor` or float
         As in `sersic_brightness`.
 
     Returns
@@ -103,20 +110,16 @@ def sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     Examples
     --------
     >>> import torch
-    >>> from lenssr.light.sersic import sersic_brightness_jacobian
+    >>> from lenssr.light import sersic_brightness_jacobian
     >>> x = torch.tensor([[0.1, 0.2, 0.3]])
     >>> value, d_dx, d_dy, d_dp = sersic_brightness_jacobian(x, 0.1, 1.0, 0.3, 2.0, 0.0, 0.0, 0.1, 0.0)
     >>> value.shape, d_dp.shape
     (torch.Size([1, 3]), torch.Size([1, 7, 3]))
     """
-    x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2 = _as_tensors(
-        x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2
-    )
+    x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     b, db_dn = b_and_slope(n)
-    dx, dy = x - x_0, y - y_0
-    zeta_x = torch.addcmul((1 - e1) * dx, e2, dy, value=-1)
-    zeta_y = torch.addcmul((1 + e1) * dy, e2, dx, value=-1)
-    q2 = 1 - e1**2 - e2**2
+    ellipse = on_ellipse(x, y, *shape)
+    _, _, zeta_x, zeta_y, q2 = ellipse
     tiny = torch.finfo(zeta_x.dtype).tiny
     zeta2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y)
     log_radius = zeta2.mul(1 / (q2 * r_eff_circ**2)).clamp_(min=tiny).log_()
@@ -124,29 +127,20 @@ def sersic_brightness_jacobian(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     relative = torch.exp(b - b * power)
     brightness = amplitude * relative
 
-    # fall = -d I / d ln(radius); turned is finite and multiplies zeta = 0 at the centre
-    fall = (brightness * power).mul_(b / n)
-    turned = fall / zeta2.clamp_(min=tiny**0.5)
-    zeta_x.mul_(turned)
-    zeta_y.mul_(turned)
-    d_dx = torch.addcmul(e2 * zeta_y, 1 - e1, zeta_x, value=-1)
-    d_dy = torch.addcmul(e2 * zeta_x, 1 + e1, zeta_y, value=-1)
-
+    # rise = d I / d ln(radius); over zeta2 it is finite and multiplies zeta = 0 at the centre
+    rise = (brightness * power).mul_(-b / n)
+    slope = rise / zeta2.clamp_(min=tiny**0.5)
     d_dp = brightness.new_empty((*brightness.shape[:-1], 7, brightness.shape[-1]))
     d_dp[..., 0, :] = relative
-    torch.mul(fall, 1 / r_eff_circ, out=d_dp[..., 1, :])
-    slope_n = torch.addcmul(-db_dn * n / b, log_radius, 0.5 / n).mul_(fall)
+    torch.mul(rise, -1 / r_eff_circ, out=d_dp[..., 1, :])
+    slope_n = torch.addcmul(db_dn * n / b, log_radius, -0.5 / n).mul_(rise)
     torch.addcmul(slope_n, brightness, db_dn, out=d_dp[..., 2, :])
-    torch.neg(d_dx, out=d_dp[..., 3, :])
-    torch.neg(d_dy, out=d_dp[..., 4, :])
-    of_e1 = torch.addcmul(zeta_x * dx, zeta_y, dy, value=-1)
-    of_e2 = torch.addcmul(zeta_x * dy, zeta_y, dx)
-    torch.addcmul(of_e1, fall, -e1 / q2, out=d_dp[..., 5, :])
-    torch.addcmul(of_e2, fall, -e2 / q2, out=d_dp[..., 6, :])
+    slopes = zeta_x.mul_(slope), zeta_y.mul_(slope)
+    d_dx, d_dy = shape_derivatives(d_dp, ellipse, slopes, rise, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 
-def sersic_flux(amplitude, r_eff_circ, n):
+def sersic_flux(amplitude: Real, r_eff_circ: Real, n: Real) -> Tensor:
     """Total flux of a Sérsic profile.
 
     Parameters
@@ -165,36 +159,28 @@ def sersic_flux(amplitude, r_eff_circ, n):
 
     Examples
     --------
-    >>> from lenssr.light.sersic import sersic_flux
+    >>> from lenssr.light import sersic_flux
     >>> sersic_flux(1.0, 1.0, 1.0)
     tensor(11.9485, dtype=torch.float64)
     """
-    amplitude, r_eff_circ, n = _as_tensors(amplitude, r_eff_circ, n)
+    amplitude, r_eff_circ, n = as_tensors(amplitude, r_eff_circ, n)
     b = b_and_slope(n)[0]
     shape = 2 * math.pi * n * torch.exp(b - 2 * n * torch.log(b) + torch.lgamma(2 * n))
     return amplitude * r_eff_circ**2 * shape
 
 
-def _bare(value):
-    """Drop a unit; ellipticities and indices have none to convert."""
-    return np.asarray(getattr(value, "value", value), dtype=np.float64)
+# ---------------------------------------------------------------- the model
 
 
-def _check_shape(r_eff, n, e1, e2):
+def _check_shape(r_eff: Any, n: Any, e1: Any, e2: Any) -> None:
     if np.any(np.asarray(r_eff) <= 0):
         raise InputError(f"r_eff = {r_eff} is not positive: give the semi-major axis in arcsec")
     if not np.all((np.asarray(n) >= N_RANGE[0]) & (np.asarray(n) <= N_RANGE[1])):
         raise InputError(f"Sérsic index n = {n} is outside {N_RANGE[0]} to {N_RANGE[1]}: give one inside")
-    if np.any(np.hypot(e1, e2) >= 1):
-        raise InputError(f"e1 = {e1}, e2 = {e2} is no ellipse: sqrt(e1^2 + e2^2) must be below 1")
+    check_ellipse(e1, e2)
 
 
-def _axis_ratio(e1, e2):
-    modulus = np.hypot(e1, e2)
-    return (1 - modulus) / (1 + modulus)
-
-
-class Sersic(Fittable2DModel):
+class Sersic(EllipticalLight, Fittable2DModel):
     """A galaxy with an elliptical Sérsic profile.
 
     Parameters
@@ -245,77 +231,53 @@ class Sersic(Fittable2DModel):
     e1 = Parameter(default=0.0, bounds=(-0.7, 0.7), description="Ellipticity along x and y")
     e2 = Parameter(default=0.0, bounds=(-0.7, 0.7), description="Ellipticity along the diagonals")
 
-    covariance = None
+    _lengths, _bright, _bright_unit = LENGTHS, BRIGHT, BRIGHT_UNIT
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _check_shape(self.r_eff.value, self.n.value, self.e1.value, self.e2.value)
 
     @staticmethod
+    @no_type_check  # astropy takes annotations of this method for units
     def evaluate(x, y, amplitude, r_eff, n, x_0, y_0, e1, e2):
         """Surface brightness at positions; called by the model itself."""
-        lengths = (_bare(strip_unit(value, u.arcsec, "position")) for value in (x, y, r_eff, x_0, y_0))
-        x, y, r_eff, x_0, y_0 = lengths
-        n, e1, e2 = _bare(n), _bare(e1), _bare(e2)
+        x, y, r_eff, x_0, y_0 = lengths_in_arcsec(x, y, r_eff, x_0, y_0)
+        n, e1, e2 = bare(n), bare(e1), bare(e2)
         _check_shape(r_eff, n, e1, e2)
-        circular = r_eff * np.sqrt(_axis_ratio(e1, e2))
-        arrays = (x, y, _bare(amplitude), circular, n, x_0, y_0, e1, e2)
+        circular = r_eff * np.sqrt(axis_ratio(e1, e2))
+        arrays = (x, y, bare(amplitude), circular, n, x_0, y_0, e1, e2)
         brightness = sersic_brightness(*(torch.as_tensor(np.array(array)) for array in arrays)).numpy()
         return brightness * getattr(amplitude, "unit", 1)
 
     @staticmethod
-    def fit_deriv(x, y, amplitude, r_eff, n, x_0, y_0, e1, e2):
+    def fit_deriv(x: Any, y: Any, *parameters: Any) -> list[NDArray[np.float64]]:
         """Differentiate with respect to the parameters; called by astropy's fitters."""
-        x, y, *parameters = (_bare(value) for value in (x, y, amplitude, r_eff, n, x_0, y_0, e1, e2))
-        vector = np.array([value.item() for value in parameters])
-        inner = _to_circular(vector)
-        flat = (torch.as_tensor(np.ascontiguousarray(position).ravel()) for position in (x, y))
+        inner = _to_circular(np.array([bare(value).item() for value in parameters]))
+        flat = (torch.as_tensor(np.ascontiguousarray(bare(position)).ravel()) for position in (x, y))
         jacobian = sersic_brightness_jacobian(*flat, *torch.as_tensor(inner[:, None]))[3].numpy()
         derivatives = np.linalg.inv(from_circular_jacobian(inner)).T @ jacobian
-        return [derivative.reshape(x.shape) for derivative in derivatives]
+        return [derivative.reshape(np.shape(x)) for derivative in derivatives]
 
     @property
-    def input_units(self):
-        """Units of the positions: those of the centre, or of the radius."""
-        unit = self.x_0.input_unit or self.r_eff.input_unit
-        return None if unit is None else {self.inputs[0]: unit, self.inputs[1]: unit}
-
-    def _parameter_units_for_data_units(self, inputs_unit, outputs_unit):
-        length = inputs_unit[self.inputs[0]]
-        return {"x_0": length, "y_0": length, "r_eff": length, "amplitude": outputs_unit[self.outputs[0]]}
-
-    @property
-    def q(self):
-        """Axis ratio, minor over major."""
-        return float(_axis_ratio(self.e1.value, self.e2.value))
-
-    @property
-    def phi(self):
-        """Direction of the major axis, counter-clockwise from +x, as a `~astropy.units.Quantity`."""
-        return np.degrees(np.arctan2(self.e2.value, self.e1.value) / 2) * u.deg
-
-    @property
-    def r_eff_circ(self):
+    def r_eff_circ(self) -> Length:
         """Product-average effective radius, ``r_eff sqrt(q)`` (lenstronomy's ``R_sersic``)."""
-        return _plain(self.r_eff) * np.sqrt(self.q)
+        return _own(self.r_eff) * np.sqrt(self.q)
 
     @property
-    def flux(self):
+    def flux(self) -> Length:
         """Total flux, in the image unit."""
         shape = sersic_flux(1.0, 1.0, float(self.n.value)).item()
-        return _plain(self.amplitude) * self.r_eff_circ**2 * shape
+        return _own(self.amplitude) * self.r_eff_circ**2 * shape
 
     @property
-    def vector(self):
+    def vector(self) -> Tensor:
         """The parameters of `sersic_brightness` as a float64 tensor of shape (7,): arcsec, `r_eff_circ`."""
-        r_eff, x_0, y_0 = (
-            strip_unit(_plain(length), u.arcsec, "length") for length in (self.r_eff, self.x_0, self.y_0)
-        )
-        values = [self.amplitude.value, r_eff, self.n.value, x_0, y_0, self.e1.value, self.e2.value]
-        return torch.as_tensor(_to_circular(np.array(values, dtype=np.float64)))
+        return torch.as_tensor(_to_circular(in_arcsec(self, NAMES, LENGTHS)))
 
     @classmethod
-    def from_vector(cls, vector, *, covariance=None, unit=None, **kwargs):
+    def from_vector(
+        cls, vector: Vector, *, covariance: Tensor | NDArray | None = None, unit: Unit = None, **kwargs: Any
+    ) -> Self:
         """Build a model from the parameters of `sersic_brightness`.
 
         Parameters
@@ -329,111 +291,67 @@ class Sersic(Fittable2DModel):
             Image unit: with it the amplitude gets this unit per arcsec2, and lengths get arcsec.
         **kwargs
             Passed to `Sersic`.
-
-        Returns
-        -------
-        model : `Sersic`
         """
         inner = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
-        values = inner.copy()
-        values[1] /= np.sqrt(_axis_ratio(*inner[5:]))
-        units = dict.fromkeys(cls.param_names, 1)
-        if unit is not None:
-            units.update(amplitude=u.Unit(unit) / u.arcsec**2, r_eff=u.arcsec, x_0=u.arcsec, y_0=u.arcsec)
-        named = zip(cls.param_names, values, strict=True)
-        model = cls(**{name: value * units[name] for name, value in named}, **kwargs)
+        values = dict(zip(NAMES, inner, strict=True))
+        values["r_eff"] /= np.sqrt(axis_ratio(*inner[5:]))
+        unit = None if unit is None else u.Unit(unit) * BRIGHT_UNIT
+        model = cls(**with_units(values, LENGTHS, BRIGHT, unit), **kwargs)
         if covariance is not None:
             slope = torch.as_tensor(from_circular_jacobian(inner))
             covariance = slope @ torch.as_tensor(covariance).detach().cpu().double() @ slope.T
         return with_covariance(model, covariance)
 
-    def to_sersic2d(self):
-        """Convert to astropy's model of the same profile.
-
-        Returns
-        -------
-        model : `~astropy.modeling.functional_models.Sersic2D`
-        """
-        return Sersic2D(
-            _plain(self.amplitude), _plain(self.r_eff), self.n.value, _plain(self.x_0), _plain(self.y_0),
-            ellip=1 - self.q, theta=self.phi.to(u.rad) if self._has_units else self.phi.to_value(u.rad),
-        )  # fmt: skip
+    def to_sersic2d(self) -> Sersic2D:
+        """Convert to astropy's model of the same profile, `~astropy.modeling.functional_models.Sersic2D`."""
+        amplitude, r_eff, n, x_0, y_0 = (_own(getattr(self, name)) for name in NAMES[:5])
+        theta = self.phi.to(u.rad) if self._has_units else self.phi.to_value(u.rad)
+        return Sersic2D(amplitude, r_eff, n, x_0, y_0, ellip=1 - self.q, theta=theta)
 
     @classmethod
-    def from_sersic2d(cls, model, **kwargs):
-        """Build the same profile from astropy's model.
-
-        Parameters
-        ----------
-        model : `~astropy.modeling.functional_models.Sersic2D`
-            Lengths in arcsec.
-        **kwargs
-            Passed to `Sersic`.
-
-        Returns
-        -------
-        model : `Sersic`
-        """
-        q = 1 - float(model.ellip.value)
-        phi = _plain(model.theta)
-        phi = phi.to_value(u.rad) if isinstance(phi, u.Quantity) else phi
-        modulus = (1 - q) / (1 + q)
-        names = ("amplitude", "r_eff", "n", "x_0", "y_0")
-        shape = {"e1": modulus * np.cos(2 * phi), "e2": modulus * np.sin(2 * phi)}
-        return cls(**{name: _plain(getattr(model, name)) for name in names}, **shape, **kwargs)
+    def from_sersic2d(cls, model: Sersic2D, **kwargs: Any) -> Self:
+        """Build the same profile from astropy's model, with lengths in arcsec; the rest goes to `Sersic`."""
+        phi = u.Quantity(_own(model.theta), u.rad)
+        values = [_own(getattr(model, name)) for name in NAMES[:5]]
+        return cls.from_axis_ratio(*values, q=1 - float(model.ellip.value), phi=phi, **kwargs)
 
     @classmethod
     def from_axis_ratio(
-        cls, amplitude=1.0, r_eff=1.0, n=1.0, x_0=0.0, y_0=0.0, *, q=1.0, phi=0.0 * u.deg, **kwargs
-    ):
+        cls, *args: Length, q: float = 1.0, phi: u.Quantity = 0.0 * u.deg, **kwargs: Any
+    ) -> Self:
         """Build a model from an axis ratio and a direction.
 
         Parameters
         ----------
-        amplitude, r_eff, n, x_0, y_0 : float or `~astropy.units.Quantity`, optional
-            As in `Sersic`.
+        *args, **kwargs
+            The other parameters, as for `Sersic`.
         q : float, optional
             Axis ratio, minor over major, in (0, 1]. Default 1.
         phi : `~astropy.units.Quantity`, optional
             Direction of the major axis, counter-clockwise from +x. Default 0 degrees.
-        **kwargs
-            Passed to `Sersic`.
-
-        Returns
-        -------
-        model : `Sersic`
         """
         if not 0 < q <= 1:
-            raise InputError(f"q = {q} is no axis ratio: give one above 0, at most 1")
+            raise InputError(f"q = {q} is not an axis ratio: give one above 0, at most 1")
         angle, modulus = 2 * strip_unit(phi, u.rad, "phi", bare=False), (1 - q) / (1 + q)
-        return cls(
-            amplitude, r_eff, n, x_0, y_0, e1=modulus * np.cos(angle), e2=modulus * np.sin(angle), **kwargs
-        )
+        shape = {"e1": modulus * np.cos(angle), "e2": modulus * np.sin(angle)}
+        return cls(*args, **shape, **kwargs)
 
 
-def _plain(parameter):
+def _own(parameter: Parameter) -> Any:
     """Return a parameter as a Quantity where it has a unit, otherwise as a number."""
     return parameter.value if parameter.unit is None else parameter.quantity
 
 
-def _to_circular(values):
+def _to_circular(values: NDArray[np.float64]) -> NDArray[np.float64]:
     inner = values.copy()
-    inner[1] *= np.sqrt(_axis_ratio(*values[5:]))
+    inner[1] *= np.sqrt(axis_ratio(*values[5:]))
     return inner
 
 
-def from_circular_jacobian(inner):
-    """Differentiate the parameters of `Sersic` with respect to those of `sersic_brightness`.
+def from_circular_jacobian(inner: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Derivatives (7, 7) of the parameters of `Sersic` by the arguments of `sersic_brightness`.
 
-    Parameters
-    ----------
-    inner : `~numpy.ndarray`, shape (7,)
-        amplitude, r_eff_circ, n, x_0, y_0, e1, e2.
-
-    Returns
-    -------
-    jacobian : `~numpy.ndarray`, shape (7, 7)
-        One row a parameter of `Sersic`. At e = 0, where the axis ratio has a cone, its slope counts as zero.
+    At e = 0, where the axis ratio has a cone, its slope counts as zero.
     """
     jacobian = np.eye(7)
     modulus = np.hypot(*inner[5:])
@@ -442,3 +360,102 @@ def from_circular_jacobian(inner):
         of_modulus = inner[1] * jacobian[1, 1] / (1 - modulus**2)
         jacobian[1, 5:] = of_modulus * inner[5:] / modulus
     return jacobian
+
+
+# ---------------------------------------------------------------- in a fit
+
+
+class SersicProfile(LightProfile):
+    """A `~lenssr.light.Sersic` in a fit; r_eff of the vector is the product average of both axes.
+
+    If the user constrains r_eff, it is the semi-major axis instead, so that the user's constraint is held.
+    """
+
+    names, model_class = NAMES, Sersic
+    bright, bright_unit, lengths = BRIGHT, BRIGHT_UNIT, LENGTHS
+    ranges = {"n": (0.3, 8.0)}
+
+    def __init__(self, given: Sersic | None = None, *, crowded: bool = False) -> None:
+        super().__init__(given, crowded=crowded)
+        self.major = given is not None and (
+            given.r_eff.fixed or any(end is not None for end in self.own_bounds("r_eff"))
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is unconstrained."""
+        return self.given is None
+
+    @property
+    def prior(self) -> tuple[float, ...]:
+        """Standard deviations of the priors."""
+        return tuple(CROWDED.get(name, math.inf) if self.crowded else math.inf for name in NAMES)
+
+    def _circular(self, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Parameters (B, 7) as the pure functions take them, and the factor (B,) on the radius."""
+        if not self.major:
+            return parameters, None
+        modulus = torch.hypot(parameters[:, 5], parameters[:, 6])
+        root = ((1 - modulus) / (1 + modulus)).sqrt()
+        parameters = parameters.clone()
+        parameters[:, 1] *= root
+        return parameters, root
+
+    def brightness(self, x: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
+        """Surface brightness (B, R)."""
+        return sersic_brightness(x, y, *self._circular(parameters)[0].unsqueeze(-1).unbind(1))
+
+    def jacobian(self, x: Tensor, y: Tensor, parameters: Tensor, cusp: float = 0.0) -> tuple[Tensor, ...]:
+        """Surface brightness (B, R), its slopes, and its derivatives (B, 7, R)."""
+        circular, root = self._circular(parameters)
+        value, d_x, d_y, derivative = sersic_brightness_jacobian(x, y, *circular.unsqueeze(-1).unbind(1))
+        if cusp > 0:
+            outside = torch.hypot(x - parameters[:, 3:4], y - parameters[:, 4:5]) > cusp
+            d_x, d_y = d_x * outside, d_y * outside
+            derivative[:, 3:5] *= outside.unsqueeze(1)
+        if root is not None:
+            # From the circular radius to the semi-major axis.
+            shape = parameters[:, 5:7]
+            square = shape.square().sum(1, keepdim=True)
+            # d ln sqrt(q) / d e = -e / (|e| (1 - |e|^2)); its cone at a round galaxy counts as flat.
+            turn = torch.where(square > 0, -shape / (square.sqrt() * (1 - square)).clamp_min(1e-30), 0)
+            derivative[:, 1] *= root[:, None]
+            derivative[:, 5:7] += (derivative[:, 1] * parameters[:, 1:2]).unsqueeze(1) * turn.unsqueeze(-1)
+        return value, d_x, d_y, derivative
+
+    def from_sersic(self, sersic: Tensor, rank: int, count: int) -> Tensor:
+        """Where a fit begins (B, 7): several share a galaxy as bulge, disc and what lies between."""
+        parameters = sersic.clone()
+        if count == 1:
+            return parameters
+        place = rank / (count - 1)
+        parameters[:, 1] *= COMPACT[0] ** (1 - place) * WIDE[0] ** place
+        parameters[:, 2] = COMPACT[1] * (1 - place) + WIDE[1] * place
+        old, new = (sersic_flux(p[:, 0], p[:, 1], p[:, 2]) for p in (sersic, parameters))
+        parameters[:, 0] *= old / (count * new)
+        return parameters
+
+    def effective_radius(self, vector: Tensor) -> Tensor:
+        """Half-light radius (...) of vectors (..., 7), in arcsec."""
+        return self._circular(vector.reshape(-1, 7))[0][:, 1].reshape(vector.shape[:-1])
+
+    def flux(self, vector: Tensor) -> Tensor:
+        """Total flux (...) of vectors (..., 7), in image unit."""
+        circular = self._circular(vector.reshape(-1, 7))[0]
+        return sersic_flux(*circular[:, :3].unbind(1)).reshape(vector.shape[:-1])
+
+    @property
+    def given_vector(self) -> Tensor:
+        """The parameters of the given model, shape (7,)."""
+        return super().given_vector if self.major else self.given.vector
+
+    def _model(self, vector: Tensor, covariance: Tensor | None, unit: Unit) -> Sersic:
+        if self.major:
+            vector = self._circular(torch.as_tensor(vector)[None])[0][0]
+            slope = torch.as_tensor(np.linalg.inv(from_circular_jacobian(vector.numpy())))
+            covariance = None if covariance is None else slope @ covariance @ slope.T
+        return Sersic.from_vector(vector, covariance=covariance, unit=unit)
+
+    def outward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivatives (7, 7) of the model's parameters with respect to the vector's."""
+        return np.eye(7) if self.major else from_circular_jacobian(np.asarray(vector))

@@ -1,14 +1,16 @@
 """The constant b_n of the Sérsic profile, exact, and lenstronomy's approximation to it."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import scipy.special
 import torch
+from torch import Tensor
 
 from lenssr.exceptions import InputError
 
-__all__ = ["N_RANGE", "b_and_slope", "sersic_b", "sersic_from_lenstronomy", "sersic_to_lenstronomy"]
+__all__ = ["sersic_b", "sersic_from_lenstronomy", "sersic_to_lenstronomy"]
 
 N_RANGE = (0.1, 12.0)
 """Sérsic indices for which the series of b_n was made."""
@@ -19,7 +21,7 @@ _DEGREE = 22
 
 
 @functools.cache
-def _b_series(device):
+def _b_series(device: torch.device) -> tuple[Tensor, Tensor, float, float]:
     """Coefficients of the remainder of b_n and of its derivative, in powers of the scaled t."""
     upper, lower = 1 / (N_RANGE[0] + _SHIFT), 1 / (N_RANGE[1] + _SHIFT)
     middle, half = (upper + lower) / 2, (upper - lower) / 2
@@ -32,19 +34,8 @@ def _b_series(device):
     return both, torch.arange(_DEGREE + 1.0, dtype=torch.float64, device=device), middle, half
 
 
-def b_and_slope(n):
-    """Return b_n and its derivative, for the inner loops: unlike `sersic_b` it refuses nothing.
-
-    Parameters
-    ----------
-    n : `torch.Tensor`
-        Sérsic index.
-
-    Returns
-    -------
-    b_n, db_dn : `torch.Tensor`
-        Like n, but computed in float64; not a number where n is outside 0.1 to 12.
-    """
+def b_and_slope(n: Tensor) -> tuple[Tensor, Tensor]:
+    """b_n and its derivative, computed in float64; not a number where n is outside 0.1 to 12."""
     wide = n.to(torch.float64)
     series, exponents, middle, half = _b_series(n.device)
     t = 1 / (wide + _SHIFT)
@@ -54,8 +45,8 @@ def b_and_slope(n):
     return torch.where(inside, b, torch.nan).to(n.dtype), torch.where(inside, db_dn, torch.nan).to(n.dtype)
 
 
-def sersic_b(n):
-    """Return the constant b_n that makes r_eff enclose half of the light.
+def sersic_b(n: Any) -> Any:
+    """The constant b_n that makes r_eff enclose half of the light.
 
     Parameters
     ----------
@@ -91,7 +82,7 @@ def sersic_b(n):
     return b.numpy() if b.ndim else b.item()
 
 
-def sersic_from_lenstronomy(amp, R_sersic, n_sersic):
+def sersic_from_lenstronomy(amp: Any, R_sersic: Any, n_sersic: Any) -> tuple[Any, Any]:
     """Amplitude and radius of the same profile with the exact b_n, from lenstronomy's.
 
     Parameters
@@ -115,7 +106,7 @@ def sersic_from_lenstronomy(amp, R_sersic, n_sersic):
     return amp * np.exp(approximate - b), R_sersic * (b / approximate) ** n_sersic
 
 
-def sersic_to_lenstronomy(amplitude, r_eff_circ, n):
+def sersic_to_lenstronomy(amplitude: Any, r_eff_circ: Any, n: Any) -> tuple[Any, Any]:
     """Invert `sersic_from_lenstronomy`.
 
     Parameters
@@ -138,7 +129,7 @@ def sersic_to_lenstronomy(amplitude, r_eff_circ, n):
     return amplitude * np.exp(b - approximate), r_eff_circ * (approximate / b) ** n
 
 
-def _b_lenstronomy(n):
+def _b_lenstronomy(n: Any) -> Any:
     approximate = 1.9992 * n - 0.3271
     if np.any(np.asarray(approximate) <= 0):
         raise InputError(f"lenstronomy's b_n = 1.9992 n - 0.3271 is not positive at n = {n}: give n > 0.17")

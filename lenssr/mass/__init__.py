@@ -1,10 +1,10 @@
-"""What bends light: mass models and their sums."""
+"""Mass models of lenses, and their sums."""
 
 from lenssr.mass.base import MassModel, MassSystem, from_dict
-from lenssr.mass.ellipse import EllipticalMixin
 from lenssr.mass.isothermal import SIE, SIS
+from lenssr.mass.kernels import centred
 from lenssr.mass.nfw import NFW
-from lenssr.mass.parameter import Parameter
+from lenssr.mass.parameter import EllipticalMixin, Parameter
 from lenssr.mass.pixelated import PixelatedDeflection
 from lenssr.mass.point import PointMass
 from lenssr.mass.power_law import EPL
@@ -23,5 +23,6 @@ __all__ = [
     "PixelatedDeflection",
     "PointMass",
     "Shear",
+    "centred",
     "from_dict",
 ]

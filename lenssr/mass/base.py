@@ -1,30 +1,39 @@
-"""What every mass model shares, parameters and the contract of methods, and the sum of models."""
+"""The methods of every mass model, sums of models, and models from plain data."""
 
-import copy
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import astropy.units as u
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from lenssr._plain import as_lists, plain_model, read_models
+from lenssr._plain import read_models
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
-from lenssr.mass.blocks import lift, plain_numbers, sum_in_blocks
-from lenssr.mass.parameter import Parameter
-from lenssr.units import Boundary, strip_unit
+from lenssr.mass.kernels import Pair, Triple, WithJacobian, lift, plain_numbers, sum_in_blocks
+from lenssr.mass.parameter import Length, Parameter, Parametrised
+from lenssr.units import Boundary
 
 __all__ = ["MassModel", "MassSystem", "from_dict"]
 
+Position: TypeAlias = u.Quantity | ArrayLike | Tensor
+# Of the kind of the positions: a Quantity, an array or a tensor.
+Values: TypeAlias = Any
+Curves = list[tuple[Values, Values]]
+Kind = Literal["all", "tangential", "radial"]
 
-def _columns(params):
+
+def _columns(params: Tensor) -> tuple[Tensor, ...]:
     """The columns of (B, P) parameters, each (B, 1)."""
-    return tuple(params[..., k : k + 1] for k in range(params.shape[-1]))
+    return params.unsqueeze(-2).unbind(-1)
 
 
-class MassModel:
-    """Base of everything that bends light.
+class MassModel(Parametrised):
+    """Base of all mass models.
 
     A model declares its parameters and points at three pure functions::
 
@@ -36,93 +45,32 @@ class MassModel:
             _deflection = staticmethod(sis_deflection)
             _hessian = staticmethod(sis_hessian)
 
-    Everything else follows from them. Positions are in arcsec, in the image frame (x right, y up).
+    Everything else follows from them.
 
     Parameters
     ----------
     **values : float or `~astropy.units.Quantity`
         One for each parameter, bare numbers in the parameter's unit.
+
+    Notes
+    -----
+    The positions x, y of its methods are in the image frame (x right, y up): `~astropy.units.Quantity`,
+    numbers, arrays or `torch.Tensor` of any shapes that broadcast, in arcsec if bare. Results are of the same
+    kind: a Quantity for a Quantity, a tensor for a tensor. Methods that end in ``_at`` take tensors in arcsec
+    and a batch of parameter vectors.
     """
 
-    param_names = ()
-    needs_prior = False
-    _declared = {}
-    _deflection_jacobian = None
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        own = {name: item for name, item in vars(cls).items() if isinstance(item, Parameter)}
-        cls._declared = {**cls._declared, **own}
-        if own:
-            cls.param_names = tuple(cls._declared)
-
-    def __init__(self, **values):
-        self._parameters = {name: copy.copy(declared) for name, declared in self._declared.items()}
-        self.covariance = None
-        for name, value in values.items():
-            self._parameters[name].value = value
-        self._validate()
-
-    def _validate(self):
-        """Refuse combinations of values that no single limit can describe; models override it."""
-
-    # ---- parameters -------------------------------------------------------------------------------
+    _potential: ClassVar[Callable[..., Tensor]]
+    _deflection: ClassVar[Callable[..., Pair]]
+    _hessian: ClassVar[Callable[..., Triple]]
+    _deflection_jacobian: ClassVar[Callable[..., WithJacobian] | None] = None
 
     @property
-    def parameters(self):
-        """The `Parameter` objects, in order."""
-        return tuple(self._parameters[name] for name in self.param_names)
+    def needs_prior(self) -> bool:
+        """Whether a fit of its free parameters is refused without a prior."""
+        return False
 
-    @property
-    def vector(self):
-        """Values of all parameters: float64 tensor of shape (P,)."""
-        return torch.tensor([parameter.value for parameter in self.parameters], dtype=torch.float64)
-
-    def copy(self):
-        """Make an independent copy."""
-        return copy.deepcopy(self)
-
-    def with_vector(self, vector, *, covariance=None):
-        """Copy the model with other values.
-
-        Parameters
-        ----------
-        vector : array_like or `torch.Tensor`, shape (P,)
-            The new values, in the parameters' units.
-        covariance : array_like, shape (P, P), optional
-            Their covariance; its diagonal sets ``std``.
-
-        Returns
-        -------
-        model : `MassModel`
-            A copy with the same ``fixed`` and ``bounds``.
-
-        Raises
-        ------
-        InputError
-            If the shapes do not fit, or a value is refused.
-        """
-        values = _to_array(vector)
-        if values.shape != (len(self.param_names),):
-            raise InputError(f"vector has shape {values.shape}: give {len(self.param_names)} values")
-        model = self.copy()
-        if covariance is not None:
-            covariance = _to_array(covariance)
-            if covariance.shape != (len(values), len(values)):
-                raise InputError(f"covariance has shape {covariance.shape}: give {(len(values),) * 2}")
-        model._take(values, covariance)
-        return model
-
-    def _take(self, values, covariance):
-        self.covariance = covariance
-        for k, parameter in enumerate(self.parameters):
-            parameter.value = values[k]
-            parameter.std = None if covariance is None else float(np.sqrt(max(covariance[k, k], 0.0)))
-        self._validate()
-
-    # ---- for batches of vectors: tensors in arcsec, no units ----------------------------------------
-
-    def potential_at(self, x, y, params):
+    def potential_at(self, x: Tensor, y: Tensor, params: Tensor) -> Tensor:
         """Potential for a batch of parameter vectors.
 
         Parameters
@@ -130,180 +78,73 @@ class MassModel:
         x, y : `torch.Tensor`, broadcastable with (B, R)
             Positions in arcsec.
         params : `torch.Tensor`, shape (B, P)
-            One vector a problem.
 
         Returns
         -------
         potential : `torch.Tensor`, shape (B, R)
+            In arcsec2.
         """
         return self._potential(x, y, *_columns(params))
 
-    def deflection_at(self, x, y, params):
-        """Deflection for a batch of parameter vectors.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-        params : `torch.Tensor`, shape (B, P)
-            One vector a problem.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-        """
+    def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:
+        """Deflection alpha_x, alpha_y in arcsec, (B, R) each, as `potential_at`."""
         return self._deflection(x, y, *_columns(params))
 
-    def hessian_at(self, x, y, params):
-        """Second derivatives of the potential for a batch of parameter vectors.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-        params : `torch.Tensor`, shape (B, P)
-            One vector a problem.
-
-        Returns
-        -------
-        psi_xx, psi_xy, psi_yy : `torch.Tensor`, shape (B, R)
-        """
+    def hessian_at(self, x: Tensor, y: Tensor, params: Tensor) -> Triple:
+        """Second derivatives psi_xx, psi_xy, psi_yy of the potential, (B, R) each, as `potential_at`."""
         return self._hessian(x, y, *_columns(params))
 
-    def deflection_jacobian_at(self, x, y, params):
-        """Deflection and its derivatives by the parameters, for a batch of vectors.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-        params : `torch.Tensor`, shape (B, P)
-            One vector a problem.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-        d_alpha_x, d_alpha_y : `torch.Tensor`, shape (B, P, R)
-        """
+    def deflection_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> WithJacobian:
+        """Deflection, (B, R) each, and its derivatives by the parameters, (B, P, R) each."""
         if self._deflection_jacobian is not None:
             return self._deflection_jacobian(x, y, *_columns(params))
         (ax, ay), (dax, day) = forward_jacobian(lambda *p: self._deflection(x, y, *p), params)
         return ax, ay, dax, day
 
-    def _add_deflection(self, ax, ay, x, y, *numbers):
-        """Add the deflection in place, for `blocks.sum_in_blocks`; models with a faster way override it."""
+    def _add_deflection(self, ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+        """Add the deflection in place, for `kernels.sum_in_blocks`; models with a faster way override it."""
         dx, dy = self._deflection(x, y, *numbers)
         ax.add_(dx)
         ay.add_(dy)
 
-    # ---- for users ----------------------------------------------------------------------------------
-
-    def _evaluate(self, function, boundary):
-        x, y = torch.broadcast_tensors(*boundary.tensors)
-        params = [x.new_tensor(parameter.value) for parameter in self.parameters]
-        return function(x, y, *params)
-
-    def potential(self, x, y):
-        """Lensing potential.
-
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, array or `torch.Tensor`
-            Positions, of any shapes that broadcast; arcsec if bare.
-
-        Returns
-        -------
-        potential : like the positions
-            In arcsec2.
-        """
+    def _evaluate(self, name: str, x: Position, y: Position) -> tuple[Boundary, Any]:
         boundary = Boundary(x, y)
-        return boundary.leave(self._evaluate(self._potential, boundary), u.arcsec**2)
+        places = torch.broadcast_tensors(*boundary.tensors)
+        params = (places[0].new_tensor(parameter.value) for parameter in self.parameters)
+        return boundary, getattr(self, name)(*places, *params)
 
-    def deflection(self, x, y):
-        """Deflection angle, so that the source is at position minus deflection.
+    def potential(self, x: Position, y: Position) -> Values:
+        """Lensing potential in arcsec2."""
+        boundary, potential = self._evaluate("_potential", x, y)
+        return boundary.leave(potential, u.arcsec**2)
 
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, array or `torch.Tensor`
-            Positions, of any shapes that broadcast; arcsec if bare.
-
-        Returns
-        -------
-        alpha_x, alpha_y : like the positions
-            In arcsec.
-        """
-        boundary = Boundary(x, y)
-        ax, ay = self._evaluate(self._deflection, boundary)
+    def deflection(self, x: Position, y: Position) -> tuple[Values, Values]:
+        """Deflection angle in arcsec, so that the source is at position minus deflection."""
+        boundary, (ax, ay) = self._evaluate("_deflection", x, y)
         return boundary.leave(ax, u.arcsec), boundary.leave(ay, u.arcsec)
 
-    def convergence(self, x, y):
-        """Surface density over the critical one.
-
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, array or `torch.Tensor`
-            Positions, of any shapes that broadcast; arcsec if bare.
-
-        Returns
-        -------
-        kappa : like the positions
-            Without dimension.
-        """
-        boundary = Boundary(x, y)
-        xx, _, yy = self._evaluate(self._hessian, boundary)
+    def convergence(self, x: Position, y: Position) -> Values:
+        """Surface density over the critical one."""
+        boundary, (xx, _, yy) = self._evaluate("_hessian", x, y)
         return boundary.leave((xx + yy) / 2)
 
-    def shear(self, x, y):
-        """Shear, two components.
-
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, array or `torch.Tensor`
-            Positions, of any shapes that broadcast; arcsec if bare.
-
-        Returns
-        -------
-        gamma1, gamma2 : like the positions
-            Without dimension.
-        """
-        boundary = Boundary(x, y)
-        xx, xy, yy = self._evaluate(self._hessian, boundary)
+    def shear(self, x: Position, y: Position) -> tuple[Values, Values]:
+        """Components gamma1 and gamma2 of the shear."""
+        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
         return boundary.leave((xx - yy) / 2), boundary.leave(xy)
 
-    def jacobian(self, x, y):
-        """Jacobian of the lens equation, d(source position) / d(image position).
-
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, array or `torch.Tensor`
-            Positions, of any shapes that broadcast; arcsec if bare.
-
-        Returns
-        -------
-        jacobian : like the positions, shape (..., 2, 2)
-        """
-        boundary = Boundary(x, y)
-        xx, xy, yy = self._evaluate(self._hessian, boundary)
+    def jacobian(self, x: Position, y: Position) -> Values:
+        """Jacobian of the lens equation, d(source position) / d(image position), shape (..., 2, 2)."""
+        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
         rows = torch.stack((1 - xx, -xy, -xy, 1 - yy), dim=-1)
         return boundary.leave(rows.unflatten(-1, (2, 2)))
 
-    def magnification(self, x, y):
-        """Signed magnification, infinite on a critical curve.
-
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, array or `torch.Tensor`
-            Positions, of any shapes that broadcast; arcsec if bare.
-
-        Returns
-        -------
-        magnification : like the positions
-        """
-        boundary = Boundary(x, y)
-        xx, xy, yy = self._evaluate(self._hessian, boundary)
+    def magnification(self, x: Position, y: Position) -> Values:
+        """Signed magnification, infinite on a critical curve."""
+        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
         return boundary.leave(1 / ((1 - xx) * (1 - yy) - xy * xy))
 
-    def critical_curves(self, extent=None, *, kind="all"):
+    def critical_curves(self, extent: Length | None = None, *, kind: Kind = "all") -> Curves:
         """Curves of infinite magnification.
 
         Parameters
@@ -327,26 +168,15 @@ class MassModel:
         >>> bool(abs(x**2 + y**2 - 1).max() < 1e-12)
         True
         """
-        return _with_unit(critical.critical_curves(self, _arcsec(extent, "extent"), kind=kind), extent)
+        return _with_unit(critical.critical_curves(self, extent, kind=kind), extent)
 
-    def caustics(self, extent=None, *, kind="all"):
-        """Critical curves, mapped to the source plane.
+    def caustics(self, extent: Length | None = None, *, kind: Kind = "all") -> Curves:
+        """Critical curves, mapped to the source plane, as `critical_curves`; an isothermal cut is not one."""
+        return _with_unit(critical.caustics(self, extent, kind=kind), extent)
 
-        Parameters
-        ----------
-        extent : float or `~astropy.units.Quantity`, optional
-            As for `critical_curves`.
-        kind : {"all", "tangential", "radial"}, optional
-            Which ones. Singular isothermal lenses have no radial one (their cut is not a caustic).
-
-        Returns
-        -------
-        curves : list of tuple of array
-            One (x, y) a curve, in arcsec (with the unit, if ``extent`` has one).
-        """
-        return _with_unit(critical.caustics(self, _arcsec(extent, "extent"), kind=kind), extent)
-
-    def image_positions(self, x, y, *, extent=None):
+    def image_positions(
+        self, x: Position, y: Position, *, extent: Length | None = None
+    ) -> tuple[Values, Values]:
         """Images of a point source.
 
         Parameters
@@ -354,8 +184,7 @@ class MassModel:
         x, y : float, `~astropy.units.Quantity` or `torch.Tensor`
             One position in the source plane; arcsec if bare.
         extent : float or `~astropy.units.Quantity`, optional
-            Half-width of the square around the origin in which they are searched, in arcsec; by default all
-            the field that the lens needs.
+            As for `critical_curves`.
 
         Returns
         -------
@@ -371,18 +200,18 @@ class MassModel:
         boundary = Boundary(x, y)
         if any(tensor.numel() != 1 for tensor in boundary.tensors):
             raise InputError("image_positions takes one source position: call it for each")
-        source = tuple(float(tensor.detach()) for tensor in boundary.tensors)
+        source = float(boundary.tensors[0].detach()), float(boundary.tensors[1].detach())
         if not all(math.isfinite(value) for value in source):
             raise InputError(f"source position {source} is refused: give finite numbers")
-        images = critical.image_positions(self, source, _arcsec(extent, "extent"))
         like = boundary.tensors[0]
-        return tuple(boundary.leave(torch.as_tensor(a).to(like), u.arcsec) for a in images)
+        places = (torch.as_tensor(a).to(like) for a in critical.image_positions(self, source, extent))
+        x, y = (boundary.leave(place, u.arcsec) for place in places)
+        return x, y
 
-    def einstein_radius(self, extent=None):
+    def einstein_radius(self, extent: Length | None = None) -> u.Quantity:
         """Effective Einstein radius: of the circle as large as the outermost tangential critical curve.
 
-        For an isothermal ellipsoid it is ``theta_E``, whatever its ellipticity; a shear changes it in second
-        order.
+        For an isothermal ellipsoid it is ``theta_E`` at any ellipticity; a shear changes it in second order.
 
         Parameters
         ----------
@@ -409,56 +238,21 @@ class MassModel:
         >>> SIE(1.2, e1=0.2).einstein_radius()
         <Quantity 1.2 arcsec>
         """
-        return critical.einstein_radius(self, _arcsec(extent, "extent")) * u.arcsec
+        return critical.einstein_radius(self, extent) * u.arcsec
 
-    # What critical.py knows of a model: where it is evaluated, where its centres are, and the
-    # (x, y, half-width) it is limited to, if it is.
-    _field = None
+    @property
+    def _field(self) -> tuple[float, float, float] | None:
+        """The (x, y, half-width) in arcsec that the model is limited to, if it is, for critical.py."""
+        return None
 
-    def _evaluate_plain(self, name, x, y):
-        tensors = tuple(torch.as_tensor(np.asarray(a, dtype=np.float64)) for a in (x, y))
-        return getattr(self, name)(*tensors, *self.vector.unbind())
-
-    def _centres(self):
+    def _centres(self) -> list[tuple[float, float]]:
+        """Where the model may be singular, in arcsec, for critical.py."""
         if "x_0" not in self.param_names:
             return []
         return [(self._parameters["x_0"].value, self._parameters["y_0"].value)]
 
-    def to_dict(self):
-        """Describe the model in plain numbers and strings, ready for YAML; all of it, to the last digit.
-
-        Returns
-        -------
-        description : dict or list of dict
-            ``{"SIE": {"theta_E": 1.2, ...}}``, with the names of ``fixed`` parameters and ``bounds`` where
-            they are not the usual ones, and ``std`` and ``covariance`` where a fit made some. A list of those
-            for a system, with ``{"covariance": ...}`` as its last entry where a fit made one; a system of one
-            is ``{"MassSystem": {"components": [...]}}``.
-
-        See Also
-        --------
-        lenssr.mass.from_dict : The way back.
-
-        Examples
-        --------
-        >>> from lenssr.mass import SIE
-        >>> SIE(1.2, e1=0.1).to_dict()
-        {'SIE': {'theta_E': 1.2, 'e1': 0.1, 'e2': 0.0, 'x_0': 0.0, 'y_0': 0.0}}
-        """
-        return as_lists(self._plain())
-
-    def _plain(self):
-        """The model as `to_dict` has it, maps and covariance as arrays."""
-        return plain_model(self)
-
-    def __add__(self, other):
-        if not isinstance(other, MassModel):
-            return NotImplemented
-        return MassSystem(self, other)
-
-    def __repr__(self):
-        values = ", ".join(f"{name}={parameter.value!r}" for name, parameter in self._parameters.items())
-        return f"{type(self).__name__}({values})"
+    def __add__(self, other: "MassModel") -> "MassSystem":
+        return MassSystem(self, other) if isinstance(other, MassModel) else NotImplemented
 
 
 class MassSystem(MassModel):
@@ -479,44 +273,46 @@ class MassSystem(MassModel):
     1.2
     """
 
-    def __init__(self, *components):
-        flat = []
+    def __init__(self, *components: MassModel) -> None:
+        flat: list[MassModel] = []
         for component in components:
             if not isinstance(component, MassModel):
                 raise InputError(f"{component!r} is not a mass model: give SIE(...), Shear(...), ...")
             flat += component.components if isinstance(component, MassSystem) else [component]
         if not flat:
             raise InputError("a MassSystem of nothing: give at least one mass model")
-        self.components = tuple(flat)
+        self.components: tuple[MassModel, ...] = tuple(flat)
         self.covariance = None
         self.param_names = tuple(f"{name}_{i}" for i, c in enumerate(flat) for name in c.param_names)
 
     @property
-    def needs_prior(self):
-        """Whether a component must not be fitted without a prior."""
+    def needs_prior(self) -> bool:
+        """Whether a fit of the free parameters of a component is refused without a prior."""
         return any(component.needs_prior for component in self.components)
 
     @property
-    def parameters(self):
+    def parameters(self) -> tuple[Parameter, ...]:
         """The `Parameter` objects of all components, in order."""
         return tuple(parameter for component in self.components for parameter in component.parameters)
 
-    def _validate(self):
+    def _validate(self) -> None:
         for component in self.components:
             component._validate()
 
-    def _take(self, values, covariance):
+    def _take(self, values: NDArray, covariance: NDArray | None) -> None:
         self.covariance = covariance
-        for component, part in zip(self.components, self._slices(), strict=True):
+        for component, part in self._parts():
             component._take(values[part], None if covariance is None else covariance[part, part])
 
-    def _slices(self):
+    def _parts(self) -> Iterator[tuple[MassModel, slice]]:
+        """Components, and where the parameters of each stand in the vector."""
         start = 0
         for component in self.components:
-            yield slice(start, start + len(component.param_names))
-            start += len(component.param_names)
+            stop = start + len(component.param_names)
+            yield component, slice(start, stop)
+            start = stop
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "components":
             raise AttributeError(name)
         if name in self.param_names:
@@ -529,7 +325,7 @@ class MassSystem(MassModel):
             raise AttributeError(f"{len(owners)} components have {name}: ask for one of {numbered}")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name in {"components", "covariance", "param_names"}:
             object.__setattr__(self, name, value)
             return
@@ -539,25 +335,25 @@ class MassSystem(MassModel):
         parameter.value = value
         self._validate()
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> MassModel:
         return self.components[index]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.components)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[MassModel]:
         return iter(self.components)
 
     @property
-    def _field(self):
+    def _field(self) -> tuple[float, float, float] | None:
         fields = [component._field for component in self.components if component._field is not None]
         return min(fields, key=lambda field: field[2]) if fields else None
 
-    def _centres(self):
+    def _centres(self) -> list[tuple[float, float]]:
         return [centre for component in self.components for centre in component._centres()]
 
-    def _plain(self):
-        """The system as `to_dict` has it; its covariance, last, holds those of its components."""
+    def _plain(self) -> Any:
+        """The system as `to_dict` has it; its covariance, last, includes its components'."""
         parts = [component._plain() for component in self.components]
         if self.covariance is not None:
             for part in parts:
@@ -567,43 +363,35 @@ class MassSystem(MassModel):
         # A list of one model is that model.
         return {"MassSystem": {"components": parts}} if len(self) == 1 else parts
 
-    def _potential(self, x, y, *params):
-        return sum(
-            c._potential(x, y, *params[part]) for c, part in zip(self.components, self._slices(), strict=True)
-        )
+    def _potential(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
+        return sum(component._potential(x, y, *params[part]) for component, part in self._parts())
 
-    def _deflection(self, x, y, *params):
-        x, y, *params = lift(x, y, *params)
-        numbers = plain_numbers(x, y, *params)
+    def _deflection(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
+        x, y, *lifted = lift(x, y, *params)
+        numbers = plain_numbers(x, y, *lifted)
         if numbers is None:
-            return self._sum("_deflection", x, y, params)
-        terms = zip(self.components, self._slices(), strict=True)
-        return sum_in_blocks(x, y, *((c._add_deflection, numbers[part]) for c, part in terms))
+            return self._sum("_deflection", x, y, lifted)
+        terms = ((component._add_deflection, numbers[part]) for component, part in self._parts())
+        return sum_in_blocks(x, y, *terms)
 
-    def _hessian(self, x, y, *params):
+    def _hessian(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
         return self._sum("_hessian", x, y, params)
 
-    def _sum(self, name, x, y, params):
-        parts = (
-            getattr(component, name)(x, y, *params[part])
-            for component, part in zip(self.components, self._slices(), strict=True)
-        )
+    def _sum(self, name: str, x: Tensor, y: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        parts = (getattr(component, name)(x, y, *params[part]) for component, part in self._parts())
         return tuple(sum(terms[1:], start=terms[0]) for terms in zip(*parts, strict=True))
 
-    def deflection_jacobian_at(self, x, y, params):
+    def deflection_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> WithJacobian:
         """Deflection and its derivatives by the parameters, as for one model."""
-        parts = [
-            component.deflection_jacobian_at(x, y, params[..., part])
-            for component, part in zip(self.components, self._slices(), strict=True)
-        ]
+        parts = (c.deflection_jacobian_at(x, y, params[..., part]) for c, part in self._parts())
         ax, ay, dax, day = zip(*parts, strict=True)
         return sum(ax[1:], ax[0]), sum(ay[1:], ay[0]), torch.cat(dax, dim=-2), torch.cat(day, dim=-2)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return " + ".join(repr(component) for component in self.components)
 
 
-def from_dict(description):
+def from_dict(description: dict[str, Any] | list[dict[str, Any]]) -> MassModel:
     """Build a mass model, or a system, from plain numbers and strings.
 
     Parameters
@@ -611,10 +399,10 @@ def from_dict(description):
     description : dict or list of dict
         ``{"SIE": {"theta_E": 1.2, "e1": 0.1}}``: names of models and their parameters, in arcsec or as
         strings with a unit (``"1.2 arcsec"``). Elliptical models also take ``q`` and ``phi``
-        (``"30 deg"``). Two more keys for fits: ``fixed``, a list of parameters that stay as they are, and
+        (``"30 deg"``). Two more keys for fits: ``fixed``, a list of the parameters to hold, and
         ``bounds``, a dictionary of pairs; two that a fit has written: ``std``, a dictionary of errors, and
-        ``covariance``, nested lists. Several models make a system; a last entry ``{"covariance": ...}`` is
-        that of all its parameters. Models of your own are found by name once they are imported.
+        ``covariance``, nested lists. Several models make a system; a last entry ``{"covariance": ...}``
+        belongs to all parameters of the system. Your own models are found by name once they are imported.
 
     Returns
     -------
@@ -637,17 +425,13 @@ def from_dict(description):
     """
     entries = description if isinstance(description, list) else [description]
     if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
-        raise InputError(
-            f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}} or a list of such'
-        )
+        raise InputError(f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}}, or a list')
     if list(entries[0]) == ["MassSystem"]:
         return _system(**entries[0]["MassSystem"])
-    if len(entries) > 1:
-        return _system(entries)
-    return read_models(entries, MassModel, "mass model")[0]
+    return _system(entries) if len(entries) > 1 else read_models(entries, MassModel, "mass model")[0]
 
 
-def _system(components, covariance=None):
+def _system(components: list[dict[str, Any]], covariance: ArrayLike | None = None) -> MassSystem:
     """A system of models, with the covariance that stands beside them or after the last."""
     if components and list(components[-1]) == ["covariance"]:
         *components, last = components
@@ -663,17 +447,5 @@ def _system(components, covariance=None):
     return system
 
 
-def _arcsec(value, name):
-    return None if value is None else strip_unit(value, u.arcsec, name)
-
-
-def _with_unit(curves, like):
-    return (
-        [tuple(a * u.arcsec for a in curve) for curve in curves] if isinstance(like, u.Quantity) else curves
-    )
-
-
-def _to_array(values):
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
+def _with_unit(curves: Curves, like: Length | None) -> Curves:
+    return [(x * u.arcsec, y * u.arcsec) for x, y in curves] if isinstance(like, u.Quantity) else curves

@@ -1,14 +1,23 @@
 """Critical curves, caustics, Einstein radius and images of a point, for any mass model."""
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
 
+import astropy.units as u
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
 
-__all__ = ["caustics", "critical_curves", "einstein_radius", "field_of", "image_positions"]
+__all__ = ["caustics", "critical_curves", "einstein_radius", "image_positions"]
+
+Array: TypeAlias = NDArray[np.float64]
+Point: TypeAlias = tuple[float, float]
+Curves: TypeAlias = list[tuple[Array, Array]]
 
 GRID_CELLS = 200
 """Cells along a side of the grids for the search of curves and images."""
@@ -19,35 +28,41 @@ CELL_DIVISIONS = 4
 # Bisections that refine a point of a curve, and largest half-width of a field in arcsec.
 BISECTIONS = 50
 MAX_RADIUS = 1e4
+# Corners of a cell in turn, along x and y.
+CORNERS = np.array([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[..., None]
 CURVE_KINDS = ("all", "tangential", "radial")
 
 
-def _hessian(lens, x, y):
-    with torch.no_grad():
-        xx, xy, yy = lens._evaluate_plain("_hessian", x, y)
-    return xx.numpy(), xy.numpy(), yy.numpy()
+def _jacobian(lens: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """Entries xx, xy, yy of the Jacobian of the lens equation."""
+    jacobian = lens.jacobian(x, y)
+    return jacobian[..., 0, 0], jacobian[..., 0, 1], jacobian[..., 1, 1]
 
 
-def _eigenvalue(lens, x, y, kind):
+def _eigenvalue(lens: Any, x: Array, y: Array, kind: str) -> Array:
     """Tangential (smaller) or radial eigenvalue of the Jacobian, mapped to (-1, 1) without its poles."""
-    xx, xy, yy = _hessian(lens, x, y)
+    xx, xy, yy = _jacobian(lens, x, y)
     shear = np.hypot((xx - yy) / 2, xy)
-    value = 1 - (xx + yy) / 2 + (shear if kind == "radial" else -shear)
+    value = (xx + yy) / 2 + (shear if kind == "radial" else -shear)
     return value / (1 + np.abs(value))
 
 
-def _source_position(lens, x, y):
-    with torch.no_grad():
-        ax, ay = lens._evaluate_plain("_deflection", x, y)
-    return x - ax.numpy(), y - ay.numpy()
+def _source_position(lens: Any, x: Array, y: Array) -> tuple[Array, Array]:
+    ax, ay = lens.deflection(x, y)
+    return x - ax, y - ay
 
 
-def field_of(lens, source=None):
+def _field(lens: Any, extent: Any, source: Point | None = None) -> tuple[float, float, float]:
     """Centre and half-width in arcsec of the square that holds all critical curves and images.
 
-    The half-width grows until, on circles from there outward, the tangential eigenvalue is positive and, if
-    there is a source, positions map outside of it.
+    Without an extent it grows until, on circles from there outward, the tangential eigenvalue is positive
+    and, if there is a source, positions map outside of it.
     """
+    if extent is not None:
+        half = float(strip_unit(extent, u.arcsec, "extent"))
+        if not 0 < half < math.inf:
+            raise InputError(f"extent = {extent} is refused: give the half-width in arcsec, above 0")
+        return 0.0, 0.0, half
     if lens._field is not None:
         return lens._field
     centres = np.array(lens._centres() or [(0.0, 0.0)])
@@ -70,34 +85,23 @@ def field_of(lens, source=None):
     return centre[0], centre[1], radius / 1.25**2
 
 
-def critical_curves(lens, extent=None, *, kind="all"):
+def critical_curves(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
     """Critical curves as a list of (x, y), see `lenssr.mass.MassModel.critical_curves`."""
     if kind not in CURVE_KINDS:
         raise InputError(f"kind = {kind!r} is refused: give one of {', '.join(CURVE_KINDS)}")
     x_c, y_c, half = _field(lens, extent)
     x = x_c + np.linspace(-half, half, GRID_CELLS + 1)
     y = y_c + np.linspace(-half, half, GRID_CELLS + 1)
-    return [
-        curve
-        for name in (("tangential", "radial") if kind == "all" else (kind,))
-        for curve in _zero_lines(lambda a, b, name=name: _eigenvalue(lens, a, b, name), x, y)
-    ]
+    kinds = CURVE_KINDS[1:] if kind == "all" else (kind,)
+    return [curve for name in kinds for curve in _zero_lines(partial(_eigenvalue, lens, kind=name), x, y)]
 
 
-def _field(lens, extent):
-    if extent is None:
-        return field_of(lens)
-    if not math.isfinite(extent) or extent <= 0:
-        raise InputError(f"extent = {extent} is refused: give the half-width of the field in arcsec, above 0")
-    return 0.0, 0.0, float(extent)
-
-
-def _zero_lines(function, x, y):
+def _zero_lines(function: Callable[..., Array], x: Array, y: Array) -> Curves:
     """Contours where a function vanishes, from its signs on a grid, refined along the edges of the grid."""
     from contourpy import contour_generator
 
     values = function(*np.meshgrid(x, y))
-    lines = contour_generator(z=values, name="serial", line_type="Separate").lines(0.0)
+    lines: Any = contour_generator(z=values, name="serial", line_type="Separate").lines(0.0)
     curves = []
     for line in lines:
         closed = (line[0] == line[-1]).all()
@@ -117,21 +121,21 @@ def _zero_lines(function, x, y):
         if np.ptp(low, axis=1).max() > 1e-7:
             points = (low + high) / 2
             points[:, -1] = points[:, 0] if closed else points[:, -1]
-            curves.append(tuple(points))
+            curves.append((points[0], points[1]))
     return curves
 
 
-def _at_index(index, x, y):
+def _at_index(index: Array, x: Array, y: Array) -> Array:
     whole = np.arange(len(x))
     return np.stack((np.interp(index[:, 0], whole, x), np.interp(index[:, 1], whole, y)))
 
 
-def caustics(lens, extent=None, *, kind="all"):
+def caustics(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
     """Caustics as a list of (x, y), see `lenssr.mass.MassModel.caustics`."""
     return [_source_position(lens, x, y) for x, y in critical_curves(lens, extent, kind=kind)]
 
 
-def einstein_radius(lens, extent=None):
+def einstein_radius(lens: Any, extent: Any = None) -> float:
     """Effective Einstein radius in arcsec, see `lenssr.mass.MassModel.einstein_radius`."""
     curves = critical_curves(lens, extent, kind="tangential")
     closed = [curve for curve in curves if np.hypot(*(c[0] - c[-1] for c in curve)) == 0]
@@ -140,7 +144,7 @@ def einstein_radius(lens, extent=None):
     return math.sqrt(max(_area(x, y) for x, y in closed) / math.pi)
 
 
-def _area(x, y):
+def _area(x: Array, y: Array) -> float:
     """Area inside a closed smooth curve, by a periodic spline."""
     step = np.hypot(np.diff(x), np.diff(y))
     keep = np.flatnonzero(np.append(True, step > 0.2 * np.median(step)))
@@ -157,51 +161,44 @@ def _area(x, y):
     return abs(np.sum(half * weights * (px * qy - py * qx)) / 2)
 
 
-def image_positions(lens, source, extent=None):
+def image_positions(lens: Any, source: Point, extent: Any = None) -> tuple[Array, Array]:
     """Images of a point source, brightest first, see `lenssr.mass.MassModel.image_positions`."""
-    x_c, y_c, half = field_of(lens, source) if extent is None else _field(lens, extent)
+    x_c, y_c, half = _field(lens, extent, source)
     size = 2 * half / GRID_CELLS
     edge = np.arange(GRID_CELLS) * size - half
     x, y = (corner.ravel() for corner in np.meshgrid(x_c + edge, y_c + edge))
     guesses = []
     for _ in range(CELL_DIVISIONS):
-        corners_x, corners_y = x + size * _CORNER_X[:, None], y + size * _CORNER_Y[:, None]
+        corners_x, corners_y = x + size * CORNERS[0], y + size * CORNERS[1]
         bx, by = _source_position(lens, corners_x, corners_y)
         bx, by = bx - source[0], by - source[1]
         guesses.append(_guesses(corners_x, corners_y, bx, by))
         # Two images may share a cell at critical curves and at singular centres: divide these cells.
         divide = _central(lens, x, y, size)
         near = np.flatnonzero(~divide & _surrounds(bx) & _surrounds(by))
-        divide[near] = _critical(lens, corners_x[:, near], corners_y[:, near])
+        parity = np.sign(_determinant(lens, corners_x[:, near], corners_y[:, near]))
+        divide[near] = (parity != parity[0]).any(axis=0)
         size /= 4
         sub_x, sub_y = (c.ravel()[:, None] * size for c in np.meshgrid(np.arange(4), np.arange(4)))
         x, y = (x[divide] + sub_x).ravel(), (y[divide] + sub_y).ravel()
-    start = np.concatenate(guesses, axis=1)
-    x, y = _polish(lens, source, *start, reach=half / GRID_CELLS)
-    xx, xy, yy = _hessian(lens, x, y)
+    x, y = _polish(lens, source, *np.concatenate(guesses, axis=1), reach=half / GRID_CELLS)
     with np.errstate(divide="ignore"):
-        magnification = 1 / np.abs((1 - xx) * (1 - yy) - xy**2)
-    # A position in a capped centre is not an image.
-    order = [k for k in np.argsort(-magnification) if magnification[k] > 1e-12]
-    chosen = []
-    for k in order:
-        if all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen):
+        magnification = 1 / np.abs(_determinant(lens, x, y))
+    # A position in a capped centre is not an image, and two starts may reach the same one.
+    chosen: list[int] = []
+    for k in np.argsort(-magnification):
+        apart = all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen)
+        if magnification[k] > 1e-12 and apart:
             chosen.append(k)
     return x[chosen], y[chosen]
 
 
-_CORNER_X = np.array([0.0, 1.0, 1.0, 0.0])
-_CORNER_Y = np.array([0.0, 0.0, 1.0, 1.0])
+def _determinant(lens: Any, x: Array, y: Array) -> Array:
+    xx, xy, yy = _jacobian(lens, x, y)
+    return xx * yy - xy**2
 
 
-def _critical(lens, x, y):
-    """Cells whose corners differ in parity."""
-    xx, xy, yy = _hessian(lens, x, y)
-    parity = np.sign((1 - xx) * (1 - yy) - xy**2)
-    return (parity != parity[0]).any(axis=0)
-
-
-def _central(lens, x, y, size):
+def _central(lens: Any, x: Array, y: Array, size: float) -> NDArray[np.bool_]:
     """Cells that touch a lens centre."""
     found = np.zeros(x.shape, dtype=bool)
     for x_0, y_0 in lens._centres():
@@ -209,13 +206,13 @@ def _central(lens, x, y, size):
     return found
 
 
-def _surrounds(offset):
+def _surrounds(offset: Array) -> NDArray[np.bool_]:
     """Whether the range of the corners, widened by its width because cells may fold, contains the source."""
     low, high = offset.min(axis=0), offset.max(axis=0)
     return (2 * low - high <= 0) & (2 * high - low >= 0)
 
 
-def _guesses(x, y, bx, by):
+def _guesses(x: Array, y: Array, bx: Array, by: Array) -> Array:
     """Positions in the triangles whose images (bx, by) contain the origin."""
     found = []
     for corners in ([0, 1, 2], [0, 2, 3]):
@@ -225,26 +222,24 @@ def _guesses(x, y, bx, by):
         tiny = 1e-9 * np.abs(areas).max(axis=0)
         inside = ((areas >= -tiny).all(axis=0) | (areas <= tiny).all(axis=0)) & (tiny > 0)
         share = areas[:, inside] / areas[:, inside].sum(axis=0)
-        found.append(
-            [(share * x[corners][:, inside]).sum(axis=0), (share * y[corners][:, inside]).sum(axis=0)]
-        )
+        found.append([(share * places[corners][:, inside]).sum(axis=0) for places in (x, y)])
     return np.concatenate(found, axis=1)
 
 
-def _polish(lens, source, x, y, *, reach):
+def _polish(lens: Any, source: Point, x: Array, y: Array, *, reach: float) -> tuple[Array, Array]:
     """Converged positions of Newton iterations from every guess, with steps up to ``reach``."""
     for _ in range(60):
         bx, by = _source_position(lens, x, y)
-        xx, xy, yy = _hessian(lens, x, y)
-        determinant = (1 - xx) * (1 - yy) - xy**2
+        xx, xy, yy = _jacobian(lens, x, y)
+        determinant = xx * yy - xy**2
         determinant = np.where(np.abs(determinant) < 1e-14, 1e-14, determinant)
         rx, ry = source[0] - bx, source[1] - by
-        dx = ((1 - yy) * rx + xy * ry) / determinant
-        dy = ((1 - xx) * ry + xy * rx) / determinant
-        shorten = np.minimum(1, reach / np.maximum(np.hypot(dx, dy), 1e-300))
+        dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
+        step = np.hypot(dx, dy)
+        shorten = np.minimum(1, reach / np.maximum(step, 1e-300))
         x, y = x + shorten * dx, y + shorten * dy
-        if (np.hypot(dx, dy) < 1e-13).all():
+        if (step < 1e-13).all():
             break
     bx, by = _source_position(lens, x, y)
-    good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (np.hypot(dx, dy) < 1e-7)
+    good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (step < 1e-7)
     return x[good], y[good]

@@ -1,76 +1,96 @@
 """The Navarro-Frenk-White halo."""
 
 import math
+from typing import TYPE_CHECKING, Self
 
 import astropy.units as u
 import torch
+from torch import Tensor
 
 from lenssr.cosmology import nfw_from_mass
 from lenssr.mass.base import MassModel
-from lenssr.mass.blocks import CORE
-from lenssr.mass.ellipse import centred, safe_divisor
-from lenssr.mass.parameter import Parameter
+from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
+from lenssr.mass.parameter import Length, Parameter, centre
 
-__all__ = ["NFW", "nfw_deflection", "nfw_hessian", "nfw_potential"]
+if TYPE_CHECKING:
+    from astropy.cosmology import FLRW
+
+__all__ = ["NFW"]
+
+NORM = 1 - math.log(2)
+"""Normalisation of the deflection at the scale radius."""
 
 SERIES_RANGE = 0.1
 """Largest |z|, z = (1 - x) / (1 + x), where the functions are summed as series around x = 1."""
 
 SERIES_TERMS = 16
 
+INNER = 0.5
+"""Radius, in scale radii, inside which the functions have forms without cancellation."""
 
-def nfw_potential(x, y, r_s, alpha_rs, x_0, y_0):
+
+def nfw_potential(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
     """Potential of an NFW halo in arcsec2 (Meneghetti, Bartelmann & Moscardini 2003, MNRAS 340, 105)."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     radius = _radius(x, y, r_s)
     logarithm = torch.log(2 / radius)
     # Inside x = 1/2 the two squared logarithms nearly cancel: factor their difference.
-    inside = radius < 0.5
-    small = radius.where(inside, 0.25)
-    rest = _log_half(small, _root_of_complement(small))
-    outside = logarithm * logarithm - (1 - radius * radius) * _arcosh_ratio(radius) ** 2
-    return (
-        alpha_rs
-        * r_s
-        / (2 * (1 - math.log(2)))
-        * torch.where(inside, -rest * (2 * logarithm + rest), outside)
-    )
+    inside = radius < INNER
+    rest = _log_half(radius.where(inside, INNER / 2))
+    outside = logarithm * logarithm - (1 - radius * radius) * _profile(radius)[0] ** 2
+    return alpha_rs * r_s / (2 * NORM) * torch.where(inside, -rest * (2 * logarithm + rest), outside)
 
 
-def nfw_deflection(x, y, r_s, alpha_rs, x_0, y_0):
+def nfw_deflection(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by an NFW halo in arcsec (Bartelmann 1996, A&A 313, 697)."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
-    mean = _mean_convergence(_radius(x, y, r_s), r_s, alpha_rs)
+    mean = alpha_rs / (NORM * r_s) * _profile(_radius(x, y, r_s))[2]
     return mean * x, mean * y
 
 
-def nfw_hessian(x, y, r_s, alpha_rs, x_0, y_0):
+def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
     """Second derivatives xx, xy, yy of the potential of an NFW halo."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
-    radius = _radius(x, y, r_s)
-    kappa = alpha_rs / (2 * (1 - math.log(2)) * r_s) * _surface_density(radius)
-    tangential = (_mean_convergence(radius, r_s, alpha_rs) - kappa) / safe_divisor(x * x + y * y)
+    _, density, mean = _profile(_radius(x, y, r_s))
+    kappa = alpha_rs / (2 * NORM * r_s) * density
+    tangential = (alpha_rs / (NORM * r_s) * mean - kappa) / safe_divisor(x * x + y * y)
     gamma1, gamma2 = (y * y - x * x) * tangential, -2 * x * y * tangential
     return kappa + gamma1, gamma2, kappa - gamma1
 
 
-def _radius(x, y, r_s):
+def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:
     return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
 
 
-def _root_of_complement(radius):
-    return torch.sqrt(1 - radius * radius)
+def _log_half(radius: Tensor) -> Tensor:
+    """ln((1 + sqrt(1 - x^2)) / 2), precise for small x."""
+    square = radius * radius
+    return torch.log1p(-square / (2 * (1 + torch.sqrt(1 - square))))
 
 
-def _log_half(radius, root):
-    """ln((1 + root) / 2) for root^2 = 1 - x^2, precise for small x."""
-    return torch.log1p(-radius * radius / (2 * (1 + root)))
+def _profile(radius: Tensor) -> Triple:
+    """F = arcosh(1/x) / sqrt(1 - x^2), F = (1 - f) / (x^2 - 1) and (ln(x / 2) + f) / x^2.
+
+    They are continued beyond x = 1. F is the surface density, the last one the mean inside x.
+    """
+    inside = radius < INNER
+    x = radius.where(inside, INNER / 2)
+    root, logarithm, half = torch.sqrt(1 - x * x), torch.log(2 / x), _log_half(x)
+    ratio = (logarithm + half) / root
+    # The mean without cancellation towards the centre.
+    inner = ratio, (ratio - 1) / (1 - x * x), logarithm / (root * (1 + root)) + half / (root * x * x)
+    x = radius.where(~inside, 1.0)
+    tangent, smooth = _tangent_series((1 - x) / (1 + x))
+    ratio = 2 / (1 + x) * tangent
+    outer = ratio, smooth / (1 + x) ** 2, (torch.log(x / 2) + ratio) / (x * x)
+    f, density, mean = (torch.where(inside, a, b) for a, b in zip(inner, outer, strict=True))
+    return f, density, mean
 
 
-def _tangent_series(z):
+def _tangent_series(z: Tensor) -> Pair:
     """T(z) = artanh(sqrt z) / sqrt z, arctan(sqrt -z) / sqrt -z below 0; and ((1 + z) T - 1) / z.
 
-    The second is (F of the surface density) (1 + x)^2, smooth through x = 1 at z = 0.
+    The second is F (1 + x)^2, smooth through x = 1 at z = 0.
     """
     near = z.abs() < SERIES_RANGE
     inner = z.where(near, 0.0)
@@ -83,37 +103,6 @@ def _tangent_series(z):
     far = torch.where(z > 0, torch.atanh(positive) / positive, torch.atan(negative) / negative)
     tangent = torch.where(near, t, far)
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
-
-
-def _arcosh_ratio(radius):
-    """arcosh(1/x) / sqrt(1 - x^2), continued beyond x = 1."""
-    z = (1 - radius) / (1 + radius)
-    inside = radius < 0.5
-    small = radius.where(inside, 0.25)
-    root = _root_of_complement(small)
-    stable = (torch.log(2 / small) + _log_half(small, root)) / root
-    return torch.where(inside, stable, (1 + z) * _tangent_series(z.where(~inside, 0.0))[0])
-
-
-def _surface_density(radius):
-    """F(x) = (1 - f) / (x^2 - 1)."""
-    inside = radius < 0.5
-    small = radius.where(inside, 0.25)
-    stable = (_arcosh_ratio(small) - 1) / (1 - small * small)
-    z = ((1 - radius) / (1 + radius)).where(~inside, 0.0)
-    return torch.where(inside, stable, _tangent_series(z)[1] / (1 + radius) ** 2)
-
-
-def _mean_convergence(radius, r_s, alpha_rs):
-    """Mean convergence inside a radius: deflection over radius."""
-    inside = radius < 0.5
-    small = radius.where(inside, 0.25)
-    root = _root_of_complement(small)
-    # (ln(x / 2) + f) / x^2, without cancellation towards the centre.
-    stable = torch.log(2 / small) / (root * (1 + root)) + _log_half(small, root) / (root * small * small)
-    large = radius.where(~inside, 1.0)
-    enclosed = torch.where(inside, stable, (torch.log(large / 2) + _arcosh_ratio(large)) / (large * large))
-    return alpha_rs / ((1 - math.log(2)) * r_s) * enclosed
 
 
 class NFW(MassModel):
@@ -137,17 +126,25 @@ class NFW(MassModel):
 
     r_s = Parameter("scale radius", unit=u.arcsec, limits=(0, math.inf))
     alpha_rs = Parameter("deflection at the scale radius", unit=u.arcsec, limits=(0, math.inf))
-    x_0 = Parameter("centre along x", unit=u.arcsec)
-    y_0 = Parameter("centre along y", unit=u.arcsec)
+    x_0, y_0 = centre()
     _potential = staticmethod(nfw_potential)
     _deflection = staticmethod(nfw_deflection)
     _hessian = staticmethod(nfw_hessian)
 
-    def __init__(self, r_s, alpha_rs, x_0=0.0, y_0=0.0):
+    def __init__(self, r_s: Length, alpha_rs: Length, x_0: Length = 0.0, y_0: Length = 0.0) -> None:
         super().__init__(r_s=r_s, alpha_rs=alpha_rs, x_0=x_0, y_0=y_0)
 
     @classmethod
-    def from_mass(cls, m200, concentration, z_lens, z_source, *, cosmology=None, **values):
+    def from_mass(
+        cls,
+        m200: Length,
+        concentration: float,
+        z_lens: float,
+        z_source: float,
+        *,
+        cosmology: "FLRW | None" = None,
+        **values: Length,
+    ) -> Self:
         """Make the halo of a given mass and concentration.
 
         Parameters
@@ -161,7 +158,7 @@ class NFW(MassModel):
             Redshifts, 0 < z_lens < z_source.
         cosmology : `~astropy.cosmology.FLRW`, optional
             By default astropy's ``Planck18``.
-        **values : float or `~astropy.units.Quantity`
+        **values
             The centre.
         """
         return cls(*nfw_from_mass(m200, concentration, z_lens, z_source, cosmology=cosmology), **values)

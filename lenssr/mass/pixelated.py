@@ -1,33 +1,37 @@
 """A deflection map, interpolated by cubic splines."""
 
+from typing import Any, Self
+
 import astropy.units as u
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel
+from lenssr.mass.kernels import Pair, Triple, WithJacobian
+from lenssr.mass.parameter import Length
 from lenssr.units import strip_unit
 
-__all__ = ["PixelatedDeflection", "potential_from_deflection", "spline_coefficients", "spline_values"]
+__all__ = ["PixelatedDeflection"]
 
 OUTSIDE_MARGIN = 1.0
 """Pixels beyond the outermost centres up to which the last polynomials are continued."""
 
 
-def _collocation(number, like):
+def _collocation(number: int, like: Tensor) -> Tensor:
     """Matrix from the coefficients of a cubic B-spline to its values at the knots, ends not-a-knot."""
     matrix = like.new_zeros(number + 2, number + 2)
     rows = torch.arange(number, device=like.device)
     for offset, weight in enumerate((1 / 6, 2 / 3, 1 / 6)):
         matrix[rows, rows + offset] = weight
     # The third derivative is continuous at the second knot from either end.
-    ends = like.new_tensor([1.0, -4.0, 6.0, -4.0, 1.0])
-    matrix[number, :5] = ends
-    matrix[number + 1, -5:] = ends
+    matrix[number, :5] = matrix[number + 1, -5:] = like.new_tensor([1.0, -4.0, 6.0, -4.0, 1.0])
     return matrix
 
 
-def spline_coefficients(values):
+def spline_coefficients(values: Tensor) -> Tensor:
     """Coefficients (..., ny + 2, nx + 2) of the cubic spline through a map (..., ny, nx), both at least 4."""
     for axis in (-2, -1):
         moved = values.movedim(axis, -2)
@@ -36,7 +40,7 @@ def spline_coefficients(values):
     return values
 
 
-def _weights(t, order):
+def _weights(t: Tensor, order: int) -> tuple[Tensor, ...]:
     """Weights of four neighbours at the fraction t of a pixel, for the value or a derivative."""
     if order == 0:
         r = 1 - t
@@ -46,7 +50,9 @@ def _weights(t, order):
     return 1 - t, 3 * t - 2, 1 - 3 * t, t
 
 
-def spline_values(coefficients, column, row, *, column_order=0, row_order=0):
+def spline_values(
+    coefficients: Tensor, column: Tensor, row: Tensor, *, column_order: int = 0, row_order: int = 0
+) -> Tensor:
     """Values of a cubic spline, or of derivatives per pixel, differentiable by position and coefficients.
 
     ``column`` and ``row`` are in pixels, the first pixel centre at 0; the orders of the derivatives are 0 to
@@ -59,19 +65,19 @@ def spline_values(coefficients, column, row, *, column_order=0, row_order=0):
     along_y = _weights(row - first_row, row_order)
     corner = (first_row * (nx + 2) + first_column).long()
     flat = coefficients.reshape(-1)
-    return sum(
-        wy * sum(wx * flat[corner + j * (nx + 2) + i] for i, wx in enumerate(along_x))
-        for j, wy in enumerate(along_y)
-    )
+    values = torch.zeros_like(column)
+    for j, wy in enumerate(along_y):
+        values = values + wy * sum(wx * flat[corner + j * (nx + 2) + i] for i, wx in enumerate(along_x))
+    return values
 
 
-def _derivative_matrix(number, like):
+def _derivative_matrix(number: int, like: Tensor) -> Tensor:
     """Matrix from values at the knots to derivatives of the spline there."""
     inverse = torch.linalg.inv(_collocation(number, like))[:, :number]
     return (inverse[2:] - inverse[:-2]) / 2
 
 
-def potential_from_deflection(alpha_x, alpha_y, pixel_scale):
+def potential_from_deflection(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: float) -> Tensor:
     """Potential (ny, nx) of mean 0 whose gradient fits a deflection map in least squares.
 
     Lengths are in arcsec. The normal equations of the gradient of the spline at the pixel centres are
@@ -123,22 +129,25 @@ class PixelatedDeflection(MassModel):
     0.3
     """
 
-    def __init__(self, alpha_x, alpha_y, pixel_scale):
+    def __init__(
+        self, alpha_x: ArrayLike | u.Quantity, alpha_y: ArrayLike | u.Quantity, pixel_scale: Length
+    ) -> None:
         super().__init__()
         self.pixel_scale = _positive_scale(pixel_scale)
         self.alpha_x, self.alpha_y = _map(alpha_x, u.arcsec, "alpha_x"), _map(alpha_y, u.arcsec, "alpha_y")
         if self.alpha_x.shape != self.alpha_y.shape:
             raise InputError(
-                f"alpha_x has shape {self.alpha_x.shape}, alpha_y {self.alpha_y.shape}: give one shape"
+                f"alpha_x, alpha_y: {self.alpha_x.shape} and {self.alpha_y.shape}, give one shape"
             )
         maps = torch.tensor(np.stack((self.alpha_x, self.alpha_y)))
-        potential = potential_from_deflection(*maps, self.pixel_scale)
-        self.potential_map = potential.numpy()
+        potential = potential_from_deflection(maps[0], maps[1], self.pixel_scale)
+        self.potential_map: NDArray[np.float64] = potential.numpy()
         self._psi = spline_coefficients(potential)
-        self._alpha = spline_coefficients(maps)
+        # Splines of the deflection along x and y, and the orders of the derivatives that make it of them.
+        self._alpha = [(spline, 0, 0) for spline in spline_coefficients(maps)]
 
     @classmethod
-    def from_potential(cls, potential, pixel_scale):
+    def from_potential(cls, potential: ArrayLike | u.Quantity, pixel_scale: Length) -> Self:
         """Make a model from a map of the potential; the deflection is the spline's exact gradient.
 
         Parameters
@@ -148,112 +157,112 @@ class PixelatedDeflection(MassModel):
         pixel_scale : float or `~astropy.units.Quantity`
             Side of a pixel, in arcsec.
         """
-        potential = torch.tensor(_map(potential, u.arcsec**2, "potential"))
+        values = torch.tensor(_map(potential, u.arcsec**2, "potential"))
         scale = _positive_scale(pixel_scale)
-        along_x, along_y = (_derivative_matrix(size, potential) for size in reversed(potential.shape))
-        model = cls((potential @ along_x.T / scale).numpy(), (along_y @ potential / scale).numpy(), scale)
-        model.potential_map = potential.numpy()
-        model._psi, model._alpha = spline_coefficients(potential), None
+        along_y, along_x = (_derivative_matrix(size, values) for size in values.shape)
+        model = cls((values @ along_x.T / scale).numpy(), (along_y @ values / scale).numpy(), scale)
+        model.potential_map = values.numpy()
+        model._psi = spline_coefficients(values)
+        model._alpha = [(model._psi, 1, 0), (model._psi, 0, 1)]
         return model
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Rows and columns of the map."""
         return self.alpha_x.shape
 
     @property
-    def _field(self):
-        half = (min(self.shape) - 1) / 2 * self.pixel_scale
-        return 0.0, 0.0, half
+    def _field(self) -> tuple[float, float, float]:
+        return 0.0, 0.0, (min(self.shape) - 1) / 2 * self.pixel_scale
 
-    def _pixels(self, x, y):
-        ny, nx = self.shape
-        column, row = x / self.pixel_scale + (nx - 1) / 2, y / self.pixel_scale + (ny - 1) / 2
-        for index, size, name in ((column, nx, "x"), (row, ny, "y")):
+    def _pixels(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Columns and rows, in pixels, of positions in arcsec; refuse those outside the map."""
+        x, y = torch.broadcast_tensors(x, y)
+        pixels = []
+        for place, size, name in ((x, self.shape[1], "x"), (y, self.shape[0], "y")):
+            middle, index = (size - 1) / 2, place / self.pixel_scale
             # NaN counts as outside.
-            outside = ~((index.detach() - (size - 1) / 2).abs() <= (size - 1) / 2 + OUTSIDE_MARGIN)
+            outside = ~(index.detach().abs() <= middle + OUTSIDE_MARGIN)
             if outside.any():
-                limit = ((size - 1) / 2 + OUTSIDE_MARGIN) * self.pixel_scale
+                limit = (middle + OUTSIDE_MARGIN) * self.pixel_scale
                 raise InputError(
                     f"{int(outside.sum())} positions lie outside the deflection map, |{name}| > {limit:.6g} "
                     "arcsec: give a wider map"
                 )
-        return column, row
+            pixels.append(index + middle)
+        return pixels
 
-    def _values(self, coefficients, pixels, column_order, row_order):
-        coefficients = coefficients.to(pixels[0])
-        values = spline_values(coefficients, *pixels, column_order=column_order, row_order=row_order)
+    def _values(self, spline: Tensor, pixels: list[Tensor], column_order: int, row_order: int) -> Tensor:
+        values = spline_values(spline.to(pixels[0]), *pixels, column_order=column_order, row_order=row_order)
         return values / self.pixel_scale ** (column_order + row_order)
 
-    def _potential(self, x, y):
+    def _potential(self, x: Tensor, y: Tensor) -> Tensor:
         return self._values(self._psi, self._pixels(x, y), 0, 0)
 
-    def _deflection(self, x, y):
-        pixels = self._pixels(*torch.broadcast_tensors(x, y))
-        if self._alpha is None:
-            return self._values(self._psi, pixels, 1, 0), self._values(self._psi, pixels, 0, 1)
-        return tuple(self._values(alpha, pixels, 0, 0) for alpha in self._alpha)
+    def _deflection(self, x: Tensor, y: Tensor) -> Pair:
+        pixels = self._pixels(x, y)
+        ax, ay = (self._values(spline, pixels, i, j) for spline, i, j in self._alpha)
+        return ax, ay
 
-    def _hessian(self, x, y):
-        pixels = self._pixels(*torch.broadcast_tensors(x, y))
-        if self._alpha is None:
-            return tuple(self._values(self._psi, pixels, *orders) for orders in ((2, 0), (1, 1), (0, 2)))
+    def _hessian(self, x: Tensor, y: Tensor) -> Triple:
+        pixels = self._pixels(x, y)
         (xx, xy), (yx, yy) = (
-            [self._values(alpha, pixels, *orders) for orders in ((1, 0), (0, 1))] for alpha in self._alpha
+            (self._values(spline, pixels, i + 1, j), self._values(spline, pixels, i, j + 1))
+            for spline, i, j in self._alpha
         )
         return xx, (xy + yx) / 2, yy
 
-    def potential_at(self, x, y, params):
-        """Potential, the same for each of a batch, see `MassModel.potential_at`."""
-        return _repeat(self._potential(*torch.broadcast_tensors(x, y)), params)
+    def potential_at(self, x: Tensor, y: Tensor, params: Tensor) -> Tensor:
+        """Potential, the same for each of a batch."""
+        return _repeat(self._potential(x, y), params)
 
-    def deflection_at(self, x, y, params):
-        """Deflection, the same for each of a batch, see `MassModel.deflection_at`."""
-        return tuple(_repeat(a, params) for a in self._deflection(x, y))
+    def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:
+        """Deflection, the same for each of a batch."""
+        ax, ay = self._deflection(x, y)
+        return _repeat(ax, params), _repeat(ay, params)
 
-    def hessian_at(self, x, y, params):
-        """Second derivatives, the same for each of a batch, see `MassModel.hessian_at`."""
-        return tuple(_repeat(a, params) for a in self._hessian(x, y))
+    def hessian_at(self, x: Tensor, y: Tensor, params: Tensor) -> Triple:
+        """Second derivatives, the same for each of a batch."""
+        xx, xy, yy = self._hessian(x, y)
+        return _repeat(xx, params), _repeat(xy, params), _repeat(yy, params)
 
-    def deflection_jacobian_at(self, x, y, params):
-        """Deflection, and derivatives by no parameters, see `MassModel.deflection_jacobian_at`."""
+    def deflection_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> WithJacobian:
+        """Deflection, and the empty set of its derivatives."""
         ax, ay = self.deflection_at(x, y, params)
         none = ax.new_zeros(ax.shape[0], 0, ax.shape[1])
         return ax, ay, none, none
 
-    def _arguments(self):
-        """What it is built from: the map that was given, the other one follows."""
-        if self._alpha is None:
+    def _arguments(self) -> dict[str, Any]:
+        """The map that was given, from which the others follow, and the side of its pixels."""
+        maps = {"alpha_x": self.alpha_x, "alpha_y": self.alpha_y}
+        if self._alpha[0][0] is self._psi:
             maps = {"potential": self.potential_map}
-        else:
-            maps = {"alpha_x": self.alpha_x, "alpha_y": self.alpha_y}
         return {**maps, "pixel_scale": self.pixel_scale}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         ny, nx = self.shape
         return f"<PixelatedDeflection of {ny} x {nx} pixels of {self.pixel_scale} arcsec>"
 
 
-def _repeat(values, params):
+def _repeat(values: Tensor, params: Tensor) -> Tensor:
     return values.expand(torch.broadcast_shapes(values.shape, (params.shape[0], 1)))
 
 
-def _positive_scale(pixel_scale):
+def _positive_scale(pixel_scale: Length) -> float:
     scale = float(strip_unit(pixel_scale, u.arcsec, "pixel_scale"))
     if not np.isfinite(scale) or scale <= 0:
         raise InputError(f"pixel_scale = {pixel_scale} is refused: give a finite number above 0")
     return scale
 
 
-def _map(values, unit, name):
+def _map(values: Any, unit: u.UnitBase, name: str) -> NDArray[np.float64]:
     values = strip_unit(values, unit, name)
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
     values = np.array(values, dtype=np.float64)
     if values.ndim != 2 or min(values.shape) < 5:
         raise InputError(f"{name} has shape {values.shape}: give a map of at least 5 x 5 pixels")
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"{name} holds {int((~np.isfinite(values)).sum())} non-finite values: fill them first"
-        )
+    holes = int((~np.isfinite(values)).sum())
+    if holes:
+        raise InputError(f"{name} holds {holes} non-finite values: fill them first")
     return values

@@ -7,9 +7,9 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.compact_light import CompactLights, KnownLights
-from lenssr.light.gaussians_profile import GaussiansProfile
+from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.profile import LightProfile
-from lenssr.light.sersic_profile import SersicProfile
+from lenssr.light.sersic import SersicProfile
 
 __all__ = ["Block", "Scene"]
 

@@ -1,18 +1,20 @@
 """A network that estimates the lens from one image, with its uncertainty."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 
 from lenssr.exceptions import InputError
-from lenssr.mass import SIE, Shear
+from lenssr.mass import SIE, MassModel, MassSystem, Shear
 from lenssr.mass.pixelated import spline_values
 
-__all__ = ["LENS_NAMES", "DeflectionNetwork", "LensEstimate", "as_family"]
+__all__ = ["DeflectionNetwork", "LensEstimate"]
 
 LENS_NAMES = ("theta_E", "e1", "e2", "x_0", "y_0", "gamma1", "gamma2")
 # The family that is estimated; the origin of the shear is 0.
@@ -25,8 +27,8 @@ CENTRE, ELLIPTICITY, SHEAR = 0.3, 0.5, 0.3
 # Logarithms of the diagonal of the root of the precision lie within MIDDLE +- WIDTH, its other entries below
 # SLANT.
 MIDDLE, WIDTH, SLANT = 2.0, 5.0, 100.0
-# Sides of the input image and of the features, and number of features that the last layers read.
-INPUT_SIDE, FEATURES_SIDE, READ = 64, 8, 16
+# Sides of the input image and of the features; numbers of features for the last layers, and of input planes.
+INPUT_SIDE, FEATURES_SIDE, READ, INPUT_PLANES = 64, 8, 16, 6
 # Largest correction of the potential, in units of the square of half the field.
 CORRECTION = 0.05
 
@@ -35,12 +37,13 @@ CORRECTION = 0.05
 class LensEstimate:
     """Estimates of the lenses of a batch: SIE and shear, with errors.
 
-    The network predicts unbounded numbers, which `vector` maps to the range of each parameter.
+    The network predicts unbounded numbers, which `vector` maps to the range of each parameter. Vectors hold
+    theta_E, e1, e2, x_0, y_0, gamma1 and gamma2, lengths in arcsec.
 
     Attributes
     ----------
     free : `torch.Tensor`, shape (B, 7)
-        Means of the free numbers, in the order of ``LENS_NAMES``.
+        Means of the free numbers.
     root : `torch.Tensor`, shape (B, 7, 7)
         Lower triangle whose product ``root.T @ root`` is their precision.
     half : float
@@ -49,70 +52,48 @@ class LensEstimate:
         Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field.
     """
 
-    free: torch.Tensor
-    root: torch.Tensor
+    free: Tensor
+    root: Tensor
     half: float
-    coefficients: torch.Tensor | None = None
+    coefficients: Tensor | None = None
 
     @property
-    def vector(self):
-        """Parameters (B, 7), lengths in arcsec."""
+    def vector(self) -> Tensor:
+        """Parameters (B, 7)."""
         return _bounded(self.free, self.half)
 
     @cached_property
-    def covariance(self):
-        """Covariance (B, 7, 7) of the parameters, carried over to first order."""
-        slope = torch.func.vmap(torch.func.jacrev(lambda free: _bounded(free, self.half)))(self.free)
+    def covariance(self) -> Tensor:
+        """Covariance (B, 7, 7) of the parameters, to first order."""
+        slope = torch.func.vmap(torch.func.jacrev(partial(_bounded, half=self.half)))(self.free)
         eye = torch.eye(NUMBER, dtype=self.root.dtype, device=self.root.device)
         spread = slope @ torch.linalg.solve_triangular(self.root, eye.expand_as(self.root), upper=False)
         return spread @ spread.mT
 
-    def miss(self, vector):
-        """Free numbers of the true parameters less those that were estimated.
-
-        Parameters
-        ----------
-        vector : `torch.Tensor`, shape (B, 7)
-            In the order of ``LENS_NAMES``, lengths in arcsec.
-
-        Returns
-        -------
-        miss : `torch.Tensor`, shape (B, 7)
-        """
+    def miss(self, vector: Tensor) -> Tensor:
+        """Free numbers (B, 7) of the true parameters (B, 7) less the estimated ones."""
         return _unbounded(vector, self.half) - self.free
 
-    def distance(self, vector):
-        """Mahalanobis distance of other parameters from the estimate.
+    def _whitened(self, miss: Tensor) -> Tensor:
+        """The root times a miss; no matrix product, which mixed precision would round."""
+        return (self.root * miss[..., None, :]).sum(-1)
 
-        Parameters
-        ----------
-        vector : `torch.Tensor`, shape (B, 7)
-            In the order of ``LENS_NAMES``, lengths in arcsec.
+    def distance(self, vector: Tensor) -> Tensor:
+        """Mahalanobis distance (B,) of other parameters (B, 7) from the estimate."""
+        return self._whitened(self.miss(vector)).norm(dim=-1)
 
-        Returns
-        -------
-        distance : `torch.Tensor`, shape (B,)
-        """
-        return (self.root * self.miss(vector)[..., None, :]).sum(-1).norm(dim=-1)
-
-    def likely(self):
-        """The mean, and the points one standard deviation to each side of it along the widest direction.
-
-        Returns
-        -------
-        vectors : `torch.Tensor`, shape (B, 3, 7)
-        """
+    def likely(self) -> Tensor:
+        """The mean, and the points 1 sigma to each side of it along the widest direction: (B, 3, 7)."""
         precision, directions = torch.linalg.eigh(self.root.mT @ self.root)
         step = directions[..., 0] / precision[..., :1].sqrt()
         return torch.stack([_bounded(self.free + sign * step, self.half) for sign in (0, 1, -1)], 1)
 
-    def negative_log_likelihood(self, vector, *, hold_mean=False):
+    def negative_log_likelihood(self, vector: Tensor, *, hold_mean: bool = False) -> Tensor:
         """Negative logarithm of the likelihood of the true parameters, as free numbers.
 
         Parameters
         ----------
         vector : `torch.Tensor`, shape (B, 7)
-            In the order of ``LENS_NAMES``, lengths in arcsec.
         hold_mean : bool, optional
             Whether gradients reach the errors only; by default also the mean.
 
@@ -122,33 +103,22 @@ class LensEstimate:
 
         Notes
         -----
-        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2`` with the
-        free numbers u of the truth.
+        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2`` with the free numbers u of the
+        truth.
         """
         miss = self.miss(vector)
-        # No matrix product: mixed precision would round it.
-        miss = (self.root * (miss.detach() if hold_mean else miss)[..., None, :]).sum(-1)
+        miss = self._whitened(miss.detach() if hold_mean else miss)
         volume = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return miss.square().sum(-1) / 2 - volume + NUMBER / 2 * math.log(2 * math.pi)
 
-    def lens(self, number):
-        """The lens of one image, without the correction of its potential.
-
-        Parameters
-        ----------
-        number : int
-
-        Returns
-        -------
-        lens : `~lenssr.mass.MassSystem`
-            SIE and shear, with ``std`` and ``covariance``.
-        """
+    def lens(self, number: int) -> MassSystem:
+        """SIE and shear of one image, with ``std`` and ``covariance``, without the correction."""
         vector, covariance = self.vector[number].detach(), self.covariance[number].detach()
         whole = torch.zeros(NUMBER + 2, NUMBER + 2, dtype=torch.float64)
         whole[:NUMBER, :NUMBER] = covariance
         return FAMILY.with_vector(_append_shear_origin(vector.double().cpu()), covariance=whole)
 
-    def deflection(self, x, y):
+    def deflection(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Deflection at positions, differentiable, the correction included.
 
         Parameters
@@ -161,42 +131,23 @@ class LensEstimate:
         alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
             In arcsec; the gradient of one potential, so that its curl is zero.
         """
-        alpha = FAMILY.deflection_at(x, y, _append_shear_origin(self.vector))
-        if self.coefficients is None:
-            return alpha
-        return tuple(
-            part + self._spline(x, y, *orders) for part, orders in zip(alpha, _GRADIENT, strict=True)
-        )
+        ax, ay = FAMILY.deflection_at(x, y, _append_shear_origin(self.vector))
+        return ax + self._spline(x, y, 1, 0), ay + self._spline(x, y, 0, 1)
 
-    def convergence(self, x, y):
-        """Convergence at positions, the correction included; as `deflection`.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            In arcsec.
-
-        Returns
-        -------
-        kappa : `torch.Tensor`, shape (B, R)
-        """
+    def convergence(self, x: Tensor, y: Tensor) -> Tensor:
+        """Convergence (B, R) at positions, as `deflection`."""
         xx, _, yy = FAMILY.hessian_at(x, y, _append_shear_origin(self.vector))
-        if self.coefficients is not None:
-            xx, yy = xx + self._spline(x, y, 2, 0), yy + self._spline(x, y, 0, 2)
-        return (xx + yy) / 2
+        return (xx + yy + self._spline(x, y, 2, 0) + self._spline(x, y, 0, 2)) / 2
 
-    def _spline(self, x, y, column_order, row_order):
+    def _spline(self, x: Tensor, y: Tensor, column_order: int, row_order: int) -> Tensor | float:
+        """A derivative of the correction of the potential."""
+        if self.coefficients is None:
+            return 0.0
         knots = self.coefficients.shape[-1] - 2
         step = 2 * self.half / (knots - 1)
         x, y = (place.expand(len(self.free), -1) / step + (knots - 1) / 2 for place in (x, y))
-
-        def values(coefficients, column, row):
-            return spline_values(coefficients, column, row, column_order=column_order, row_order=row_order)
-
+        values = partial(spline_values, column_order=column_order, row_order=row_order)
         return torch.func.vmap(values)(self.coefficients, x, y) / step ** (column_order + row_order)
-
-
-_GRADIENT = ((1, 0), (0, 1))
 
 
 class DeflectionNetwork(nn.Module):
@@ -213,17 +164,12 @@ class DeflectionNetwork(nn.Module):
     hidden : int, optional
         Numbers between features and parameters; 128 by default.
     knots : int or None, optional
-        Knots along a side of a correction of the potential; None, the default, for no correction.
+        Knots along a side of a correction of the potential, at least 4; None, the default, for no correction.
 
     Attributes
     ----------
     settings : dict
-        What the network was built with.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning.
+        The options; ``DeflectionNetwork(**settings)`` builds the network again.
 
     Notes
     -----
@@ -248,45 +194,35 @@ class DeflectionNetwork(nn.Module):
 
     kind = "DeflectionNetwork"
 
-    def __init__(self, *, channels=(24, 48, 64), hidden=128, knots=None):
+    def __init__(
+        self, *, channels: Sequence[int] = (24, 48, 64), hidden: int = 128, knots: int | None = None
+    ) -> None:
         super().__init__()
         if len(channels) != 3:
-            raise InputError(f"channels = {channels!r}: give three, the image is halved so often")
+            raise InputError(f"channels = {channels!r}: give three, since the image is halved three times")
         if knots is not None and (not isinstance(knots, int) or knots < 4):
             raise InputError(f"knots = {knots!r}: give an integer of at least 4, or None")
-        self.settings = {"channels": tuple(channels), "hidden": hidden, "knots": knots}
+        self.settings: dict[str, Any] = {"channels": tuple(channels), "hidden": hidden, "knots": knots}
         self.knots = knots
-        layers, before = [], 6
-        for after in channels:
-            layers += [
-                nn.Conv2d(before, after, 5, 2, 2),
-                nn.ReLU(),
-                nn.Conv2d(after, after, 3, 1, 1),
-                nn.ReLU(),
-            ]
-            before = after
+        layers: list[nn.Module] = []
+        for before, after in zip((INPUT_PLANES, *channels), channels, strict=False):
+            layers += [nn.Conv2d(before, after, 5, 2, 2), nn.ReLU()]
+            layers += [nn.Conv2d(after, after, 3, 1, 1), nn.ReLU()]
         self.features = nn.Sequential(*layers)
-        self.read = nn.Sequential(
-            nn.Conv2d(before, READ, 1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(READ * FEATURES_SIDE**2, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-        )
+        narrow = [nn.Conv2d(channels[-1], READ, 1), nn.ReLU(), nn.Flatten()]
+        dense = [nn.Linear(READ * FEATURES_SIDE**2, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
+        self.read = nn.Sequential(*narrow, *dense)
         self.mean = nn.Linear(hidden, NUMBER)
-        self.spread = nn.Sequential(
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, NUMBER * (NUMBER + 1) // 2)
-        )
+        spread = [nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, NUMBER * (NUMBER + 1) // 2)]
+        self.spread = nn.Sequential(*spread)
         self.correction = None
         if knots is not None:
-            self.correction = nn.Sequential(nn.Conv2d(before, READ, 3, padding=1), nn.ReLU())
+            self.correction = nn.Sequential(nn.Conv2d(channels[-1], READ, 3, padding=1), nn.ReLU())
             self.last = nn.Conv2d(READ, 1, 3, padding=1)
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+            for parameter in self.last.parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, image, sigma, pixel_scale, *, views=8):
+    def forward(self, image: Tensor, sigma: Tensor, pixel_scale: float, *, views: int = 8) -> LensEstimate:
         """Estimate the lenses of a batch.
 
         Parameters
@@ -299,8 +235,7 @@ class DeflectionNetwork(nn.Module):
             In arcsec.
         views : {1, 2, 4, 8}, optional
             Number of mirrored and rotated copies of the images, over which the estimate is averaged. With all
-            8, the default, it is equivariant. Errors, and the correction of the potential, are those of the
-            first copy.
+            8, the default, it is equivariant. Errors and the correction of the potential come from the first.
 
         Returns
         -------
@@ -313,16 +248,16 @@ class DeflectionNetwork(nn.Module):
         others = [self._seen_from(side, image, sigma) for side in _SIDES[1:views]]
         free = torch.stack([free, *others]).mean(0)
         coefficients = None
-        if self.correction is not None:
+        if self.correction is not None and self.knots is not None:
             size = (self.knots + 2,) * 2
             planes = interpolate(self.correction(features), size=size, mode="bilinear", align_corners=True)
             coefficients = CORRECTION * half**2 * self.last(planes)[:, 0].tanh().to(image)
         return LensEstimate(free, root, half, coefficients)
 
-    def _seen_from(self, side, image, sigma):
+    def _seen_from(self, side: tuple[bool, tuple[int, ...]], image: Tensor, sigma: Tensor) -> Tensor:
         """Means of the free numbers for transformed images, transformed back."""
         swap, flips = side
-        image, sigma = (_reflected(values, swap, flips) for values in (image, sigma))
+        image, sigma = ((values.mT if swap else values).flip(flips) for values in (image, sigma))
         free = self.mean(self.read(self.features(_input_planes(image, sigma)))).to(image)
         # Invert in the opposite order: mirror first, then exchange x and y.
         flip_x, flip_y = (-1.0 if axis in flips else 1.0 for axis in (-1, -2))
@@ -337,11 +272,7 @@ class DeflectionNetwork(nn.Module):
 _SIDES = [(swap, flips) for flips in ((), (-1,), (-2,), (-2, -1)) for swap in (False, True)]
 
 
-def _reflected(values, swap, flips):
-    return (values.mT if swap else values).flip(flips)
-
-
-def as_family(lens, vectors):
+def as_family(lens: MassModel, vectors: Tensor) -> Tensor:
     """Parameters (B, 7), in the order of ``LENS_NAMES``, of SIS or SIE lenses (B, P), with or without shear.
 
     Parameters that a lens does not have are 0; other lenses are refused.
@@ -350,49 +281,47 @@ def as_family(lens, vectors):
     kinds = [type(part).__name__ for part in parts]
     if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
         raise InputError(
-            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS or SIE, with or without"
+            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or with shear"
         )
-    names = [name for part in parts[:1] for name in part.param_names]
-    names += [name if name.startswith("gamma") else None for part in parts[1:] for name in part.param_names]
+    # index finds x_0 and y_0 of the galaxy, which come before the shear's.
+    names = [name for part in parts for name in part.param_names]
     zero = torch.zeros_like(vectors[:, 0])
     return torch.stack([vectors[:, names.index(n)] if n in names else zero for n in LENS_NAMES], 1)
 
 
-def _append_shear_origin(vector):
+def _append_shear_origin(vector: Tensor) -> Tensor:
     """The vector of the family (..., 9): the shear acts around the origin."""
     return torch.cat([vector, torch.zeros_like(vector[..., :2])], -1)
 
 
-def _into_disc(u, radius):
-    return radius * u / (1 + u.square().sum(-1, keepdim=True)).sqrt()
+def _discs(half: float) -> tuple[tuple[slice, float], ...]:
+    """Numbers of the vector behind the Einstein radius that are bounded in modulus, and their bounds."""
+    place = CENTRE * half
+    return (slice(1, 3), ELLIPTICITY), (slice(3, 4), place), (slice(4, 5), place), (slice(5, 7), SHEAR)
 
 
-def _out_of_disc(v, radius):
-    share = v / radius
-    # Truths on the rim or beyond it would be infinite.
-    room = (1 - share.square().sum(-1, keepdim=True)).clamp_min(1e-3)
-    return share / room.sqrt()
-
-
-def _bounded(free, half):
+def _bounded(free: Tensor, half: float) -> Tensor:
     """Free numbers (..., 7) to parameters."""
     low, high = RADIUS
-    radius = half * (low + (high - low) * free[..., :1].sigmoid())
-    shape, shear = _into_disc(free[..., 1:3], ELLIPTICITY), _into_disc(free[..., 5:7], SHEAR)
-    centre = torch.cat([_into_disc(free[..., k : k + 1], CENTRE * half) for k in (3, 4)], -1)
-    return torch.cat([radius, shape, centre, shear], -1)
+    parts = [half * (low + (high - low) * free[..., :1].sigmoid())]
+    for part, bound in _discs(half):
+        u = free[..., part]
+        parts.append(bound * u / (1 + u.square().sum(-1, keepdim=True)).sqrt())
+    return torch.cat(parts, -1)
 
 
-def _unbounded(vector, half):
+def _unbounded(vector: Tensor, half: float) -> Tensor:
     """The inverse of `_bounded`."""
     low, high = RADIUS
-    radius = ((vector[..., :1] / half - low) / (high - low)).clamp(1e-4, 1 - 1e-4).logit()
-    shape, shear = _out_of_disc(vector[..., 1:3], ELLIPTICITY), _out_of_disc(vector[..., 5:7], SHEAR)
-    centre = torch.cat([_out_of_disc(vector[..., k : k + 1], CENTRE * half) for k in (3, 4)], -1)
-    return torch.cat([radius, shape, centre, shear], -1)
+    parts = [((vector[..., :1] / half - low) / (high - low)).clamp(1e-4, 1 - 1e-4).logit()]
+    for part, bound in _discs(half):
+        share = vector[..., part] / bound
+        # Truths on the rim or beyond it would be infinite.
+        parts.append(share / (1 - share.square().sum(-1, keepdim=True)).clamp_min(1e-3).sqrt())
+    return torch.cat(parts, -1)
 
 
-def _precision_root(numbers):
+def _precision_root(numbers: Tensor) -> Tensor:
     """The lower triangle (B, 7, 7) of 28 numbers, its diagonal positive and bounded."""
     diagonal = (MIDDLE + WIDTH * (numbers[:, :NUMBER] / WIDTH).tanh()).exp()
     root = torch.diag_embed(diagonal)
@@ -401,31 +330,21 @@ def _precision_root(numbers):
     return root.index_put((torch.arange(len(root), device=root.device)[:, None], rows, columns), slant)
 
 
-def _input_planes(image, sigma):
+def _input_planes(image: Tensor, sigma: Tensor) -> Tensor:
     """Inputs of the network: signal, noise, mask and positions, (B, 6, 64, 64)."""
     ny, nx = image.shape[-2:]
     more_y, more_x = max(nx - ny, 0), max(ny - nx, 0)
     frame = (more_x // 2, more_x - more_x // 2, more_y // 2, more_y - more_y // 2)
     seen = torch.isfinite(sigma)
-    planes = torch.stack(
-        [torch.where(seen, image, 0), torch.where(seen, sigma, 0).square(), seen.to(image)], 1
-    )
-    planes = adaptive_avg_pool2d(pad(planes, frame), INPUT_SIDE)
-    share = planes[:, 2]
+    parts = torch.where(seen, image, 0), torch.where(seen, sigma, 0).square(), seen.to(image)
+    total, variance, share = adaptive_avg_pool2d(pad(torch.stack(parts, 1), frame), INPUT_SIDE).unbind(1)
     safe = share.clamp_min(1e-6)
     # Noise averages down with the number of pixels in a cell; cells smaller than pixels share theirs.
     number = max((max(ny, nx) / INPUT_SIDE) ** 2, 1.0)
-    mean, error = planes[:, 0] / safe, (planes[:, 1] / safe / number).sqrt()
+    mean, error = total / safe, (variance / safe / number).sqrt()
     unit = mean.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(image.dtype).tiny)
     error = error.clamp_min(1e-6 * unit)
     line = torch.linspace(-1, 1, INPUT_SIDE, dtype=image.dtype, device=image.device)
     y, x = torch.meshgrid(line, line, indexing="ij")
-    parts = [
-        torch.asinh(mean / error) / 3,
-        mean / unit / 3,
-        (error / unit).log() / 4,
-        share,
-        x.expand_as(mean),
-        y.expand_as(mean),
-    ]
-    return torch.stack(parts, 1)
+    planes = [torch.asinh(mean / error) / 3, mean / unit / 3, (error / unit).log() / 4, share]
+    return torch.stack([*planes, x.expand_as(mean), y.expand_as(mean)], 1)

@@ -1,9 +1,13 @@
-"""The network that says where the fit of an unknown lens begins, in front of images."""
+"""The network that estimates an unknown lens, where its fit begins, applied to images."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from lenssr.exceptions import InputError
 from lenssr.model.initial_guess import light_start, without_light
+from lenssr.networks.deflection import LensEstimate
 from lenssr.networks.variance import variance_from_neighbours
 from lenssr.networks.weights import load
 
@@ -11,12 +15,9 @@ __all__ = ["LensNetwork"]
 
 
 class LensNetwork:
-    """A `~lenssr.networks.DeflectionNetwork` that says where the fit of an unknown lens begins.
+    """A `~lenssr.networks.DeflectionNetwork` for images; its weights are a name of lenssr's, or a file."""
 
-    ``weights`` are those that come with lenssr by name, or a file; `InputError` if of another network.
-    """
-
-    def __init__(self, weights):
+    def __init__(self, weights: str | Path) -> None:
         try:
             self.network, _ = load(weights, kind="DeflectionNetwork")
         except InputError as error:
@@ -24,7 +25,7 @@ class LensNetwork:
         self.network.requires_grad_(False)
 
     @torch.no_grad()
-    def estimate(self, stack, scene):
+    def estimate(self, stack: Any, scene: Any) -> LensEstimate:
         """`~lenssr.networks.LensEstimate` of all images, the light of the lens and the sky subtracted."""
         shape = (len(stack), *stack.grid.shape)
         valid = stack.valid.reshape(shape)

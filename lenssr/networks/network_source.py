@@ -1,15 +1,31 @@
-"""The choice of a network as the model of the source."""
+"""The choice of a network as the model of the source: its trained networks, and their domain of images."""
 
+import hashlib
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.networks.weights import find
+from lenssr.networks.relensing import RelensingNetwork
+from lenssr.networks.sisr import SISR
+from lenssr.networks.variance import signal_to_noise
+from lenssr.networks.weights import Card, available, find, is_bundle, load, load_bundle
 
 __all__ = ["NetworkSource"]
+
+# Default weights, those with the narrower training ranges first.
+DEFAULT_WEIGHTS = ("relensing", "relensing-broad")
+# Factors on the ends of the training ranges, which were measured on a sample of the images.
+RANGE_TOLERANCE = {"pixel_scale": 1.02, "psf_fwhm": 1.05, "snr": 1.5}
+MESSAGES = {
+    "pixel_scale": 'pixel scale {value:.4g}", trained on {low:.4g}" to {high:.4g}"',
+    "psf_fwhm": 'FWHM of the PSF {value:.4g}", trained on {low:.4g}" to {high:.4g}"',
+    "snr": "signal-to-noise ratio {value:.4g}, trained on {low:.4g} to {high:.4g}",
+}
 
 
 @dataclass(frozen=True)
@@ -20,11 +36,11 @@ class NetworkSource:
     ----------
     weights : str or path, optional
         One of the weights that come with lenssr (`~lenssr.networks.available`), or a file of
-        `~lenssr.networks.save_weights`. By default those of a `~lenssr.networks.RelensingNetwork` that were
-        trained on images like the given one. An `~lenssr.networks.SISR` makes the image finer without any
-        lens: there is no source then.
+        `~lenssr.networks.save_weights`. By default weights of a `~lenssr.networks.RelensingNetwork` that were
+        trained on images like the given one. An `~lenssr.networks.SISR` makes the image finer without
+        a lens and without a source.
     refine : int, optional
-        Gauss-Newton steps of the free-form source that follow, beginning with what the network has drawn; 0
+        Gauss-Newton steps of the free-form source that follow, beginning with the source of the network; 0
         by default. An unknown lens moves with them.
 
     Raises
@@ -42,7 +58,7 @@ class NetworkSource:
     weights: Any = None
     refine: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.weights, PathLike):
             object.__setattr__(self, "weights", fspath(self.weights))
         if self.weights is not None:
@@ -50,3 +66,71 @@ class NetworkSource:
         refine = self.refine
         if isinstance(refine, bool) or not isinstance(refine, int | np.integer) or refine < 0:
             raise InputError(f"refine = {refine!r}: give a number of steps, 0 or more")
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with its origin.
+
+    ``name`` belongs to weights of lenssr, or to a file; ``checksum`` the SHA-256 of the file, or
+    ``weights.checksum_of`` without a file.
+    """
+
+    name: str
+    network: torch.nn.Module
+    card: Card
+    checksum: str
+
+    def out_of_domain(self, properties: dict[str, float]) -> list[str]:
+        """Properties of an image that lie outside the training ranges, in words.
+
+        ``properties`` holds ``pixel_scale`` and ``psf_fwhm`` in arcsec, and ``snr``.
+        """
+        found = []
+        for name, (low, high) in self.card.limits.items():
+            value, more = properties[name], RANGE_TOLERANCE[name]
+            if not low / more <= value <= high * more:
+                found.append(MESSAGES[name].format(value=value, low=low, high=high))
+        return found
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name and checksum as plain values, as saved resolvers store them."""
+        return {"name": self.name, "checksum": self.checksum}
+
+    def describe(self) -> dict[str, Any]:
+        """Name, kind and checksum as plain values."""
+        return {"name": self.name, "kind": self.network.kind, "checksum": self.checksum}
+
+
+def trained_networks(weights: str | None) -> list[TrainedNetwork]:
+    """Networks for the weights of a `NetworkSource`; by default the ones of lenssr."""
+    names = [weights] if weights is not None else [name for name in DEFAULT_WEIGHTS if name in available()]
+    if not names:
+        raise InputError("no weights come with this copy of lenssr: name a file, NetworkSource(weights=...)")
+    found = []
+    for name in names:
+        path = find(name)
+        if is_bundle(path):
+            for network, card, origin in load_bundle(path)[1]:
+                found.append(TrainedNetwork(network=network.requires_grad_(False), card=card, **origin))
+            continue
+        network, card = load(name)
+        if not isinstance(network, RelensingNetwork | SISR):
+            raise InputError(
+                f"weights = {name!r} are of a {network.kind}, which draws no image: give a "
+                "RelensingNetwork or an SISR"
+            )
+        label = name if name in available() else path.name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found.append(TrainedNetwork(label, network.requires_grad_(False), card, digest))
+    return found
+
+
+def image_properties(observation: Any, image: Tensor, variance: Tensor) -> dict[str, float]:
+    """Properties with ranges on cards, from the arcs (1, ny, nx) of an image and their variance."""
+    return {
+        "pixel_scale": observation.grid.pixel_scale,
+        "psf_fwhm": observation.psf_fwhm,
+        "snr": float(signal_to_noise(image, variance)),
+    }

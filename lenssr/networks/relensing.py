@@ -1,17 +1,19 @@
 """A network that predicts the source from one image; lens equation and telescope are not learned."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from lenssr.exceptions import InputError
-from lenssr.networks.unet import UNet
+from lenssr.imaging import ImagingOperator
 from lenssr.networks.variance import significant_pixels
 from lenssr.source import SourceGrid
 
-__all__ = ["PredictedSource", "RelensingNetwork", "gridded_image", "to_rays"]
+__all__ = ["PredictedSource", "RelensingNetwork"]
 
 # Largest |g|, where the brightness is exp(g) times the unit: exp(g) stays within float32.
 LARGEST_LOG = 30.0
@@ -27,6 +29,43 @@ CORRECTION_PLANES, INITIAL_STEP_LOGIT = 6, -2.0
 MAX_PARAMETERS = 300_000
 
 
+class UNet(nn.Module):
+    """U-Net from ``before`` to ``after`` planes: two convolutions at each resolution, down and up again.
+
+    ``channels`` are given by resolution, the finest first; sizes halve from one to the next. The last
+    convolution, and so the output, is zero at first.
+    """
+
+    def __init__(self, before: int, after: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        steps = list(zip(channels[:-1], channels[1:], strict=True))
+        self.down = nn.ModuleList(_two_convolutions(*step) for step in [(before, channels[0]), *steps])
+        self.up = nn.ModuleList(_two_convolutions(deep + shallow, shallow) for shallow, deep in steps)
+        self.last = nn.Conv2d(channels[0], after, 3, padding=1)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+        # 25 % faster on a CPU.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Planes (B, before, ny, nx) to planes (B, after, ny, nx)."""
+        levels: list[Tensor] = []
+        planes = planes.contiguous(memory_format=torch.channels_last)
+        for pair in self.down:
+            planes = pair(max_pool2d(planes, 2, ceil_mode=True) if levels else planes)
+            levels.append(planes)
+        for pair, level in zip(reversed(self.up), reversed(levels[:-1]), strict=True):
+            planes = interpolate(planes, size=level.shape[-2:], mode="nearest")
+            planes = pair(torch.cat([planes, level], 1))
+        return self.last(planes)
+
+
+def _two_convolutions(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
+    )
+
+
 @dataclass(frozen=True)
 class PredictedSource:
     """Sources on grids behind their lenses, one for each image of a batch.
@@ -39,29 +78,21 @@ class PredictedSource:
     """
 
     plane: SourceGrid
-    log_brightness: torch.Tensor
+    log_brightness: Tensor
 
     @property
-    def brightness(self):
+    def brightness(self) -> Tensor:
         """Brightness at the nodes, shape (B, side, side)."""
         return self.log_brightness.exp()
 
-    def at(self, x, y):
-        """Brightness at positions in the source plane.
+    def at(self, x: Tensor, y: Tensor) -> Tensor:
+        """Brightness (B, R), per arcsec2, at positions (B, R), in arcsec, in the source plane.
 
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, shape (B, R)
-            In arcsec.
-
-        Returns
-        -------
-        brightness : `torch.Tensor`, shape (B, R)
-            Per arcsec2; bilinear between nodes, and zero outside the grid.
+        It is bilinear between nodes, and zero outside the grid.
         """
         return self.plane.rays(x, y).interpolate(self.brightness)
 
-    def image(self, operator, x, y):
+    def image(self, operator: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The lensed image of the sources.
 
         Parameters
@@ -87,7 +118,7 @@ class RelensingNetwork(nn.Module):
     widths, its noise, its coverage, and the width of the PSF, all in units of the image and of the grid. For
     each node it predicts weights of the smoothings, and a correction; both act on the logarithm of the
     brightness, which therefore is positive. No input depends on the lens model, the pixel scale or the
-    magnification: the network works for any.
+    magnification.
 
     Parameters
     ----------
@@ -104,7 +135,7 @@ class RelensingNetwork(nn.Module):
     Attributes
     ----------
     settings : dict
-        What the network was built with.
+        The options; ``RelensingNetwork(**settings)`` builds the network again.
 
     Raises
     ------
@@ -131,7 +162,14 @@ class RelensingNetwork(nn.Module):
 
     kind = "RelensingNetwork"
 
-    def __init__(self, side=64, *, stretch=1.0, channels=(12, 24, 48, 64), passes=1):
+    def __init__(
+        self,
+        side: int = 64,
+        *,
+        stretch: float = 1.0,
+        channels: Sequence[int] = (12, 24, 48, 64),
+        passes: int = 1,
+    ) -> None:
         super().__init__()
         if not isinstance(side, int) or side < 2 ** len(channels):
             raise InputError(f"side = {side!r}: give an integer of at least {2 ** len(channels)} nodes")
@@ -139,23 +177,29 @@ class RelensingNetwork(nn.Module):
             raise InputError(f"stretch = {stretch!r}: give a number between 0 and 3")
         if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
             raise InputError(f"passes = {passes!r}: give a positive integer")
-        self.settings = {
-            "side": side,
-            "stretch": float(stretch),
-            "channels": tuple(channels),
-            "passes": passes,
-        }
         self.side, self.stretch, self.passes = side, float(stretch), passes
-        self.net = UNet(INPUT_PLANES, 1 + SMOOTHINGS, self.settings["channels"])
+        self.settings: dict[str, Any] = {"side": side, "stretch": self.stretch, "channels": tuple(channels)}
+        self.settings["passes"] = passes
+        self.net = UNet(INPUT_PLANES, 1 + SMOOTHINGS, channels)
         if passes > 1:
-            self.again = UNet(CORRECTION_PLANES, 2, self.settings["channels"][:3])
+            self.again = UNet(CORRECTION_PLANES, 2, channels[:3])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:
             raise InputError(
                 f"channels = {channels} make {number} parameters: give fewer, for less than {MAX_PARAMETERS}"
             )
 
-    def forward(self, image, sigma, operator, x, y, *, psf_sigma=0.0, plane=None):
+    def forward(
+        self,
+        image: Tensor,
+        sigma: Tensor,
+        operator: ImagingOperator,
+        x: Tensor,
+        y: Tensor,
+        *,
+        psf_sigma: Tensor | float = 0.0,
+        plane: SourceGrid | None = None,
+    ) -> PredictedSource:
         """Predict the sources of a batch.
 
         Parameters
@@ -210,48 +254,39 @@ class RelensingNetwork(nn.Module):
             logs = self._corrected(logs, left / error, left / (drawn + error), planes[1:])
         return PredictedSource(plane, logs + unit.log())
 
-    def _corrected(self, logs, signal, share, planes):
-        """Correct the logarithm of the brightness by the residual of the image.
-
-        ``signal`` is the gridded residual over its error, ``share`` that over the brightness.
-        """
+    def _corrected(self, logs: Tensor, signal: Tensor, share: Tensor, planes: list[Tensor]) -> Tensor:
+        """Correct the logarithm of the brightness by the gridded residual over its error and brightness."""
         share = torch.asinh(share)
         answer = self.again(torch.stack([torch.asinh(signal) / 3, share, logs / 2, *planes], 1)).to(logs)
-        return (logs + answer[:, 0] + (answer[:, 1] + INITIAL_STEP_LOGIT).sigmoid() * share).clamp(
-            -LARGEST_LOG, LARGEST_LOG
-        )
+        logs = logs + answer[:, 0] + (answer[:, 1] + INITIAL_STEP_LOGIT).sigmoid() * share
+        return logs.clamp(-LARGEST_LOG, LARGEST_LOG)
 
 
-def gridded_image(image, sigma, operator, bilinear):
+def gridded_image(
+    image: Tensor, sigma: Tensor, operator: ImagingOperator, bilinear: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     """Images gridded at the nodes in the source plane: brightness, error, coverage, each (B, side, side).
 
     The brightness is the mean, per arcsec2, of the pixels whose rays arrive, weighted by the adjoint of the
-    bilinear map (0 without rays); the error is its standard deviation (that of an average ray without rays),
-    the coverage is in pixels. Rays of one pixel share its noise: their number in a pixel counts once. Pixels
-    of infinite ``sigma`` are ignored.
+    bilinear map (0 without rays); the error is its standard deviation (of an average ray, without rays), the
+    coverage is in pixels. Rays of one pixel share its noise: their number in a pixel counts once. Pixels of
+    infinite ``sigma`` are ignored.
     """
-    area = operator.grid.pixel_area
-    seen = torch.isfinite(sigma)
-    rays = [
-        to_rays(values, operator)
-        for values in (
-            seen.to(image),
-            torch.where(seen, image, 0) / area,
-            (torch.where(seen, sigma, 0) / area).square(),
-        )
-    ]
+    area, seen = operator.grid.pixel_area, torch.isfinite(sigma)
+    brightness, error = (torch.where(seen, values, 0) / area for values in (image, sigma))
+    ones, values, variances = (to_rays(a, operator) for a in (seen.to(image), brightness, error.square()))
     number = int(operator.inside.sum()) / image[0].numel()
-    weight, total = bilinear.adjoint(rays[0]), bilinear.adjoint(rays[1])
-    variance = bilinear.adjoint(rays[2], power=2) * number
+    weight, total = bilinear.adjoint(ones), bilinear.adjoint(values)
+    variance = bilinear.adjoint(variances, power=2) * number
     some = weight > 1e-6
     safe = torch.where(some, weight, 1)
-    typical = rays[2].sum(1) / rays[0].sum(1).clamp_min(1)
+    typical = variances.sum(1) / ones.sum(1).clamp_min(1)
     error = torch.where(some, variance / safe.square(), typical[:, None, None]).sqrt()
     coverage = torch.where(some, weight / number, 0)
     return torch.where(some, total / safe, 0), error.clamp_min(torch.finfo(error.dtype).tiny), coverage
 
 
-def to_rays(image, operator):
+def to_rays(image: Tensor, operator: ImagingOperator) -> Tensor:
     """Values (B, R) at the rays of an operator: those (B, ny, nx) of their pixels, 0 in its margin."""
     image = pad(image, [operator.margin] * 4)
     factor = operator.cells[0] // image.shape[-2]
@@ -260,7 +295,7 @@ def to_rays(image, operator):
     return cells.repeat_interleave(operator.x.shape[-1] // cells.shape[1], 1)
 
 
-def _smoothed(brightness, error, weight):
+def _smoothed(brightness: Tensor, error: Tensor, weight: Tensor) -> Tensor:
     """Means over squares of 1, 2, 4 and 8 nodes, with errors, gaps filled: (B, 4, 2, side, side)."""
     pyramid = [torch.stack([brightness * weight, (error * weight).square(), weight], 1)]
     while min(pyramid[-1].shape[-2:]) > 1:
@@ -278,7 +313,7 @@ def _smoothed(brightness, error, weight):
     return torch.stack(kept[::-1], 1)
 
 
-def _resized(planes, like):
+def _resized(planes: Tensor, like: Tensor) -> Tensor:
     if planes.shape[-2:] == like.shape[-2:]:
         return planes
     return interpolate(planes, size=like.shape[-2:], mode="bilinear")

@@ -1,7 +1,10 @@
 """Single-image super-resolution: residual blocks and sub-pixel upscaling."""
 
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from lenssr.exceptions import InputError
@@ -9,23 +12,26 @@ from lenssr.exceptions import InputError
 __all__ = ["SISR"]
 
 HEADS = ("flux", "sigmoid")
-# Options of the published LensSR network.
-_LENSSR_OPTIONS = {
-    "channels": 64,
-    "depth": 3,
-    "kernels": (3, 5),
-    "last_kernel": 9,
-    "batch_norm": True,
-    "with_noise": False,
-    "head": "sigmoid",
+# Options by the name of a configuration; "lenssr" is the published network.
+_CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "lean": {},
+    "lenssr": {
+        "channels": 64,
+        "depth": 3,
+        "kernels": (3, 5),
+        "last_kernel": 9,
+        "batch_norm": True,
+        "with_noise": False,
+        "head": "sigmoid",
+    },
 }
 
 
 class SISR(nn.Module):
     """A network that makes one image ``scale`` times finer, from that image alone.
 
-    A convolution, residual blocks, one wide convolution around which the first features are led, and a
-    pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor a
+    A convolution, residual blocks, one wide convolution with a skip connection from the first features, and a
+    pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor an
     upper limit: its output is added to the bicubic image, in units of the rms of the image, so that flux is
     conserved.
 
@@ -44,16 +50,15 @@ class SISR(nn.Module):
     batch_norm : bool, optional
         Whether batch norm follows the convolutions, and a ReLU the last one of a block too. Default False.
     with_noise : bool, optional
-        Whether the network is told the noise of the pixels; it is by default.
+        Whether the noise of the pixels is an input; it is by default.
     head : {"flux", "sigmoid"}, optional
         "flux" (the default) adds to the bicubic image and conserves the flux of the whole image exactly.
-        "sigmoid" ends in a sigmoid between the least and the largest pixel of the image, as in LensSR: it can
-        not be brighter than what it was given.
+        "sigmoid" ends in a sigmoid between the least and the largest pixel of the image, as in LensSR.
 
     Attributes
     ----------
     settings : dict
-        What the network was built with; ``SISR(**settings)`` builds it again.
+        The options; ``SISR(**settings)`` builds the network again.
 
     Raises
     ------
@@ -80,56 +85,50 @@ class SISR(nn.Module):
 
     def __init__(
         self,
-        scale=2,
+        scale: int = 2,
         *,
-        channels=32,
-        depth=3,
-        kernels=(3, 3),
-        first_kernel=3,
-        last_kernel=3,
-        batch_norm=False,
-        with_noise=True,
-        head="flux",
-    ):
+        channels: int = 32,
+        depth: int = 3,
+        kernels: Sequence[int] = (3, 3),
+        first_kernel: int = 3,
+        last_kernel: int = 3,
+        batch_norm: bool = False,
+        with_noise: bool = True,
+        head: Literal["flux", "sigmoid"] = "flux",
+    ) -> None:
         super().__init__()
         for name, value in (("scale", scale), ("channels", channels), ("depth", depth)):
-            _check_positive_integer(name, value)
-        for value in (*kernels, first_kernel, last_kernel):
-            _check_kernel(value)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} = {value!r}: give a positive integer")
+        for side in (*kernels, first_kernel, last_kernel):
+            if not isinstance(side, int) or side < 1 or side % 2 == 0:
+                raise InputError(f"a kernel of side {side!r}: give a positive odd integer")
         if head not in HEADS:
             raise InputError(f"head = {head!r}: give one of {', '.join(map(repr, HEADS))}")
-        self.settings = {
-            "scale": scale,
-            "channels": channels,
-            "depth": depth,
-            "kernels": tuple(kernels),
-            "first_kernel": first_kernel,
-            "last_kernel": last_kernel,
-            "batch_norm": batch_norm,
-            "with_noise": with_noise,
-            "head": head,
-        }
+        self.settings: dict[str, Any] = {"scale": scale, "channels": channels, "depth": depth}
+        self.settings |= {"kernels": tuple(kernels), "first_kernel": first_kernel, "last_kernel": last_kernel}
+        self.settings |= {"batch_norm": batch_norm, "with_noise": with_noise, "head": head}
         self.scale, self.head, self.with_noise = scale, head, with_noise
-        self.first = _layers(1 + with_noise, channels, first_kernel, batch_norm, last=True)
+        self.first = _layers(1 + with_noise, channels, first_kernel, batch_norm, relu=True)
         self.blocks = nn.ModuleList(_block(channels, kernels, batch_norm) for _ in range(depth))
         self.wide = _convolution(channels, channels, last_kernel)
         self.finer = nn.Sequential(*(_shuffle(channels, factor) for factor in _prime_factors(scale)))
         self.last = _convolution(channels, 1, 3)
         self.last_norm = nn.BatchNorm2d(1) if batch_norm else nn.Identity()
         if head == "flux":  # The initial output is the bicubic image.
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+            for parameter in self.last.parameters():
+                nn.init.zeros_(parameter)
         # 10 % faster on a CPU.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
 
     @classmethod
-    def named(cls, name, scale=2):
+    def named(cls, name: Literal["lean", "lenssr"], scale: int = 2) -> Self:
         """Build a known configuration.
 
         Parameters
         ----------
         name : {"lean", "lenssr"}
-            The default, or that of LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
+            The default, or LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
             batch norm, a 9 x 9 convolution behind them, and a sigmoid.
         scale : int, optional
             Magnification; 2 by default.
@@ -137,30 +136,19 @@ class SISR(nn.Module):
         Returns
         -------
         network : `SISR`
-
-        Raises
-        ------
-        InputError
-            If there is none of this name.
         """
-        known = {"lean": {}, "lenssr": _LENSSR_OPTIONS}
-        if name not in known:
+        if name not in _CONFIGURATIONS:
             raise InputError(
-                f"configuration {name!r} is not known: give one of {', '.join(map(repr, known))}"
+                f"configuration {name!r} is not known: give one of {', '.join(map(repr, _CONFIGURATIONS))}"
             )
-        return cls(scale, **known[name])
+        return cls(scale, **_CONFIGURATIONS[name])
 
     @classmethod
-    def seed(cls):
-        """Build LensSR's own network, which doubles the resolution.
-
-        Returns
-        -------
-        network : `SISR`
-        """
+    def seed(cls) -> Self:
+        """Build LensSR's own network, which doubles the resolution."""
         return cls.named("lenssr")
 
-    def forward(self, image, noise=None):
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """Make images finer.
 
         Parameters
@@ -168,18 +156,12 @@ class SISR(nn.Module):
         image : `torch.Tensor`, shape (..., ny, nx)
             Flux per pixel.
         noise : `torch.Tensor`, shape (..., ny, nx), optional
-            Standard deviation of the pixels; for a network that wants it, and only for one.
+            Standard deviation of the pixels; if and only if the network was built ``with_noise``.
 
         Returns
         -------
         finer : `torch.Tensor`, shape (..., ny * scale, nx * scale)
-            Flux per finer pixel. Images and noise that are c times larger give c times larger ones, if c is
-            positive.
-
-        Raises
-        ------
-        InputError
-            If the noise is missing, or not wanted.
+            Flux per finer pixel, proportional to a positive common factor of image and noise.
         """
         if (noise is not None) != self.with_noise:
             remedy = "give the noise of the pixels too" if self.with_noise else "leave the noise out"
@@ -191,7 +173,7 @@ class SISR(nn.Module):
         finer = self._in_range(image) if self.head == "sigmoid" else self._added(image, noise)
         return finer.reshape(*lead, *finer.shape[-2:])
 
-    def _added(self, image, noise):
+    def _added(self, image: Tensor, noise: Tensor | None) -> Tensor:
         """The bicubic image, and what the network finds in units of the rms; flux as in the image."""
         unit = image.square().mean((-2, -1), keepdim=True).sqrt()
         unit = unit.clamp_min(torch.finfo(image.dtype).tiny)
@@ -201,13 +183,13 @@ class SISR(nn.Module):
         finer = finer + interpolate(image, scale_factor=self.scale, mode="bicubic") / area
         return finer + image.mean((-2, -1), keepdim=True) / area - finer.mean((-2, -1), keepdim=True)
 
-    def _in_range(self, image):
+    def _in_range(self, image: Tensor) -> Tensor:
         least, most = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         width = (most - least).clamp_min(torch.finfo(image.dtype).tiny)
         share = self._features((image - least) / width).to(image.dtype).sigmoid()
         return (least + share * width) / self.scale**2
 
-    def _features(self, planes):
+    def _features(self, planes: Tensor) -> Tensor:
         first = self.first(planes.contiguous(memory_format=torch.channels_last))
         features = first
         for block in self.blocks:
@@ -215,36 +197,28 @@ class SISR(nn.Module):
         return self.last_norm(self.last(self.finer(self.wide(features) + first)))
 
 
-def _convolution(before, after, side):
+def _convolution(before: int, after: int, side: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, side, padding=side // 2)
 
 
-def _layers(before, after, side, batch_norm, *, last):
-    """A convolution, its batch norm, and a ReLU where one follows."""
-    parts = [_convolution(before, after, side)]
-    if batch_norm:
-        parts.append(nn.BatchNorm2d(after))
-    if last:
-        parts.append(nn.ReLU())
-    return nn.Sequential(*parts)
+def _layers(before: int, after: int, side: int, batch_norm: bool, *, relu: bool) -> nn.Sequential:
+    """A convolution, its batch norm, and a ReLU."""
+    norm, end = [nn.BatchNorm2d(after)] if batch_norm else [], [nn.ReLU()] if relu else []
+    return nn.Sequential(_convolution(before, after, side), *norm, *end)
 
 
-def _block(channels, kernels, batch_norm):
+def _block(channels: int, kernels: Sequence[int], batch_norm: bool) -> nn.Sequential:
     # Without batch norm the sum of all blocks would only ever grow if a ReLU came last.
-    end = len(kernels) - 1
-    return nn.Sequential(
-        *(
-            _layers(channels, channels, side, batch_norm, last=batch_norm or k < end)
-            for k, side in enumerate(kernels)
-        )
-    )
+    ends = [batch_norm or k < len(kernels) - 1 for k in range(len(kernels))]
+    pairs = zip(kernels, ends, strict=True)
+    return nn.Sequential(*(_layers(channels, channels, side, batch_norm, relu=end) for side, end in pairs))
 
 
-def _shuffle(channels, factor):
+def _shuffle(channels: int, factor: int) -> nn.Sequential:
     return nn.Sequential(_convolution(channels, channels * factor**2, 3), nn.PixelShuffle(factor), nn.ReLU())
 
 
-def _prime_factors(number):
+def _prime_factors(number: int) -> list[int]:
     factors, divisor = [], 2
     while number > 1:
         while number % divisor == 0:
@@ -252,13 +226,3 @@ def _prime_factors(number):
             number //= divisor
         divisor += 1
     return factors
-
-
-def _check_positive_integer(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} = {value!r}: give a positive integer")
-
-
-def _check_kernel(side):
-    if not isinstance(side, int) or side < 1 or side % 2 == 0:
-        raise InputError(f"a kernel of side {side!r}: give a positive odd integer, so that it has a middle")

@@ -1,19 +1,21 @@
 """Variance and signal-to-noise ratio of images, estimated from the images."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 __all__ = ["signal_to_noise", "significant_pixels", "variance_from_neighbours"]
 
-# Side of the window, in pixels, and significance of its sum, in sigma, that makes its central pixel
-# significant.
+# Side of the window, in pixels, and significance of its sum, in sigma, above which its centre is significant.
 WINDOW_SIDE, WINDOW_SIGMA = 5, 5.0
 
 # Least variance over the largest of an image: lower ones come from hardly a count.
 LEAST_VARIANCE_SHARE = 1e-3
 
 
-def variance_from_neighbours(image, noise, seen=None):
+def variance_from_neighbours(image: Tensor, noise: Any, seen: Tensor | None = None) -> Tensor:
     """Variance of images (B, ny, nx), from the mean of the 3 x 3 pixels around each that are not hidden.
 
     The variance of a hidden pixel does not depend on its noise, so weights by it are unbiased. ``seen`` (B,
@@ -32,7 +34,7 @@ def variance_from_neighbours(image, noise, seen=None):
     return torch.maximum(variance, least.clamp_min(torch.finfo(guess.dtype).tiny))
 
 
-def significant_pixels(image, sigma):
+def significant_pixels(image: Tensor, sigma: Tensor) -> Tensor:
     """Pixels (B, ny, nx) in or near significant light; those with infinite ``sigma`` are ignored."""
     seen = torch.isfinite(sigma)
     planes = torch.stack([torch.where(seen, image, 0), torch.where(seen, sigma, 0).square()], 1)
@@ -40,7 +42,7 @@ def significant_pixels(image, sigma):
     return seen & (total > WINDOW_SIGMA * variance.sqrt())
 
 
-def signal_to_noise(image, variance):
-    """Signal-to-noise ratio (B,) of all significant pixels; those of infinite variance are ignored."""
+def signal_to_noise(image: Tensor, variance: Tensor) -> Tensor:
+    """Signal-to-noise ratio (B,) of all significant pixels; infinite variances are ignored."""
     lit = significant_pixels(image, variance.sqrt())
     return torch.where(lit, image.square() / variance, 0).sum((-2, -1)).sqrt()

@@ -6,8 +6,10 @@ import sys
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from lenssr._versions import package_version
 from lenssr.exceptions import InputError
@@ -16,23 +18,14 @@ from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 
-__all__ = [
-    "NETWORK_KINDS",
-    "Card",
-    "available",
-    "checksum_of",
-    "find",
-    "is_bundle",
-    "load",
-    "load_bundle",
-    "load_weights",
-    "save_bundle",
-    "save_weights",
-]
+__all__ = ["Card", "available", "load", "load_weights", "save_weights"]
+
+Network: TypeAlias = SISR | RelensingNetwork | DeflectionNetwork
+Tensors: TypeAlias = dict[str, Tensor]
 
 PRETRAINED_FOLDER = Path(__file__).parent / "pretrained"
 # Classes of networks by the kind that files name, and the kind of a file of a saved resolver.
-NETWORK_KINDS = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
+NETWORK_KINDS: dict[str, Any] = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
 BUNDLE = "SuperResolver"
 # Key of the description in the metadata of a file.
 ENTRY = "lenssr"
@@ -81,38 +74,33 @@ class Card:
     notes: str = ""
     versions: dict = field(default_factory=lambda: _training_versions())
 
-    def to_markdown(self, kind):
-        """Write the card as a page.
-
-        Parameters
-        ----------
-        kind : str
-            Of the network.
-
-        Returns
-        -------
-        text : str
-        """
-        lines = [f"# {kind}", ""]
-        lines += [f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps."]
-        lines += [f"- On {self.device}, {self.minutes:.1f} minutes."]
-        lines += [f"- With {', '.join(f'{name} {number}' for name, number in self.versions.items())}."]
-        lines += ["", self.notes] if self.notes else []
-        lines += ["", "| score on data held back | value |", "| --- | --- |"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in self.scores.items()]
-        lines += ["", "| range of the training data | from | to |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {low:.4g} | {high:.4g} |" for name, (low, high) in self.limits.items()]
-        return "\n".join([*lines, "", "```json", json.dumps(self.recipe, indent=1), "```", ""])
+    def to_markdown(self, kind: str) -> str:
+        """The card of a network of this kind as a page."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        scores = [f"| {name} | {value:.4g} |" for name, value in self.scores.items()]
+        ranges = [f"| {name} | {low:.4g} | {high:.4g} |" for name, (low, high) in self.limits.items()]
+        lines = [
+            f"# {kind}",
+            "",
+            f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps.",
+            f"- On {self.device}, {self.minutes:.1f} minutes.",
+            f"- With {versions}.",
+            *(["", self.notes] if self.notes else []),
+            *["", "| score on data held back | value |", "| --- | --- |", *scores],
+            *["", "| range of the training data | from | to |", "| --- | --- | --- |", *ranges],
+            *["", "```json", json.dumps(self.recipe, indent=1), "```", ""],
+        ]
+        return "\n".join(lines)
 
 
-def _training_versions():
+def _training_versions() -> dict[str, str]:
     return {"lenssr": package_version(), "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
 # ---------------------------------------------------------------- one network
 
 
-def save_weights(network, path, card):
+def save_weights(network: Network, path: str | Path, card: Card) -> None:
     """Write a network, in the safetensors format, and its card as a page beside it.
 
     Parameters
@@ -131,17 +119,15 @@ def save_weights(network, path, card):
         If safetensors is not installed (extra ``networks``).
     """
     tensors = _tensors_of(network)
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise InputError(
-                f"{name} holds values that are not finite: train again, with a lower learning rate"
-            )
+    spoiled = next((name for name, one in tensors.items() if not bool(torch.isfinite(one).all())), None)
+    if spoiled is not None:
+        raise InputError(f"{spoiled} holds values that are not finite: lower the learning rate")
     _write(path, _described(network, card), tensors)
     with atomic(Path(path).with_suffix(".md")) as temporary:
         temporary.write_text(card.to_markdown(network.kind), encoding="utf-8")
 
 
-def load_weights(path, *, kind=None):
+def load_weights(path: str | Path, *, kind: str | None = None) -> tuple[Any, Card]:
     """Read a network from a file of `save_weights`. Nothing in it is run.
 
     Parameters
@@ -172,7 +158,7 @@ def load_weights(path, *, kind=None):
     return _network(path, about, tensors)
 
 
-def checksum_of(network):
+def checksum_of(network: Network) -> str:
     """SHA-256 of the kind, the settings and the weights of a network."""
     return _checksum({"kind": network.kind, "settings": network.settings}, _tensors_of(network))
 
@@ -180,7 +166,7 @@ def checksum_of(network):
 # ---------------------------------------------------------------- those that come with lenssr
 
 
-def available():
+def available() -> tuple[str, ...]:
     """Names of the weights that come with lenssr.
 
     Returns
@@ -196,7 +182,7 @@ def available():
     return tuple(sorted(path.stem for path in PRETRAINED_FOLDER.glob("*.safetensors")))
 
 
-def find(weights):
+def find(weights: str | Path) -> Path:
     """Path of the file of weights: one of `available`, or a file; `InputError` if there is none."""
     if isinstance(weights, str) and weights in available():
         return PRETRAINED_FOLDER / f"{weights}.safetensors"
@@ -208,7 +194,7 @@ def find(weights):
     )
 
 
-def load(weights, *, kind=None):
+def load(weights: str | Path, *, kind: str | None = None) -> tuple[Any, Card]:
     """Read a network that comes with lenssr, or one from a file.
 
     Parameters
@@ -220,16 +206,8 @@ def load(weights, *, kind=None):
 
     Returns
     -------
-    network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
-    card : `Card`
-        Its origin, and the ranges of its training data.
-
-    Raises
-    ------
-    InputError
-        If there are none of this name, or as `load_weights` does.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
+    network, card
+        As `load_weights` does, whose errors it raises; `InputError` for an unknown name.
     """
     return load_weights(find(weights), kind=kind)
 
@@ -237,9 +215,10 @@ def load(weights, *, kind=None):
 # ---------------------------------------------------------------- several in one file: a saved resolver
 
 
-def save_bundle(path, settings, networks):
+def save_bundle(path: str | Path, settings: dict, networks: list[tuple[Network, Card, dict]]) -> None:
     """Write ``settings`` (plain values) and networks, (module, `Card`, plain values) each."""
-    tensors, told = {}, []
+    tensors: Tensors = {}
+    told = []
     for number, (network, card, more) in enumerate(networks):
         tensors |= {f"{number}.{name}": one for name, one in _tensors_of(network).items()}
         told.append({**_described(network, card), "told": more})
@@ -247,8 +226,8 @@ def save_bundle(path, settings, networks):
     _write(path, {"kind": BUNDLE, "settings": settings, "card": {}, "networks": told}, tensors)
 
 
-def load_bundle(path):
-    """Settings and networks of a file of `save_bundle`; refuse other and damaged files."""
+def load_bundle(path: str | Path) -> tuple[dict, list[tuple[Any, Card, dict]]]:
+    """Settings and networks of a file of `save_bundle`."""
     path = Path(path)
     about, tensors = _read(path)
     if about["kind"] != BUNDLE:
@@ -262,7 +241,7 @@ def load_bundle(path):
     return about["settings"], found
 
 
-def is_bundle(path):
+def is_bundle(path: str | Path) -> bool:
     """Whether a file is one of `save_bundle`."""
     return _read(Path(path))[0]["kind"] == BUNDLE
 
@@ -270,16 +249,16 @@ def is_bundle(path):
 # ---------------------------------------------------------------- the file
 
 
-def _tensors_of(network):
+def _tensors_of(network: Network) -> Tensors:
     """Weights of a network by name, as files hold them."""
     return {name: one.detach().cpu().contiguous() for name, one in network.state_dict().items()}
 
 
-def _described(network, card):
+def _described(network: Network, card: Card) -> dict[str, Any]:
     return {"kind": network.kind, "settings": network.settings, "card": asdict(card)}
 
 
-def _network(path, about, tensors):
+def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, Card]:
     """Network and `Card` of what a file says; refuse tensors whose names or shapes differ."""
     kind = about["kind"]
     if kind not in NETWORK_KINDS:
@@ -303,7 +282,7 @@ def _network(path, about, tensors):
     return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
 
 
-def _write(path, about, tensors):
+def _write(path: str | Path, about: dict[str, Any], tensors: Tensors) -> None:
     """Write tensors, a description of them (JSON values), and a checksum of both; replaced atomically."""
     save, path = _library("safetensors.torch").save, Path(path)
     if path.suffix != ".safetensors":
@@ -314,7 +293,7 @@ def _write(path, about, tensors):
         temporary.write_bytes(save(tensors, {ENTRY: json.dumps(about)}))
 
 
-def _read(path):
+def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     """Description and tensors of a file of `_write`, not yet compared with the checksum."""
     library = _library("safetensors")
     try:
@@ -327,19 +306,17 @@ def _read(path):
         about = json.loads(told[ENTRY])
         about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is a safetensors file, but not of lenssr: it does not say what it holds"
-        ) from error
+        raise InputError(f"{path} is a safetensors file, but not of lenssr") from error
     return about, tensors
 
 
-def _check(path, about, tensors):
+def _check(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
     """Refuse a damaged file, whose checksum differs."""
     if about.get("checksum") != _checksum(about, tensors):
-        raise InputError(f"{path} is damaged: its checksum is another one; get the file again")
+        raise InputError(f"{path} is damaged: its checksum differs; get the file again")
 
 
-def _checksum(about, tensors):
+def _checksum(about: dict[str, Any], tensors: Tensors) -> str:
     """SHA-256 of the description (without its checksum) and of names, types, shapes and values of tensors."""
     told = {key: value for key, value in about.items() if key != "checksum"}
     laid = {name: [str(one.dtype), list(one.shape)] for name, one in tensors.items()}
@@ -349,14 +326,14 @@ def _checksum(about, tensors):
     return digest.hexdigest()
 
 
-def _library(name):
+def _library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
         raise ImportError("weights need safetensors: pip install lenssr[networks]") from error
 
 
-def _why_not(path, error):
+def _why_not(path: Path, error: Exception) -> str:
     """Explain why a file cannot be opened."""
     try:
         with open(path, "rb") as file:

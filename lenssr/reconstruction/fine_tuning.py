@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from lenssr.exceptions import InputError, LensSRWarning
-from lenssr.networks.domain import TrainedNetwork
+from lenssr.networks.network_source import TrainedNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.weights import Card, checksum_of, save_weights
 from lenssr.options import SEARCH

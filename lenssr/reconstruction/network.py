@@ -9,7 +9,7 @@ from astropy.stats import gaussian_fwhm_to_sigma
 from lenssr.model.constraints import Constraints
 from lenssr.model.fit import Fit
 from lenssr.model.initial_guess import border_level
-from lenssr.networks.domain import TrainedNetwork, image_properties, trained_networks
+from lenssr.networks.network_source import TrainedNetwork, image_properties, trained_networks
 from lenssr.networks.relensing import PredictedSource, to_rays
 from lenssr.networks.sisr import SISR
 from lenssr.networks.variance import significant_pixels, variance_from_neighbours
@@ -46,7 +46,7 @@ class NetworkReconstruction:
     Parameters
     ----------
     settings : `~lenssr.options.Settings`
-    networks : list of `~lenssr.networks.domain.TrainedNetwork`
+    networks : list of `~lenssr.networks.network_source.TrainedNetwork`
         The first that was trained on images like one draws its source, or the last.
     """
 
@@ -143,10 +143,10 @@ class Prediction:
 
     Attributes
     ----------
-    known : `~lenssr.networks.domain.TrainedNetwork`
+    known : `~lenssr.networks.network_source.TrainedNetwork`
         Which network it was.
     seen : dict of str to float
-        Of `~lenssr.networks.domain.image_properties`.
+        Of `~lenssr.networks.network_source.image_properties`.
     predictor : `SourcePredictor`
     foreground : `torch.Tensor`, shape (1, ny * nx)
         Sky and lens light, which were subtracted, in the unit of the data.

@@ -5,7 +5,7 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import stack_noise
-from lenssr.networks.domain import image_properties
+from lenssr.networks.network_source import image_properties
 from lenssr.networks.variance import variance_from_neighbours
 from lenssr.options import SEARCH
 from lenssr.reconstruction.model_free import ModelFree, OneByOne, fill_masked
@@ -25,7 +25,7 @@ class SISRReconstruction(OneByOne):
     Parameters
     ----------
     settings : `~lenssr.options.Settings`
-    known : `~lenssr.networks.domain.TrainedNetwork`
+    known : `~lenssr.networks.network_source.TrainedNetwork`
 
     Raises
     ------

@@ -17,7 +17,7 @@ from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_flux
 from lenssr.mass import SIE, Shear
-from lenssr.mass.ellipse import ellipticity
+from lenssr.mass.parameter import ellipticity
 from lenssr.simulation.camera import Camera, binned, lensed, render_steep, sky_grid
 from lenssr.simulation.dataset import BatchedLenses, LensDataset, check_count, check_range, observed
 from lenssr.simulation.galaxy_shapes import (

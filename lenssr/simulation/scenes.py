@@ -19,8 +19,8 @@ from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.light.sersic_shape import sersic_b
 from lenssr.mass import MassModel, MassSystem, PointMass
-from lenssr.mass.blocks import tracked
-from lenssr.mass.substructure import point_masses_deflection
+from lenssr.mass.kernels import tracked
+from lenssr.mass.point import point_masses_deflection
 
 __all__ = ["UNIT", "LensBatch", "LensDraw", "LensScenes", "SimulatedLens", "image", "make_scenes"]
 

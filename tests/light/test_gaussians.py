@@ -175,7 +175,7 @@ def test_astropy_fits_it():
         ({"sigma": [0.1, 0.0]}, "positive"),
         ({"sigma": [0.1, 0.2], "flux": [1.0, 2.0, 3.0]}, "3 values of flux for 2"),
         ({"sigma": [0.1], "flux": [-1.0]}, "negative"),
-        ({"sigma": [0.1], "e1": 0.8, "e2": 0.7}, "no ellipse"),
+        ({"sigma": [0.1], "e1": 0.8, "e2": 0.7}, "not an ellipse"),
         ({"sigma": [0.1] * u.s}, "not convertible"),
     ],
 )

@@ -12,9 +12,9 @@ from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import GaussianNoise
 from lenssr.light import LightProfile, MultiGaussian, Sersic, elliptical_radius
-from lenssr.light.gaussians_profile import GaussiansProfile
+from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.lens_light import light_profiles
-from lenssr.light.sersic_profile import SersicProfile
+from lenssr.light.sersic import SersicProfile
 from lenssr.model.constraints import Constraints
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.initial_guess import source_start

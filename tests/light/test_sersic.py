@@ -204,7 +204,7 @@ def test_wrong_unit_is_refused():
 
 @pytest.mark.parametrize(
     "wrong, match",
-    [({"r_eff": -1.0}, "r_eff"), ({"n": 20.0}, "outside"), ({"e1": 0.8, "e2": 0.7}, "no ellipse")],
+    [({"r_eff": -1.0}, "r_eff"), ({"n": 20.0}, "outside"), ({"e1": 0.8, "e2": 0.7}, "not an ellipse")],
 )
 def test_impossible_shape_is_refused_when_built(wrong, match):
     with pytest.raises(InputError, match=match):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lenssr.mass import SIE, PointMass, Shear, substructure
-from lenssr.mass.substructure import point_masses_deflection
+from lenssr.mass import SIE, PointMass, Shear, point
+from lenssr.mass.point import point_masses_deflection
 
 
 def masses(batch, number, seed=0, dtype=torch.float64):
@@ -57,7 +57,7 @@ def test_lenstronomy():
 def test_blocks_change_nothing(monkeypatch):
     arguments = *rays(1000), *masses(2, 5)
     whole = point_masses_deflection(*arguments)
-    monkeypatch.setattr(substructure, "_CPU_PAIRS", 10)
+    monkeypatch.setattr(point, "_CPU_PAIRS", 10)
     for one, other in zip(whole, point_masses_deflection(*arguments), strict=True):
         assert torch.allclose(one, other, rtol=1e-13, atol=1e-14)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lenssr import SIE, Shear
-from lenssr.light.sersic_profile import SersicProfile
+from lenssr.light.sersic import SersicProfile
 from lenssr.model.constraints import Constraints
 from lenssr.model.scene import Scene
 

@@ -9,7 +9,7 @@ from scipy.optimize import lsq_linear
 from lenssr import PSF, SIE, PixelGrid, Sersic, SuperResolution, SuperResolver, render
 from lenssr.imaging.noise import GaussianNoise
 from lenssr.light import MultiGaussian
-from lenssr.light.gaussians_profile import GaussiansProfile
+from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.lens_light import light_profiles
 from lenssr.model.constraints import Constraints
 from lenssr.model.fit import fit_from, fit_known_lens, refine

@@ -7,8 +7,8 @@ import torch
 from lenssr import EPL, SIE, Shear
 from lenssr.autodiff import forward_jacobian
 from lenssr.exceptions import InputError
-from lenssr.light.gaussians_profile import GaussiansProfile
-from lenssr.light.sersic_profile import SersicProfile
+from lenssr.light.gaussians import GaussiansProfile
+from lenssr.light.sersic import SersicProfile
 from lenssr.model.scene import Scene
 
 SERSIC = [1.4, 0.2, 1.3, 0.05, -0.04, 0.1, -0.15]

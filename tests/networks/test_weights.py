@@ -92,7 +92,7 @@ def test_a_flipped_bit_is_found(file, place):
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
-    with pytest.raises(InputError, match="damaged|does not say"):
+    with pytest.raises(InputError, match="damaged|not of lenssr"):
         load_weights(file)
 
 
@@ -109,7 +109,7 @@ def test_settings_that_were_changed_are_found(file):
         header["__metadata__"]["lenssr"] = json.dumps(about)
 
     with_header(file, change)
-    with pytest.raises(InputError, match="its checksum is another one"):
+    with pytest.raises(InputError, match="its checksum differs"):
         load_weights(file)
 
 

@@ -12,7 +12,7 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from lenssr import SIE, InputError, SuperResolver
 from lenssr.imaging import Observation
 from lenssr.light import Sersic
-from lenssr.light.sersic_profile import SersicProfile
+from lenssr.light.sersic import SersicProfile
 from lenssr.mass import Shear
 from lenssr.model.scene import Scene
 from lenssr.networks.deflection import LensEstimate

@@ -349,7 +349,7 @@ def test_tensors_of_an_inversion_stay_on_their_device(case, monkeypatch):
     for name in ("cpu", "numpy", "__array__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     # One lens alone is traced with numpy, but only on the CPU.
-    monkeypatch.setattr("lenssr.mass.blocks._has_memory", lambda *tensors: False)
+    monkeypatch.setattr("lenssr.mass.kernels._has_memory", lambda *tensors: False)
     with SaysWhere():
         *_, failed = gauss_newton._iterate([state], options)
         factors = state.factorise(state.everything, exact=True)

@@ -14,50 +14,20 @@ from lenssr.source.gauss_newton import Request, solve, solve_batch
 
 __all__ = ["alone", "answer_together", "ask", "ask_each", "choose_prior", "images_at_once", "together"]
 
-# Memory for matrices where a device does not say what is free, and the share that is taken where it does.
+# Bytes for matrices on a CPU, and the share of the free memory of a GPU.
 CPU_BYTES, FREE_SHARE = 2**30, 0.8
-# Matrices (n, n) of an image that live side by side in its steps; planes of cells for each column while the
-# response to a PSF is made, of one image at a time.
+# Peak memory per image, in matrices (n, n) during a step, and in planes of cells per column while the
+# response to a PSF is made.
 MATRICES, PLANES = 6, 10
 
 
 def ask(problem, prior, strength, field, parameters, **options):
-    """Ask for a solution: ``solution = yield from ask(...)`` within an inversion.
-
-    Parameters
-    ----------
-    problem, prior, strength, field, parameters, **options
-        As for `lenssr.source.solve`.
-
-    Yields
-    ------
-    request : `Request`
-
-    Returns
-    -------
-    solution : `~lenssr.source.Solution`
-    """
+    """Ask for a solution, ``solution = yield from ask(...)`` in an inversion; arguments as of `solve`."""
     return (yield Request(problem, prior, strength, field, parameters, options))
 
 
 def ask_each(problem, priors, field, parameters, **options):
-    """Ask for solutions with several priors, each from where the one before ended.
-
-    Parameters
-    ----------
-    problem, field, parameters, **options
-        As for `lenssr.source.solve`.
-    priors : sequence of `~lenssr.source.Prior`
-
-    Yields
-    ------
-    request : `Request`
-
-    Returns
-    -------
-    solutions : list of `~lenssr.source.Solution`
-        The likeliest first.
-    """
+    """Ask for solutions with several priors, each from the end of the one before; the most likely first."""
     solutions, strength = [], None
     for prior in priors:
         if solutions:
@@ -68,17 +38,7 @@ def ask_each(problem, priors, field, parameters, **options):
 
 
 def alone(steps):
-    """Run one inversion, each of its requests answered as it comes.
-
-    Parameters
-    ----------
-    steps : generator of `Request`
-
-    Returns
-    -------
-    result : object
-        What the inversion returns.
-    """
+    """Run one inversion, a generator of `Request`, each answered as it comes; its return value."""
     try:
         request = next(steps)
         while True:
@@ -104,7 +64,7 @@ def together(inversions, answer):
     Returns
     -------
     results : list
-        What the inversions return, in their order; an exception where one failed.
+        Return values of the inversions in their order; an exception where one failed.
     """
     results = [None] * len(inversions)
     waiting = _advance(inversions, results, dict.fromkeys(range(len(inversions))))
@@ -141,13 +101,13 @@ def choose_prior(problem, priors, field, parameters, **options):
     Returns
     -------
     solutions : list of `~lenssr.source.Solution`
-        The likeliest first.
+        The most likely first.
     """
     return alone(ask_each(problem, priors, field, parameters, **options))
 
 
 def images_at_once(problem, device):
-    """How many images like one fit into the memory of a device, where matrices are whole.
+    """Number of images like one that fit into the memory of a device, where matrices are whole.
 
     Parameters
     ----------
@@ -161,7 +121,7 @@ def images_at_once(problem, device):
     Notes
     -----
     An image takes six matrices (n, n) in double precision: 0.6 GB with 60x60 nodes, 0.25 GB with 48x48.
-    Beside them lies the map from nodes to pixels of one image. Of a GPU, 80 % of what is free is taken.
+    Beside them lies the map from nodes to pixels of one image. Of a GPU, 80 % of the free memory is taken.
     """
     device, size = torch.device(device), problem.grid.size
     cells = max(np.prod(view.stack.operator.cells) for view in problem.views)
@@ -177,7 +137,7 @@ def answer_together(requests, device, *, dense=None):
 
     Parameters
     ----------
-    requests : sequence of `~lenssr.source.gauss_newton.Request`
+    requests : sequence of `~lenssr.source.Request`
         Of images of one shape behind one telescope.
     device : `torch.device` or str
     dense : bool, optional
@@ -204,7 +164,7 @@ def answer_together(requests, device, *, dense=None):
 
 
 def _kind(request):
-    """Requests of one kind can be answered together."""
+    """Key of requests that can be answered together."""
     problem, prior, scene = request.problem, request.prior, request.problem.scene
     blocks = tuple((block.role, block.names) for block in scene.blocks)
     return (

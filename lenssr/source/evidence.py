@@ -6,7 +6,7 @@ __all__ = ["ParametricEvidence", "laplace_evidence"]
 
 
 def laplace_evidence(log_prior, log_posterior, penalty):
-    """Logarithm of the Laplace evidence, up to what data alone determine.
+    """Logarithm of the Laplace evidence, up to a constant of the data alone.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class ParametricEvidence:
 
     Parameters
     ----------
-    scene : `~lenssr.model.scene.Scene`
+    scene : ``lenssr.model.scene.Scene``
         With the source.
-    fit : `~lenssr.model.fit.Fit`
+    fit : ``lenssr.model.fit.Fit``
     stiffness : `torch.Tensor`, shape (P,)
         Inverse variances of the priors, in the fit's variables.
     """
@@ -49,7 +49,7 @@ class ParametricEvidence:
         self._precision = precision + torch.diag(self._stiffness)
 
     def _covariance(self):
-        """Covariance of the fit's variables that are free and not on a bound, and which these are."""
+        """Covariance of the fit's variables that are free and off their bounds, and their indices."""
         fit, log = self.fit, self.scene.log
         slope = torch.where(log, fit.physical, torch.ones_like(fit.physical))
         covariance = fit.covariance / slope[:, None] / slope[None, :]

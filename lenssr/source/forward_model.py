@@ -10,20 +10,19 @@ from lenssr.source.source_grid import GridMotion, SourceGrid
 
 __all__ = ["COLUMNS_AT_ONCE", "ForwardModel"]
 
-# Share of the curvature, by pixels, that is left out behind a PSF with a core of so many cells: three
-# quarters of the pixels of an HST cutout (ln evidence of a lens with 24 parameters changed by 0.4 in a whole
-# run).
+# Share of the curvature that is left out, in pixels, behind a PSF with a core of more than 200 cells: three
+# quarters of the pixels of an HST cutout (ln evidence of a lens with 24 parameters changed by 0.4).
 FAINT_SHARE, WIDE_CORE = 1e-4, 200
-# While rays of the arcs move by less than this many nodes, the curvature is kept.
+# Motion of the rays of the arcs, in nodes, below which the curvature is kept.
 KEPT_REACH = 0.2
-# How many columns of a map to pixels pass the telescope at once, where matrices are whole.
+# Columns of a map to pixels that are convolved at once, where matrices are whole.
 COLUMNS_AT_ONCE = 64
 
 
 class ForwardModel:
     """The images of a batch of lenses, as tensors on one device.
 
-    All it does is done for the lenses numbered ``index`` (b,), one by one along the first dimension.
+    All methods act on the lenses numbered ``index`` (b,), along the first dimension.
 
     Parameters
     ----------
@@ -116,11 +115,9 @@ class ForwardModel:
         return self._joined(self._columns(view, one, source, parameters, index) for view, one in traced)
 
     def normal(self, parameters, index, *, exact=False):
-        """M^T W M of lenses, a list; kept while a lens moves too little to matter, unless it has to be exact.
+        """M^T W M of lenses, a list of `NormalMatrix` or (n, n).
 
-        Returns
-        -------
-        normal : list of `~lenssr.source.NormalMatrix`, or of `torch.Tensor`, shape (n, n)
+        They are kept while the lens hardly moves, unless they have to be ``exact``.
         """
         traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
         place = torch.cat([one.place() for one in traced], dim=1)
@@ -221,7 +218,7 @@ class ForwardModel:
 
 
 def _is_near(here, kept, reach):
-    """Whether rays have moved by no more than a reach, and nothing else at all, since a matrix was made."""
+    """Whether rays have moved by no more than a reach, and all else not at all, since a matrix was made."""
     if kept is None:
         return False
     (place, fixed), (old, old_fixed) = here, kept[0]
@@ -245,7 +242,7 @@ class _Traced:
         return torch.cat([(at - centre[:, None]) / self.size[:, None] for at, centre in centres], dim=1)
 
     def carried(self, keep):
-        """How far the grid carries a ray with each free parameter of the lens, two tensors (b, L, R)."""
+        """Motion of rays with the grid by each free parameter of the lens, two tensors (b, L, R)."""
         return self.motion.at(self.grid, self.rays.x, self.rays.y, keep)
 
     def matrix(self, row):
@@ -328,9 +325,9 @@ class _View:
         return self.operator.spread(images.unflatten(-1, self.operator.shape)).flatten(-2)
 
     def weighted(self, matrix, weight):
-        """Nodes to pixels in sigma, behind the core of the PSF, of nodes to cells (C, n): sparse arrays.
+        """Sparse map from nodes to pixels in sigma, behind the core of the PSF, of that to cells (C, n).
 
-        Only pixels that count: the wings of a PSF bring next to nothing to most of an image.
+        Only of pixels that count: the wings of a PSF contribute little to most of an image.
         """
         light = matrix @ np.ones(matrix.shape[1])
         counts = weight * (light if self._sharp else self.operator.core_matrix @ light) ** 2
@@ -365,7 +362,7 @@ class _LightRays:
         self._only = operators[0].to(torch.float64, device=device) if len(operators) == 1 else None
         parts = [(operator.x, operator.y, *operator.shares) for operator in operators]
         longest = max(len(part[0]) for part in parts)
-        # Images with fewer rays are filled up with some that count for nothing.
+        # Images with fewer rays are filled up with rays of no weight.
         parts = [[torch.cat([one, one[-1:].expand(longest - len(one))]) for one in part] for part in parts]
         for part, operator in zip(parts, operators, strict=True):
             part[3][len(operator.x) :] = 0.0
@@ -395,7 +392,7 @@ class _Core:
         rows, columns, values = operator.core
         half_y, half_x = int(np.abs(rows).max()), int(np.abs(columns).max())
         kernel = np.zeros((2 * half_y + 1, 2 * half_x + 1))
-        # A pixel collects with the kernel turned around.
+        # A pixel collects with the flipped kernel.
         kernel[half_y - rows, half_x - columns] = values
         self._convolution = Convolution(kernel, operator.cells, device=device)
         self._first, self._cells = operator.first_cells, operator.cells

@@ -28,7 +28,7 @@ __all__ = [
     "weigh",
 ]
 
-# How far below the floor a logarithm still falls: beyond e^-240 all is dark.
+# Largest e-folds below the floor of a logarithm: beyond e^-240 all is dark.
 DEEPEST = np.log(240.0)
 LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 TRIES = 8  # steps that are tried, each a third of the one before
@@ -36,22 +36,17 @@ PROBES = 8
 PROBE_SEED = 20061
 # Strengths settle within this factor; the evidence is flat there.
 SETTLED = 1.1
-# Where the strength begins that is looked for around a given field, in units of a first guess; in how many
-# rounds, and which share of the way a round may leave.
+# Start of the strength around a given field, in units of a first guess; the number of rounds, and the largest
+# share of the way that a round may leave.
 FIRST_STRENGTH, ROUNDS, MOST_LEFT = 100.0, 6, 0.8
 WEAKEST, STRONGEST = 1e-8, 1e9
 
 
 @dataclass(frozen=True)
 class Link:
-    """How brightness follows from the field that has the Gaussian prior.
+    """Brightness as a function of the field that has the Gaussian prior.
 
-    Attributes
-    ----------
-    on_tensors : callable
-        Brightness of a field (b, n) and its derivative, from the field and the logarithms (b, 1) of the
-        floor.
-    is_linear : bool
+    ``on_tensors(field (b, n), log_floor (b, 1))`` gives the brightness and its derivative.
     """
 
     on_tensors: object
@@ -84,46 +79,16 @@ LINKS = {"log": Link(_log, False), "linear": Link(_linear, True)}
 
 
 def log_field(brightness, log_floor):
-    """The field of a positive brightness where the link is logarithmic.
+    """The field g of a positive brightness s under the "log" link with a floor f: log s = g - f exp(-g).
 
-    Parameters
-    ----------
-    brightness : `~numpy.ndarray`
-    log_floor : float
-        Logarithm of the floor; -inf for none.
-
-    Returns
-    -------
-    field : `~numpy.ndarray`
-
-    Notes
-    -----
-    With a floor f, brightness s and field g obey log s = g - f exp(-g): well above the floor s is
-    exp(g) - f, below it s fades to nothing within a few units of g.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from lenssr.source.gauss_newton import LINKS, log_field
-    >>> LINKS["log"].brightness(log_field(np.array([1e-3, 1.0, 1e3]), np.log(0.1)), np.log(0.1))
-    array([1.e-03, 1.e+00, 1.e+03])
+    Well above the floor s is exp(g) - f; below, it fades to nothing within a few units of g.
     """
     return np.log(brightness) + lambertw(np.exp(log_floor) / brightness).real
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `solve` is to be called with.
-
-    Attributes
-    ----------
-    problem : `~lenssr.source.Problem`
-    prior : `~lenssr.source.Prior`
-    strength : float or None
-    field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
-    options : dict
-        Its keywords.
-    """
+    """Arguments of a call of `solve`, with its keywords as ``options``."""
 
     problem: object
     prior: object
@@ -139,16 +104,15 @@ class Solution:
     Attributes
     ----------
     field : `~numpy.ndarray`, shape (n,)
-        Logarithm of the node values where these are well above the floor (see ``log_field``), or the values
-        themselves if the inversion was linear.
+        Logarithm of the node values where these are well above the floor, or the values themselves if the
+        inversion was linear.
     parameters : `~numpy.ndarray`, shape (K,)
-    strength : float
+    strength, chi2 : float
     mean : float or `~numpy.ndarray`, shape (n,)
         Mean of the prior of the field.
-    chi2 : float
     prior : `~lenssr.source.Prior`
     options : dict
-        ``link`` and ``mean`` as `solve` was given them.
+        ``link`` and ``mean``, the options of `solve`.
     iterations : int
     converged : bool
     """
@@ -163,11 +127,11 @@ class Solution:
 
     @property
     def nearly_determined(self):
-        """`determined` one step before the end, where that is known: it takes no factor."""
+        """`determined` one step before the end, where that is known: it needs no factor."""
         return self.determined if self._state.latest is None else float(self._state.latest[0])
 
     def strength_of(self, prior, field=None):
-        """The strength at which another prior would let the data determine as many nodes.
+        """Strength at which another prior would let the data determine equally many nodes.
 
         Parameters
         ----------
@@ -210,7 +174,7 @@ class Solution:
 
     @cached_property
     def evidence(self):
-        """Logarithm of the Laplace evidence, up to what data alone determine."""
+        """Logarithm of the Laplace evidence, up to a constant of the data alone."""
         return float(self._state.evidence(self._factors)[0])
 
     @cached_property
@@ -230,20 +194,20 @@ def solve(problem, prior, strength, field, parameters, **options):
     problem : `~lenssr.source.Problem`
     prior : `~lenssr.source.Prior`
     strength : float or None
-        Where its strength begins; None takes what ``field`` suggests.
+        Start of its strength; None takes what ``field`` suggests.
     field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
-        Where they begin.
+        Their start.
     mean : float or `~numpy.ndarray`, shape (n,), optional
         Mean of the prior; by default a constant that is found with the strength, or 0 if the link is linear.
     link : {"log", "linear"}, optional
-        What the field is: the logarithm of a positive source (default), or the source.
+        Whether the field is the logarithm of a positive source (default), or the source.
     adapt : bool, optional
-        Whether the strength moves; it does by default.
+        Whether the strength moves; True by default.
     max_iterations : int, optional
-        By default 40. A network that proposes a source may want no more than 2.
+        40 by default. The source of a network may need no more than 2.
     tolerance : float, optional
-        Converged once a step gains less than this in twice the log posterior, and the strength has settled.
-        Default 0.05.
+        Converged once a step gains less than this in twice the log posterior, and the strength has settled;
+        0.05 by default.
 
     Returns
     -------
@@ -265,9 +229,7 @@ def solve(problem, prior, strength, field, parameters, **options):
 
 
 def solve_batch(requests, model):
-    """Solve requests that differ in nothing but problem, beginning and strength.
-
-    Lenses do not know of one another: what becomes of one does not depend on which others there are.
+    """Solve requests that differ in problem, start and strength only, each as if it were alone.
 
     Parameters
     ----------
@@ -294,13 +256,13 @@ class BandsSolution:
     Attributes
     ----------
     bands : list of `Solution`
-        Source, light and lens of each; their factors know of the other bands nothing but where the lens is.
+        Source, light and lens of each; their factors know of the other bands only the parameters of the lens.
     lens : `~numpy.ndarray`, shape (L,)
         The free parameters of the lens.
     lens_covariance : `~numpy.ndarray`, shape (L, L)
         By all bands together.
     evidence : float
-        Logarithm of the Laplace evidence of all bands, up to what data alone determine.
+        Logarithm of the Laplace evidence of all bands, up to a constant of the data alone.
     """
 
     bands: list
@@ -312,11 +274,13 @@ class BandsSolution:
 def solve_bands(requests):
     """Solve several bands of one lens together: each has its own source, light and sky, all share the lens.
 
+    Every band is eliminated down to the lens, where the Schur complements add up.
+
     Parameters
     ----------
     requests : sequence of `Request`
         One for each band, with the same options. Their scenes have the same lens, with the same parameters
-        free, and the same priors and bounds on these, which count once; it begins where the first has it.
+        free, and the same priors and bounds on these, which count once; it starts where the first has it.
 
     Returns
     -------
@@ -325,13 +289,9 @@ def solve_bands(requests):
     Raises
     ------
     InputError
-        If the lenses differ in what is free.
+        If the lenses differ in their free parameters.
     numpy.linalg.LinAlgError
         If the matrix of a step is not positive.
-
-    Notes
-    -----
-    Every band is eliminated down to the lens, where the Schur complements add up.
     """
     free = [request.problem.scene.free_of("lens").tolist() for request in requests]
     if any(one != free[0] for one in free):
@@ -371,10 +331,7 @@ def _options(request):
 
 
 def _iterate(states, options):
-    """Move all lenses to their maxima: iterations (B,), and which have converged, and failed.
-
-    The states are those of the bands of a batch of lenses, mostly one.
-    """
+    """Move all lenses (of all their bands) to their maxima: iterations, converged and failed, each (B,)."""
     first = states[0]
     settled = torch.full_like(first.everything, not options["adapt"], dtype=torch.bool)
     converged, failed = torch.zeros_like(settled), torch.zeros_like(settled)
@@ -406,7 +363,7 @@ def _advance(states, index, steps):
     for _ in range(TRIES):
         here = index[left]
         trials = [state.trial(here, step[left]) for state, step in zip(states, steps, strict=True)]
-        # Light that the data do not hold may leap far: a chi2 that overflows is no gain.
+        # Light that the data do not constrain may leap far: a chi2 that overflows counts as a loss.
         gain = before[left] - sum(objective for *_, objective in trials)
         better = gain > 0
         for state, (*parts, _) in zip(states, trials, strict=True):
@@ -470,22 +427,9 @@ def _solutions(requests, state, options, ends, failed):
 def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=ROUNDS, settled=SETTLED):
     """Find the strength of a prior by the evidence of the problem linearised around a field, which is held.
 
-    What a field has that is rougher than the prior allows, and that data do not ask for, would be gone after
-    one step: the roughness that counts is that of the field one Gauss-Newton step on.
-
-    Parameters
-    ----------
-    problem, prior, field, parameters, mean, link
-        As for `solve`.
-    rounds : int, optional
-        How often the strength may move, by default 6.
-    settled : float, optional
-        It moves no more once it would by less than this factor, by default 1.1.
-
-    Returns
-    -------
-    solution : `Solution`
-        With the field and the parameters as they were.
+    Roughness of the field that the prior forbids and the data do not ask for would be gone after one step: so
+    the roughness of the field one Gauss-Newton step on counts. The strength moves at most ``rounds`` times,
+    and no more once it would by less than a factor ``settled``.
     """
     options = {"mean": mean, "link": link}
     state = _begun([Request(problem, prior, None, field, parameters, options)], problem.model, options)
@@ -501,7 +445,7 @@ def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=RO
         change = now[1] - now[0]
         done = abs(change) < np.log(settled) or now[1] > np.log(STRONGEST)
         if before is not None and now[0] != before[0]:
-            # Each round leaves the same share of the way; the rest is taken at once.
+            # Each round leaves the same share of the way, so the rest can be taken at once.
             left = (now[1] - before[1]) / (now[0] - before[0])
             change /= 1 - np.clip(left, 0.0, MOST_LEFT)
         before = now

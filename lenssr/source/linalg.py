@@ -8,38 +8,26 @@ import torch
 
 __all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "to_banded"]
 
-# Operations that a factorisation may take: so many (5 ms) for a band that holds all of a normal matrix; so
-# many (0.1 s) for one that leaves out a first share of it; if that is not enough, a second share. Chosen
-# on 48 x 48 nodes behind simulated PSFs, those of HST and of Euclid, where ln evidence is right within 0.03
-# and errors are within 0.9 %.
+# Largest number of operations of a factorisation: 2e8 (5 ms) with a band that holds all of a normal matrix;
+# 4e9 (0.1 s) with one that drops a first share of it, or else a second share. Chosen on 48 x 48 nodes behind
+# simulated PSFs, those of HST and of Euclid: ln evidence is right within 0.03, errors within 0.9 %.
 CHEAP, DROPPED = 2e8, 6e-3
 COSTLY, DROPPED_IF_COSTLY = 4e9, 3e-2
-# For a step, this share is enough from so many operations on (25 ms).
+# Share that steps may drop, above this number of operations (25 ms).
 QUICK, DROPPED_FROM_STEPS = 1e9, 7e-2
 ROWS_AT_ONCE, BLOCK = 2048, 256  # of a normal matrix, to bound the memory; columns of a dense product
-# Power of a node, in units of the typical one, below which it hardly counts.
+# Power of a node, in units of the median, below which its weight fades.
 FAINT_NODE = 0.1
 # A product of sparse arrays takes the time of a dense one where it has this share of its operations.
 SPARSE_SHARE = 0.01
-# Least stiffness of a combination of parameters, as a share of their own, where none follows.
+# Least stiffness of a combination of parameters, as a share of their own.
 SOFTEST = 1e-3
-# From so many right-hand sides on, a banded factor is solved block by block.
+# Number of right-hand sides above which a banded factor is solved block by block.
 MANY = 4
 
 
 def to_banded(matrix, width):
-    """The lower band of a symmetric sparse matrix, as LAPACK wants it.
-
-    Parameters
-    ----------
-    matrix : sparse array, shape (n, n)
-    width : int
-        Diagonals below the main one.
-
-    Returns
-    -------
-    band : `~numpy.ndarray`, shape (width + 1, n)
-    """
+    """The lower band (width + 1, n) of a symmetric sparse matrix (n, n), in LAPACK's layout."""
     entries = matrix.tocoo()
     offset = entries.row - entries.col
     keep = (offset >= 0) & (offset <= width)
@@ -49,18 +37,10 @@ def to_banded(matrix, width):
 
 
 def band_blocks(lower):
-    """A banded lower triangular matrix in blocks as large as its band: it is block bidiagonal.
+    """Blocks (place, diagonal D, below E) of a banded lower triangle (width + 1, n), as large as its band.
 
-    Parameters
-    ----------
-    lower : `~numpy.ndarray`, shape (width + 1, n)
-        As LAPACK has it.
-
-    Returns
-    -------
-    blocks : list of (place, diagonal, below)
-        A slice of rows, the block D on the diagonal at their columns and the one E below it, which has no
-        rows for the last one. Only the lower triangle of D and the upper one of E belong to the matrix.
+    ``place`` is a slice of rows; E has no rows for the last one. Only the lower triangle of D and the upper
+    one of E belong to the matrix, which is block bidiagonal.
     """
     reach, size = len(lower) - 1, lower.shape[1]
     width = max(reach, 1)
@@ -142,23 +122,19 @@ class NormalMatrix:
         return self.columns[:, 0]
 
     def factor(self, slope, prior, strength, cross, corner, *, for_step=False):
-        """Factor [[D M^T M D + strength C, B], [B^T, K]].
+        """`~lenssr.source.Factor` of [[D M^T M D + strength C, B], [B^T, K]].
 
         Parameters
         ----------
         slope : `~numpy.ndarray`, shape (n,)
-            The diagonal D: how brightness changes with what is solved for.
-        prior : `~lenssr.source.priors.Prior`
+            The diagonal D: derivative of the brightness by the field.
+        prior : `~lenssr.source.Prior`
             C.
         strength : float
         cross, corner : `~numpy.ndarray`, shapes (n, K), (K, K)
             B and K.
         for_step : bool, optional
-            Whether it only says how far to step, for which a narrower band is enough.
-
-        Returns
-        -------
-        factor : `~lenssr.source.Factor`
+            Whether it serves a step only, for which a narrower band is enough.
         """
         width = self._for_steps if for_step else self.columns.shape[1] - 1
         while True:
@@ -173,7 +149,7 @@ class NormalMatrix:
                     self._fill(width)
 
     def _sum(self, slope, prior, strength, width):
-        """The columns of D M^T M D + strength C, of the first with so many diagonals below the main one."""
+        """The columns of D M^T M D + strength C, with ``width`` diagonals below the main one."""
         width = width + 1
         columns = np.zeros((self.size, max(width, prior.width + 1)))
         # Row j of the windows holds the slopes of the rows that column j reaches.
@@ -187,8 +163,8 @@ class NormalMatrix:
 def _widths(scaled, side):
     """Diagonals below the main one that hold nearly all of S^T S, S of shape (N, n); and enough for steps.
 
-    Each node counts alike, whatever its share of the light, unless it has next to none. The sums of a row of
-    S along the rows of nodes say how much of the product lies how many rows apart.
+    Each node has equal weight, unless it is nearly dark. Sums of a row of S along the rows of nodes give the
+    shares of the product by the distance of rows.
     """
     (rows, size), across = scaled.shape, scaled.shape[1] // side
     power = np.bincount(scaled.indices, scaled.data**2, minlength=size)
@@ -217,10 +193,10 @@ def _widths(scaled, side):
 
 
 def _root(schur, diagonal):
-    """Lower Cholesky factor of the Schur complement, which must be positive.
+    """Lower Cholesky factor of the Schur complement.
 
-    Where the curvature of the nodes is cut short (a wide PSF, a lens that has moved) and the data are
-    precise, it may not be: parameters then get a stiffness in proportion to their own.
+    Where the curvature of the nodes is truncated (a wide PSF, a lens that has moved) and the data are
+    precise, it may not be positive: parameters then get a stiffness in proportion to their own.
     """
     return _roots(torch.as_tensor(schur)[None], torch.as_tensor(diagonal.copy())[None])[0].numpy()
 
@@ -300,25 +276,9 @@ class Factor:
 
 
 class BandedFactors:
-    """A `Factor` of each lens of a batch, on a CPU, as tensors.
+    """A `Factor` of each lens of a batch, on a CPU, as tensors; arguments as of `NormalMatrix.factor`.
 
-    Parameters
-    ----------
-    normal : sequence of `NormalMatrix`
-    slope : `torch.Tensor`, shape (b, n)
-    prior : `~lenssr.source.priors.BatchPrior`
-    strength : `torch.Tensor`, shape (b,)
-    cross, corner : `torch.Tensor`, shapes (b, n, K), (b, K, K)
-    for_step : bool, optional
-        As `NormalMatrix.factor` takes them.
-
-    Attributes
-    ----------
-    count : int
-        Nodes, n.
-    log_determinant : `torch.Tensor`, shape (b,)
-    failed : `torch.Tensor` of bool, shape (b,)
-        Whether a matrix is not positive; what else is known of it means nothing.
+    ``failed`` (b,) are the lenses whose matrix is not positive; their other results have no meaning.
     """
 
     def __init__(self, normal, slope, prior, strength, cross, corner, *, for_step=False):
@@ -350,10 +310,10 @@ class BandedFactors:
         return torch.as_tensor(np.stack([one if f is None else f.solve(one) for f, one in pairs]))
 
     def trace(self, prior, probes):
-        """Traces (b,) of (inverse, its first n rows and columns) C, by fixed probes (n + K, P).
+        """Traces (b,) of (inverse, its first n rows and columns) C, by fixed probes z (n + K, P).
 
-        Probes are spread as the posterior, z^T z - strength x^T C x with x = L^-T z: of what remains only the
-        determined directions scatter, so that a few probes are enough.
+        They are z^T z - strength x^T C x with x = L^-T z, distributed as the posterior: only the determined
+        directions scatter, so that a few probes are enough.
         """
 
         def of(factor):
@@ -364,14 +324,7 @@ class BandedFactors:
 
 
 class DenseFactors:
-    """Cholesky factors of whole matrices [[A, B], [B^T, C]] of a batch, on any device.
-
-    Parameters
-    ----------
-    normal : sequence of `torch.Tensor`, shape (n, n)
-    slope, prior, strength, cross, corner, for_step
-        As for `BandedFactors`, and so are the attributes; a step takes the same matrix.
-    """
+    """Cholesky factors of whole matrices of a batch, on any device; otherwise like `BandedFactors`."""
 
     def __init__(self, normal, slope, prior, strength, cross, corner, *, for_step=False):
         self.count = slope.shape[1]

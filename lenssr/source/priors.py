@@ -32,8 +32,8 @@ PRIORS = {
 RIDGE = 0.53
 CROSSING = 0.03
 MATERN_LENGTH = 1 / 3
-# How rough a field is around a node: of its curvature without grain of so many nodes, the root mean square
-# over a width as a share of the side. Stiffness goes with its inverse to a power, but only so many e-folds.
+# Roughness of a field around a node: rms, over AROUND of the side, of its curvature smoothed by GRAIN nodes.
+# Stiffness is its inverse to the power LOCALITY, within MOST_LOCAL e-folds.
 GRAIN, AROUND, LOCALITY, MOST_LOCAL = 0.7, 0.1, 0.9, 2.3
 
 
@@ -101,10 +101,10 @@ class Prior:
         return [(power, (CROSSING * self.side) ** (2 * (power - self.powers[0]))) for power in self.powers]
 
     def finer(self, side):
-        """By how much its strength is larger on a grid of so many nodes along the same side.
+        """Factor of its strength on a grid with ``side`` nodes along the same side.
 
-        The lattice Laplacian goes with the square of the distance of nodes, and so does their number: a power
-        p of it, summed over the nodes, with that distance to 2 p - 2.
+        The lattice Laplacian scales with the squared distance of nodes, and so does their number: a power p
+        of it, summed over the nodes, with that distance to 2 p - 2.
         """
         return (side / self.side) ** (2 * self.powers[0] - 2)
 
@@ -172,11 +172,11 @@ class Prior:
 
     @cached_property
     def local_variance(self):
-        """Variances (n,) of the nodes at unit strength, once its free modes are known.
+        """Variances (n,) of the nodes at unit strength, given its free modes.
 
-        A power p of the Laplacian does not mind polynomials of a degree below p: a level, a slope, and so on.
-        Only the ridge and the size of the grid say how wide these are, so that their variance means nothing.
-        They are taken for the waves with so few half periods along x and y together. A Matern field has none.
+        A power p of the Laplacian leaves polynomials of a degree below p free: a level, a slope, and so on.
+        Their own variance only depends on the ridge and on the size of the grid. They are taken for the waves
+        with fewer than p half periods along x and y together. A Matern field has none.
         """
         waves = np.add.outer(np.arange(self.side), np.arange(self.side))
         minded = waves >= (self.powers[-1] if self.length is None else 0)
@@ -262,22 +262,7 @@ class LocalPrior(Prior):
 
 
 class BatchPrior:
-    """A prior of a batch of fields on one device.
-
-    Parameters
-    ----------
-    prior : `Prior`
-    device : `torch.device` or str
-    dense : bool
-        Whether it is needed as a whole matrix.
-
-    Attributes
-    ----------
-    of_one : `Prior`
-    matrix, root : `torch.Tensor`, shape (n, n)
-        Its precision, and the lower Cholesky factor of it, if dense.
-    log_determinant, trace : float
-    """
+    """A prior of a batch of fields on one device, with ``matrix`` and ``root`` (n, n) if ``dense``."""
 
     def __init__(self, prior, device, *, dense):
         self.of_one, self.log_determinant = prior, prior.log_determinant

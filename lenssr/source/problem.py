@@ -20,16 +20,16 @@ class View:
 
     Attributes
     ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
+    stack : ``lenssr.model.image_stack.ImageStack``
         Holding the one image; its operator traces the source, with equally many rays in all cells. Its pixels
         are in the frame of the lens, see `~lenssr.grids.PixelGrid.seen_from`.
-    light_stack : `~lenssr.model.image_stack.ImageStack`
+    light_stack : ``lenssr.model.image_stack.ImageStack``
         The same image with rays where the lens light is steep.
     weight, offset : `~numpy.ndarray`, shape (N,)
-        Inverse variance, and by how much the noise shifts the expected data.
+        Inverse variance, and the shift of the expected data by the noise.
     pointing : float
         Standard deviation of its place in the frame, in arcsec along each axis; 0 (the default) where it is
-        known. The first exposure defines the frame, and its place is.
+        known. The first exposure defines the frame, and its place is known.
     """
 
     stack: Any
@@ -40,35 +40,35 @@ class View:
 
 
 class Problem:
-    """What `lenssr.source.solve` needs to know of one lens: a source on a grid, and a few parameters.
+    """One lens for `lenssr.source.solve`: a source on a grid, and a few parameters.
 
-    Model and gradient are exact; the curvature of chi2, which only says how far to step and how wide the
-    posterior is, sees the PSF cut to its core.
+    Model and gradient are exact; the curvature of chi2, which gives the steps and the width of the posterior,
+    is that of the PSF cut to its core.
 
-    While the lens moves, the grid of a source follows the mean of its rays: no prior on its roughness minds
-    where a source lies. On a grid that stays, Gauss-Newton takes a source that moves for one that changes,
-    which the prior resists; the errors of the lens, from first derivatives, then are too small along what
-    moves the source, and several times so where the data are few.
+    While the lens moves, the grid of a source follows the mean of its rays, as no prior on its roughness
+    depends on the position of a source. On a fixed grid Gauss-Newton takes a source that moves for one that
+    changes, which the prior resists: errors of the lens, from first derivatives, are then too small along
+    directions that move the source, and several times so where the data are few.
 
     Parameters
     ----------
     views : sequence of `View`
         Exposures that share source and lens light. The sky of the scene is that of the first; others have
         their own, and may be off in their pointing.
-    scene : `~lenssr.model.scene.Scene`
+    scene : ``lenssr.model.scene.Scene``
         Lens, lens light and sky; with a source if a Sérsic multiplies the node values.
     physical : `torch.Tensor`, shape (P,)
         Parameters of the scene; the free ones are fitted.
-    constraints : `~lenssr.model.constraints.Constraints`
+    constraints : ``lenssr.model.fit.Constraints``
         Their priors and bounds.
     grid : `~lenssr.source.SourceGrid`
-        Where it lies at ``physical``.
+        The grid at ``physical``.
     anchor : `~numpy.ndarray`, shape (R,), optional
-        Weights of the rays of the first view whose mean the grid follows; by default it stays, and it does
+        Weights of the rays of the first view whose mean the grid follows; by default it stays, as it does
         beside a Sérsic, whose centre is a parameter.
     floor : float, optional
         Brightness below which a positive source fades to nothing (see `lenssr.source.solve`); 0 by
-        default, where it may be as faint as its logarithm goes.
+        default, where its logarithm has no lower end.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Problem:
         self.motion = self._motion(anchor)
 
     def _of_views(self):
-        """Prior means, stiffnesses and bounds of what belongs to the views after the first."""
+        """Prior means, stiffnesses and bounds of the parameters of views after the first."""
         rows = []
         for view in self.views[1:]:
             rows += [(0.0, 0.0, -np.inf, np.inf)] if self.sky_free else []

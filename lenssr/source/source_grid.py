@@ -33,7 +33,7 @@ def _line(side, stretch):
 
 
 def _like(number, place):
-    """A number, or those of a batch, to go with rays (..., R)."""
+    """A number, or those of a batch, broadcast to rays (..., R)."""
     return torch.as_tensor(number, dtype=place.dtype, device=place.device).unsqueeze(-1)
 
 
@@ -171,7 +171,7 @@ class SourceGrid:
         )
 
     def rays(self, x, y, sersic=None):
-        """What rays that land at x and y, tensors (R,) or (B, R) in arcsec, see of it: `SourceRays`."""
+        """`SourceRays` of rays that land at x and y, tensors (R,) or (B, R) in arcsec."""
         return SourceRays(self, x, y, sersic)
 
     def matrix(self, x, y):
@@ -191,7 +191,7 @@ class SourceGrid:
     def locate(self, place, centre):
         """Along one axis: node before each ray, share of the way to the next, step, and whether inside.
 
-        ``place`` (..., R) and ``centre`` are in arcsec; each answer has the shape of the first.
+        ``place`` (..., R) and ``centre`` are in arcsec; each result has the shape of the first.
         """
         half, centre = _like(self.half, place), _like(centre, place)
         # Rays far outside, or not finite, belong to the outermost cells, and see nothing.
@@ -209,7 +209,7 @@ class SourceGrid:
 
 
 class SourceRays:
-    """Rays in the source plane of one grid, or of each grid of a batch, and what they see.
+    """Rays in the source plane of one grid, or of each grid of a batch, and the brightness at them.
 
     Brightness is interpolated between nodes; or, with a Sérsic, that profile times the interpolated values,
     so that they need not follow its cusp.
@@ -218,14 +218,14 @@ class SourceRays:
     ----------
     grid : `SourceGrid`
     x, y : `torch.Tensor`, shape (R,) or (B, R)
-        Where they land, in arcsec.
+        Positions in arcsec.
     sersic : `torch.Tensor`, shape (7,) or (B, 7), optional
-        As `~lenssr.light.sersic.sersic_brightness` takes it.
+        As of `~lenssr.light.sersic.sersic_brightness`.
 
     Attributes
     ----------
     index, weights : `torch.Tensor`, shape (..., R, 4)
-        The nodes around each ray, and what a value there adds to its brightness.
+        The nodes around each ray, and the derivatives of its brightness by their values.
     """
 
     def __init__(self, grid, x, y, sersic=None):
@@ -281,10 +281,7 @@ class SourceRays:
         return profile * along_x + d_x * between, profile * along_y + d_y * between
 
     def sersic_slopes(self, values, log):
-        """Derivatives (..., 7, R) of the brightness by the parameters of the Sérsic.
-
-        By their logarithms where ``log`` (7,) says so.
-        """
+        """Derivatives (..., 7, R) by the Sérsic's parameters, or their logarithms where ``log`` (7,)."""
         scale = torch.where(log, self._sersic, torch.ones_like(self._sersic))
         return self._sersic_jacobian[3] * scale.unsqueeze(-1) * self._between(values).unsqueeze(-2)
 
@@ -297,14 +294,14 @@ class SourceRays:
         return (self._around(values) * self._bilinear).sum(-1)
 
     def matrix(self, share=None, rows=None):
-        """The map from the nodes of one grid as a sparse array, to rays or to sums over some in a row.
+        """The sparse map (rows, n) from the nodes of one grid to rays, or to sums over equally many in a row.
 
         Parameters
         ----------
         share : `torch.Tensor`, shape (R,), optional
-            What each ray is multiplied with.
+            Factors of the rays.
         rows : int, optional
-            Into how many sums of equally many rays they are cut; by default each ray is one.
+            Number of sums; by default each ray is one.
 
         Returns
         -------
@@ -331,14 +328,14 @@ def _sparse(index, weights, rows, size):
 
 @dataclass(frozen=True)
 class GridMotion:
-    """How the grid of a source moves and grows with the parameters of the lens; of one grid or of a batch.
+    """Motion and growth of the grid of a source with the parameters of the lens; of one grid or of a batch.
 
     Attributes
     ----------
     drift : `torch.Tensor`, shape (..., 2, L)
-        How far it moves along x and y with each of them, in arcsec.
+        Derivatives of its centre x, y in arcsec.
     growth : `torch.Tensor`, shape (..., L)
-        How much the logarithm of its size grows.
+        Derivatives of the logarithm of its size.
     """
 
     drift: torch.Tensor
@@ -346,24 +343,23 @@ class GridMotion:
 
     @classmethod
     def none(cls, count):
-        """Of a grid that stays, whatever becomes of so many parameters."""
+        """The motion of a grid that stays, for ``count`` parameters."""
         return cls(*(torch.zeros(*lead, count, dtype=torch.float64) for lead in ((2,), ())))
 
     @classmethod
     def following(cls, grid, slopes, x, y, weights, free):
-        """The motion that leaves weighted rays the mean place that they have on a grid, and their mean size.
+        """The motion that keeps weighted rays at their mean place on a grid, and at their mean size.
 
-        The size only if the lens can change it: a family of lenses with a fixed profile, such as an
-        isothermal one, distorts its source more than it enlarges it, whichever way it changes.
+        The size is kept only if the lens can change it: a family of lenses with a fixed profile, such as
+        isothermal ones, distorts its source more than it enlarges it.
 
         Parameters
         ----------
         grid : `SourceGrid`
         slopes : tuple of `torch.Tensor`, shape (L, R)
-            How far the rays move along x and y with each parameter of the lens.
-        x, y : `torch.Tensor`, shape (R,)
-            Where they land.
-        weights : `torch.Tensor`, shape (R,)
+            Derivatives of the rays along x and y by the parameters of the lens.
+        x, y, weights : `torch.Tensor`, shape (R,)
+            Positions of the rays, and their weights.
         free : `torch.Tensor` of bool, shape (L,)
             Which of the parameters change.
 
@@ -393,10 +389,7 @@ class GridMotion:
         return grid.moved(shift[..., 0], shift[..., 1], (self.growth * change).sum(-1))
 
     def at(self, grid, x, y, keep):
-        """How far what is fixed to a grid moves at positions (..., R) with the K parameters kept.
-
-        Two tensors (..., K, R), along x and y.
-        """
+        """Motion along x and y, each (..., K, R), of points fixed to a grid with the K parameters kept."""
         growth = self.growth[..., keep].unsqueeze(-1)
         places = zip((x, y), (grid.x_0, grid.y_0), self.drift[..., keep].unbind(-2), strict=True)
         return tuple(
@@ -406,7 +399,7 @@ class GridMotion:
 
 
 class SourceMap:
-    """How the brightness of one source follows from values at its nodes, in plain arrays.
+    """The map from node values of one source to its brightness, in plain arrays.
 
     Parameters
     ----------
@@ -419,7 +412,7 @@ class SourceMap:
         self.grid, self.sersic = grid, sersic
 
     def rays(self, x, y):
-        """What rays (R,) that land at x and y see, as `SourceRays`."""
+        """`SourceRays` of rays (R,) that land at x and y."""
         return self.grid.rays(torch.as_tensor(x), torch.as_tensor(y), self.sersic)
 
     def matrix(self, x, y):

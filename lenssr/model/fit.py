@@ -157,7 +157,7 @@ class Fit:
     modes : tuple of (float, (P,))
         Other lenses that the data allow: excess of chi2, or of -2 ln(evidence), and their parameters.
     lens_from : {"search", "network", "pixelated"}
-        What found the lens, if it was unknown: the last is a source on a grid.
+        Method that found an unknown lens; "pixelated" is a source on a grid.
     leverage : (N,) or None
         Diagonal of the hat matrix: how far every pixel determines its own model, where that is known.
     """

@@ -30,27 +30,14 @@ def bin_kernel(kernel: NDArray, factor: int) -> NDArray:
 class ImageStack:
     """B images with their noise, and the operator that turns ray brightness into their pixels.
 
-    Parameters
-    ----------
-    data : `torch.Tensor` or `~numpy.ndarray`, shape (B, ny, nx)
-        A tensor on the device stays there, as do ``valid`` and the numbers of ``noise``.
-    valid : `torch.Tensor` or `~numpy.ndarray` of bool, shape (B, ny, nx)
-    noise : `~lenssr.imaging.NoiseModel` or list of them
-        One for each image, or a stack of all (`~lenssr.imaging.stack_noise`).
-    grid : `~lenssr.grids.PixelGrid`
-    kernel : `~numpy.ndarray` or None
-        The PSF at the sampling of ``grid`` over ``kernel_subsampling``.
-    oversampling : int or "auto"
-    surface_brightness : bool
-        Whether pixel values are brightness per solid angle rather than flux per pixel.
-    refine : callable, optional
-        Passed to the operator.
-    shows_ghost : bool, optional
-        Whether the data were sampled at points that include pixel centres. Exactly at r = 0 the deflection of
-        a singular lens is taken as 0, so such a pixel shows the source un-lensed; while the lens moves in a
-        fit it would appear and vanish. By default as ``oversampling`` says.
-    device, dtype : optional
-        By default the CPU and float64.
+    ``data`` and ``valid`` (B, ny, nx) are tensors or arrays; ``noise`` is one model for each image, or a
+    stack of all. ``kernel`` is the PSF at the sampling of ``grid`` over ``kernel_subsampling``; the operator
+    refines its rays where ``refine`` is steep. Pixels are flux, or brightness per solid angle if
+    ``surface_brightness``.
+
+    ``shows_ghost`` says whether the data were sampled at points that include pixel centres, by default as
+    ``oversampling`` does. At r = 0 the deflection of a singular lens is taken as 0, so such a pixel shows the
+    source un-lensed; while the lens moves in a fit it would appear and vanish.
     """
 
     def __init__(

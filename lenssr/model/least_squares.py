@@ -108,7 +108,7 @@ def levenberg_marquardt(
         predicted one and the curvature that before the step, which saves a call.
     patience : int, optional
         A problem has also converged after this number of iterations in a row that lowered its chi2 by less
-        than the tolerance each, whatever gain was predicted: where parameters are degenerate, as the shape
+        than the tolerance each, for any predicted gain: where parameters are degenerate, as the shape
         of a point is, predictions stay large. By default only the predicted gain counts.
     inside : callable, optional
         ``inside(parameters (b, P))`` projects them into a region that is not a box. By default none is used.

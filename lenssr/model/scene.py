@@ -83,27 +83,13 @@ class Scene:
     The physical vector holds the lens parameters, then those of the source and of each profile on the lens,
     as their `~lenssr.light.LightProfile` orders them, then the sky. A fit works on the free ones, with the
     logarithm of what must stay positive. ``scene["lens"]``, ``scene["source"]`` and ``scene["sky"]`` are the
-    `Block` of that role, None without one, and ``scene.lights`` those of the lens light.
+    `Block` of that role, None without one, and ``scene.lights`` those of the lens light; ``blocks`` are all
+    in order. Of shape (P,) are the bounds ``lower`` and ``upper``, ``log`` (fitted as logarithms) and
+    ``free``.
 
-    Parameters
-    ----------
-    lens : `~lenssr.mass.MassModel` or None
-        Gives names, bounds and the deflection; its values are not used.
-    lens_free : bool
-        Whether parameters of the lens that are not ``fixed`` are fitted.
-    lens_light : `~lenssr.light.LightProfile`, sequence of them, or int
-        Profiles of the lens light, or a number of Sérsics.
-    sky : bool
-        Whether a constant is added to every pixel.
-    source : `~lenssr.light.LightProfile`, sequence of at most one, 0 or 1, optional
-        Profile of the source, or a number of Sérsics; 1 by default.
-    extent : float
-        Half the field in arcsec; centres of light stay inside it.
-    device : str or `torch.device`, optional
-        By default the CPU.
-
-    ``blocks`` are in the order of the physical vector; of shape (P,) are the bounds ``lower`` and ``upper``,
-    ``log``, which parameters a fit takes the logarithm of, and ``free``, which it fits.
+    The ``lens`` gives names, bounds and the deflection, not its values; its parameters that are not ``fixed``
+    are free if ``lens_free``. ``source`` and ``lens_light`` are profiles, or numbers of Sérsics, whose
+    centres stay within ``extent`` arcsec. ``sky`` adds a constant to every pixel.
     """
 
     def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, device="cpu"):
@@ -258,12 +244,9 @@ class Scene:
         """Whether any parameter of the lens is free."""
         return self.lens is not None and bool(self.free[self["lens"].slice].any())
 
-    def _encode(self, vector):
-        return torch.where(self.log, vector.clamp_min(1e-300).log(), vector)
-
     def to_fit(self, physical):
         """Physical vectors (..., P) to fit vectors (..., F)."""
-        return self._encode(physical)[..., self.free]
+        return torch.where(self.log, physical.clamp_min(1e-300).log(), physical)[..., self.free]
 
     def to_physical(self, fit, template):
         """Fit vectors (..., F) to physical ones (..., P), the rest taken from ``template``."""
@@ -274,7 +257,7 @@ class Scene:
 
     def physical_covariance(self, covariance, physical):
         """Covariance (B, F, F) of the fit vector as one (B, P, P) of the physical vector."""
-        slope = torch.where(self.log, physical, torch.ones_like(physical))[..., self.free]
+        slope = torch.where(self.log, physical, 1.0)[..., self.free]
         scaled = covariance * slope.unsqueeze(-1) * slope.unsqueeze(-2)
         full = covariance.new_zeros(*physical.shape, physical.shape[-1])
         full[..., self.free_index[:, None], self.free_index[None, :]] = scaled
@@ -348,7 +331,6 @@ class Scene:
         """Brightness, d/dx and d/dy (B, R) of one profile, and derivatives (B, F', R) in fit variables."""
         parameters = physical[:, block.slice]
         value, d_x, d_y, derivative = block.profile.jacobian(x, y, parameters, cusp)
-        factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
-        derivative = derivative.mul_(factor.unsqueeze(-1))
+        derivative = derivative.mul_(torch.where(self.log[block.slice], parameters, 1.0).unsqueeze(-1))
         free = self.free[block.slice]
         return value, d_x, d_y, derivative if bool(free.all()) else derivative[:, free]

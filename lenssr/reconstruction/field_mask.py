@@ -1,4 +1,4 @@
-"""What in the field is another object, and what can be an image of the source."""
+"""Segments of the field: other objects, arcs and counter-images."""
 
 import math
 

@@ -15,7 +15,7 @@ from lenssr.reconstruction.fine_images import FineScene, Products, fine_operator
 from lenssr.source import GridMotion, SourceMap
 from lenssr.source.information import LEAST_INFORMATION, information
 
-SAMPLES, AT_ONCE = 64, 16  # draws that give the errors, and those of them in memory at a time
+SAMPLES, AT_ONCE = 64, 16  # draws that give the errors, and the number in memory at a time
 FINEST_SOURCE = 120  # pixels along a side
 # Points along a side of a cell of the source's grid, to integrate over it.
 CELL_POINTS = 4
@@ -69,29 +69,35 @@ class FineView:
             nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
             change = (self.matrix @ (self.state.slope[:, None] * nodes)).T
             of_source = self.image(change + parameters[: len(self._moved)].T @ self._moved)
-            of_light, of_sky = self._light_change(parameters), self._sky_change(parameters)
-            yield of_source + of_light + of_sky, of_source, np.broadcast_to(of_light, of_source.shape)
+            of_light, sky = (
+                self._light_change(parameters),
+                parameters[self.state.scene.fit_rows("sky").numpy()],
+            )
+            everything = of_source + of_light + (sky.sum(0) * self.fine.sky_factor)[:, None, None]
+            yield everything, of_source, np.broadcast_to(of_light, of_source.shape)
 
     @cached_property
     def _moved(self):
         """Derivatives (L, R) of the brightness at the rays by the free parameters of lens and source."""
-        return self._moved_at(self.operator.x, self.operator.y, self.rays)
+        return self._moved_at(*self.rays, self._bent(self.operator.x, self.operator.y))
 
-    def _moved_at(self, x, y, rays):
+    def _bent(self, x, y):
+        """Derivatives of the deflection of rays by the free parameters of the lens, along x and y."""
+        scene = self.state.scene
+        if not scene.lens_moves:
+            return 0.0, 0.0
+        *_, d_x, d_y = scene.lens.deflection_jacobian_at(x, y, self.state.physical[:, scene["lens"].slice])
+        return d_x[0, scene.free_of("lens")].numpy(), d_y[0, scene.free_of("lens")].numpy()
+
+    def _moved_at(self, x, y, bent=(0.0, 0.0)):
+        """Derivatives (L, M) of the brightness at points by the free parameters of lens and source."""
         state, columns = self.state, [np.zeros((0, len(x)))]
         if state.scene.lens_moves:
-            keep, lens = state.scene.free_of("lens"), state.physical[:, state.scene["lens"].slice]
-            _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, lens)
-            slopes = state.mapping.slope(state.values, *rays)
-            moves = zip(slopes, (d_x, d_y), self._grid_moved(*rays), strict=True)
-            columns.append(-sum(slope * (by[0, keep].numpy() + grid) for slope, by, grid in moves))
-        return np.concatenate([*columns, self._modulated_at(*rays)])
-
-    def _grid_moved(self, x, y):
-        """Derivatives, two of (L, M), of positions fixed to the grid by the free parameters of the lens."""
-        keep = self.state.scene.free_of("lens")
-        rays = torch.as_tensor(x), torch.as_tensor(y)
-        return tuple(part.numpy() for part in self.state.motion.at(self.state.mapping.grid, *rays, keep))
+            keep, points = state.scene.free_of("lens"), (torch.as_tensor(x), torch.as_tensor(y))
+            carried = state.motion.at(state.mapping.grid, *points, keep)
+            moves = zip(state.mapping.slope(state.values, x, y), bent, carried, strict=True)
+            columns.append(-sum(slope * (by + grid.numpy()) for slope, by, grid in moves))
+        return np.concatenate([*columns, self._modulated_at(x, y)])
 
     def _modulated_at(self, x, y):
         """Derivatives (S, M) of the brightness by the free parameters of a Sérsic in the source."""
@@ -110,10 +116,6 @@ class FineView:
         slopes = fine.scene.light_jacobian(operator.x, operator.y, self.state.physical, cusp=fine.cusp)[0]
         return (operator(torch.as_tensor(parameters)[rows].T @ slopes) * fine.factor).numpy()
 
-    def _sky_change(self, parameters):
-        rows = self.state.scene.fit_rows("sky").numpy()
-        return (parameters[rows].sum(0) * self.fine.sky_factor)[:, None, None]
-
     def source(self, values):
         """The source on even pixels (side, side) of node values (n,), the lens taken off."""
         matrix = self.state.mapping.matrix(*self.grid.nodes)
@@ -123,21 +125,16 @@ class FineView:
         """Changes (m, side, side) of the source with vectors (n + K, m) of field and parameters."""
         count, nodes = len(self.state.values), self.grid.nodes
         changes = self.state.mapping.matrix(*nodes) @ (self.state.slope[:, None] * draws[:count])
-        carried = [np.zeros((0, len(changes)))]
-        if self.state.scene.lens_moves:
-            moves = zip(
-                self.state.mapping.slope(self.state.values, *nodes), self._grid_moved(*nodes), strict=True
-            )
-            carried.append(-sum(slope * grid for slope, grid in moves))
-        columns = np.concatenate([*carried, self._modulated_at(*nodes)])
+        columns = self._moved_at(*nodes)
         changes = changes + columns.T @ draws[count : count + len(columns)]
         return changes.T.reshape(-1, self.grid.side, self.grid.side)
 
     def magnification(self, factor, widening):
         """Total magnification and its standard deviation; both fluxes are sums over the nodes."""
         state = self.state
-        x, y, area = surroundings(self.observation.grid)
-        rays, matrix = self._trace(torch.as_tensor(x), torch.as_tensor(y))
+        *beside, area = surroundings(self.observation.grid)
+        x, y = (torch.as_tensor(axis) for axis in beside)
+        rays, matrix = self._trace(x, y)
         share = (self.operator.shares[1] * self.operator.inside).numpy()
         seen = self.matrix.T @ share + matrix.T @ area
         points, weights = _cells(state.mapping.grid)
@@ -146,8 +143,7 @@ class FineView:
         value = (seen @ state.values) / flux
         gradient = np.zeros(factor.size)
         gradient[: factor.count] = state.slope * (seen - value * shines) / flux
-        moved = self._moved @ share
-        moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
+        moved = self._moved @ share + self._moved_at(*rays, self._bent(x, y)) @ area
         if state.scene.lens_moves:  # the flux of a source grows with its grid
             growth = state.motion.growth[state.scene.free_of("lens")].numpy()
             moved[: len(growth)] -= value * 2 * growth * flux
@@ -175,7 +171,7 @@ def _cells(grid):
 
 
 class FreeFormPosterior:
-    """What draws of image and free-form source come from; the images are made when they are asked for.
+    """Draws of image and free-form source; the images are made when they are asked for.
 
     The `~lenssr.source.Factor` is kept in single precision, which is enough for draws.
     """
@@ -234,7 +230,7 @@ class FineSource:
             "magnification": magnification,
             "magnification_error": magnification_error,
         }
-        parameters = self.solution.determined + len(view._modulated_at(*(np.zeros(1),) * 2))
+        parameters = self.solution.determined + self.state.scene.count("source")
         images = (lensed + light + sky, lensed, light)
         return Products(images, errors, view.fine.grid.wcs, view.fine.kernel, parameters, fields)
 

@@ -250,7 +250,7 @@ def _source_flux(scene, physical):
 
 
 class ParametricPosterior:
-    """What draws of a fitted scene come from; images are made when they are asked for."""
+    """Draws of a fitted scene; images are made when they are asked for."""
 
     def __init__(self, scene, physical, covariance, observation, options):
         self.scene, self.physical, self.covariance = scene, physical, covariance
@@ -277,7 +277,7 @@ def window_wcs(grid, x_0, y_0, pixel_scale, side):
     if grid.wcs is None:
         return None
     wcs = wcs_of_resampled(grid.wcs, grid.pixel_scale / pixel_scale)
-    # The pixels of the window lie along x and y of the frame, which those of the image need not.
+    # The pixels of the window lie along x and y of the frame; pixels of the image may be rotated.
     wcs.wcs.cd = wcs.wcs.cd @ np.linalg.inv(grid.unit_matrix)
     reference = np.subtract(grid.from_pixel(*(grid.wcs.wcs.crpix - 1)), (x_0, y_0))
     wcs.wcs.crpix = reference / pixel_scale + (side + 1) / 2

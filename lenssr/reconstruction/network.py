@@ -111,7 +111,7 @@ class NetworkReconstruction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network saw of one image, and the source that it drew, its brightness in ``unit``.
+    """The input of a network from one image, and the source that it drew, its brightness in ``unit``.
 
     ``seen`` are the `~lenssr.networks.domain.image_properties`; ``foreground`` (1, ny * nx), sky and lens
     light in the unit of the data, was subtracted; ``fit`` has the sky that the source leaves.

@@ -18,7 +18,8 @@ from lenssr.reconstruction.freeform_fit import (
     steep_light,
 )
 from lenssr.source import LocalPrior, Prior, Problem, View
-from lenssr.source.gauss_newton import log_field, solve, weigh
+from lenssr.source.gauss_newton import solve, weigh
+from lenssr.source.priors import log_field
 
 # Least brightness of a node, as a share of the largest: a smaller logarithm would only strain the prior.
 DARK_SHARE = 1e-9

@@ -1,4 +1,4 @@
-"""What a result says about itself: flags, one function each, and the verdict that measures all of them once.
+"""The flags of a result, one function each, and the verdict that measures all of them once.
 
 The docstring of a flag is its meaning, as the table in the docs has it; its threshold stands beside it. A new
 flag needs a function here, and a test; `judge` and the docs find it.
@@ -7,7 +7,7 @@ flag needs a function here, and a test; `judge` and the docs find it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a verdict looks at: one image, how it was solved, and where that ended.
+    """Input of a verdict: one image, how it was solved, and the end of the fit.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Run:
         Degrees of freedom: the pixels used less the free parameters, where nodes of a source on a grid count
         as far as the data determine them.
     facts : dict of str to bool
-        What only the producer knows, by the names of flags: ``interpolated``, ``unlike_training``.
+        Facts that only the producer knows, by the names of flags: ``interpolated``, ``unlike_training``.
     scene, fit, noise : optional
         None for an image without a model; ``noise`` is that of the residual.
     inversion : tuple of `~lenssr.source.Problem` and `~lenssr.source.Solution`, or None
@@ -297,22 +297,18 @@ def not_converged(run):
     return not run.fit.converged
 
 
-@flag(serious=True)
-def lens_at_bound(run):
-    """a lens parameter ended on a bound"""
-    return _at_bound(run, "lens")
+def _at_bound(role, run):
+    kept = run.scene.keep(role)
+    return any(not kept[place] for place in run.fit.at_bound)
 
 
-@flag(serious=True)
-def source_at_bound(run):
-    """a source parameter ended on a bound"""
-    return _at_bound(run, "source")
-
-
-@flag()
-def lens_light_at_bound(run):
-    """a parameter of the lens light ended on a bound"""
-    return _at_bound(run, "lens_light")
+for _role, _what, _serious in (
+    ("lens", "a lens parameter", True),
+    ("source", "a source parameter", True),
+    ("lens_light", "a parameter of the lens light", False),
+):
+    _meaning = f"{_what} ended on a bound"
+    FLAGS[f"{_role}_at_bound"] = Flag(partial(_at_bound, _role), _meaning, _serious, needs="fit")
 
 
 @flag(below=decisions.SECOND_MODE, serious=True)
@@ -328,11 +324,6 @@ def theta_E_uncertain(run):
     if not bool(run.scene.free[column]):
         return None
     return float(run.covariance[column, column].sqrt()) / run.theta_E
-
-
-def _at_bound(run, role):
-    kept = run.scene.keep(role)
-    return any(not kept[place] for place in run.fit.at_bound)
 
 
 # ---------------------------------------------------------------- is it a lensed source?

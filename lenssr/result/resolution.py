@@ -1,4 +1,4 @@
-"""The result of a run as users hold it, and what stands in for one that failed."""
+"""The result of a run, and the stand-in for one that failed."""
 
 import os
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ from lenssr.result.fits import plane, read, write
 from lenssr.result.text import describe, pixel_scales
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     from astropy.modeling import Model
-    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["PARAMETER_COLUMNS", "Draws", "FailedResolution", "SuperResolution"]
 
@@ -87,7 +87,7 @@ class SuperResolution:
     covariance_names : tuple of str
         The parameters along its axes.
     flags : tuple of str
-        What is wrong or doubtful, in the names of the page on verdicts.
+        Names of what is wrong or doubtful; the page on verdicts explains them.
     ok : bool
         False when a serious flag is set.
     magnification, magnification_error : float
@@ -98,7 +98,7 @@ class SuperResolution:
         For a source on a grid, how much the data say of each pixel of ``source``: 1 - (posterior
         variance) / (prior variance) of the field that has the prior. None for other sources.
     posterior : object or None
-        What `sample` draws from, kept in memory only: None after `read`.
+        The posterior for `sample`, in memory only: None after `read`.
     meta : dict
         Settings, versions, seconds, ``measures`` of the verdict; ``pixel_scale``, that of the input in
         arcsec. Plain values, which JSON can hold. It is a plain dict, which nothing in the package changes.
@@ -230,9 +230,9 @@ class SuperResolution:
     def plot(
         self,
         *,
-        figure: "Figure | SubFigure | None" = None,
+        figure: "matplotlib.figure.Figure | matplotlib.figure.SubFigure | None" = None,
         path: str | os.PathLike[str] | None = None,
-    ) -> "Figure | SubFigure":
+    ) -> "matplotlib.figure.Figure | matplotlib.figure.SubFigure":
         """Draw data, model, residual, super-resolved image and source.
 
         Parameters
@@ -279,14 +279,14 @@ class SuperResolution:
 
 
 class FailedResolution:
-    """What `~lenssr.SuperResolver.map` returns in place of a result that could not be made.
+    """Stands for a result that could not be made in the list of `~lenssr.SuperResolver.map`.
 
     Parameters
     ----------
     error : Exception
-        What went wrong.
+        The exception.
     name : str
-        Which image it was.
+        Name of the image.
 
     Attributes
     ----------

@@ -6,7 +6,7 @@ from lenssr.grids import pixel_side, scale_matrix
 
 
 def meta_value(meta, *names, default=None):
-    """Look a value up in a dict or header, whatever the case of its name."""
+    """Look a value up in a dict or header, by its name in any case."""
     lower = {str(key).lower(): value for key, value in meta.items()}
     return next((lower[name] for name in names if name in lower), default)
 

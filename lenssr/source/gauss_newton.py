@@ -3,17 +3,24 @@
 One loop serves a batch of lenses; a single one is a batch of one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import lambertw
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.source.evidence import laplace_evidence
-from lenssr.source.linalg import BandedFactors, DenseFactors
-from lenssr.source.priors import BatchPrior
+from lenssr.source.forward_model import ForwardModel
+from lenssr.source.linalg import BandedFactors, DenseFactors, Factor
+from lenssr.source.priors import LINKS, BatchPrior, Prior, log_field
+from lenssr.source.problem import Problem
 from lenssr.source.shared_lens import SharedLens
 
 __all__ = [
@@ -28,8 +35,6 @@ __all__ = [
     "weigh",
 ]
 
-# Largest e-folds below the floor of a logarithm: beyond e^-240 all is dark.
-DEEPEST = np.log(240.0)
 LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
@@ -41,61 +46,19 @@ SETTLED = 1.1
 FIRST_STRENGTH, ROUNDS, MOST_LEFT = 100.0, 6, 0.8
 WEAKEST, STRONGEST = 1e-8, 1e9
 
-
-@dataclass(frozen=True)
-class Link:
-    """Brightness as a function of the field that has the Gaussian prior.
-
-    ``on_tensors(field (b, n), log_floor (b, 1))`` gives the brightness and its derivative.
-    """
-
-    on_tensors: object
-    is_linear: bool
-
-    def brightness(self, field, log_floor):
-        """Brightness of a field, an array."""
-        return self._on_array(field, log_floor)[0]
-
-    def slope(self, field, log_floor):
-        """Derivative of the brightness by the field, an array."""
-        return self._on_array(field, log_floor)[1]
-
-    def _on_array(self, field, log_floor):
-        floor = torch.as_tensor(log_floor, dtype=torch.float64)
-        return tuple(part.numpy() for part in self.on_tensors(torch.as_tensor(field), floor))
-
-
-def _log(field, log_floor):
-    fading = (log_floor - field).clamp_max(DEEPEST).exp()
-    brightness = (field - fading).exp()
-    return brightness, brightness * (1 + fading)
-
-
-def _linear(field, log_floor):
-    return field, torch.ones_like(field)
-
-
-LINKS = {"log": Link(_log, False), "linear": Link(_linear, True)}
-
-
-def log_field(brightness, log_floor):
-    """The field g of a positive brightness s under the "log" link with a floor f: log s = g - f exp(-g).
-
-    Well above the floor s is exp(g) - f; below, it fades to nothing within a few units of g.
-    """
-    return np.log(brightness) + lambertw(np.exp(log_floor) / brightness).real
+Factors = BandedFactors | DenseFactors
 
 
 @dataclass(frozen=True)
 class Request:
     """Arguments of a call of `solve`, with its keywords as ``options``."""
 
-    problem: object
-    prior: object
+    problem: Problem
+    prior: Prior
     strength: float | None
-    field: np.ndarray
-    parameters: np.ndarray
-    options: dict
+    field: NDArray
+    parameters: NDArray
+    options: dict[str, Any]
 
 
 class Solution:
@@ -117,7 +80,14 @@ class Solution:
     converged : bool
     """
 
-    def __init__(self, state, prior, options, iterations=0, converged=False):
+    def __init__(
+        self,
+        state: _State,
+        prior: Prior,
+        options: dict[str, Any],
+        iterations: int = 0,
+        converged: bool = False,
+    ) -> None:
         self._state, self.prior, self.options = state, prior, options
         self.field, self.parameters = state.field[0].numpy(), state.parameters[0].numpy()
         self.strength, self.chi2 = float(state.strength[0]), float(state.chi2[0])
@@ -126,11 +96,11 @@ class Solution:
         self.iterations, self.converged = iterations, converged
 
     @property
-    def nearly_determined(self):
+    def nearly_determined(self) -> float:
         """`determined` one step before the end, where that is known: it needs no factor."""
         return self.determined if self._state.latest is None else float(self._state.latest[0])
 
-    def strength_of(self, prior, field=None):
+    def strength_of(self, prior: Prior, field: NDArray | None = None) -> float:
         """Strength at which another prior would let the data determine equally many nodes.
 
         Parameters
@@ -148,42 +118,49 @@ class Solution:
         return self.determined / max(float(offset @ prior.apply(offset)), 1e-300)
 
     @property
-    def values(self):
+    def values(self) -> NDArray:
         """Node values, shape (n,)."""
         return self._state.source[0].numpy()
 
     @property
-    def slope(self):
+    def slope(self) -> NDArray:
         """Derivative of the node values with respect to the field, shape (n,)."""
         return self._state.slope[0].numpy()
 
     @cached_property
-    def factor(self):
+    def factor(self) -> Factor:
         """`~lenssr.source.Factor` of the Gauss-Newton matrix at the end."""
         return self._factors.of_one()
 
     @cached_property
-    def _factors(self):
+    def _factors(self) -> Any:
         return self._state.factorise(self._state.everything, exact=True)
 
     @cached_property
-    def next_step(self):
+    def next_step(self) -> NDArray:
         """The Gauss-Newton step (n + K,) that would follow."""
         step = self._state.step(self._factors, self._state.everything)
         return _shortened([self._state], [step])[0][0].numpy()
 
     @cached_property
-    def evidence(self):
+    def evidence(self) -> float:
         """Logarithm of the Laplace evidence, up to a constant of the data alone."""
         return float(self._state.evidence(self._factors)[0])
 
     @cached_property
-    def determined(self):
+    def determined(self) -> float:
         """Number of nodes that the data determine."""
         return float(self._state.determined(self._factors, self._state.everything)[0])
 
 
-def solve(problem, prior, strength, field, parameters, **options):
+def solve(
+    problem: Problem,
+    prior: Prior,
+    strength: float | None,
+    field: NDArray,
+    parameters: NDArray,
+    **options: Any,
+) -> Solution:
     """Maximise the posterior, and with it the evidence of the strength of the prior.
 
     Between Gauss-Newton steps the strength moves to where the evidence would be stationary if the posterior
@@ -228,7 +205,7 @@ def solve(problem, prior, strength, field, parameters, **options):
     return found
 
 
-def solve_batch(requests, model):
+def solve_batch(requests: Sequence[Request], model: ForwardModel) -> list[Solution | Exception]:
     """Solve requests that differ in problem, start and strength only, each as if it were alone.
 
     Parameters
@@ -265,13 +242,13 @@ class BandsSolution:
         Logarithm of the Laplace evidence of all bands, up to a constant of the data alone.
     """
 
-    bands: list
-    lens: np.ndarray
-    lens_covariance: np.ndarray
+    bands: list[Solution]
+    lens: NDArray
+    lens_covariance: NDArray
     evidence: float
 
 
-def solve_bands(requests):
+def solve_bands(requests: Sequence[Request]) -> BandsSolution:
     """Solve several bands of one lens together: each has its own source, light and sky, all share the lens.
 
     Every band is eliminated down to the lens, where the Schur complements add up.
@@ -322,7 +299,7 @@ def solve_bands(requests):
     )
 
 
-def _options(request):
+def _options(request: Request) -> dict[str, Any]:
     """All options of `solve`, with those of a request."""
     options = {"mean": None, "link": "log", "adapt": True, "max_iterations": 40, "tolerance": 0.05}
     if unknown := set(request.options) - set(options):
@@ -417,10 +394,10 @@ def _solutions(requests, state, options, ends, failed):
         if failed[row]:
             solutions.append(np.linalg.LinAlgError("the matrix of the inversion is not positive"))
             continue
-        own = state if alone else state.row(row, request)
-        solutions.append(Solution(own, request.prior, kept, *end))
+        found = Solution(state if alone else state.row(row, request), request.prior, kept, *end)
         if not alone:
-            solutions[-1].evidence, solutions[-1].determined = numbers[0][row], numbers[1][row]
+            found.evidence, found.determined = numbers[0][row], numbers[1][row]
+        solutions.append(found)
     return solutions
 
 
@@ -475,26 +452,26 @@ class _State:
         self.jacobian = model.jacobian(self.source, parameters, self.everything)
         self._probes = None
 
-    def row(self, row, request):
+    def row(self, row: int, request: Request) -> _State:
         """The state of one lens by itself, on the CPU."""
         parts = self.field[row : row + 1].cpu(), self.parameters[row : row + 1].cpu()
         prior = BatchPrior(request.prior, "cpu", dense=False)
-        mean = None if self.finds_mean else self.mean[row].cpu()
+        mean = None if self.finds_mean else self.mean[row].cpu().numpy()
         one = _State(request.problem.model, prior, *parts, mean, self.link)
         one.mean = self.mean[row : row + 1].cpu()
         one.set_strength(one.everything, self.strength[row : row + 1].cpu())
         return one
 
-    def _brightness(self, field, index):
+    def _brightness(self, field: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.link.on_tensors(field, self.model.log_floor[index].unsqueeze(1))
 
-    def _residual(self, source, parameters, index):
+    def _residual(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         return self.model.data[index] - self.model.predict(source, parameters, index)
 
-    def _chi2(self, residual, index):
+    def _chi2(self, residual: Tensor, index: Tensor) -> Tensor:
         return (self.model.weight[index] * residual.square()).sum(1)
 
-    def _roughness(self, field, index):
+    def _roughness(self, field: Tensor, index: Tensor) -> Tensor:
         offset = field - self.mean[index]
         return (self.prior.apply(offset) * offset).sum(1)
 
@@ -503,11 +480,11 @@ class _State:
         pull = (stiffness * (parameters - mean).square()).sum(1)
         return self.strength[index] * self._roughness(field, index) + pull
 
-    def set_strength(self, index, strength):
+    def set_strength(self, index: Tensor, strength: Tensor) -> None:
         """Change the strengths of the prior."""
         self.strength[index] = torch.nan_to_num(strength, nan=WEAKEST).clamp(WEAKEST, STRONGEST)
 
-    def rough_strength(self):
+    def rough_strength(self) -> Tensor:
         """First strengths: as if data determined a tenth of the nodes, but no stiffer than the data."""
         rough = self._roughness(self.field, self.everything).clamp_min(1e-300)
         normal = self.model.normal(self.parameters, self.everything)
@@ -515,7 +492,7 @@ class _State:
         data = (self.slope.square() * diagonal).sum(1)
         return torch.minimum(0.1 * self.field.shape[1] / rough, data / self.prior.trace)
 
-    def gradient(self, index):
+    def gradient(self, index: Tensor) -> Tensor:
         """Half the gradients (b, n + K) of the log posteriors."""
         weighted = self.model.weight[index] * self.residual[index]
         parameters = self.parameters[index]
@@ -526,7 +503,7 @@ class _State:
         by_parameter = (self.jacobian[index] @ weighted.unsqueeze(2)).squeeze(2)
         return torch.cat([by_field, by_parameter - stiffness * (parameters - mean)], dim=1)
 
-    def factorise(self, index, *, exact=False):
+    def factorise(self, index: Tensor, *, exact: bool = False) -> Factors:
         """Factor the Gauss-Newton matrices."""
         jacobian, parameters, slope = self.jacobian[index], self.parameters[index], self.slope[index]
         weighted = jacobian * self.model.weight[index].unsqueeze(1)
@@ -536,16 +513,16 @@ class _State:
         normal = self.model.normal(parameters, index, exact=exact)
         return kind(normal, slope, self.prior, self.strength[index], cross, corner, for_step=not exact)
 
-    def step(self, factors, index):
+    def step(self, factors: Factors, index: Tensor) -> Tensor:
         """The Gauss-Newton steps (b, n + K)."""
         step = factors.solve(self.gradient(index).unsqueeze(2)).squeeze(2)
         return torch.where(factors.failed.unsqueeze(1), 0.0, step)
 
-    def objective(self, index):
+    def objective(self, index: Tensor) -> Tensor:
         """Twice the negative log posteriors (b,), but for constants."""
         return self.chi2[index] + self._penalty(self.field[index], self.parameters[index], index)
 
-    def trial(self, index, step):
+    def trial(self, index: Tensor, step: Tensor) -> tuple[Tensor, ...]:
         """Where steps lead: field, parameters, source, slope, residual and chi2, and the objectives (b,)."""
         count, (lower, upper) = self.field.shape[1], self.model.bounds
         field = self.field[index] + step[:, :count]
@@ -556,24 +533,24 @@ class _State:
         objective = chi2 + self._penalty(field, parameters, index)
         return field, parameters, source, slope, residual, chi2, objective
 
-    def take(self, index, parts):
+    def take(self, index: Tensor, parts: Iterable[Tensor]) -> None:
         """Move to where trials have led."""
         kept = (self.field, self.parameters, self.source, self.slope, self.residual, self.chi2)
         for mine, part in zip(kept, parts, strict=True):
             mine[index] = part
 
-    def renew_jacobian(self, index):
+    def renew_jacobian(self, index: Tensor) -> None:
         """Find the derivatives anew after a move."""
         if len(index):
             self.jacobian[index] = self.model.jacobian(self.source[index], self.parameters[index], index)
 
-    def determined(self, factors, index, less=0.0):
-        """Numbers (b,) of nodes that the data determine: n - strength tr(A^-1 C), of a trace less so much."""
+    def determined(self, factors: Factors, index: Tensor, less: float | Tensor = 0.0) -> Tensor:
+        """Numbers (b,) of nodes that the data determine: n - strength (tr(A^-1 C) - less)."""
         undetermined = self.strength[index] * (factors.trace(self.prior, self.probes) - less)
         return (factors.count - undetermined).clamp(1.0, factors.count)
 
     @property
-    def probes(self):
+    def probes(self) -> NDArray:
         """Fixed signs (n + K, PROBES) for traces."""
         if self._probes is None:
             size = self.field.shape[1] + self.parameters.shape[1]
@@ -591,7 +568,7 @@ class _State:
         self.latest[index] = determined
         return determined / self._roughness(field, index).clamp_min(1e-300)
 
-    def evidence(self, factors):
+    def evidence(self, factors: Factors) -> Tensor:
         """Laplace evidence (B,): fit, prior, and the ratio of the volumes of posterior and prior."""
         stiffness = self.parameter_prior[1]
         prior = self.prior.log_determinant + self.field.shape[1] * self.strength.log()

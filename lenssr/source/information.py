@@ -1,9 +1,14 @@
-"""What the data say of a free-form source, node by node."""
+"""Information of the data on a free-form source, node by node."""
+
+from __future__ import annotations
 
 import numpy as np
 import scipy.linalg as linalg
+from numpy.typing import DTypeLike, NDArray
 
-from lenssr.source.linalg import band_blocks
+from lenssr.source.gauss_newton import Solution
+from lenssr.source.linalg import Factor, band_blocks
+from lenssr.source.problem import Problem
 
 __all__ = ["LEAST_INFORMATION", "information", "leverage", "node_variances"]
 
@@ -13,7 +18,7 @@ LEAST_INFORMATION = 0.5
 DRAWS, DRAW_SEED = 16, 1821
 
 
-def information(solution):
+def information(solution: Solution) -> NDArray:
     """1 - (posterior variance) / (prior variance) of the field at every node, (n,): 1 is data, 0 is prior.
 
     The variance of the prior is conditional on its free modes (see `~lenssr.source.Prior`): any data
@@ -23,7 +28,7 @@ def information(solution):
     return np.clip(1 - node_variances(solution.factor, np.float32) / prior, 0.0, 1.0)
 
 
-def leverage(problem, solution):
+def leverage(problem: Problem, solution: Solution) -> NDArray:
     """Diagonal (N,) of the hat matrix by draws, to a third for a single pixel.
 
     Its sum over a region is the number of parameters that the region determines; its pixels less that number
@@ -38,7 +43,7 @@ def leverage(problem, solution):
     return problem.weight * ((of_source + of_parameters) ** 2).mean(axis=1)
 
 
-def node_variances(factor, dtype=np.float64):
+def node_variances(factor: Factor, dtype: DTypeLike = np.float64) -> NDArray:
     """Posterior variances (n,) of the nodes: the diagonal of the inverse, without draws, in a precision."""
     held = _diagonal_of_inverse(factor.lower.astype(dtype))
     if not factor.parameters:
@@ -48,7 +53,7 @@ def node_variances(factor, dtype=np.float64):
     return held + (factor.solve(root)[: factor.count] ** 2).sum(axis=1)
 
 
-def _diagonal_of_inverse(lower):
+def _diagonal_of_inverse(lower: NDArray) -> NDArray:
     """Diagonal of the inverse from the factor's band, block by block from the last one.
 
     Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1, with the blocks of `band_blocks`, are the blocks on the

@@ -1,10 +1,17 @@
 """Normal matrices of the inversion, as bands, and the factor of what is solved."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.linalg as linalg
+import scipy.sparse as sparse
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 __all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "to_banded"]
 
@@ -26,7 +33,7 @@ SOFTEST = 1e-3
 MANY = 4
 
 
-def to_banded(matrix, width):
+def to_banded(matrix: sparse.sparray, width: int) -> NDArray:
     """The lower band (width + 1, n) of a symmetric sparse matrix (n, n), in LAPACK's layout."""
     entries = matrix.tocoo()
     offset = entries.row - entries.col
@@ -36,7 +43,7 @@ def to_banded(matrix, width):
     return band
 
 
-def band_blocks(lower):
+def band_blocks(lower: NDArray) -> list[tuple[slice, NDArray, NDArray]]:
     """Blocks (place, diagonal D, below E) of a banded lower triangle (width + 1, n), as large as its band.
 
     ``place`` is a slice of rows; E has no rows for the last one. Only the lower triangle of D and the upper
@@ -48,7 +55,7 @@ def band_blocks(lower):
     columns = lower if reach else np.concatenate([lower, np.zeros_like(lower)])
     flat = np.ascontiguousarray(columns.T).ravel()
 
-    def block(first, last, start, stop):
+    def block(first: int, last: int, start: int, stop: int) -> NDArray:
         strides = flat.itemsize, flat.itemsize * width
         part = flat[first + start * width :]
         return np.lib.stride_tricks.as_strided(part, (last - first, stop - start), strides, writeable=False)
@@ -81,12 +88,12 @@ class NormalMatrix:
         Entry (j, k) is that of row j + k and column j, as LAPACK has a lower band in memory.
     """
 
-    def __init__(self, matrix, side):
+    def __init__(self, matrix: sparse.sparray, side: int) -> None:
         self.size, self._map = matrix.shape[1], matrix.tocsr()
         width, self._for_steps = _widths(self._map, side)
         self._fill(width)
 
-    def _fill(self, width):
+    def _fill(self, width: int) -> None:
         self.columns = np.zeros((self.size, width + 1))
         pairs = (np.diff(self._map.indptr).astype(float) ** 2).sum()
         if pairs > SPARSE_SHARE * self._map.shape[0] * self.size * (width + BLOCK):
@@ -94,7 +101,7 @@ class NormalMatrix:
         else:
             self._fill_from_sparse(self._map)
 
-    def _fill_from_sparse(self, scaled):
+    def _fill_from_sparse(self, scaled: sparse.csr_array) -> None:
         transposed, width = scaled.T.tocsr(), self.columns.shape[1]
         for start in range(0, self.size, ROWS_AT_ONCE):
             # Rows of the transpose are columns: these, by those that they reach.
@@ -105,7 +112,7 @@ class NormalMatrix:
             held = (below >= 0) & (below < width)
             self.columns[start + column[held], below[held]] = product.data[held]
 
-    def _fill_from_dense(self, scaled, width):
+    def _fill_from_dense(self, scaled: sparse.csr_array, width: int) -> None:
         for first in range(0, scaled.shape[0], ROWS_AT_ONCE):
             whole = np.zeros((min(ROWS_AT_ONCE, scaled.shape[0] - first), self.size + width))
             whole[:, : self.size] = scaled[first : first + ROWS_AT_ONCE].toarray()
@@ -117,11 +124,20 @@ class NormalMatrix:
                 shape = (stop - start, width + 1)
                 self.columns[start:stop] += np.lib.stride_tricks.as_strided(product, shape, strides)
 
-    def diagonal(self):
+    def diagonal(self) -> NDArray:
         """Its diagonal, shape (n,)."""
         return self.columns[:, 0]
 
-    def factor(self, slope, prior, strength, cross, corner, *, for_step=False):
+    def factor(
+        self,
+        slope: NDArray,
+        prior: Any,
+        strength: float,
+        cross: NDArray,
+        corner: NDArray,
+        *,
+        for_step: bool = False,
+    ) -> Factor:
         """`~lenssr.source.Factor` of [[D M^T M D + strength C, B], [B^T, K]].
 
         Parameters
@@ -148,7 +164,7 @@ class NormalMatrix:
                 if width >= self.columns.shape[1]:
                     self._fill(width)
 
-    def _sum(self, slope, prior, strength, width):
+    def _sum(self, slope: NDArray, prior: Any, strength: float, width: int) -> NDArray:
         """The columns of D M^T M D + strength C, with ``width`` diagonals below the main one."""
         width = width + 1
         columns = np.zeros((self.size, max(width, prior.width + 1)))
@@ -160,7 +176,7 @@ class NormalMatrix:
         return columns
 
 
-def _widths(scaled, side):
+def _widths(scaled: sparse.csr_array, side: int) -> tuple[int, ...]:
     """Diagonals below the main one that hold nearly all of S^T S, S of shape (N, n); and enough for steps.
 
     Each node has equal weight, unless it is nearly dark. Sums of a row of S along the rows of nodes give the
@@ -177,10 +193,10 @@ def _widths(scaled, side):
     apart = np.array([(2 if k else 1) * np.trace(products, k) for k in range(len(products))])
     beyond = np.append(apart[:0:-1].cumsum()[::-1], 0.0) / max(apart.sum(), np.finfo(float).tiny)
 
-    def enough(share):
+    def enough(share: float) -> int:
         return 1 + int(np.argmax(beyond <= share))
 
-    def within(operations):
+    def within(operations: float) -> int:
         return math.ceil(math.sqrt(operations / size) / side)
 
     rows = enough(0.0)
@@ -192,7 +208,7 @@ def _widths(scaled, side):
     return tuple(min(number * side, size - 1) for number in (rows, few))
 
 
-def _root(schur, diagonal):
+def _root(schur: NDArray, diagonal: NDArray) -> NDArray:
     """Lower Cholesky factor of the Schur complement.
 
     Where the curvature of the nodes is truncated (a wide PSF, a lens that has moved) and the data are
@@ -201,7 +217,7 @@ def _root(schur, diagonal):
     return _roots(torch.as_tensor(schur)[None], torch.as_tensor(diagonal.copy())[None])[0].numpy()
 
 
-def _solve_few(lower, right, *, trans=0):
+def _solve_few(lower: NDArray, right: NDArray, *, trans: int = 0) -> NDArray:
     """Solve with the triangular matrix of the parameters, of which there may be none."""
     if not right.size:
         return right  # older LAPACK wrappers take an empty matrix for a mistake
@@ -219,7 +235,7 @@ class Factor:
         B and C, of the few parameters.
     """
 
-    def __init__(self, band, cross, corner):
+    def __init__(self, band: NDArray, cross: NDArray, corner: NDArray) -> None:
         self.count, self.parameters = cross.shape
         self.lower = linalg.cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
         self.half = self._forward(cross)
@@ -227,21 +243,21 @@ class Factor:
         self.log_determinant = 2 * float(np.log(self.lower[0]).sum() + np.log(np.diagonal(self.schur)).sum())
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Nodes and parameters."""
         return self.count + self.parameters
 
-    def _forward(self, right):
+    def _forward(self, right: NDArray) -> NDArray:
         if not right.shape[1]:
             return right  # LAPACK's banded solver does not survive an empty right-hand side
         return linalg.lapack.dtbtrs(self.lower, right, uplo="L")[0]
 
-    def _backward(self, right):
+    def _backward(self, right: NDArray) -> NDArray:
         if right.shape[1] > MANY:
             return self._backward_many(right)
         return linalg.lapack.dtbtrs(self.lower, right, uplo="L", trans="T")[0]
 
-    def _backward_many(self, right):
+    def _backward_many(self, right: NDArray) -> NDArray:
         found, after = np.empty_like(right), None
         for place, diagonal, below in reversed(band_blocks(self.lower)):
             rest = right[place]
@@ -254,22 +270,22 @@ class Factor:
             found[place] = after
         return found
 
-    def solve(self, right):
+    def solve(self, right: NDArray) -> NDArray:
         """Solutions of the system for right-hand sides (n + K, m)."""
         above = self._forward(right[: self.count])
         below = _solve_few(self.schur, right[self.count :] - self.half.T @ above)
         return self._join(above, below)
 
-    def sample(self, normals):
+    def sample(self, normals: NDArray) -> NDArray:
         """Vectors (n + K, m) whose covariance is the inverse of the matrix, from standard normals."""
         return self._join(normals[: self.count], normals[self.count :])
 
-    def _join(self, above, below):
+    def _join(self, above: NDArray, below: NDArray) -> NDArray:
         parameters = _solve_few(self.schur, below, trans=1)
         return np.concatenate([self._backward(above - self.half @ parameters), parameters])
 
     @property
-    def parameter_covariance(self):
+    def parameter_covariance(self) -> NDArray:
         """Covariance (K, K) of the parameters."""
         inverse = _solve_few(self.schur, np.eye(self.parameters))
         return inverse.T @ inverse
@@ -293,30 +309,30 @@ class BandedFactors:
         self.failed = torch.tensor([factor is None for factor in self._factors])
         self.log_determinant = self._each(lambda factor: factor.log_determinant, np.nan)
 
-    def _each(self, function, otherwise):
+    def _each(self, function: Callable[[Factor], Any], otherwise: float) -> Tensor:
         return torch.as_tensor(
             np.stack([otherwise if factor is None else function(factor) for factor in self._factors])
         )
 
-    def of_one(self):
+    def of_one(self) -> Factor:
         """The only `Factor`; raises where its matrix is not positive."""
         if self._factors[0] is None:
             raise linalg.LinAlgError("the matrix of the inversion is not positive")
         return self._factors[0]
 
-    def solve(self, right):
+    def solve(self, right: Tensor) -> Tensor:
         """Solutions (b, n + K, m) for right-hand sides of that shape."""
         pairs = zip(self._factors, right.numpy(), strict=True)
         return torch.as_tensor(np.stack([one if f is None else f.solve(one) for f, one in pairs]))
 
-    def trace(self, prior, probes):
+    def trace(self, prior: Any, probes: NDArray) -> Tensor:
         """Traces (b,) of (inverse, its first n rows and columns) C, by fixed probes z (n + K, P).
 
         They are z^T z - strength x^T C x with x = L^-T z, distributed as the posterior: only the determined
         directions scatter, so that a few probes are enough.
         """
 
-        def of(factor):
+        def of(factor: Factor) -> float:
             fields = factor.sample(probes)[: self.count]
             return (fields * prior.of_one.apply(fields)).sum() / probes.shape[1]
 
@@ -333,11 +349,11 @@ class DenseFactors:
         self.lower, info = torch.linalg.cholesky_ex(curvature)
         self.half = torch.linalg.solve_triangular(self.lower, cross, upper=False)
         self.schur = _roots(corner - self.half.mT @ self.half, corner.diagonal(dim1=1, dim2=2))
-        roots = (part.diagonal(dim1=1, dim2=2).log().sum(1) for part in (self.lower, self.schur))
-        self.log_determinant = 2 * sum(roots)
+        first, second = (part.diagonal(dim1=1, dim2=2).log().sum(1) for part in (self.lower, self.schur))
+        self.log_determinant = 2 * (first + second)
         self.failed = (info != 0) | ~self.log_determinant.isfinite()
 
-    def solve(self, right):
+    def solve(self, right: Tensor) -> Tensor:
         """Solutions (b, n + K, m) for right-hand sides of that shape."""
         above = torch.linalg.solve_triangular(self.lower, right[:, : self.count], upper=False)
         below = right[:, self.count :] - self.half.mT @ above
@@ -346,15 +362,15 @@ class DenseFactors:
         above = torch.linalg.solve_triangular(self.lower.mT, above - self.half @ below, upper=True)
         return torch.cat([above, below], dim=1)
 
-    def trace(self, prior, probes):
+    def trace(self, prior: Any, probes: NDArray) -> Tensor:
         """Traces (b,) of (inverse, its first n rows and columns) C; exact, without probes."""
         inside = torch.linalg.solve_triangular(self.lower, prior.root.expand_as(self.lower), upper=False)
-        # What the parameters of lens, light and sky add, as the inverse is L^-T (1 + h h^T) L^-1.
+        # Parameters of lens, light and sky contribute too: the inverse is L^-T (1 + h h^T) L^-1.
         h = torch.linalg.solve_triangular(self.schur, self.half.mT, upper=False)
         return inside.square().sum((1, 2)) + (h @ inside).square().sum((1, 2))
 
 
-def _roots(schur, diagonal):
+def _roots(schur: Tensor, diagonal: Tensor) -> Tensor:
     """Lower Cholesky factors of Schur complements (b, K, K); those that are not positive are mended."""
     lower, info = torch.linalg.cholesky_ex(schur)
     if not schur.shape[1] or not bool((info != 0).any()):

@@ -1,15 +1,22 @@
 """One lens as the free-form fit takes it: its exposures, a scene, and a grid for the source."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from lenssr.model.fit import Constraints
+from lenssr.model.image_stack import ImageStack
+from lenssr.model.scene import Scene
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.source_grid import GridMotion, SourceMap
+from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap
 
 __all__ = ["Problem", "View"]
 
@@ -32,10 +39,10 @@ class View:
         known. The first exposure defines the frame, and its place is known.
     """
 
-    stack: Any
-    light_stack: Any
-    weight: np.ndarray
-    offset: np.ndarray
+    stack: ImageStack
+    light_stack: ImageStack
+    weight: NDArray
+    offset: NDArray
     pointing: float = 0.0
 
 
@@ -82,7 +89,17 @@ class Problem:
         How the grid follows the lens.
     """
 
-    def __init__(self, views, scene, physical, constraints, grid, anchor=None, *, floor=0.0):
+    def __init__(
+        self,
+        views: Sequence[View],
+        scene: Scene,
+        physical: Tensor,
+        constraints: Constraints,
+        grid: SourceGrid,
+        anchor: NDArray | None = None,
+        *,
+        floor: float = 0.0,
+    ) -> None:
         self.views, self.scene, self.grid = tuple(views), scene, grid
         self.template = physical.unsqueeze(0)
         self.data = np.concatenate([view.stack.data[0].numpy() - view.offset for view in views])
@@ -96,7 +113,7 @@ class Problem:
         self.log_floor = math.log(floor) if floor > 0 else -math.inf
         self.motion = self._motion(anchor)
 
-    def _of_views(self):
+    def _of_views(self) -> NDArray:
         """Prior means, stiffnesses and bounds of the parameters of views after the first."""
         rows = []
         for view in self.views[1:]:
@@ -105,33 +122,33 @@ class Problem:
         return np.array(rows).reshape(-1, 4).T
 
     @cached_property
-    def model(self):
+    def model(self) -> ForwardModel:
         """`~lenssr.source.ForwardModel` of this lens by itself, on the CPU."""
         return ForwardModel([self])
 
-    def physical(self, parameters):
+    def physical(self, parameters: NDArray) -> Tensor:
         """Physical vector (1, P) of free parameters (K,)."""
         return self.model.physical(torch.as_tensor(parameters)[None], self.model.everything)
 
-    def start(self):
+    def start(self) -> NDArray:
         """The free parameters (K,) at the template."""
         of_scene = self.scene.to_fit(self.template)[0].numpy()
         return np.concatenate([of_scene, np.zeros(len(self.bounds[0]) - len(of_scene))])
 
-    def mapping(self, parameters):
+    def mapping(self, parameters: NDArray) -> SourceMap:
         """`~lenssr.source.SourceMap` from the nodes to rays, at free parameters (K,)."""
         physical, source = self.physical(parameters), self.scene["source"]
         return SourceMap(self._grid(physical), None if source is None else physical[0, source.slice])
 
-    def grid_at(self, parameters):
+    def grid_at(self, parameters: NDArray) -> SourceGrid:
         """`~lenssr.source.SourceGrid` where free parameters (K,) have taken it."""
         return self._grid(self.physical(parameters))
 
-    def _grid(self, physical):
+    def _grid(self, physical: Tensor) -> SourceGrid:
         change = (physical - self.template)[0, : len(self.motion.growth)]
         return self.motion.applied(self.grid, change)
 
-    def _motion(self, anchor):
+    def _motion(self, anchor: NDArray | None) -> GridMotion:
         block, operator = self.scene["lens"], self.views[0].stack.operator
         if anchor is None or not self.scene.lens_moves or self.scene["source"] is not None:
             return GridMotion.none(block.stop)
@@ -142,26 +159,26 @@ class Problem:
         slopes, free = [-slope[0] for slope in slopes], self.scene.free_of("lens")
         return GridMotion.following(self.grid, slopes, *rays, torch.as_tensor(anchor), free)
 
-    def predict(self, source, parameters):
+    def predict(self, source: NDArray, parameters: NDArray) -> NDArray:
         """Expected data (N,) of node values (n,) and free parameters (K,)."""
         return self._one(self.model.predict, source, parameters)
 
-    def lensed_source(self, source, parameters):
+    def lensed_source(self, source: NDArray, parameters: NDArray) -> NDArray:
         """The source's part of the expected data, (N,)."""
         return self._one(self.model.lensed_source, source, parameters)
 
-    def jacobian(self, source, parameters):
+    def jacobian(self, source: NDArray, parameters: NDArray) -> NDArray:
         """Derivatives (N, K) of the expected data."""
         return self._one(self.model.jacobian, source, parameters).T
 
-    def chi2(self, source, parameters):
+    def chi2(self, source: NDArray, parameters: NDArray) -> float:
         """Chi2 of node values (n,) and free parameters (K,)."""
         return float((self.weight * (self.data - self.predict(source, parameters)) ** 2).sum())
 
     def _one(self, function, source, parameters):
-        of_one = (torch.as_tensor(part)[None] for part in (source, parameters))
-        return function(*of_one, self.model.everything)[0].numpy()
+        values, place = (torch.as_tensor(part)[None] for part in (source, parameters))
+        return function(values, place, self.model.everything)[0].numpy()
 
 
-def _joined(of_scene, of_views):
+def _joined(of_scene: tuple[Tensor, Tensor], of_views: tuple[NDArray, NDArray]) -> tuple[NDArray, ...]:
     return tuple(np.concatenate([a.numpy(), b]) for a, b in zip(of_scene, of_views, strict=True))

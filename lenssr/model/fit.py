@@ -128,8 +128,9 @@ class Constraints:
 def _by_column(scene: Scene, block: Block | None, table: dict[str, float]) -> Tensor:
     """Entries (P,) of a table for the free parameters of a block that it names; infinite elsewhere."""
     entries = torch.full_like(scene.lower, torch.inf)
-    for name, entry in table.items() if block is not None else ():
-        entries[block.columns(name)] = entry
+    if block is not None:
+        for name, entry in table.items():
+            entries[block.columns(name)] = entry
     return torch.where(scene.free, entries, torch.inf)
 
 

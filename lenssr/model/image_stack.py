@@ -59,16 +59,12 @@ class ImageStack:
     ):
         self.grid, self.kernel = grid, kernel
         self.noise = (noise if isinstance(noise, NoiseModel) else stack_noise(noise)).on(device)
-        self.options = {
-            "oversampling": oversampling,
-            "kernel_subsampling": kernel_subsampling,
-            "includes_pixel": includes_pixel,
-            "device": device,
-            "dtype": dtype,
-        }
-        self.surface_brightness = surface_brightness
-        samples_centres = oversampling != "auto" and oversampling % 2 == 1
-        self.shows_ghost = samples_centres if shows_ghost is None else shows_ghost
+        self.options = {"oversampling": oversampling, "kernel_subsampling": kernel_subsampling}
+        self.options |= {"includes_pixel": includes_pixel, "device": device, "dtype": dtype}
+        if shows_ghost is None:
+            shows_ghost = oversampling != "auto" and oversampling % 2 == 1
+        self.surface_brightness, self.shows_ghost = surface_brightness, shows_ghost
+        self._same = {"surface_brightness": surface_brightness, "shows_ghost": shows_ghost}
         self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
         self._refined = refine is not None
         # Only where pixels are integrated; a point sample has the derivative that it has.
@@ -113,10 +109,8 @@ class ImageStack:
 
     def _twin(self, index, kernel, **options):
         shape = (-1, *self.grid.shape)
-        options = {"shows_ghost": self.shows_ghost, **self.options, **options}
         planes = self.data[index].reshape(shape), self.valid[index].reshape(shape), self.noise.select(index)
-        brightness = {"surface_brightness": self.surface_brightness}
-        return ImageStack(*planes, self.grid, kernel, **brightness, **options)
+        return ImageStack(*planes, self.grid, kernel, **{**self._same, **self.options, **options})
 
     def moments(self, model, index=None):
         """Expected data (b, N) of images ``index``, by default all, d/d(model), and the variance."""
@@ -202,6 +196,6 @@ class ImageStack:
         grid = PixelGrid((ny, nx), matrix=self.grid.matrix * factor, origin=self.grid.origin)
         times = factor * self.options["kernel_subsampling"]
         kernel = None if self.kernel is None else bin_kernel(self.kernel, times)
-        same = {"surface_brightness": self.surface_brightness, "shows_ghost": self.shows_ghost}
-        options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
-        return ImageStack(torch.where(valid, data, 0), valid, noise, grid, kernel, **same, **options)
+        coarse = {"oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
+        options = {**self._same, **self.options, **coarse}
+        return ImageStack(torch.where(valid, data, 0), valid, noise, grid, kernel, **options)

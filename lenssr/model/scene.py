@@ -99,7 +99,7 @@ class Scene:
             raise InputError(f"a scene of {len(light['source'])} sources: give one, or none")
         self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
         self._options |= light
-        self.blocks: list[Block] = []
+        self.blocks = []
         columns = []
         if lens is not None:
             self._add("lens", lens.param_names)

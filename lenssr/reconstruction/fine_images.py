@@ -159,7 +159,7 @@ class FineScene:
         """All images of the scene, with a given image of its source."""
         lensed, light = self.image("source"), self.image("lens_light")
         images = (lensed + light + self.image("sky"), lensed, light)
-        errors, flux = self._errors()
+        errors, flux = self.errors()
         magnification, magnification_error = self.magnification(flux)
         fields = {
             "source": source,
@@ -169,12 +169,11 @@ class FineScene:
         }
         return Products(images, errors, self.grid.wcs, self.kernel, self.scene.count("source"), fields)
 
-    def errors(self) -> tuple[NDArray, NDArray, NDArray]:
-        """Standard deviations (ny, nx) of the fine images: of the scene, of its source, of its lens light."""
-        return self._errors()[0]
+    def errors(self) -> tuple[tuple[NDArray, ...], Tensor]:
+        """Standard deviations (ny, nx) of scene, source and lens light, and changes (F,) of the lensed flux.
 
-    def _errors(self):
-        """Standard deviations, and changes (F,) of the lensed flux in the field along `root_covariance`."""
+        The flux is that in the field, its changes along `root_covariance`.
+        """
         root = self.root_covariance()
         variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
         fluxes = [root.new_zeros(0)]

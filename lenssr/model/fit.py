@@ -141,26 +141,13 @@ def _by_column(scene: Scene, block: Block | None, table: dict[str, float]) -> Te
 class Fit:
     """Where the fit of one image ended, with P parameters and N pixels.
 
-    Attributes
-    ----------
-    physical : (P,)
-        Parameters of the scene.
-    covariance : (P, P)
-        Their covariance for independent noise; zero where fixed or on a bound.
-    model, lensed_source : (N,)
-        Expected data, and the source's part of it.
-    weight : (N,)
-        Inverse variance that was used; 0 on masked pixels.
-    at_bound : tuple of int
-        Positions in the parameter vector that ended on a bound.
-    constraints : `Constraints`
-        Bounds and priors of this image.
-    modes : tuple of (float, (P,))
-        Other lenses that the data allow: excess of chi2, or of -2 ln(evidence), and their parameters.
-    lens_from : {"search", "network", "pixelated"}
-        Method that found an unknown lens; "pixelated" is a source on a grid.
-    leverage : (N,) or None
-        Diagonal of the hat matrix: how far every pixel determines its own model, where that is known.
+    ``physical`` (P,) are the parameters of the scene, ``covariance`` (P, P) theirs for independent noise,
+    zero where fixed or on a bound; ``at_bound`` are the columns that ended on a bound. ``model`` and
+    ``lensed_source`` (N,) are the expected data and the source's part of them; ``weight`` (N,) is the inverse
+    variance that was used, 0 on masked pixels; ``leverage`` (N,), where it is known, is the diagonal of the
+    hat matrix. ``modes`` are other lenses that the data allow: excess of chi2, or of -2 ln(evidence), and
+    their parameters (P,). ``lens_from`` is the method that found an unknown lens: "search", "network" or
+    "pixelated".
     """
 
     physical: Tensor

@@ -30,15 +30,9 @@ VERSIONS = ("lenssr", "torch", "numpy", "astropy")
 class Solved:
     """One image that has been solved: all that its result is made of.
 
-    Attributes
-    ----------
-    products : callable
-        ``products(widening)`` gives the `~lenssr.reconstruction.fine_images.Products`, with errors wider by
-        this factor than for independent noise.
-    inversion : tuple of `~lenssr.source.Problem` and `~lenssr.source.Solution`, optional
-        Of a source on a grid, which ``fit`` is made from.
-    facts, meta : dict
-        As of `make_result`.
+    ``products(widening)`` gives the `Products`, with errors wider by this factor than for independent noise.
+    ``inversion``, `~lenssr.source.Problem` and `~lenssr.source.Solution`, is that of a source on a grid, from
+    which ``fit`` is made. ``facts`` and ``meta`` are as of `make_result`.
     """
 
     scene: Scene

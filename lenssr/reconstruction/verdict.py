@@ -59,21 +59,11 @@ class Verdict:
 class Run:
     """Input of a verdict: one image, how it was solved, and the end of the fit.
 
-    Attributes
-    ----------
-    model : `~numpy.ndarray`, shape (ny, nx)
-        Expected data.
-    weight : `~numpy.ndarray`, shape (ny, nx)
-        Inverse variance that was used.
-    degrees : float
-        Degrees of freedom: the pixels used less the free parameters, where nodes of a source on a grid count
-        as far as the data determine them.
-    facts : dict of str to bool
-        Facts that only the producer knows, by the names of flags: ``interpolated``, ``unlike_training``.
-    scene, fit, noise : optional
-        None for an image without a model; ``noise`` is that of the residual.
-    inversion : tuple of `~lenssr.source.Problem` and `~lenssr.source.Solution`, or None
-        Of a source on a grid.
+    ``model`` and ``weight`` (ny, nx) are expected data and inverse variance; ``degrees`` the pixels used less
+    the free parameters, where nodes of a source on a grid count as far as the data determine them. ``facts``
+    that only the producer knows are called as flags: ``interpolated``, ``unlike_training``. ``scene``,
+    ``fit`` and ``noise`` (of the residual) are None for an image without a model; ``inversion``,
+    `~lenssr.source.Problem` and `~lenssr.source.Solution`, is that of a source on a grid.
     """
 
     observation: Observation

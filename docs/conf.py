@@ -48,6 +48,9 @@ else:
         (r"std:.*|(py:)?term", r".*:.*"),
     ]
 nitpick_ignore = [("py:class", "Model")]  # an annotation that astropy's Fittable2DModel hands down
+# Classes without a page, in annotations of ``lenssr.source``.
+inner = ("fit.Constraints", "fit.Fit", "image_stack.ImageStack", "scene.Scene")
+nitpick_ignore += [("py:class", f"lenssr.model.{name}") for name in inner]
 numpydoc_xref_param_type = False
 
 

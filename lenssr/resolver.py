@@ -10,7 +10,7 @@ from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
 from lenssr.imaging.observation import Observation
 from lenssr.options import RESOLVER, Settings
-from lenssr.reconstruction.output_psf import check_output_psf
+from lenssr.reconstruction.fine_images import check_output_psf
 from lenssr.result import FailedResolution
 
 __all__ = ["SuperResolver"]
@@ -36,7 +36,7 @@ class SuperResolver:
         The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
         Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
         of the lens (of the image centre where none is fitted), and weak Gaussian priors on its shape and
-        place (`lenssr.model.constraints`). A given lens is fitted without priors.
+        place (see the page on the method). A given lens is fitted without priors.
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.

@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 import lenssr
 from lenssr import options
 from lenssr.reconstruction.verdict import FLAGS
-from lenssr.result.planes import planes_of
+from lenssr.result.fits import planes_of
 
 
 class FlagTable(SphinxDirective):

@@ -1,29 +1,18 @@
-"""The fit of scenes to all pixels, and where it ends: a `Fit`, which nothing changes afterwards."""
+"""The fit of scenes to all pixels: its bounds and priors, and a `Fit` where it ends."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from lenssr.model.constraints import Constraints
+from lenssr.grids import PixelGrid
+from lenssr.light.profile import FAINTEST
+from lenssr.model.image_stack import ImageStack
 from lenssr.model.initial_guess import light_start, source_start, without_light
 from lenssr.model.least_squares import levenberg_marquardt
-
-__all__ = [
-    "Fit",
-    "away_from_lens",
-    "bin_factor",
-    "cost",
-    "early_fit",
-    "fit_from",
-    "fit_known_lens",
-    "lens_ends_at_bound",
-    "polish",
-    "refine",
-    "single_precision",
-    "softened",
-    "system",
-    "template_of",
-]
+from lenssr.model.scene import Block, Scene
 
 COARSE_SIDE = 25  # pixels along the side of a binned image
 COARSE_PIXEL = 0.15  # arcsec; coarser pixels cannot tell the smallest rings apart
@@ -39,75 +28,156 @@ POLISHES = 2
 POLISH_SIGMA = 0.05
 # Share of the light of a lens galaxy that a first, coarse model may miss.
 GALAXY_ERROR = 0.1
-# Chi2 by which a lens on a bound has to be better than one that is not: 5 sigma.
+# Chi2 by which a lens on a bound has to be better than another one: 5 sigma.
 BOUND_COST = 25.0
-# Radius in pixels of the mask around a moving lens whose point-sampled centre shows the source
-# (`ImageStack`).
+# Radius in pixels of the mask where point-sampled data show the source at the centre of a moving lens.
 GHOST_PIXELS = 1.4
+# Standard deviations of the priors on an unknown lens: wide against what arcs of any quality say, narrow
+# enough that a lens which only mimics the halo of its galaxy does not win. Ellipticities of lens galaxies
+# scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
+# ApJ 482, 604).
+LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+# Largest change of shapes and centres (arcsec) while the Einstein radius is still being found.
+NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+
+
+# ---------------------------------------------------------------- bounds and priors
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Bounds ``lower``, ``upper`` and Gaussian priors on the physical vectors of a batch, each (B, P).
+
+    An inverse variance ``stiffness`` of 0 means that there is no prior. Where a scene fits the logarithm of a
+    parameter, ``mean`` and ``stiffness`` are those of the logarithm.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    mean: Tensor
+    stiffness: Tensor
+
+    @classmethod
+    def of(cls, scene: Scene, count: int) -> "Constraints":
+        """The bounds of a scene, and no priors."""
+        lower, upper = scene.bounds(count)
+        return cls(lower, upper, torch.zeros_like(lower), torch.zeros_like(lower))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Constraints":
+        return Constraints(*(change(part) for part in vars(self).values()))
+
+    def on(self, device: torch.device | str) -> "Constraints":
+        """Return the constraints on a device."""
+        return self._each(lambda part: part.to(device))
+
+    def select(self, index: list[int] | Tensor) -> "Constraints":
+        """Constraints of some problems of the batch."""
+        return self._each(lambda part: part[index])
+
+    def without(self, scene: Scene, role: str) -> "Constraints":
+        """Constraints of ``scene.without(role)``."""
+        kept = scene.keep(role)
+        return self._each(lambda part: part[:, kept])
+
+    def with_light_priors(self, scene: Scene, physical: Tensor) -> "Constraints":
+        """Constraints with the priors that the profiles of the lens light ask for, around a start (B, P)."""
+        mean, stiffness = self.mean.clone(), self.stiffness.clone()
+        start = torch.where(scene.log, physical.clamp_min(FAINTEST).log(), physical)
+        for block in scene.lights:
+            sigma = torch.tensor(block.profile.prior, dtype=mean.dtype, device=mean.device)
+            mean[:, block.slice] = torch.where(sigma.isfinite(), start[:, block.slice], mean[:, block.slice])
+            stiffness[:, block.slice] = sigma**-2
+        return replace(self, mean=mean, stiffness=stiffness)
+
+    def centred_on(self, scene: Scene, centres: Tensor, reach: float) -> "Constraints":
+        """Constraints of an unknown lens: within ``reach`` arcsec of a centre (B, 2), with weak priors."""
+        lower, upper, mean, stiffness = (part.clone() for part in vars(self).values())
+        columns = scene.lens_centre_columns
+        lower[:, columns], upper[:, columns], mean[:, columns] = centres - reach, centres + reach, centres
+        source = scene["source"]
+        for block, priors in (
+            (scene["lens"], LENS_PRIORS),
+            (source, source.profile.shape_priors if source else {}),
+        ):
+            sigma = _by_column(scene, block, priors)
+            stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
+        return Constraints(lower, upper, mean, stiffness)
+
+    def narrowed(self, scene: Scene, start: Tensor) -> "Constraints":
+        """Constraints that keep a lens near its start (B, P), away from distant modes."""
+        reach = _by_column(scene, scene["lens"], NARROW)
+        lower, upper = torch.maximum(self.lower, start - reach), torch.minimum(self.upper, start + reach)
+        return replace(self, lower=lower, upper=upper)
+
+    def binding(self, scene: Scene, place: Tensor, within: "Constraints") -> Tensor:
+        """Whether (B,) a lens that ends at ``place`` (B, P) is on a bound that `narrowed` has set."""
+        columns = _by_column(scene, scene["lens"], NARROW).isfinite()
+        below = (place <= self.lower) & (self.lower > within.lower)
+        above = (place >= self.upper) & (self.upper < within.upper)
+        return (below | above)[:, columns].any(dim=1)
+
+    def widened(self, scene: Scene, place: Tensor, within: "Constraints") -> "Constraints":
+        """Constraints that let a lens as far from another place (B, P) as `narrowed` does from its start."""
+        columns = _by_column(scene, scene["lens"], NARROW).isfinite()
+        near = within.narrowed(scene, place)
+        lower = torch.where(columns, torch.minimum(self.lower, near.lower), self.lower)
+        upper = torch.where(columns, torch.maximum(self.upper, near.upper), self.upper)
+        return replace(self, lower=lower, upper=upper)
+
+
+def _by_column(scene: Scene, block: Block | None, table: dict[str, float]) -> Tensor:
+    """Entries (P,) of a table for the free parameters of a block that it names; infinite elsewhere."""
+    entries = torch.full_like(scene.lower, torch.inf)
+    if block is not None:
+        for name, entry in table.items():
+            entries[block.columns(name)] = entry
+    return torch.where(scene.free, entries, torch.inf)
+
+
+# ---------------------------------------------------------------- where a fit ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Where the fit of one image ended.
+    """Where the fit of one image ended, with P parameters and N pixels.
 
-    Attributes
-    ----------
-    physical : `torch.Tensor`, shape (P,)
-        Parameters of the scene.
-    covariance : `torch.Tensor`, shape (P, P)
-        Their covariance for independent noise; zero where fixed or on a bound.
-    chi2 : float
-    model : `torch.Tensor`, shape (N,)
-        Expected data.
-    lensed_source : `torch.Tensor`, shape (N,)
-        The source's part of it.
-    weight : `torch.Tensor`, shape (N,)
-        Inverse variance that was used; 0 on masked pixels.
-    converged : bool
-    at_bound : tuple of int
-        Positions in the parameter vector that ended on a bound.
-    iterations : int
-    constraints : `Constraints`
-        Bounds and priors of this image.
-    modes : tuple of (float, `torch.Tensor`)
-        Other lenses that the data allow: excess of chi2, or of -2 ln(evidence), and their parameters.
-    lens_from : {"search", "network", "pixelated"}
-        What found the lens, if it was unknown: the last is a source on a grid.
-    leverage : `torch.Tensor`, shape (N,), or None
-        Diagonal of the hat matrix: how far every pixel determines its own model, where that is known.
+    ``physical`` (P,) are the parameters of the scene, ``covariance`` (P, P) theirs for independent noise,
+    zero where fixed or on a bound; ``at_bound`` are the columns that ended on a bound. ``model`` and
+    ``lensed_source`` (N,) are the expected data and the source's part of them; ``weight`` (N,) is the inverse
+    variance that was used, 0 on masked pixels; ``leverage`` (N,), where it is known, is the diagonal of the
+    hat matrix. ``modes`` are other lenses that the data allow: excess of chi2, or of -2 ln(evidence), and
+    their parameters (P,). ``lens_from`` is the method that found an unknown lens: "search", "network" or
+    "pixelated".
     """
 
-    physical: torch.Tensor
-    covariance: torch.Tensor
+    physical: Tensor
+    covariance: Tensor
     chi2: float
-    model: torch.Tensor
-    lensed_source: torch.Tensor
-    weight: torch.Tensor
+    model: Tensor
+    lensed_source: Tensor
+    weight: Tensor
     converged: bool
-    at_bound: tuple
+    at_bound: tuple[int, ...]
     iterations: int
     constraints: Constraints
-    modes: tuple = ()
+    modes: tuple[tuple[float, Tensor], ...] = ()
     lens_from: str = "search"
-    leverage: torch.Tensor | None = None
+    leverage: Tensor | None = None
 
     @property
-    def used(self):
+    def used(self) -> int:
         """Number of pixels that were fitted."""
         return int((self.weight > 0).sum())
 
-    def on(self, device):
+    def on(self, device: torch.device | str) -> "Fit":
         """The fit with its tensors on a device."""
-        names = ["physical", "covariance", "model", "lensed_source", "weight"]
-        names += [] if self.leverage is None else ["leverage"]
-        return replace(
-            self,
-            **{name: getattr(self, name).to(device) for name in names},
-            constraints=self.constraints.on(device),
-            modes=tuple((excess, place.to(device)) for excess, place in self.modes),
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        moved["modes"] = tuple((excess, place.to(device)) for excess, place in self.modes)
+        return replace(self, **moved, constraints=self.constraints.on(device))
 
-    def without(self, scene, role):
+    def without(self, scene: Scene, role: str) -> "Fit":
         """The fit of the scene without the blocks of a role; what these explain stays in ``model``."""
         keep = scene.keep(role)
         place = (keep.cumsum(0) - 1).tolist()
@@ -121,20 +191,11 @@ class Fit:
         )
 
 
-def fit_known_lens(stack, scene, lens_vectors):
-    """Fit the light of scenes whose lens is given, or refine the lens from where it is given.
+# ---------------------------------------------------------------- the fits
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-    scene : `~lenssr.model.scene.Scene`
-    lens_vectors : `torch.Tensor`, shape (B, L)
-        Lens parameters of each image.
 
-    Returns
-    -------
-    fits : list of `Fit`
-    """
+def fit_known_lens(stack: ImageStack, scene: Scene, lens_vectors: Tensor) -> list[Fit]:
+    """Fit the light of scenes behind given lenses (B, L), or refine the lens from where it is given."""
     light = light_start(stack.binned(bin_factor(stack.grid)), scene)
     plain = scene.with_plain_light()
     template = template_of(plain, stack, lens_vectors, light)
@@ -148,7 +209,9 @@ def fit_known_lens(stack, scene, lens_vectors):
     return fit_from(stack, scene, template, constraints)
 
 
-def fit_from(stack, scene, physical, constraints, refits=WEIGHT_REFITS):
+def fit_from(
+    stack: ImageStack, scene: Scene, physical: Tensor, constraints: Constraints, refits: int = WEIGHT_REFITS
+) -> list[Fit]:
     """Fit all pixels from a start (B, P); groups of Gaussians twice, and the better fit is kept.
 
     Which group takes which light is decided early, when lens and source are still far off: two groups may end
@@ -163,22 +226,22 @@ def fit_from(stack, scene, physical, constraints, refits=WEIGHT_REFITS):
     return [min(pair, key=lambda fit: cost(scene, fit)) for pair in zip(fits, others, strict=True)]
 
 
-def cost(scene, fit):
-    """Chi2, and more where the lens ended on a bound, which is no optimum: it must be better beyond doubt."""
+def cost(scene: Scene, fit: Fit) -> float:
+    """Chi2, plus `BOUND_COST` where the lens ended on a bound, which is not an optimum."""
     return fit.chi2 + BOUND_COST * lens_ends_at_bound(scene, fit)
 
 
-def lens_ends_at_bound(scene, fit):
+def lens_ends_at_bound(scene: Scene, fit: Fit) -> bool:
     """Whether a parameter of the lens ended on a bound."""
     lens = scene["lens"]
     return lens is not None and any(lens.start <= k < lens.stop for k in fit.at_bound)
 
 
-def polish(stack, scene, number, fit, *, brief=False):
+def polish(stack: ImageStack, scene: Scene, number: int, fit: Fit, *, brief: bool = False) -> Fit:
     """Fit image ``number`` once more with rays where the fitted scene is steep, if that changes the image.
 
-    A ``brief`` polish is one fit with the noise that the last one had, and takes half the time; by default
-    there may be a second one, and the noise is found anew.
+    A ``brief`` polish is one fit with the last noise, and takes half the time; by default there may be a
+    second one, and the noise is found anew.
     """
     if stack.options["oversampling"] != "auto":
         return fit
@@ -195,7 +258,7 @@ def polish(stack, scene, number, fit, *, brief=False):
     return fit
 
 
-def early_fit(stack, scene, physical, constraints):
+def early_fit(stack: ImageStack, scene: Scene, physical: Tensor, constraints: Constraints) -> Tensor:
     """Fit all pixels once, with the first weights: enough for a start (B, P) of a richer scene."""
     weight = stack.first_weights * _shown(stack, scene, physical)
     where, tolerance = _passes(stack, weight)[0]
@@ -204,7 +267,9 @@ def early_fit(stack, scene, physical, constraints):
     return scene.to_physical(fit.parameters, physical)
 
 
-def system(stack, scene, physical, weight, constraints):
+def system(
+    stack: ImageStack, scene: Scene, physical: Tensor, weight: Tensor, constraints: Constraints
+) -> dict[str, Any]:
     """The arguments of `levenberg_marquardt` for scenes from a start (B, P), with weights (B, N)."""
     weight = weight.to(stack.data)
     return {
@@ -228,7 +293,7 @@ def template_of(scene, stack, lens_vectors, light):
     return physical
 
 
-def softened(weight, stack, scene, template):
+def softened(weight: Tensor, stack: ImageStack, scene: Scene, template: Tensor) -> Tensor:
     """Weights (B, N) that allow for a galaxy that is not quite a Sérsic, and coarse pixels on its cusp."""
     if not scene.lights:
         return weight
@@ -236,8 +301,8 @@ def softened(weight, stack, scene, template):
     return weight / (1 + weight * (GALAXY_ERROR * smooth) ** 2)
 
 
-def bin_factor(grid):
-    """How many pixels along an axis make one of a binned image."""
+def bin_factor(grid: PixelGrid) -> int:
+    """Number of pixels along an axis that are binned into one."""
     side = min(grid.shape)
     factor = max(1, side // COARSE_SIDE)
     finest = max(1, round(COARSE_PIXEL / grid.pixel_scale))
@@ -245,21 +310,23 @@ def bin_factor(grid):
     return min(factor, max(finest, side // (4 * COARSE_SIDE)))
 
 
-def single_precision(stack, weight):
+def single_precision(stack: ImageStack, weight: Tensor) -> ImageStack:
     """The stack with sparser rays in single precision, or in double where units leave the range of that."""
     used = weight[weight > 0]
     safe = used.numel() > 0 and float(used.max()) < 1e24 and float(used.min()) > 1e-24
     return stack.sparser().single() if safe else stack.sparser()
 
 
-def away_from_lens(grid, scene, physical):
+def away_from_lens(grid: PixelGrid, scene: Scene, physical: Tensor) -> Tensor:
     """1 where a pixel (B, N) lies farther from the lens than its own diagonal, 0 elsewhere."""
     x, y = (torch.as_tensor(c.ravel()).to(physical) for c in (grid.x, grid.y))
     centre = scene.lens_centre(physical)
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS):
+def refine(
+    stack: ImageStack, scene: Scene, physical: Tensor, constraints: Constraints, refits: int = WEIGHT_REFITS
+) -> list[Fit]:
     """Fit all pixels, weights frozen and found anew, and collect the `Fit` of every image.
 
     With fewer ``refits`` than usual the start is near enough for the noise to be as it is there.
@@ -271,7 +338,7 @@ def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS):
     for number, (where, tolerance) in enumerate(_passes(stack, weight, refits)):
         if (number or near) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
-        # A step that promises so little leads where it promises: its end is not evaluated.
+        # The end of a step below the tolerance is not evaluated.
         options = {"max_iterations": _patience(scene), "tolerance": tolerance, "look": False}
         fit = levenberg_marquardt(**system(where, scene, physical, weight, constraints), **options)
         physical = scene.to_physical(fit.parameters, physical)
@@ -306,7 +373,7 @@ def _passes(stack, weight, refits=WEIGHT_REFITS):
 
 
 def _patience(scene):
-    """Iterations that a fit may take; those with many parameters that fade away need more."""
+    """Largest number of iterations; faint components with many parameters need more."""
     return ITERATIONS + MORE_ITERATIONS * max(0, len(scene.free_index) - COMMON_NUMBER)
 
 

@@ -5,30 +5,18 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import GaussianNoise, NoiseModel, stack_noise
 from lenssr.imaging.operator import ImagingOperator, sharpened
 
-__all__ = ["ImageStack", "bin_kernel"]
-
-
 # Within this share of a pixel around a centre of light, derivatives with respect to position cancel.
 CUSP_PIXELS = 0.1
 
 
-def bin_kernel(kernel, factor):
-    """The kernel that acts on pixels ``factor`` times larger, for light that is flat within them.
-
-    Parameters
-    ----------
-    kernel : `~numpy.ndarray`, odd sides
-    factor : int
-
-    Returns
-    -------
-    kernel : `~numpy.ndarray`, odd sides, same sum
-    """
+def bin_kernel(kernel: NDArray, factor: int) -> NDArray:
+    """The kernel (odd sides) for pixels ``factor`` times larger, of light that is flat within them."""
 
     def weights(size):
         offset = np.arange(size) - size // 2
@@ -42,27 +30,14 @@ def bin_kernel(kernel, factor):
 class ImageStack:
     """B images with their noise, and the operator that turns ray brightness into their pixels.
 
-    Parameters
-    ----------
-    data : `torch.Tensor` or `~numpy.ndarray`, shape (B, ny, nx)
-        A tensor on the device stays there, as do ``valid`` and the numbers of ``noise``.
-    valid : `torch.Tensor` or `~numpy.ndarray` of bool, shape (B, ny, nx)
-    noise : `~lenssr.imaging.NoiseModel` or list of them
-        One for each image, or a stack of all (`~lenssr.imaging.stack_noise`).
-    grid : `~lenssr.grids.PixelGrid`
-    kernel : `~numpy.ndarray` or None
-        The PSF at the sampling of ``grid`` over ``kernel_subsampling``.
-    oversampling : int or "auto"
-    surface_brightness : bool
-        Whether pixel values are brightness per solid angle rather than flux per pixel.
-    refine : callable, optional
-        Passed to the operator.
-    shows_ghost : bool, optional
-        Whether the data were sampled at points that include pixel centres. Exactly at r = 0 the deflection of
-        a singular lens is taken as 0, so such a pixel shows the source un-lensed; while the lens moves in a
-        fit it would appear and vanish. By default as ``oversampling`` says.
-    device, dtype : optional
-        By default the CPU and float64.
+    ``data`` and ``valid`` (B, ny, nx) are tensors or arrays; ``noise`` is one model for each image, or a
+    stack of all. ``kernel`` is the PSF at the sampling of ``grid`` over ``kernel_subsampling``; the operator
+    refines its rays where ``refine`` is steep. Pixels are flux, or brightness per solid angle if
+    ``surface_brightness``.
+
+    ``shows_ghost`` says whether the data were sampled at points that include pixel centres, by default as
+    ``oversampling`` does. At r = 0 the deflection of a singular lens is taken as 0, so such a pixel shows the
+    source un-lensed; while the lens moves in a fit it would appear and vanish.
     """
 
     def __init__(
@@ -84,17 +59,12 @@ class ImageStack:
     ):
         self.grid, self.kernel = grid, kernel
         self.noise = (noise if isinstance(noise, NoiseModel) else stack_noise(noise)).on(device)
-        self.options = {
-            "oversampling": oversampling,
-            "kernel_subsampling": kernel_subsampling,
-            "includes_pixel": includes_pixel,
-            "device": device,
-            "dtype": dtype,
-        }
-        self.surface_brightness = surface_brightness
-        self.shows_ghost = (
-            oversampling != "auto" and oversampling % 2 == 1 if shows_ghost is None else shows_ghost
-        )
+        self.options = {"oversampling": oversampling, "kernel_subsampling": kernel_subsampling}
+        self.options |= {"includes_pixel": includes_pixel, "device": device, "dtype": dtype}
+        if shows_ghost is None:
+            shows_ghost = oversampling != "auto" and oversampling % 2 == 1
+        self.surface_brightness, self.shows_ghost = surface_brightness, shows_ghost
+        self._same = {"surface_brightness": surface_brightness, "shows_ghost": shows_ghost}
         self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
         self._refined = refine is not None
         # Only where pixels are integrated; a point sample has the derivative that it has.
@@ -126,9 +96,8 @@ class ImageStack:
     def sparser(self):
         """The same images with one ray in each cell, where cells are finer than pixels; else themselves.
 
-        What a cell then misses of its light, the kernel makes up for to second order. Behind PSFs of 1.7 and
-        2 pixels, chi2 changes by less than 0.5: enough to compare descriptions of a source and to find a
-        lens.
+        The kernel makes up to second order for the light that a cell then misses. Behind PSFs of 1.7 and 2
+        pixels, chi2 changes by less than 0.5: enough to compare sources and to find a lens.
         """
         subsampling = self.options["kernel_subsampling"]
         if subsampling == 1 or self.options["oversampling"] != "auto" or self._refined:
@@ -140,16 +109,11 @@ class ImageStack:
 
     def _twin(self, index, kernel, **options):
         shape = (-1, *self.grid.shape)
-        options = {"shows_ghost": self.shows_ghost, **self.options, **options}
         planes = self.data[index].reshape(shape), self.valid[index].reshape(shape), self.noise.select(index)
-        brightness = {"surface_brightness": self.surface_brightness}
-        return ImageStack(*planes, self.grid, kernel, **brightness, **options)
+        return ImageStack(*planes, self.grid, kernel, **{**self._same, **self.options, **options})
 
     def moments(self, model, index=None):
-        """Expected data (b, N), its derivative with respect to the model, and the variance.
-
-        Of the images numbered ``index`` (b,), by default all.
-        """
+        """Expected data (b, N) of images ``index``, by default all, d/d(model), and the variance."""
         noise = self.noise if index is None else self.noise.select(index)
         images = model.reshape(-1, *self.grid.shape)
         return tuple(part.to(model).expand_as(images).flatten(1) for part in noise.moments(images))
@@ -160,14 +124,11 @@ class ImageStack:
         return torch.where(self.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
 
     def first_guess(self):
-        """The data averaged over 3x3 valid pixels, a model good enough to weigh the first fit."""
-        shape = (len(self), 1, *self.grid.shape)
-        valid = self.valid.to(self.data)
-        total, number = (
-            torch.nn.functional.avg_pool2d(plane.reshape(shape), 3, stride=1, padding=1, divisor_override=1)
-            for plane in (self.data * valid, valid)
-        )
-        return (total / number.clamp_min(1)).flatten(1)
+        """The data (B, N) averaged over 3x3 valid pixels, a model good enough to weigh the first fit."""
+        valid, pool = self.valid.to(self.data), torch.nn.AvgPool2d(3, stride=1, padding=1, divisor_override=1)
+        planes = torch.stack([self.data * valid, valid], dim=1).reshape(len(self), 2, *self.grid.shape)
+        total, number = pool(planes).flatten(2).unbind(1)
+        return total / number.clamp_min(1)
 
     @cached_property
     def first_weights(self):
@@ -195,10 +156,9 @@ class ImageStack:
 
         def evaluate(fit, index):
             physical = scene.to_physical(fit, template[index])
-            here = None if positions is None else tuple(p[index] for p in positions)
-            value, jacobian = scene.brightness_jacobian(
-                operator.x, operator.y, physical, positions=here, cusp=self.cusp
-            )
+            here = None if positions is None else tuple(axis[index] for axis in positions)
+            options = {"positions": here, "cusp": self.cusp}
+            value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, **options)
             image = operator(value).flatten(-2) * self.factor
             jacobian = operator(jacobian).flatten(-2)
             if self.factor != 1:
@@ -234,17 +194,8 @@ class ImageStack:
         valid = number >= factor**2 / 2
         noise = GaussianNoise(1.0).with_numbers(torch.where(valid, error, 1.0))
         grid = PixelGrid((ny, nx), matrix=self.grid.matrix * factor, origin=self.grid.origin)
-        kernel = None
-        if self.kernel is not None:
-            kernel = bin_kernel(self.kernel, factor * self.options["kernel_subsampling"])
-        options = {**self.options, "oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
-        return ImageStack(
-            torch.where(valid, data, 0),
-            valid,
-            noise,
-            grid,
-            kernel,
-            surface_brightness=self.surface_brightness,
-            shows_ghost=self.shows_ghost,
-            **options,
-        )
+        times = factor * self.options["kernel_subsampling"]
+        kernel = None if self.kernel is None else bin_kernel(self.kernel, times)
+        coarse = {"oversampling": 2, "kernel_subsampling": 1, "includes_pixel": False}
+        options = {**self._same, **self.options, **coarse}
+        return ImageStack(torch.where(valid, data, 0), valid, noise, grid, kernel, **options)

@@ -6,28 +6,17 @@ from lenssr.light.profile import FAINTEST
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.model.scene import Scene
 
-__all__ = ["border_level", "first_galaxy", "light_start", "source_start", "without_light"]
-
 LIGHT_INDEX = 3.0
-# How far from the image centre the light of the lens is looked for, and may move from there, in arcsec.
+# Largest distance in arcsec of the lens light from the expected centre, and of its fit from there.
 CENTRE_REACH = 0.3
-# A pixel belongs to something else if it is brighter than the smooth light by this share.
+# Excess over the smooth light, as a share of it, above which a pixel belongs to another object.
 OUTSTANDING = 0.3
 
 
 def light_start(stack, scene):
-    """A first lens light, for any scene: a Sérsic fitted to the pixels that do not stand out above it.
+    """A first lens light (B, 8), Sérsic and sky, fitted to the pixels that do not stand out above it.
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Coarse pixels will do.
-    scene : `~lenssr.model.scene.Scene`
-
-    Returns
-    -------
-    light : `torch.Tensor`, shape (B, 8), or None if the scene has no lens light
-        The Sérsic and the sky below it.
+    None if the scene has no lens light. Coarse pixels suffice.
     """
     if not scene.lights:
         return None
@@ -52,52 +41,24 @@ def light_start(stack, scene):
 
 
 def without_light(stack, scene, light):
-    """The data without sky and first lens light, 0 where masked.
-
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-    scene : `~lenssr.model.scene.Scene`
-    light : `torch.Tensor`, shape (B, 8), or None
-        From `light_start`.
-
-    Returns
-    -------
-    residual : `torch.Tensor`, shape (B, N)
-    """
-    if light is None:
-        below = border_level(stack).unsqueeze(1)
-    else:
-        below = stack.image(first_galaxy(scene, stack), light)
+    """The data (B, N) without sky and first lens light (B, 8), if any; 0 where masked."""
+    below = border_level(stack).unsqueeze(1) if light is None else stack.image(first_galaxy(scene, stack), light)
     return torch.where(stack.valid, stack.data - below, 0)
 
 
 def first_galaxy(scene, stack):
     """The scene whose parameters `light_start` finds: a Sérsic and the sky."""
-    return Scene(
-        lens=None, lens_free=False, lens_light=1, sky=True, source=0, extent=scene.extent, device=stack.device
-    )
+    light = {"lens_light": 1, "sky": True, "source": 0}
+    return Scene(lens=None, lens_free=False, extent=scene.extent, device=stack.device, **light)
 
 
 def source_start(stack, scene, template, residual, weight):
-    """Fill in the sky and the source: where the light traces back to, how wide and how bright it is there.
+    """Fill sky and source into a template (B, P) that holds lens and lens light.
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-    scene : `~lenssr.model.scene.Scene`
-    template : `torch.Tensor`, shape (B, P)
-        Lens and lens light filled in.
-    residual : `torch.Tensor`, shape (B, N)
-        Data without sky and lens light.
-    weight : `torch.Tensor`, shape (B, N)
-        Inverse variance.
-
-    Returns
-    -------
-    template : `torch.Tensor`, shape (B, P)
+    Position, size and flux are those of the light in the residual (B, N), without sky and lens light, traced
+    back to the source plane; ``weight`` (B, N) is its inverse variance.
     """
-    # Only what stands out of the noise may say where the source is.
+    # Only light that stands out of the noise counts.
     light = torch.where(residual * weight.sqrt() > 2, residual, 0)
     template, source = template.clone(), scene["source"]
     if scene["sky"] is not None:
@@ -121,8 +82,7 @@ def _source_moments(stack, scene, template, light):
     x, y = (torch.as_tensor(c.ravel()).to(light) for c in (grid.x, grid.y))
     beta_x, beta_y = scene.source_positions(x, y, template)
     total = light.sum(1).clamp_min(torch.finfo(light.dtype).tiny)
-    centre_x = (light * beta_x).sum(1) / total
-    centre_y = (light * beta_y).sum(1) / total
+    centre_x, centre_y = ((light * beta).sum(1) / total for beta in (beta_x, beta_y))
     spread = (light * ((beta_x - centre_x[:, None]) ** 2 + (beta_y - centre_y[:, None]) ** 2)).sum(1) / total
     # An exponential disc has <r^2> = 3.6 r_eff^2 within the isophotes that stand out of the noise, roughly.
     radius = (spread / 3.6).sqrt().clamp(0.5 * grid.pixel_scale, 0.1 * min(grid.shape) * grid.pixel_scale)
@@ -130,35 +90,25 @@ def _source_moments(stack, scene, template, light):
 
 
 def border_level(stack):
-    """Sky from the median of the outermost eighth of the frame.
-
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-
-    Returns
-    -------
-    level : `torch.Tensor`, shape (B,)
-    """
+    """Sky (B,) from the median of the outermost eighth of the frame."""
     ny, nx = stack.grid.shape
     depth = max(1, min(ny, nx) // 8)
     border = torch.ones(ny, nx, dtype=torch.bool, device=stack.device)
     border[depth : ny - depth, depth : nx - depth] = False
     data = torch.where(stack.valid & border.flatten(), stack.data, torch.nan)
-    level = torch.nanmedian(data, dim=1).values
-    return torch.nan_to_num(level)
+    return torch.nanmedian(data, dim=1).values.nan_to_num()
 
 
 def _hint(scene):
-    """Where the lens galaxy is looked for: the middle of the image, or where a given model puts it."""
+    """Expected centre of the lens galaxy: that of a given model, or the middle of the image."""
     for block in scene.lights:
         if block.profile.given is not None:
             return tuple(float(block.profile.given_vector[k]) for k in block.profile.centre)
     return 0.0, 0.0
 
 
-def _moments(stack, hint=(0.0, 0.0)):
-    """A Sérsic with sky (B, 8) at the brightest point near a place, and the light (B, N) it is from.
+def _moments(stack, hint):
+    """A Sérsic with sky (B, 8) at the brightest point near a place, and its light (B, N).
 
     Arcs are bright at their radius but fill little of a circle: the light is the lower quartile on rings.
     """
@@ -171,10 +121,8 @@ def _moments(stack, hint=(0.0, 0.0)):
     ring = (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) / grid.pixel_scale).round().long()
     smooth = torch.zeros_like(data)
     for k in range(int(ring.max()) + 1):
-        level = (
-            torch.nanquantile(torch.where(ring == k, data, torch.nan), 0.25, dim=1).nan_to_num().clamp_min(0)
-        )
-        smooth = torch.where(ring == k, level.unsqueeze(1), smooth)
+        quartile = torch.where(ring == k, data, torch.nan).nanquantile(0.25, dim=1, keepdim=True)
+        smooth = torch.where(ring == k, quartile.nan_to_num().clamp_min(0), smooth)
     total = smooth.sum(1).clamp_min(torch.finfo(smooth.dtype).tiny)
     radius = (smooth * ring).sum(1) / total * grid.pixel_scale
     radius = radius.clamp(grid.pixel_scale, 0.25 * min(grid.shape) * grid.pixel_scale)

@@ -11,14 +11,12 @@ from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import SersicProfile
 
-__all__ = ["Block", "Scene"]
-
-# A source larger than this share of half the field is no longer told from the halo of the lens.
+# Largest source, as a share of half the field: a larger one mimics the halo of the lens.
 SOURCE_SHARE = 0.3
 # Options of a scene without a role.
 NOTHING = {"lens": None, "source": (), "lens_light": (), "sky": False}
 
-# Where a fit may take a shape that the user has not bounded: beyond, no lens galaxy has been seen.
+# Bounds of shapes that the user has not bounded: no lens galaxy has been seen beyond.
 SHAPE_BOUNDS = {"e1": 0.5, "e2": 0.5, "gamma1": 0.3, "gamma2": 0.3}
 INSIDE = 1e-6
 
@@ -44,9 +42,8 @@ def _sizes(block, physical, trace):
     vector = physical[:, block.slice]
     x_0, y_0 = (vector[:, place] for place in block.profile.centre)
     radius = block.profile.effective_radius(vector)
-    shape = [
-        vector[:, block.profile.names.index(name)] for name in ("e1", "e2") if name in block.profile.names
-    ]
+    names = block.profile.names
+    shape = [vector[:, names.index(name)] for name in ("e1", "e2") if name in names]
     modulus = torch.stack([*shape, torch.zeros_like(radius)]).norm(dim=0)
     root = ((1 - modulus) / (1 + modulus)).sqrt()
     return CompactLights(x_0, y_0, radius * root, radius / root, trace)
@@ -54,44 +51,28 @@ def _sizes(block, physical, trace):
 
 @dataclass(frozen=True)
 class Block:
-    """The place of one component in the parameter vector.
+    """The place ``start:stop`` of one component in the parameter vector, and its light profile if it shines.
 
-    Attributes
-    ----------
-    role : {"lens", "source", "lens_light", "sky"}
-    names : tuple of str
-    start, stop : int
-        Its slice of the vector.
-    profile : `~lenssr.light.LightProfile` or None
-        What shines, if it does.
+    ``role`` is "lens", "source", "lens_light" or "sky".
     """
 
     role: str
-    names: tuple
+    names: tuple[str, ...]
     start: int
     stop: int
     profile: LightProfile | None = None
 
     @property
-    def slice(self):
-        """Where the block lies."""
+    def slice(self) -> slice:
+        """Columns of the block in the physical vector."""
         return slice(self.start, self.stop)
 
-    def columns(self, stem):
-        """Positions in the physical vector of the parameters named ``stem``, or ``stem_0``, ``stem_1``, ...
-
-        Parameters
-        ----------
-        stem : str
-
-        Returns
-        -------
-        columns : list of int
-        """
+    def columns(self, stem: str) -> list[int]:
+        """Columns in the physical vector of parameters named ``stem``, or ``stem_0``, ``stem_1``, ..."""
         named = (name == stem or name.removeprefix(f"{stem}_").isdigit() for name in self.names)
         return [column for column, is_it in enumerate(named, start=self.start) if is_it]
 
-    def column(self, name):
+    def column(self, name: str) -> int | None:
         """Position in the physical vector of the first of these parameters, or None; see `columns`."""
         return next(iter(self.columns(name)), None)
 
@@ -102,35 +83,13 @@ class Scene:
     The physical vector holds the lens parameters, then those of the source and of each profile on the lens,
     as their `~lenssr.light.LightProfile` orders them, then the sky. A fit works on the free ones, with the
     logarithm of what must stay positive. ``scene["lens"]``, ``scene["source"]`` and ``scene["sky"]`` are the
-    `Block` of that role, None without one, and ``scene.lights`` those of the lens light.
+    `Block` of that role, None without one, and ``scene.lights`` those of the lens light; ``blocks`` are all
+    in order. Of shape (P,) are the bounds ``lower`` and ``upper``, ``log`` (fitted as logarithms) and
+    ``free``.
 
-    Parameters
-    ----------
-    lens : `~lenssr.mass.MassModel` or None
-        Gives names, bounds and the deflection; its values are not used.
-    lens_free : bool
-        Whether parameters of the lens that are not ``fixed`` are fitted.
-    lens_light : `~lenssr.light.LightProfile`, sequence of them, or int
-        What shines on the lens, or how many Sérsics do.
-    sky : bool
-        Whether a constant is added to every pixel.
-    source : `~lenssr.light.LightProfile`, sequence of at most one, 0 or 1, optional
-        What shines behind it, or how many Sérsics do. Default 1.
-    extent : float
-        Half the field in arcsec; centres of light stay inside it.
-    device : str or `torch.device`, optional
-        By default the CPU.
-
-    Attributes
-    ----------
-    blocks : list of `Block`
-        In the order of the physical vector.
-    lights : tuple of `Block`
-        Of the lens light.
-    lower, upper : `torch.Tensor`, shape (P,)
-        Bounds of the physical vector.
-    log, free : `torch.Tensor` of bool, shape (P,)
-        Which parameters a fit takes the logarithm of, and which it fits.
+    The ``lens`` gives names, bounds and the deflection, not its values; its parameters that are not ``fixed``
+    are free if ``lens_free``. ``source`` and ``lens_light`` are profiles, or numbers of Sérsics, whose
+    centres stay within ``extent`` arcsec. ``sky`` adds a constant to every pixel.
     """
 
     def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, device="cpu"):
@@ -141,23 +100,18 @@ class Scene:
         self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
         self._options |= light
         self.blocks = []
-        lower, upper, log, free = [], [], [], []
+        columns = []
         if lens is not None:
             self._add("lens", lens.param_names)
-            bounds = [_bounds_of(parameter) for parameter in lens.parameters]
-            lower += [bound[0] for bound in bounds]
-            upper += [bound[1] for bound in bounds]
-            log += [False] * len(bounds)
-            free += [lens_free and not parameter.fixed for parameter in lens.parameters]
+            columns += [(*_bounds_of(one), False, lens_free and not one.fixed) for one in lens.parameters]
         for role, profile in [(role, one) for role, profiles in light.items() for one in profiles]:
             self._add(role, profile.names, profile)
             ends = profile.bounds(extent, SOURCE_SHARE if role == "source" else 1.0)
-            lower, upper = lower + ends[0], upper + ends[1]
-            log += profile.log
-            free += profile.free
+            columns += zip(*ends, profile.log, profile.free, strict=True)
         if sky:
             self._add("sky", ("sky",))
-            lower, upper, log, free = [*lower, -torch.inf], [*upper, torch.inf], [*log, False], [*free, True]
+            columns.append((-torch.inf, torch.inf, False, True))
+        lower, upper, log, free = zip(*columns, strict=True) if columns else ((), (), (), ())
         self.lights = tuple(block for block in self.blocks if block.role == "lens_light")
         self._single = {block.role: block for block in self.blocks if block.role != "lens_light"}
         self.lower = torch.tensor(lower, dtype=torch.float64, device=device)
@@ -173,10 +127,10 @@ class Scene:
 
     def __getitem__(self, role):
         """Return the block of the lens, the source or the sky; None if the scene has none."""
-        if role == "lens_light":
-            raise KeyError("a scene may have several lens lights: use scene.lights")
-        if role not in NOTHING:
-            raise KeyError(f"a scene has no {role!r}: ask for 'lens', 'source' or 'sky', or use scene.lights")
+        if role not in ("lens", "source", "sky"):
+            raise KeyError(
+                f"{role!r} is not one block: ask for 'lens', 'source' or 'sky', or use scene.lights"
+            )
         return self._single.get(role)
 
     @property
@@ -188,7 +142,7 @@ class Scene:
         """Mask (P,) of the physical vector that leaves out the components with these roles."""
         unknown = set(roles) - set(NOTHING)
         if unknown:
-            raise KeyError(f"no roles of a scene: {sorted(unknown)}; give some of {', '.join(NOTHING)}")
+            raise KeyError(f"{sorted(unknown)} are not roles of a scene: give some of {', '.join(NOTHING)}")
         kept = torch.ones_like(self.free)
         for block in self.blocks:
             if block.role in roles:
@@ -235,17 +189,7 @@ class Scene:
         return Scene(**{**self._options, "lens_light": 1})
 
     def from_plain_light(self, plain, physical):
-        """Carry physical vectors (..., P') of `with_plain_light` to this scene, its Sérsic shared out.
-
-        Parameters
-        ----------
-        plain : `Scene`
-        physical : `torch.Tensor`, shape (..., P')
-
-        Returns
-        -------
-        physical : `torch.Tensor`, shape (..., P)
-        """
+        """Physical vectors (..., P) from those (..., P') of `with_plain_light`, its Sérsic shared out."""
         flat = physical.reshape(-1, plain.size)
         light = flat[:, plain.lights[0].slice]
         parts = [flat[:, block.slice] for block in plain.blocks if block.role in ("lens", "source")]
@@ -257,16 +201,9 @@ class Scene:
         return torch.cat(parts, dim=1).reshape(*physical.shape[:-1], self.size)
 
     def with_groups_shared(self, physical):
-        """Share the light of groups of Gaussians out among them once more, as at the start of a fit.
+        """Physical vectors (B, P) with the light of groups of Gaussians shared out among them once more.
 
-        Parameters
-        ----------
-        physical : `torch.Tensor`, shape (B, P)
-
-        Returns
-        -------
-        physical : `torch.Tensor`, shape (B, P), or None
-            None if there are no two groups that nobody has described.
+        None if the user has described all groups, or all but one.
         """
         unknown = [block for block in self.lights if block.profile.given is None]
         groups = [block for block in unknown if isinstance(block.profile, GaussiansProfile)]
@@ -289,7 +226,7 @@ class Scene:
 
     @property
     def lens_centre_columns(self):
-        """Where the centre of the first lens component lies in the physical vector; empty if it has none."""
+        """Columns of the centre of the first lens component; empty if it has none."""
         columns = [self["lens"].column(axis) for axis in ("x_0", "y_0")] if self.lens is not None else [None]
         return [] if None in columns else columns
 
@@ -307,12 +244,9 @@ class Scene:
         """Whether any parameter of the lens is free."""
         return self.lens is not None and bool(self.free[self["lens"].slice].any())
 
-    def _encode(self, vector):
-        return torch.where(self.log, vector.clamp_min(1e-300).log(), vector)
-
     def to_fit(self, physical):
         """Physical vectors (..., P) to fit vectors (..., F)."""
-        return self._encode(physical)[..., self.free]
+        return torch.where(self.log, physical.clamp_min(1e-300).log(), physical)[..., self.free]
 
     def to_physical(self, fit, template):
         """Fit vectors (..., F) to physical ones (..., P), the rest taken from ``template``."""
@@ -323,7 +257,7 @@ class Scene:
 
     def physical_covariance(self, covariance, physical):
         """Covariance (B, F, F) of the fit vector as one (B, P, P) of the physical vector."""
-        slope = torch.where(self.log, physical, torch.ones_like(physical))[..., self.free]
+        slope = torch.where(self.log, physical, 1.0)[..., self.free]
         scaled = covariance * slope.unsqueeze(-1) * slope.unsqueeze(-2)
         full = covariance.new_zeros(*physical.shape, physical.shape[-1])
         full[..., self.free_index[:, None], self.free_index[None, :]] = scaled
@@ -348,20 +282,17 @@ class Scene:
         return total
 
     def brightness_at(self, physical):
-        """The surface brightness of one physical vector (1, P) as a function of rays, which gives (R,).
-
-        It knows where its lights are and how large, a ``KnownLights``.
-        """
+        """Surface brightness (R,) of one physical vector (1, P) as a function of rays: a ``KnownLights``."""
 
         def trace(x, y):
             return tuple(axis[0] for axis in self.source_positions(x, y, physical))
 
-        blocks = [block for block in self.blocks if block.profile is not None]
-        lights = (
+        lights = tuple(
             _sizes(block, physical, trace if block.role == "source" else lambda x, y: (x, y))
-            for block in blocks
+            for block in self.blocks
+            if block.profile is not None
         )
-        return KnownLights(lambda x, y: self.brightness(x, y, physical)[0], tuple(lights))
+        return KnownLights(lambda x, y: self.brightness(x, y, physical)[0], lights)
 
     def brightness_jacobian(self, x, y, physical, *, positions=None, cusp=0.0):
         """Surface brightness (B, R) and its derivatives (B, F, R) with respect to the fit vector.
@@ -371,30 +302,24 @@ class Scene:
         their integral over a small disc is zero by symmetry, which a few rays cannot reproduce.
         """
         physical = physical.to(x)
-        total = 0
-        columns = []
-        lens_block = self["lens"]
-        lens_moves = self.lens_moves
-        if lens_moves:
-            lens_parameters = physical[:, lens_block.slice]
-            alpha_x, alpha_y, d_alpha_x, d_alpha_y = self.lens.deflection_jacobian_at(x, y, lens_parameters)
+        lens_block, columns = self["lens"], []
+        if self.lens_moves:
+            alpha_x, alpha_y, *d_alpha = self.lens.deflection_jacobian_at(x, y, physical[:, lens_block.slice])
             beta = (x - alpha_x, y - alpha_y)
         else:
             beta = self.source_positions(x, y, physical) if positions is None else positions
-        slope_x = slope_y = 0
-        for block in self.blocks:
-            if block.profile is None:
-                continue
-            where = beta if block.role == "source" else (x, y)
+        total = slope_x = slope_y = 0
+        for block in (block for block in self.blocks if block.profile is not None):
+            behind = block.role == "source"
+            where = beta if behind else (x, y)
             value, d_x, d_y, derivative = self.light_derivatives(block, *where, physical, cusp)
             total = total + value
-            if block.role == "source":
+            if behind:
                 slope_x, slope_y = slope_x + d_x, slope_y + d_y
             columns.append(derivative)
-        if lens_moves:
-            keep = self.free[lens_block.slice]
-            moved = slope_x.unsqueeze(1) * d_alpha_x[:, keep] + slope_y.unsqueeze(1) * d_alpha_y[:, keep]
-            columns.insert(0, -moved)
+        if self.lens_moves:
+            d_x, d_y = (part[:, self.free[lens_block.slice]] for part in d_alpha)
+            columns.insert(0, -(slope_x.unsqueeze(1) * d_x + slope_y.unsqueeze(1) * d_y))
         return total, columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def light_jacobian(self, x, y, physical, *, cusp=0.0):
@@ -403,23 +328,9 @@ class Scene:
         return torch.cat([self.light_derivatives(block, x, y, physical, cusp)[3] for block in self.lights], 1)
 
     def light_derivatives(self, block, x, y, physical, cusp=0.0):
-        """Brightness of one profile, its slopes along x and y, and its derivatives in fit variables.
-
-        Parameters
-        ----------
-        block : `Block`
-        x, y : `torch.Tensor`, shape (R,) or (B, R)
-        physical : `torch.Tensor`, shape (B, P)
-        cusp : float
-
-        Returns
-        -------
-        brightness, d_dx, d_dy : `torch.Tensor`, shape (B, R)
-        d_dp : `torch.Tensor`, shape (B, F', R)
-        """
+        """Brightness, d/dx and d/dy (B, R) of one profile, and derivatives (B, F', R) in fit variables."""
         parameters = physical[:, block.slice]
         value, d_x, d_y, derivative = block.profile.jacobian(x, y, parameters, cusp)
-        factor = torch.where(self.log[block.slice], parameters, torch.ones_like(parameters))
-        derivative = derivative.mul_(factor.unsqueeze(-1))
+        derivative = derivative.mul_(torch.where(self.log[block.slice], parameters, 1.0).unsqueeze(-1))
         free = self.free[block.slice]
         return value, d_x, d_y, derivative if bool(free.all()) else derivative[:, free]

@@ -15,13 +15,10 @@ from lenssr.grids import conserves_sum
 from lenssr.imaging.sky import residual_noise
 from lenssr.model.fit import Fit
 from lenssr.model.scene import Scene
-from lenssr.reconstruction.fine_images import ccd
-from lenssr.reconstruction.output_psf import describe_psf_out
+from lenssr.reconstruction.fine_images import Products, ccd, describe_psf_out
 from lenssr.reconstruction.verdict import Run, judge
 from lenssr.result import SuperResolution
 from lenssr.result.resolution import PARAMETER_COLUMNS
-
-__all__ = ["Solved", "flux_unit", "make_result"]
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +30,14 @@ VERSIONS = ("lenssr", "torch", "numpy", "astropy")
 class Solved:
     """One image that has been solved: all that its result is made of.
 
-    Attributes
-    ----------
-    scene : `~lenssr.model.scene.Scene`
-    fit : `~lenssr.model.fit.Fit`
-        Of its parameters.
-    products : callable
-        ``products(widening)`` gives the `~lenssr.reconstruction.fine_images.Products`, with errors wider by
-        this factor than independent noise makes them.
-    inversion : tuple of `~lenssr.source.Problem` and `~lenssr.source.Solution`, optional
-        Of a source on a grid, which ``fit`` is made from.
-    facts, meta : dict
-        As of `make_result`.
+    ``products(widening)`` gives the `Products`, with errors wider by this factor than for independent noise.
+    ``inversion``, `~lenssr.source.Problem` and `~lenssr.source.Solution`, is that of a source on a grid, from
+    which ``fit`` is made. ``facts`` and ``meta`` are as of `make_result`.
     """
 
     scene: Scene
     fit: Fit
-    products: Callable
+    products: Callable[[float], Products]
     inversion: tuple | None = None
     facts: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
@@ -64,52 +52,40 @@ class Solved:
         degrees = fit.used - int(scene.free[scene.keep("source")].sum()) - products.parameters
         about = {"scene": scene, "fit": fit, "noise": noise, "inversion": self.inversion}
         run = Run(observation, settings, model, weight, degrees, self.facts, **about)
-        covariance = run.covariance
-        models = _models(scene, fit, covariance, flux_unit(observation))
-        sky, sky_error = _sky(scene, fit, covariance)
-        names, free = _free_covariance(scene, fit, covariance)
+        models = [_model(scene, block, fit, run.covariance, flux_unit(observation)) for block in scene.blocks]
+        names, covariance = _free_covariance(run)
+        sky = scene["sky"]
+        sky_error = 0.0 if sky is None else float(run.covariance[sky.start, sky.start].sqrt())
         fields = {
             **_fine_images(products, observation, settings),
             **products.fields,
-            **models,
-            "sky": sky * unit,
+            **_by_role(scene, models),
+            "sky": run.sky_level * unit,
             "sky_error": sky_error * unit,
-            "parameters": _table(scene, models, sky, sky_error, unit),
-            "covariance": free,
+            "parameters": _table(run, models, sky_error),
+            "covariance": covariance,
             "covariance_names": names,
         }
         return make_result(run, fields, meta=_fit_meta(run) | self.meta, elapsed=elapsed)
 
 
-def make_result(run, fields, *, meta=None, elapsed=None):
-    """The result of any run: what it made, the input planes beside it, and the verdict.
+def make_result(run, fields, *, meta, elapsed):
+    """The result of any `~lenssr.reconstruction.verdict.Run`, with input planes, verdict and meta.
 
-    Parameters
-    ----------
-    run : `~lenssr.reconstruction.verdict.Run`
-    fields : dict
-        Fields of the `~lenssr.SuperResolution` that this kind of source has, by name.
-    meta : dict, optional
-        What else goes into its ``meta``.
-    elapsed : callable, optional
-        Returns the seconds that the image has taken, and is called last.
-
-    Returns
-    -------
-    result : `~lenssr.SuperResolution`
+    ``fields`` of the `~lenssr.SuperResolution` and entries of ``meta`` are those that the kind of source has;
+    ``elapsed()``, called last, returns the seconds that the image has taken.
     """
     observation, settings, verdict = run.observation, run.settings, judge(run)
     log.info("verdict: %s", "ok" if verdict.ok else "not ok, " + ", ".join(verdict.serious))
     log.debug("measures %s", verdict.measures)
     unit, wcs = observation.unit, copy.deepcopy(observation.grid.wcs)
     seen = {"wcs": wcs, "error": run.sigma, "mask": observation.mask}
-    chi2_map = run.residual**2 * run.weight
     return SuperResolution(
         **fields,
         data=ccd(observation.data, unit, **seen),
         model_image=ccd(run.model, unit, wcs=wcs, MODEL=run.fit is not None),
         residual=ccd(run.residual, unit, **seen),
-        chi2_map=chi2_map,
+        chi2_map=run.residual**2 * run.weight,
         reduced_chi2=run.chi2,
         flags=verdict.flags,
         ok=verdict.ok,
@@ -118,9 +94,9 @@ def make_result(run, fields, *, meta=None, elapsed=None):
             **observation.meta,
             "pixel_scale": observation.grid.pixel_scale,
             "measures": verdict.measures,
-            **(meta or {}),
+            **meta,
             "versions": dict(_versions()),
-            **({} if elapsed is None else {"seconds": elapsed()}),
+            "seconds": elapsed(),
         },
     )
 
@@ -131,28 +107,25 @@ def _versions():
 
 
 def _fit_meta(run):
-    """What a fit says about itself, and an inversion about its prior."""
-    fit, found = run.fit, {"converged": run.fit.converged}
+    """Facts of a fit for the meta, and of the prior of an inversion."""
+    meta = {"converged": run.fit.converged}
     if run.settings.lens is None:
-        found["lens_from"] = fit.lens_from
-    found |= {"iterations": fit.iterations, "sky_noise": asdict(run.noise)}
+        meta["lens_from"] = run.fit.lens_from
+    meta |= {"iterations": run.fit.iterations, "sky_noise": asdict(run.noise)}
     if run.inversion is not None:
         solution = run.inversion[1]
-        found |= {
-            "prior": solution.prior.name,
-            "strength": solution.strength,
-            "determined": solution.determined,
-        }
-    return found
+        meta |= {"prior": solution.prior.name, "strength": solution.strength}
+        meta["determined"] = solution.determined
+    return meta
 
 
 def _fine_images(products, observation, settings):
     mask = np.kron(observation.mask, np.ones((settings.scale, settings.scale), dtype=bool))
-    seen = {"MODEL": True, "PSF_OUT": describe_psf_out(settings.psf_out)}
+    seen = {"wcs": products.wcs, "MODEL": True, "PSF_OUT": describe_psf_out(settings.psf_out)}
     extras = ({"mask": mask, "psf": products.kernel}, {}, {})
     names = ("image", "lensed_source", "lens_light_image")
     return {
-        name: ccd(image, observation.unit, wcs=products.wcs, error=error, **seen, **extra)
+        name: ccd(image, observation.unit, error=error, **seen, **extra)
         for name, image, error, extra in zip(names, products.images, products.errors, extras, strict=True)
     }
 
@@ -163,59 +136,48 @@ def flux_unit(observation):
     return unit if conserves_sum(unit) else unit * u.arcsec**2
 
 
-def _models(scene, fit, covariance, unit):
-    """The lens and the light as models with errors; several profiles of the lens light are a tuple."""
-    found = {"lens": None, "source_model": None, "lens_light": ()}
-    for block in scene.blocks:
-        values, errors = fit.physical[block.slice].cpu(), covariance[block.slice, block.slice].cpu()
-        if block.role == "lens":
-            moved = bool(scene.free[block.slice].any())
-            found["lens"] = scene.lens.with_vector(values, covariance=errors) if moved else scene.lens
-        elif block.role == "source":
-            found["source_model"] = block.profile.model(values, errors, unit)
-        elif block.role == "lens_light":
-            found["lens_light"] += (block.profile.model(values, errors, unit),)
-    light = found["lens_light"]
-    if len(light) < 2:
-        found["lens_light"] = light[0] if light else None
-    return found
+# ---------------------------------------------------------------- parameters as users see them
 
 
-def _sky(scene, fit, covariance):
-    if scene["sky"] is None:
-        return 0.0, 0.0
-    column = scene["sky"].start
-    return float(fit.physical[column]), float(covariance[column, column].sqrt())
+def _model(scene, block, fit, covariance, unit):
+    """The lens, or a profile of light, with errors; None for the sky."""
+    values, errors = fit.physical[block.slice].cpu(), covariance[block.slice, block.slice].cpu()
+    if block.role == "lens":
+        moved = bool(scene.free[block.slice].any())
+        return scene.lens.with_vector(values, covariance=errors) if moved else scene.lens
+    return None if block.profile is None else block.profile.model(values, errors, unit)
 
 
-def _table(scene, models, sky, sky_error, unit):
-    """One row a parameter: name, component, value, error, unit, fixed."""
-    rows = []
-    for block in scene.blocks:
-        free = scene.free[block.slice].tolist()
-        if block.role == "sky":
-            rows.append(("sky", "sky", sky, sky_error, str(unit), False))
-            continue
-        model = models["source_model" if block.role == "source" else block.role]
-        place = _place(scene, block)
-        model = model if place is None else model[place]
-        for name, shown, is_free in zip(block.names, _shown_names(scene, block), free, strict=True):
-            parameter = _parameter(model, name)
-            error = float(parameter.std) if is_free and parameter.std is not None else np.nan
-            unit_name = "" if parameter.unit is None else parameter.unit.to_string()
-            rows.append((shown, block.role, float(parameter.value), error, unit_name, not is_free))
-    return QTable(rows=rows, names=PARAMETER_COLUMNS)
-
-
-def _place(scene, block):
-    """Which of several profiles of the lens light a block is; None if it is the only one."""
-    return scene.lights.index(block) if block in scene.lights and len(scene.lights) > 1 else None
+def _by_role(scene, models):
+    """Models as fields of a result; several profiles of the lens light are a tuple."""
+    found = {role: [] for role in ("lens", "source", "lens_light", "sky")}
+    for block, model in zip(scene.blocks, models, strict=True):
+        found[block.role].append(model)
+    lens, source, light, _ = (tuple(one) if len(one) > 1 else next(iter(one), None) for one in found.values())
+    return {"lens": lens, "source_model": source, "lens_light": light}
 
 
 def _shown_names(scene, block):
     """Names of a block's parameters; those of several profiles are numbered, as in a compound model."""
-    place = _place(scene, block)
-    return block.names if place is None else tuple(f"{name}_{place}" for name in block.names)
+    if block.role != "lens_light" or len(scene.lights) < 2:
+        return block.names
+    return tuple(f"{name}_{scene.lights.index(block)}" for name in block.names)
+
+
+def _table(run, models, sky_error):
+    """One row a parameter: name, component, value, error, unit, fixed."""
+    rows = []
+    for block, model in zip(run.scene.blocks, models, strict=True):
+        if model is None:
+            rows.append(("sky", "sky", run.sky_level, sky_error, str(run.observation.unit), False))
+            continue
+        free = run.scene.free[block.slice].tolist()
+        for name, shown, is_free in zip(block.names, _shown_names(run.scene, block), free, strict=True):
+            parameter = _parameter(model, name)
+            error = float(parameter.std) if is_free and parameter.std is not None else np.nan
+            unit = "" if parameter.unit is None else parameter.unit.to_string()
+            rows.append((shown, block.role, float(parameter.value), error, unit, not is_free))
+    return QTable(rows=rows, names=PARAMETER_COLUMNS)
 
 
 def _parameter(model, name):
@@ -224,15 +186,16 @@ def _parameter(model, name):
     return model.parameters[model.param_names.index(name)]
 
 
-def _free_covariance(scene, fit, covariance):
-    """Covariance of the free parameters as users see them (r_eff the semi-major axis), and their names."""
-    slope = np.eye(scene.size)
-    names = []
+def _free_covariance(run):
+    """Names and covariance of the free parameters as users see them (r_eff the semi-major axis)."""
+    scene, slope, names = run.scene, np.eye(run.scene.size), []
     for block in scene.blocks:
         shown = _shown_names(scene, block)
         names += [name if block.role == "sky" else f"{block.role}.{name}" for name in shown]
         if block.profile is not None:
-            slope[block.slice, block.slice] = block.profile.outward(fit.physical[block.slice].cpu().numpy())
+            slope[block.slice, block.slice] = block.profile.outward(
+                run.fit.physical[block.slice].cpu().numpy()
+            )
     free = scene.free.cpu().numpy()
-    matrix = slope @ covariance.cpu().numpy() @ slope.T
+    matrix = slope @ run.covariance.cpu().numpy() @ slope.T
     return tuple(np.array(names)[free].tolist()), matrix[np.ix_(free, free)]

@@ -1,7 +1,7 @@
 """Every threshold that decides something about a lens, with its unit and where it comes from.
 
 "theory": follows from statistics. "table": a printed benchmark shows what it does. "chosen": a judgement,
-with the reason. Thresholds of single flags stand beside these in `lenssr.reconstruction.result_flags`;
+with the reason. Thresholds of single flags stand beside these in `lenssr.reconstruction.verdict`;
 constants that only set a numerical accuracy stand where they are used.
 """
 

@@ -1,17 +1,17 @@
-"""What in the field is another object, and what can be an image of the source."""
+"""Segments of the field: other objects, arcs and counter-images."""
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from lenssr.imaging.detection import FieldObjects
+from lenssr.imaging.detection import FieldObjects, Segment
+from lenssr.imaging.observation import Observation
 from lenssr.reconstruction import decisions
 
-__all__ = ["auto_mask"]
 
-
-def auto_mask(observation):
+def auto_mask(observation: Observation) -> NDArray[np.bool_]:
     """Mask of the other objects in the field: stars and neighbours, not the lens, arcs and counter-images.
 
     Parameters
@@ -30,13 +30,14 @@ def auto_mask(observation):
     deblended. Those that are stretched along the circle about the centre count as arcs. If there are
     any, other segments that lie more than 1.3 times as far out as they are masked. If there are none,
     segments farther out than 0.36 of the field are, and nearer ones without light across the centre, which
-    every lensed image has. An object projected onto the arcs is not found; mask it by hand.
+    every lensed image has. An object projected onto the arcs is not found; mask it by hand. This is what
+    ``SuperResolver(mask="auto")`` does.
 
     Examples
     --------
     >>> import numpy as np
     >>> from lenssr.imaging import Observation
-    >>> from lenssr.reconstruction.field_mask import auto_mask
+    >>> from lenssr.reconstruction import auto_mask
     >>> x, y = np.meshgrid(np.arange(60.0), np.arange(60.0))
     >>> star = 50 * np.exp(-((x - 52) ** 2 + (y - 8) ** 2) / 4)
     >>> galaxy = 200 * np.exp(-np.hypot(x - 30, y - 30) / 4)
@@ -62,7 +63,7 @@ def auto_mask(observation):
     return mask & ~kept & observation.valid
 
 
-def _pixels_reached(segments, scene):
+def _pixels_reached(segments: list[Segment], scene: FieldObjects) -> NDArray[np.bool_]:
     """Pixels (ny, nx) that light of segments may reach: wings reach farther for brighter and thicker ones."""
     mask = np.zeros(scene.observation.shape, dtype=bool)
     for segment in segments:
@@ -74,7 +75,7 @@ def _pixels_reached(segments, scene):
     return mask
 
 
-def _is_arc(segment):
+def _is_arc(segment: Segment) -> bool:
     """Whether a segment is stretched along the circle about the lens."""
     stretched = segment.along > decisions.ARC_STRETCH * segment.across
     resolved = segment.along > decisions.ARC_LENGTH_FWHM * segment.fwhm
@@ -82,7 +83,9 @@ def _is_arc(segment):
     return stretched and resolved and beside and segment.signal > decisions.ARC_SIGNAL
 
 
-def _can_be_image(segment, segments, arcs, scene):
+def _can_be_image(
+    segment: Segment, segments: list[Segment], arcs: list[Segment], scene: FieldObjects
+) -> bool:
     """Whether a segment may be a lensed image."""
     field = min(scene.observation.shape)
     if segment.radius < decisions.CORE_FWHM * scene.fwhm:

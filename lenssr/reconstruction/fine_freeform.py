@@ -1,20 +1,21 @@
 """The fine images of a free-form source, with errors and draws from its posterior."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from lenssr.reconstruction.fine_images import FineScene, Products, ccd, window_wcs
-from lenssr.reconstruction.output_psf import fine_operator, surroundings
+from lenssr.model.scene import Scene
+from lenssr.reconstruction.fine_images import FineScene, Products, fine_operator, source_ccd, surroundings
+from lenssr.source import GridMotion, SourceMap
 from lenssr.source.information import LEAST_INFORMATION, information
 
-__all__ = ["FineSource", "FreeFormPosterior"]
-
-SAMPLES = 64
-AT_ONCE = 16
+SAMPLES, AT_ONCE = 64, 16  # draws that give the errors, and the number in memory at a time
 FINEST_SOURCE = 120  # pixels along a side
 # Points along a side of a cell of the source's grid, to integrate over it.
 CELL_POINTS = 4
@@ -22,38 +23,23 @@ CELL_POINTS = 4
 
 @dataclass(frozen=True)
 class FreeForm:
-    """A free-form source and what lies before it, where an inversion ended.
+    """A free-form source of n nodes, and lens, lens light and sky (1, P), where an inversion ended.
 
-    Attributes
-    ----------
-    mapping : `~lenssr.source.source_grid.SourceMap`
-    scene : `~lenssr.model.scene.Scene`
-        Lens, lens light and sky.
-    physical : `torch.Tensor`, shape (1, P)
-        Its parameters.
-    values, slope : `~numpy.ndarray`, shape (n,)
-        Node values, and their derivatives with respect to the field.
-    motion : `~lenssr.source.source_grid.GridMotion`
-        How the grid follows the lens.
+    ``slope`` (n,) are the derivatives of the node ``values`` with respect to the field.
     """
 
-    mapping: object
-    scene: object
-    physical: torch.Tensor
-    values: np.ndarray
-    slope: np.ndarray
-    motion: object
+    mapping: SourceMap
+    scene: Scene
+    physical: Tensor
+    values: NDArray
+    slope: NDArray
+    motion: GridMotion
 
 
 class FineView:
     """A free-form source on fine pixels, with and without the lens, and how both change.
 
-    Parameters
-    ----------
-    state : FreeForm
-    observation : `~lenssr.imaging.Observation`
-    options : dict
-        ``scale``, ``oversampling`` and ``psf_out``.
+    ``options`` are ``scale``, ``oversampling`` and ``psf_out``.
     """
 
     def __init__(self, state, observation, options):
@@ -76,46 +62,45 @@ class FineView:
         """Fine images (..., ny, nx) of brightness at the rays, (..., R)."""
         return (self.operator(torch.as_tensor(values)) * self.fine.factor).numpy()
 
-    def changes(self, draws):
-        """How the images change with vectors (n + K, m) of field and parameters, some of them at a time.
-
-        Yields
-        ------
-        everything, source, lens_light : `~numpy.ndarray`, shape (k, ny, nx)
-        """
+    def changes(self, draws: NDArray) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+        """Changes of scene, source and lens light (k, ny, nx) with vectors (n + K, m), k at a time."""
         count = len(self.state.values)
         for start in range(0, draws.shape[1], AT_ONCE):
             nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
             change = (self.matrix @ (self.state.slope[:, None] * nodes)).T
             of_source = self.image(change + parameters[: len(self._moved)].T @ self._moved)
-            of_light, of_sky = self._light_change(parameters), self._sky_change(parameters)
-            yield of_source + of_light + of_sky, of_source, np.broadcast_to(of_light, of_source.shape)
+            of_light, sky = (
+                self._light_change(parameters),
+                parameters[self.state.scene.fit_rows("sky").numpy()],
+            )
+            everything = of_source + of_light + (sky.sum(0) * self.fine.sky_factor)[:, None, None]
+            yield everything, of_source, np.broadcast_to(of_light, of_source.shape)
 
     @cached_property
     def _moved(self):
-        """How the brightness at the rays changes with the free parameters of lens and source, (L, R)."""
-        return self._moved_at(self.operator.x, self.operator.y, self.rays)
+        """Derivatives (L, R) of the brightness at the rays by the free parameters of lens and source."""
+        return self._moved_at(*self.rays, self._bent(self.operator.x, self.operator.y))
 
-    def _moved_at(self, x, y, rays):
+    def _bent(self, x, y):
+        """Derivatives of the deflection of rays by the free parameters of the lens, along x and y."""
+        scene = self.state.scene
+        if not scene.lens_moves:
+            return 0.0, 0.0
+        *_, d_x, d_y = scene.lens.deflection_jacobian_at(x, y, self.state.physical[:, scene["lens"].slice])
+        return d_x[0, scene.free_of("lens")].numpy(), d_y[0, scene.free_of("lens")].numpy()
+
+    def _moved_at(self, x, y, bent=(0.0, 0.0)):
+        """Derivatives (L, M) of the brightness at points by the free parameters of lens and source."""
         state, columns = self.state, [np.zeros((0, len(x)))]
         if state.scene.lens_moves:
-            keep, lens = state.scene.free_of("lens"), state.physical[:, state.scene["lens"].slice]
-            _, _, d_x, d_y = state.scene.lens.deflection_jacobian_at(x, y, lens)
-            slopes = state.mapping.slope(state.values, *rays)
-            d_x, d_y = (
-                d[0, keep].numpy() + by for d, by in zip((d_x, d_y), self._grid_moved(*rays), strict=True)
-            )
-            columns.append(-(slopes[0] * d_x + slopes[1] * d_y))
-        return np.concatenate([*columns, self._modulated_at(*rays)])
-
-    def _grid_moved(self, x, y):
-        """How far what is fixed to the grid moves with the free parameters of the lens, two of (L, M)."""
-        keep = self.state.scene.free_of("lens")
-        rays = torch.as_tensor(x), torch.as_tensor(y)
-        return tuple(part.numpy() for part in self.state.motion.at(self.state.mapping.grid, *rays, keep))
+            keep, points = state.scene.free_of("lens"), (torch.as_tensor(x), torch.as_tensor(y))
+            carried = state.motion.at(state.mapping.grid, *points, keep)
+            moves = zip(state.mapping.slope(state.values, x, y), bent, carried, strict=True)
+            columns.append(-sum(slope * (by + grid.numpy()) for slope, by, grid in moves))
+        return np.concatenate([*columns, self._modulated_at(x, y)])
 
     def _modulated_at(self, x, y):
-        """How the brightness of the source changes with the free parameters of a Sérsic in it, (S, M)."""
+        """Derivatives (S, M) of the brightness by the free parameters of a Sérsic in the source."""
         state = self.state
         if state.mapping.sersic is None:
             return np.zeros((0, len(x)))
@@ -131,37 +116,25 @@ class FineView:
         slopes = fine.scene.light_jacobian(operator.x, operator.y, self.state.physical, cusp=fine.cusp)[0]
         return (operator(torch.as_tensor(parameters)[rows].T @ slopes) * fine.factor).numpy()
 
-    def _sky_change(self, parameters):
-        rows = self.state.scene.fit_rows("sky").numpy()
-        return (parameters[rows].sum(0) * self.fine.sky_factor)[:, None, None]
-
     def source(self, values):
         """The source on even pixels (side, side) of node values (n,), the lens taken off."""
         matrix = self.state.mapping.matrix(*self.grid.nodes)
         return (matrix @ values).reshape(self.grid.side, self.grid.side)
 
     def source_changes(self, draws):
-        """How the source changes with vectors (n + K, m) of field and parameters, (m, side, side)."""
+        """Changes (m, side, side) of the source with vectors (n + K, m) of field and parameters."""
         count, nodes = len(self.state.values), self.grid.nodes
         changes = self.state.mapping.matrix(*nodes) @ (self.state.slope[:, None] * draws[:count])
-        carried = [np.zeros((0, len(changes)))]
-        if self.state.scene.lens_moves:
-            slopes = self.state.mapping.slope(self.state.values, *nodes)
-            carried.append(
-                -sum(slope * by for slope, by in zip(slopes, self._grid_moved(*nodes), strict=True))
-            )
-        columns = np.concatenate([*carried, self._modulated_at(*nodes)])
+        columns = self._moved_at(*nodes)
         changes = changes + columns.T @ draws[count : count + len(columns)]
         return changes.T.reshape(-1, self.grid.side, self.grid.side)
 
     def magnification(self, factor, widening):
-        """Total magnification of the source, and its standard deviation.
-
-        Both fluxes are sums over the nodes, so that the error follows from one solution, without draws.
-        """
+        """Total magnification and its standard deviation; both fluxes are sums over the nodes."""
         state = self.state
-        x, y, area = surroundings(self.observation.grid)
-        rays, matrix = self._trace(torch.as_tensor(x), torch.as_tensor(y))
+        *beside, area = surroundings(self.observation.grid)
+        x, y = (torch.as_tensor(axis) for axis in beside)
+        rays, matrix = self._trace(x, y)
         share = (self.operator.shares[1] * self.operator.inside).numpy()
         seen = self.matrix.T @ share + matrix.T @ area
         points, weights = _cells(state.mapping.grid)
@@ -170,9 +143,8 @@ class FineView:
         value = (seen @ state.values) / flux
         gradient = np.zeros(factor.size)
         gradient[: factor.count] = state.slope * (seen - value * shines) / flux
-        moved = self._moved @ share
-        moved += self._moved_at(torch.as_tensor(x), torch.as_tensor(y), rays) @ area
-        if state.scene.lens_moves:  # a source that grows with its grid has more flux by itself
+        moved = self._moved @ share + self._moved_at(*rays, self._bent(x, y)) @ area
+        if state.scene.lens_moves:  # the flux of a source grows with its grid
             growth = state.motion.growth[state.scene.free_of("lens")].numpy()
             moved[: len(growth)] -= value * 2 * growth * flux
         modulated = self._modulated_at(*points) @ weights
@@ -199,19 +171,9 @@ def _cells(grid):
 
 
 class FreeFormPosterior:
-    """What draws of image and free-form source come from; the images are made when they are asked for.
+    """Draws of image and free-form source; the images are made when they are asked for.
 
-    The factor is kept in single precision, which draws do not feel.
-
-    Parameters
-    ----------
-    state : FreeForm
-    factor : `~lenssr.source.Factor`
-    observation : `~lenssr.imaging.Observation`
-    options : dict
-        ``scale``, ``oversampling`` and ``psf_out``.
-    widening : float
-        By how much errors are wider than independent noise makes them.
+    The `~lenssr.source.Factor` is kept in single precision, which is enough for draws.
     """
 
     def __init__(self, state, factor, observation, options, widening):
@@ -220,17 +182,7 @@ class FreeFormPosterior:
         self._factor.lower = factor.lower.astype(np.float32, order="F")
 
     def changes(self, count, rng):
-        """How far draws lie from the most likely image and source.
-
-        Parameters
-        ----------
-        count : int
-        rng : `~numpy.random.Generator`
-
-        Returns
-        -------
-        image, source : `~numpy.ndarray`, shapes (count, ny, nx), (count, my, mx)
-        """
+        """Differences of draws from the most likely image and source, (count, ny, nx) and (count, my, mx)."""
         factor = self.factor()
         draws = self.widening * factor.sample(rng.standard_normal((count, factor.size)).T)
         view = FineView(self.state, self.observation, self.options)
@@ -247,28 +199,17 @@ class FreeFormPosterior:
 class FineSource:
     """A scene with a free-form source at a finer sampling.
 
-    Parameters
-    ----------
-    problem : `~lenssr.source.Problem`
-    solution : `~lenssr.source.Solution`
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.options.Settings`
-    widening : float
-        By how much errors are wider than independent noise makes them.
-    off : `~numpy.ndarray`, shape (n + K,), optional
-        How far field and parameters are from the most likely ones, where they are known to be: errors then
-        are those of the root mean square.
+    ``widening`` is the factor of errors over those of independent noise. Where the solution is not the most
+    likely one, ``off`` (n + K,) is its distance in field and parameters: errors then are root mean squares.
     """
 
     def __init__(self, problem, solution, observation, settings, widening, off=None):
         self.solution, self.observation, self.widening = solution, observation, widening
         self.off = None if off is None else off[:, None]
         self.rng = np.random.default_rng(settings.seed)
-        physical = problem.physical(solution.parameters)
-        mapping = problem.mapping(solution.parameters)
-        self.state = FreeForm(
-            mapping, problem.scene, physical, solution.values, solution.slope, problem.motion
-        )
+        mapping, physical = (place(solution.parameters) for place in (problem.mapping, problem.physical))
+        found = solution.values, solution.slope
+        self.state = FreeForm(mapping, problem.scene, physical, *found, problem.motion)
         self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
         self.view = FineView(self.state, observation, self.options)
 
@@ -278,18 +219,18 @@ class FineSource:
         lensed = view.image(view.matrix @ self.state.values)
         light, sky = view.fine.image("lens_light"), view.fine.image("sky")
         draws = factor.sample(self.rng.standard_normal((factor.size, SAMPLES)))
-        known = view.state.mapping.grid.matrix(*view.grid.nodes) @ information(self.solution)
+        known = self.state.mapping.grid.matrix(*view.grid.nodes) @ information(self.solution)
         known = known.reshape(view.grid.side, view.grid.side)
-        errors, source = self._errors(draws), self._source(draws, known)
+        errors = self._errors(draws)
         magnification, magnification_error = view.magnification(factor, self.widening)
         fields = {
-            "source": source,
+            "source": self._source(draws, known < LEAST_INFORMATION),
             "information": known,
             "posterior": FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
             "magnification": magnification,
             "magnification_error": magnification_error,
         }
-        parameters = self.solution.determined + len(view._modulated_at(*(np.zeros(1),) * 2))
+        parameters = self.solution.determined + self.state.scene.count("source")
         images = (lensed + light + sky, lensed, light)
         return Products(images, errors, view.fine.grid.wcs, view.fine.kernel, parameters, fields)
 
@@ -303,18 +244,10 @@ class FineSource:
             errors = np.hypot(errors, [change[0] for change in next(self.view.changes(self.off))])
         return tuple(errors)
 
-    def _source(self, draws, known):
+    def _source(self, draws, mask):
         grid, changes = self.view.grid, self.view.source_changes(draws)
         error = self.widening * np.sqrt((changes**2).mean(axis=0))
         if self.off is not None:
             error = np.hypot(error, self.view.source_changes(self.off)[0])
-        return ccd(
-            self.view.source(self.state.values),
-            self.observation.brightness_unit,
-            wcs=window_wcs(self.observation.grid, grid.x_0, grid.y_0, grid.spacing, grid.side),
-            error=error,
-            mask=known < LEAST_INFORMATION,
-            x_0=grid.x_0,
-            y_0=grid.y_0,
-            pixel_scale=grid.spacing,
-        )
+        value, place = self.view.source(self.state.values), (grid.x_0, grid.y_0, grid.spacing)
+        return source_ccd(value, error, self.observation, *place, mask)

@@ -1,93 +1,134 @@
-"""The images of a fitted scene and their errors: fine image, source, model and residual."""
+"""The fine images of a solved scene, their errors and draws, and the PSF that they are seen with.
+
+That PSF is the telescope's at the finer sampling, a narrower Gaussian, or none.
+"""
 
 import datetime
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import astropy.units as u
 import numpy as np
 import torch
 from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.wcs import WCS
+from numpy.typing import NDArray
+from torch import Tensor
 
-from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
+from lenssr.exceptions import InputError
+from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, transformed, wcs_of_resampled
+from lenssr.imaging.operator import ImagingOperator
+from lenssr.imaging.psf import PSF
+from lenssr.imaging.render_scene import kernel_options
 from lenssr.model.image_stack import CUSP_PIXELS
-from lenssr.reconstruction.output_psf import fine_kernel, fine_operator, surroundings
+from lenssr.options import PIXEL
+from lenssr.reconstruction import decisions
 
-__all__ = ["FineScene", "Products", "ParametricPosterior", "ccd", "source_image", "window_wcs"]
-
-# Derivatives of a fine image are made in pieces of about this many values, to bound the memory.
-PIECE = 2**22
+PIECE = 2**22  # values of the derivatives of a fine image that are in memory at a time
 SOURCE_SIDE = 80  # pixels along the side of the image of a parametric source
+# Parts into which a side of the field is cut to follow the light that falls beside it.
+PARTS = 32
 
 
-def ccd(array, unit, *, wcs=None, error=None, mask=None, psf=None, **meta):
-    """A `~astropy.nddata.CCDData` of plain arrays.
+def ccd(array, unit, *, error=None, wcs=None, mask=None, psf=None, **meta):
+    """A `~astropy.nddata.CCDData` of plain arrays; ``meta`` are header entries."""
+    array = np.asarray(array, dtype=np.float64)
+    error = None if error is None else StdDevUncertainty(np.asarray(error, dtype=np.float64))
+    meta = {"DATE": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **meta}
+    return CCDData(array, unit=unit, uncertainty=error, wcs=wcs, mask=mask, psf=psf, meta=meta)
 
-    Parameters
-    ----------
-    array, error, mask, psf : `~numpy.ndarray`
-    unit : `~astropy.units.Unit`
-    wcs : `~astropy.wcs.WCS`, optional
-    **meta
-        Header entries.
 
-    Returns
-    -------
-    image : `~astropy.nddata.CCDData`
+# ---------------------------------------------------------------- the PSF of the output
+
+
+def check_output_psf(psf_out, observation, scale):
+    """Refuse a PSF that output pixels do not sample, or that is not narrower than the image's."""
+    if not isinstance(psf_out, u.Quantity):
+        return
+    fwhm, pixel = psf_out.to_value(u.arcsec), observation.grid.pixel_scale / scale
+    if observation.psf is None:
+        raise InputError(f"psf_out = {psf_out}: the image has no PSF to narrow: give psf=, or leave it out")
+    own = observation.psf_fwhm
+    if fwhm < decisions.PIXELS_ACROSS * pixel * (1 - 1e-9):
+        raise InputError(
+            f"psf_out = {psf_out} is below 2 output pixels of {pixel:.4g} arcsec, which do not sample it: "
+            f"give at least {decisions.PIXELS_ACROSS * pixel:.4g} arcsec, a larger scale=, or 'pixel'"
+        )
+    if not fwhm < own:
+        raise InputError(
+            f"psf_out = {psf_out} is not narrower than the PSF of the image, of FWHM {own:.4g} arcsec: "
+            "give a smaller one, or leave it out"
+        )
+
+
+def describe_psf_out(psf_out):
+    """Describe the PSF of the fine images for a header."""
+    if psf_out is None:
+        return "telescope"
+    return PIXEL if isinstance(psf_out, str) else f"Gaussian, FWHM {psf_out.to_value(u.arcsec):.6g} arcsec"
+
+
+def is_extrapolated(psf_out, observation):
+    """Whether the fine images show detail that the PSF removed from the data."""
+    return isinstance(psf_out, str) and observation.psf is not None
+
+
+def _output_psf(psf_out, observation):
+    if psf_out is None:
+        return observation.psf
+    return None if isinstance(psf_out, str) else PSF.from_fwhm(psf_out)
+
+
+def fine_kernel(observation, scale, psf_out=None):
+    """The PSF of the fine images at their sampling, or None."""
+    psf = _output_psf(psf_out, observation)
+    return None if psf is None else psf.kernel(observation.grid.matrix, subsampling=scale)
+
+
+def fine_operator(observation, scale, oversampling, psf_out=None, **options):
+    """The `~lenssr.imaging.ImagingOperator` from rays to the fine images; it takes ``options``."""
+    grid, psf = observation.grid.upsample(scale), _output_psf(psf_out, observation)
+    kernel, how = kernel_options(psf, grid.matrix, scale=scale, oversampling=oversampling)
+    return ImagingOperator(grid, kernel, oversampling=oversampling, **how, **options)
+
+
+def surroundings(grid):
+    """Rays x, y (arcsec) and their areas (arcsec2), each (R,), beside an image out to three times its size.
+
+    A total flux needs them for the light beyond the pixels.
     """
-    uncertainty = None if error is None else StdDevUncertainty(np.asarray(error, dtype=np.float64))
-    header = {"DATE": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **meta}
-    return CCDData(
-        np.asarray(array, dtype=np.float64),
-        unit=unit,
-        wcs=wcs,
-        uncertainty=uncertainty,
-        mask=mask,
-        psf=psf,
-        meta=header,
-    )
+    height, width = (side * grid.pixel_scale for side in grid.shape)
+    steps = (np.arange(3 * PARTS) + 0.5) / PARTS - 1.5
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    beside = np.maximum(np.abs(x), np.abs(y)) > 0.5
+    x, y = transformed(grid.unit_matrix, x[beside] * width, y[beside] * height)
+    area = np.full(len(x), width * height / PARTS**2)
+    return x + grid.origin[0], y + grid.origin[1], area
+
+
+# ---------------------------------------------------------------- a parametric scene
 
 
 @dataclass(frozen=True)
 class Products:
-    """The images of one solved scene, whatever described its source.
+    """The images of one solved scene, each (scale ny, scale nx).
 
-    Attributes
-    ----------
-    images : tuple of `~numpy.ndarray`, shape (scale ny, scale nx)
-        The scene, its lensed source, its lens light.
-    errors : tuple of `~numpy.ndarray`, shape (scale ny, scale nx)
-        Their standard deviations.
-    wcs : `~astropy.wcs.WCS` or None
-        Of the images.
-    kernel : `~numpy.ndarray` or None
-        The PSF of the images.
-    parameters : float
-        How many free parameters the source took from the data.
-    fields : dict
-        Other fields of the `~lenssr.SuperResolution`, by name.
+    ``images`` are the scene, its lensed source and its lens light; ``errors`` their standard deviations;
+    ``kernel`` is their PSF; ``parameters`` the number of free parameters that the source took from the data;
+    ``fields`` are other fields of the `~lenssr.SuperResolution`, by name.
     """
 
-    images: tuple
-    errors: tuple
-    wcs: object
-    kernel: object
+    images: tuple[NDArray, NDArray, NDArray]
+    errors: tuple[NDArray, NDArray, NDArray]
+    wcs: WCS | None
+    kernel: NDArray | None
     parameters: float
-    fields: dict
+    fields: dict[str, Any]
 
 
 class FineScene:
-    """A fitted scene at a finer sampling, with the error of every pixel.
-
-    Parameters
-    ----------
-    scene : `~lenssr.model.scene.Scene`
-    physical, covariance : `torch.Tensor`, shapes (P,), (P, P)
-        The fit.
-    observation : `~lenssr.imaging.Observation`
-    scale : int
-    oversampling : int or "auto"
-    psf_out : None, "pixel" or `~astropy.units.Quantity`, optional
-        What the images are seen with, by default the telescope.
-    """
+    """A fitted scene, with parameters (P,) and covariance (P, P), at a finer sampling."""
 
     def __init__(self, scene, physical, covariance, observation, *, scale, oversampling, psf_out=None):
         self.scene, self.physical = scene, physical.unsqueeze(0)
@@ -118,7 +159,7 @@ class FineScene:
         """All images of the scene, with a given image of its source."""
         lensed, light = self.image("source"), self.image("lens_light")
         images = (lensed + light + self.image("sky"), lensed, light)
-        errors, flux = self._errors()
+        errors, flux = self.errors()
         magnification, magnification_error = self.magnification(flux)
         fields = {
             "source": source,
@@ -128,17 +169,11 @@ class FineScene:
         }
         return Products(images, errors, self.grid.wcs, self.kernel, self.scene.count("source"), fields)
 
-    def errors(self):
-        """Standard deviations of the fine images: of the scene, of its lensed source, of its lens light.
+    def errors(self) -> tuple[tuple[NDArray, ...], Tensor]:
+        """Standard deviations (ny, nx) of scene, source and lens light, and changes (F,) of the lensed flux.
 
-        Returns
-        -------
-        everything, source, lens_light : `~numpy.ndarray`, shape (ny, nx)
+        The flux is that in the field, its changes along `root_covariance`.
         """
-        return self._errors()[0]
-
-    def _errors(self):
-        """Standard deviations, and how the lensed flux in the field changes along `root_covariance` (F,)."""
         root = self.root_covariance()
         variances = torch.zeros(3, *self.grid.shape, dtype=torch.float64, device=root.device)
         fluxes = [root.new_zeros(0)]
@@ -148,18 +183,14 @@ class FineScene:
             fluxes.append(flux.double())
         return tuple(variances.sqrt().cpu().numpy()), torch.cat(fluxes)
 
-    def changes(self, directions):
-        """How the images change along directions (F, K) of the fit vector, some of them at a time.
+    def changes(self, directions: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Changes of the images along directions (F, K) of the fit vector, k of them at a time.
 
-        Yields
-        ------
-        everything, source, lens_light : `torch.Tensor`, shape (k, ny, nx)
-            The last only if the lens shines.
-        flux : `torch.Tensor`, shape (k,)
-            Of the lensed source in the field, before the PSF.
+        Yields the scene, its source, its light of the lens (if it has any), each (k, ny, nx), and the flux
+        (k,) of the lensed source in the field before the PSF.
         """
         step = max(1, PIECE // self.operator.x.numel())
-        # An error needs no more than seven digits; only its square may leave the range of single precision.
+        # Errors need seven digits at most; only their squares may leave the range of single precision.
         operator, directions = self.operator.to(torch.float32), directions.float()
         for columns in directions.split(step, dim=1):
             cells = [operator.collect(rays) for rays in self._derivatives(operator, columns)]
@@ -167,24 +198,13 @@ class FineScene:
             sky = columns[self.scene.fit_rows("sky")].sum(0)[:, None, None] * self.sky_factor
             yield sum(parts) + sky, *parts, operator.crop(cells[0]).sum((-2, -1))
 
-    def magnification(self, flux_changes):
-        """Total magnification of the source, and its standard deviation.
-
-        Parameters
-        ----------
-        flux_changes : `torch.Tensor`, shape (F,)
-            How the lensed flux in the field changes along `root_covariance`.
-
-        Returns
-        -------
-        magnification, error : float
-        """
+    def magnification(self, flux_changes: Tensor) -> tuple[float, float]:
+        """Total magnification and its standard deviation, from the changes of flux that `changes` yields."""
         scene, operator = self.scene, self.operator
-        here = scene.brightness(
-            operator.x, operator.y, self.physical, roles=("source",), positions=self.positions
-        )
+        rays, roles = (operator.x, operator.y, self.physical), ("source",)
+        here = scene.brightness(*rays, roles=roles, positions=self.positions)
         x, y, area = (torch.as_tensor(part).to(self.physical) for part in surroundings(self.observation.grid))
-        beyond = scene.brightness(x, y, self.physical, roles=("source",))[0]
+        beyond = scene.brightness(x, y, self.physical, roles=roles)[0]
         lensed = operator.crop(operator.collect(here)).sum() + (beyond * area).sum()
         flux, flux_slope = _source_flux(scene, self.physical[0])
         value = lensed / flux
@@ -195,9 +215,9 @@ class FineScene:
         return float(value), float(((d_lensed - value * d_flux) / flux).norm())
 
     def root_covariance(self):
-        """A matrix (F, F) that, times its transpose, is the covariance of the fit vector."""
+        """A matrix R (F, F) with R R^T the covariance of the fit vector."""
         scene = self.scene
-        slope = torch.where(scene.log, self.physical[0], torch.ones_like(self.physical[0]))[scene.free]
+        slope = torch.where(scene.log, self.physical[0], 1.0)[scene.free]
         covariance = self.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
         values, vectors = torch.linalg.eigh(covariance)
         return vectors * values.clamp_min(0).sqrt()
@@ -229,33 +249,14 @@ def _source_flux(scene, physical):
 
 
 class ParametricPosterior:
-    """What draws of a fitted scene come from; images are made when they are asked for.
-
-    Parameters
-    ----------
-    scene : `~lenssr.model.scene.Scene`
-    physical, covariance : `torch.Tensor`, shapes (P,), (P, P)
-    observation : `~lenssr.imaging.Observation`
-    options : dict
-        ``scale``, ``oversampling`` and ``psf_out``.
-    """
+    """Draws of a fitted scene; images are made when they are asked for."""
 
     def __init__(self, scene, physical, covariance, observation, options):
         self.scene, self.physical, self.covariance = scene, physical, covariance
         self.observation, self.options = observation, options
 
     def changes(self, count, rng):
-        """How far draws lie from the most likely image and source.
-
-        Parameters
-        ----------
-        count : int
-        rng : `~numpy.random.Generator`
-
-        Returns
-        -------
-        image, source : `~numpy.ndarray`, shapes (count, ny, nx), (count, my, mx)
-        """
+        """Differences of draws from the most likely image and source, (count, ny, nx) and (count, my, mx)."""
         scene = self.scene
         fine = FineScene(scene, self.physical, self.covariance, self.observation, **self.options)
         root = fine.root_covariance()
@@ -264,33 +265,18 @@ class ParametricPosterior:
         images = torch.cat([everything.double() for everything, *_ in fine.changes(directions)])
         block = scene["source"]
         vector, free = self.physical[block.slice], scene.free_of("source")
-        slope = torch.where(scene.log[block.slice], vector, torch.ones_like(vector))[free]
+        slope = torch.where(scene.log[block.slice], vector, 1.0)[free]
         view = _SourceView(block.profile, vector)
         sources = (directions[scene.fit_rows("source")] * slope[:, None]).T @ view.jacobian[free]
         return images.cpu().numpy(), sources.reshape(count, *view.grid.shape).cpu().numpy()
 
 
 def window_wcs(grid, x_0, y_0, pixel_scale, side):
-    """WCS of a square window around a position of the image frame, with another pixel scale.
-
-    Parameters
-    ----------
-    grid : `~lenssr.grids.PixelGrid`
-    x_0, y_0 : float
-        Centre in arcsec.
-    pixel_scale : float
-        Of the window, in arcsec.
-    side : int
-        Pixels along a side.
-
-    Returns
-    -------
-    wcs : `~astropy.wcs.WCS` or None
-    """
+    """WCS of a square window around a position (arcsec) of the image frame, with another pixel scale."""
     if grid.wcs is None:
         return None
     wcs = wcs_of_resampled(grid.wcs, grid.pixel_scale / pixel_scale)
-    # The pixels of the window lie along x and y of the frame, which those of the image need not.
+    # The pixels of the window lie along x and y of the frame; pixels of the image may be rotated.
     wcs.wcs.cd = wcs.wcs.cd @ np.linalg.inv(grid.unit_matrix)
     reference = np.subtract(grid.from_pixel(*(grid.wcs.wcs.crpix - 1)), (x_0, y_0))
     wcs.wcs.crpix = reference / pixel_scale + (side + 1) / 2
@@ -300,32 +286,20 @@ def window_wcs(grid, x_0, y_0, pixel_scale, side):
 
 
 def source_image(scene, physical, covariance, observation):
-    """The parametric source of a scene (P,) on its own grid, in surface brightness, with its errors.
-
-    Parameters
-    ----------
-    scene : `~lenssr.model.scene.Scene`
-    physical, covariance : `torch.Tensor`, shapes (P,), (P, P)
-    observation : `~lenssr.imaging.Observation`
-
-    Returns
-    -------
-    source : `~astropy.nddata.CCDData`
-    """
+    """The parametric source of a scene on its own grid, in surface brightness, with its errors."""
     block = scene["source"]
     view = _SourceView(block.profile, physical[block.slice])
     covariance = covariance[block.slice, block.slice]
     variance = (view.jacobian * (covariance @ view.jacobian)).sum(0).clamp_min(0)
-    x_0, y_0, pixel_scale = view.x_0, view.y_0, view.grid.pixel_scale
-    return ccd(
-        view.value.reshape(view.grid.shape).cpu(),
-        observation.brightness_unit,
-        wcs=window_wcs(observation.grid, x_0, y_0, pixel_scale, SOURCE_SIDE),
-        error=variance.sqrt().reshape(view.grid.shape).cpu(),
-        x_0=x_0,
-        y_0=y_0,
-        pixel_scale=pixel_scale,
-    )
+    value, error = (plane.reshape(view.grid.shape).cpu() for plane in (view.value, variance.sqrt()))
+    return source_ccd(value, error, observation, view.x_0, view.y_0, view.grid.pixel_scale)
+
+
+def source_ccd(value, error, observation, x_0, y_0, pixel_scale, mask=None):
+    """A source on square pixels (side, side) around a centre in arcsec, with WCS and meta."""
+    place = {"x_0": x_0, "y_0": y_0, "pixel_scale": pixel_scale}
+    wcs = window_wcs(observation.grid, **place, side=len(value))
+    return ccd(value, observation.brightness_unit, error=error, wcs=wcs, mask=mask, **place)
 
 
 class _SourceView:

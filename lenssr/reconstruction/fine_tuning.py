@@ -21,9 +21,7 @@ from lenssr.reconstruction.network import NetworkReconstruction, subtract_foregr
 from lenssr.training import Optimisation, data_consistency, draw_hidden, lightning_tools
 from lenssr.training.data import ORDER_STREAM, hidden_pixel_generator
 
-__all__ = ["TrainingImage", "check_method", "fine_tune", "training_of"]
-
-# Shares of the pixels: held back from all steps, to test what came of them; hidden in one step.
+# Shares of the pixels that are held back from all steps, for the score, and that are hidden in one step.
 HELD, HIDDEN = 0.1, 0.3
 TASK, LABEL = "own images", ", trained on own images"
 NOTES = (
@@ -33,17 +31,9 @@ NOTES = (
 
 
 class TrainingImage:
-    """An image with its lens, lens light and sky, for a network that is being trained.
+    """An image, alone in its stack, with its foreground, for a ``network`` in training.
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image.
-    prediction : `~lenssr.reconstruction.network.Prediction`
-    network : `~lenssr.networks.RelensingNetwork`
-        The one in training.
-    held : `torch.Generator`
-        Chooses the pixels that are held back.
+    The generator ``held`` chooses the pixels that are held back.
     """
 
     def __init__(self, stack, prediction, network, held):
@@ -54,28 +44,13 @@ class TrainingImage:
         self.held = draw_hidden(self.data, HELD, held)
 
     def loss(self, generator):
-        """Miss of pixels that are hidden for one step, those held back hidden too and not counted.
-
-        Parameters
-        ----------
-        generator : `torch.Generator`
-
-        Returns
-        -------
-        loss : `torch.Tensor`, scalar
-            Of `~lenssr.training.data_consistency`.
-        """
+        """`~lenssr.training.data_consistency` of pixels hidden for one step, without those held back."""
         hidden = draw_hidden(self.data, HIDDEN, generator) & ~self.held
         return self._miss(hidden | self.held, hidden)
 
     @torch.no_grad()
     def score(self):
-        """Miss of the pixels that are held back.
-
-        Returns
-        -------
-        score : float
-        """
+        """`~lenssr.training.data_consistency` of the pixels that are held back, a float."""
         return float(self._miss(self.held, self.held))
 
     def _miss(self, hidden, counted):
@@ -86,39 +61,14 @@ class TrainingImage:
 
 
 def fine_tune(method, observations, names, lenses, *, steps, learning_rate, folder, progress):
-    """Train the network of a resolver further.
+    """Train the network of a resolver further: a `NetworkReconstruction` with that network alone.
 
-    Parameters
-    ----------
-    method : `~lenssr.reconstruction.network.NetworkReconstruction`
-        Which stays as it is.
-    observations : list of `~lenssr.imaging.Observation`
-    names : list of str
-        Of the images, for messages.
-    lenses : list of `~lenssr.mass.MassModel` or None
-        One for each; None: as the settings of the method have it.
-    steps, learning_rate, folder, progress
-        As of `~lenssr.SuperResolver.fine_tune`.
-
-    Returns
-    -------
-    method : `~lenssr.reconstruction.network.NetworkReconstruction`
-        With the network that was trained, alone.
-
-    Raises
-    ------
-    InputError
-        If a lens or an option has no meaning, Lightning is not installed, or the training diverges.
+    ``names`` of the images are for messages; ``lenses`` are one for each image, or None: as the settings of
+    the method have it. The other arguments are those of `~lenssr.SuperResolver.fine_tune`.
     """
     settings = method.settings
-    optimisation = Optimisation(
-        steps=steps,
-        batch_size=1,
-        learning_rate=learning_rate,
-        warmup=steps // 10 if isinstance(steps, int) else 0,
-        check_every=steps,
-        seed=int(settings.seed),
-    )
+    pace = {"learning_rate": learning_rate, "warmup": steps // 10 if isinstance(steps, int) else 0}
+    optimisation = Optimisation(steps=steps, batch_size=1, check_every=steps, seed=int(settings.seed), **pace)
     lightning = lightning_tools.import_lightning()
     start, network, images = _prepared(method, observations, names, lenses, progress)
     device, began = settings.torch_device, time.monotonic()
@@ -135,22 +85,17 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
             LensSRWarning,
             stacklevel=3,
         )
+    recipe = {"task": TASK, "start": start.origin, "objectives": {"hidden_pixels": 1.0}}
+    recipe |= {"hidden": HIDDEN, "held_back": HELD, "images": len(images)}
+    seen = {name: [image.seen[name] for image in images] for name in images[0].seen}
     card = Card(
-        recipe={
-            "task": TASK,
-            "start": start.origin,
-            "objectives": {"hidden_pixels": 1.0},
-            "hidden": HIDDEN,
-            "held_back": HELD,
-            "images": len(images),
-            "optimisation": {"steps": steps, "learning_rate": learning_rate},
-        },
+        recipe=recipe | {"optimisation": {"steps": steps, "learning_rate": learning_rate}},
         seed=optimisation.seed,
         device=lightning_tools.device_name(device),
         minutes=(time.monotonic() - began) / 60,
         steps=steps,
         scores={"hidden_pixels_before": before, "hidden_pixels": after},
-        limits=_limits([image.seen for image in images]),
+        limits={name: [min(values), max(values)] for name, values in seen.items()},
         notes=NOTES,
     )
     if folder is not None:
@@ -160,22 +105,11 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
 
 
 def check_method(method):
-    """Refuse a method whose network draws no source.
-
-    Parameters
-    ----------
-    method : object
-        Of a resolver.
-
-    Raises
-    ------
-    InputError
-        If it is no `~lenssr.reconstruction.network.NetworkReconstruction`.
-    """
+    """Refuse the method of a resolver that is not a `NetworkReconstruction`."""
     if isinstance(method, NetworkReconstruction):
         return
     kind = method.settings.kind
-    what = "an SISR, which knows no lens" if kind == "network" else "no network"
+    what = "an SISR, which knows no lens" if kind == "network" else "not a network"
     raise InputError(
         f"source = {method.settings.source!r} is {what}: fine_tune() trains what draws a source, give "
         f"source='network' or the weights of a {RelensingNetwork.kind}"
@@ -183,35 +117,23 @@ def check_method(method):
 
 
 def training_of(method):
-    """The card of a network that `fine_tune` has trained.
-
-    Parameters
-    ----------
-    method : object
-        Of a resolver.
-
-    Returns
-    -------
-    card : `~lenssr.networks.Card` or None
-        None if none was.
-    """
+    """The `~lenssr.networks.Card` of the method of a resolver that `fine_tune` has trained, or None."""
     cards = [known.card for known in getattr(method, "networks", [])]
     return next((card for card in cards if card.recipe.get("task") == TASK), None)
 
 
 def _prepared(method, observations, names, lenses, progress):
-    """The network to begin with, its twin to be trained, and the images before that."""
+    """The network to begin with, its copy to be trained, and the images before that."""
     start = network = None
     images = []
-    entries = tqdm(
-        zip(observations, names, lenses, strict=True), "preparing", len(names), disable=not progress
-    )
-    for number, (observation, name, lens) in enumerate(entries):
-        own = method if start is None else NetworkReconstruction(method.settings, [start])
+    entries = zip(observations, names, lenses, strict=True)
+    for number, entry in enumerate(tqdm(entries, "preparing", len(names), disable=not progress)):
+        observation, name, lens = entry
+        settings, known = method.settings, method.networks if start is None else [start]
         try:
             if lens is not None:
-                settings = replace(method.settings, lens=lens, fit_lens=False, start=SEARCH)
-                own = NetworkReconstruction(settings, own.networks)
+                settings = replace(settings, lens=lens, fit_lens=False, start=SEARCH)
+            own = NetworkReconstruction(settings, known)
             stack, scene, (fit,) = own.begin([observation])
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
@@ -219,16 +141,13 @@ def _prepared(method, observations, names, lenses, progress):
         if start is None:
             start = prediction.known
             network = copy.deepcopy(start.network).train().requires_grad_(True)
-        images.append(
-            TrainingImage(
-                stack, prediction, network, hidden_pixel_generator(method.settings.seed, -1 - number)
-            )
-        )
+        held = hidden_pixel_generator(method.settings.seed, -1 - number)
+        images.append(TrainingImage(stack, prediction, network, held))
     return start, network, images
 
 
 def _teach(lightning, network, images, optimisation, device, folder, progress):
-    """Take the steps, one image in each, gone through again and again in another order."""
+    """Take the steps, one image in each; every pass through the images has an order of its own."""
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -247,22 +166,22 @@ def _teach(lightning, network, images, optimisation, device, folder, progress):
             return lightning_tools.optimizers(self.parameters(), optimisation)
 
     with lightning_tools.quiet(), lightning_tools.own_interrupts():
+        devices = 1 if device.type == "cpu" else [device.index or 0]
+        shown = {"enable_progress_bar": progress, "enable_model_summary": False, "log_every_n_steps": 1}
         trainer = lightning.Trainer(
             max_epochs=1,
             accelerator=device.type,
-            devices=1 if device.type == "cpu" else [device.index or 0],
+            devices=devices,
             gradient_clip_val=optimisation.gradient_clip,
-            logger=_log(folder),
-            log_every_n_steps=1,
+            logger=_losses_log(folder),
             enable_checkpointing=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
+            **shown,
         )
         trainer.fit(Module(), lightning_tools.numbers(optimisation.steps))
 
 
-def _log(folder):
-    """The log of the losses, if a folder is to hold it."""
+def _losses_log(folder):
+    """The log of the losses in a folder, if there is one."""
     if folder is None:
         return False
     from lightning.pytorch.loggers import CSVLogger
@@ -272,7 +191,3 @@ def _log(folder):
 
 def _score(images):
     return sum(image.score() for image in images) / len(images)
-
-
-def _limits(seen):
-    return {name: [min(one[name] for one in seen), max(one[name] for one in seen)] for name in seen[0]}

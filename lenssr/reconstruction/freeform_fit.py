@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from lenssr.imaging.sky import residual_noise
-from lenssr.model.constraints import Constraints
+from lenssr.model.fit import Constraints
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.lens_search import (
     ask_again,

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from lenssr.mass import SIE, Shear
-from lenssr.model.constraints import Constraints
 from lenssr.model.fit import (
     NEAR_REFITS,
     WEIGHT_REFITS,
+    Constraints,
     Fit,
     away_from_lens,
     bin_factor,

@@ -1,37 +1,44 @@
-"""No physics: bicubic interpolation, the baseline that every table shows."""
+"""Finer images without a model of lens and source: bicubic interpolation (the baseline) and SISR."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from scipy.sparse import csr_array
 
+from lenssr.exceptions import InputError
 from lenssr.grids import conserves_sum, resampling_factor
+from lenssr.imaging.noise import stack_noise
 from lenssr.metrics import bicubic
+from lenssr.networks.network_source import image_properties
+from lenssr.networks.variance import variance_from_neighbours
+from lenssr.options import SEARCH
 from lenssr.reconstruction.assemble import make_result
 from lenssr.reconstruction.fine_images import ccd
 from lenssr.reconstruction.verdict import Run
 
-__all__ = ["InterpolationReconstruction", "ModelFree", "OneByOne", "fill_masked"]
+# Pixels along an axis between bicubic responses that do not overlap: each new pixel sees four old ones.
+APART = 6
+# Noisy copies of an image that give the errors of an SISR, to a fifth; they take all the time of a result.
+COPIES = 16
 
 
-class OneByOne:
-    """A reconstruction that solves one image after the other, by ``_solve_one`` of those that inherit it."""
+class _OneByOne:
+    """A reconstruction that solves one image after the other, by ``_solve_one`` of its subclasses."""
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each."""
         return [[member] for member in members]
 
     def solve(self, observations, finish):
-        """What ``finish(solved, observation)`` makes of every image; ``solved`` is a `ModelFree`."""
+        """Results of ``finish(solved, observation)`` for every image; ``solved`` is a `ModelFree`."""
         return [finish(self._solve_one(observation), observation) for observation in observations]
 
 
-class InterpolationReconstruction(OneByOne):
-    """Interpolate images; a masked pixel takes the mean of its neighbours first.
-
-    Parameters
-    ----------
-    settings : `~lenssr.options.Settings`
-    """
+class InterpolationReconstruction(_OneByOne):
+    """Interpolate images; a masked pixel takes the mean of its neighbours first."""
 
     def __init__(self, settings):
         self.settings = settings
@@ -39,24 +46,74 @@ class InterpolationReconstruction(OneByOne):
     def _solve_one(self, observation):
         scale, planes = self.settings.scale, (observation.data, observation.sigma())
         filled, sigma = (fill_masked(plane, observation.mask) for plane in planes)
-        image, error = bicubic(filled, scale), _bicubic_error(sigma, scale)
-        return ModelFree(image, error, {"interpolated": True})
+        return ModelFree(bicubic(filled, scale), _bicubic_error(sigma, scale), {"interpolated": True})
+
+
+class SISRReconstruction(_OneByOne):
+    """Solve images with an `~lenssr.networks.SISR`, the ``known`` network.
+
+    Errors are what the noise of the data leaves in the output of the network; its own mistakes are not in
+    them. The residual tells whether sums over finer pixels agree with the data.
+    """
+
+    def __init__(self, settings, known):
+        self.settings, self.known, self.networks = settings, known, [known]
+        own = known.network.scale
+        if settings.scale != own:
+            raise InputError(
+                f"scale = {settings.scale} with weights {known.name!r}: the network makes images {own} times "
+                "finer, give that scale"
+            )
+        refused = {
+            "lens": settings.lens is not None,
+            "start": settings.start != SEARCH,
+            "lens_light": settings.lens_light is not None,
+            "psf_out": settings.psf_out is not None,
+            "prior": settings.prior != "auto",
+            "refine": settings.network.refine > 0,
+        }
+        for name in (name for name, asked in refused.items() if asked):
+            raise InputError(
+                f"{name} with weights {known.name!r}: an SISR makes an image finer without a model of lens "
+                "and source, leave it out"
+            )
+
+    def _solve_one(self, observation):
+        device, mask = self.settings.torch_device, observation.mask
+        image = torch.as_tensor(fill_masked(observation.data, mask), device=device)[None]
+        hidden = torch.as_tensor(mask, device=device)
+        noise = stack_noise([observation.noise]).on(device)
+        variance = variance_from_neighbours(image, noise, ~hidden[None])
+        sigma = torch.as_tensor(fill_masked(variance[0].sqrt().cpu().numpy(), mask), device=device)
+        normals = np.random.default_rng(self.settings.seed).standard_normal((COPIES, *observation.shape))
+        noisy = image + sigma * torch.as_tensor(normals, device=device)
+        finer = self._finer(torch.cat([image, noisy]), sigma)
+        error = (finer[1:] - finer[:1]).square().mean(0).sqrt()
+        seen = image_properties(observation, image, variance.masked_fill(hidden, torch.inf))
+        words = self.known.out_of_domain(seen)
+        facts = {"not_relensed": True, "unlike_training": bool(words)}
+        meta = {"network": {**self.known.describe(), "unlike_training": words}}
+        return ModelFree(finer[0].cpu().numpy(), error.cpu().numpy(), facts, meta)
+
+    @torch.no_grad()
+    def _finer(self, images, sigma):
+        """Finer images, made in single precision in units of the noise."""
+        unit = sigma.mean()
+        network = self.known.network.to(images.device)
+        noise = (sigma / unit).float().expand_as(images) if network.with_noise else None
+        return network((images / unit).float(), noise).double() * unit
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFree:
-    """A finer image that no model of lens and source stands behind.
+    """A finer image (scale ny, scale nx) without a model of lens and source, and its standard deviation.
 
-    Attributes
-    ----------
-    image, error : `~numpy.ndarray`, shape (scale ny, scale nx)
-        Flux per finer pixel if that of a pixel is their sum, and its standard deviation.
-    facts, meta : dict
-        As of `~lenssr.reconstruction.assemble.make_result`.
+    Both are flux per finer pixel if that of a pixel is their sum. ``facts`` and ``meta`` are those of
+    `~lenssr.reconstruction.assemble.make_result`.
     """
 
-    image: np.ndarray
-    error: np.ndarray
+    image: NDArray
+    error: NDArray
     facts: dict
     meta: dict = field(default_factory=dict)
 
@@ -77,24 +134,8 @@ class ModelFree:
         return make_result(run, fields, meta=self.meta, elapsed=elapsed)
 
 
-# A new pixel sees four old ones along an axis, so that the responses to pixels this far apart do not overlap.
-APART = 6
-
-
-def fill_masked(array, mask):
-    """Replace masked pixels by the mean of what is near, growing inwards until none is left.
-
-    Parameters
-    ----------
-    array : `~numpy.ndarray`, shape (ny, nx)
-    mask : `~numpy.ndarray` of bool, shape (ny, nx)
-
-    Returns
-    -------
-    filled : `~numpy.ndarray`, shape (ny, nx)
-    """
-    from scipy.ndimage import uniform_filter
-
+def fill_masked(array: NDArray, mask: NDArray) -> NDArray:
+    """Replace masked pixels (ny, nx) by the mean of their neighbours, growing inwards until none is left."""
     array, known = np.where(mask, 0.0, array), ~mask
     while not known.all():
         weight = uniform_filter(known.astype(float), 3, mode="constant")
@@ -113,8 +154,6 @@ def _bicubic_error(sigma, scale):
 
 def _bicubic_matrix(size, scale):
     """The one-dimensional interpolation, sparse, shape (scale size, size)."""
-    from scipy.sparse import csr_array
-
     new = np.arange(scale * size)
     place = (new + 0.5) / scale - 0.5
     matrix = csr_array((scale * size, size))

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
-from lenssr.model.constraints import Constraints
-from lenssr.model.fit import Fit
+from lenssr.model.fit import Constraints, Fit
 from lenssr.model.initial_guess import border_level
 from lenssr.networks.network_source import TrainedNetwork, image_properties, trained_networks
 from lenssr.networks.relensing import PredictedSource, to_rays
@@ -16,24 +15,16 @@ from lenssr.networks.variance import significant_pixels, variance_from_neighbour
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import constraints_around
+from lenssr.reconstruction.model_free import SISRReconstruction
 from lenssr.reconstruction.network_fit import NetworkSourceFit
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
-from lenssr.reconstruction.sisr_images import SISRReconstruction
 from lenssr.source import SourceGrid
-
-__all__ = [
-    "NetworkReconstruction",
-    "Prediction",
-    "SourcePredictor",
-    "network_method",
-    "subtract_foreground",
-]
 
 log = logging.getLogger(__name__)
 
 
 def network_method(settings):
-    """What solves images with the network of these settings; an `~lenssr.networks.SISR` knows no lens."""
+    """The reconstruction with the network of these settings: model-free for an `~lenssr.networks.SISR`."""
     networks = trained_networks(settings.network.weights)
     if isinstance(networks[0].network, SISR):
         return SISRReconstruction(settings, networks[0])
@@ -41,19 +32,12 @@ def network_method(settings):
 
 
 class NetworkReconstruction:
-    """Solve images with a source that a network draws.
-
-    Parameters
-    ----------
-    settings : `~lenssr.options.Settings`
-    networks : list of `~lenssr.networks.network_source.TrainedNetwork`
-        The first that was trained on images like one draws its source, or the last.
-    """
+    """Solve images with a source that a network draws: the first trained on such images, or the last."""
 
     def __init__(self, settings, networks):
         self.settings, self.networks = settings, networks
         self.parametric = ParametricReconstruction(settings)
-        # Before a network can see the arcs alone, behind a lens, a lens and its light have to be fitted.
+        # A network needs the arcs alone and a lens: unknown ones, and lens light, are fitted first.
         self.fits_first = bool(settings.fit_lens or settings.lens_light is not None)
         self.begin = self.parametric.fit if self.fits_first else self._unfitted
 
@@ -63,19 +47,9 @@ class NetworkReconstruction:
         return self.parametric.parts(members) if batched else [[member] for member in members]
 
     def solve(self, observations, finish):
-        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit.
+        """Results of ``finish(solved, observation)``, called as soon as an image is solved.
 
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-        finish : callable
-            ``finish(solved, observation)`` makes a result of a `~lenssr.reconstruction.assemble.Solved`;
-            called as soon as there is one.
-
-        Returns
-        -------
-        results : list
-            What ``finish`` returns, for every image.
+        The observations have one shape, pixel scale, PSF and kind of unit.
         """
         stack, scene, fits = self.begin(observations)
         return [
@@ -84,7 +58,7 @@ class NetworkReconstruction:
         ]
 
     def _unfitted(self, observations):
-        """Stack, scene without a source, and fits behind a given lens: nothing but a sky is measured."""
+        """Stack, scene without a source, and fits behind a given lens: only the sky is measured."""
         stack = stack_of(observations, self.settings)
         bare = self.parametric.scene(observations[0], stack.device).without("source")
         return stack, bare, _sky_fits(stack, bare, self.settings.lens)
@@ -102,8 +76,7 @@ class NetworkReconstruction:
         drawing = NetworkSourceFit(stack, bare, fit, drawn.plane.one(0), values, observation, self.settings)
         problem, solution = drawing.run()
         found = replace(as_fit(problem, fit, solution, stack, drawing), converged=True)
-        words = known.out_of_domain(prediction.seen)
-        refine = int(self.settings.network.refine)
+        words, refine = known.out_of_domain(prediction.seen), int(self.settings.network.refine)
         return solved_freeform(
             problem,
             solution,
@@ -111,7 +84,7 @@ class NetworkReconstruction:
             observation,
             self.settings,
             drawing,
-            # Draws are around what was drawn, which is not the middle of what the data allow.
+            # Draws are around the network's source, which is not the maximum of the posterior.
             off=solution.next_step,
             facts={"unlike_training": bool(words)},
             meta={"network": {**known.describe(), "refine": refine, "unlike_training": words}},
@@ -125,9 +98,8 @@ class NetworkReconstruction:
         seen = image_properties(observation, image, variance)
         known = next((one for one in self.networks if not one.out_of_domain(seen)), self.networks[-1])
         guide = fit.lensed_source if self.fits_first else None
-        predictor = SourcePredictor(
-            known.network.to(stack.device), stack, bare, fit.physical, seen["psf_fwhm"], guide
-        )
+        network = known.network.to(stack.device)
+        predictor = SourcePredictor(network, stack, bare, fit.physical, seen["psf_fwhm"], guide)
         drawn, unit = predictor(image, variance)
         if not self.fits_first and bare["sky"] is not None:
             shifted, fit = _with_sky(stack, bare, fit, predictor.lensed(drawn, unit))
@@ -139,22 +111,10 @@ class NetworkReconstruction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network saw of one image, and what it drew.
+    """The input of a network from one image, and the source that it drew, its brightness in ``unit``.
 
-    Attributes
-    ----------
-    known : `~lenssr.networks.network_source.TrainedNetwork`
-        Which network it was.
-    seen : dict of str to float
-        Of `~lenssr.networks.network_source.image_properties`.
-    predictor : `SourcePredictor`
-    foreground : `torch.Tensor`, shape (1, ny * nx)
-        Sky and lens light, which were subtracted, in the unit of the data.
-    fit : `~lenssr.model.fit.Fit`
-        With the sky that the source leaves.
-    drawn : `~lenssr.networks.PredictedSource`
-    unit : float
-        Of its brightness.
+    ``seen`` are the `~lenssr.networks.network_source.image_properties`; ``foreground`` (1, ny * nx), sky and lens
+    light in the unit of the data, was subtracted; ``fit`` has the sky that the source leaves.
     """
 
     known: TrainedNetwork
@@ -167,24 +127,12 @@ class Prediction:
 
 
 class SourcePredictor:
-    """A network applied to one image, in single precision and units of its noise.
+    """A network applied to one image, in single precision and units of its noise, which keep it in range.
 
-    Images in other units may leave the range of single precision.
-
-    Parameters
-    ----------
-    network : `~lenssr.networks.RelensingNetwork`
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image.
-    bare : `~lenssr.model.scene.Scene`
-    physical : `torch.Tensor`, shape (P,)
-        Its parameters.
-    fwhm : float
-        Of the PSF, in arcsec; 0 where there is none.
-    guide : `torch.Tensor`, shape (ny * nx,), optional
-        The lensed source of a fit, in the unit of the data: the source is drawn where that stands out of the
-        noise, and where the image does not far from there. By default wherever the image does, which noise of
-        a field's corners and other galaxies do, too.
+    ``physical`` (P,) are the parameters of the scene ``bare``, and ``fwhm`` is that of the PSF in arcsec, 0
+    without one. ``guide`` (ny * nx,) is the lensed source of a fit, in the unit of the data: the source is
+    drawn where that stands out of the noise, and where the image does not far from there. Without it,
+    wherever the image does, which noise in the corners of a field and other galaxies do, too.
     """
 
     def __init__(self, network, stack, bare, physical, fwhm, guide=None):
@@ -195,10 +143,9 @@ class SourcePredictor:
         self.psf_sigma = fwhm * gaussian_fwhm_to_sigma
 
     def __call__(self, image, variance):
-        """Draw the source: a `~lenssr.networks.PredictedSource`, and the unit of its brightness.
+        """The `~lenssr.networks.PredictedSource`, and the unit of its brightness.
 
-        ``image`` and ``variance`` (1, ny, nx) are those of `subtract_foreground`; infinite variance hides a
-        pixel.
+        ``image`` and ``variance`` (1, ny, nx) are from `subtract_foreground`.
         """
         used = variance.isfinite()
         unit = float(variance[used].mean().sqrt()) if used.any() else 1.0
@@ -207,7 +154,7 @@ class SourcePredictor:
         return self.network(*planes, self.operator, *self.rays, **options), unit
 
     def _plane(self, image, sigma, unit):
-        """The grid around what the guide shows, and what else the image shows near it; None without one."""
+        """The grid around the light of the guide, and that of the image near it; None without a guide."""
         if self.guide is None:
             return None
         sure = significant_pixels((self.guide / unit).to(image), sigma)
@@ -225,10 +172,10 @@ class SourcePredictor:
 
 
 def subtract_foreground(stack, foreground, hidden=None):
-    """What a network sees of one image: the lensed source in flux per pixel, and its variance.
+    """Lensed source in flux per pixel and its variance (1, ny, nx), as a network sees them.
 
-    ``foreground`` (1, ny * nx) is sky and lens light in the unit of the data; the variance knows nothing of
-    pixels that are ``hidden`` (1, ny, nx), and is infinite where the image is masked.
+    ``foreground`` (1, ny * nx) is sky and lens light in the unit of the data. The variance is made without
+    the pixels that are ``hidden`` (1, ny, nx), and is infinite where the image is masked.
     """
     shape = (1, *stack.grid.shape)
     valid = stack.valid.reshape(shape)
@@ -244,7 +191,7 @@ def _foreground(stack, bare, fit):
 
 
 def _sky_fits(stack, bare, lens):
-    """What is known behind a given lens without a fit: sky from the border of the images."""
+    """Fits behind a given lens without a source: sky from the border of the images."""
     level, dark = border_level(stack), torch.zeros_like(stack.data[:, :1])
     level = level - stack.moments(dark.expand_as(stack.data))[0].mean(1)
     zeros = torch.zeros_like(stack.data)
@@ -266,12 +213,12 @@ def _sky_fits(stack, bare, lens):
 
 
 def _with_sky(stack, bare, fit, lensed):
-    """Whether the sky that a drawn source (1, N) leaves is another one, and the fit with it."""
+    """Whether the sky under a drawn source (1, N) has shifted, and the fit with that sky."""
     place = bare["sky"].start
     mean, slope, variance = stack.moments(lensed + fit.physical[place])
     weight = torch.where(stack.valid, 1 / variance.clamp_min(torch.finfo(variance.dtype).tiny), 0)
     dark = weight * (lensed * weight.sqrt() < 1)
-    # Where arcs are everywhere, what they leave has to do.
+    # Use all pixels if too few are dark.
     weight = dark if (dark > 0).sum() > decisions.LEAST_DARK * (weight > 0).sum() else weight
     total = (weight * slope.square()).sum()
     change = float((weight * slope * (stack.data - mean)).sum() / total)

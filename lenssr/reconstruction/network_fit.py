@@ -1,4 +1,4 @@
-"""From a source that a network has drawn to one with errors: steps, an average, and light beyond its grid."""
+"""A source that a network has drawn, refined and with errors; and its light beyond its grid."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -18,46 +18,28 @@ from lenssr.reconstruction.freeform_fit import (
     steep_light,
 )
 from lenssr.source import LocalPrior, Prior, Problem, View
-from lenssr.source.gauss_newton import log_field, solve, weigh
+from lenssr.source.gauss_newton import solve, weigh
+from lenssr.source.priors import log_field
 
-__all__ = ["NetworkSourceFit", "extrapolate_source"]
-
-# Share of the largest brightness below which a node is dark: its logarithm would only strain the prior.
+# Least brightness of a node, as a share of the largest: a smaller logarithm would only strain the prior.
 DARK_SHARE = 1e-9
-# The prior that errors of a drawing follow from where none is asked for.
+# Prior of the errors of a drawing, if none is asked for.
 PRIOR = "curvature"
-# Factor within which strengths are to be known where no steps follow: little depends on them.
+# Tolerance of strengths, as a factor, where no steps follow: little depends on them.
 ROUGHLY = 1.5
 # Largest size of the extrapolated grid in units of the drawing's, and its largest stretch.
 LARGEST_GRID, LARGEST_STRETCH = 2.0, 3.0
-# Rings between which the slope at the rim is measured, in shares of the way to it.
+# Rings between which the slope at the rim is measured, as shares of its radius.
 INNER, OUTER = (0.55, 0.75), (0.8, 1.0)
-# Ends of the power of radius with which brightness falls: a light that the image holds, and no cliff.
+# Bounds of the power of radius with which brightness falls: finite light, and no cliff.
 SLOPES = 2.0, 12.0
 
 
 class NetworkSourceFit:
-    """One image whose source a network has drawn.
+    """One image, alone in its stack, whose source a network has drawn: ``values`` (n,) per arcsec2.
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image.
-    bare : `~lenssr.model.scene.Scene`
-        Lens, lens light and sky.
-    fit : `~lenssr.model.fit.Fit`
-        Their parameters, and what else is known of them.
-    grid : `~lenssr.source.SourceGrid`
-        Of the source.
-    values : `~numpy.ndarray`, shape (n,)
-        Its brightness at the nodes, per arcsec2.
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.options.Settings`
-
-    Attributes
-    ----------
-    temperature, excess, modes
-        As of `~lenssr.reconstruction.freeform_fit.FreeFormFit`.
+    ``fit`` holds the parameters of ``bare``: lens, lens light and sky. ``temperature``, ``excess`` and
+    ``modes`` are as of `~lenssr.reconstruction.freeform_fit.FreeFormFit`.
     """
 
     def __init__(self, stack, bare, fit, grid, values, observation, settings):
@@ -66,7 +48,7 @@ class NetworkSourceFit:
         if stack.kernel is not None:
             grid, values = self._regridded(grid, values)
         else:
-            # Sharp images show its wings, which cost little here.
+            # Sharp images show faint wings, and matrices without a PSF stay cheap.
             grid, values = extrapolate_source(grid, values, self._rays, self._faintest())
         self.grid, self.values = grid, np.maximum(values, DARK_SHARE * values.max())
         self.parameters = bare.to_fit(fit.physical[None])[0].numpy()
@@ -75,18 +57,17 @@ class NetworkSourceFit:
 
     @property
     def correlation(self):
-        """Factor by which correlated noise alone makes variances larger."""
+        """Factor of variances for correlated noise alone."""
         return self.temperature / self.excess**2
 
     def run(self):
-        """Take the steps, or none, and find the prior that errors follow from: problem and solution.
+        """Take the steps, if any, and find the prior of the errors: problem and solution.
 
-        A prior around what was drawn would have the data change nothing and make errors too small, for the
-        network has seen these data. So the steps know of the drawing where they begin, and how rough it is
-        where: theirs is the likeliest of the usual priors and, behind a PSF, one that is strict where the
-        drawing is smooth. What they find is averaged with the drawing: noise and priors have misled the two
-        in ways that are only partly alike. With an unknown lens, which moves with the steps, the drawing is
-        one for another lens and no more than the beginning.
+        The network has seen these data: a prior around its drawing would count them twice and make errors too
+        small. So the steps only start from the drawing, with the most likely of the usual priors and, behind
+        a PSF, of one that is strict where the drawing is smooth. Their end is averaged with the drawing, as
+        errors of noise and priors are only partly alike in both; not with an unknown lens, which moves with
+        the steps away from the one of the drawing.
         """
         problem = self._problem(FLOOR_SIGMA * dark_brightness(self.stack, self.weight))
         field, steps = log_field(self.values, problem.log_floor), self.settings.network.refine
@@ -100,7 +81,7 @@ class NetworkSourceFit:
         return problem, solve(problem, *start, adapt=False, max_iterations=0)
 
     def _weigh_data(self):
-        """Weights as what was drawn has them, tempered where noise is correlated or beyond its errors."""
+        """Set the weights from the drawing, tempered where noise is correlated or larger than its errors."""
         stack = self.stack
         self.temperature, self.weight = 1.0, self.fit.weight.numpy()
         self.offset = np.zeros(len(self.weight))
@@ -120,39 +101,37 @@ class NetworkSourceFit:
         return Problem(views, *scene, self.grid, anchor, floor=floor)
 
     def _anchor(self):
-        """How much each ray says where the source lies, (R,)."""
+        """Weights (R,) of the rays in the position of the source."""
         light = self.grid.matrix(*self._rays) @ self.values
         return light**2 if light.any() else np.ones(len(light))
 
     @cached_property
     def _rays(self):
-        """Where the rays land, x and y."""
+        """Positions x, y of the rays in the source plane."""
         operator = self.stack.operator
         rays = self.bare.source_positions(operator.x, operator.y, self.fit.physical[None])
         return tuple(axis[0].numpy() for axis in rays)
 
     def _regridded(self, grid, values):
-        """The drawing on a grid for blurred images, where matrices are full: fewer nodes, no farther out."""
+        """The drawing on a grid with fewer nodes, for blurred images with their full matrices."""
         light = grid.matrix(*self._rays) @ values
         bright = light > self._faintest()
         if not bright.any():
             return grid, values
         finer = source_grid(*(axis[bright] for axis in self._rays), self.observation)
         rim = grid.half * (1 - 1e-12)
-        # Beyond the grid of the network there is nothing.
-        x, y = (
-            np.clip(axis, at - rim, at + rim)
-            for axis, at in zip(finer.nodes, (grid.x_0, grid.y_0), strict=True)
-        )
+        # The new grid may reach beyond that of the network.
+        x, y = finer.nodes
+        x, y = np.clip(x, grid.x_0 - rim, grid.x_0 + rim), np.clip(y, grid.y_0 - rim, grid.y_0 + rim)
         return finer, grid.matrix(x, y) @ values
 
     def _faintest(self):
-        """Brightness that the image still shows, where it is dark."""
+        """Brightness of the source that dark parts of the image still show."""
         sigma = 1 / np.sqrt(float(self.stack.first_weights.max()))
         return decisions.GRID_EDGE_SIGMA * sigma / (self.stack.grid.pixel_area * self.stack.factor)
 
     def _stepped(self, problem, field, steps):
-        """The likelier solution after so many steps from the drawing."""
+        """The most likely solution after a number of steps from the drawing."""
         first, *others = AUTO_PRIORS[::-1] if self.settings.prior == "auto" else (self.settings.prior,)
         begun = self._weighed(problem, first, field)
         options = {"max_iterations": steps, "adapt": False}
@@ -166,17 +145,14 @@ class NetworkSourceFit:
         return max(found, key=lambda one: one.evidence)
 
     def _share(self, problem, found):
-        """Of the drawing in the mean: next to none where it explains the data much worse than what was found.
-
-        That is, by more than the noise which the determined nodes may follow.
-        """
+        """Share of the drawing in the mean: small where its chi2 exceeds what the nodes may take up."""
         excess = max(0.0, problem.chi2(self.values, self.parameters) - found.chi2)
         sharp = self.stack.kernel is None
         most = decisions.DRAWING_SHARE if sharp else decisions.DRAWING_SHARE_WITH_PSF
         return most / (1 + (excess / (decisions.BETTER_THAN_PARAMETRIC * found.determined)) ** 2)
 
     def _weighed(self, problem, name, field):
-        """The drawing, with as strong a prior as data and drawing ask for."""
+        """The drawing with a prior of the most likely strength."""
         return weigh(problem, Prior(name, self.grid.side), field, self.parameters, settled=ROUGHLY)
 
 
@@ -184,28 +160,11 @@ class NetworkSourceFit:
 
 
 def extrapolate_source(grid, values, rays, faintest):
-    """Let a source go on beyond its grid as far as the image would show it.
+    """Extrapolate a source (n,), positive, beyond its grid: a grid around the same middle, and values there.
 
-    A network draws a source where it stands out of the noise. Where an image has next to none, in dark pixels
-    that count photons, the wings beyond matter: they fall as the drawing does towards its rim, along the
-    lines from its middle.
-
-    Parameters
-    ----------
-    grid : `~lenssr.source.SourceGrid`
-    values : `~numpy.ndarray`, shape (n,)
-        Brightness at its nodes, positive.
-    rays : tuple of `~numpy.ndarray`, shape (R,)
-        Where the rays of the image land, x and y in arcsec.
-    faintest : float
-        Brightness that an image still shows.
-
-    Returns
-    -------
-    grid : `~lenssr.source.SourceGrid`
-        Around the same middle, with as many nodes, which crowd there as they did. The same one if it holds
-        all that is brighter than that.
-    values : `~numpy.ndarray`, shape (n,)
+    A network draws a source where it stands out of the noise. In dark pixels that count photons an image has
+    next to none, and the wings beyond matter. They fall along the lines from the middle as the drawing does
+    towards its rim, as far as rays (x, y in arcsec, each (R,)) land on light above ``faintest``.
     """
     middle, logs = _middle(grid, values), np.log(values)
     slope = _slope(grid, values, middle)
@@ -225,7 +184,7 @@ def extrapolate_source(grid, values, rays, faintest):
 
 
 def _stretch(grid, half):
-    """The stretch at which a larger grid of as many nodes has the spacing of this one in its middle."""
+    """Stretch at which a larger grid with equal nodes has the spacing of this one in its middle."""
     asked = _spacing(grid.stretch) * grid.half / half
     if _spacing(LARGEST_STRETCH) > asked:
         return LARGEST_STRETCH
@@ -233,7 +192,7 @@ def _stretch(grid, half):
 
 
 def _spacing(stretch):
-    """Distance of nodes in the middle, over that of even ones."""
+    """Distance of nodes in the middle, over that on an even grid."""
     return stretch / np.sinh(stretch) if stretch else 1.0
 
 
@@ -249,7 +208,7 @@ def _areas(grid):
 
 
 def _slope(grid, values, middle):
-    """How steeply the mean brightness around the middle falls with radius towards the rim."""
+    """Power of radius with which the mean brightness around the middle falls towards the rim."""
     x, y = grid.nodes
     radius, area = np.hypot(x - middle[0], y - middle[1]), _areas(grid)
     off = max(abs(middle[0] - grid.x_0), abs(middle[1] - grid.y_0))

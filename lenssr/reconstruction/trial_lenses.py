@@ -382,7 +382,7 @@ def search_trial_lenses(stack, scene, constraints, light, rng):
     stack : `~lenssr.model.image_stack.ImageStack`
         Holding the one image, on a CPU.
     scene : `~lenssr.model.scene.Scene`
-    constraints : `~lenssr.model.constraints.Constraints`
+    constraints : `~lenssr.model.fit.Constraints`
         Bounds and priors of the one scene.
     light : `torch.Tensor`, shape (1, 8), or None
         First lens light, from `~lenssr.model.initial_guess.light_start`.

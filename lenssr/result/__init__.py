@@ -1,4 +1,4 @@
-"""What a run returns: the super-resolved image, its source, its lens, their errors, and a verdict."""
+"""The result of a run: the super-resolved image, its source, its lens, their errors, and a verdict."""
 
 from lenssr.result.resolution import Draws, FailedResolution, SuperResolution
 

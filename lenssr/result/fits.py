@@ -6,6 +6,7 @@ input, the models to the last digit) as JSON into the META table, for `read`. No
 """
 
 import warnings
+from dataclasses import MISSING, dataclass, field, fields
 
 import astropy.units as u
 import numpy as np
@@ -28,13 +29,10 @@ from lenssr.result.headers import (
     verdict_cards,
     wcs_cards,
 )
-from lenssr.result.lens_table import lens_table, plain_of_layout_1
-from lenssr.result.planes import planes_of
 
-# Where tables and the input stand in the file, after the planes that a reader wants first; the rest follows.
+# Tables and input planes follow the other planes in this order; all other HDUs come last.
 LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
-
-# fields that go into META as they are
+# Fields that META holds as they are.
 EXACT = (
     "reduced_chi2",
     "sky",
@@ -46,11 +44,114 @@ EXACT = (
     "magnification_error",
     "meta",
 )
+# Columns of the LENS table, one row a parameter.
+LENS_COLUMNS = {
+    "component": str,
+    "model": str,
+    "name": str,
+    "value": float,
+    "error": float,
+    "unit": str,
+    "fixed": bool,
+    "lower": float,
+    "upper": float,
+}
+
+# ---------------------------------------------------------------- planes of a result
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The FITS form of one field that is an image.
+
+    ``hdu``, ``error``, ``mask`` and ``psf`` name the HDUs of a `~astropy.nddata.CCDData`; an ``array`` has
+    the first only, and the WCS of the field ``wcs_of``. Error and mask follow the image if ``beside`` is
+    true, else they come at the end of the file.
+    """
+
+    hdu: str
+    error: str
+    mask: str
+    psf: str
+    comment: str
+    beside: bool = False
+    array: bool = False
+    wcs_of: str | None = None
+
+
+def plane(hdu, comment, *, default=MISSING, error=None, mask=None, psf=None, **more):
+    """Declare a field of a dataclass as a plane; its error is ``{hdu}_ERR``, and so on, unless given."""
+    names = (given or f"{hdu}_{end}" for given, end in ((error, "ERR"), (mask, "MASK"), (psf, "PSF")))
+    factory = {"default_factory": default} if callable(default) else {"default": default}
+    return field(**factory, metadata={"plane": Plane(hdu, *names, comment, **more)})
+
+
+def planes_of(result):
+    """The planes of a result or its class by field, in the order of their declaration."""
+    return {one.name: one.metadata["plane"] for one in fields(result) if "plane" in one.metadata}
+
 
 # ---------------------------------------------------------------- writing
 
 
-def _image_hdu(array, name, *, wcs=None, unit=None, comment=""):
+def write(result, path, overwrite):
+    """Write a result: all of it, or nothing."""
+    with atomic(path, overwrite) as temporary:
+        to_hdulist(result).writeto(temporary, output_verify="exception")
+
+
+def to_hdulist(result):
+    """Turn a result into an `~astropy.io.fits.HDUList`."""
+    planes = planes_of(result)
+    hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane)]
+    models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
+    arrays = []
+    exact = {**_exact(result), "models": _without_arrays(_plain_models(models), arrays)}
+    hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
+    parameters = Table(result.parameters, copy=True)
+    parameters.meta.clear()
+    text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
+    tables = {"LENS": lens_table(models), "PARAMETERS": parameters, "META": text}
+    hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
+    order = _order(planes)
+    hdus.sort(key=lambda hdu: order.index(hdu.name) if hdu.name in order else len(order))
+    hdulist = fits.HDUList([primary_hdu(result), *hdus])
+    verdict_cards(hdulist["SCI"].header, result)
+    return hdulist
+
+
+def _order(planes):
+    """Names of the HDUs that come first, in order."""
+    together = [(one.hdu, one.error, one.mask) if one.beside else (one.hdu,) for one in planes.values()]
+    return [name for names in together for name in names if name not in LATER] + list(LATER)
+
+
+def _plane_hdus(result, name, plane):
+    """List the HDUs of one plane; none where the result lacks it."""
+    value = getattr(result, name)
+    if value is None or not np.size(value if plane.array else value.data):
+        return []
+    if plane.array:
+        wcs = None if plane.wcs_of is None else getattr(result, plane.wcs_of).wcs
+        return [_image_hdu(value, plane.hdu, plane.comment, wcs=wcs)]
+    hdus = [_image_hdu(value.data, plane.hdu, plane.comment, wcs=value.wcs, unit=value.unit)]
+    meta_cards(hdus[0].header, value.meta)
+    if value.uncertainty is not None:
+        std = value.uncertainty.represent_as(StdDevUncertainty)
+        seen = {"wcs": value.wcs, "unit": std.unit or value.unit}
+        hdus.append(_image_hdu(std.array, plane.error, f"1 sigma of {plane.hdu}", **seen))
+    if value.mask is not None:
+        bad = np.broadcast_to(np.asarray(value.mask, dtype=bool), value.shape)
+        why = "is prior, not data" if name == "source" else "has no data"
+        hdus.append(_image_hdu(bad, plane.mask, f"1 where {plane.hdu} {why}", wcs=value.wcs))
+    if value.psf is not None:
+        hdus.append(
+            _image_hdu(value.psf, plane.psf, f"point spread function of {plane.hdu}, at its sampling")
+        )
+    return hdus
+
+
+def _image_hdu(array, name, comment="", *, wcs=None, unit=None):
     array = np.asarray(array)
     header = wcs_cards(wcs) if wcs is not None else fits.Header()
     if unit is not None:
@@ -60,51 +161,16 @@ def _image_hdu(array, name, *, wcs=None, unit=None, comment=""):
     return fits.ImageHDU(array.astype(np.uint8) if array.dtype == bool else array, header, name=name)
 
 
-def _plane_hdus(result, field, plane):
-    """List the HDUs of one plane; none where the result lacks it."""
-    value = getattr(result, field)
-    if value is None or not np.size(value if plane.array else value.data):
-        return []
-    if plane.array:
-        wcs = None if plane.wcs_of is None else getattr(result, plane.wcs_of).wcs
-        return [_image_hdu(value, plane.hdu, wcs=wcs, comment=plane.comment)]
-    hdus = [_image_hdu(value.data, plane.hdu, wcs=value.wcs, unit=value.unit, comment=plane.comment)]
-    meta_cards(hdus[0].header, value.meta)
-    if value.uncertainty is not None:
-        std = value.uncertainty.represent_as(StdDevUncertainty)
-        options = {"wcs": value.wcs, "unit": std.unit or value.unit, "comment": f"1 sigma of {plane.hdu}"}
-        hdus.append(_image_hdu(std.array, plane.error, **options))
-    if value.mask is not None:
-        bad = np.broadcast_to(np.asarray(value.mask, dtype=bool), value.shape)
-        why = "is prior, not data" if field == "source" else "has no data"
-        hdus.append(_image_hdu(bad, plane.mask, wcs=value.wcs, comment=f"1 where {plane.hdu} {why}"))
-    if value.psf is not None:
-        comment = f"point spread function of {plane.hdu}, at its sampling"
-        hdus.append(_image_hdu(value.psf, plane.psf, comment=comment))
-    return hdus
-
-
 def _exact(result):
     """Collect what the images and tables cannot hold."""
-    exact = {field: getattr(result, field) for field in EXACT}
-    for field, plane in planes_of(result).items():
-        image = getattr(result, field)
+    exact = {name: getattr(result, name) for name in EXACT}
+    for name, plane in planes_of(result).items():
+        image = getattr(result, name)
         if image is not None and not plane.array:
-            exact[f"{field}.meta"] = image.meta if isinstance(image.meta, fits.Header) else dict(image.meta)
-            exact[f"{field}.unit"] = image.unit.to_string()
+            exact[f"{name}.meta"] = image.meta if isinstance(image.meta, fits.Header) else dict(image.meta)
+            exact[f"{name}.unit"] = image.unit.to_string()
     exact["parameters.meta"] = dict(result.parameters.meta)
     return exact
-
-
-def _rank(planes):
-    """Where each HDU stands in the file, by name."""
-    first = [
-        name
-        for plane in planes.values()
-        for name in (plane.hdu, *((plane.error, plane.mask) if plane.beside else ()))
-        if name not in LATER
-    ]
-    return {name: place for place, name in enumerate((*first, *LATER))}
 
 
 def _plain_models(models):
@@ -115,7 +181,7 @@ def _plain_models(models):
 
 
 def _without_arrays(plain, arrays):
-    """Plain data with arrays appended to a list, and their places there in their stead."""
+    """Plain data with its arrays moved to a list; ``{"__array__": number}`` takes the place of each."""
     if isinstance(plain, dict):
         return {key: _without_arrays(value, arrays) for key, value in plain.items()}
     if isinstance(plain, list):
@@ -126,137 +192,33 @@ def _without_arrays(plain, arrays):
     return {"__array__": len(arrays) - 1}
 
 
-def to_hdulist(result):
-    """Turn a result into an `~astropy.io.fits.HDUList`."""
-    planes = planes_of(result)
-    hdus = [hdu for field, plane in planes.items() for hdu in _plane_hdus(result, field, plane)]
-    models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
-    hdus.append(fits.BinTableHDU(lens_table(models), name="LENS"))
-    arrays = []
-    plain = _without_arrays(_plain_models(models), arrays)
-    hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
-    parameters = Table(result.parameters, copy=True)
-    parameters.meta.clear()
-    hdus.append(fits.BinTableHDU(parameters, name="PARAMETERS"))
-    exact = {**_exact(result), "models": plain}
-    text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
-    hdus.append(fits.BinTableHDU(text, name="META"))
-    rank = _rank(planes)
-    hdus.sort(key=lambda hdu: rank.get(hdu.name, len(rank)))
-    hdulist = fits.HDUList([primary_hdu(result), *hdus])
-    verdict_cards(hdulist["SCI"].header, result)
-    return hdulist
+def lens_table(models):
+    """The LENS table of models by label; parts of a system or tuple are ``lens.0``, ``lens.1``, ..."""
+    rows = []
+    for label, model in models.items():
+        parts = getattr(model, "components", model)
+        if isinstance(parts, list | tuple):
+            rows += [row for i, part in enumerate(parts) for row in _lens_rows(f"{label}.{i}", part)]
+        elif model is not None:
+            rows += _lens_rows(label, model)
+    return Table(rows=rows or None, names=list(LENS_COLUMNS), dtype=list(LENS_COLUMNS.values()))
 
 
-def write(result, path, overwrite):
-    """Write a result: all of it, or nothing."""
-    with atomic(path, overwrite) as temporary:
-        to_hdulist(result).writeto(temporary, output_verify="exception")
+def _lens_rows(label, model):
+    for name in model.param_names:
+        one = getattr(model, name)
+        error = np.nan if one.std is None else float(one.std)
+        unit = "" if one.unit is None else one.unit.to_string()
+        lower, upper = one.bounds
+        ends = -np.inf if lower is None else float(lower), np.inf if upper is None else float(upper)
+        yield (label, type(model).__name__, name, float(one.value), error, unit, bool(one.fixed), *ends)
 
 
 # ---------------------------------------------------------------- reading
 
 
-def _native(array):
-    array = np.asarray(array)
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _optional(hdulist, name):
-    return _native(hdulist[name].data) if name in hdulist else None
-
-
-def _read_planes(hdulist, kind, exact):
-    """Read the planes that the file holds, by field."""
-    return {
-        field: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, field, plane, exact)
-        for field, plane in planes_of(kind).items()
-        if plane.hdu in hdulist
-    }
-
-
-def _ccddata(hdulist, field, plane, exact):
-    header = hdulist[plane.hdu].header
-    std, bad = _optional(hdulist, plane.error), _optional(hdulist, plane.mask)
-    return CCDData(
-        _native(hdulist[plane.hdu].data),
-        unit=_unit(exact[f"{field}.unit"]),
-        wcs=_wcs(header) if "CRPIX1" in header else None,
-        uncertainty=None if std is None else StdDevUncertainty(std),
-        mask=None if bad is None else bad.astype(bool),
-        psf=_optional(hdulist, plane.psf),
-        meta=exact[f"{field}.meta"],
-    )
-
-
-def _wcs(header):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        return WCS(header)
-
-
-def _unit(text):
-    return u.Unit(text, parse_strict="silent")
-
-
-def _parameters(hdulist, meta):
-    table = QTable(hdulist["PARAMETERS"].data)
-    columns = {name: np.asarray(table[name]) for name in table.colnames}
-    for name, column in columns.items():
-        columns[name] = column.astype(str) if column.dtype.kind in "SU" else _native(column)
-    return QTable(columns, meta=meta)
-
-
-def _with_arrays(plain, arrays):
-    """The way back from `_without_arrays`; arrays by the names of their HDUs."""
-    if isinstance(plain, dict):
-        if "__array__" in plain:
-            return arrays[str(plain["__array__"])]
-        return {key: _with_arrays(value, arrays) for key, value in plain.items()}
-    return [_with_arrays(value, arrays) for value in plain] if isinstance(plain, list) else plain
-
-
-def _models(hdulist, told):
-    """The models by label."""
-    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
-    if hdulist[0].header["FILEVER"] == 1:
-        plain = plain_of_layout_1(hdulist["LENS"].data, told, arrays)
-    else:
-        plain = _with_arrays(told, arrays)
-    lens = plain.pop("lens")
-    lights = {label: light_from_dict(light) for label, light in plain.items()}
-    return {"lens": None if lens is None else mass_from_dict(lens), **lights}
-
-
-def _fields(hdulist, kind):
-    exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
-    models = _models(hdulist, exact["models"])
-    return {
-        **_read_planes(hdulist, kind, exact),
-        "reduced_chi2": exact["reduced_chi2"],
-        "lens": models["lens"],
-        "source_model": models["source"],
-        "lens_light": models["lens_light"],
-        "sky": exact["sky"],
-        "sky_error": exact["sky_error"],
-        "parameters": _parameters(hdulist, exact["parameters.meta"]),
-        "covariance_names": tuple(exact["covariance_names"]),
-        "flags": tuple(exact["flags"]),
-        "ok": exact["ok"],
-        "magnification": exact["magnification"],
-        "magnification_error": exact["magnification_error"],
-        "meta": exact["meta"],
-    }
-
-
 def read(path, kind):
-    """Read a result of a kind, `~lenssr.SuperResolution` or what inherits it.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or not written by `write`.
-    """
+    """Read a result of a kind, `~lenssr.SuperResolution` or a subclass; `InputError` if it is not one."""
     try:
         with fits.open(path, memmap=False) as hdulist:
             version = hdulist[0].header.get("FILEVER")
@@ -271,3 +233,107 @@ def read(path, kind):
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a lenssr result ({error}): write it again") from error
+
+
+def _fields(hdulist, kind):
+    exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
+    models = _models(hdulist, exact["models"])
+    planes = {
+        name: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, name, plane, exact)
+        for name, plane in planes_of(kind).items()
+        if plane.hdu in hdulist
+    }
+    table = QTable(hdulist["PARAMETERS"].data, meta=exact["parameters.meta"])
+    for name, column in table.columns.items():
+        table[name] = column.astype(str) if column.dtype.kind in "SU" else _native(column)
+    return {
+        **planes,
+        **{name: exact[name] for name in EXACT},
+        "covariance_names": tuple(exact["covariance_names"]),
+        "flags": tuple(exact["flags"]),
+        "lens": models["lens"],
+        "source_model": models["source"],
+        "lens_light": models["lens_light"],
+        "parameters": table,
+    }
+
+
+def _native(array):
+    array = np.asarray(array)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _ccddata(hdulist, name, plane, exact):
+    header = hdulist[plane.hdu].header
+    std, bad, psf = (
+        _native(hdulist[hdu].data) if hdu in hdulist else None for hdu in (plane.error, plane.mask, plane.psf)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        wcs = WCS(header) if "CRPIX1" in header else None
+    return CCDData(
+        _native(hdulist[plane.hdu].data),
+        unit=u.Unit(exact[f"{name}.unit"], parse_strict="silent"),
+        wcs=wcs,
+        uncertainty=None if std is None else StdDevUncertainty(std),
+        mask=None if bad is None else bad.astype(bool),
+        psf=psf,
+        meta=exact[f"{name}.meta"],
+    )
+
+
+def _models(hdulist, plain):
+    """The models by label."""
+    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
+    if hdulist[0].header["FILEVER"] == 1:
+        plain = _plain_of_layout_1(hdulist["LENS"].data, plain, arrays)
+    else:
+        plain = _with_arrays(plain, arrays)
+    lens = plain.pop("lens")
+    lights = {label: light_from_dict(light) for label, light in plain.items()}
+    return {"lens": None if lens is None else mass_from_dict(lens), **lights}
+
+
+def _with_arrays(plain, arrays):
+    """Undo `_without_arrays`; arrays by the names of their HDUs."""
+    if isinstance(plain, dict):
+        if "__array__" in plain:
+            return arrays[str(plain["__array__"])]
+        return {key: _with_arrays(value, arrays) for key, value in plain.items()}
+    return [_with_arrays(value, arrays) for value in plain] if isinstance(plain, list) else plain
+
+
+# ---------------------------------------------------------------- files of layout 1
+
+
+def _plain_of_layout_1(table, structure, arrays):
+    """Plain models by label: layout 1 held parameters in LENS alone, the structure in META, maps by name."""
+    models = {}
+    for label, told in structure.items():
+        parts = [
+            _plain_part(part, table[table["component"] == part["label"]], arrays) for part in told["parts"]
+        ]
+        covariance = arrays.get(f"cov.{label}")
+        if told["kind"] == "system":
+            models[label] = {"MassSystem": {"components": parts, "covariance": covariance}}
+            continue
+        if covariance is not None:
+            next(iter(parts[0].values()))["covariance"] = covariance
+        one = parts[0] if parts else None
+        models[label] = parts if told["kind"] in ("list", "tuple") else one
+    return models
+
+
+def _plain_part(part, rows, arrays):
+    """One simple model: its rows hold the parameters, arrays called ``label.name`` the maps."""
+    start = f"{part['label']}."
+    maps = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+    entry = {**part["arguments"], **maps, **{row["name"]: float(row["value"]) for row in rows}}
+    entry["units"] = {row["name"]: row["unit"] for row in rows if row["unit"]}
+    entry["fixed"] = [row["name"] for row in rows if row["fixed"]]
+    ends = {row["name"]: (float(row["lower"]), float(row["upper"])) for row in rows}
+    entry["bounds"] = {name: [None if np.isinf(end) else end for end in pair] for name, pair in ends.items()}
+    entry["std"] = {row["name"]: float(row["error"]) for row in rows if not np.isnan(row["error"])}
+    entry["covariance"] = arrays.get(f"cov.{part['label']}")
+    # A model without parameters has no row.
+    return {rows[0]["model"] if len(rows) else part["model"]: entry}

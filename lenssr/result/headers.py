@@ -17,13 +17,13 @@ from lenssr.result.text import is_model
 # Layout 1 held the models in the LENS table alone.
 FILE_VERSION = 2
 
-# a FITS comment holds 72 characters
+# A FITS comment holds 72 characters.
 ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."
 MODEL_NOTE = "SCI is a model image at the finer sampling, not a measurement."
 FAMILY_NOTE = "MAGNIF, size and flux of SOURCE are conditional on the mass family."
 INTERPOLATED_NOTE = "SCI is interpolated, without a model: it holds no more than the input."
 
-# settings whose names are longer than the eight characters of a FITS keyword
+# Settings whose names are longer than the 8 characters of a FITS keyword.
 KEYWORDS = {
     "converged": "CONVERGD",
     "instrument": "INSTRUME",
@@ -35,62 +35,45 @@ KEYWORDS = {
     "zero_point": "ZEROPNT",
 }
 
+# Keywords that describe the file itself: no meta may set them.
 STRUCTURAL = frozenset(
-    (
-        "SIMPLE",
-        "XTENSION",
-        "BITPIX",
-        "NAXIS",
-        "EXTEND",
-        "PCOUNT",
-        "GCOUNT",
-        "BSCALE",
-        "BZERO",
-        "BLANK",
-        "BUNIT",
-        "EXTNAME",
-        "EXTVER",
-        "EXTLEVEL",
-        "COMMENT",
-        "HISTORY",
-        "END",
-        "CHECKSUM",
-        "DATASUM",
-        "MODELIMG",
-    )
+    "SIMPLE XTENSION BITPIX NAXIS EXTEND PCOUNT GCOUNT BSCALE BZERO BLANK BUNIT EXTNAME EXTVER EXTLEVEL "
+    "COMMENT HISTORY END CHECKSUM DATASUM MODELIMG".split()
 )
-
 
 # ---------------------------------------------------------------- JSON
 
 
-def _plain(value):
-    """Say in JSON what JSON has no word for."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, fits.Header):
-        return {"__header__": value.tostring(sep="\n", endcard=False, padding=False)}
-    if isinstance(value, (u.UnitBase, Path)):
-        return str(value)
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    kind = type(value).__name__
-    raise TypeError(f"meta holds a {kind}, which JSON cannot: leave it out, or store str(...) of it")
+def to_json(value):
+    """Write a value as JSON text; headers and quantities included."""
+    return json.dumps(_encode(value))
+
+
+def from_json(text):
+    """Read what `to_json` wrote."""
+    return json.loads(text, object_hook=_decode)
 
 
 def _encode(value):
-    # a Quantity is an ndarray to json's default hook, which would drop its unit
+    """Plain data of dicts, lists, strings and numbers."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
     if isinstance(value, u.Quantity):
         return {"__quantity__": np.asarray(value.value).tolist(), "unit": value.unit.to_string()}
     if isinstance(value, fits.Header):
-        return _plain(value)
+        return {"__header__": value.tostring(sep="\n", endcard=False, padding=False)}
     if isinstance(value, dict):
         return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_encode(item) for item in value]
-    return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (u.UnitBase, Path)):
+        return str(value)
+    kind = type(value).__name__
+    raise TypeError(f"meta holds a {kind}, which JSON cannot hold: leave it out, or store str(...) of it")
 
 
 def _decode(item):
@@ -101,26 +84,12 @@ def _decode(item):
     return item
 
 
-def to_json(value):
-    """Write a value as JSON text; headers and quantities included."""
-    return json.dumps(_encode(value), default=_plain)
-
-
-def from_json(text):
-    """Read what `to_json` wrote."""
-    return json.loads(text, object_hook=_decode)
-
-
 # ---------------------------------------------------------------- headers
 
 
 def wcs_cards(wcs):
-    """Header of a WCS: one CD matrix, all digits.
-
-    ``to_header`` rounds to twelve digits and splits the matrix into PC and CDELT; a round trip needs neither.
-    """
+    """Header of a WCS with one CD matrix and all digits; ``to_header`` rounds to twelve, and splits it."""
     with warnings.catch_warnings():
-        # astropy says that it tidied a date; nobody asked
         warnings.simplefilter("ignore", FITSFixedWarning)
         header = wcs.to_header(relax=True)
     if wcs.naxis != 2 or wcs.wcs.has_pc() is False and wcs.wcs.has_cd() is False:
@@ -137,33 +106,21 @@ def wcs_cards(wcs):
 
 
 def _card_value(value):
-    if isinstance(value, (bool, int, str, float)) or value is None:
-        # FITS has no keyword for nan or inf
-        return str(value) if isinstance(value, float) and not np.isfinite(value) else value
-    if isinstance(value, (np.bool_, np.integer, np.floating)):
-        return _card_value(value.item())
-    return str(value)
-
-
-def _set(header, name, value, comment=""):
-    """Set one card: ASCII without line breaks, and never a keyword that describes the file itself."""
-    key = KEYWORDS.get(str(name), str(name).upper())
-    value = _card_value(value)
-    if isinstance(value, str):
-        value = value.encode("ascii", "backslashreplace").decode().replace("\n", " ")
-    if key.rstrip("0123456789") in STRUCTURAL or not key.isascii():
-        return
-    header[key if len(key) <= 8 else f"HIERARCH {key}"] = (value, comment)
+    """A value that a card can hold: ASCII without line breaks; FITS has no keyword for nan or inf."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and np.isfinite(value)):
+        return value
+    return str(value).encode("ascii", "backslashreplace").decode().replace("\n", " ")
 
 
 def meta_cards(header, meta):
     """Put the simple entries of a meta into a header, for viewers; JSON keeps all of them exactly."""
     for key, value in meta.items():
-        simple = value is None or isinstance(value, (bool, int, float, str, np.generic))
         name = KEYWORDS.get(str(key), str(key).upper())
-        standard = len(name) <= 8 and name.replace("_", "").replace("-", "").isalnum()
-        if simple and standard and name not in header:
-            _set(header, key, value)
+        simple = value is None or isinstance(value, (bool, int, float, str, np.generic))
+        standard = len(name) <= 8 and name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+        if simple and standard and name not in header and name.rstrip("0123456789") not in STRUCTURAL:
+            header[name] = _card_value(value)
 
 
 def verdict_cards(header, result):
@@ -191,5 +148,5 @@ def primary_hdu(result):
     verdict_cards(header, result)
     meta_cards(header, result.meta)
     for name, value in result.meta.get("versions", {}).items():
-        _set(header, f"V_{name}"[:8], value, f"version of {name}"[:40])
+        header[f"V_{name}"[:8].upper()] = (_card_value(value), f"version of {name}"[:40])
     return fits.PrimaryHDU(header=header)

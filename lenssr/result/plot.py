@@ -1,5 +1,6 @@
 """The figure of a `~lenssr.SuperResolution`, without pyplot: no window, no global state."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from lenssr.grids import frame_axes, resampling_factor, scale_matrix, transforme
 from lenssr.result.text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 
 MOST_ROWS = 24
+FLAG_WIDTH = 47  # characters of a line of flags
 IMAGE_MAP = "magma"
 RESIDUAL_MAP = "RdBu_r"
 CRITICAL = {"color": "#4fd1ff", "linewidth": 1.1}
 CAUSTIC = {"color": "#7dff9b", "linewidth": 1.1}
-# serious verdicts in a red that prints, the rest in dark grey
+# Serious verdicts in a red that prints, the rest in dark grey.
 BAD, GOOD, PLAIN = "#b3261e", "#1b6e3c", "0.25"
 
 
@@ -35,54 +37,25 @@ def _extent(image, scale, centre=(0.0, 0.0)):
     return (centre[0] - half_x, centre[0] + half_x, centre[1] - half_y, centre[1] + half_y)
 
 
-def _frame(axes, title):
+def _show(axes, image, extent, *, title, unit, norm, cmap=IMAGE_MAP, mask=False, ticks=None):
+    """Show an image with its colour bar; pixels that are masked or not finite are hatched."""
     axes.set_title(title, fontsize=10.5, loc="left", pad=5)
-    axes.set_xlabel("x (arcsec)")
-    axes.set_ylabel("y (arcsec)")
+    axes.set(xlabel="x (arcsec)", ylabel="y (arcsec)", aspect="equal")
     axes.tick_params(direction="out", length=3)
-    axes.set_aspect("equal")
-    # shows through where pixels are masked
-    axes.add_patch(
-        Rectangle(
-            (0, 0),
-            1,
-            1,
-            transform=axes.transAxes,
-            facecolor="0.62",
-            edgecolor="0.78",
-            hatch="/////",
-            linewidth=0,
-            zorder=-5,
-        )
-    )
-
-
-def _bar(axes, shown, label, ticks=None):
-    # an inset is as tall as the image, whatever its aspect
+    hatched = {"facecolor": "0.62", "edgecolor": "0.78", "hatch": "/////", "linewidth": 0, "zorder": -5}
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, **hatched))
+    clear = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
+    image = np.ma.array(image, mask=mask | ~np.isfinite(image))
+    style = {"norm": norm, "cmap": clear, "interpolation": "nearest"}
+    shown = axes.imshow(image, origin="lower", extent=extent, **style)
+    # An inset is as tall as the image, whatever its aspect.
     bar = axes.figure.colorbar(shown, cax=axes.inset_axes([1.025, 0.0, 0.045, 1.0]))
-    bar.set_label(label)
+    bar.set_label(unit if isinstance(unit, str) else unit.to_string() or "no unit")
     if ticks is not None:
         bar.set_ticks(ticks)
     bar.minorticks_off()
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
     bar.ax.tick_params(length=3)
-
-
-def _show(axes, image, extent, *, title, label, norm, cmap=IMAGE_MAP, mask=None, ticks=None):
-    bad = ~np.isfinite(image)
-    if mask is not None:
-        bad = bad | mask
-    _frame(axes, title)
-    clear = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
-    shown = axes.imshow(
-        np.ma.array(image, mask=bad),
-        origin="lower",
-        extent=extent,
-        norm=norm,
-        cmap=clear,
-        interpolation="nearest",
-    )
-    _bar(axes, shown, label, ticks)
 
 
 def _stretch(values, noise=0.0):
@@ -100,27 +73,22 @@ def _stretch(values, noise=0.0):
 def _ticks(norm, low, high):
     """Ticks at round values, at least a ninth of the colour bar apart."""
     top = int(np.floor(np.log10(max(abs(low), abs(high)))))
-    round_values = [0.0] + [
-        sign * step * 10.0**power
-        for sign in (1, -1)
-        for power in range(top, top - 5, -1)
-        for step in (1, 5, 2)
-    ]
+    powers = 10.0 ** np.arange(top, top - 5, -1)
     ticks = []
-    for value in round_values:
+    for value in (0.0, *(sign * step * power for sign in (1, -1) for power in powers for step in (1, 5, 2))):
         if low <= value <= high and all(abs(float(norm(value)) - float(norm(old))) > 1 / 9 for old in ticks):
             ticks.append(value)
     return sorted(ticks)
 
 
 def _compass(axes, wcs, extent):
-    """Arrows to the north and east, where the WCS knows them."""
+    """Draw arrows to the north and east where the WCS knows them."""
     if wcs is None or not wcs.has_celestial:
         return
     inverse = np.linalg.inv(frame_axes(wcs))
     size = 0.1 * (extent[1] - extent[0])
     steps = {name: inverse[:, i] / np.hypot(*inverse[:, i]) * size for i, name in enumerate("EN")}
-    # as deep in the lower right corner as the arrows allow
+    # As deep in the lower right corner as the arrows allow.
     right = max(1.5 * step[0] for step in steps.values())
     down = max(-1.5 * step[1] for step in steps.values())
     pad = 0.35 * size
@@ -131,53 +99,25 @@ def _compass(axes, wcs, extent):
         axes.text(*(start + 1.3 * step), name, color="w", ha="center", va="center", fontsize=8)
 
 
-def _limit(axes, extent):
-    axes.set_xlim(extent[:2])
-    axes.set_ylim(extent[2:])
-
-
 def _widened(extent, curves, centre):
     """Make room for the curves around the centre: at most twice the size."""
-    points = np.concatenate([np.abs(np.transpose(curve) - centre) for curve in curves] or [np.zeros((1, 2))])
-    half_x, half_y = (extent[1] - extent[0]) / 2, (extent[3] - extent[2]) / 2
-    factor = np.clip(1.08 * max(points[:, 0].max() / half_x, points[:, 1].max() / half_y), 1, 2)
-    return (
-        centre[0] - factor * half_x,
-        centre[0] + factor * half_x,
-        centre[1] - factor * half_y,
-        centre[1] + factor * half_y,
-    )
+    half = np.array([extent[1] - extent[0], extent[3] - extent[2]]) / 2
+    reach = [np.max(np.abs(np.transpose(curve) - centre) / half) for curve in curves]
+    half *= np.clip(1.08 * max(reach, default=0.0), 1, 2)
+    return (centre[0] - half[0], centre[0] + half[0], centre[1] - half[1], centre[1] + half[1])
 
 
-def _lines(axes, curves, style, label):
+def _draw_curves(axes, curves, style, label, extent):
+    """Draw lines over an image, and cut both to an extent."""
     for i, (x, y) in enumerate(curves):
         axes.plot(x, y, **style, label=label if i == 0 else None)
     if curves:
-        axes.legend(
-            loc="upper right",
-            fontsize=8,
-            framealpha=0.35,
-            facecolor="k",
-            labelcolor="w",
-            edgecolor="none",
-            handlelength=1.4,
-            borderpad=0.3,
-        )
+        frame = {"framealpha": 0.35, "facecolor": "k", "edgecolor": "none", "borderpad": 0.3}
+        axes.legend(loc="upper right", fontsize=8, labelcolor="w", handlelength=1.4, **frame)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
-# ---------------------------------------------------------------- what to draw
-
-
-def _curves(result, extent):
-    """Critical curves and caustics of the lens in the field, each a list of (x, y) in arcsec."""
-    if result.lens is None:
-        return [], []
-    half_width = max(extent)
-    return result.lens.critical_curves(half_width), result.lens.caustics(half_width)
-
-
-def _unit_label(unit):
-    return unit.to_string() or "no unit"
+# ---------------------------------------------------------------- the panels of a result
 
 
 def _noise(result):
@@ -195,94 +135,50 @@ def _typical_noise(result):
     return float(np.median(noise)) if noise.size else 0.0
 
 
-def _scales(result):
-    coarse, fine = pixel_scales(result)
-    if coarse is None:
-        raise InputError(
-            "the pixel scale is not known: give a result whose meta has it, by dataclasses.replace(result, "
-            'meta={**result.meta, "pixel_scale": 0.05}), in arcsec'
-        )
-    return coarse, fine
-
-
 def _draw_input(result, axes, scale):
     data, model, mask = result.data.data, result.model_image.data, result.data.mask
     mask = np.zeros(data.shape, bool) if mask is None else np.broadcast_to(mask, data.shape)
-    noise = _noise(result)
-    extent = _extent(result.data, scale)
+    noise, extent, unit = _noise(result), _extent(result.data, scale), result.data.unit
     norm, ticks = _stretch(np.concatenate([data[~mask], model[~mask]]), _typical_noise(result))
-    label = _unit_label(result.data.unit)
-    title = f'data, {scale:.3g}" pixels'
-    _show(axes[0], data, extent, title=title, label=label, norm=norm, mask=mask, ticks=ticks)
-    _show(axes[1], model, extent, title="model, same stretch", label=label, norm=norm, ticks=ticks)
+    same = {"unit": unit, "norm": norm, "ticks": ticks}
+    _show(axes[0], data, extent, title=f'data, {scale:.3g}" pixels', mask=mask, **same)
+    _show(axes[1], model, extent, title="model, same stretch", **same)
+    pulls = {"unit": unit, "norm": None} if noise is None else {"unit": "sigma", "norm": Normalize(-5, 5)}
     residual = result.residual.data / (1.0 if noise is None else noise)
-    _show(
-        axes[2],
-        residual,
-        extent,
-        title="residual, data $-$ model",
-        cmap=RESIDUAL_MAP,
-        mask=mask,
-        label=label if noise is None else "sigma",
-        norm=Normalize(-5, 5) if noise is not None else None,
-    )
+    title = "residual, data $-$ model"
+    _show(axes[2], residual, extent, title=title, cmap=RESIDUAL_MAP, mask=mask, **pulls)
 
 
 def _draw_image(result, axes, scale, curves):
-    image = result.image
-    extent = _extent(image, scale)
-    # as deep as the data: what is fainter than their noise is not worth a colour
+    image, extent = result.image, _extent(result.image, scale)
+    # As deep as the data: what is fainter than their noise needs no colour of its own.
     share = resampling_factor(image.unit, image.shape[1] / result.data.shape[1])
     norm, ticks = _stretch(image.data, share * _typical_noise(result))
-    kind = "super-resolved model" if is_model(result) else "interpolated"
-    _show(
-        axes,
-        image.data,
-        extent,
-        title=f'{kind}, {scale:.3g}" pixels',
-        label=_unit_label(image.unit),
-        norm=norm,
-        ticks=ticks,
-    )
+    title = f'{"super-resolved model" if is_model(result) else "interpolated"}, {scale:.3g}" pixels'
+    _show(axes, image.data, extent, title=title, unit=image.unit, norm=norm, ticks=ticks)
     _compass(axes, image.wcs, extent)
-    _lines(axes, curves, CRITICAL, "critical curve")
-    _limit(axes, extent)
+    _draw_curves(axes, curves, CRITICAL, "critical curve", extent)
 
 
 def _draw_source(result, axes, curves):
     source = result.source
     if source is None:
         axes.set_axis_off()
-        axes.text(
-            0.5,
-            0.5,
-            "no source:\nthis run models none",
-            ha="center",
-            va="center",
-            color=PLAIN,
-            transform=axes.transAxes,
-        )
+        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "no source:\nthis run models none", color=PLAIN, **middle)
         return
     scale = sky_scale(source) or 1.0
     centre = [float(meta_value(source.meta, name) or 0.0) for name in ("x_0", "y_0")]
     extent = _extent(source, scale, centre)
     norm, ticks = _stretch(source.data)
-    _show(
-        axes,
-        source.data,
-        extent,
-        title="source, not lensed (model)",
-        label=_unit_label(source.unit),
-        norm=norm,
-        ticks=ticks,
-    )
+    title = "source, not lensed (model)"
+    _show(axes, source.data, extent, title=title, unit=source.unit, norm=norm, ticks=ticks)
     _mark_prior(axes, source, scale, extent)
-    # no data is missing outside the grid of the source, there is only less light: no hatching, but an edge
+    # Outside its grid the source is dark rather than masked: the colour of zero and an edge, no hatching.
     axes.patches[0].set(facecolor=colormaps[IMAGE_MAP](0.0), hatch=None)
     edge = {"fill": False, "edgecolor": "0.55", "linestyle": ":", "linewidth": 0.8}
     axes.add_patch(Rectangle(extent[::2], extent[1] - extent[0], extent[3] - extent[2], **edge))
-    _lines(axes, curves, CAUSTIC, "caustic")
-    _limit(axes, _widened(extent, curves, centre))
+    _draw_curves(axes, curves, CAUSTIC, "caustic", _widened(extent, curves, centre))
 
 
 def _mark_prior(axes, source, scale, extent):
@@ -303,27 +199,24 @@ def _draw_text(result, axes):
     """Write the verdict and the parameters into the sixth cell."""
     axes.set_axis_off()
     write = {"transform": axes.transAxes, "va": "top", "ha": "left"}
-    axes.text(
-        0.0,
-        1.0,
-        "ok" if result.ok else "not ok",
-        color=GOOD if result.ok else BAD,
-        fontsize=15,
-        weight="bold",
-        **write,
-    )
-    axes.text(0.0, 0.91, _flag_lines(result), color=PLAIN, fontsize=9.5, linespacing=1.35, **write)
-    # a page of parameters does not fit: the file has all of them
+    verdict, colour = ("ok", GOOD) if result.ok else ("not ok", BAD)
+    axes.text(0.0, 1.0, verdict, color=colour, fontsize=15, weight="bold", **write)
+    flags = textwrap.wrap(", ".join(result.flags), FLAG_WIDTH)
+    listed = "flags: " + "\n".join(flags) if flags else "no flags"
+    axes.text(0.0, 0.91, listed, color=PLAIN, fontsize=9.5, linespacing=1.35, **write)
+    # A page of parameters does not fit: the file has all of them.
     rows = [row for row in rows_text(result) if "(fixed)" not in row[2]]
     shown = rows[:MOST_ROWS]
-    top = 0.82 - 0.045 * _flag_lines(result).count("\n")
-    # a little below the axes is free: the other panels have a label there
+    top = 0.82 - 0.045 * listed.count("\n")
+    # A little below the axes is free: the other panels have a label there.
     step = min(0.045, (top + 0.1) / (len(shown) + 1))
     line = {**write, "fontsize": min(8.8, 230 * step)}
+    last = None
     for i, (component, name, value, unit) in enumerate(shown):
-        first = i == 0 or shown[i - 1][0] != component
         value = value.replace("+-", "±").replace("-", "\N{MINUS SIGN}")
-        axes.text(0.0, top - step * i, component.replace("_", " ") if first else "", color="0.5", **line)
+        heading = component.replace("_", " ") if component != last else ""
+        last = component
+        axes.text(0.0, top - step * i, heading, color="0.5", **line)
         axes.text(0.2, top - step * i, name, color="k", **line)
         axes.text(0.44, top - step * i, f"{value}  {unit}", color="k", **line)
     if len(rows) > len(shown):
@@ -331,48 +224,41 @@ def _draw_text(result, axes):
         axes.text(0.2, top - step * len(shown), rest, color="0.5", **line)
 
 
-def _flag_lines(result):
-    if not result.flags:
-        return "no flags"
-    lines, line = [], ""
-    for flag in result.flags:
-        extended = f"{line}, {flag}" if line else flag
-        if len(extended) > 46 and line:
-            lines.append(line + ",")
-            extended = flag
-        line = extended
-    return "flags: " + "\n".join([*lines, line])
-
-
 def _title(result):
-    parts = [f"reduced $\\chi^2$ = {result.reduced_chi2:.3g}"]
-    radius = einstein_text(result)
+    name, radius = meta_value(result.meta, "name", "object"), einstein_text(result)
+    parts = [str(name)] if name else []
+    parts.append(f"reduced $\\chi^2$ = {result.reduced_chi2:.3g}")
     if radius is not None:
         parts.append(rf'$\theta_\mathrm{{E}}$ = {radius.replace("+-", "±")}"')
-    name = meta_value(result.meta, "name", "object")
-    if name:
-        parts.insert(0, str(name))
     parts.append("ok" if result.ok else "not ok: see the flags")
     return "     ".join(parts)
 
 
+# ---------------------------------------------------------------- the figure and its file
+
+
 def draw(result, figure=None):
     """Draw the five panels and the verdict into a figure, by default a new one."""
+    coarse, fine = pixel_scales(result)
+    if coarse is None:
+        raise InputError(
+            "the pixel scale is not known: give a result whose meta has it, by dataclasses.replace(result, "
+            'meta={**result.meta, "pixel_scale": 0.05}), in arcsec'
+        )
     if figure is None:
         figure = Figure(figsize=(15.0, 9.2), dpi=120, layout="constrained")
     axes = figure.subplots(2, 3)
-    coarse, fine = _scales(result)
-    critical, caustics = _curves(result, _extent(result.image, fine))
+    half_width, lens = max(_extent(result.image, fine)), result.lens
     _draw_input(result, axes[0], coarse)
-    _draw_image(result, axes[1, 0], fine, critical)
-    _draw_source(result, axes[1, 1], caustics)
+    _draw_image(result, axes[1, 0], fine, [] if lens is None else lens.critical_curves(half_width))
+    _draw_source(result, axes[1, 1], [] if lens is None else lens.caustics(half_width))
     _draw_text(result, axes[1, 2])
     figure.suptitle(_title(result), fontsize=13, color="k" if result.ok else BAD)
     return figure
 
 
 def check_figure(path):
-    """Refuse a name that is no image file; otherwise return its format."""
+    """Format of an image file by its suffix; `InputError` if matplotlib cannot write it."""
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in FigureCanvasBase.filetypes:
         raise InputError(f"{path} is not an image file: end its name in .png, .pdf or .svg")

@@ -1,17 +1,23 @@
-"""The result of a run as users hold it, and what stands in for one that failed."""
+"""The result of a run, and the stand-in for one that failed."""
 
+import os
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import astropy.units as u
 import numpy as np
 from astropy.nddata import CCDData
 from astropy.table import QTable
+from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
-from lenssr.result.fits import read, write
-from lenssr.result.planes import plane
+from lenssr.mass import MassModel
+from lenssr.result.fits import plane, read, write
 from lenssr.result.text import describe, pixel_scales
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    from astropy.modeling import Model
 
 __all__ = ["PARAMETER_COLUMNS", "Draws", "FailedResolution", "SuperResolution"]
 
@@ -33,7 +39,7 @@ class Draws(NamedTuple):
     source: u.Quantity
 
 
-def _no_parameters():
+def _no_parameters() -> QTable:
     return QTable(names=PARAMETER_COLUMNS, dtype=(str, str, float, float, str, bool))
 
 
@@ -41,7 +47,7 @@ def _no_parameters():
 class SuperResolution:
     """The result of one run of `~lenssr.SuperResolver`.
 
-    Every image is a model but ``data`` and ``residual``. Errors are conditional on the model, and correlated
+    Every image but ``data`` and ``residual`` is a model. Errors are conditional on the model, and correlated
     between pixels. A result is made once and is frozen: `dataclasses.replace` makes one that differs.
 
     Parameters
@@ -69,7 +75,7 @@ class SuperResolution:
         The lens; every parameter has its error in ``std``.
     source_model : `~lenssr.light.Sersic` or None
         The source as a parametric model, where it is one.
-    lens_light : `~lenssr.light.Sersic`, list of them, or None
+    lens_light : `~lenssr.light.Sersic`, tuple of them, or None
         The light of the lens galaxy.
     sky, sky_error : `~astropy.units.Quantity`
         The constant sky level of an input pixel, and its error.
@@ -81,7 +87,7 @@ class SuperResolution:
     covariance_names : tuple of str
         The parameters along its axes.
     flags : tuple of str
-        What is wrong or doubtful, in the names of the page on verdicts.
+        Names of what is wrong or doubtful; the page on verdicts explains them.
     ok : bool
         False when a serious flag is set.
     magnification, magnification_error : float
@@ -92,7 +98,7 @@ class SuperResolution:
         For a source on a grid, how much the data say of each pixel of ``source``: 1 - (posterior
         variance) / (prior variance) of the field that has the prior. None for other sources.
     posterior : object or None
-        What `sample` draws from, kept in memory only: None after `read`.
+        The posterior for `sample`, in memory only: None after `read`.
     meta : dict
         Settings, versions, seconds, ``measures`` of the verdict; ``pixel_scale``, that of the input in
         arcsec. Plain values, which JSON can hold. It is a plain dict, which nothing in the package changes.
@@ -104,7 +110,7 @@ class SuperResolution:
     lensed_source: CCDData | None = plane("LENSED_SOURCE", "the lensed source alone", default=None)
     lens_light_image: CCDData | None = plane("LENS_LIGHT", "the lens galaxy alone", default=None)
     source: CCDData | None = plane("SOURCE", "the source galaxy, not lensed", beside=True, default=None)
-    information: np.ndarray | None = plane(
+    information: NDArray[np.float64] | None = plane(
         "INFORMATION",
         "1 - posterior / prior variance of SOURCE",
         array=True,
@@ -114,15 +120,17 @@ class SuperResolution:
     model_image: CCDData = plane("MODEL", "model on the grid of the input")
     residual: CCDData = plane("RESIDUAL", "data minus model", error="NOISE")
     data: CCDData = plane("DATA", "the input as it was used")
-    chi2_map: np.ndarray = plane("CHI2", "((data - model) / sigma)^2, 0 if masked", array=True, wcs_of="data")
-    covariance: np.ndarray = plane(
+    chi2_map: NDArray[np.float64] = plane(
+        "CHI2", "((data - model) / sigma)^2, 0 if masked", array=True, wcs_of="data"
+    )
+    covariance: NDArray[np.float64] = plane(
         "COVARIANCE", "of the free parameters", array=True, default=lambda: np.zeros((0, 0))
     )
     covariance_names: tuple[str, ...] = ()
     reduced_chi2: float
-    lens: Any = None
-    source_model: Any = None
-    lens_light: Any = None
+    lens: MassModel | None = None
+    source_model: "Model | None" = None
+    lens_light: "Model | tuple[Model, ...] | None" = None
     sky: u.Quantity
     sky_error: u.Quantity
     parameters: QTable = field(default_factory=_no_parameters)
@@ -131,9 +139,9 @@ class SuperResolution:
     magnification: float = np.nan
     magnification_error: float = np.nan
     posterior: Any = field(default=None, repr=False)
-    meta: dict = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
 
-    def sample(self, n, seed=0):
+    def sample(self, n: int, seed: int = 0) -> Draws:
         """Draw images and sources from the posterior: what else the data allow, given the model.
 
         All parameters of source, lens, lens light and sky vary together, so that features of a draw are as
@@ -144,7 +152,7 @@ class SuperResolution:
         Parameters
         ----------
         n : int
-            How many, 1 or more.
+            Number of draws, 1 or more.
         seed : int, optional
             The same seed gives the same draws; 0 by default.
 
@@ -176,12 +184,11 @@ class SuperResolution:
                 "this result has no posterior to draw from (files hold none, and interpolation has none): "
                 "run SuperResolver on the image again, with a model of the source, and sample before writing"
             )
-        images, sources = self.posterior.changes(int(n), np.random.default_rng(int(seed)))
-        return Draws(
-            (self.image.data + images) * self.image.unit, (self.source.data + sources) * self.source.unit
-        )
+        changes = self.posterior.changes(int(n), np.random.default_rng(int(seed)))
+        planes = zip((self.image, self.source), changes, strict=True)
+        return Draws(*((plane.data + change) * plane.unit for plane, change in planes))
 
-    def write(self, path, *, overwrite=False):
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to one FITS file: all of it, or nothing.
 
         Parameters
@@ -199,7 +206,7 @@ class SuperResolution:
         write(self, path, overwrite)
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | os.PathLike[str]) -> Self:
         """Read a file that `write` made.
 
         Parameters
@@ -220,7 +227,12 @@ class SuperResolution:
         """
         return read(path, cls)
 
-    def plot(self, *, figure=None, path=None):
+    def plot(
+        self,
+        *,
+        figure: "matplotlib.figure.Figure | matplotlib.figure.SubFigure | None" = None,
+        path: str | os.PathLike[str] | None = None,
+    ) -> "matplotlib.figure.Figure | matplotlib.figure.SubFigure":
         """Draw data, model, residual, super-resolved image and source.
 
         Parameters
@@ -246,7 +258,7 @@ class SuperResolution:
             save(figure, path)
         return figure
 
-    def summary(self):
+    def summary(self) -> str:
         """Say in a few lines of text what came out.
 
         Returns
@@ -256,7 +268,7 @@ class SuperResolution:
         """
         return describe(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Say size, verdict and fit quality in one line."""
         ny, nx = self.image.shape
         _, scale = pixel_scales(self)
@@ -267,14 +279,14 @@ class SuperResolution:
 
 
 class FailedResolution:
-    """What `~lenssr.SuperResolver.map` returns in place of a result that could not be made.
+    """Stands for a result that could not be made in the list of `~lenssr.SuperResolver.map`.
 
     Parameters
     ----------
     error : Exception
-        What went wrong.
+        The exception.
     name : str
-        Which image it was.
+        Name of the image.
 
     Attributes
     ----------
@@ -296,14 +308,14 @@ class FailedResolution:
     ok = False
     flags = ("failed",)
 
-    def __init__(self, error, name):
+    def __init__(self, error: Exception, name: str) -> None:
         self.error = error
         self.name = name
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         """Be false, as a result that is not there."""
         return False
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Say which image failed and why."""
         return f"<FailedResolution {self.name}: {self.error}>"

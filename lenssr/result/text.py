@@ -6,7 +6,7 @@ from lenssr.grids import pixel_side, scale_matrix
 
 
 def meta_value(meta, *names, default=None):
-    """Look a value up in a dict or header, whatever the case of its name."""
+    """Look a value up in a dict or header, by its name in any case."""
     lower = {str(key).lower(): value for key, value in meta.items()}
     return next((lower[name] for name in names if name in lower), default)
 
@@ -24,7 +24,7 @@ def sky_scale(image):
 
 
 def pixel_scales(result):
-    """Pixel scales of input and image in arcsec; (None, None) if nobody said one."""
+    """Pixel scales of input and image in arcsec; (None, None) if neither meta nor WCS has one."""
     coarse = sky_scale(result.data) or meta_value(result.meta, "pixel_scale")
     if coarse is None:
         return None, None
@@ -40,7 +40,7 @@ def number_text(value, error=np.nan):
     """Write a value with its error, to two digits of the error."""
     if not np.isfinite(error) or error <= 0:
         return f"{value:.5g}"
-    # an error far above or below one needs an exponent; between, fixed decimals read better
+    # Fixed decimals read better, but for errors far above or below 1.
     decimals = 1 - int(np.floor(np.log10(error)))
     if -2 <= decimals <= 8 and abs(value) < 1e6:
         return f"{value:.{max(decimals, 0)}f} +- {error:.{max(decimals, 0)}f}"
@@ -51,54 +51,45 @@ def rows_text(result):
     """List (component, name, value with error, unit) of every parameter."""
     for row in result.parameters:
         value = number_text(float(row["value"]), float(row["error"]))
-        unit = str(row["unit"])
-        yield str(row["component"]), str(row["name"]), value + ("  (fixed)" if row["fixed"] else ""), unit
-
-
-def verdict_text(result):
-    """One line: ok or not, and why."""
-    verdict = "ok" if result.ok else "NOT OK"
-    return f"{verdict}; flags: {', '.join(result.flags) if result.flags else 'none'}"
+        value += "  (fixed)" if row["fixed"] else ""
+        yield str(row["component"]), str(row["name"]), value, str(row["unit"])
 
 
 def einstein_text(result):
     """Einstein radius of the lens with its error, if it has one parameter of that name; otherwise None."""
-    rows = [
-        row
-        for row in result.parameters
-        if row["component"] == "lens" and str(row["name"]).split("_")[:2] == ["theta", "E"]
+    radii = [
+        row for row in result.parameters if row["component"] == "lens" and row["name"].startswith("theta_E")
     ]
-    if len(rows) != 1:
-        return None
-    return number_text(float(rows[0]["value"]), float(rows[0]["error"]))
+    return number_text(float(radii[0]["value"]), float(radii[0]["error"])) if len(radii) == 1 else None
 
 
 def describe(result):
     """Write the text of `~lenssr.SuperResolution.summary`."""
     coarse, fine = pixel_scales(result)
     kind = "model" if is_model(result) else "interpolated"
+    verdict, flags = "ok" if result.ok else "NOT OK", ", ".join(result.flags) or "none"
+    masked = 0 if result.data.mask is None else int(np.sum(result.data.mask))
     lines = [
-        f"verdict        {verdict_text(result)}",
-        f"data           {_size(result.data, coarse)}, {_masked(result.data)}",
+        f"verdict        {verdict}; flags: {flags}",
+        f"data           {_size(result.data, coarse)}, {masked} masked",
         f"image          {_size(result.image, fine)}, {kind}, {_unit(result.image)}",
     ]
     if result.source is not None:
-        lines.append(
-            f"source         {_size(result.source, sky_scale(result.source))}, {_unit(result.source)}"
-        )
+        size = _size(result.source, sky_scale(result.source))
+        lines.append(f"source         {size}, {_unit(result.source)}")
     if np.isfinite(result.magnification):
         total = number_text(result.magnification, result.magnification_error)
         lines.append(f"magnification  {total}, conditional on the family of the mass model")
     lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
     if "seconds" in result.meta:
-        lines.append(f"seconds        {_seconds(result.meta['seconds'])}")
+        lines.append(f"seconds        {result.meta['seconds']:.3g}")
     rows = list(rows_text(result))
     if rows:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines += ["parameters (errors conditional on the model)"]
-        for row in rows:
-            cells = (text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True))
-            lines.append(("  " + "  ".join(cells)).rstrip())
+        lines.append("parameters (errors conditional on the model)")
+        for *cells, unit in rows:
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            lines.append(f"  {'  '.join(padded)}  {unit}".rstrip())
     return "\n".join(lines)
 
 
@@ -109,14 +100,3 @@ def _size(image, scale):
 def _unit(image):
     unit = image.unit.to_string()
     return f"unit {unit}" if unit else "no unit"
-
-
-def _masked(image):
-    count = 0 if image.mask is None else int(np.sum(image.mask))
-    return f"{count} masked"
-
-
-def _seconds(seconds):
-    if isinstance(seconds, dict):
-        return ", ".join(f"{name} {value:.3g}" for name, value in seconds.items())
-    return f"{seconds:.3g}"

@@ -1,63 +1,43 @@
-"""Inversions that ask for their solutions, so that those of many images can be found together.
+"""Inversions that ask for solutions, so that many images can be solved together.
 
 A step-by-step inversion is a generator: it yields a `Request` wherever it needs a solution, is sent the
-solution, and returns what it is after. Who runs it decides how requests are answered.
+solution, and returns its result. The caller decides how requests are answered.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lenssr.source.forward_model import COLUMNS_AT_ONCE, ForwardModel
-from lenssr.source.gauss_newton import Request, solve, solve_batch
+from lenssr.source.gauss_newton import Request, Solution, solve, solve_batch
+from lenssr.source.priors import Prior
+from lenssr.source.problem import Problem
 
 __all__ = ["alone", "answer_together", "ask", "ask_each", "choose_prior", "images_at_once", "together"]
 
-# Memory for matrices where a device does not say what is free, and the share that is taken where it does.
+Answer = Solution | Exception
+Steps = Generator[Request, Solution, Any]
+
+# Bytes for matrices on a CPU, and the share of the free memory of a GPU.
 CPU_BYTES, FREE_SHARE = 2**30, 0.8
-# Matrices (n, n) of an image that live side by side in its steps; planes of cells for each column while the
-# response to a PSF is made, of one image at a time.
+# Peak memory per image, in matrices (n, n) during a step, and in planes of cells per column while the
+# response to a PSF is made.
 MATRICES, PLANES = 6, 10
 
 
 def ask(problem, prior, strength, field, parameters, **options):
-    """Ask for a solution: ``solution = yield from ask(...)`` within an inversion.
-
-    Parameters
-    ----------
-    problem, prior, strength, field, parameters, **options
-        As for `lenssr.source.solve`.
-
-    Yields
-    ------
-    request : `Request`
-
-    Returns
-    -------
-    solution : `~lenssr.source.Solution`
-    """
+    """Ask for a solution, ``solution = yield from ask(...)`` in an inversion; arguments as of `solve`."""
     return (yield Request(problem, prior, strength, field, parameters, options))
 
 
 def ask_each(problem, priors, field, parameters, **options):
-    """Ask for solutions with several priors, each from where the one before ended.
-
-    Parameters
-    ----------
-    problem, field, parameters, **options
-        As for `lenssr.source.solve`.
-    priors : sequence of `~lenssr.source.Prior`
-
-    Yields
-    ------
-    request : `Request`
-
-    Returns
-    -------
-    solutions : list of `~lenssr.source.Solution`
-        The likeliest first.
-    """
+    """Ask for solutions with several priors, each from the end of the one before; the most likely first."""
     solutions, strength = [], None
     for prior in priors:
         if solutions:
@@ -67,18 +47,8 @@ def ask_each(problem, priors, field, parameters, **options):
     return sorted(solutions, key=lambda solution: -solution.evidence)
 
 
-def alone(steps):
-    """Run one inversion, each of its requests answered as it comes.
-
-    Parameters
-    ----------
-    steps : generator of `Request`
-
-    Returns
-    -------
-    result : object
-        What the inversion returns.
-    """
+def alone(steps: Steps) -> Any:
+    """Run one inversion, a generator of `Request`, each answered as it comes; its return value."""
     try:
         request = next(steps)
         while True:
@@ -87,12 +57,12 @@ def alone(steps):
         return end.value
 
 
-def _answer_alone(request):
+def _answer_alone(request: Request) -> Solution:
     start = request.prior, request.strength, request.field, request.parameters
     return solve(request.problem, *start, **request.options)
 
 
-def together(inversions, answer):
+def together(inversions: Sequence[Steps], answer: Callable[[list[Request]], list[Answer]]) -> list[Any]:
     """Run inversions in lock-step: in each round all that are still running ask, and are answered together.
 
     Parameters
@@ -104,7 +74,7 @@ def together(inversions, answer):
     Returns
     -------
     results : list
-        What the inversions return, in their order; an exception where one failed.
+        Return values of the inversions in their order; an exception where one failed.
     """
     results = [None] * len(inversions)
     waiting = _advance(inversions, results, dict.fromkeys(range(len(inversions))))
@@ -129,7 +99,9 @@ def _advance(inversions, results, solutions):
     return waiting
 
 
-def choose_prior(problem, priors, field, parameters, **options):
+def choose_prior(
+    problem: Problem, priors: Sequence[Prior], field: NDArray, parameters: NDArray, **options: Any
+) -> list[Solution]:
     """Solve with several priors, each from where the one before ended.
 
     Parameters
@@ -141,13 +113,13 @@ def choose_prior(problem, priors, field, parameters, **options):
     Returns
     -------
     solutions : list of `~lenssr.source.Solution`
-        The likeliest first.
+        The most likely first.
     """
     return alone(ask_each(problem, priors, field, parameters, **options))
 
 
-def images_at_once(problem, device):
-    """How many images like one fit into the memory of a device, where matrices are whole.
+def images_at_once(problem: Problem, device: torch.device | str) -> int:
+    """Number of images like one that fit into the memory of a device, where matrices are whole.
 
     Parameters
     ----------
@@ -161,23 +133,25 @@ def images_at_once(problem, device):
     Notes
     -----
     An image takes six matrices (n, n) in double precision: 0.6 GB with 60x60 nodes, 0.25 GB with 48x48.
-    Beside them lies the map from nodes to pixels of one image. Of a GPU, 80 % of what is free is taken.
+    Beside them lies the map from nodes to pixels of one image. Of a GPU, 80 % of the free memory is taken.
     """
     device, size = torch.device(device), problem.grid.size
     cells = max(np.prod(view.stack.operator.cells) for view in problem.views)
     beside = size * cells + PLANES * COLUMNS_AT_ONCE * cells
-    free = CPU_BYTES
+    free: float = CPU_BYTES
     if device.type == "cuda":
         free = FREE_SHARE * torch.cuda.mem_get_info(device)[0]
     return max(1, int((free / 8 - beside) // (MATRICES * size**2)))
 
 
-def answer_together(requests, device, *, dense=None):
+def answer_together(
+    requests: Sequence[Request], device: torch.device | str, *, dense: bool | None = None
+) -> list[Answer]:
     """Answer requests of several images, those of one kind together, as many as fit into memory.
 
     Parameters
     ----------
-    requests : sequence of `~lenssr.source.gauss_newton.Request`
+    requests : sequence of `~lenssr.source.Request`
         Of images of one shape behind one telescope.
     device : `torch.device` or str
     dense : bool, optional
@@ -191,7 +165,7 @@ def answer_together(requests, device, *, dense=None):
     kinds = defaultdict(list)
     for number, request in enumerate(requests):
         kinds[_kind(request)].append(number)
-    solutions = [None] * len(requests)
+    solutions: list[Any] = [None] * len(requests)
     for members in kinds.values():
         size = images_at_once(requests[members[0]].problem, device)
         for start in range(0, len(members), size):
@@ -203,8 +177,8 @@ def answer_together(requests, device, *, dense=None):
     return solutions
 
 
-def _kind(request):
-    """Requests of one kind can be answered together."""
+def _kind(request: Request) -> tuple[Any, ...]:
+    """Key of requests that can be answered together."""
     problem, prior, scene = request.problem, request.prior, request.problem.scene
     blocks = tuple((block.role, block.names) for block in scene.blocks)
     return (

@@ -1,29 +1,38 @@
 """Images as functions of free-form sources and of the parameters of lens, lens light, sky and pointing."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sparse
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from lenssr.imaging.operator import Convolution
+from lenssr.imaging.operator import Convolution, ImagingOperator
+from lenssr.model.scene import Scene
 from lenssr.source.linalg import NormalMatrix
 from lenssr.source.source_grid import GridMotion, SourceGrid
 
 __all__ = ["COLUMNS_AT_ONCE", "ForwardModel"]
 
-# Share of the curvature, by pixels, that is left out behind a PSF with a core of so many cells: three
-# quarters of the pixels of an HST cutout (ln evidence of a lens with 24 parameters changed by 0.4 in a whole
-# run).
+Place = tuple[Tensor, Tensor]
+
+# Share of the curvature that is left out, in pixels, behind a PSF with a core of more than 200 cells: three
+# quarters of the pixels of an HST cutout (ln evidence of a lens with 24 parameters changed by 0.4).
 FAINT_SHARE, WIDE_CORE = 1e-4, 200
-# While rays of the arcs move by less than this many nodes, the curvature is kept.
+# Motion of the rays of the arcs, in nodes, below which the curvature is kept.
 KEPT_REACH = 0.2
-# How many columns of a map to pixels pass the telescope at once, where matrices are whole.
+# Columns of a map to pixels that are convolved at once, where matrices are whole.
 COLUMNS_AT_ONCE = 64
 
 
 class ForwardModel:
     """The images of a batch of lenses, as tensors on one device.
 
-    All it does is done for the lenses numbered ``index`` (b,), one by one along the first dimension.
+    All methods act on the lenses numbered ``index`` (b,), along the first dimension.
 
     Parameters
     ----------
@@ -48,11 +57,13 @@ class ForwardModel:
         The numbers of all lenses.
     """
 
-    def __init__(self, problems, device="cpu", *, dense=None):
+    def __init__(
+        self, problems: Sequence[Any], device: torch.device | str = "cpu", *, dense: bool | None = None
+    ) -> None:
         first, self.device = problems[0], torch.device(device)
         self.dense = self.device.type != "cpu" if dense is None else dense
 
-        def stacked(parts):
+        def stacked(parts: Iterable[Any]) -> Tensor:
             parts = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
             return torch.stack(parts).to(self.device)
 
@@ -68,21 +79,22 @@ class ForwardModel:
         self._grid = SourceGrid.batch([p.grid for p in problems], self.device)
         motions = [p.motion for p in problems]
         self._motion = GridMotion(stacked([m.drift for m in motions]), stacked([m.growth for m in motions]))
-        self._views, column = [], len(self.scene.free_index)
+        self._views, column = list[_View](), len(self.scene.free_index)
         for number in range(len(first.views)):
             view = _View([p.views[number] for p in problems], self.scene, self.device)
             column = view.take_columns(column, own_sky=number > 0 and first.sky_free)
             self._views.append(view)
-        self._traced, self._kept = None, [None] * len(problems)
+        self._traced: tuple[Tensor, list[_Traced]] | None = None
+        self._kept: list[Any] = [None] * len(problems)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.data)
 
-    def physical(self, parameters, index):
+    def physical(self, parameters: Tensor, index: Tensor) -> Tensor:
         """Physical vectors (b, P) of free parameters (b, K)."""
         return self.scene.to_physical(parameters[:, : len(self.scene.free_index)], self._template[index])
 
-    def predict(self, source, parameters, index):
+    def predict(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Expected data (b, N) of node values (b, n) and free parameters (b, K)."""
         physical, sky = self.physical(parameters, index), self.scene["sky"]
         images = []
@@ -99,28 +111,27 @@ class ForwardModel:
             images.append(image)
         return torch.cat(images, dim=-1)
 
-    def lensed_source(self, source, parameters, index):
+    def lensed_source(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """The source's part of the expected data, (b, N)."""
         traced = self._trace(parameters, index)
         return self._joined(view.image_of(one.cells_of(source)) for view, one in self._with(traced))
 
-    def adjoint(self, values, parameters, index):
+    def adjoint(self, values: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Transpose of the map from the source to data: (b, m, N) to (b, m, n)."""
         parts = values.split([view.pixels for view in self._views], dim=-1)
         pairs = zip(self._with(self._trace(parameters, index)), parts, strict=True)
-        return sum(one.nodes_of(view.cells_behind(part)) for (view, one), part in pairs)
+        sums: Any = sum(one.nodes_of(view.cells_behind(part)) for (view, one), part in pairs)
+        return sums
 
-    def jacobian(self, source, parameters, index):
+    def jacobian(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Derivatives (b, K, N) of the expected data."""
         traced = self._with(self._trace(parameters, index))
         return self._joined(self._columns(view, one, source, parameters, index) for view, one in traced)
 
-    def normal(self, parameters, index, *, exact=False):
-        """M^T W M of lenses, a list; kept while a lens moves too little to matter, unless it has to be exact.
+    def normal(self, parameters: Tensor, index: Tensor, *, exact: bool = False) -> list[Any]:
+        """M^T W M of lenses, a list of `NormalMatrix` or (n, n).
 
-        Returns
-        -------
-        normal : list of `~lenssr.source.NormalMatrix`, or of `torch.Tensor`, shape (n, n)
+        They are kept while the lens hardly moves, unless they have to be ``exact``.
         """
         traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
         place = torch.cat([one.place() for one in traced], dim=1)
@@ -133,26 +144,26 @@ class ForwardModel:
                 self._kept[number] = here, made(traced, row, number)
         return [self._kept[number][1] for number in index.tolist()]
 
-    def _banded(self, traced, row, number):
+    def _banded(self, traced: list[_Traced], row: int, number: int) -> NormalMatrix:
         weights = self.weight[number].split([view.pixels for view in self._views])
         pairs = zip(self._with(traced), weights, strict=True)
         parts = [view.weighted(one.matrix(row), weight.numpy()) for (view, one), weight in pairs]
         return NormalMatrix(parts[0] if len(parts) == 1 else sparse.vstack(parts, "csr"), self._grid.side)
 
-    def _whole(self, traced, row, number):
+    def _whole(self, traced: list[_Traced], row: int, number: int) -> Tensor:
         weights = self.weight[number].split([view.pixels for view in self._views])
         pairs = zip(self._with(traced), weights, strict=True)
         responses = (view.response(one, row) * weight.sqrt() for (view, one), weight in pairs)
         return sum(response @ response.mT for response in responses)
 
-    def _with(self, traced):
+    def _with(self, traced: list[_Traced]) -> list[tuple[_View, _Traced]]:
         return list(zip(self._views, traced, strict=True))
 
     @staticmethod
-    def _joined(images):
+    def _joined(images: Iterable[Tensor]) -> Tensor:
         return torch.cat(list(images), dim=-1)
 
-    def _trace(self, parameters, index):
+    def _trace(self, parameters: Tensor, index: Tensor) -> list[_Traced]:
         """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
         physical, scene = self.physical(parameters, index), self.scene
         moving = [physical[:, scene[n].slice] for n in ("lens", "source") if scene[n] is not None]
@@ -164,13 +175,13 @@ class ForwardModel:
             grid = motion.applied(self._grid.select(index), change)
             size, sersic, found = grid.half / self._grid.half[index], self._sersic(physical), []
             for view in self._views:
-                landed = scene.source_positions(*view.rays(parameters), physical)
-                rays = grid.rays(*landed, sersic)
+                x, y = scene.source_positions(*view.rays(parameters), physical)
+                rays = grid.rays(x, y, sersic)
                 found.append(_Traced(view, rays, grid, size, motion, sparse_maps=not self.dense))
             self._traced = key, found
         return self._traced[1]
 
-    def _sersic(self, physical):
+    def _sersic(self, physical: Tensor) -> Tensor | None:
         """Parameters (b, 7) of the Sérsic that the nodes multiply, or None."""
         return None if self.scene["source"] is None else physical[:, self.scene["source"].slice]
 
@@ -220,8 +231,8 @@ class ForwardModel:
         return moved
 
 
-def _is_near(here, kept, reach):
-    """Whether rays have moved by no more than a reach, and nothing else at all, since a matrix was made."""
+def _is_near(here: Place, kept: tuple[Place, Any] | None, reach: Tensor) -> bool:
+    """Whether rays have moved by no more than a reach, and all else not at all, since a matrix was made."""
     if kept is None:
         return False
     (place, fixed), (old, old_fixed) = here, kept[0]
@@ -239,27 +250,27 @@ class _Traced:
         self._cell, self._share = view.cell, view.share
         self._matrices = rays.matrices(self._share, view.cells) if sparse_maps else None
 
-    def place(self):
+    def place(self) -> Tensor:
         """Where rays lie on the grid, in arcsec of its first size, (b, 2 R)."""
         centres = ((self.rays.x, self.grid.x_0), (self.rays.y, self.grid.y_0))
         return torch.cat([(at - centre[:, None]) / self.size[:, None] for at, centre in centres], dim=1)
 
-    def carried(self, keep):
-        """How far the grid carries a ray with each free parameter of the lens, two tensors (b, L, R)."""
+    def carried(self, keep: Tensor) -> tuple[Tensor, ...]:
+        """Motion of rays with the grid by each free parameter of the lens, two tensors (b, L, R)."""
         return self.motion.at(self.grid, self.rays.x, self.rays.y, keep)
 
-    def matrix(self, row):
+    def matrix(self, row: int) -> sparse.csr_array:
         """Nodes of one lens to flux in cells, a sparse array (C, n)."""
         return self._matrices[row]
 
-    def cells_of(self, source):
+    def cells_of(self, source: Tensor) -> Tensor:
         """Flux (b, C) in cells of node values (b, n)."""
         if self._matrices is None:
             return self._view.collected(self.rays.brightness(source))
         pairs = zip(self._matrices, source.numpy(), strict=True)
         return torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs]))
 
-    def nodes_of(self, cells):
+    def nodes_of(self, cells: Tensor) -> Tensor:
         """Transpose of `cells_of`, (b, m, C) to (b, m, n)."""
         if self._matrices is None:
             values, nodes = cells[..., self._cell] * self._share, self.rays.side**2
@@ -272,7 +283,7 @@ class _Traced:
 class _View:
     """One exposure of each lens of a batch: pixels, telescope, rays, and its columns of the parameters."""
 
-    def __init__(self, views, scene, device):
+    def __init__(self, views: Sequence[Any], scene: Scene, device: torch.device | str) -> None:
         first = views[0].stack
         self.operator = first.operator.to(torch.float64, device=device)
         self.factor, self.cusp = first.factor, views[0].light_stack.cusp
@@ -280,10 +291,12 @@ class _View:
         self.share = share * self.factor
         self.cells, self.pixels = int(np.prod(self.operator.cells)), int(np.prod(self.operator.shape))
         self._lights = _LightRays([view.light_stack.operator for view in views], device)
-        self._sharp, self._core, self._pointing = first.kernel is None, None, views[0].pointing
-        self.sky_column, self.pointing_columns = None, []
+        self._sharp, self._pointing = first.kernel is None, views[0].pointing
+        self._core: _Core | None = None
+        self.sky_column: int | None = None
+        self.pointing_columns: list[int] = []
 
-    def take_columns(self, column, *, own_sky):
+    def take_columns(self, column: int, *, own_sky: bool) -> int:
         """Claim the free parameters from a column on that are this view's own; returns the next column."""
         if own_sky:
             self.sky_column, column = column, column + 1
@@ -291,15 +304,15 @@ class _View:
             self.pointing_columns, column = [column, column + 1], column + 2
         return column
 
-    def rays(self, parameters):
+    def rays(self, parameters: Tensor) -> tuple[Tensor, ...]:
         """Positions x, y of the rays of the source, (R,), or (b, R) where the pointing is free."""
         return self._pointed(self.operator.x, self.operator.y, parameters)
 
-    def light_rays(self, index, parameters):
+    def light_rays(self, index: Tensor, parameters: Tensor) -> tuple[Tensor, ...]:
         """Positions x, y of the rays of the lens light, each (b, R')."""
         return self._pointed(*self._lights.rays(index), parameters)
 
-    def _pointed(self, x, y, parameters):
+    def _pointed(self, x: Tensor, y: Tensor, parameters: Tensor) -> tuple[Tensor, ...]:
         if not self.pointing_columns:
             return x, y
         return tuple(
@@ -307,30 +320,30 @@ class _View:
             for axis, column in zip((x, y), self.pointing_columns, strict=True)
         )
 
-    def collected(self, values):
+    def collected(self, values: Tensor) -> Tensor:
         """Flux (b, C) in cells of brightness (b, R) at the rays."""
         return self.operator.collect(values).flatten(-2) * self.factor
 
-    def image(self, values):
+    def image(self, values: Tensor) -> Tensor:
         """Pixels (..., N) of brightness (..., R) at the rays of the source."""
         return self.operator(values).flatten(-2) * self.factor
 
-    def image_of(self, cells):
+    def image_of(self, cells: Tensor) -> Tensor:
         """Pixels (..., N) of flux (..., C) in cells."""
         return self.operator.convolve(cells.unflatten(-1, self.operator.cells)).flatten(-2)
 
-    def light_image(self, values, index):
+    def light_image(self, values: Tensor, index: Tensor) -> Tensor:
         """Pixels (b, ..., N) of brightness (b, ..., R') at the rays of the lens light."""
         return self._lights.image(values, index, self.operator) * self.factor
 
-    def cells_behind(self, images):
+    def cells_behind(self, images: Tensor) -> Tensor:
         """Transpose of `image_of`, (..., N) to (..., C)."""
         return self.operator.spread(images.unflatten(-1, self.operator.shape)).flatten(-2)
 
-    def weighted(self, matrix, weight):
-        """Nodes to pixels in sigma, behind the core of the PSF, of nodes to cells (C, n): sparse arrays.
+    def weighted(self, matrix: sparse.csr_array, weight: NDArray) -> sparse.csr_array:
+        """Sparse map from nodes to pixels in sigma, behind the core of the PSF, of that to cells (C, n).
 
-        Only pixels that count: the wings of a PSF bring next to nothing to most of an image.
+        Only of pixels that count: the wings of a PSF contribute little to most of an image.
         """
         light = matrix @ np.ones(matrix.shape[1])
         counts = weight * (light if self._sharp else self.operator.core_matrix @ light) ** 2
@@ -343,7 +356,7 @@ class _View:
         matrix.sum_duplicates()
         return sparse.diags_array(np.sqrt(weight[rows])) @ (self.operator.core_matrix[rows] @ matrix)
 
-    def response(self, traced, row):
+    def response(self, traced: _Traced, row: int) -> Tensor:
         """The same as a tensor (n, N), of one lens."""
         rays, size = traced.rays, traced.rays.side**2
         nodes = rays.index[row].flatten()
@@ -361,11 +374,11 @@ class _View:
 class _LightRays:
     """Rays of the lens light, more of them where it is steep, in every image of a batch its own."""
 
-    def __init__(self, operators, device):
+    def __init__(self, operators: Sequence[ImagingOperator], device: torch.device | str) -> None:
         self._only = operators[0].to(torch.float64, device=device) if len(operators) == 1 else None
-        parts = [(operator.x, operator.y, *operator.shares) for operator in operators]
+        parts = [[operator.x, operator.y, *operator.shares] for operator in operators]
         longest = max(len(part[0]) for part in parts)
-        # Images with fewer rays are filled up with some that count for nothing.
+        # Images with fewer rays are filled up with rays of no weight.
         parts = [[torch.cat([one, one[-1:].expand(longest - len(one))]) for one in part] for part in parts]
         for part, operator in zip(parts, operators, strict=True):
             part[3][len(operator.x) :] = 0.0
@@ -373,11 +386,11 @@ class _LightRays:
             torch.stack(part).to(device) for part in zip(*parts, strict=True)
         )
 
-    def rays(self, index):
+    def rays(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Positions x, y, each (b, R)."""
         return self._x[index], self._y[index]
 
-    def image(self, values, index, operator):
+    def image(self, values: Tensor, index: Tensor, operator: ImagingOperator) -> Tensor:
         """Pixels (b, ..., N) of brightness at the rays, (b, ..., R)."""
         if self._only is not None:
             return self._only(values).flatten(-2)
@@ -391,15 +404,15 @@ class _LightRays:
 class _Core:
     """The core of a telescope's response, from cells (..., C) to pixels (..., N)."""
 
-    def __init__(self, operator, device):
+    def __init__(self, operator: ImagingOperator, device: torch.device | str) -> None:
         rows, columns, values = operator.core
         half_y, half_x = int(np.abs(rows).max()), int(np.abs(columns).max())
         kernel = np.zeros((2 * half_y + 1, 2 * half_x + 1))
-        # A pixel collects with the kernel turned around.
+        # A pixel collects with the flipped kernel.
         kernel[half_y - rows, half_x - columns] = values
         self._convolution = Convolution(kernel, operator.cells, device=device)
         self._first, self._cells = operator.first_cells, operator.cells
 
-    def __call__(self, cells):
+    def __call__(self, cells: Tensor) -> Tensor:
         image = self._convolution(cells.unflatten(-1, self._cells))
         return image[..., self._first[0], :][..., self._first[1]].flatten(-2)

@@ -3,17 +3,24 @@
 One loop serves a batch of lenses; a single one is a batch of one.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import lambertw
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.source.evidence import laplace_evidence
-from lenssr.source.linalg import BandedFactors, DenseFactors
-from lenssr.source.priors import BatchPrior
+from lenssr.source.forward_model import ForwardModel
+from lenssr.source.linalg import BandedFactors, DenseFactors, Factor
+from lenssr.source.priors import LINKS, BatchPrior, Prior, log_field
+from lenssr.source.problem import Problem
 from lenssr.source.shared_lens import SharedLens
 
 __all__ = [
@@ -28,109 +35,30 @@ __all__ = [
     "weigh",
 ]
 
-# How far below the floor a logarithm still falls: beyond e^-240 all is dark.
-DEEPEST = np.log(240.0)
 LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
 PROBE_SEED = 20061
 # Strengths settle within this factor; the evidence is flat there.
 SETTLED = 1.1
-# Where the strength begins that is looked for around a given field, in units of a first guess; in how many
-# rounds, and which share of the way a round may leave.
+# Start of the strength around a given field, in units of a first guess; the number of rounds, and the largest
+# share of the way that a round may leave.
 FIRST_STRENGTH, ROUNDS, MOST_LEFT = 100.0, 6, 0.8
 WEAKEST, STRONGEST = 1e-8, 1e9
 
-
-@dataclass(frozen=True)
-class Link:
-    """How brightness follows from the field that has the Gaussian prior.
-
-    Attributes
-    ----------
-    on_tensors : callable
-        Brightness of a field (b, n) and its derivative, from the field and the logarithms (b, 1) of the
-        floor.
-    is_linear : bool
-    """
-
-    on_tensors: object
-    is_linear: bool
-
-    def brightness(self, field, log_floor):
-        """Brightness of a field, an array."""
-        return self._on_array(field, log_floor)[0]
-
-    def slope(self, field, log_floor):
-        """Derivative of the brightness by the field, an array."""
-        return self._on_array(field, log_floor)[1]
-
-    def _on_array(self, field, log_floor):
-        floor = torch.as_tensor(log_floor, dtype=torch.float64)
-        return tuple(part.numpy() for part in self.on_tensors(torch.as_tensor(field), floor))
-
-
-def _log(field, log_floor):
-    fading = (log_floor - field).clamp_max(DEEPEST).exp()
-    brightness = (field - fading).exp()
-    return brightness, brightness * (1 + fading)
-
-
-def _linear(field, log_floor):
-    return field, torch.ones_like(field)
-
-
-LINKS = {"log": Link(_log, False), "linear": Link(_linear, True)}
-
-
-def log_field(brightness, log_floor):
-    """The field of a positive brightness where the link is logarithmic.
-
-    Parameters
-    ----------
-    brightness : `~numpy.ndarray`
-    log_floor : float
-        Logarithm of the floor; -inf for none.
-
-    Returns
-    -------
-    field : `~numpy.ndarray`
-
-    Notes
-    -----
-    With a floor f, brightness s and field g obey log s = g - f exp(-g): well above the floor s is
-    exp(g) - f, below it s fades to nothing within a few units of g.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from lenssr.source.gauss_newton import LINKS, log_field
-    >>> LINKS["log"].brightness(log_field(np.array([1e-3, 1.0, 1e3]), np.log(0.1)), np.log(0.1))
-    array([1.e-03, 1.e+00, 1.e+03])
-    """
-    return np.log(brightness) + lambertw(np.exp(log_floor) / brightness).real
+Factors = BandedFactors | DenseFactors
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `solve` is to be called with.
+    """Arguments of a call of `solve`, with its keywords as ``options``."""
 
-    Attributes
-    ----------
-    problem : `~lenssr.source.Problem`
-    prior : `~lenssr.source.Prior`
-    strength : float or None
-    field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
-    options : dict
-        Its keywords.
-    """
-
-    problem: object
-    prior: object
+    problem: Problem
+    prior: Prior
     strength: float | None
-    field: np.ndarray
-    parameters: np.ndarray
-    options: dict
+    field: NDArray
+    parameters: NDArray
+    options: dict[str, Any]
 
 
 class Solution:
@@ -139,21 +67,27 @@ class Solution:
     Attributes
     ----------
     field : `~numpy.ndarray`, shape (n,)
-        Logarithm of the node values where these are well above the floor (see ``log_field``), or the values
-        themselves if the inversion was linear.
+        Logarithm of the node values where these are well above the floor, or the values themselves if the
+        inversion was linear.
     parameters : `~numpy.ndarray`, shape (K,)
-    strength : float
+    strength, chi2 : float
     mean : float or `~numpy.ndarray`, shape (n,)
         Mean of the prior of the field.
-    chi2 : float
     prior : `~lenssr.source.Prior`
     options : dict
-        ``link`` and ``mean`` as `solve` was given them.
+        ``link`` and ``mean``, the options of `solve`.
     iterations : int
     converged : bool
     """
 
-    def __init__(self, state, prior, options, iterations=0, converged=False):
+    def __init__(
+        self,
+        state: _State,
+        prior: Prior,
+        options: dict[str, Any],
+        iterations: int = 0,
+        converged: bool = False,
+    ) -> None:
         self._state, self.prior, self.options = state, prior, options
         self.field, self.parameters = state.field[0].numpy(), state.parameters[0].numpy()
         self.strength, self.chi2 = float(state.strength[0]), float(state.chi2[0])
@@ -162,12 +96,12 @@ class Solution:
         self.iterations, self.converged = iterations, converged
 
     @property
-    def nearly_determined(self):
-        """`determined` one step before the end, where that is known: it takes no factor."""
+    def nearly_determined(self) -> float:
+        """`determined` one step before the end, where that is known: it needs no factor."""
         return self.determined if self._state.latest is None else float(self._state.latest[0])
 
-    def strength_of(self, prior, field=None):
-        """The strength at which another prior would let the data determine as many nodes.
+    def strength_of(self, prior: Prior, field: NDArray | None = None) -> float:
+        """Strength at which another prior would let the data determine equally many nodes.
 
         Parameters
         ----------
@@ -184,42 +118,49 @@ class Solution:
         return self.determined / max(float(offset @ prior.apply(offset)), 1e-300)
 
     @property
-    def values(self):
+    def values(self) -> NDArray:
         """Node values, shape (n,)."""
         return self._state.source[0].numpy()
 
     @property
-    def slope(self):
+    def slope(self) -> NDArray:
         """Derivative of the node values with respect to the field, shape (n,)."""
         return self._state.slope[0].numpy()
 
     @cached_property
-    def factor(self):
+    def factor(self) -> Factor:
         """`~lenssr.source.Factor` of the Gauss-Newton matrix at the end."""
         return self._factors.of_one()
 
     @cached_property
-    def _factors(self):
+    def _factors(self) -> Any:
         return self._state.factorise(self._state.everything, exact=True)
 
     @cached_property
-    def next_step(self):
+    def next_step(self) -> NDArray:
         """The Gauss-Newton step (n + K,) that would follow."""
         step = self._state.step(self._factors, self._state.everything)
         return _shortened([self._state], [step])[0][0].numpy()
 
     @cached_property
-    def evidence(self):
-        """Logarithm of the Laplace evidence, up to what data alone determine."""
+    def evidence(self) -> float:
+        """Logarithm of the Laplace evidence, up to a constant of the data alone."""
         return float(self._state.evidence(self._factors)[0])
 
     @cached_property
-    def determined(self):
+    def determined(self) -> float:
         """Number of nodes that the data determine."""
         return float(self._state.determined(self._factors, self._state.everything)[0])
 
 
-def solve(problem, prior, strength, field, parameters, **options):
+def solve(
+    problem: Problem,
+    prior: Prior,
+    strength: float | None,
+    field: NDArray,
+    parameters: NDArray,
+    **options: Any,
+) -> Solution:
     """Maximise the posterior, and with it the evidence of the strength of the prior.
 
     Between Gauss-Newton steps the strength moves to where the evidence would be stationary if the posterior
@@ -230,20 +171,20 @@ def solve(problem, prior, strength, field, parameters, **options):
     problem : `~lenssr.source.Problem`
     prior : `~lenssr.source.Prior`
     strength : float or None
-        Where its strength begins; None takes what ``field`` suggests.
+        Start of its strength; None takes what ``field`` suggests.
     field, parameters : `~numpy.ndarray`, shapes (n,), (K,)
-        Where they begin.
+        Their start.
     mean : float or `~numpy.ndarray`, shape (n,), optional
         Mean of the prior; by default a constant that is found with the strength, or 0 if the link is linear.
     link : {"log", "linear"}, optional
-        What the field is: the logarithm of a positive source (default), or the source.
+        Whether the field is the logarithm of a positive source (default), or the source.
     adapt : bool, optional
-        Whether the strength moves; it does by default.
+        Whether the strength moves; True by default.
     max_iterations : int, optional
-        By default 40. A network that proposes a source may want no more than 2.
+        40 by default. The source of a network may need no more than 2.
     tolerance : float, optional
-        Converged once a step gains less than this in twice the log posterior, and the strength has settled.
-        Default 0.05.
+        Converged once a step gains less than this in twice the log posterior, and the strength has settled;
+        0.05 by default.
 
     Returns
     -------
@@ -264,10 +205,8 @@ def solve(problem, prior, strength, field, parameters, **options):
     return found
 
 
-def solve_batch(requests, model):
-    """Solve requests that differ in nothing but problem, beginning and strength.
-
-    Lenses do not know of one another: what becomes of one does not depend on which others there are.
+def solve_batch(requests: Sequence[Request], model: ForwardModel) -> list[Solution | Exception]:
+    """Solve requests that differ in problem, start and strength only, each as if it were alone.
 
     Parameters
     ----------
@@ -294,29 +233,31 @@ class BandsSolution:
     Attributes
     ----------
     bands : list of `Solution`
-        Source, light and lens of each; their factors know of the other bands nothing but where the lens is.
+        Source, light and lens of each; their factors know of the other bands only the parameters of the lens.
     lens : `~numpy.ndarray`, shape (L,)
         The free parameters of the lens.
     lens_covariance : `~numpy.ndarray`, shape (L, L)
         By all bands together.
     evidence : float
-        Logarithm of the Laplace evidence of all bands, up to what data alone determine.
+        Logarithm of the Laplace evidence of all bands, up to a constant of the data alone.
     """
 
-    bands: list
-    lens: np.ndarray
-    lens_covariance: np.ndarray
+    bands: list[Solution]
+    lens: NDArray
+    lens_covariance: NDArray
     evidence: float
 
 
-def solve_bands(requests):
+def solve_bands(requests: Sequence[Request]) -> BandsSolution:
     """Solve several bands of one lens together: each has its own source, light and sky, all share the lens.
+
+    Every band is eliminated down to the lens, where the Schur complements add up.
 
     Parameters
     ----------
     requests : sequence of `Request`
         One for each band, with the same options. Their scenes have the same lens, with the same parameters
-        free, and the same priors and bounds on these, which count once; it begins where the first has it.
+        free, and the same priors and bounds on these, which count once; it starts where the first has it.
 
     Returns
     -------
@@ -325,13 +266,9 @@ def solve_bands(requests):
     Raises
     ------
     InputError
-        If the lenses differ in what is free.
+        If the lenses differ in their free parameters.
     numpy.linalg.LinAlgError
         If the matrix of a step is not positive.
-
-    Notes
-    -----
-    Every band is eliminated down to the lens, where the Schur complements add up.
     """
     free = [request.problem.scene.free_of("lens").tolist() for request in requests]
     if any(one != free[0] for one in free):
@@ -362,7 +299,7 @@ def solve_bands(requests):
     )
 
 
-def _options(request):
+def _options(request: Request) -> dict[str, Any]:
     """All options of `solve`, with those of a request."""
     options = {"mean": None, "link": "log", "adapt": True, "max_iterations": 40, "tolerance": 0.05}
     if unknown := set(request.options) - set(options):
@@ -371,10 +308,7 @@ def _options(request):
 
 
 def _iterate(states, options):
-    """Move all lenses to their maxima: iterations (B,), and which have converged, and failed.
-
-    The states are those of the bands of a batch of lenses, mostly one.
-    """
+    """Move all lenses (of all their bands) to their maxima: iterations, converged and failed, each (B,)."""
     first = states[0]
     settled = torch.full_like(first.everything, not options["adapt"], dtype=torch.bool)
     converged, failed = torch.zeros_like(settled), torch.zeros_like(settled)
@@ -406,7 +340,7 @@ def _advance(states, index, steps):
     for _ in range(TRIES):
         here = index[left]
         trials = [state.trial(here, step[left]) for state, step in zip(states, steps, strict=True)]
-        # Light that the data do not hold may leap far: a chi2 that overflows is no gain.
+        # Light that the data do not constrain may leap far: a chi2 that overflows counts as a loss.
         gain = before[left] - sum(objective for *_, objective in trials)
         better = gain > 0
         for state, (*parts, _) in zip(states, trials, strict=True):
@@ -460,32 +394,19 @@ def _solutions(requests, state, options, ends, failed):
         if failed[row]:
             solutions.append(np.linalg.LinAlgError("the matrix of the inversion is not positive"))
             continue
-        own = state if alone else state.row(row, request)
-        solutions.append(Solution(own, request.prior, kept, *end))
+        found = Solution(state if alone else state.row(row, request), request.prior, kept, *end)
         if not alone:
-            solutions[-1].evidence, solutions[-1].determined = numbers[0][row], numbers[1][row]
+            found.evidence, found.determined = numbers[0][row], numbers[1][row]
+        solutions.append(found)
     return solutions
 
 
 def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=ROUNDS, settled=SETTLED):
     """Find the strength of a prior by the evidence of the problem linearised around a field, which is held.
 
-    What a field has that is rougher than the prior allows, and that data do not ask for, would be gone after
-    one step: the roughness that counts is that of the field one Gauss-Newton step on.
-
-    Parameters
-    ----------
-    problem, prior, field, parameters, mean, link
-        As for `solve`.
-    rounds : int, optional
-        How often the strength may move, by default 6.
-    settled : float, optional
-        It moves no more once it would by less than this factor, by default 1.1.
-
-    Returns
-    -------
-    solution : `Solution`
-        With the field and the parameters as they were.
+    Roughness of the field that the prior forbids and the data do not ask for would be gone after one step: so
+    the roughness of the field one Gauss-Newton step on counts. The strength moves at most ``rounds`` times,
+    and no more once it would by less than a factor ``settled``.
     """
     options = {"mean": mean, "link": link}
     state = _begun([Request(problem, prior, None, field, parameters, options)], problem.model, options)
@@ -501,7 +422,7 @@ def weigh(problem, prior, field, parameters, *, mean=None, link="log", rounds=RO
         change = now[1] - now[0]
         done = abs(change) < np.log(settled) or now[1] > np.log(STRONGEST)
         if before is not None and now[0] != before[0]:
-            # Each round leaves the same share of the way; the rest is taken at once.
+            # Each round leaves the same share of the way, so the rest can be taken at once.
             left = (now[1] - before[1]) / (now[0] - before[0])
             change /= 1 - np.clip(left, 0.0, MOST_LEFT)
         before = now
@@ -531,26 +452,26 @@ class _State:
         self.jacobian = model.jacobian(self.source, parameters, self.everything)
         self._probes = None
 
-    def row(self, row, request):
+    def row(self, row: int, request: Request) -> _State:
         """The state of one lens by itself, on the CPU."""
         parts = self.field[row : row + 1].cpu(), self.parameters[row : row + 1].cpu()
         prior = BatchPrior(request.prior, "cpu", dense=False)
-        mean = None if self.finds_mean else self.mean[row].cpu()
+        mean = None if self.finds_mean else self.mean[row].cpu().numpy()
         one = _State(request.problem.model, prior, *parts, mean, self.link)
         one.mean = self.mean[row : row + 1].cpu()
         one.set_strength(one.everything, self.strength[row : row + 1].cpu())
         return one
 
-    def _brightness(self, field, index):
+    def _brightness(self, field: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.link.on_tensors(field, self.model.log_floor[index].unsqueeze(1))
 
-    def _residual(self, source, parameters, index):
+    def _residual(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         return self.model.data[index] - self.model.predict(source, parameters, index)
 
-    def _chi2(self, residual, index):
+    def _chi2(self, residual: Tensor, index: Tensor) -> Tensor:
         return (self.model.weight[index] * residual.square()).sum(1)
 
-    def _roughness(self, field, index):
+    def _roughness(self, field: Tensor, index: Tensor) -> Tensor:
         offset = field - self.mean[index]
         return (self.prior.apply(offset) * offset).sum(1)
 
@@ -559,11 +480,11 @@ class _State:
         pull = (stiffness * (parameters - mean).square()).sum(1)
         return self.strength[index] * self._roughness(field, index) + pull
 
-    def set_strength(self, index, strength):
+    def set_strength(self, index: Tensor, strength: Tensor) -> None:
         """Change the strengths of the prior."""
         self.strength[index] = torch.nan_to_num(strength, nan=WEAKEST).clamp(WEAKEST, STRONGEST)
 
-    def rough_strength(self):
+    def rough_strength(self) -> Tensor:
         """First strengths: as if data determined a tenth of the nodes, but no stiffer than the data."""
         rough = self._roughness(self.field, self.everything).clamp_min(1e-300)
         normal = self.model.normal(self.parameters, self.everything)
@@ -571,7 +492,7 @@ class _State:
         data = (self.slope.square() * diagonal).sum(1)
         return torch.minimum(0.1 * self.field.shape[1] / rough, data / self.prior.trace)
 
-    def gradient(self, index):
+    def gradient(self, index: Tensor) -> Tensor:
         """Half the gradients (b, n + K) of the log posteriors."""
         weighted = self.model.weight[index] * self.residual[index]
         parameters = self.parameters[index]
@@ -582,7 +503,7 @@ class _State:
         by_parameter = (self.jacobian[index] @ weighted.unsqueeze(2)).squeeze(2)
         return torch.cat([by_field, by_parameter - stiffness * (parameters - mean)], dim=1)
 
-    def factorise(self, index, *, exact=False):
+    def factorise(self, index: Tensor, *, exact: bool = False) -> Factors:
         """Factor the Gauss-Newton matrices."""
         jacobian, parameters, slope = self.jacobian[index], self.parameters[index], self.slope[index]
         weighted = jacobian * self.model.weight[index].unsqueeze(1)
@@ -592,16 +513,16 @@ class _State:
         normal = self.model.normal(parameters, index, exact=exact)
         return kind(normal, slope, self.prior, self.strength[index], cross, corner, for_step=not exact)
 
-    def step(self, factors, index):
+    def step(self, factors: Factors, index: Tensor) -> Tensor:
         """The Gauss-Newton steps (b, n + K)."""
         step = factors.solve(self.gradient(index).unsqueeze(2)).squeeze(2)
         return torch.where(factors.failed.unsqueeze(1), 0.0, step)
 
-    def objective(self, index):
+    def objective(self, index: Tensor) -> Tensor:
         """Twice the negative log posteriors (b,), but for constants."""
         return self.chi2[index] + self._penalty(self.field[index], self.parameters[index], index)
 
-    def trial(self, index, step):
+    def trial(self, index: Tensor, step: Tensor) -> tuple[Tensor, ...]:
         """Where steps lead: field, parameters, source, slope, residual and chi2, and the objectives (b,)."""
         count, (lower, upper) = self.field.shape[1], self.model.bounds
         field = self.field[index] + step[:, :count]
@@ -612,24 +533,24 @@ class _State:
         objective = chi2 + self._penalty(field, parameters, index)
         return field, parameters, source, slope, residual, chi2, objective
 
-    def take(self, index, parts):
+    def take(self, index: Tensor, parts: Iterable[Tensor]) -> None:
         """Move to where trials have led."""
         kept = (self.field, self.parameters, self.source, self.slope, self.residual, self.chi2)
         for mine, part in zip(kept, parts, strict=True):
             mine[index] = part
 
-    def renew_jacobian(self, index):
+    def renew_jacobian(self, index: Tensor) -> None:
         """Find the derivatives anew after a move."""
         if len(index):
             self.jacobian[index] = self.model.jacobian(self.source[index], self.parameters[index], index)
 
-    def determined(self, factors, index, less=0.0):
-        """Numbers (b,) of nodes that the data determine: n - strength tr(A^-1 C), of a trace less so much."""
+    def determined(self, factors: Factors, index: Tensor, less: float | Tensor = 0.0) -> Tensor:
+        """Numbers (b,) of nodes that the data determine: n - strength (tr(A^-1 C) - less)."""
         undetermined = self.strength[index] * (factors.trace(self.prior, self.probes) - less)
         return (factors.count - undetermined).clamp(1.0, factors.count)
 
     @property
-    def probes(self):
+    def probes(self) -> NDArray:
         """Fixed signs (n + K, PROBES) for traces."""
         if self._probes is None:
             size = self.field.shape[1] + self.parameters.shape[1]
@@ -647,7 +568,7 @@ class _State:
         self.latest[index] = determined
         return determined / self._roughness(field, index).clamp_min(1e-300)
 
-    def evidence(self, factors):
+    def evidence(self, factors: Factors) -> Tensor:
         """Laplace evidence (B,): fit, prior, and the ratio of the volumes of posterior and prior."""
         stiffness = self.parameter_prior[1]
         prior = self.prior.log_determinant + self.field.shape[1] * self.strength.log()

@@ -1,52 +1,38 @@
-"""What the data say of a free-form source, node by node."""
+"""Information of the data on a free-form source, node by node."""
+
+from __future__ import annotations
 
 import numpy as np
 import scipy.linalg as linalg
+from numpy.typing import DTypeLike, NDArray
 
-from lenssr.source.linalg import band_blocks
+from lenssr.source.gauss_newton import Solution
+from lenssr.source.linalg import Factor, band_blocks
+from lenssr.source.problem import Problem
 
 __all__ = ["LEAST_INFORMATION", "information", "leverage", "node_variances"]
 
 # Below this a pixel of the source is prior rather than data.
 LEAST_INFORMATION = 0.5
-# Draws for the leverage of pixels, of which many are added up.
+# Draws for the leverage of pixels, which is summed over regions.
 DRAWS, DRAW_SEED = 16, 1821
 
 
-def information(solution):
-    """1 - (posterior variance) / (prior variance) of the field at every node.
+def information(solution: Solution) -> NDArray:
+    """1 - (posterior variance) / (prior variance) of the field at every node, (n,): 1 is data, 0 is prior.
 
-    The prior's is that which is left once its free modes are known, see `lenssr.source.Prior`: any data
-    determine these, and with their own variance the ratio would be near nothing everywhere.
-
-    Parameters
-    ----------
-    solution : `~lenssr.source.Solution`
-
-    Returns
-    -------
-    information : `~numpy.ndarray`, shape (n,)
-        Near 1 where the data determine the source, 0 where they say nothing.
+    The variance of the prior is conditional on its free modes (see `~lenssr.source.Prior`): any data
+    determine these, and with their own variance the ratio would be near 0 everywhere.
     """
     prior = solution.prior.local_variance / solution.strength
     return np.clip(1 - node_variances(solution.factor, np.float32) / prior, 0.0, 1.0)
 
 
-def leverage(problem, solution):
-    """How far every pixel of the data pulls its own expectation: the diagonal of the hat matrix, by draws.
+def leverage(problem: Problem, solution: Solution) -> NDArray:
+    """Diagonal (N,) of the hat matrix by draws, to a third for a single pixel.
 
-    Its sum over a region is the number of parameters that the region determines, and its pixels less that
-    number are what their chi2 is expected to be, if prior and noise are what they are said to be.
-
-    Parameters
-    ----------
-    problem : `~lenssr.source.Problem`
-    solution : `~lenssr.source.Solution`
-
-    Returns
-    -------
-    leverage : `~numpy.ndarray`, shape (N,)
-        Accurate to a third for a pixel by itself.
+    Its sum over a region is the number of parameters that the region determines; its pixels less that number
+    are the expectation of their chi2, if prior and noise are right.
     """
     factor, parameters = solution.factor, solution.parameters
     signs = np.random.default_rng(DRAW_SEED).choice([-1.0, 1.0], (factor.size, DRAWS))
@@ -57,36 +43,22 @@ def leverage(problem, solution):
     return problem.weight * ((of_source + of_parameters) ** 2).mean(axis=1)
 
 
-def node_variances(factor, dtype=np.float64):
-    """Posterior variances of the nodes: the diagonal of the inverse, without draws.
-
-    Parameters
-    ----------
-    factor : `~lenssr.source.Factor`
-    dtype : type, optional
-        Precision in which the factor is inverted.
-
-    Returns
-    -------
-    variances : `~numpy.ndarray`, shape (n,)
-    """
+def node_variances(factor: Factor, dtype: DTypeLike = np.float64) -> NDArray:
+    """Posterior variances (n,) of the nodes: the diagonal of the inverse, without draws, in a precision."""
     held = _diagonal_of_inverse(factor.lower.astype(dtype))
     if not factor.parameters:
         return held
-    # What the parameters of lens, light and sky add: A^-1 B S^-1 B^T A^-1, with S = C - B^T A^-1 B.
+    # Contribution of the parameters of lens, light and sky: A^-1 B S^-1 B^T A^-1, with S = C - B^T A^-1 B.
     root = np.concatenate([np.zeros((factor.count, factor.parameters)), factor.schur])
     return held + (factor.solve(root)[: factor.count] ** 2).sum(axis=1)
 
 
-def _diagonal_of_inverse(lower):
+def _diagonal_of_inverse(lower: NDArray) -> NDArray:
     """Diagonal of the inverse from the factor's band, block by block from the last one.
 
-    Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1 with the blocks of `~lenssr.source.linalg.band_blocks` are
-    the blocks on the diagonal of the inverse; nothing is ever subtracted.
-
-    References
-    ----------
-    Takahashi, Fagan & Chen 1973, Proc. 8th PICA Conference, 63.
+    Z_i = D_i^-T (1 + E_i^T Z_(i+1) E_i) D_i^-1, with the blocks of `band_blocks`, are the blocks on the
+    diagonal of the inverse; there is no subtraction (Takahashi, Fagan & Chen 1973, Proc. 8th PICA Conference,
+    63).
     """
     (invert,) = linalg.get_lapack_funcs(("trtri",), (lower,))
     variances, after = np.zeros(lower.shape[1]), None

@@ -1,45 +1,40 @@
 """Normal matrices of the inversion, as bands, and the factor of what is solved."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.linalg as linalg
+import scipy.sparse as sparse
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 __all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "to_banded"]
 
-# Operations that a factorisation may take: so many (5 ms) for a band that holds all of a normal matrix; so
-# many (0.1 s) for one that leaves out a first share of it; if that is not enough, a second share. Chosen
-# on 48 x 48 nodes behind simulated PSFs, those of HST and of Euclid, where ln evidence is right within 0.03
-# and errors are within 0.9 %.
+# Largest number of operations of a factorisation: 2e8 (5 ms) with a band that holds all of a normal matrix;
+# 4e9 (0.1 s) with one that drops a first share of it, or else a second share. Chosen on 48 x 48 nodes behind
+# simulated PSFs, those of HST and of Euclid: ln evidence is right within 0.03, errors within 0.9 %.
 CHEAP, DROPPED = 2e8, 6e-3
 COSTLY, DROPPED_IF_COSTLY = 4e9, 3e-2
-# For a step, this share is enough from so many operations on (25 ms).
+# Share that steps may drop, above this number of operations (25 ms).
 QUICK, DROPPED_FROM_STEPS = 1e9, 7e-2
 ROWS_AT_ONCE, BLOCK = 2048, 256  # of a normal matrix, to bound the memory; columns of a dense product
-# Power of a node, in units of the typical one, below which it hardly counts.
+# Power of a node, in units of the median, below which its weight fades.
 FAINT_NODE = 0.1
 # A product of sparse arrays takes the time of a dense one where it has this share of its operations.
 SPARSE_SHARE = 0.01
-# Least stiffness of a combination of parameters, as a share of their own, where none follows.
+# Least stiffness of a combination of parameters, as a share of their own.
 SOFTEST = 1e-3
-# From so many right-hand sides on, a banded factor is solved block by block.
+# Number of right-hand sides above which a banded factor is solved block by block.
 MANY = 4
 
 
-def to_banded(matrix, width):
-    """The lower band of a symmetric sparse matrix, as LAPACK wants it.
-
-    Parameters
-    ----------
-    matrix : sparse array, shape (n, n)
-    width : int
-        Diagonals below the main one.
-
-    Returns
-    -------
-    band : `~numpy.ndarray`, shape (width + 1, n)
-    """
+def to_banded(matrix: sparse.sparray, width: int) -> NDArray:
+    """The lower band (width + 1, n) of a symmetric sparse matrix (n, n), in LAPACK's layout."""
     entries = matrix.tocoo()
     offset = entries.row - entries.col
     keep = (offset >= 0) & (offset <= width)
@@ -48,19 +43,11 @@ def to_banded(matrix, width):
     return band
 
 
-def band_blocks(lower):
-    """A banded lower triangular matrix in blocks as large as its band: it is block bidiagonal.
+def band_blocks(lower: NDArray) -> list[tuple[slice, NDArray, NDArray]]:
+    """Blocks (place, diagonal D, below E) of a banded lower triangle (width + 1, n), as large as its band.
 
-    Parameters
-    ----------
-    lower : `~numpy.ndarray`, shape (width + 1, n)
-        As LAPACK has it.
-
-    Returns
-    -------
-    blocks : list of (place, diagonal, below)
-        A slice of rows, the block D on the diagonal at their columns and the one E below it, which has no
-        rows for the last one. Only the lower triangle of D and the upper one of E belong to the matrix.
+    ``place`` is a slice of rows; E has no rows for the last one. Only the lower triangle of D and the upper
+    one of E belong to the matrix, which is block bidiagonal.
     """
     reach, size = len(lower) - 1, lower.shape[1]
     width = max(reach, 1)
@@ -68,7 +55,7 @@ def band_blocks(lower):
     columns = lower if reach else np.concatenate([lower, np.zeros_like(lower)])
     flat = np.ascontiguousarray(columns.T).ravel()
 
-    def block(first, last, start, stop):
+    def block(first: int, last: int, start: int, stop: int) -> NDArray:
         strides = flat.itemsize, flat.itemsize * width
         part = flat[first + start * width :]
         return np.lib.stride_tricks.as_strided(part, (last - first, stop - start), strides, writeable=False)
@@ -101,12 +88,12 @@ class NormalMatrix:
         Entry (j, k) is that of row j + k and column j, as LAPACK has a lower band in memory.
     """
 
-    def __init__(self, matrix, side):
+    def __init__(self, matrix: sparse.sparray, side: int) -> None:
         self.size, self._map = matrix.shape[1], matrix.tocsr()
         width, self._for_steps = _widths(self._map, side)
         self._fill(width)
 
-    def _fill(self, width):
+    def _fill(self, width: int) -> None:
         self.columns = np.zeros((self.size, width + 1))
         pairs = (np.diff(self._map.indptr).astype(float) ** 2).sum()
         if pairs > SPARSE_SHARE * self._map.shape[0] * self.size * (width + BLOCK):
@@ -114,7 +101,7 @@ class NormalMatrix:
         else:
             self._fill_from_sparse(self._map)
 
-    def _fill_from_sparse(self, scaled):
+    def _fill_from_sparse(self, scaled: sparse.csr_array) -> None:
         transposed, width = scaled.T.tocsr(), self.columns.shape[1]
         for start in range(0, self.size, ROWS_AT_ONCE):
             # Rows of the transpose are columns: these, by those that they reach.
@@ -125,7 +112,7 @@ class NormalMatrix:
             held = (below >= 0) & (below < width)
             self.columns[start + column[held], below[held]] = product.data[held]
 
-    def _fill_from_dense(self, scaled, width):
+    def _fill_from_dense(self, scaled: sparse.csr_array, width: int) -> None:
         for first in range(0, scaled.shape[0], ROWS_AT_ONCE):
             whole = np.zeros((min(ROWS_AT_ONCE, scaled.shape[0] - first), self.size + width))
             whole[:, : self.size] = scaled[first : first + ROWS_AT_ONCE].toarray()
@@ -137,28 +124,33 @@ class NormalMatrix:
                 shape = (stop - start, width + 1)
                 self.columns[start:stop] += np.lib.stride_tricks.as_strided(product, shape, strides)
 
-    def diagonal(self):
+    def diagonal(self) -> NDArray:
         """Its diagonal, shape (n,)."""
         return self.columns[:, 0]
 
-    def factor(self, slope, prior, strength, cross, corner, *, for_step=False):
-        """Factor [[D M^T M D + strength C, B], [B^T, K]].
+    def factor(
+        self,
+        slope: NDArray,
+        prior: Any,
+        strength: float,
+        cross: NDArray,
+        corner: NDArray,
+        *,
+        for_step: bool = False,
+    ) -> Factor:
+        """`~lenssr.source.Factor` of [[D M^T M D + strength C, B], [B^T, K]].
 
         Parameters
         ----------
         slope : `~numpy.ndarray`, shape (n,)
-            The diagonal D: how brightness changes with what is solved for.
-        prior : `~lenssr.source.priors.Prior`
+            The diagonal D: derivative of the brightness by the field.
+        prior : `~lenssr.source.Prior`
             C.
         strength : float
         cross, corner : `~numpy.ndarray`, shapes (n, K), (K, K)
             B and K.
         for_step : bool, optional
-            Whether it only says how far to step, for which a narrower band is enough.
-
-        Returns
-        -------
-        factor : `~lenssr.source.Factor`
+            Whether it serves a step only, for which a narrower band is enough.
         """
         width = self._for_steps if for_step else self.columns.shape[1] - 1
         while True:
@@ -172,8 +164,8 @@ class NormalMatrix:
                 if width >= self.columns.shape[1]:
                     self._fill(width)
 
-    def _sum(self, slope, prior, strength, width):
-        """The columns of D M^T M D + strength C, of the first with so many diagonals below the main one."""
+    def _sum(self, slope: NDArray, prior: Any, strength: float, width: int) -> NDArray:
+        """The columns of D M^T M D + strength C, with ``width`` diagonals below the main one."""
         width = width + 1
         columns = np.zeros((self.size, max(width, prior.width + 1)))
         # Row j of the windows holds the slopes of the rows that column j reaches.
@@ -184,11 +176,11 @@ class NormalMatrix:
         return columns
 
 
-def _widths(scaled, side):
+def _widths(scaled: sparse.csr_array, side: int) -> tuple[int, ...]:
     """Diagonals below the main one that hold nearly all of S^T S, S of shape (N, n); and enough for steps.
 
-    Each node counts alike, whatever its share of the light, unless it has next to none. The sums of a row of
-    S along the rows of nodes say how much of the product lies how many rows apart.
+    Each node has equal weight, unless it is nearly dark. Sums of a row of S along the rows of nodes give the
+    shares of the product by the distance of rows.
     """
     (rows, size), across = scaled.shape, scaled.shape[1] // side
     power = np.bincount(scaled.indices, scaled.data**2, minlength=size)
@@ -201,10 +193,10 @@ def _widths(scaled, side):
     apart = np.array([(2 if k else 1) * np.trace(products, k) for k in range(len(products))])
     beyond = np.append(apart[:0:-1].cumsum()[::-1], 0.0) / max(apart.sum(), np.finfo(float).tiny)
 
-    def enough(share):
+    def enough(share: float) -> int:
         return 1 + int(np.argmax(beyond <= share))
 
-    def within(operations):
+    def within(operations: float) -> int:
         return math.ceil(math.sqrt(operations / size) / side)
 
     rows = enough(0.0)
@@ -216,16 +208,16 @@ def _widths(scaled, side):
     return tuple(min(number * side, size - 1) for number in (rows, few))
 
 
-def _root(schur, diagonal):
-    """Lower Cholesky factor of the Schur complement, which must be positive.
+def _root(schur: NDArray, diagonal: NDArray) -> NDArray:
+    """Lower Cholesky factor of the Schur complement.
 
-    Where the curvature of the nodes is cut short (a wide PSF, a lens that has moved) and the data are
-    precise, it may not be: parameters then get a stiffness in proportion to their own.
+    Where the curvature of the nodes is truncated (a wide PSF, a lens that has moved) and the data are
+    precise, it may not be positive: parameters then get a stiffness in proportion to their own.
     """
     return _roots(torch.as_tensor(schur)[None], torch.as_tensor(diagonal.copy())[None])[0].numpy()
 
 
-def _solve_few(lower, right, *, trans=0):
+def _solve_few(lower: NDArray, right: NDArray, *, trans: int = 0) -> NDArray:
     """Solve with the triangular matrix of the parameters, of which there may be none."""
     if not right.size:
         return right  # older LAPACK wrappers take an empty matrix for a mistake
@@ -243,7 +235,7 @@ class Factor:
         B and C, of the few parameters.
     """
 
-    def __init__(self, band, cross, corner):
+    def __init__(self, band: NDArray, cross: NDArray, corner: NDArray) -> None:
         self.count, self.parameters = cross.shape
         self.lower = linalg.cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
         self.half = self._forward(cross)
@@ -251,21 +243,21 @@ class Factor:
         self.log_determinant = 2 * float(np.log(self.lower[0]).sum() + np.log(np.diagonal(self.schur)).sum())
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Nodes and parameters."""
         return self.count + self.parameters
 
-    def _forward(self, right):
+    def _forward(self, right: NDArray) -> NDArray:
         if not right.shape[1]:
             return right  # LAPACK's banded solver does not survive an empty right-hand side
         return linalg.lapack.dtbtrs(self.lower, right, uplo="L")[0]
 
-    def _backward(self, right):
+    def _backward(self, right: NDArray) -> NDArray:
         if right.shape[1] > MANY:
             return self._backward_many(right)
         return linalg.lapack.dtbtrs(self.lower, right, uplo="L", trans="T")[0]
 
-    def _backward_many(self, right):
+    def _backward_many(self, right: NDArray) -> NDArray:
         found, after = np.empty_like(right), None
         for place, diagonal, below in reversed(band_blocks(self.lower)):
             rest = right[place]
@@ -278,47 +270,31 @@ class Factor:
             found[place] = after
         return found
 
-    def solve(self, right):
+    def solve(self, right: NDArray) -> NDArray:
         """Solutions of the system for right-hand sides (n + K, m)."""
         above = self._forward(right[: self.count])
         below = _solve_few(self.schur, right[self.count :] - self.half.T @ above)
         return self._join(above, below)
 
-    def sample(self, normals):
+    def sample(self, normals: NDArray) -> NDArray:
         """Vectors (n + K, m) whose covariance is the inverse of the matrix, from standard normals."""
         return self._join(normals[: self.count], normals[self.count :])
 
-    def _join(self, above, below):
+    def _join(self, above: NDArray, below: NDArray) -> NDArray:
         parameters = _solve_few(self.schur, below, trans=1)
         return np.concatenate([self._backward(above - self.half @ parameters), parameters])
 
     @property
-    def parameter_covariance(self):
+    def parameter_covariance(self) -> NDArray:
         """Covariance (K, K) of the parameters."""
         inverse = _solve_few(self.schur, np.eye(self.parameters))
         return inverse.T @ inverse
 
 
 class BandedFactors:
-    """A `Factor` of each lens of a batch, on a CPU, as tensors.
+    """A `Factor` of each lens of a batch, on a CPU, as tensors; arguments as of `NormalMatrix.factor`.
 
-    Parameters
-    ----------
-    normal : sequence of `NormalMatrix`
-    slope : `torch.Tensor`, shape (b, n)
-    prior : `~lenssr.source.priors.BatchPrior`
-    strength : `torch.Tensor`, shape (b,)
-    cross, corner : `torch.Tensor`, shapes (b, n, K), (b, K, K)
-    for_step : bool, optional
-        As `NormalMatrix.factor` takes them.
-
-    Attributes
-    ----------
-    count : int
-        Nodes, n.
-    log_determinant : `torch.Tensor`, shape (b,)
-    failed : `torch.Tensor` of bool, shape (b,)
-        Whether a matrix is not positive; what else is known of it means nothing.
+    ``failed`` (b,) are the lenses whose matrix is not positive; their other results have no meaning.
     """
 
     def __init__(self, normal, slope, prior, strength, cross, corner, *, for_step=False):
@@ -333,30 +309,30 @@ class BandedFactors:
         self.failed = torch.tensor([factor is None for factor in self._factors])
         self.log_determinant = self._each(lambda factor: factor.log_determinant, np.nan)
 
-    def _each(self, function, otherwise):
+    def _each(self, function: Callable[[Factor], Any], otherwise: float) -> Tensor:
         return torch.as_tensor(
             np.stack([otherwise if factor is None else function(factor) for factor in self._factors])
         )
 
-    def of_one(self):
+    def of_one(self) -> Factor:
         """The only `Factor`; raises where its matrix is not positive."""
         if self._factors[0] is None:
             raise linalg.LinAlgError("the matrix of the inversion is not positive")
         return self._factors[0]
 
-    def solve(self, right):
+    def solve(self, right: Tensor) -> Tensor:
         """Solutions (b, n + K, m) for right-hand sides of that shape."""
         pairs = zip(self._factors, right.numpy(), strict=True)
         return torch.as_tensor(np.stack([one if f is None else f.solve(one) for f, one in pairs]))
 
-    def trace(self, prior, probes):
-        """Traces (b,) of (inverse, its first n rows and columns) C, by fixed probes (n + K, P).
+    def trace(self, prior: Any, probes: NDArray) -> Tensor:
+        """Traces (b,) of (inverse, its first n rows and columns) C, by fixed probes z (n + K, P).
 
-        Probes are spread as the posterior, z^T z - strength x^T C x with x = L^-T z: of what remains only the
-        determined directions scatter, so that a few probes are enough.
+        They are z^T z - strength x^T C x with x = L^-T z, distributed as the posterior: only the determined
+        directions scatter, so that a few probes are enough.
         """
 
-        def of(factor):
+        def of(factor: Factor) -> float:
             fields = factor.sample(probes)[: self.count]
             return (fields * prior.of_one.apply(fields)).sum() / probes.shape[1]
 
@@ -364,14 +340,7 @@ class BandedFactors:
 
 
 class DenseFactors:
-    """Cholesky factors of whole matrices [[A, B], [B^T, C]] of a batch, on any device.
-
-    Parameters
-    ----------
-    normal : sequence of `torch.Tensor`, shape (n, n)
-    slope, prior, strength, cross, corner, for_step
-        As for `BandedFactors`, and so are the attributes; a step takes the same matrix.
-    """
+    """Cholesky factors of whole matrices of a batch, on any device; otherwise like `BandedFactors`."""
 
     def __init__(self, normal, slope, prior, strength, cross, corner, *, for_step=False):
         self.count = slope.shape[1]
@@ -380,11 +349,11 @@ class DenseFactors:
         self.lower, info = torch.linalg.cholesky_ex(curvature)
         self.half = torch.linalg.solve_triangular(self.lower, cross, upper=False)
         self.schur = _roots(corner - self.half.mT @ self.half, corner.diagonal(dim1=1, dim2=2))
-        roots = (part.diagonal(dim1=1, dim2=2).log().sum(1) for part in (self.lower, self.schur))
-        self.log_determinant = 2 * sum(roots)
+        first, second = (part.diagonal(dim1=1, dim2=2).log().sum(1) for part in (self.lower, self.schur))
+        self.log_determinant = 2 * (first + second)
         self.failed = (info != 0) | ~self.log_determinant.isfinite()
 
-    def solve(self, right):
+    def solve(self, right: Tensor) -> Tensor:
         """Solutions (b, n + K, m) for right-hand sides of that shape."""
         above = torch.linalg.solve_triangular(self.lower, right[:, : self.count], upper=False)
         below = right[:, self.count :] - self.half.mT @ above
@@ -393,15 +362,15 @@ class DenseFactors:
         above = torch.linalg.solve_triangular(self.lower.mT, above - self.half @ below, upper=True)
         return torch.cat([above, below], dim=1)
 
-    def trace(self, prior, probes):
+    def trace(self, prior: Any, probes: NDArray) -> Tensor:
         """Traces (b,) of (inverse, its first n rows and columns) C; exact, without probes."""
         inside = torch.linalg.solve_triangular(self.lower, prior.root.expand_as(self.lower), upper=False)
-        # What the parameters of lens, light and sky add, as the inverse is L^-T (1 + h h^T) L^-1.
+        # Parameters of lens, light and sky contribute too: the inverse is L^-T (1 + h h^T) L^-1.
         h = torch.linalg.solve_triangular(self.schur, self.half.mT, upper=False)
         return inside.square().sum((1, 2)) + (h @ inside).square().sum((1, 2))
 
 
-def _roots(schur, diagonal):
+def _roots(schur: Tensor, diagonal: Tensor) -> Tensor:
     """Lower Cholesky factors of Schur complements (b, K, K); those that are not positive are mended."""
     lower, info = torch.linalg.cholesky_ex(schur)
     if not schur.shape[1] or not bool((info != 0).any()):

@@ -1,15 +1,23 @@
-"""Gaussian priors on a source, or on its logarithm: how rough it may be."""
+"""Gaussian priors on the roughness of a source or of its logarithm, and the links between the two."""
+
+from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import scipy.fft
 import scipy.sparse as sparse
 import scipy.sparse.linalg
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import lambertw
+from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.source.linalg import to_banded
@@ -20,7 +28,7 @@ __all__ = ["PRIORS", "LocalPrior", "Prior"]
 # waves), as powers. Integer ones are sparse stencils: 1 punishes gradients, 2 curvature. The spectrum of a
 # Matern field of smoothness 3/2 in two dimensions is (3 / length^2 + k^2)^(5/2), which is not; near the
 # waves that data of lenses just determine the sum of the powers 2 and 3 is like it.
-PRIORS = {
+PRIORS: dict[str, tuple[Any, ...]] = {
     "gradient": (1,),
     "curvature": (2,),
     "curvature+laplacian3": (2, 3),
@@ -32,13 +40,59 @@ PRIORS = {
 RIDGE = 0.53
 CROSSING = 0.03
 MATERN_LENGTH = 1 / 3
-# How rough a field is around a node: of its curvature without grain of so many nodes, the root mean square
-# over a width as a share of the side. Stiffness goes with its inverse to a power, but only so many e-folds.
+# Roughness of a field around a node: rms, over AROUND of the side, of its curvature smoothed by GRAIN nodes.
+# Stiffness is its inverse to the power LOCALITY, within MOST_LOCAL e-folds.
 GRAIN, AROUND, LOCALITY, MOST_LOCAL = 0.7, 0.1, 0.9, 2.3
+# Largest e-folds below the floor of a logarithm: beyond e^-240 all is dark.
+DEEPEST = np.log(240.0)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Brightness as a function of the field that has the Gaussian prior.
+
+    ``on_tensors(field (b, n), log_floor (b, 1))`` gives the brightness and its derivative.
+    """
+
+    on_tensors: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    is_linear: bool
+
+    def brightness(self, field: NDArray, log_floor: float) -> NDArray:
+        """Brightness of a field, an array."""
+        return self._on_array(field, log_floor)[0]
+
+    def slope(self, field: NDArray, log_floor: float) -> NDArray:
+        """Derivative of the brightness by the field, an array."""
+        return self._on_array(field, log_floor)[1]
+
+    def _on_array(self, field: NDArray, log_floor: float) -> tuple[NDArray, ...]:
+        floor = torch.as_tensor(log_floor, dtype=torch.float64)
+        return tuple(part.numpy() for part in self.on_tensors(torch.as_tensor(field), floor))
+
+
+def _log(field: Tensor, log_floor: Tensor) -> tuple[Tensor, Tensor]:
+    fading = (log_floor - field).clamp_max(DEEPEST).exp()
+    brightness = (field - fading).exp()
+    return brightness, brightness * (1 + fading)
+
+
+def _linear(field: Tensor, log_floor: Tensor) -> tuple[Tensor, Tensor]:
+    return field, torch.ones_like(field)
+
+
+LINKS = {"log": Link(_log, False), "linear": Link(_linear, True)}
+
+
+def log_field(brightness: NDArray, log_floor: float) -> NDArray:
+    """The field g of a positive brightness s under the "log" link with a floor f: log s = g - f exp(-g).
+
+    Well above the floor s is exp(g) - f; below, it fades to nothing within a few units of g.
+    """
+    return np.log(brightness) + lambertw(np.exp(log_floor) / brightness).real
 
 
 @functools.lru_cache(maxsize=8)
-def _stencil(side, ridge, terms):
+def _stencil(side: int, ridge: float, terms: tuple[tuple[Any, float], ...]) -> sparse.csr_array:
     """Sum of powers of (L + ridge), a sparse array (n, n), from pairs (power, weight); kept for later."""
     step = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(side - 1, side))
     line = step.T @ step
@@ -48,7 +102,7 @@ def _stencil(side, ridge, terms):
 
 
 @functools.lru_cache(maxsize=8)
-def _stencil_columns(side, ridge, terms):
+def _stencil_columns(side: int, ridge: float, terms: tuple[tuple[Any, float], ...]) -> NDArray:
     return np.ascontiguousarray(to_banded(_stencil(side, ridge, terms), terms[-1][0] * side).T)
 
 
@@ -71,7 +125,7 @@ class Prior:
     Raises
     ------
     InputError
-        If there is no prior of this name, or it has no length.
+        If the name or the length is not valid.
 
     References
     ----------
@@ -86,7 +140,7 @@ class Prior:
     (25, 25)
     """
 
-    def __init__(self, name, side, *, length=None):
+    def __init__(self, name: str, side: int, *, length: float | None = None) -> None:
         if name not in PRIORS:
             raise InputError(f"prior = {name!r}: give one of {', '.join(map(repr, PRIORS))}")
         if length is not None and name != "matern32":
@@ -96,99 +150,99 @@ class Prior:
         self.ridge = ((RIDGE if self.length is None else self.length / math.sqrt(3)) * side) ** -2
 
     @property
-    def _terms(self):
+    def _terms(self) -> list[tuple[Any, float]]:
         """Pairs of power and weight."""
         return [(power, (CROSSING * self.side) ** (2 * (power - self.powers[0]))) for power in self.powers]
 
-    def finer(self, side):
-        """By how much its strength is larger on a grid of so many nodes along the same side.
+    def finer(self, side: int) -> float:
+        """Factor of its strength on a grid with ``side`` nodes along the same side.
 
-        The lattice Laplacian goes with the square of the distance of nodes, and so does their number: a power
-        p of it, summed over the nodes, with that distance to 2 p - 2.
+        The lattice Laplacian scales with the squared distance of nodes, and so does their number: a power p
+        of it, summed over the nodes, with that distance to 2 p - 2.
         """
         return (side / self.side) ** (2 * self.powers[0] - 2)
 
     @property
-    def is_sparse(self):
+    def is_sparse(self) -> bool:
         """Whether the matrix is a stencil."""
         return all(isinstance(power, int) for power in self.powers)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of nodes."""
         return self.side**2
 
     @cached_property
-    def spectrum(self):
+    def spectrum(self) -> NDArray:
         """Eigenvalues of the matrix, shape (side, side), by wave numbers along y and x."""
         line = 2 - 2 * np.cos(np.pi * np.arange(self.side) / self.side)
         laplacian = line[:, None] + line[None, :] + self.ridge
         return sum(weight * laplacian**power for power, weight in self._terms)
 
     @cached_property
-    def matrix(self):
-        """Precision: a sparse array (n, n), or a dense one where it is no stencil."""
+    def matrix(self) -> Any:
+        """Precision: a sparse array (n, n), or a dense one where it is not a stencil."""
         if not self.is_sparse:
             return self.apply(np.eye(self.size))
         return _stencil(self.side, self.ridge, tuple(self._terms))
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Half the bandwidth of the matrix."""
         return self.powers[-1] * self.side if self.is_sparse else self.size - 1
 
     @cached_property
-    def columns(self):
+    def columns(self) -> NDArray:
         """The lower band of the matrix, column by column, (n, width + 1): as LAPACK has it in memory."""
         if not self.is_sparse:
             return np.stack([np.pad(column[k:], (0, k)) for k, column in enumerate(self.matrix)])
         return _stencil_columns(self.side, self.ridge, tuple(self._terms))
 
     @cached_property
-    def dense(self):
+    def dense(self) -> NDArray:
         """The whole matrix."""
         return self.matrix.toarray() if self.is_sparse else self.matrix
 
-    def apply(self, values):
+    def apply(self, values: NDArray) -> NDArray:
         """The matrix times a source (n,), or times each column of (n, m)."""
         if self.is_sparse:
             return self.matrix @ values
         return self._filter(values, self.spectrum)
 
-    def draws(self, normals):
+    def draws(self, normals: NDArray) -> NDArray:
         """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
         planes = normals.reshape(self.side, self.side, -1) / np.sqrt(self.spectrum)[:, :, None]
         return scipy.fft.idctn(planes, axes=(0, 1), norm="ortho").reshape(normals.shape)
 
-    def _filter(self, values, factors):
+    def _filter(self, values: NDArray, factors: NDArray) -> NDArray:
         planes = values.reshape(self.side, self.side, -1)
         waves = scipy.fft.dctn(planes, axes=(0, 1), norm="ortho") * factors[:, :, None]
         return scipy.fft.idctn(waves, axes=(0, 1), norm="ortho").reshape(values.shape)
 
     @cached_property
-    def variance(self):
+    def variance(self) -> NDArray:
         """Variances (n,) of the nodes at unit strength."""
         return self._variance(1 / self.spectrum)
 
     @cached_property
-    def local_variance(self):
-        """Variances (n,) of the nodes at unit strength, once its free modes are known.
+    def local_variance(self) -> NDArray:
+        """Variances (n,) of the nodes at unit strength, given its free modes.
 
-        A power p of the Laplacian does not mind polynomials of a degree below p: a level, a slope, and so on.
-        Only the ridge and the size of the grid say how wide these are, so that their variance means nothing.
-        They are taken for the waves with so few half periods along x and y together. A Matern field has none.
+        A power p of the Laplacian leaves polynomials of a degree below p free: a level, a slope, and so on.
+        Their own variance only depends on the ridge and on the size of the grid. They are taken for the waves
+        with fewer than p half periods along x and y together. A Matern field has none.
         """
         waves = np.add.outer(np.arange(self.side), np.arange(self.side))
         minded = waves >= (self.powers[-1] if self.length is None else 0)
         return self._variance(minded / self.spectrum)
 
-    def _variance(self, powers):
+    def _variance(self, powers: NDArray) -> NDArray:
         """Variances (n,) of a field whose waves along y and x have these powers (side, side)."""
         waves = scipy.fft.dct(np.eye(self.side), axis=0, norm="ortho") ** 2
         return (waves.T @ powers @ waves).ravel()
 
     @cached_property
-    def log_determinant(self):
+    def log_determinant(self) -> float:
         """Logarithm of the determinant of the matrix."""
         return float(np.log(self.spectrum).sum())
 
@@ -215,12 +269,12 @@ class LocalPrior(Prior):
     (25, 25)
     """
 
-    def __init__(self, side, stiffness):
+    def __init__(self, side: int, stiffness: NDArray) -> None:
         super().__init__("curvature+laplacian3", side)
         self.name, self.powers, self.stiffness = "local", (2, 4), stiffness
 
     @classmethod
-    def like(cls, field, side):
+    def like(cls, field: NDArray, side: int) -> Self:
         """A prior that is as strict as a field is smooth around each node.
 
         Parameters
@@ -238,56 +292,41 @@ class LocalPrior(Prior):
         return cls(side, np.exp(np.clip(-LOCALITY * (rough - rough.mean()), -MOST_LOCAL, MOST_LOCAL)))
 
     @cached_property
-    def matrix(self):
+    def matrix(self) -> Any:
         """Precision, a sparse array (n, n)."""
         stiffness = sparse.diags_array(self.stiffness)
         return (stiffness @ _stencil(self.side, self.ridge, tuple(self._terms)) @ stiffness).tocsr()
 
     @cached_property
-    def columns(self):
+    def columns(self) -> NDArray:
         """The lower band of the matrix, column by column, (n, width + 1)."""
         return np.ascontiguousarray(to_banded(self.matrix, self.width).T)
 
     @cached_property
-    def log_determinant(self):
+    def log_determinant(self) -> float:
         """Logarithm of the determinant of the matrix."""
         return float(np.log(self.spectrum).sum() + 2 * np.log(self.stiffness).sum())
 
-    def draws(self, normals):
+    def draws(self, normals: NDArray) -> NDArray:
         """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
         return super().draws(normals) / self.stiffness[:, None]
 
-    def _variance(self, powers):
+    def _variance(self, powers: NDArray) -> NDArray:
         return super()._variance(powers) / self.stiffness**2
 
 
 class BatchPrior:
-    """A prior of a batch of fields on one device.
+    """A prior of a batch of fields on one device, with ``matrix`` and ``root`` (n, n) if ``dense``."""
 
-    Parameters
-    ----------
-    prior : `Prior`
-    device : `torch.device` or str
-    dense : bool
-        Whether it is needed as a whole matrix.
-
-    Attributes
-    ----------
-    of_one : `Prior`
-    matrix, root : `torch.Tensor`, shape (n, n)
-        Its precision, and the lower Cholesky factor of it, if dense.
-    log_determinant, trace : float
-    """
-
-    def __init__(self, prior, device, *, dense):
+    def __init__(self, prior: Prior, device: torch.device | str, *, dense: bool) -> None:
         self.of_one, self.log_determinant = prior, prior.log_determinant
         self.trace = float(prior.matrix.trace() if prior.is_sparse else np.trace(prior.matrix))
-        self.matrix = None
+        self.matrix: Any = None
         if dense:
             self.matrix = torch.as_tensor(prior.dense, dtype=torch.float64, device=device)
             self.root = torch.linalg.cholesky(self.matrix)
 
-    def apply(self, fields):
+    def apply(self, fields: Tensor) -> Tensor:
         """The precision times each of fields (b, n)."""
         if self.matrix is not None:
             return fields @ self.matrix

@@ -1,15 +1,22 @@
 """One lens as the free-form fit takes it: its exposures, a scene, and a grid for the source."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from lenssr.model.fit import Constraints
+from lenssr.model.image_stack import ImageStack
+from lenssr.model.scene import Scene
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.source_grid import GridMotion, SourceMap
+from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap
 
 __all__ = ["Problem", "View"]
 
@@ -20,55 +27,55 @@ class View:
 
     Attributes
     ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
+    stack : ``lenssr.model.image_stack.ImageStack``
         Holding the one image; its operator traces the source, with equally many rays in all cells. Its pixels
         are in the frame of the lens, see `~lenssr.grids.PixelGrid.seen_from`.
-    light_stack : `~lenssr.model.image_stack.ImageStack`
+    light_stack : ``lenssr.model.image_stack.ImageStack``
         The same image with rays where the lens light is steep.
     weight, offset : `~numpy.ndarray`, shape (N,)
-        Inverse variance, and by how much the noise shifts the expected data.
+        Inverse variance, and the shift of the expected data by the noise.
     pointing : float
         Standard deviation of its place in the frame, in arcsec along each axis; 0 (the default) where it is
-        known. The first exposure defines the frame, and its place is.
+        known. The first exposure defines the frame, and its place is known.
     """
 
-    stack: Any
-    light_stack: Any
-    weight: np.ndarray
-    offset: np.ndarray
+    stack: ImageStack
+    light_stack: ImageStack
+    weight: NDArray
+    offset: NDArray
     pointing: float = 0.0
 
 
 class Problem:
-    """What `lenssr.source.solve` needs to know of one lens: a source on a grid, and a few parameters.
+    """One lens for `lenssr.source.solve`: a source on a grid, and a few parameters.
 
-    Model and gradient are exact; the curvature of chi2, which only says how far to step and how wide the
-    posterior is, sees the PSF cut to its core.
+    Model and gradient are exact; the curvature of chi2, which gives the steps and the width of the posterior,
+    is that of the PSF cut to its core.
 
-    While the lens moves, the grid of a source follows the mean of its rays: no prior on its roughness minds
-    where a source lies. On a grid that stays, Gauss-Newton takes a source that moves for one that changes,
-    which the prior resists; the errors of the lens, from first derivatives, then are too small along what
-    moves the source, and several times so where the data are few.
+    While the lens moves, the grid of a source follows the mean of its rays, as no prior on its roughness
+    depends on the position of a source. On a fixed grid Gauss-Newton takes a source that moves for one that
+    changes, which the prior resists: errors of the lens, from first derivatives, are then too small along
+    directions that move the source, and several times so where the data are few.
 
     Parameters
     ----------
     views : sequence of `View`
         Exposures that share source and lens light. The sky of the scene is that of the first; others have
         their own, and may be off in their pointing.
-    scene : `~lenssr.model.scene.Scene`
+    scene : ``lenssr.model.scene.Scene``
         Lens, lens light and sky; with a source if a Sérsic multiplies the node values.
     physical : `torch.Tensor`, shape (P,)
         Parameters of the scene; the free ones are fitted.
-    constraints : `~lenssr.model.constraints.Constraints`
+    constraints : ``lenssr.model.fit.Constraints``
         Their priors and bounds.
     grid : `~lenssr.source.SourceGrid`
-        Where it lies at ``physical``.
+        The grid at ``physical``.
     anchor : `~numpy.ndarray`, shape (R,), optional
-        Weights of the rays of the first view whose mean the grid follows; by default it stays, and it does
+        Weights of the rays of the first view whose mean the grid follows; by default it stays, as it does
         beside a Sérsic, whose centre is a parameter.
     floor : float, optional
         Brightness below which a positive source fades to nothing (see `lenssr.source.solve`); 0 by
-        default, where it may be as faint as its logarithm goes.
+        default, where its logarithm has no lower end.
 
     Attributes
     ----------
@@ -82,7 +89,17 @@ class Problem:
         How the grid follows the lens.
     """
 
-    def __init__(self, views, scene, physical, constraints, grid, anchor=None, *, floor=0.0):
+    def __init__(
+        self,
+        views: Sequence[View],
+        scene: Scene,
+        physical: Tensor,
+        constraints: Constraints,
+        grid: SourceGrid,
+        anchor: NDArray | None = None,
+        *,
+        floor: float = 0.0,
+    ) -> None:
         self.views, self.scene, self.grid = tuple(views), scene, grid
         self.template = physical.unsqueeze(0)
         self.data = np.concatenate([view.stack.data[0].numpy() - view.offset for view in views])
@@ -96,8 +113,8 @@ class Problem:
         self.log_floor = math.log(floor) if floor > 0 else -math.inf
         self.motion = self._motion(anchor)
 
-    def _of_views(self):
-        """Prior means, stiffnesses and bounds of what belongs to the views after the first."""
+    def _of_views(self) -> NDArray:
+        """Prior means, stiffnesses and bounds of the parameters of views after the first."""
         rows = []
         for view in self.views[1:]:
             rows += [(0.0, 0.0, -np.inf, np.inf)] if self.sky_free else []
@@ -105,33 +122,33 @@ class Problem:
         return np.array(rows).reshape(-1, 4).T
 
     @cached_property
-    def model(self):
+    def model(self) -> ForwardModel:
         """`~lenssr.source.ForwardModel` of this lens by itself, on the CPU."""
         return ForwardModel([self])
 
-    def physical(self, parameters):
+    def physical(self, parameters: NDArray) -> Tensor:
         """Physical vector (1, P) of free parameters (K,)."""
         return self.model.physical(torch.as_tensor(parameters)[None], self.model.everything)
 
-    def start(self):
+    def start(self) -> NDArray:
         """The free parameters (K,) at the template."""
         of_scene = self.scene.to_fit(self.template)[0].numpy()
         return np.concatenate([of_scene, np.zeros(len(self.bounds[0]) - len(of_scene))])
 
-    def mapping(self, parameters):
+    def mapping(self, parameters: NDArray) -> SourceMap:
         """`~lenssr.source.SourceMap` from the nodes to rays, at free parameters (K,)."""
         physical, source = self.physical(parameters), self.scene["source"]
         return SourceMap(self._grid(physical), None if source is None else physical[0, source.slice])
 
-    def grid_at(self, parameters):
+    def grid_at(self, parameters: NDArray) -> SourceGrid:
         """`~lenssr.source.SourceGrid` where free parameters (K,) have taken it."""
         return self._grid(self.physical(parameters))
 
-    def _grid(self, physical):
+    def _grid(self, physical: Tensor) -> SourceGrid:
         change = (physical - self.template)[0, : len(self.motion.growth)]
         return self.motion.applied(self.grid, change)
 
-    def _motion(self, anchor):
+    def _motion(self, anchor: NDArray | None) -> GridMotion:
         block, operator = self.scene["lens"], self.views[0].stack.operator
         if anchor is None or not self.scene.lens_moves or self.scene["source"] is not None:
             return GridMotion.none(block.stop)
@@ -142,26 +159,26 @@ class Problem:
         slopes, free = [-slope[0] for slope in slopes], self.scene.free_of("lens")
         return GridMotion.following(self.grid, slopes, *rays, torch.as_tensor(anchor), free)
 
-    def predict(self, source, parameters):
+    def predict(self, source: NDArray, parameters: NDArray) -> NDArray:
         """Expected data (N,) of node values (n,) and free parameters (K,)."""
         return self._one(self.model.predict, source, parameters)
 
-    def lensed_source(self, source, parameters):
+    def lensed_source(self, source: NDArray, parameters: NDArray) -> NDArray:
         """The source's part of the expected data, (N,)."""
         return self._one(self.model.lensed_source, source, parameters)
 
-    def jacobian(self, source, parameters):
+    def jacobian(self, source: NDArray, parameters: NDArray) -> NDArray:
         """Derivatives (N, K) of the expected data."""
         return self._one(self.model.jacobian, source, parameters).T
 
-    def chi2(self, source, parameters):
+    def chi2(self, source: NDArray, parameters: NDArray) -> float:
         """Chi2 of node values (n,) and free parameters (K,)."""
         return float((self.weight * (self.data - self.predict(source, parameters)) ** 2).sum())
 
     def _one(self, function, source, parameters):
-        of_one = (torch.as_tensor(part)[None] for part in (source, parameters))
-        return function(*of_one, self.model.everything)[0].numpy()
+        values, place = (torch.as_tensor(part)[None] for part in (source, parameters))
+        return function(values, place, self.model.everything)[0].numpy()
 
 
-def _joined(of_scene, of_views):
+def _joined(of_scene: tuple[Tensor, Tensor], of_views: tuple[NDArray, NDArray]) -> tuple[NDArray, ...]:
     return tuple(np.concatenate([a.numpy(), b]) for a, b in zip(of_scene, of_views, strict=True))

@@ -1,19 +1,25 @@
 """The lens that several bands share, from what each says of it by itself."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 __all__ = ["SharedLens"]
 
 
 class SharedLens:
-    """The lens that the bands of a batch share: what each says of it by itself, and all together.
+    """The lens that the bands of a batch share: its constraints by each band, and by all together.
 
     With the covariance X of everything with the lens in a band, P the inverse of its part for the lens and d
     the step that the band would take alone, the lens takes (sum P)^-1 sum P d, and the rest follows it.
     """
 
-    def __init__(self, states, factors, index):
+    def __init__(self, states: Sequence[Any], factors: Sequence[Any], index: Tensor) -> None:
         self._states, self._index = states, index
         self._count = states[0].model.scene.count("lens")
         self._alone, self._with_lens, self._precisions = [], [], []
@@ -27,7 +33,7 @@ class SharedLens:
             self._precisions.append(torch.linalg.inv(with_lens[:, lens]))
         self.lens_covariance = torch.linalg.inv(sum(self._precisions))
 
-    def steps(self):
+    def steps(self) -> list[Tensor]:
         """The steps (b, n + K) of all bands, a list."""
         lenses = [
             step[:, state.field.shape[1] :][:, : self._count]
@@ -38,15 +44,15 @@ class SharedLens:
         parts = zip(self._alone, self._with_lens, self._precisions, lenses, strict=True)
         return [step + (x @ (p @ (together - lens).unsqueeze(2))).squeeze(2) for step, x, p, lens in parts]
 
-    def less_trace(self, number):
-        """By how much the other bands lower the trace (b,) of covariance times prior of one band."""
+    def less_trace(self, number: int) -> Tensor:
+        """Decrease, by the other bands, of the trace (b,) of covariance times prior of one band."""
         p, x, state = self._precisions[number], self._with_lens[number], self._states[number]
         nodes = x[:, : state.field.shape[1]]
         rough = torch.stack([state.prior.apply(column) for column in nodes.unbind(2)], dim=2)
         return ((p - p @ self.lens_covariance @ p) * (nodes.mT @ rough)).sum((1, 2))
 
-    def evidence(self, factors):
-        """Laplace evidence (b,) of all bands, of which each has its share of the prior of the lens."""
+    def evidence(self, factors: Sequence[Any]) -> Tensor:
+        """Laplace evidence (b,) of all bands, each with its share of the prior of the lens."""
         own = sum(state.evidence(one) for state, one in zip(self._states, factors, strict=True))
         eliminated = sum(torch.linalg.slogdet(p)[1] for p in self._precisions)
         stiffness = self._states[0].parameter_prior[1][self._index, : self._count]

@@ -1,13 +1,19 @@
 """The free-form source: a grid of nodes behind the lens, bilinear between them, and what rays see of it."""
 
+from __future__ import annotations
+
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 
@@ -24,7 +30,7 @@ GRID_MARGIN = 1.25
 
 
 @functools.lru_cache(maxsize=16)
-def _line(side, stretch):
+def _line(side: int, stretch: float) -> NDArray:
     """Nodes (side,) of a row, from -1 to 1."""
     line = np.linspace(-1, 1, side)
     line = np.sinh(stretch * line) / np.sinh(stretch) if stretch else line
@@ -32,8 +38,8 @@ def _line(side, stretch):
     return line
 
 
-def _like(number, place):
-    """A number, or those of a batch, to go with rays (..., R)."""
+def _like(number: float | Tensor, place: Tensor) -> Tensor:
+    """A number, or those of a batch, broadcast to rays (..., R)."""
     return torch.as_tensor(number, dtype=place.dtype, device=place.device).unsqueeze(-1)
 
 
@@ -50,8 +56,8 @@ class SourceGrid:
     side : int
         Nodes along a side.
     stretch : float
-        By how much nodes crowd in the middle: their distances grow outwards as cosh, up to cosh(stretch).
-        At 0 they are all the same.
+        Concentration of the nodes: their distances grow outwards as cosh, up to cosh(stretch). 0 is an even
+        grid.
 
     Examples
     --------
@@ -63,14 +69,14 @@ class SourceGrid:
     tensor([1.5000, 0.0000])
     """
 
-    x_0: float | torch.Tensor
-    y_0: float | torch.Tensor
-    half: float | torch.Tensor
+    x_0: Any
+    y_0: Any
+    half: Any
     side: int
     stretch: float = 0.0
 
     @property
-    def offsets(self):
+    def offsets(self) -> Any:
         """Distances of the nodes of a row from its middle, in arcsec, shape (side,) or (B, side)."""
         line = _line(self.side, self.stretch)
         if isinstance(self.half, torch.Tensor):
@@ -80,23 +86,23 @@ class SourceGrid:
         return self.half * line
 
     @property
-    def spacing(self):
+    def spacing(self) -> Any:
         """Distance of neighbouring nodes in the middle, in arcsec."""
         return self.half * float(np.diff(_line(self.side, self.stretch)).min())
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of nodes."""
         return self.side**2
 
     @property
-    def nodes(self):
+    def nodes(self) -> tuple[NDArray, NDArray]:
         """Positions x, y of the nodes of one grid in arcsec, each of shape (side^2,), rows first."""
         y, x = np.meshgrid(self.offsets + self.y_0, self.offsets + self.x_0, indexing="ij")
         return x.ravel(), y.ravel()
 
     @classmethod
-    def around(cls, x, y, side, stretch=0.0):
+    def around(cls, x: ArrayLike, y: ArrayLike, side: int, stretch: float = 0.0) -> Self:
         """The smallest square grid that holds all positions, with a node to spare on each side.
 
         Parameters
@@ -116,7 +122,15 @@ class SourceGrid:
         return cls(x_0, y_0, float(half), side, stretch)
 
     @classmethod
-    def around_significant(cls, x, y, significant, side, stretch=0.0, margin=GRID_MARGIN):
+    def around_significant(
+        cls,
+        x: Tensor,
+        y: Tensor,
+        significant: Tensor,
+        side: int,
+        stretch: float = 0.0,
+        margin: float = GRID_MARGIN,
+    ) -> Self:
         """The squares that hold nearly all significant rays of a batch.
 
         Parameters
@@ -144,25 +158,26 @@ class SourceGrid:
         return cls(x_0, y_0, half.clamp_min(torch.finfo(x.dtype).eps), side, stretch)
 
     @classmethod
-    def batch(cls, grids, device="cpu"):
+    def batch(cls, grids: Sequence[SourceGrid], device: torch.device | str = "cpu") -> Self:
         """Grids of equally many nodes as one batch on a device."""
         numbers = torch.tensor([[g.x_0, g.y_0, g.half] for g in grids], dtype=torch.float64, device=device)
-        return cls(*numbers.unbind(1), grids[0].side, grids[0].stretch)
+        x_0, y_0, half = numbers.unbind(1)
+        return cls(x_0, y_0, half, grids[0].side, grids[0].stretch)
 
-    def one(self, number):
+    def one(self, number: int) -> SourceGrid:
         """One grid of a batch, its place in plain numbers."""
-        place = (float(values[number]) for values in (self.x_0, self.y_0, self.half))
-        return SourceGrid(*place, self.side, self.stretch)
+        x_0, y_0, half = (float(values[number]) for values in (self.x_0, self.y_0, self.half))
+        return SourceGrid(x_0, y_0, half, self.side, self.stretch)
 
-    def select(self, index):
+    def select(self, index: Tensor) -> SourceGrid:
         """Some grids (b,) of a batch."""
         return replace(self, x_0=self.x_0[index], y_0=self.y_0[index], half=self.half[index])
 
-    def refined(self, side):
+    def refined(self, side: int) -> SourceGrid:
         """The same square with another number of nodes along a side."""
         return replace(self, side=side)
 
-    def moved(self, x, y, growth=0.0):
+    def moved(self, x: Any, y: Any, growth: Any = 0.0) -> SourceGrid:
         """The same grid farther along x and y, in arcsec, and larger by a factor of exp(growth)."""
         if isinstance(self.half, torch.Tensor):
             return replace(self, x_0=self.x_0 + x, y_0=self.y_0 + y, half=self.half * growth.exp())
@@ -170,11 +185,11 @@ class SourceGrid:
             self, x_0=self.x_0 + float(x), y_0=self.y_0 + float(y), half=self.half * math.exp(growth)
         )
 
-    def rays(self, x, y, sersic=None):
-        """What rays that land at x and y, tensors (R,) or (B, R) in arcsec, see of it: `SourceRays`."""
+    def rays(self, x: Tensor, y: Tensor, sersic: Tensor | None = None) -> SourceRays:
+        """`SourceRays` of rays that land at x and y, tensors (R,) or (B, R) in arcsec."""
         return SourceRays(self, x, y, sersic)
 
-    def matrix(self, x, y):
+    def matrix(self, x: NDArray, y: NDArray) -> sparse.csr_array:
         """Bilinear interpolation from the nodes of one grid to rays.
 
         Parameters
@@ -188,10 +203,10 @@ class SourceGrid:
         """
         return self.rays(torch.as_tensor(x), torch.as_tensor(y)).matrix()
 
-    def locate(self, place, centre):
+    def locate(self, place: Tensor, centre: float | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Along one axis: node before each ray, share of the way to the next, step, and whether inside.
 
-        ``place`` (..., R) and ``centre`` are in arcsec; each answer has the shape of the first.
+        ``place`` (..., R) and ``centre`` are in arcsec; each result has the shape of the first.
         """
         half, centre = _like(self.half, place), _like(centre, place)
         # Rays far outside, or not finite, belong to the outermost cells, and see nothing.
@@ -209,7 +224,7 @@ class SourceGrid:
 
 
 class SourceRays:
-    """Rays in the source plane of one grid, or of each grid of a batch, and what they see.
+    """Rays in the source plane of one grid, or of each grid of a batch, and the brightness at them.
 
     Brightness is interpolated between nodes; or, with a Sérsic, that profile times the interpolated values,
     so that they need not follow its cusp.
@@ -218,18 +233,19 @@ class SourceRays:
     ----------
     grid : `SourceGrid`
     x, y : `torch.Tensor`, shape (R,) or (B, R)
-        Where they land, in arcsec.
+        Positions in arcsec.
     sersic : `torch.Tensor`, shape (7,) or (B, 7), optional
-        As `~lenssr.light.sersic.sersic_brightness` takes it.
+        As of `~lenssr.light.sersic.sersic_brightness`.
 
     Attributes
     ----------
     index, weights : `torch.Tensor`, shape (..., R, 4)
-        The nodes around each ray, and what a value there adds to its brightness.
+        The nodes around each ray, and the derivatives of its brightness by their values.
     """
 
-    def __init__(self, grid, x, y, sersic=None):
-        self.x, self.y, self.side, self._sersic = x, y, grid.side, sersic
+    def __init__(self, grid: SourceGrid, x: Tensor, y: Tensor, sersic: Tensor | None = None) -> None:
+        self.x, self.y, self.side = x, y, grid.side
+        self._sersic: Any = sersic
         left, right, self._step_x, inside_x = grid.locate(x, grid.x_0)
         below, up, self._step_y, inside_y = grid.locate(y, grid.y_0)
         self._right, self._up, self._inside = right, up, (inside_x & inside_y).to(x)
@@ -243,22 +259,22 @@ class SourceRays:
             self.weights = self._bilinear * self._profile.unsqueeze(-1)
 
     @cached_property
-    def _profile(self):
+    def _profile(self) -> Tensor:
         return sersic_brightness(self.x, self.y, *self._sersic.unsqueeze(-1).unbind(-2))
 
-    def _around(self, values):
+    def _around(self, values: Tensor) -> Tensor:
         """Values (..., R, 4) at the nodes around each ray, of nodes (..., n)."""
         return values.gather(-1, self.index.flatten(-2)).reshape(self.index.shape)
 
-    def interpolate(self, values):
+    def interpolate(self, values: Tensor) -> Tensor:
         """Brightness (..., R) of node values (..., side, side)."""
         return self.brightness(values.flatten(-2))
 
-    def brightness(self, values):
+    def brightness(self, values: Tensor) -> Tensor:
         """Brightness (..., R) of node values (..., n)."""
         return (self._around(values) * self.weights).sum(-1)
 
-    def adjoint(self, values, *, power=1):
+    def adjoint(self, values: Tensor, *, power: int = 1) -> Tensor:
         """Adjoint of `interpolate`: weighted sums at the nodes (..., side, side) of values of rays (..., R).
 
         ``power=2`` gives the variance of the sum from variances of the rays.
@@ -268,7 +284,7 @@ class SourceRays:
         sums = shares.new_zeros(*shares.shape[:-1], self.side**2)
         return sums.scatter_add(-1, self.index.flatten(-2), shares).unflatten(-1, (self.side, self.side))
 
-    def slope(self, values):
+    def slope(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Slopes of the brightness along x and y, each (..., R), of node values (..., n)."""
         lower_left, lower_right, upper_left, upper_right = self._around(values).unbind(-1)
         right, up = self._right, self._up
@@ -280,31 +296,28 @@ class SourceRays:
         (profile, d_x, d_y, _), between = self._sersic_jacobian, self._between(values)
         return profile * along_x + d_x * between, profile * along_y + d_y * between
 
-    def sersic_slopes(self, values, log):
-        """Derivatives (..., 7, R) of the brightness by the parameters of the Sérsic.
-
-        By their logarithms where ``log`` (7,) says so.
-        """
+    def sersic_slopes(self, values: Tensor, log: Tensor) -> Tensor:
+        """Derivatives (..., 7, R) by the Sérsic's parameters, or their logarithms where ``log`` (7,)."""
         scale = torch.where(log, self._sersic, torch.ones_like(self._sersic))
         return self._sersic_jacobian[3] * scale.unsqueeze(-1) * self._between(values).unsqueeze(-2)
 
     @cached_property
-    def _sersic_jacobian(self):
+    def _sersic_jacobian(self) -> tuple[Tensor, ...]:
         return sersic_brightness_jacobian(self.x, self.y, *self._sersic.unsqueeze(-1).unbind(-2))
 
-    def _between(self, values):
+    def _between(self, values: Tensor) -> Tensor:
         """Interpolated values (..., R), without the Sérsic."""
         return (self._around(values) * self._bilinear).sum(-1)
 
-    def matrix(self, share=None, rows=None):
-        """The map from the nodes of one grid as a sparse array, to rays or to sums over some in a row.
+    def matrix(self, share: Tensor | None = None, rows: int | None = None) -> sparse.csr_array:
+        """The sparse map (rows, n) from the nodes of one grid to rays, or to sums over equally many in a row.
 
         Parameters
         ----------
         share : `torch.Tensor`, shape (R,), optional
-            What each ray is multiplied with.
+            Factors of the rays.
         rows : int, optional
-            Into how many sums of equally many rays they are cut; by default each ray is one.
+            Number of sums; by default each ray is one.
 
         Returns
         -------
@@ -312,16 +325,16 @@ class SourceRays:
         """
         return _sparse(self.index, self._shared(share), rows, self.side**2)
 
-    def matrices(self, share=None, rows=None):
+    def matrices(self, share: Tensor | None = None, rows: int | None = None) -> list[sparse.csr_array]:
         """The same for each grid of a batch, a list."""
         pairs = zip(self.index, self._shared(share), strict=True)
         return [_sparse(index, weights, rows, self.side**2) for index, weights in pairs]
 
-    def _shared(self, share):
+    def _shared(self, share: Tensor | None) -> Tensor:
         return self.weights if share is None else self.weights * share.unsqueeze(-1)
 
 
-def _sparse(index, weights, rows, size):
+def _sparse(index: Tensor, weights: Tensor, rows: int | None, size: int) -> sparse.csr_array:
     """A sparse array (rows, size) of entries (R, 4), equally many of them in each row."""
     rows = len(index) if rows is None else rows
     starts = np.linspace(0, index.numel(), rows + 1).astype(np.int32)
@@ -331,39 +344,40 @@ def _sparse(index, weights, rows, size):
 
 @dataclass(frozen=True)
 class GridMotion:
-    """How the grid of a source moves and grows with the parameters of the lens; of one grid or of a batch.
+    """Motion and growth of the grid of a source with the parameters of the lens; of one grid or of a batch.
 
     Attributes
     ----------
     drift : `torch.Tensor`, shape (..., 2, L)
-        How far it moves along x and y with each of them, in arcsec.
+        Derivatives of its centre x, y in arcsec.
     growth : `torch.Tensor`, shape (..., L)
-        How much the logarithm of its size grows.
+        Derivatives of the logarithm of its size.
     """
 
-    drift: torch.Tensor
-    growth: torch.Tensor
+    drift: Tensor
+    growth: Tensor
 
     @classmethod
-    def none(cls, count):
-        """Of a grid that stays, whatever becomes of so many parameters."""
+    def none(cls, count: int) -> Self:
+        """The motion of a grid that stays, for ``count`` parameters."""
         return cls(*(torch.zeros(*lead, count, dtype=torch.float64) for lead in ((2,), ())))
 
     @classmethod
-    def following(cls, grid, slopes, x, y, weights, free):
-        """The motion that leaves weighted rays the mean place that they have on a grid, and their mean size.
+    def following(
+        cls, grid: SourceGrid, slopes: Sequence[Tensor], x: Tensor, y: Tensor, weights: Tensor, free: Tensor
+    ) -> Self:
+        """The motion that keeps weighted rays at their mean place on a grid, and at their mean size.
 
-        The size only if the lens can change it: a family of lenses with a fixed profile, such as an
-        isothermal one, distorts its source more than it enlarges it, whichever way it changes.
+        The size is kept only if the lens can change it: a family of lenses with a fixed profile, such as
+        isothermal ones, distorts its source more than it enlarges it.
 
         Parameters
         ----------
         grid : `SourceGrid`
         slopes : tuple of `torch.Tensor`, shape (L, R)
-            How far the rays move along x and y with each parameter of the lens.
-        x, y : `torch.Tensor`, shape (R,)
-            Where they land.
-        weights : `torch.Tensor`, shape (R,)
+            Derivatives of the rays along x and y by the parameters of the lens.
+        x, y, weights : `torch.Tensor`, shape (R,)
+            Positions of the rays, and their weights.
         free : `torch.Tensor` of bool, shape (L,)
             Which of the parameters change.
 
@@ -379,7 +393,7 @@ class GridMotion:
         size = torch.cat([(x - place[0]) * root, (y - place[1]) * root])
         moved = torch.cat([(s - m[:, None]) * root for s, m in zip(slopes, drift, strict=True)], dim=1)
         along, spread = moved @ size, size @ size
-        # What the likest mixture of motions has of the enlargement.
+        # Share of the enlargement in the mixture of motions that is most like it.
         mixture = torch.linalg.pinv(moved[free] @ moved[free].T, hermitian=True) @ along[free]
         if mixture @ along[free] < ENLARGING * spread or spread == 0:
             return cls(drift, torch.zeros_like(along))
@@ -387,16 +401,13 @@ class GridMotion:
         centre = torch.tensor([grid.x_0, grid.y_0], dtype=place.dtype)
         return cls(drift - growth * (place - centre)[:, None], growth)
 
-    def applied(self, grid, change):
+    def applied(self, grid: SourceGrid, change: Tensor) -> SourceGrid:
         """The grids after changes (..., L) of the parameters."""
         shift = (self.drift @ change.unsqueeze(-1)).squeeze(-1)
         return grid.moved(shift[..., 0], shift[..., 1], (self.growth * change).sum(-1))
 
-    def at(self, grid, x, y, keep):
-        """How far what is fixed to a grid moves at positions (..., R) with the K parameters kept.
-
-        Two tensors (..., K, R), along x and y.
-        """
+    def at(self, grid: SourceGrid, x: Tensor, y: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
+        """Motion along x and y, each (..., K, R), of points fixed to a grid with the K parameters kept."""
         growth = self.growth[..., keep].unsqueeze(-1)
         places = zip((x, y), (grid.x_0, grid.y_0), self.drift[..., keep].unbind(-2), strict=True)
         return tuple(
@@ -406,7 +417,7 @@ class GridMotion:
 
 
 class SourceMap:
-    """How the brightness of one source follows from values at its nodes, in plain arrays.
+    """The map from node values of one source to its brightness, in plain arrays.
 
     Parameters
     ----------
@@ -415,28 +426,28 @@ class SourceMap:
         A Sérsic that multiplies the interpolated values, as in `SourceRays`.
     """
 
-    def __init__(self, grid, sersic=None):
+    def __init__(self, grid: SourceGrid, sersic: Tensor | None = None) -> None:
         self.grid, self.sersic = grid, sersic
 
-    def rays(self, x, y):
-        """What rays (R,) that land at x and y see, as `SourceRays`."""
+    def rays(self, x: NDArray, y: NDArray) -> SourceRays:
+        """`SourceRays` of rays (R,) that land at x and y."""
         return self.grid.rays(torch.as_tensor(x), torch.as_tensor(y), self.sersic)
 
-    def matrix(self, x, y):
+    def matrix(self, x: NDArray, y: NDArray) -> sparse.csr_array:
         """Values at the nodes (n,) to brightness at rays (R,), a sparse array (R, n)."""
         return self.rays(x, y).matrix()
 
-    def brightness(self, values):
+    def brightness(self, values: NDArray) -> NDArray:
         """Brightness at the nodes."""
         if self.sersic is None:
             return values
         nodes = (torch.as_tensor(axis) for axis in self.grid.nodes)
         return values * sersic_brightness(*nodes, *self.sersic.unsqueeze(-1)).numpy()
 
-    def slope(self, values, x, y):
+    def slope(self, values: NDArray, x: NDArray, y: NDArray) -> tuple[NDArray, ...]:
         """Slopes of the brightness at rays, along x and y, each of shape (R,)."""
         return tuple(slope.numpy() for slope in self.rays(x, y).slope(torch.as_tensor(values)))
 
-    def sersic_slopes(self, values, x, y, log):
+    def sersic_slopes(self, values: NDArray, x: NDArray, y: NDArray, log: Tensor) -> NDArray:
         """Derivatives (7, R) of the brightness by the Sérsic, of logarithms where ``log`` says so."""
         return self.rays(x, y).sersic_slopes(torch.as_tensor(values), log).numpy()

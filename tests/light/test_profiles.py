@@ -15,7 +15,7 @@ from lenssr.light import LightProfile, MultiGaussian, Sersic, elliptical_radius
 from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.lens_light import light_profiles
 from lenssr.light.sersic import SersicProfile
-from lenssr.model.constraints import Constraints
+from lenssr.model.fit import Constraints
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.initial_guess import source_start
 from lenssr.model.least_squares import levenberg_marquardt

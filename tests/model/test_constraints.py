@@ -5,7 +5,7 @@ import torch
 
 from lenssr import SIE, Shear
 from lenssr.light.sersic import SersicProfile
-from lenssr.model.constraints import Constraints
+from lenssr.model.fit import Constraints
 from lenssr.model.scene import Scene
 
 LENS = SIE(1.1, 0.1, -0.05, 0.02, 0.03) + Shear(0.03, -0.02)

@@ -11,8 +11,7 @@ from lenssr.imaging.noise import GaussianNoise
 from lenssr.light import MultiGaussian
 from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.lens_light import light_profiles
-from lenssr.model.constraints import Constraints
-from lenssr.model.fit import fit_from, fit_known_lens, refine
+from lenssr.model.fit import Constraints, fit_from, fit_known_lens, refine
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 

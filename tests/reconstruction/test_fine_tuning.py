@@ -169,7 +169,7 @@ def test_images_come_in_a_list(source, images):
 
 
 def test_what_draws_no_source_is_refused(tmp_path):
-    with pytest.raises(InputError, match="source = 'sersic' is no network"):
+    with pytest.raises(InputError, match="source = 'sersic' is not a network"):
         SuperResolver().fine_tune([])
     path = tmp_path / "finer.safetensors"
     save_weights(SISR(channels=4, depth=1), path, Card({}, 0, "cpu", 0.0, 0, {}, LIMITS))
@@ -186,6 +186,6 @@ def test_without_lightning_it_says_what_to_install(fit, monkeypatch):
 def test_fit_is_the_deprecated_name():
     with (
         pytest.warns(LensSRDeprecationWarning, match="fine_tune"),
-        pytest.raises(InputError, match="no network"),
+        pytest.raises(InputError, match="not a network"),
     ):
         SuperResolver().fit([])

@@ -18,8 +18,7 @@ from lenssr.imaging.sky import SkyNoise
 from lenssr.mass import SIE
 from lenssr.model.fit import Fit
 from lenssr.model.scene import Scene
-from lenssr.reconstruction.result_flags import FLAGS, lag_one
-from lenssr.reconstruction.verdict import Run, arc_pixels, judge
+from lenssr.reconstruction.verdict import FLAGS, Run, arc_pixels, judge, lag_one
 from lenssr.source import SourceGrid
 
 SHAPE, PIXEL, THETA_E = (40, 40), 0.1, 0.8

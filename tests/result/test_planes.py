@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 
 from lenssr import SuperResolution
-from lenssr.result.planes import plane, planes_of
+from lenssr.result.fits import plane, planes_of
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

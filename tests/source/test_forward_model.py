@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from lenssr import EPL, SIE, Sersic, Shear
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, GaussianNoise
-from lenssr.model.constraints import Constraints
+from lenssr.model.fit import Constraints
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 from lenssr.source import (

@@ -13,7 +13,7 @@ from lenssr import SIE, Sersic, Shear
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, GaussianNoise
-from lenssr.model.constraints import Constraints
+from lenssr.model.fit import Constraints
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 from lenssr.source import Prior, Problem, Request, SourceGrid, View, linalg, solve, solve_bands

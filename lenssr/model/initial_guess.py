@@ -42,7 +42,9 @@ def light_start(stack, scene):
 
 def without_light(stack, scene, light):
     """The data (B, N) without sky and first lens light (B, 8), if any; 0 where masked."""
-    below = border_level(stack).unsqueeze(1) if light is None else stack.image(first_galaxy(scene, stack), light)
+    below = (
+        border_level(stack).unsqueeze(1) if light is None else stack.image(first_galaxy(scene, stack), light)
+    )
     return torch.where(stack.valid, stack.data - below, 0)
 
 

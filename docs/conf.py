@@ -87,6 +87,7 @@ def setup(app):
 
 automodapi_toctreedirnm = "api"
 automodapi_inheritance_diagram = False  # needs graphviz, a program outside Python
+autodoc_typehints = "none"  # docstrings say what a parameter is, with shapes and units
 automodsumm_inherited_members = False  # astropy's base classes bring hundreds; lenssr's are asked for by name
 
 # -- Examples -----------------------------------------------------------------

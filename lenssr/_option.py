@@ -13,6 +13,7 @@ from lenssr.exceptions import InputError
 # Words that options may be: where an unknown lens is looked for, and pixels as the PSF of the output.
 SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
 
+
 # ---------------------------------------------------------------- what an option says of itself
 
 
@@ -29,7 +30,7 @@ class Option:
     check : callable, optional
         ``check(name, value)`` raises `InputError`; by default whoever takes the value checks it.
     flag : str, optional
-        How the command line spells it, such as ``"--scale"``; by default it has no such option.
+        Spelling on the command line, such as ``"--scale"``; by default it has no such option.
     metavar : str, optional
         What stands for its value there.
     parse : callable, optional
@@ -44,28 +45,28 @@ class Option:
 
     help: str
     default: Any = None
-    check: Callable | None = None
+    check: Callable[[str, Any], object] | None = None
     flag: str | None = None
     metavar: str | None = None
-    parse: Callable | None = None
-    choices: Callable | None = None
+    parse: Callable[[str], Any] | None = None
+    choices: Callable[[], tuple[Any, ...]] | None = None
     switch: bool = False
-    save: Callable | None = None
-    load: Callable | None = None
+    save: Callable[[Any], Any] | None = None
+    load: Callable[[Any], Any] | None = None
 
     @property
-    def meaning(self):
+    def meaning(self) -> str:
         """The help line with the choices."""
         # Without a metavar argparse lists the choices itself.
         choices = f": {', '.join(self.choices())}" if self.choices and self.metavar else ""
         return self.help + choices
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The help line with choices and default."""
         return self.meaning + ("" if self.default is None else f" (default: {self.default})")
 
-    def add_to(self, parser, name):
+    def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
         """Add it to a parser of the command line, under its name."""
         if self.switch:
             parser.add_argument(self.flag, dest=name, action="store_true", default=None, help=self.text)
@@ -75,22 +76,45 @@ class Option:
         parser.add_argument(self.flag, dest=name, **about)
 
 
-def option(help, **more):
-    """A field of a dataclass that is an `Option`, which its metadata hold."""
+def option(help: str, **more: Any) -> Any:
+    """Make a field of a dataclass that is an `Option`, kept in its metadata."""
     one = Option(help=help, **more)
     return field(default=one.default, metadata={"option": one})
 
 
-def options_of(cls):
-    """The options that are the fields of a dataclass, by name."""
-    return {one.name: one.metadata["option"] for one in fields(cls) if "option" in one.metadata}
+class Options:
+    """Base of dataclasses whose fields are options; they are checked when an object is built."""
+
+    device: str
+
+    def __post_init__(self) -> None:
+        for name, one in self.options().items():
+            if one.check is not None:
+                one.check(name, getattr(self, name))
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """The options by name, in order."""
+        return {one.name: one.metadata["option"] for one in fields(cls) if "option" in one.metadata}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the options, in order."""
+        return tuple(cls.options())
+
+    @property
+    def torch_device(self):
+        """The device that "auto" stands for here."""
+        from lenssr._tensors import choose_device
+
+        return choose_device(self.device)
 
 
 # ---------------------------------------------------------------- what the command line's texts mean
 
 
 def angle(text):
-    """Read ``0.1arcsec``; a bare number is refused, since nobody knows what it means."""
+    """Read ``0.1arcsec``; a bare number is refused, since its unit is not known."""
     import astropy.units as u
 
     try:
@@ -107,7 +131,7 @@ def angle(text):
 
 
 def whole_number(text, least=1):
-    """Read an integer that is not below ``least``."""
+    """Read an integer of at least ``least``."""
     try:
         number = int(text)
     except ValueError as error:
@@ -145,19 +169,14 @@ def names_text(text):
 # ---------------------------------------------------------------- checks
 
 
-def check_count(name, value):
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{name} = {value!r}: give an integer, 1 or larger")
+def whole(least):
+    """Make a check that a value is an integer of at least ``least``."""
 
+    def check(name, value):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise InputError(f"{name} = {value!r}: give an integer, {least} or larger")
 
-def check_oversampling(name, value):
-    if not isinstance(value, str) or value != "auto":
-        check_count(name, value)
-
-
-def check_seed(name, value):
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise InputError(f"{name} = {value!r}: give an integer, 0 or larger")
+    return check
 
 
 def one_of(choices):
@@ -170,6 +189,22 @@ def one_of(choices):
     return check
 
 
+def or_auto(check):
+    """Make a check that takes "auto" too."""
+    return lambda name, value: None if isinstance(value, str) and value == "auto" else check(name, value)
+
+
+def pair(value, name, *, integer=False):
+    """One or two positive numbers as a pair; an `InputError` names the value."""
+    values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
+    if not good or (integer and any(int(v) != v for v in values)):
+        raise InputError(
+            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
+        )
+    return tuple(int(v) if integer else float(v) for v in values)
+
+
 def check_lens(name, value):
     if value is None:
         return
@@ -177,7 +212,7 @@ def check_lens(name, value):
 
     if not isinstance(value, MassModel):
         raise InputError(
-            f"{name} = {value!r} is no mass model: give one, such as SIE(1.2), or None to fit one"
+            f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None to fit one"
         )
 
 
@@ -197,6 +232,12 @@ def check_lens_light(name, value):
     check_lens_light(value)
 
 
+def check_device(name, value):
+    from lenssr._tensors import choose_device
+
+    choose_device(value)
+
+
 def check_psf_out(name, value):
     if value is None or (isinstance(value, str) and value == PIXEL):
         return
@@ -208,26 +249,8 @@ def check_psf_out(name, value):
         raise InputError(f"{name} = {value} is not a positive angle: give arcsec")
 
 
-def check_device(name, value):
-    from lenssr.devices import choose_device
-
-    choose_device(value)
-
-
-def pair(value, name, *, integer=False):
-    """One or two positive numbers as a pair, or an `InputError` that calls them by name."""
-    values = (value, value) if np.ndim(value) == 0 else tuple(value)
-    good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
-    if not good or (integer and any(int(v) != v for v in values)):
-        raise InputError(
-            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
-        )
-    return tuple(int(v) if integer else float(v) for v in values)
-
-
 def check_fit_shape(name, value):
-    if not isinstance(value, str) or value != "auto":
-        pair(value, name, integer=True)
+    pair(value, name, integer=True)
 
 
 def check_xy_bounds(name, value):
@@ -235,25 +258,14 @@ def check_xy_bounds(name, value):
         pair(value, name)
 
 
-def check_sky(name, value):
-    if value not in ("constant", None):
-        raise InputError(f"{name} = {value!r}: give 'constant' or None")
-
-
 def check_components(name, value):
     if value not in (1, 2):
         raise InputError(f"{name} = {value!r}: give 1, or 2 for a bulge and a disc")
 
 
-def check_loss(name, value):
-    if value not in ("huber", "cauchy", None):
-        raise InputError(f"{name} = {value!r}: give 'huber', 'cauchy' or None")
-
-
 def check_grouper(name, value):
-    if value is None or callable(value) or (isinstance(value, str) and value == "auto"):
-        return
-    raise InputError(f"{name} = {value!r}: give a photutils SourceGrouper, 'auto' or None")
+    if not (value is None or callable(value) or (isinstance(value, str) and value == "auto")):
+        raise InputError(f"{name} = {value!r}: give a photutils SourceGrouper, 'auto' or None")
 
 
 # ---------------------------------------------------------------- forms in files

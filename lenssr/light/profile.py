@@ -8,7 +8,7 @@ import astropy.units as u
 import numpy as np
 import torch
 
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.light.elliptical import ellipse_points
 

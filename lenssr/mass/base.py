@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lenssr._plain import as_lists, plain_model, read_models
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
 from lenssr.mass.blocks import lift, plain_numbers, sum_in_blocks

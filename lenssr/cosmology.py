@@ -1,6 +1,11 @@
-"""Distances, critical density, and what a velocity dispersion or a mass means as an angle on the sky."""
+"""Distances, critical density, and what a velocity dispersion or a mass means as an angle on the sky.
+
+Redshifts are 0 < z_lens < z_source, otherwise `~lenssr.exceptions.InputError` is raised. ``cosmology`` is an
+`~astropy.cosmology.FLRW`, by default astropy's ``Planck18``.
+"""
 
 import math
+from typing import Any
 
 import astropy.constants as const
 import astropy.units as u
@@ -19,22 +24,29 @@ __all__ = [
 ]
 
 
-def _positive(value, unit, name):
+def _positive(value: u.Quantity | float, unit: u.UnitBase, name: str) -> float:
     number = float(strip_unit(value, unit, name))
     if not math.isfinite(number) or number <= 0:
         raise InputError(f"{name} = {value} is refused: give a finite number above 0")
     return number
 
 
-def lens_distances(z_lens, z_source, *, cosmology=None):
+def _planck18() -> Any:
+    from astropy.cosmology import Planck18
+
+    return Planck18
+
+
+def lens_distances(
+    z_lens: float, z_source: float, *, cosmology: Any = None
+) -> tuple[u.Quantity, u.Quantity, u.Quantity]:
     """Angular diameter distances of a lens.
 
     Parameters
     ----------
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -58,8 +70,7 @@ def lens_distances(z_lens, z_source, *, cosmology=None):
     )
     if not 0 < z_lens < z_source < math.inf:
         raise InputError(f"z_lens = {z_lens}, z_source = {z_source} are refused: give 0 < z_lens < z_source")
-    if cosmology is None:
-        from astropy.cosmology import Planck18 as cosmology
+    cosmology = _planck18() if cosmology is None else cosmology
     return (
         cosmology.angular_diameter_distance(z_lens).to(u.Mpc),
         cosmology.angular_diameter_distance(z_source).to(u.Mpc),
@@ -67,7 +78,7 @@ def lens_distances(z_lens, z_source, *, cosmology=None):
     )
 
 
-def _distance_between(cosmology, z_lens, z_source):
+def _distance_between(cosmology: Any, z_lens: float, z_source: float) -> u.Quantity:
     try:
         distance = cosmology.angular_diameter_distance(z_lens, z_source)
     except TypeError:  # astropy before 7.1 has another name for it
@@ -75,15 +86,14 @@ def _distance_between(cosmology, z_lens, z_source):
     return distance.to(u.Mpc)
 
 
-def critical_surface_density(z_lens, z_source, *, cosmology=None):
+def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Any = None) -> u.Quantity:
     """Surface density at which the convergence is one: c^2 D_s / (4 pi G D_l D_ls).
 
     Parameters
     ----------
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -94,7 +104,9 @@ def critical_surface_density(z_lens, z_source, *, cosmology=None):
     return (const.c**2 * d_s / (4 * math.pi * const.G * d_l * d_ls)).to(u.Msun / u.kpc**2)
 
 
-def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmology=None):
+def einstein_radius_from_velocity_dispersion(
+    sigma_v: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Einstein radius of an isothermal lens: 4 pi (sigma_v / c)^2 D_ls / D_s.
 
     Parameters
@@ -102,9 +114,8 @@ def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmo
     sigma_v : `~astropy.units.Quantity` or float
         Velocity dispersion; a bare number is in km/s.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -122,7 +133,9 @@ def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmo
     return (4 * math.pi * ratio**2 * (d_ls / d_s).to_value(u.one) * u.rad).to(u.arcsec)
 
 
-def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
+def velocity_dispersion(
+    theta_E: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Velocity dispersion of an isothermal lens of a given Einstein radius.
 
     Parameters
@@ -130,9 +143,8 @@ def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
     theta_E : `~astropy.units.Quantity` or float
         Einstein radius; a bare number is in arcsec.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -144,7 +156,9 @@ def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
     return (const.c * math.sqrt(angle / (4 * math.pi) * (d_s / d_ls).to_value(u.one))).to(u.km / u.s)
 
 
-def einstein_mass(theta_E, z_lens, z_source, *, cosmology=None):
+def einstein_mass(
+    theta_E: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Mass inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
 
     Parameters
@@ -152,9 +166,8 @@ def einstein_mass(theta_E, z_lens, z_source, *, cosmology=None):
     theta_E : `~astropy.units.Quantity` or float
         Einstein radius; a bare number is in arcsec.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -167,7 +180,9 @@ def einstein_mass(theta_E, z_lens, z_source, *, cosmology=None):
     return (math.pi * radius**2 * density).to(u.Msun)
 
 
-def einstein_radius_from_mass(mass, z_lens, z_source, *, cosmology=None):
+def einstein_radius_from_mass(
+    mass: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Einstein radius of a mass that lies all inside it.
 
     Parameters
@@ -175,9 +190,8 @@ def einstein_radius_from_mass(mass, z_lens, z_source, *, cosmology=None):
     mass : `~astropy.units.Quantity` or float
         A bare number is in solar masses.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -191,7 +205,14 @@ def einstein_radius_from_mass(mass, z_lens, z_source, *, cosmology=None):
     return (angle * u.rad).to(u.arcsec)
 
 
-def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
+def nfw_from_mass(
+    m200: u.Quantity | float,
+    concentration: float,
+    z_lens: float,
+    z_source: float,
+    *,
+    cosmology: Any = None,
+) -> tuple[u.Quantity, u.Quantity]:
     """Scale radius and deflection of an NFW halo of a given mass.
 
     Parameters
@@ -202,9 +223,8 @@ def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
     concentration : float
         That radius over the scale radius.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -219,8 +239,7 @@ def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
     """
     mass = _positive(m200, u.Msun, "m200") * u.Msun
     c = _positive(concentration, u.dimensionless_unscaled, "concentration")
-    if cosmology is None:
-        from astropy.cosmology import Planck18 as cosmology
+    cosmology = _planck18() if cosmology is None else cosmology
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = cosmology.critical_density(z_lens)
     radius = ((3 * mass / (4 * math.pi * 200 * density)) ** (1 / 3)).to(u.kpc) / c

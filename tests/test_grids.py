@@ -9,8 +9,9 @@ from astropy.wcs import WCS, Sip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lenssr._wcs import scale_matrix
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, scale_matrix, wcs_of_resampled
+from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
 
 SHAPE = (40, 50)
 

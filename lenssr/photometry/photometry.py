@@ -11,8 +11,8 @@ from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from lenssr._option import pair
+from lenssr._wcs import scale_matrix, unit_stretch
 from lenssr.exceptions import InputError
-from lenssr.grids import scale_matrix, unit_stretch
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes

@@ -10,9 +10,8 @@ from astropy.io import fits
 from astropy.table import QTable, Table, vstack
 from astropy.wcs import FITSFixedWarning
 
-from lenssr._versions import package_version
+from lenssr._files import atomic, package_version
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
 from lenssr.grids import PixelGrid
 from lenssr.mass import MassSystem, PointMass
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from lenssr._files import atomic
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
 from lenssr.networks.weights import Card, save_weights
 from lenssr.training.data import Prefetcher, Schedule, hidden_pixel_generator, training_ranges
 from lenssr.training.lightning_tools import (

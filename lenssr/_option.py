@@ -19,40 +19,18 @@ SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One choice: what it means, and how it is said.
+    """One choice: what it means, and how the command line and files spell it."""
 
-    Parameters
-    ----------
-    help : str
-        One line for people.
-    default : object, optional
-        By default None.
-    check : callable, optional
-        ``check(name, value)`` raises `InputError`; by default whoever takes the value checks it.
-    flag : str, optional
-        Spelling on the command line, such as ``"--scale"``; by default it has no such option.
-    metavar : str, optional
-        What stands for its value there.
-    parse : callable, optional
-        Makes a value of the text that is given there; by default the text is the value.
-    choices : callable, optional
-        Returns the values that are taken there.
-    switch : bool, optional
-        Whether it is True where it is given there and takes no value; by default not.
-    save, load : callable, optional
-        Plain data of a value for a file, and a value of plain data; by default they are the value.
-    """
-
-    help: str
+    help: str  # one line for people
     default: Any = None
-    check: Callable[[str, Any], object] | None = None
-    flag: str | None = None
-    metavar: str | None = None
-    parse: Callable[[str], Any] | None = None
-    choices: Callable[[], tuple[Any, ...]] | None = None
-    switch: bool = False
-    save: Callable[[Any], Any] | None = None
-    load: Callable[[Any], Any] | None = None
+    check: Callable[[str, Any], object] | None = None  # raises InputError for (name, value)
+    flag: str | None = None  # such as "--scale", where the command line has it
+    metavar: str | None = None  # stands for its value there
+    parse: Callable[[str], Any] | None = None  # makes a value of the text there; by default the text itself
+    choices: Callable[[], tuple[Any, ...]] | None = None  # values that the command line takes
+    switch: bool = False  # whether the flag takes no value and means True
+    save: Callable[[Any], Any] | None = None  # plain data of a value for a file; by default the value itself
+    load: Callable[[Any], Any] | None = None  # and back
 
     @property
     def meaning(self) -> str:

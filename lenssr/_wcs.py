@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr.exceptions import InputError
-from lenssr.units import strip_unit
+from lenssr.units import positive_number, strip_unit
 
 # Pixels whose sides and angles differ by less than this are squares: headers round their matrices so.
 SQUARE_TOLERANCE = 1e-6
@@ -100,15 +100,12 @@ def unit_stretch(matrix: ArrayLike) -> NDArray[np.float64]:
 
 
 def checked_scale(pixel_scale: u.Quantity | float) -> float:
-    scale = strip_unit(pixel_scale, u.arcsec, "pixel_scale")
-    if np.ndim(scale) != 0:
+    if np.ndim(strip_unit(pixel_scale, u.arcsec, "pixel_scale")) != 0:
         raise InputError(
             f"pixel_scale = {pixel_scale} is not one number: pixels that are not squares need a WCS, "
             "or matrix= of a PixelGrid"
         )
-    if not (np.isfinite(scale) and scale > 0):
-        raise InputError(f"pixel_scale = {pixel_scale} is not positive: give arcsec, such as 0.05 * u.arcsec")
-    return float(scale)
+    return positive_number(pixel_scale, u.arcsec, "pixel_scale")
 
 
 def checked_matrix(matrix: Any) -> NDArray[np.float64]:

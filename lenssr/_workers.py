@@ -37,9 +37,9 @@ log = logging.getLogger("lenssr")
 
 def count_jobs(jobs, device):
     """Number of processes for an option ``jobs`` (-1 and None: one for each core) on a `torch.device`."""
-    everything = jobs is None or (jobs == -1 and not isinstance(jobs, bool))
     whole = isinstance(jobs, int | np.integer) and not isinstance(jobs, bool)
-    if not everything and (not whole or jobs < 1):
+    everything = jobs is None or (whole and jobs == -1)
+    if not everything and not (whole and jobs >= 1):
         raise InputError(f"jobs = {jobs!r}: give a number of processes, 1 or more, or -1 for one a core")
     if device.type != "cpu":
         if not everything and jobs > 1:
@@ -48,11 +48,9 @@ def count_jobs(jobs, device):
                 "jobs=1, or device='cpu'"
             )
         return 1
-    return _cores() if everything else int(jobs)
-
-
-def _cores():
-    with contextlib.suppress(AttributeError):  # where the system cannot say which cores are ours
+    if not everything:
+        return int(jobs)
+    with contextlib.suppress(AttributeError):  # not every system knows which cores are ours
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

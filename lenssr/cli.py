@@ -380,21 +380,11 @@ def _run_logged(arguments):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the ``lenssr`` command.
+    """Run the ``lenssr`` command; ``argv`` are its arguments, by default those of the process.
 
-    Parameters
-    ----------
-    argv : list of str, optional
-        The arguments, by default those of the process.
+    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted. Invalid
+    arguments end the process with 2, as argparse does.
 
-    Returns
-    -------
-    code : int
-        0 if all went well, 1 if the command failed, 130 if it was interrupted. Arguments that cannot be
-        understood end the process with 2, as argparse does.
-
-    Examples
-    --------
     >>> from lenssr.cli import main
     >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
     1

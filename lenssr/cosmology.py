@@ -5,13 +5,13 @@ Redshifts are 0 < z_lens < z_source, otherwise `~lenssr.exceptions.InputError` i
 """
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import astropy.constants as const
 import astropy.units as u
 
 from lenssr.exceptions import InputError
-from lenssr.units import strip_unit
+from lenssr.units import positive_number, strip_unit
 
 __all__ = [
     "critical_surface_density",
@@ -23,12 +23,7 @@ __all__ = [
     "velocity_dispersion",
 ]
 
-
-def _positive(value: u.Quantity | float, unit: u.UnitBase, name: str) -> float:
-    number = float(strip_unit(value, unit, name))
-    if not math.isfinite(number) or number <= 0:
-        raise InputError(f"{name} = {value} is refused: give a finite number above 0")
-    return number
+Number: TypeAlias = u.Quantity | float
 
 
 def _planck18() -> Any:
@@ -105,7 +100,7 @@ def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Any =
 
 
 def einstein_radius_from_velocity_dispersion(
-    sigma_v: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+    sigma_v: Number, z_lens: float, z_source: float, *, cosmology: Any = None
 ) -> u.Quantity:
     """Einstein radius of an isothermal lens: 4 pi (sigma_v / c)^2 D_ls / D_s.
 
@@ -129,12 +124,12 @@ def einstein_radius_from_velocity_dispersion(
     <Quantity 1.14155155 arcsec>
     """
     _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
-    ratio = _positive(sigma_v, u.km / u.s, "sigma_v") / const.c.to_value(u.km / u.s)
+    ratio = positive_number(sigma_v, u.km / u.s, "sigma_v") / const.c.to_value(u.km / u.s)
     return (4 * math.pi * ratio**2 * (d_ls / d_s).to_value(u.one) * u.rad).to(u.arcsec)
 
 
 def velocity_dispersion(
-    theta_E: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+    theta_E: Number, z_lens: float, z_source: float, *, cosmology: Any = None
 ) -> u.Quantity:
     """Velocity dispersion of an isothermal lens of a given Einstein radius.
 
@@ -152,13 +147,11 @@ def velocity_dispersion(
         In km/s.
     """
     _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
-    angle = (_positive(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    angle = (positive_number(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
     return (const.c * math.sqrt(angle / (4 * math.pi) * (d_s / d_ls).to_value(u.one))).to(u.km / u.s)
 
 
-def einstein_mass(
-    theta_E: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
-) -> u.Quantity:
+def einstein_mass(theta_E: Number, z_lens: float, z_source: float, *, cosmology: Any = None) -> u.Quantity:
     """Mass inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
 
     Parameters
@@ -174,14 +167,14 @@ def einstein_mass(
     mass : `~astropy.units.Quantity`
         In solar masses.
     """
-    angle = (_positive(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    angle = (positive_number(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
     radius = angle * lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
     return (math.pi * radius**2 * density).to(u.Msun)
 
 
 def einstein_radius_from_mass(
-    mass: u.Quantity | float, z_lens: float, z_source: float, *, cosmology: Any = None
+    mass: Number, z_lens: float, z_source: float, *, cosmology: Any = None
 ) -> u.Quantity:
     """Einstein radius of a mass that lies all inside it.
 
@@ -198,7 +191,7 @@ def einstein_radius_from_mass(
     theta_E : `~astropy.units.Quantity`
         In arcsec.
     """
-    mass = _positive(mass, u.Msun, "mass") * u.Msun
+    mass = positive_number(mass, u.Msun, "mass") * u.Msun
     density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     angle = (((mass / (math.pi * density)) ** 0.5) / d_l).to_value(u.one)
@@ -206,7 +199,7 @@ def einstein_radius_from_mass(
 
 
 def nfw_from_mass(
-    m200: u.Quantity | float,
+    m200: Number,
     concentration: float,
     z_lens: float,
     z_source: float,
@@ -237,8 +230,8 @@ def nfw_from_mass(
     ----------
     .. [1] Wright & Brainerd 2000, ApJ 534, 34
     """
-    mass = _positive(m200, u.Msun, "m200") * u.Msun
-    c = _positive(concentration, u.dimensionless_unscaled, "concentration")
+    mass = positive_number(m200, u.Msun, "m200") * u.Msun
+    c = positive_number(concentration, u.dimensionless_unscaled, "concentration")
     cosmology = _planck18() if cosmology is None else cosmology
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = cosmology.critical_density(z_lens)

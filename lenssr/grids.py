@@ -33,7 +33,7 @@ from lenssr._wcs import (
     wcs_of_resampled,
 )
 from lenssr.exceptions import InputError
-from lenssr.units import strip_unit
+from lenssr.units import positive_integer, strip_unit
 
 __all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"]
 
@@ -320,13 +320,12 @@ class PixelGrid:
         -------
         grid : `PixelGrid`
         """
-        if int(factor) != factor or factor < 1:
-            raise InputError(f"factor = {factor} is not a positive integer")
+        factor = positive_integer(factor, "factor")
         if factor == 1:
             return self
         # Smaller pixels of a checked grid need no check, which would take longer than to make them.
         finer = self._copy()
-        finer.shape = self.shape[0] * int(factor), self.shape[1] * int(factor)
+        finer.shape = self.shape[0] * factor, self.shape[1] * factor
         finer._set_matrix(self.matrix / factor)
         if self.wcs is not None:
             finer.wcs = wcs_of_resampled(self.wcs, factor)
@@ -397,15 +396,7 @@ class PixelGrid:
     def to_square(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Columns and rows from the image centre, times ``pixel_scale``, of positions relative to it.
 
-        Parameters
-        ----------
-        x, y : float, array or `torch.Tensor`
-            In the image frame, in arcsec.
-
-        Returns
-        -------
-        x, y : float, array or `torch.Tensor`
-            In arcsec, as if the pixels were squares of side ``pixel_scale``.
+        x and y are floats, arrays or tensors, in arcsec.
         """
         return transformed(self._inverse, x, y)
 

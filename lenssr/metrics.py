@@ -22,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr.exceptions import InputError
+from lenssr.units import positive_integer
 
 __all__ = [
     "Scores",
@@ -338,16 +339,13 @@ def bicubic(image: Image, scale: int) -> Any:
     >>> enlarged.shape, float(enlarged[0, 0])
     ((8, 10), 0.25)
     """
-    if int(scale) != scale or scale < 1:
-        raise InputError(f"scale = {scale}: give a positive integer")
+    scale = positive_integer(scale, "scale")
     array, unit = _plain(image)
     if array.ndim < 2:
         raise InputError(f"an image of shape {array.shape} cannot be enlarged: give two dimensions")
     flat = torch.from_numpy(np.array(array).reshape(-1, 1, *array.shape[-2:]))
-    large = torch.nn.functional.interpolate(
-        flat, scale_factor=int(scale), mode="bicubic", align_corners=False
-    )
-    values = large.numpy().reshape(*array.shape[:-2], *large.shape[-2:]) / int(scale) ** 2
+    large = torch.nn.functional.interpolate(flat, scale_factor=scale, mode="bicubic", align_corners=False)
+    values = large.numpy().reshape(*array.shape[:-2], *large.shape[-2:]) / scale**2
     return values if unit is None else u.Quantity(values, unit)
 
 

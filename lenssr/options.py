@@ -91,27 +91,13 @@ SourceName = NewType("SourceName", str)
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A kind of source that `~lenssr.SuperResolver` knows by name.
+    """A kind of source that `~lenssr.SuperResolver` knows by name."""
 
-    Parameters
-    ----------
-    method : str
-        The class that solves it, as ``"module:name"``: it takes a `Settings`.
-    help : str, optional
-        Its meaning, in one line.
-    has_prior : bool, optional
-        Whether it has a prior on its roughness, by default not.
-    may_be_negative : bool, optional
-        Whether its brightness may be negative, by default not.
-    profile : str or callable, optional
-        The `~lenssr.light.profile.LightProfile` of a parametric source, as ``"module:name"``, or a function
-        that makes one. For others the Sérsic that their fit begins with.
-    """
-
-    method: str
+    method: str  # the class that solves it, as "module:name": it takes a Settings
     help: str = ""
-    has_prior: bool = False
+    has_prior: bool = False  # on its roughness
     may_be_negative: bool = False
+    # Makes the profile of a parametric source, or "module:name"; for others the Sérsic that starts their fit.
     profile: str | Callable[[], LightProfile] = "lenssr.light.sersic_profile:SersicProfile"
 
 

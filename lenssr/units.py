@@ -12,7 +12,7 @@ import torch
 
 from lenssr.exceptions import InputError
 
-__all__ = ["Boundary", "strip_unit"]
+__all__ = ["Boundary", "positive_integer", "positive_number", "strip_unit"]
 
 
 def strip_unit(value: Any, unit: u.UnitBase, name: str, *, bare: bool = True) -> Any:
@@ -30,6 +30,22 @@ def strip_unit(value: Any, unit: u.UnitBase, name: str, *, bare: bool = True) ->
     if not bare:
         raise InputError(f"{name} = {value} has no unit: give a Quantity, for example {value} * u.{unit}")
     return value
+
+
+def positive_number(value: Any, unit: u.UnitBase, name: str, *, bare: bool = True) -> float:
+    """`strip_unit` of one value that has to be positive and finite."""
+    number = strip_unit(value, unit, name, bare=bare)
+    if np.ndim(number) or not (np.isfinite(number) and number > 0):
+        raise InputError(f"{name} = {value} is not a positive number: give one in {unit or 'no unit'}")
+    return float(number)
+
+
+def positive_integer(value: Any, name: str) -> int:
+    """Return a value that has to be an integer of 1 or more."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or value < 1 or value % 1 != 0:
+        raise InputError(f"{name} = {value!r}: give a positive integer")
+    return int(value)
 
 
 class Boundary:

@@ -60,14 +60,14 @@ if __name__ == "__main__":
     except InputError as error:
         print(error)
 '''
-WRONG = '''
+WRONG = """
 from lenssr import SuperResolver
 
 SuperResolver(source="sersik")
 SuperResolver(prior="curved")
 SuperResolver(sky="gradient")
 SuperResolver()("image.fits", pixel_scal=0.05)
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
 from lenssr._wcs import pixel_side
-from lenssr.exceptions import InputError
 from lenssr.imaging.operator import Convolution, reach_of, sharpened
 from lenssr.imaging.psf import PSF
+from lenssr.imaging.reading import Array
+from lenssr.units import positive_integer
 
 __all__ = ["CuspOperator", "IntegratingOperator", "TrackingOperator", "effective_kernel"]
 
@@ -85,7 +86,7 @@ BEYOND_MARGIN, MOST_MARGIN = 0.02, 16
 
 def effective_kernel(
     psf: PSF | None, pixel_scale: Any = 1.0, *, points_across: float = POINTS_ACROSS
-) -> tuple[NDArray[np.float64], int]:
+) -> tuple[Array, int]:
     """Response (odd sides) of a pixel with its PSF on a lattice, and the lattice points along a pixel.
 
     At least ``points_across`` points lie across the FWHM of the response, and at most 4 along a pixel.
@@ -113,7 +114,7 @@ def effective_kernel(
     return kernel / kernel.sum(), subsampling
 
 
-def _box_mean(kernel: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+def _box_mean(kernel: Array, side: int) -> Array:
     """Mean over a centred box of ``side`` samples; for an even number the two at the ends count half."""
     weights = np.full(side + 1 - side % 2, 1 / side)
     if side % 2 == 0:
@@ -159,7 +160,7 @@ class TrackingOperator(CuspOperator):
         device: Any = "cpu",
     ) -> None:
         kernel = np.asarray(kernel)
-        _check_count("subsampling", subsampling)
+        positive_integer(subsampling, "subsampling")
         self.shape, self.step = tuple(shape), 1 / subsampling
         # Whole pixels: the lattice must hit the pixel centres.
         if margin is None:
@@ -215,7 +216,7 @@ class TrackingOperator(CuspOperator):
         return self._convolution(cells)[..., :: self._subsampling, :: self._subsampling]
 
 
-def _circles() -> tuple[NDArray[np.float64], ...]:
+def _circles() -> tuple[Array, ...]:
     """Offsets of rays on circles about a centre, and their areas times the share that they carry."""
     nodes, weights = _gauss(CIRCLES, RADIAL_POWER)
     radii = SHARE_RADIUS * nodes
@@ -230,7 +231,7 @@ def _circles() -> tuple[NDArray[np.float64], ...]:
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _spread_tables(offsets: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+def _spread_tables(offsets: Array, half: int) -> Array:
     """Weights of rays at the points around a centre, as polynomials in its place between two points.
 
     Their shape is (degree + 1, rays, 2 * half + 1).
@@ -279,7 +280,7 @@ class IntegratingOperator(CuspOperator):
         dtype: torch.dtype = torch.float64,
         device: Any = "cpu",
     ) -> None:
-        _check_count("points", points)
+        positive_integer(points, "points")
         self.shape, self.step, self._points = tuple(shape), 1 / points, points
         self.lattice = tuple(size * points for size in shape)
         options: dict[str, Any] = {"dtype": dtype, "device": device}
@@ -336,14 +337,14 @@ class IntegratingOperator(CuspOperator):
         return nearest.long(), places, (length.abs() * self._weight).unsqueeze(2) * self._member
 
 
-def _gauss(number: int, power: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _gauss(number: int, power: int = 1) -> tuple[Array, Array]:
     """Gauss-Legendre nodes on [0, 1], raised to a power, and their weights."""
     nodes, weights = np.polynomial.legendre.leggauss(number)
     nodes = (nodes + 1) / 2
     return nodes**power, weights / 2 * power * nodes ** (power - 1)
 
 
-def _pieces(number: int) -> tuple[NDArray[np.float64], ...]:
+def _pieces(number: int) -> tuple[Array, ...]:
     """Rays along an axis: start and length of their pieces, how both move, nodes, weights, and pixels."""
     crowded, plain = _gauss(number, CUSP_POWER), _gauss(NEAR_NODES)
     # Start and length for a centre in the middle of its pixel; their derivatives by the centre; pixel; nodes.
@@ -357,8 +358,3 @@ def _pieces(number: int) -> tuple[NDArray[np.float64], ...]:
     within, weight = (np.concatenate([piece[5][k] for piece in pieces]) for k in (0, 1))
     member = (pixels[:, None] == np.arange(-NEAR_PIXELS, NEAR_PIXELS + 1)).astype(float)
     return start, length, np.stack([starts, lengths]), within, weight, member
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} = {value!r}: give a positive integer")

@@ -15,8 +15,9 @@ import numpy as np
 from astropy.convolution import Gaussian2DKernel
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.utils.exceptions import AstropyUserWarning
-from numpy.typing import NDArray
 from scipy import ndimage
+
+from lenssr.imaging.reading import Array, Mask
 
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation
@@ -98,9 +99,7 @@ def light_census(observation: Observation) -> LightCensus:
     return LightCensus(float(total.max()), best, tuple(float(value) for value in center))
 
 
-def significance_map(
-    image: NDArray[np.float64], weight: NDArray[np.float64], sigma: float
-) -> NDArray[np.float64]:
+def significance_map(image: Array, weight: Array, sigma: float) -> Array:
     """Signal to noise (ny, nx) of light, smoothed by a Gaussian (sigma in pixels), for independent noise."""
     side = 2 * max(1, math.ceil(3 * sigma)) + 1
     kernel = Gaussian2DKernel(sigma, x_size=side).array
@@ -109,7 +108,7 @@ def significance_map(
     return np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0)
 
 
-def label_objects(significance: NDArray[np.float64], fwhm: float, *, threshold: float = PIXEL_SIGMA) -> Any:
+def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_SIGMA) -> Any:
     """`SegmentationImage` of objects in a significance map, none smaller than the PSF; None without any."""
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
@@ -137,7 +136,7 @@ class Segment:
     """One object beside the central galaxy; lengths in pixels, along and across the circle around it."""
 
     box: tuple[slice, ...]  # in the image
-    pixels: NDArray[np.bool_]  # of the object, in the box
+    pixels: Mask  # of the object, in the box
     radius: float  # distance from the centre
     angle: float  # its direction, in radians
     outer: float  # distance within which 90 % of the object lies
@@ -147,7 +146,7 @@ class Segment:
     peak: float  # that of its most significant point in the smoothed image
     fwhm: float  # of the PSF
 
-    def grown(self, margin: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
+    def grown(self, margin: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], Mask]:
         """Return the box with a margin, within the image, and the pixels in it."""
         box = tuple(
             slice(max(side.start - margin, 0), min(side.stop + margin, size))
@@ -175,7 +174,7 @@ class FieldObjects:
         self.residual = np.where(observation.valid, observation.data - self.sky - self.galaxy, 0.0)
         self.tolerance = np.hypot(self.error, PROFILE_TRUST * self.galaxy)
 
-    def significance(self, image: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
+    def significance(self, image: Array, error: Array) -> Array:
         """Signal to noise of light smoothed to the width of the PSF."""
         weight = np.where(self.observation.valid, error**-2.0, 0.0)
         return significance_map(image, weight, self.sigma) / self.factor
@@ -190,9 +189,7 @@ class FieldObjects:
         )
         return [segment for segment in segments if segment is not None]
 
-    def _segment(
-        self, box: tuple[slice, ...], pixels: NDArray[np.bool_], significance: NDArray[np.float64]
-    ) -> Segment | None:
+    def _segment(self, box: tuple[slice, ...], pixels: Mask, significance: Array) -> Segment | None:
         residual, tolerance, radii = self.residual[box], self.tolerance[box], self.radius[box]
         x, y = self.dx[box], self.dy[box]
         light = np.where(pixels, np.clip(residual, 0, None), 0.0)
@@ -220,9 +217,7 @@ def psf_width(observation: Observation) -> float:
     return float(np.clip(width, LEAST_FWHM, min(observation.shape) / 4))
 
 
-def _center(
-    observation: Observation, sigma: float, sky: float, error: NDArray[np.float64]
-) -> tuple[float, float]:
+def _center(observation: Observation, sigma: float, sky: float, error: Array) -> tuple[float, float]:
     """Brightest significant point of the inner part of the field, or the image's centre."""
     from photutils.centroids import centroid_quadratic, centroid_sources
 
@@ -240,7 +235,7 @@ def _center(
     return (float(x), float(y)) if np.isfinite(x + y) else (float(column), float(row))
 
 
-def _elliptical_profile(observation: Observation, scene: FieldObjects) -> NDArray[np.float64]:
+def _elliptical_profile(observation: Observation, scene: FieldObjects) -> Array:
     """Light that falls outward on ellipses: medians over elliptical rings, never rising."""
     light = np.where(observation.valid, observation.data - scene.sky, 0.0)
     e1, e2 = _ellipticity(light, scene)
@@ -262,7 +257,7 @@ def _elliptical_profile(observation: Observation, scene: FieldObjects) -> NDArra
     return np.clip(profile, 0, None)
 
 
-def _ellipticity(light: NDArray[np.float64], scene: FieldObjects) -> tuple[float, float]:
+def _ellipticity(light: Array, scene: FieldObjects) -> tuple[float, float]:
     """Ellipticity of the central light from Gaussian-weighted moments, width matched to the light."""
     scale, e1, e2 = 2 * scene.fwhm, 0.0, 0.0
     near = scene.radius < 8 * scale

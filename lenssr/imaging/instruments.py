@@ -13,10 +13,9 @@ from pathlib import Path
 
 import astropy.units as u
 
-from lenssr.exceptions import InputError
 from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.psf import PSF
-from lenssr.units import strip_unit
+from lenssr.units import positive_integer, positive_number
 
 __all__ = [
     "EUCLID_VIS",
@@ -109,12 +108,8 @@ class Instrument:
         InputError
             If the exposure or the number is not positive.
         """
-        seconds = strip_unit(self.exposure if exposure is None else exposure, u.s, "exposure")
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise InputError(f"exposure = {exposure} is not positive: give a time, such as 2000 * u.s")
-        number = self.exposures if exposures is None else exposures
-        if int(number) != number or number < 1:
-            raise InputError(f"exposures = {exposures} is not a positive integer")
+        seconds = positive_number(self.exposure if exposure is None else exposure, u.s, "exposure")
+        number = positive_integer(self.exposures if exposures is None else exposures, "exposures")
         electrons = self.sky_rate * seconds + number * self.read_noise**2
         return PoissonNoise(seconds, math.sqrt(electrons) / seconds)
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 import astropy.units as u
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.reading import Array, Mask
 from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class NoiseModel(ABC):
         """
 
     @abstractmethod
-    def draw(self, model: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
         """Draw an image.
 
         Parameters
@@ -98,59 +99,25 @@ class NoiseModel(ABC):
         """
 
     def with_numbers(self, *numbers: Any) -> Self:
-        """Return the same kind of noise with other numbers, which are not checked.
-
-        Parameters
-        ----------
-        *numbers : float, array or `torch.Tensor`
-            In the order of ``names``. Tensors stay where they are.
-
-        Returns
-        -------
-        noise : `NoiseModel`
-        """
+        """The same kind of noise with other numbers, in the order of ``names``, which are not checked."""
         twin = copy.copy(self)
         twin.__dict__ = {**self.__dict__, **dict(zip(self.names, numbers, strict=True))}
         twin.__dict__.pop("_cache", None)
         return twin
 
     def on(self, device: str | torch.device) -> Self:
-        """Return the same noise with its numbers as float64 tensors on a device.
-
-        Parameters
-        ----------
-        device : str or `torch.device`
-
-        Returns
-        -------
-        noise : `NoiseModel`
-        """
+        """The same noise with its numbers as float64 tensors on a device."""
         numbers = (_plain(getattr(self, name)) for name in self.names)
         return self.with_numbers(
             *(torch.as_tensor(number, dtype=torch.float64, device=device) for number in numbers)
         )
 
     def select(self, index: int | list[int] | Tensor) -> Self:
-        """Return the noise of some images of a stack.
-
-        Parameters
-        ----------
-        index : int, list of int or `torch.Tensor`
-            Which ones, along the first axis of every number.
-
-        Returns
-        -------
-        noise : `NoiseModel`
-        """
+        """The noise of some images of a stack, along the first axis of every number."""
         return self.with_numbers(*(getattr(self, name)[index] for name in self.names))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values; a map is given as its median.
-
-        Returns
-        -------
-        settings : dict
-        """
+        """Settings as plain values; a map is given as its median."""
         settings: dict[str, Any] = {"noise": type(self).__name__}
         for name in self.names:
             value = getattr(self, name)
@@ -175,7 +142,7 @@ class NoiseModel(ABC):
             cache[key] = torch.as_tensor(np.asarray(value, dtype=np.float64)).to(like)
         return cache[key]
 
-    def _array(self, name: str) -> NDArray[np.float64]:
+    def _array(self, name: str) -> Array:
         value = _plain(getattr(self, name))
         return np.asarray(value.cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
 
@@ -208,17 +175,17 @@ class GaussianNoise(NoiseModel):
         self.sigma = _checked(sigma, "sigma", positive=True)
 
     def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Model, 1, sigma squared; see `NoiseModel.moments`."""  # noqa: D401
+        """Model, 1, sigma squared; see `NoiseModel.moments`."""
         slope = torch.ones((), dtype=model.dtype, device=model.device)
         return model, slope, self._tensor("sigma", model) ** 2
 
-    def draw(self, model: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Model plus normal deviates; see `NoiseModel.draw`."""  # noqa: D401
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
+        """Model plus normal deviates; see `NoiseModel.draw`."""
         model = np.asarray(model, dtype=np.float64)
         return model + self._array("sigma") * rng.standard_normal(model.shape)
 
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
-        """Sigma in the image's unit; see `NoiseModel.in_unit`."""  # noqa: D401
+        """Sigma in the image's unit; see `NoiseModel.in_unit`."""
         return type(self)(_flux_number(self.sigma, unit, "sigma"))
 
 
@@ -262,21 +229,21 @@ class PoissonNoise(NoiseModel):
         self.background_rms = _checked(background_rms, "background_rms", positive=False)
 
     def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Model, 1, model / exposure + background_rms squared; see `NoiseModel.moments`."""  # noqa: D401
+        """Model, 1, model / exposure + background_rms squared; see `NoiseModel.moments`."""
         exposure, rms = self._tensor("exposure", model), self._tensor("background_rms", model)
         variance = model.clamp(min=0) / exposure + rms**2
         variance = torch.maximum(variance, COUNT_FLOOR / exposure**2)
         return model, torch.ones((), dtype=model.dtype, device=model.device), variance
 
-    def draw(self, model: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Poisson counts over the exposure, plus background; see `NoiseModel.draw`."""  # noqa: D401
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
+        """Poisson counts over the exposure, plus background; see `NoiseModel.draw`."""
         model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
         image = rng.poisson(np.clip(model, 0, None) * exposure) / exposure
         rms = self._array("background_rms")
         return image + rms * rng.standard_normal(model.shape) if np.any(rms > 0) else image
 
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
-        """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""  # noqa: D401
+        """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""
         exposure = effective_exposure(self.exposure, unit, pixel_area=pixel_area, gain=gain)
         return type(self)(exposure, _flux_number(self.background_rms, unit, "background_rms"))
 
@@ -321,7 +288,7 @@ class DeepLenseNoise(PoissonNoise):
         super().__init__(exposure, _checked(background_rms, "background_rms", positive=True))
 
     def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, slope and variance of the clipped draw; see `NoiseModel.moments`."""  # noqa: D401
+        """Mean, slope and variance of the clipped draw; see `NoiseModel.moments`."""
         exposure, rms = self._tensor("exposure", model), self._tensor("background_rms", model)
         counts = model * exposure
         deviation = torch.sqrt(counts.clamp(min=0) + (exposure * rms) ** 2)
@@ -338,8 +305,8 @@ class DeepLenseNoise(PoissonNoise):
         lit_mean = deviation * (z - missing)
         return mean / exposure, slope, (deviation**2 * clipped + lit_mean) / exposure**2
 
-    def draw(self, model: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Scatter, clip, draw counts, divide by the exposure; see `NoiseModel.draw`."""  # noqa: D401
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
+        """Scatter, clip, draw counts, divide by the exposure; see `NoiseModel.draw`."""
         model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
         shot = np.sqrt(np.clip(model, 0, None) / exposure) * rng.standard_normal(model.shape)
         background = self._array("background_rms") * rng.standard_normal(model.shape)
@@ -536,13 +503,8 @@ def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNois
 
 
 def _without_photons(
-    variance: NDArray[np.float64],
-    ripple: NDArray[np.float64],
-    seen: NDArray[np.float64],
-    sky: NDArray[np.bool_],
-    valid: NDArray[np.bool_],
-    counts: Any,
-) -> tuple[float, Any, NDArray[np.float64]]:
+    variance: Array, ripple: Array, seen: Array, sky: Mask, valid: Mask, counts: Any
+) -> tuple[float, Any, Array]:
     """Scatter of the variance in the sky without photon noise, counts per unit, remaining variance."""
     scale = 1.0 if counts is None else 1 / np.asarray(counts)
     step = _ripple(seen * scale)
@@ -555,10 +517,10 @@ def _without_photons(
     return _width(_ripple(rest)[sky]), 1 / (slope * scale), rest
 
 
-def _ripple(image: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ripple(image: Array) -> Array:
     return image - ndimage.median_filter(image, _MEDIAN_SIDE)
 
 
-def _width(values: NDArray[np.float64]) -> float:
+def _width(values: Array) -> float:
     low, high = np.percentile(values, (16, 84))
     return float(high - low)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import astropy.units as u
 import numpy as np
 from astropy.stats import sigma_clipped_stats
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.grids import PixelGrid, conserves_sum
@@ -25,8 +25,8 @@ from lenssr.imaging.noise import (
     effective_exposure,
     noise_of_counts,
 )
-from lenssr.imaging.psf import PSF, PSFLike
-from lenssr.imaging.reading import Planes, parse_unit, read_planes
+from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
+from lenssr.imaging.reading import Array, Mask, Planes, parse_unit, read_planes
 from lenssr.imaging.sky import SkyNoise, measure_sky
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _AB_ZERO = 3631 * u.Jy
 class Reading(TypedDict, total=False):
     """Keywords of `Observation.from_any` for what an image does not say itself."""
 
-    pixel_scale: u.Quantity | float | None
+    pixel_scale: Scale
     unit: u.UnitBase | str | None
     zero_point: u.Quantity | float | None
     hdus: Mapping[str, str | int] | None
@@ -98,9 +98,9 @@ class Observation:
     ((20, 20), Unit("electron / s"), ())
     """
 
-    data: NDArray[np.float64]
-    mask: NDArray[np.bool_]
-    error: NDArray[np.float64] | None
+    data: Array
+    mask: Mask
+    error: Array | None
     unit: u.UnitBase
     grid: PixelGrid
     psf: PSF | None = None
@@ -116,7 +116,7 @@ class Observation:
         psf: PSFLike | None = None,
         noise: NoiseLike | None = None,
         mask: ArrayLike | None = None,
-        pixel_scale: u.Quantity | float | None = None,
+        pixel_scale: Scale = None,
         unit: u.UnitBase | str | None = None,
         zero_point: u.Quantity | float | None = None,
         hdus: Mapping[str, str | int] | None = None,
@@ -185,9 +185,7 @@ class Observation:
         self = cls(data, bad, None, unit, grid, given, meta=meta)
         return self._with_noise(planes, error if noise is None else None, noise, flags)
 
-    def _with_noise(
-        self, planes: Planes, error: NDArray[np.float64] | None, noise: Any, flags: list[str]
-    ) -> Observation:
+    def _with_noise(self, planes: Planes, error: Array | None, noise: Any, flags: list[str]) -> Observation:
         as_it_is = isinstance(noise, NoiseModel)
         if as_it_is:
             noise = noise.in_unit(self.unit, pixel_area=self.grid.pixel_area, gain=planes.gain or 1.0)
@@ -210,7 +208,7 @@ class Observation:
         return replace(self, error=error, noise=noise, flags=tuple(dict.fromkeys(flags)))
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         """Shape of the image, (ny, nx)."""
         return self.data.shape
 
@@ -225,7 +223,7 @@ class Observation:
         return 0.0 if self.psf is None else self.psf.fwhm_at(self.grid.pixel_scale)
 
     @property
-    def valid(self) -> NDArray[np.bool_]:
+    def valid(self) -> Mask:
         """True where a pixel is used: the opposite of ``mask``."""
         return ~self.mask
 
@@ -249,7 +247,7 @@ class Observation:
         """Level, rms and correlation of the sky (`~lenssr.imaging.measure_sky`), measured once."""
         return measure_sky(self)
 
-    def sigma(self) -> NDArray[np.float64]:
+    def sigma(self) -> Array:
         """Standard deviation of every pixel, without a model of the image.
 
         Returns
@@ -332,7 +330,7 @@ def _unit_of(planes: Planes, unit: Any, zero_point: Any, flags: list[str]) -> tu
     return unit, zero_point
 
 
-def _grid_of(planes: Planes, pixel_scale: u.Quantity | float | None) -> PixelGrid:
+def _grid_of(planes: Planes, pixel_scale: Scale) -> PixelGrid:
     shape, wcs = planes.data.shape, planes.wcs
     if wcs is None and pixel_scale is None:
         raise InputError("the image has no WCS, so no pixel scale: give pixel_scale=, say 0.05 * u.arcsec")
@@ -341,7 +339,7 @@ def _grid_of(planes: Planes, pixel_scale: u.Quantity | float | None) -> PixelGri
     return PixelGrid(shape, pixel_scale, wcs.celestial if wcs is not None and wcs.has_celestial else None)
 
 
-def _mask_of(planes: Planes, mask: ArrayLike | None) -> NDArray[np.bool_]:
+def _mask_of(planes: Planes, mask: ArrayLike | None) -> Mask:
     shape = planes.data.shape
     bad = np.zeros(shape, dtype=bool)
     for plane, name in ((planes.mask, "the image's mask"), (mask, "mask")):
@@ -359,19 +357,19 @@ def _mask_of(planes: Planes, mask: ArrayLike | None) -> NDArray[np.bool_]:
     return bad
 
 
-def _checked_mask(mask: ArrayLike, shape: tuple[int, ...], name: str = "mask") -> NDArray[np.bool_]:
+def _checked_mask(mask: ArrayLike, shape: Shape, name: str = "mask") -> Mask:
     mask = np.asarray(mask)
     _same_shape(mask, shape, name)
     # NaN in a mask plane does not say that the pixel is good.
     return mask != 0
 
 
-def _refuse_all_masked(bad: NDArray[np.bool_]) -> None:
+def _refuse_all_masked(bad: Mask) -> None:
     if bad.all():
         raise InputError(f"all {bad.size} pixels are masked or not finite: leave some unmasked")
 
 
-def _same_shape(plane: ArrayLike, shape: tuple[int, ...], name: str) -> None:
+def _same_shape(plane: ArrayLike, shape: Shape, name: str) -> None:
     if np.shape(plane) != shape:
         raise InputError(f"{name} has shape {np.shape(plane)}, the image {shape}: give planes of one shape")
 
@@ -379,7 +377,7 @@ def _same_shape(plane: ArrayLike, shape: tuple[int, ...], name: str) -> None:
 # ---------------------------------------------------------------- noise
 
 
-def _error_of(planes: Planes, bad: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+def _error_of(planes: Planes, bad: Mask) -> Array | None:
     """Error plane from whichever of the three kinds is there, checked in unmasked pixels."""
     for plane, name, power in (
         (planes.error, "the error plane", 1),
@@ -391,9 +389,7 @@ def _error_of(planes: Planes, bad: NDArray[np.bool_]) -> NDArray[np.float64] | N
     return None
 
 
-def _checked_error(
-    plane: NDArray[np.float64], bad: NDArray[np.bool_], name: str, power: float = 1
-) -> NDArray[np.float64]:
+def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Array:
     _same_shape(plane, bad.shape, name)
     good = plane[~bad]
     wrong = ~(np.isfinite(good) & (good > 0))
@@ -408,7 +404,7 @@ def _checked_error(
     return error
 
 
-def _sigma_plane(noise: Any, observation: Observation) -> NDArray[np.float64]:
+def _sigma_plane(noise: Any, observation: Observation) -> Array:
     """Error plane from a number, Quantity or array that the user gave as noise."""
     if isinstance(noise, u.Quantity):
         if not noise.unit.is_equivalent(observation.unit):
@@ -445,7 +441,7 @@ def _counts_are_known(observation: Observation, planes: Planes) -> bool:
     return kind == "counts" or (kind == "rate" and planes.exposure is not None)
 
 
-def _known_counts(planes: Planes, observation: Observation) -> NDArray[np.float64] | float | None:
+def _known_counts(planes: Planes, observation: Observation) -> Array | float | None:
     """Counts in one unit of the image, or None if they are not known."""
     if not _counts_are_known(observation, planes):
         return None
@@ -456,7 +452,7 @@ def _known_counts(planes: Planes, observation: Observation) -> NDArray[np.float6
     return _counts_per_unit(planes, observation)
 
 
-def _counts_per_unit(planes: Planes, observation: Observation) -> NDArray[np.float64] | float:
+def _counts_per_unit(planes: Planes, observation: Observation) -> Array | float:
     exposure = 1.0 if planes.exposure is None else planes.exposure
     if isinstance(exposure, np.ndarray):
         _same_shape(exposure, observation.shape, "the exposure map")
@@ -481,7 +477,7 @@ def _psf_of(psf: PSFLike | None, grid: PixelGrid, flags: list[str]) -> PSF | Non
     return cropped
 
 
-def _sky_level(values: NDArray[np.float64]) -> tuple[float, float]:
+def _sky_level(values: Array) -> tuple[float, float]:
     """Level and rms of the pixels that sigma clipping leaves; the rms is never 0."""
     _, level, rms = sigma_clipped_stats(values, sigma=3, maxiters=20)
     # Clipping takes everything but the commonest value from images that are mostly zeros.

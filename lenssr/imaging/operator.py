@@ -25,6 +25,7 @@ from lenssr.imaging.quadrature import (
     midpoint_rule,
     rays_in_cells,
 )
+from lenssr.units import positive_integer
 
 __all__ = ["Convolution", "ImagingOperator", "margin_around", "reach_of"]
 
@@ -226,17 +227,22 @@ class ImagingOperator:
     ) -> None:
         _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
         self.grid, self.shape = grid, grid.shape
-        self._subsampling, self._picks = kernel_subsampling, includes_pixel
+        self._subsampling = k = kernel_subsampling
+        # Weights of the cells of a pixel; a cell has 1 / k^2 of its area.
+        self._pattern = np.ones((k, k))
+        if includes_pixel:
+            self._pattern = np.zeros((k, k))
+            self._pattern[k // 2, k // 2] = k**2
         if kernel is None:
             self.margin = 0
         else:
-            self.margin = margin_around(kernel, kernel_subsampling) if margin is None else margin
-        cells = grid.padded(self.margin).upsample(kernel_subsampling)
+            self.margin = margin_around(kernel, k) if margin is None else margin
+        cells = grid.padded(self.margin).upsample(k)
         self.cells, self._area = cells.shape, cells.pixel_area
         if oversampling == "auto":
             rule, variance = gauss_rule(device=device), 1 / 12
         else:
-            parts = oversampling // kernel_subsampling
+            parts = oversampling // k
             rule, variance = midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
         self._number = len(rule[0])
         self._place_rays(cells, rule, refine, tolerance, device)
@@ -259,19 +265,15 @@ class ImagingOperator:
         x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
         side, unit_matrix = cells.pixel_scale, cells.unit_matrix
         extra_x = extra_y = self._weight = x[:0]
-        self._plain: Any = None
-        self._divided: Any = None
-        self._index: Any = None
+        self._divided = self._index = extra_x.long()
         if refine is not None:
             compact = refine.compact(side) if isinstance(refine, KnownLights) else None
-            divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
+            self._divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
                 refine, x, y, side, unit_matrix=unit_matrix, compact=compact, tolerance=tolerance
             )
-            if len(divided):
-                plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, divided, False)
-                self._plain, self._divided = plain.nonzero().squeeze(1), divided
-                x, y = x[plain], y[plain]
-        base_x, base_y = rays_in_cells(x, y, side, transformed(unit_matrix, *rule))
+        plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, self._divided, False)
+        self._plain = plain.nonzero().squeeze(1)
+        base_x, base_y = rays_in_cells(x[plain], y[plain], side, transformed(unit_matrix, *rule))
         self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
 
     def __repr__(self) -> str:
@@ -280,24 +282,12 @@ class ImagingOperator:
         return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}, margin {self.margin}>"
 
     def to(self, dtype: torch.dtype, *, device: Device | None = None) -> ImagingOperator:
-        """Return the same operator in another precision, or on another device.
-
-        Parameters
-        ----------
-        dtype : `torch.dtype`
-        device : `torch.device` or str, optional
-            By default unchanged.
-
-        Returns
-        -------
-        operator : `ImagingOperator`
-        """
+        """The same operator in another precision, or on another device (by default the same)."""
         twin, device = copy.copy(self), self.x.device if device is None else device
         for name in ("x", "y", "_weight"):
             setattr(twin, name, getattr(self, name).to(device, dtype))
         for name in ("_plain", "_divided", "_index"):
-            index = getattr(self, name)
-            setattr(twin, name, None if index is None else index.to(device))
+            setattr(twin, name, getattr(self, name).to(device))
         if self._convolution is not None:
             twin._convolution = self._blur(self._convolution.kernel, dtype, device)
         return twin
@@ -310,98 +300,46 @@ class ImagingOperator:
         return inside.flatten()[self.shares[0]]
 
     def crop(self, cells: Tensor) -> Tensor:
-        """Cells (..., ny k, nx k) of the image, k along a pixel, out of all cells of `collect`.
-
-        Parameters
-        ----------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-
-        Returns
-        -------
-        cells : `torch.Tensor`
-            A view.
-        """
+        """View of the cells (..., ny k, nx k) of the image, k along a pixel, out of those of `collect`."""
         return without_frame(cells, self.margin * self._subsampling)
 
     @property
     def shares(self) -> tuple[Tensor, Tensor]:
         """Cell of each ray, and its flux at unit brightness, each (R,)."""
-        plain = self._plain
-        if plain is None:
-            plain = torch.arange(self.cells[0] * self.cells[1], device=self.x.device)
-        cell = plain.repeat_interleave(self._number)
+        cell = self._plain.repeat_interleave(self._number)
         share = torch.full_like(self.x[: len(cell)], self._area / self._number)
-        if len(self._weight):
-            cell = torch.cat([cell, self._divided[self._index]])
-            share = torch.cat([share, self._weight * self._area])
-        return cell, share
+        cell = torch.cat([cell, self._divided[self._index]])
+        return cell, torch.cat([share, self._weight * self._area])
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Flux in the pixels.
-
-        Parameters
-        ----------
-        values : `torch.Tensor`, shape (..., R)
-            Brightness at the rays, per arcsec2.
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (..., ny, nx)
-            Flux per pixel of ``grid``.
-        """
+        """Flux in the pixels (..., ny, nx) from the brightness at the rays (..., R), per arcsec2."""
         return self.convolve(self.collect(values))
 
     def convolve(self, cells: Tensor) -> Tensor:
-        """Flux in the pixels, from the flux in the cells that `collect` gives.
-
-        Parameters
-        ----------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (..., ny, nx)
-        """
+        """Flux in the pixels (..., ny, nx) from the flux in the cells (..., *cells) of `collect`."""
         image = cells if self._convolution is None else self._convolution(cells)
-        return image if self._subsampling == 1 else self._to_pixels(image)
-
-    def spread(self, image: Tensor) -> Tensor:
-        """Transpose of `convolve`, from pixels to cells.
-
-        Parameters
-        ----------
-        image : `torch.Tensor`, shape (..., ny, nx)
-
-        Returns
-        -------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-        """
         k = self._subsampling
         if k == 1:
-            cells = image
-        elif self._picks:
-            cells = image.new_zeros(*image.shape[:-2], *(size * k for size in self.shape))
-            cells[..., k // 2 :: k, k // 2 :: k] = image * k**2
-        else:
-            cells = image.repeat_interleave(k, -2).repeat_interleave(k, -1)
+            return image
+        image = image.unflatten(-2, (-1, k)).unflatten(-1, (-1, k))
+        return torch.einsum("...yixj,ij->...yx", image, torch.as_tensor(self._pattern).to(image))
+
+    def spread(self, image: Tensor) -> Tensor:
+        """Transpose of `convolve`, from pixels (..., ny, nx) to cells (..., *cells)."""
+        cells = (
+            image if self._subsampling == 1 else torch.kron(image, torch.as_tensor(self._pattern).to(image))
+        )
         return cells if self._convolution is None else self._convolution.transposed(cells)
 
     @cached_property
     def response(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Response of a pixel to the cells around it.
+        """Response of a pixel to the cells around it: offsets along y and x from its first cell, and shares.
 
-        Three arrays of one length: offsets along y and x from its first cell, which for pixel (row, column)
-        is ``((row + margin) k, (column + margin) k)``, k cells along a pixel; and shares. Cells beyond the
-        margin, which some offsets reach, are dark.
+        Cells beyond the margin, which some offsets reach, are dark.
         """
-        k = self._subsampling
         kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
-        pixel = np.ones((k, k))
-        if self._picks:
-            pixel = np.zeros((k, k))
-            pixel[k // 2, k // 2] = k**2
         # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel flipped.
-        values = scipy.signal.convolve2d(kernel.flip(0, 1).cpu().numpy(), pixel)
+        values = scipy.signal.convolve2d(kernel.flip(0, 1).cpu().numpy(), self._pattern)
         rows, columns = np.indices(values.shape)
         rows, columns = rows - kernel.shape[0] // 2, columns - kernel.shape[1] // 2
         return rows.ravel(), columns.ravel(), values.ravel()
@@ -435,17 +373,7 @@ class ImagingOperator:
         return sparse.csr_array((values, index, starts), shape=(len(row), cy * cx))
 
     def collect(self, values: Tensor) -> Tensor:
-        """Flux in the cells, before the convolution.
-
-        Parameters
-        ----------
-        values : `torch.Tensor`, shape (..., R)
-            Brightness at the rays, per arcsec2.
-
-        Returns
-        -------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-        """
+        """Flux in the cells (..., *cells), not convolved, from the brightness at the rays (..., R)."""
         lead = values.shape[:-1]
         extra = len(self._weight)
         plain = values[..., : values.shape[-1] - extra]
@@ -459,22 +387,12 @@ class ImagingOperator:
             plain = cells.index_copy(-1, self._plain, plain).index_copy(-1, self._divided, divided)
         return plain.reshape(*lead, *self.cells)
 
-    def _to_pixels(self, image: Tensor) -> Tensor:
-        ny, nx = self.shape
-        k = self._subsampling
-        cells = image.reshape(*image.shape[:-2], ny, k, nx, k)
-        # A cell has 1 / k^2 of the area of the pixel.
-        return cells[..., k // 2, :, k // 2] * k**2 if self._picks else cells.sum((-3, -1))
-
 
 def _check_options(
     kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: bool, refine: Any
 ) -> None:
-    if oversampling != "auto" and not _is_count(oversampling):
-        raise InputError(f"oversampling = {oversampling!r}: give 'auto' or a positive integer")
-    if not _is_count(kernel_subsampling):
-        raise InputError(f"kernel_subsampling = {kernel_subsampling!r}: give a positive integer")
-    if oversampling != "auto" and oversampling % kernel_subsampling:
+    positive_integer(kernel_subsampling, "kernel_subsampling")
+    if oversampling != "auto" and positive_integer(oversampling, "oversampling") % kernel_subsampling:
         raise InputError(
             f"oversampling = {oversampling} is not a multiple of kernel_subsampling = {kernel_subsampling}: "
             "each cell of the kernel needs the same number of rays"
@@ -488,10 +406,6 @@ def _check_options(
             f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one, so that a cell "
             "lies at the pixel centre"
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def sharpened(kernel: Tensor, variance: float) -> Tensor:

@@ -19,8 +19,8 @@ from scipy import ndimage
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
 from lenssr.grids import transformed
-from lenssr.imaging.reading import find_image, open_fits
-from lenssr.units import strip_unit
+from lenssr.imaging.reading import Array, find_image, open_fits
+from lenssr.units import positive_integer, positive_number, strip_unit
 
 __all__ = ["PSF", "GaussianPSF"]
 
@@ -32,7 +32,9 @@ CENTROID_TOLERANCE = 0.05
 SAMPLES_ACROSS = 2.0
 
 # Side of a pixel in arcsec, or the matrix (2, 2) of pixels that are not squares.
-PixelSize: TypeAlias = "u.Quantity | float | NDArray[np.float64]"
+PixelSize: TypeAlias = "u.Quantity | float | Array"
+Scale: TypeAlias = "u.Quantity | float | None"
+Shape: TypeAlias = "tuple[int, ...]"
 
 
 class PSF:
@@ -82,19 +84,13 @@ class PSF:
     0.25
     """
 
-    undersampled_below = SAMPLES_ACROSS
-
     def __init__(
-        self,
-        array: ArrayLike,
-        oversampling: int = 1,
-        includes_pixel: bool = False,
-        pixel_scale: u.Quantity | float | None = None,
+        self, array: ArrayLike, oversampling: int = 1, includes_pixel: bool = False, pixel_scale: Scale = None
     ) -> None:
         self.array = _checked_array(array)
-        self.oversampling = _positive_integer(oversampling, "oversampling")
+        self.oversampling = positive_integer(oversampling, "oversampling")
         self.includes_pixel = bool(includes_pixel)
-        self.pixel_scale = None if pixel_scale is None else _positive_angle(pixel_scale, "pixel_scale")
+        self.pixel_scale = None if pixel_scale is None else _side_in_arcsec(pixel_scale)
         offset = _core_offset(self.array)
         self.offset = tuple(shift / self.oversampling for shift in offset)
         self.flags: tuple[str, ...] = ()
@@ -137,7 +133,7 @@ class PSF:
         hdu: str | int | None = None,
         oversampling: int = 1,
         includes_pixel: bool = False,
-        pixel_scale: u.Quantity | float | None = None,
+        pixel_scale: Scale = None,
     ) -> PSF:
         """PSF from an image in a FITS file.
 
@@ -163,13 +159,7 @@ class PSF:
         return cls(array, oversampling, includes_pixel, pixel_scale)
 
     @classmethod
-    def from_any(
-        cls,
-        psf: PSFLike,
-        *,
-        shape: tuple[int, ...] | None = None,
-        pixel_scale: u.Quantity | float | None = None,
-    ) -> PSF:
+    def from_any(cls, psf: PSFLike, *, shape: Shape | None = None, pixel_scale: Scale = None) -> PSF:
         """PSF from anything that describes one.
 
         Parameters
@@ -286,9 +276,7 @@ class PSF:
         finer = self._sample_ratio(pixel_scale, subsampling) < 1 - 1e-6
         return bool(finer and self.fwhm_samples < SAMPLES_ACROSS)
 
-    def kernel(
-        self, pixel_scale: PixelSize, subsampling: int = 1, *, shape: tuple[int, ...] | None = None
-    ) -> NDArray[np.float64]:
+    def kernel(self, pixel_scale: PixelSize, subsampling: int = 1, *, shape: Shape | None = None) -> Array:
         """Kernel to convolve an image with.
 
         Parameters
@@ -320,7 +308,7 @@ class PSF:
         values = _sample(self.array, rows, columns, self._spline_order)
         return _normalised(values if shape is None else _cut(values, shape))
 
-    def cropped(self, shape: tuple[int, ...]) -> PSF:
+    def cropped(self, shape: Shape) -> PSF:
         """Return the PSF cut to fit within ``shape``, centre kept, normalised again.
 
         Parameters
@@ -357,7 +345,7 @@ class PSF:
                 break
         return self._with(array)
 
-    def _with(self, array: NDArray[np.float64]) -> PSF:
+    def _with(self, array: Array) -> PSF:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LensSRWarning)
             return PSF(array, self.oversampling, self.includes_pixel, self.pixel_scale)
@@ -369,7 +357,7 @@ class PSF:
 
     def _sample_ratio(self, pixel_scale: PixelSize, subsampling: int) -> float:
         """Spacing of the kernel in samples of the array."""
-        spacing = _side_in_arcsec(pixel_scale) / _positive_integer(subsampling, "subsampling")
+        spacing = _side_in_arcsec(pixel_scale) / positive_integer(subsampling, "subsampling")
         own = spacing * subsampling if self.pixel_scale is None else self.pixel_scale
         return spacing / (own / self.oversampling)
 
@@ -389,7 +377,7 @@ class GaussianPSF(PSF):
     """
 
     def __init__(self, fwhm: u.Quantity) -> None:
-        self._fwhm = _positive_angle(fwhm, "fwhm", bare=False)
+        self._fwhm = positive_number(fwhm, u.arcsec, "fwhm", bare=False)
         self.oversampling, self.includes_pixel, self.pixel_scale = 1, False, None
         self.offset, self.flags = (0.0, 0.0), ()
 
@@ -397,7 +385,7 @@ class GaussianPSF(PSF):
         return f"PSF.from_fwhm({self._fwhm:g} * u.arcsec)"
 
     @property
-    def array(self) -> NDArray[np.float64]:  # type: ignore[override]  # computed, never set
+    def array(self) -> Array:  # type: ignore[override]  # computed, never set
         """A kernel with four samples across the FWHM."""
         return self.kernel(self._fwhm / 4)
 
@@ -414,12 +402,10 @@ class GaussianPSF(PSF):
         """Return False: nothing is interpolated."""
         return False
 
-    def kernel(
-        self, pixel_scale: PixelSize, subsampling: int = 1, *, shape: tuple[int, ...] | None = None
-    ) -> NDArray[np.float64]:
-        """Kernel out to 5 sigma; see `PSF.kernel`."""  # noqa: D401
+    def kernel(self, pixel_scale: PixelSize, subsampling: int = 1, *, shape: Shape | None = None) -> Array:
+        """Kernel out to 5 sigma; see `PSF.kernel`."""
         side = _side_in_arcsec(pixel_scale)
-        sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / _positive_integer(subsampling, "subsampling"))
+        sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / positive_integer(subsampling, "subsampling"))
         stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
         if np.array_equal(stretch, np.eye(2)):
             positions = _positions(5 * sigma)
@@ -432,7 +418,7 @@ class GaussianPSF(PSF):
             values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         return _normalised(values if shape is None else _cut(values, shape))
 
-    def cropped(self, shape: tuple[int, ...]) -> Self:
+    def cropped(self, shape: Shape) -> Self:
         """Return the PSF itself, which has no edge; `kernel` takes ``shape``."""
         return self
 
@@ -445,7 +431,7 @@ class GaussianPSF(PSF):
 PSFLike: TypeAlias = "PSF | u.Quantity | str | PathLike[str] | ArrayLike | Any"
 
 
-def _checked_array(array: ArrayLike) -> NDArray[np.float64]:
+def _checked_array(array: ArrayLike) -> Array:
     array = np.array(array, dtype=np.float64)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"the PSF has shape {array.shape}: give one two-dimensional image")
@@ -462,7 +448,7 @@ def _checked_array(array: ArrayLike) -> NDArray[np.float64]:
     return array / array.sum()
 
 
-def _core_offset(array: NDArray[np.float64]) -> tuple[float, ...]:
+def _core_offset(array: Array) -> tuple[float, ...]:
     """Centre of the Gaussian that fits an array best, relative to the array's centre: (columns, rows)."""
     from photutils.centroids import centroid_2dg, centroid_com
 
@@ -475,9 +461,7 @@ def _core_offset(array: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(c - (size - 1) / 2) for c, size in zip(centre, array.shape[::-1], strict=True))
 
 
-def _sample(
-    array: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64], order: int
-) -> NDArray[np.float64]:
+def _sample(array: Array, rows: Array, columns: Array, order: int) -> Array:
     """Sample a spline through the array, zero outside it, non-negative where the array is."""
     whole = all(np.allclose(places, np.round(places), atol=1e-9) for places in (rows, columns))
     border = 8
@@ -488,7 +472,7 @@ def _sample(
     return values if whole else np.maximum(values, min(array.min(), 0.0))
 
 
-def _cut(array: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _cut(array: Array, shape: Shape) -> Array:
     """Cut an array about its centre to sides within ``shape``, keeping the parity of its sides."""
     slices = []
     for size, limit in zip(array.shape, shape, strict=True):
@@ -498,21 +482,8 @@ def _cut(array: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float
     return array[tuple(slices)]
 
 
-def _normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _normalised(values: Array) -> Array:
     return values / values.sum()
-
-
-def _positive_integer(value: int, name: str) -> int:
-    if int(value) != value or value < 1:
-        raise InputError(f"{name} = {value} is not a positive integer")
-    return int(value)
-
-
-def _positive_angle(value: Any, name: str, *, bare: bool = True) -> float:
-    number = strip_unit(value, u.arcsec, name, bare=bare)
-    if np.ndim(number) or not (np.isfinite(number) and number > 0):
-        raise InputError(f"{name} = {value} is not a positive angle: give arcsec, such as 0.1 * u.arcsec")
-    return float(number)
 
 
 def _positions(reach: float) -> NDArray[np.int_]:
@@ -522,10 +493,10 @@ def _positions(reach: float) -> NDArray[np.int_]:
 
 def _side_in_arcsec(pixel_scale: PixelSize) -> float:
     """Side of a pixel in arcsec, from a number, a Quantity or the matrix of stretched pixels."""
-    return _positive_angle(pixel_side(pixel_scale), "pixel_scale")
+    return positive_number(pixel_side(pixel_scale), u.arcsec, "pixel_scale")
 
 
-def _from_photutils(model: Any, shape: tuple[int, ...] | None, pixel_scale: Any) -> PSF:
+def _from_photutils(model: Any, shape: Shape | None, pixel_scale: Any) -> PSF:
     """Sample a photutils model about its own centre, on the grid of its oversampling."""
     oversampling = np.atleast_1d(model.oversampling)
     if len(set(oversampling.tolist())) != 1:

@@ -22,6 +22,8 @@ Rule = tuple[Tensor, Tensor]
 _BLOCK = 2**17
 # Most times that a cell is divided.
 MAX_LEVEL = 12
+# Brightness of a cell, over the brightest, below which the absolute error counts.
+FLOOR = 0.01
 # Share of the tolerance of a pixel that one cell may use: errors of neighbouring cells have the same sign.
 CELL_SHARE = 0.1
 # Weight of the differences of the quarters against their sum: for smooth light they are of third order, the
@@ -81,7 +83,6 @@ def adaptive_rays(
     unit_matrix: ArrayLike = ((1, 0), (0, 1)),
     compact: Callable[[Tensor, Tensor, float], Tensor] | None = None,
     tolerance: float = 3e-4,
-    floor: float = 0.01,
     max_rays: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
@@ -92,7 +93,7 @@ def adaptive_rays(
     sum and quarter by quarter (in sum the errors of a cusp can cancel). Where they differ by more than
     ``CELL_SHARE`` of the tolerance, the quarters replace the cell and are tested in turn. ``brightness(x,
     y)`` takes tensors (M,) to (M,), or to (..., M) for several scenes, whose cells are divided where any
-    scene needs it. ``tolerance`` is the relative error in cells brighter than ``floor`` times the brightest;
+    scene needs it. ``tolerance`` is the relative error in cells brighter than ``FLOOR`` times the brightest;
     fainter ones have the absolute error of those. ``compact(x, y, side)`` says which square cells hold a
     light so small that it may lie between these points; they are divided until none does. ``max_rays`` bounds
     the number of rays, the worst cells divided first; by default 50 000 plus 16 a cell.
@@ -110,7 +111,7 @@ def adaptive_rays(
     owner = torch.arange(len(x), device=x.device)
     if compact is not None:
         mean = torch.maximum(mean, torch.as_tensor(_light_of_compact(brightness, compact, x, y, side)))
-    allowed = tolerance * torch.maximum(mean, floor * mean.amax(-1, keepdim=True))
+    allowed = tolerance * torch.maximum(mean, FLOOR * mean.amax(-1, keepdim=True))
     kept: list[tuple[Tensor, ...]] = []
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)

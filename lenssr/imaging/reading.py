@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import astropy.units as u
 import numpy as np
@@ -26,6 +26,10 @@ from lenssr.exceptions import InputError
 __all__ = ["Planes", "find_image", "open_fits", "parse_unit", "read_planes"]
 
 log = logging.getLogger(__name__)
+
+# Planes of an image, and samples of kernels.
+Array: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 # The names under which archives store each plane, in the order in which they are looked for.
 HDU_NAMES = {
@@ -162,13 +166,13 @@ class Planes:
     adu, the zero point the AB magnitude of one unit; flags name what had to be guessed.
     """
 
-    data: NDArray[np.float64]
-    error: NDArray[np.float64] | None = None
-    variance: NDArray[np.float64] | None = None
-    inverse_variance: NDArray[np.float64] | None = None
+    data: Array
+    error: Array | None = None
+    variance: Array | None = None
+    inverse_variance: Array | None = None
     mask: NDArray[Any] | None = None
     psf: Any = None
-    exposure: NDArray[np.float64] | float | None = None
+    exposure: Array | float | None = None
     unit: u.UnitBase | str | None = None
     wcs: WCS | None = None
     gain: float | None = None
@@ -352,13 +356,13 @@ def _meaningful(wcs: WCS) -> WCS | None:
     return None if blank else wcs
 
 
-def _spread(values: Any, data: NDArray[np.float64]) -> NDArray[Any]:
+def _spread(values: Any, data: Array) -> NDArray[Any]:
     """Return one value as a plane, a plane as it is."""
     values = np.asarray(values)
     return np.broadcast_to(values, data.shape) if values.ndim == 0 else values
 
 
-def _as_image(values: Any, name: str) -> NDArray[np.float64]:
+def _as_image(values: Any, name: str) -> Array:
     if np.iscomplexobj(values):
         raise InputError(f"{name} is complex: give its real part or its modulus")
     try:

@@ -10,7 +10,6 @@ import astropy.units as u
 import numpy as np
 import torch
 from astropy.modeling import Model
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr._wcs import pixel_side
@@ -19,6 +18,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.operator import ImagingOperator, reach_of
 from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
 from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
+from lenssr.imaging.reading import Array
 from lenssr.light import PixelatedSource, Sersic, sersic_brightness
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def render(
     source: Light | Sequence[Light] | None = None,
     lens_light: Light | Sequence[Light] | None = None,
     sky: u.Quantity | float = 0.0,
-    psf: PSF | NDArray[np.float64] | None = None,
+    psf: PSF | Array | None = None,
     oversampling: int | Literal["auto"] = "auto",
     scale: int = 1,
-) -> NDArray[np.float64] | u.Quantity:
+) -> Array | u.Quantity:
     """Image of a lens, its light and a source behind it.
 
     Parameters
@@ -116,12 +116,12 @@ def render(
 
 
 def kernel_options(
-    psf: PSF | NDArray[np.float64] | None,
+    psf: PSF | Array | None,
     pixel_scale: PixelSize,
     *,
     scale: int = 1,
     oversampling: int | Literal["auto"] = "auto",
-) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
+) -> tuple[Array | None, dict[str, Any]]:
     """Kernel for an `~lenssr.imaging.ImagingOperator`, as finely sampled as the PSF and the rays allow.
 
     ``pixel_scale`` is that of the operator's grid, in arcsec, or its matrix; ``scale`` is the number of its

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import ndimage
+
+from lenssr.imaging.reading import Array, Mask
 
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation
@@ -25,8 +27,9 @@ FEWEST_PIXELS = 200
 # Correlation of neighbouring pixels above which noise counts as correlated. Theory: two errors at
 # FEWEST_PIXELS.
 CORRELATED_ABOVE = 0.15
-# Connected pixels above the threshold that are a source. Chosen: smoothed noise makes smaller islands.
-FEWEST_SOURCE_PIXELS = 25
+# Least significance of the pixels of a source in the smoothed image, and least number of connected pixels.
+# Chosen: smoothed noise makes smaller islands.
+SOURCE_SIGMA, FEWEST_SOURCE_PIXELS = 2.0, 25
 # Pixels: light that changes more slowly than this is a galaxy's halo or a gradient of the sky, not noise.
 _SMOOTH_SCALE = 8.0
 
@@ -109,9 +112,7 @@ def measure_sky(observation: Observation, *, radius: int = 3) -> SkyNoise:
     return sky_noise(observation.data, observation.sigma(), free, radius=radius)
 
 
-def sky_noise(
-    image: NDArray[np.float64], sigma: NDArray[np.float64], free: NDArray[np.bool_], *, radius: int = 3
-) -> SkyNoise:
+def sky_noise(image: Array, sigma: Array, free: Mask, *, radius: int = 3) -> SkyNoise:
     """`measure_sky` of pixels (``free``) known to be sky, or of the residuals of a good model.
 
     All have the shape (ny, nx); ``sigma`` is the standard deviation of every pixel.
@@ -149,8 +150,8 @@ def residual_noise(observation: Observation, model: ArrayLike, weight: ArrayLike
     return sky_noise(observation.data - model, sigma, free)
 
 
-def source_mask(observation: Observation, *, threshold: float = 2.0) -> NDArray[np.bool_]:
-    """Sources (ny, nx): connected pixels of the smoothed image above a threshold in sigma, grown outward."""
+def source_mask(observation: Observation) -> Mask:
+    """Sources (ny, nx): connected pixels of the smoothed image that are significant, grown outward."""
     valid = observation.valid
     level = sigma_clipped_stats(observation.data[valid], sigma=3, maxiters=20)[1]
     z = np.where(valid, (observation.data - level) / observation.sigma(), 0.0)
@@ -158,20 +159,20 @@ def source_mask(observation: Observation, *, threshold: float = 2.0) -> NDArray[
     _, middle, scatter = sigma_clipped_stats(smooth[valid], sigma=3, maxiters=20)
     if scatter <= 0:
         return np.zeros(valid.shape, dtype=bool)
-    labels, number = ndimage.label(smooth > middle + threshold * scatter)
+    labels, number = ndimage.label(smooth > middle + SOURCE_SIGMA * scatter)
     large = np.bincount(labels.ravel(), minlength=number + 1) >= FEWEST_SOURCE_PIXELS
     large[0] = False
     return ndimage.binary_dilation(large[labels], iterations=4)
 
 
-def _smooth_part(z: NDArray[np.float64], free: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _smooth_part(z: Array, free: Mask) -> Array:
     weight = ndimage.gaussian_filter(free.astype(float), _SMOOTH_SCALE)
     smooth = ndimage.gaussian_filter(z, _SMOOTH_SCALE)
     return np.divide(smooth, weight, out=np.zeros_like(z), where=weight > 1e-3)
 
 
 def _autocorrelation(
-    z: NDArray[np.float64], free: NDArray[np.bool_], variance: float, radius: int
+    z: Array, free: Mask, variance: float, radius: int
 ) -> dict[tuple[int, int], tuple[float, float]]:
     """Correlation and its standard error at each lag of a half-plane within the radius."""
     result = {}

@@ -244,7 +244,7 @@ def test_from_photutils_grid_takes_the_centre_of_the_image():
         (lambda: PSF(np.ones((5, 5)), oversampling=1.5), "oversampling = 1.5"),
         (lambda: PSF(np.ones((5, 5)), pixel_scale=-1), "pixel_scale = -1"),
         (lambda: PSF.from_fwhm(0.1), "no unit"),
-        (lambda: PSF.from_fwhm(0 * u.arcsec), "not a positive angle"),
+        (lambda: PSF.from_fwhm(0 * u.arcsec), "not a positive number"),
         (lambda: PSF.from_fwhm(1 * u.s), "not convertible"),
         (lambda: PSF.from_any(0.1), "not a PSF: give an array"),
         (lambda: PSF.from_any("missing.fits"), "does not exist"),

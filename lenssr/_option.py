@@ -1,4 +1,4 @@
-"""What an option is; checks of single options; what texts of the command line mean; forms in files."""
+"""Options: their declaration, their checks, values from texts of the command line, forms in files."""
 
 import argparse
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from lenssr.exceptions import InputError
 SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
 
 
-# ---------------------------------------------------------------- what an option says of itself
+# ---------------------------------------------------------------- declarations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Options:
         return choose_device(self.device)
 
 
-# ---------------------------------------------------------------- what the command line's texts mean
+# ---------------------------------------------------------------- values from texts of the command line
 
 
 def angle(text):
@@ -147,24 +147,39 @@ def names_text(text):
 # ---------------------------------------------------------------- checks
 
 
-def whole(least):
-    """Make a check that a value is an integer of at least ``least``."""
+def such(test, wanted):
+    """Make a check that ``test`` holds for a value; otherwise an `InputError` names both."""
 
     def check(name, value):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise InputError(f"{name} = {value!r}: give an integer, {least} or larger")
+        if not test(value):
+            raise InputError(f"{name} = {value!r}: give {wanted}")
 
     return check
+
+
+def whole(least):
+    """Make a check that a value is an integer of at least ``least``."""
+    return such(
+        lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= least,
+        f"an integer, {least} or larger",
+    )
 
 
 def one_of(choices):
     """Make a check that a value is one of these names, or None where that is among them."""
+    return such(
+        lambda value: (value is None or isinstance(value, str)) and value in choices,
+        f"one of {', '.join(map(repr, choices))}",
+    )
 
-    def check(name, value):
-        if not (value is None or isinstance(value, str)) or value not in choices:
-            raise InputError(f"{name} = {value!r}: give one of {', '.join(map(repr, choices))}")
 
-    return check
+check_fit_lens = such(lambda value: value in (None, True, False), "True, False or None")
+check_positive = such(lambda value: isinstance(value, bool | np.bool_), "True or False")
+check_components = such(lambda value: value in (1, 2), "1, or 2 for a bulge and a disc")
+check_grouper = such(
+    lambda value: value is None or callable(value) or (isinstance(value, str) and value == "auto"),
+    "a photutils SourceGrouper, 'auto' or None",
+)
 
 
 def or_auto(check):
@@ -192,16 +207,6 @@ def check_lens(name, value):
         raise InputError(
             f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None to fit one"
         )
-
-
-def check_fit_lens(name, value):
-    if value not in (None, True, False):
-        raise InputError(f"{name} = {value!r}: give True, False or None")
-
-
-def check_positive(name, value):
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} = {value!r}: give True or False")
 
 
 def check_lens_light(name, value):
@@ -234,16 +239,6 @@ def check_fit_shape(name, value):
 def check_xy_bounds(name, value):
     if value is not None:
         pair(value, name)
-
-
-def check_components(name, value):
-    if value not in (1, 2):
-        raise InputError(f"{name} = {value!r}: give 1, or 2 for a bulge and a disc")
-
-
-def check_grouper(name, value):
-    if not (value is None or callable(value) or (isinstance(value, str) and value == "auto")):
-        raise InputError(f"{name} = {value!r}: give a photutils SourceGrouper, 'auto' or None")
 
 
 # ---------------------------------------------------------------- forms in files

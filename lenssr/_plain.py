@@ -1,7 +1,8 @@
 """Models of mass and light as plain data, and back, for lens files, saved resolvers and results.
 
-A model is ``{name of its class: entry}``. The entry holds the values of its parameters, what else its class
-is built from, and, where they say something, ``units``, ``fixed``, ``bounds``, ``std`` and ``covariance``.
+A model is ``{name of its class: entry}``. The entry holds the values of its parameters, the other
+arguments of its class, and ``units``, ``fixed``, ``bounds``, ``std`` and ``covariance`` unless they are the
+default.
 """
 
 import inspect

@@ -24,7 +24,7 @@ SCALE_TOLERANCE = 1e-3
 # Largest stretch of a pixel, longest over shortest image of a unit vector - 1. Networks trained on squares
 # still work there, and starts of fits that count pixels are near enough. Chosen.
 MOST_STRETCH = 0.05
-# In pixels: a shift of the corners by less than this is far below what any fit of a lens resolves.
+# Shift of the corners, in pixels, that is far too small to be seen in the fit of a lens. Chosen.
 DISTORTION_TOLERANCE = 0.02
 _ARCSEC_PER_RADIAN = 180 / math.pi * 3600
 

@@ -136,14 +136,14 @@ _records = queue.SimpleQueue()
 
 def _begin(level):
     """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
-    # Ctrl-C reaches every process of a terminal; the one that started this one decides what ends.
+    # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.setLevel(level)
     log.addHandler(logging.handlers.QueueHandler(_records))
 
 
 def _answer(task):
-    """Bytes of the results of a task (a str: why it cannot be read), and of what was logged."""
+    """Bytes of the results of a task (or a str, why it cannot be read), and of log records."""
     try:
         solve, observations = pickle.loads(task)
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
@@ -253,8 +253,8 @@ def _results(message):
     found, records = pickle.loads(message)
     if isinstance(found, str):
         raise InputError(
-            f"other processes do not know what the resolver is made of ({found}): define its classes in a "
-            "module that can be imported, or give jobs=1"
+            f"other processes do not know a class of the resolver ({found}): define it in a module that can "
+            "be imported, or give jobs=1"
         )
     for record in records:
         logging.getLogger(record.name).handle(record)

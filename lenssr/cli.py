@@ -360,7 +360,7 @@ def _run(arguments):
     try:
         with _logged(arguments):
             return _run_logged(arguments)
-    except InputError as error:  # there is no log
+    except InputError as error:  # the log file cannot be opened
         print(f"lenssr: error: {error}", file=sys.stderr)
         return 1
 

@@ -1,4 +1,4 @@
-"""Distances, critical density, and what a velocity dispersion or a mass means as an angle on the sky.
+"""Distances, critical density, and Einstein radii of velocity dispersions and masses.
 
 Redshifts are 0 < z_lens < z_source, otherwise `~lenssr.exceptions.InputError` is raised. ``cosmology`` is an
 `~astropy.cosmology.FLRW`, by default astropy's ``Planck18``.

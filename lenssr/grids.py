@@ -1,4 +1,4 @@
-"""Pixel grids: arcsec in the image frame, sky coordinates, and what changes when an image is resampled.
+"""Pixel grids: arcsec in the image frame, sky coordinates, and units and WCS of a resampled image.
 
 The image frame is a tangent plane of the sky, turned and perhaps mirrored, in arcsec, with its origin at the
 image centre, zero-based pixel ``((nx - 1) / 2, (ny - 1) / 2)``. For square pixels x runs to the right along

@@ -41,7 +41,7 @@ __all__ = [
     "summarize",
 ]
 
-# What has values and perhaps a unit; astropy's classes are Any to type checkers.
+# Values, perhaps with a unit; astropy's classes are Any to type checkers.
 Image: TypeAlias = "u.Quantity | ArrayLike"
 _WINDOW = 7
 
@@ -396,7 +396,7 @@ def reduced_chi2(
 
 
 def flux_ratio(image: Image, truth: Image) -> float:
-    """Total flux of an image over that of the truth.
+    """Total flux of an image over the total flux of the truth.
 
     Parameters
     ----------

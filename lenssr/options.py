@@ -194,7 +194,7 @@ def _check_source(name: str, value: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Options):
-    """The options of a `~lenssr.SuperResolver`, checked; see there for what they mean.
+    """The options of a `~lenssr.SuperResolver`, checked; it describes them.
 
     Raises
     ------
@@ -207,7 +207,7 @@ class Settings(Options):
         default=2, check=whole(1), flag="--scale", metavar="N", parse=whole_number,
     )  # fmt: skip
     source: SourceKind | SourceName | NetworkSource = option(
-        "what describes the source",
+        "the model of the source",
         default="sersic", check=_check_source,
         flag="--source", metavar="SOURCE", choices=lambda: tuple(SOURCES),
     )  # fmt: skip
@@ -373,7 +373,7 @@ class Settings(Options):
 
 RESOLVER: dict[str, Option] = {
     **Settings.options(),
-    "psf": Option(help="the PSF of every image; by default that of its file"),
+    "psf": Option(help="the PSF of every image; by default the one in its file"),
     "noise": Option(help="the noise of every image; by default its error plane"),
     "mask": Option(
         help="pixels to hide; auto: other objects in the field", flag="--mask", choices=lambda: ("auto",)
@@ -401,7 +401,7 @@ READING: dict[str, Option] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometryOptions(Options):
-    """The options of a `~lenssr.SersicPhotometry`, checked; see there for what they mean.
+    """The options of a `~lenssr.SersicPhotometry`, checked; it describes them.
 
     Raises
     ------
@@ -428,7 +428,7 @@ class PhotometryOptions(Options):
         "how far centres may move in pixels; by default a quarter of the stamp, at most 10",
         check=check_xy_bounds,
     )
-    grouper: Any = option("what says which galaxies are fitted together", default="auto", check=check_grouper)
+    grouper: Any = option("groups of galaxies that are fitted together", default="auto", check=check_grouper)
     loss: Literal["huber", "cauchy"] | None = option(
         "how residuals count: huber, cauchy, or None for squares", check=one_of(("huber", "cauchy", None))
     )
@@ -458,7 +458,7 @@ class PhotometryOptions(Options):
 PHOTOMETRY: dict[str, Option] = {
     **PhotometryOptions.options(),
     "psf": Option(
-        help="PSF: a FITS file, or a FWHM such as 0.1arcsec or 2.5pix; by default that of the image",
+        help="PSF: a FITS file, or a FWHM such as 0.1arcsec or 2.5pix; by default the image's own",
         flag="--psf", metavar="PSF", parse=psf_text,
     ),
 }  # fmt: skip

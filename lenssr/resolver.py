@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from numpy.typing import ArrayLike
@@ -333,7 +332,7 @@ class SuperResolver:
         from lenssr.reconstruction.fine_tuning import check_method, fine_tune
 
         check_method(self._method)
-        if isinstance(images, str | Path) or not (images := list(images)):
+        if isinstance(images, str | PathLike) or not (images := list(images)):
             raise InputError("images is empty: give a list of one or more")
         names = [_name(image, i) for i, image in enumerate(images)]
         *extras, lenses = _extras(len(images), psf=psf, noise=noise, mask=mask, lenses=lenses)
@@ -514,7 +513,7 @@ def _extras(count: int, **values: Any) -> list[list[Any]]:
 
 
 def _name(image: Any, number: int) -> str:
-    return str(image) if isinstance(image, str | Path) else f"image {number}"
+    return str(image) if isinstance(image, str | PathLike) else f"image {number}"
 
 
 def _bar(total: int, shown: bool) -> Any:

@@ -288,7 +288,7 @@ def with_error(plane):
 # What is given, further arguments, and what the message names: the value and the remedy.
 REFUSED = {
     "no pixel scale": (DATA, {"pixel_scale": None}, r"no pixel scale: give pixel_scale="),
-    "negative pixel scale": (DATA, {"pixel_scale": -0.1}, r"-0.1 is not a positive number: give arcsec"),
+    "negative pixel scale": (DATA, {"pixel_scale": -0.1}, r"-0.1 is not a positive number: give one in arcsec"),
     "pixel scale in seconds": (DATA, {"pixel_scale": 1 * u.s}, r"1.0 s is not convertible to arcsec"),
     "magnitudes": (DATA, {"unit": "mag"}, r"mag is a magnitude: convert the image to a flux"),
     "unknown unit": (DATA, {"unit": "bananas"}, r"bananas.*give"),
@@ -372,7 +372,7 @@ class TestRefused:
             looked_at(tmp_path / "gone.fits")
 
     def test_a_folder(self, tmp_path):
-        with pytest.raises(InputError, match="is no file: check the name"):
+        with pytest.raises(InputError, match="is not a file: check the name"):
             looked_at(tmp_path)
 
     @pytest.mark.parametrize("content", [b"", b"hello\n" * 1000, b"\x00" * 2880])

@@ -24,9 +24,9 @@ __all__ = ["CuspOperator", "IntegratingOperator", "TrackingOperator", "effective
 class CuspOperator(ABC):
     """Linear map from the brightness of profiles to the flux in pixels, with rays that follow their centres.
 
-    Lengths are in pixels, from the centre of the image. The rays of a profile are those of a fixed
+    Lengths are in pixels, from the centre of the image. The rays of a profile are a fixed
     ``lattice`` (rows, columns), ``step`` apart, then its own, concentrated around its centre; each carries a
-    share of the brightness. ``shape`` is that of the images.
+    share of the brightness. The images have ``shape`` (ny, nx).
     """
 
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class CuspOperator(ABC):
     def collect(self, values: Tensor, x_0: Tensor, y_0: Tensor, share: Tensor) -> Tensor:
         """Flux in cells (B, P, rows, columns), additive over profiles, from values (B, P, R) at rays.
 
-        ``x_0``, ``y_0`` and ``share`` are those of `rays`.
+        ``x_0``, ``y_0`` and ``share`` are as in `rays`.
         """
 
     @abstractmethod
@@ -90,7 +90,7 @@ def effective_kernel(
     """Response (odd sides) of a pixel with its PSF on a lattice, and the lattice points along a pixel.
 
     At least ``points_across`` points lie across the FWHM of the response, and at most 4 along a pixel.
-    Without a PSF the response is that of the pixel. ``pixel_scale`` is in arcsec, a number or a 2 x 2 matrix.
+    Without a PSF it is the response of the pixel alone. ``pixel_scale`` (arcsec) is a number or a matrix.
 
     >>> import astropy.units as u
     >>> from lenssr.imaging import PSF
@@ -121,7 +121,7 @@ def _box_mean(kernel: Array, side: int) -> Array:
         weights[[0, -1]] /= 2
     for axis in (0, 1):
         kernel = ndimage.convolve1d(kernel, weights, axis=axis, mode="constant")
-    # The variance of the samples is not that of a box: an odd number lacks the variance within a sample.
+    # The variance of the samples differs from a box: an odd number lacks the variance within a sample.
     return sharpened(torch.as_tensor(kernel), -1 / 12 if side % 2 else 1 / 6).numpy()
 
 

@@ -116,7 +116,7 @@ def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_
     pixels = max(5, round(fwhm**2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
-        # photutils warns where a segment has so many peaks that it spaces its levels linearly.
+        # photutils warns of segments with many peaks, whose levels it spaces linearly.
         warnings.simplefilter("ignore", AstropyUserWarning)
         found = detect_sources(significance, threshold, pixels)
         if found is None:
@@ -143,7 +143,7 @@ class Segment:
     along: float  # standard deviations of its light
     across: float
     signal: float  # signal to noise of its light
-    peak: float  # that of its most significant point in the smoothed image
+    peak: float  # signal to noise of its most significant point in the smoothed image
     fwhm: float  # of the PSF
 
     def grown(self, margin: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], Mask]:

@@ -442,7 +442,7 @@ _MEDIAN_SIDE = 5
 # the scatter that remains without the counts is below the second. A plane from a model has 0 and 1.
 _LEAST_CORRELATION = 0.5
 _LARGEST_REST = 0.5
-# Largest relative difference between the slope and that of the known exposure that counts as equal.
+# Largest relative difference between the slope and the known exposure that counts as equal.
 _SAME_SLOPE = 0.1
 # Least share of pixels with positive remaining variance; least remaining variance over its median.
 _POSITIVE_SHARE = 0.99

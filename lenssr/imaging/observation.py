@@ -44,7 +44,7 @@ _AB_ZERO = 3631 * u.Jy
 
 
 class Reading(TypedDict, total=False):
-    """Keywords of `Observation.from_any` for what an image does not say itself."""
+    """Keywords of `Observation.from_any` for what an image does not hold itself."""
 
     pixel_scale: Scale
     unit: u.UnitBase | str | None
@@ -75,7 +75,7 @@ class Observation:
     noise : `~lenssr.imaging.NoiseModel` or None
         The noise, with plain numbers in ``unit``.
     flags : tuple of str
-        What had to be guessed or is out of the ordinary; see Notes.
+        Names of guesses and peculiarities; see Notes.
     meta : dict
         ``zero_point`` (AB magnitude of one unit), ``exposure`` (median, s), ``masked`` (number of pixels),
         telescope, filter and file where known.

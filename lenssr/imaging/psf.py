@@ -1,4 +1,4 @@
-"""Point spread functions: from whatever the user has to a kernel at the sampling that is needed."""
+"""Point spread functions: from any description to a kernel at any sampling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import warnings
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import astropy.units as u
@@ -51,8 +50,8 @@ class PSF:
         Whether the array already holds the response of the pixel, as effective PSFs measured from stars
         do. If not (the default), images are integrated over their pixels before the PSF is applied.
     pixel_scale : `~astropy.units.Quantity` or float, optional
-        Size of the image pixels that ``oversampling`` refers to, in arcsec; by default the pixels of whatever
-        image the PSF is used for.
+        Size of the image pixels that ``oversampling`` refers to, in arcsec; by default the pixels of
+        the image that the PSF is used for.
 
     Attributes
     ----------
@@ -171,7 +170,7 @@ class PSF:
         shape : tuple of int, optional
             Shape of the image, at whose centre a `~photutils.psf.GriddedPSFModel` is evaluated.
         pixel_scale : `~astropy.units.Quantity` or float, optional
-            Image pixels that the sampling refers to, by default those of the image it is used for.
+            Image pixels that the sampling refers to, by default the pixels of the image it is used for.
 
         Returns
         -------
@@ -184,7 +183,7 @@ class PSF:
         """
         if isinstance(psf, PSF):
             return psf
-        if isinstance(psf, (str, Path)):
+        if isinstance(psf, (str, PathLike)):
             return cls.from_fits(psf, pixel_scale=pixel_scale)
         if isinstance(psf, u.Quantity):
             if psf.ndim == 0:
@@ -293,7 +292,7 @@ class PSF:
         Returns
         -------
         kernel : `~numpy.ndarray`, odd sides
-            Its sum is 1, its centre that of the PSF.
+            Its sum is 1; its centre is the centre of the PSF.
 
         Notes
         -----

@@ -160,10 +160,10 @@ def _unknown(text: Any) -> InputError:
 
 @dataclass
 class Planes:
-    """What an input holds, before any of it is checked; None where it does not say.
+    """Unchecked contents of an input; None where it has none.
 
-    The unit is a str as the header has it; the exposure (s) may be a number; the gain is in electrons per
-    adu, the zero point the AB magnitude of one unit; flags name what had to be guessed.
+    The unit may be a str as in the header, the exposure (s) a number; the gain is in electrons per adu, the
+    zero point the AB magnitude of one unit; flags name guesses.
     """
 
     data: Array
@@ -183,7 +183,7 @@ class Planes:
 
 def read_planes(image: Any, hdus: Mapping[str, str | int] | None = None) -> Planes:
     """Planes of an image in any form, as `~lenssr.imaging.Observation.from_any` takes it."""
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, PathLike)):
         with open_fits(image) as opened:
             planes = _from_hdus(opened, hdus)
         planes.meta["file"] = Path(image).name
@@ -206,9 +206,9 @@ def read_planes(image: Any, hdus: Mapping[str, str | int] | None = None) -> Plan
 
 @contextlib.contextmanager
 def open_fits(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
-    """Open a FITS file in memory; an `InputError` says what is wrong with it."""
+    """Open a FITS file in memory; an `InputError` says why it cannot be read."""
     if not Path(path).is_file():
-        raise InputError(f"{path} does not exist or is no file: check the name")
+        raise InputError(f"{path} does not exist or is not a file: check the name")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)

@@ -52,7 +52,7 @@ class SuperResolver:
         The lens. By default it is unknown, and an SIE with external shear is fitted, with Einstein radii to
         start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the lens (of the
         image centre where none is fitted), and weak Gaussian priors on its shape and place
-        (`lenssr.model.constraints`). A given lens is fitted without priors.
+        (see the page on the method). A given lens is fitted without priors.
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.

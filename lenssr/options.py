@@ -7,7 +7,7 @@ line, the repr, files and the docs. Nothing here imports torch before it is need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from os import PathLike, fspath
@@ -222,7 +222,7 @@ class Settings(Options):
         "where the fit of an unknown lens begins: search, network, or a file of a network's weights",
         default=SEARCH, flag="--start",
     )  # fmt: skip
-    lens_light: str | Sersic | MultiGaussian | Sequence[str | Sersic | MultiGaussian] | None = option(
+    lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
         "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
         check=check_lens_light, flag="--lens-light", metavar="MODEL", parse=names_text,
         save=save_light, load=load_light,

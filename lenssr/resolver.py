@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from numpy.typing import ArrayLike
@@ -372,7 +373,7 @@ class SuperResolver:
 
         return training_of(self._method)
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the settings, and the networks of a source that is one, to a file that cannot run code.
 
         Parameters
@@ -400,7 +401,7 @@ class SuperResolver:
         save_bundle(path, self.settings.save(), networks)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read a resolver from a file of `save`, without running any code in it.
 
         Parameters

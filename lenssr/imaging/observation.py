@@ -379,14 +379,12 @@ def _same_shape(plane: ArrayLike, shape: Shape, name: str) -> None:
 
 def _error_of(planes: Planes, bad: Mask) -> Array | None:
     """Error plane from whichever of the three kinds is there, checked in unmasked pixels."""
-    for plane, name, power in (
+    kinds = (
         (planes.error, "the error plane", 1),
         (planes.variance, "the variance plane", 0.5),
         (planes.inverse_variance, "the inverse variance plane", -0.5),
-    ):
-        if plane is not None:
-            return _checked_error(plane, bad, name, power)
-    return None
+    )
+    return next((_checked_error(kind[0], bad, *kind[1:]) for kind in kinds if kind[0] is not None), None)
 
 
 def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Array:

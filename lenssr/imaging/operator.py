@@ -316,7 +316,7 @@ class ImagingOperator:
         return self.convolve(self.collect(values))
 
     def convolve(self, cells: Tensor) -> Tensor:
-        """Flux in the pixels (..., ny, nx) from the flux in the cells (..., *cells) of `collect`."""
+        """Flux in the pixels (..., ny, nx) from the flux in the cells ``(..., *cells)`` of `collect`."""
         image = cells if self._convolution is None else self._convolution(cells)
         k = self._subsampling
         if k == 1:
@@ -325,7 +325,7 @@ class ImagingOperator:
         return torch.einsum("...yixj,ij->...yx", image, torch.as_tensor(self._pattern).to(image))
 
     def spread(self, image: Tensor) -> Tensor:
-        """Transpose of `convolve`, from pixels (..., ny, nx) to cells (..., *cells)."""
+        """Transpose of `convolve`, from pixels (..., ny, nx) to cells ``(..., *cells)``."""
         cells = (
             image if self._subsampling == 1 else torch.kron(image, torch.as_tensor(self._pattern).to(image))
         )
@@ -373,7 +373,7 @@ class ImagingOperator:
         return sparse.csr_array((values, index, starts), shape=(len(row), cy * cx))
 
     def collect(self, values: Tensor) -> Tensor:
-        """Flux in the cells (..., *cells), not convolved, from the brightness at the rays (..., R)."""
+        """Flux in the cells ``(..., *cells)``, not convolved, from the brightness at the rays (..., R)."""
         lead = values.shape[:-1]
         extra = len(self._weight)
         plain = values[..., : values.shape[-1] - extra]

@@ -229,17 +229,15 @@ def open_fits(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
 
 def find_image(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
     """Image HDU that was chosen, or has one of the names, or else the first two-dimensional one."""
-    if chosen is not None:
-        return _chosen_hdu(hdus, chosen)
-    named = _named_hdu(hdus, names)
-    if named is not None:
-        return named
+    found = _pick(hdus, names, chosen)
+    if found is not None:
+        return found
     others = _KNOWN_NAMES - set(names)
     for hdu in hdus:
         if hdu.is_image and hdu.data is not None and hdu.data.ndim == 2 and hdu.name.upper() not in others:
             return hdu
-    found = ", ".join(f"{hdu.name or 'unnamed'} {hdu.shape if hdu.is_image else 'table'}" for hdu in hdus)
-    raise InputError(f"no two-dimensional image among the HDUs ({found}): name it, such as hdus={{'sci': 1}}")
+    known = ", ".join(f"{hdu.name or 'unnamed'} {hdu.shape if hdu.is_image else 'table'}" for hdu in hdus)
+    raise InputError(f"no two-dimensional image among the HDUs ({known}): name it, such as hdus={{'sci': 1}}")
 
 
 def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Planes:
@@ -252,16 +250,16 @@ def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Pl
             chosen[name] = value
     science = find_image(opened, HDU_NAMES["sci"], chosen.get("sci"))
     planes = Planes(_as_image(science.data, f"HDU {science.name or 0}"))
-    if "sci" not in chosen and _named_hdu(opened, HDU_NAMES["sci"]) is None and _rivals(opened, science):
+    if "sci" not in chosen and _pick(opened, HDU_NAMES["sci"]) is None and _rivals(opened, science):
         planes.flags.append("hdu_guessed")
-    uncertainty = _named_hdu(opened, ("UNCERT",))
+    uncertainty = _pick(opened, ("UNCERT",))
     if uncertainty is not None and uncertainty is not science:
         utype = uncertainty.header.get("UTYPE", "StdDevUncertainty")
         for kind, (name, _) in _UNCERTAINTIES.items():
             if kind.__name__ == utype:
                 setattr(planes, name, np.array(uncertainty.data, dtype=np.float64))
     for key, name in _FIELDS.items():
-        hdu = _chosen_hdu(opened, chosen[key]) if key in chosen else _named_hdu(opened, HDU_NAMES[key])
+        hdu = _pick(opened, HDU_NAMES[key], chosen.get(key))
         if hdu is not None and hdu is not science:
             setattr(planes, name, np.array(hdu.data, dtype=np.float64))
     with warnings.catch_warnings():
@@ -328,17 +326,16 @@ def _read_keywords(planes: Planes, headers: list[Any]) -> None:
             planes.meta[name] = value
 
 
-def _named_hdu(hdus: fits.HDUList, names: tuple[str, ...]) -> Any:
-    images = [hdu for hdu in hdus if hdu.is_image and hdu.data is not None]
-    return next((hdu for name in names for hdu in images if hdu.name.strip().upper() == name), None)
-
-
-def _chosen_hdu(hdus: fits.HDUList, chosen: str | int) -> Any:
+def _pick(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+    """Image HDU that was chosen by name or number, or else has one of the names; None if there is none."""
+    if chosen is None:
+        images = [hdu for hdu in hdus if hdu.is_image and hdu.data is not None]
+        return next((hdu for name in names for hdu in images if hdu.name.strip().upper() == name), None)
     try:
         hdu = hdus[chosen]
     except (KeyError, IndexError):
-        names = ", ".join(repr(hdu.name) for hdu in hdus)
-        raise InputError(f"there is no HDU {chosen!r}: the file has {names}") from None
+        known = ", ".join(repr(hdu.name) for hdu in hdus)
+        raise InputError(f"there is no HDU {chosen!r}: the file has {known}") from None
     if not hdu.is_image or hdu.data is None:
         raise InputError(f"HDU {chosen!r} holds no image: name another")
     return hdu

@@ -47,7 +47,10 @@ else:
         (r"py:.*", rf"({elsewhere})(\..*)?"),
         (r"std:.*|(py:)?term", r".*:.*"),
     ]
-nitpick_ignore = [("py:class", "Model")]  # an annotation that astropy's Fittable2DModel hands down
+nitpick_ignore = [
+    ("py:class", "Model"),  # an annotation that astropy's Fittable2DModel hands down
+    ("py:class", "lenssr._option.Options"),  # the base of the options, which is private
+]
 numpydoc_xref_param_type = False
 
 

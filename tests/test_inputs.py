@@ -288,7 +288,7 @@ def with_error(plane):
 # What is given, further arguments, and what the message names: the value and the remedy.
 REFUSED = {
     "no pixel scale": (DATA, {"pixel_scale": None}, r"no pixel scale: give pixel_scale="),
-    "negative pixel scale": (DATA, {"pixel_scale": -0.1}, r"-0.1 is not a positive number: give one in arcsec"),
+    "negative pixel scale": (DATA, {"pixel_scale": -0.1}, "-0.1 is not a positive number: give one in arc"),
     "pixel scale in seconds": (DATA, {"pixel_scale": 1 * u.s}, r"1.0 s is not convertible to arcsec"),
     "magnitudes": (DATA, {"unit": "mag"}, r"mag is a magnitude: convert the image to a flux"),
     "unknown unit": (DATA, {"unit": "bananas"}, r"bananas.*give"),

@@ -253,8 +253,8 @@ def _results(message):
     found, records = pickle.loads(message)
     if isinstance(found, str):
         raise InputError(
-            f"other processes do not know a class of the resolver ({found}): define it in a module that can "
-            "be imported, or give jobs=1"
+            f"other processes do not know a class of the resolver ({found}): define its classes in a module "
+            "that can be imported, or give jobs=1"
         )
     for record in records:
         logging.getLogger(record.name).handle(record)

@@ -229,9 +229,8 @@ class ImagingOperator:
         self.grid, self.shape = grid, grid.shape
         self._subsampling = k = kernel_subsampling
         # Weights of the cells of a pixel; a cell has 1 / k^2 of its area.
-        self._pattern = np.ones((k, k))
+        self._pattern = torch.full((k, k), 0.0 if includes_pixel else 1.0, dtype=dtype, device=device)
         if includes_pixel:
-            self._pattern = np.zeros((k, k))
             self._pattern[k // 2, k // 2] = k**2
         if kernel is None:
             self.margin = 0
@@ -284,7 +283,7 @@ class ImagingOperator:
     def to(self, dtype: torch.dtype, *, device: Device | None = None) -> ImagingOperator:
         """The same operator in another precision, or on another device (by default the same)."""
         twin, device = copy.copy(self), self.x.device if device is None else device
-        for name in ("x", "y", "_weight"):
+        for name in ("x", "y", "_weight", "_pattern"):
             setattr(twin, name, getattr(self, name).to(device, dtype))
         for name in ("_plain", "_divided", "_index"):
             setattr(twin, name, getattr(self, name).to(device))
@@ -322,13 +321,11 @@ class ImagingOperator:
         if k == 1:
             return image
         image = image.unflatten(-2, (-1, k)).unflatten(-1, (-1, k))
-        return torch.einsum("...yixj,ij->...yx", image, torch.as_tensor(self._pattern).to(image))
+        return torch.einsum("...yixj,ij->...yx", image, self._pattern.to(image.dtype))
 
     def spread(self, image: Tensor) -> Tensor:
         """Transpose of `convolve`, from pixels (..., ny, nx) to cells ``(..., *cells)``."""
-        cells = (
-            image if self._subsampling == 1 else torch.kron(image, torch.as_tensor(self._pattern).to(image))
-        )
+        cells = image if self._subsampling == 1 else torch.kron(image, self._pattern.to(image.dtype))
         return cells if self._convolution is None else self._convolution.transposed(cells)
 
     @cached_property
@@ -339,7 +336,7 @@ class ImagingOperator:
         """
         kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
         # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel flipped.
-        values = scipy.signal.convolve2d(kernel.flip(0, 1).cpu().numpy(), self._pattern)
+        values = scipy.signal.convolve2d(kernel.flip(0, 1).cpu().numpy(), self._pattern.cpu().numpy())
         rows, columns = np.indices(values.shape)
         rows, columns = rows - kernel.shape[0] // 2, columns - kernel.shape[1] // 2
         return rows.ravel(), columns.ravel(), values.ravel()

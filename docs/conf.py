@@ -47,7 +47,10 @@ else:
         (r"py:.*", rf"({elsewhere})(\..*)?"),
         (r"std:.*|(py:)?term", r".*:.*"),
     ]
-nitpick_ignore = [("py:class", "Model")]  # an annotation that astropy's Fittable2DModel hands down
+nitpick_ignore = [
+    ("py:class", "Model"),  # an annotation that astropy's Fittable2DModel hands down
+    ("py:class", "lenssr._option.Options"),  # the base of the options, which is private
+]
 # Classes without a page, in annotations of ``lenssr.source``.
 inner = ("fit.Constraints", "fit.Fit", "image_stack.ImageStack", "scene.Scene")
 nitpick_ignore += [("py:class", f"lenssr.model.{name}") for name in inner]
@@ -90,6 +93,7 @@ def setup(app):
 
 automodapi_toctreedirnm = "api"
 automodapi_inheritance_diagram = False  # needs graphviz, a program outside Python
+autodoc_typehints = "none"  # docstrings say what a parameter is, with shapes and units
 automodsumm_inherited_members = False  # astropy's base classes bring hundreds; lenssr's are asked for by name
 
 # -- Examples -----------------------------------------------------------------

@@ -2,39 +2,53 @@
 
 import importlib as _importlib
 import logging as _logging
+import typing as _typing
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-# Public names and the modules they live in. They are imported when they are first used, so that
-# `import lenssr` costs a script nothing before it does.
+# Public names by the module that holds them. Each is imported when it is first used, so that `import lenssr`
+# stays fast.
 _HOMES = {
-    "lenssr.exceptions": ("InputError", "LensSRWarning"),
-    "lenssr.grids": ("PixelGrid",),
-    "lenssr.imaging": ("PSF", "Observation", "render"),
-    "lenssr.light": ("PixelatedSource", "Sersic"),
-    "lenssr.mass": (
-        "EPL",
-        "NFW",
-        "SIE",
-        "SIS",
-        "ConvergenceSheet",
-        "MassModel",
-        "MassSystem",
-        "PixelatedDeflection",
-        "PointMass",
-        "Shear",
-    ),
-    "lenssr.networks": ("NetworkSource",),
-    "lenssr.options": ("register_source",),
-    "lenssr.photometry": ("SersicPhotometry",),
-    "lenssr.resolver": ("SuperResolver",),
-    "lenssr.result": ("FailedResolution", "SuperResolution"),
+    "exceptions": "InputError LensSRWarning",
+    "grids": "PixelGrid",
+    "imaging": "PSF Observation render",
+    "light": "PixelatedSource Sersic",
+    "mass": "EPL NFW SIE SIS ConvergenceSheet MassModel MassSystem PixelatedDeflection PointMass Shear",
+    "networks": "NetworkSource",
+    "options": "register_source",
+    "photometry": "SersicPhotometry",
+    "resolver": "SuperResolver",
+    "result": "FailedResolution SuperResolution",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: f"lenssr.{home}" for home, names in _HOMES.items() for name in names.split()}
+
+if _typing.TYPE_CHECKING:  # the same names for type checkers; a test compares both lists
+    # isort: off
+    from lenssr.exceptions import InputError as InputError, LensSRWarning as LensSRWarning
+    from lenssr.grids import PixelGrid as PixelGrid
+    from lenssr.imaging import PSF as PSF, Observation as Observation, render as render
+    from lenssr.light import PixelatedSource as PixelatedSource, Sersic as Sersic
+    from lenssr.mass import (
+        EPL as EPL,
+        NFW as NFW,
+        SIE as SIE,
+        SIS as SIS,
+        ConvergenceSheet as ConvergenceSheet,
+        MassModel as MassModel,
+        MassSystem as MassSystem,
+        PixelatedDeflection as PixelatedDeflection,
+        PointMass as PointMass,
+        Shear as Shear,
+    )
+    from lenssr.networks import NetworkSource as NetworkSource
+    from lenssr.options import register_source as register_source
+    from lenssr.photometry import SersicPhotometry as SersicPhotometry
+    from lenssr.resolver import SuperResolver as SuperResolver
+    from lenssr.result import FailedResolution as FailedResolution, SuperResolution as SuperResolution
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604
 
-# What lenssr has to say of its stages is for a program that asks for it.
+# Records of the logger reach only programs that ask for them.
 _logging.getLogger("lenssr").addHandler(_logging.NullHandler())
 
 try:
@@ -42,14 +56,15 @@ try:
 except _PackageNotFoundError:  # a source tree on the path, never installed
     __version__ = "0.1.dev0"
 
+if not _typing.TYPE_CHECKING:  # a type checker would accept every name
 
-def __getattr__(name):
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'lenssr' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name):
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'lenssr' has no attribute {name!r}")
+        value = getattr(_importlib.import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

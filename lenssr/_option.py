@@ -1,4 +1,4 @@
-"""What an option is; checks of single options; what texts of the command line mean; forms in files."""
+"""Options: their declaration, their checks, values from texts of the command line, forms in files."""
 
 import argparse
 from collections.abc import Callable
@@ -13,59 +13,38 @@ from lenssr.exceptions import InputError
 # Words that options may be: where an unknown lens is looked for, and pixels as the PSF of the output.
 SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
 
-# ---------------------------------------------------------------- what an option says of itself
+
+# ---------------------------------------------------------------- declarations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One choice: what it means, and how it is said.
+    """One choice: what it means, and how the command line and files spell it."""
 
-    Parameters
-    ----------
-    help : str
-        One line for people.
-    default : object, optional
-        By default None.
-    check : callable, optional
-        ``check(name, value)`` raises `InputError`; by default whoever takes the value checks it.
-    flag : str, optional
-        How the command line spells it, such as ``"--scale"``; by default it has no such option.
-    metavar : str, optional
-        What stands for its value there.
-    parse : callable, optional
-        Makes a value of the text that is given there; by default the text is the value.
-    choices : callable, optional
-        Returns the values that are taken there.
-    switch : bool, optional
-        Whether it is True where it is given there and takes no value; by default not.
-    save, load : callable, optional
-        Plain data of a value for a file, and a value of plain data; by default they are the value.
-    """
-
-    help: str
+    help: str  # one line for people
     default: Any = None
-    check: Callable | None = None
-    flag: str | None = None
-    metavar: str | None = None
-    parse: Callable | None = None
-    choices: Callable | None = None
-    switch: bool = False
-    save: Callable | None = None
-    load: Callable | None = None
+    check: Callable[[str, Any], object] | None = None  # raises InputError for (name, value)
+    flag: str | None = None  # such as "--scale", where the command line has it
+    metavar: str | None = None  # stands for its value there
+    parse: Callable[[str], Any] | None = None  # makes a value of the text there; by default the text itself
+    choices: Callable[[], tuple[Any, ...]] | None = None  # values that the command line takes
+    switch: bool = False  # whether the flag takes no value and means True
+    save: Callable[[Any], Any] | None = None  # plain data of a value for a file; by default the value itself
+    load: Callable[[Any], Any] | None = None  # and back
 
     @property
-    def meaning(self):
+    def meaning(self) -> str:
         """The help line with the choices."""
         # Without a metavar argparse lists the choices itself.
         choices = f": {', '.join(self.choices())}" if self.choices and self.metavar else ""
         return self.help + choices
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The help line with choices and default."""
         return self.meaning + ("" if self.default is None else f" (default: {self.default})")
 
-    def add_to(self, parser, name):
+    def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
         """Add it to a parser of the command line, under its name."""
         if self.switch:
             parser.add_argument(self.flag, dest=name, action="store_true", default=None, help=self.text)
@@ -75,22 +54,45 @@ class Option:
         parser.add_argument(self.flag, dest=name, **about)
 
 
-def option(help, **more):
-    """A field of a dataclass that is an `Option`, which its metadata hold."""
+def option(help: str, **more: Any) -> Any:
+    """Make a field of a dataclass that is an `Option`, kept in its metadata."""
     one = Option(help=help, **more)
     return field(default=one.default, metadata={"option": one})
 
 
-def options_of(cls):
-    """The options that are the fields of a dataclass, by name."""
-    return {one.name: one.metadata["option"] for one in fields(cls) if "option" in one.metadata}
+class Options:
+    """Base of dataclasses whose fields are options; they are checked when an object is built."""
+
+    device: str
+
+    def __post_init__(self) -> None:
+        for name, one in self.options().items():
+            if one.check is not None:
+                one.check(name, getattr(self, name))
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """The options by name, in order."""
+        return {one.name: one.metadata["option"] for one in fields(cls) if "option" in one.metadata}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the options, in order."""
+        return tuple(cls.options())
+
+    @property
+    def torch_device(self):
+        """The device that "auto" stands for here."""
+        from lenssr._tensors import choose_device
+
+        return choose_device(self.device)
 
 
-# ---------------------------------------------------------------- what the command line's texts mean
+# ---------------------------------------------------------------- values from texts of the command line
 
 
 def angle(text):
-    """Read ``0.1arcsec``; a bare number is refused, since nobody knows what it means."""
+    """Read ``0.1arcsec``; a bare number is refused, since its unit is not known."""
     import astropy.units as u
 
     try:
@@ -107,7 +109,7 @@ def angle(text):
 
 
 def whole_number(text, least=1):
-    """Read an integer that is not below ``least``."""
+    """Read an integer of at least ``least``."""
     try:
         number = int(text)
     except ValueError as error:
@@ -145,29 +147,55 @@ def names_text(text):
 # ---------------------------------------------------------------- checks
 
 
-def check_count(name, value):
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{name} = {value!r}: give an integer, 1 or larger")
+def such(test, wanted):
+    """Make a check that ``test`` holds for a value; otherwise an `InputError` names both."""
+
+    def check(name, value):
+        if not test(value):
+            raise InputError(f"{name} = {value!r}: give {wanted}")
+
+    return check
 
 
-def check_oversampling(name, value):
-    if not isinstance(value, str) or value != "auto":
-        check_count(name, value)
-
-
-def check_seed(name, value):
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise InputError(f"{name} = {value!r}: give an integer, 0 or larger")
+def whole(least):
+    """Make a check that a value is an integer of at least ``least``."""
+    return such(
+        lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= least,
+        f"an integer, {least} or larger",
+    )
 
 
 def one_of(choices):
     """Make a check that a value is one of these names, or None where that is among them."""
+    return such(
+        lambda value: (value is None or isinstance(value, str)) and value in choices,
+        f"one of {', '.join(map(repr, choices))}",
+    )
 
-    def check(name, value):
-        if not (value is None or isinstance(value, str)) or value not in choices:
-            raise InputError(f"{name} = {value!r}: give one of {', '.join(map(repr, choices))}")
 
-    return check
+check_fit_lens = such(lambda value: value in (None, True, False), "True, False or None")
+check_positive = such(lambda value: isinstance(value, bool | np.bool_), "True or False")
+check_components = such(lambda value: value in (1, 2), "1, or 2 for a bulge and a disc")
+check_grouper = such(
+    lambda value: value is None or callable(value) or (isinstance(value, str) and value == "auto"),
+    "a photutils SourceGrouper, 'auto' or None",
+)
+
+
+def or_auto(check):
+    """Make a check that takes "auto" too."""
+    return lambda name, value: None if isinstance(value, str) and value == "auto" else check(name, value)
+
+
+def pair(value, name, *, integer=False):
+    """One or two positive numbers as a pair; an `InputError` names the value."""
+    values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
+    if not good or (integer and any(int(v) != v for v in values)):
+        raise InputError(
+            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
+        )
+    return tuple(int(v) if integer else float(v) for v in values)
 
 
 def check_lens(name, value):
@@ -177,24 +205,20 @@ def check_lens(name, value):
 
     if not isinstance(value, MassModel):
         raise InputError(
-            f"{name} = {value!r} is no mass model: give one, such as SIE(1.2), or None to fit one"
+            f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None to fit one"
         )
-
-
-def check_fit_lens(name, value):
-    if value not in (None, True, False):
-        raise InputError(f"{name} = {value!r}: give True, False or None")
-
-
-def check_positive(name, value):
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} = {value!r}: give True or False")
 
 
 def check_lens_light(name, value):
     from lenssr.light.lens_light import check_lens_light
 
     check_lens_light(value)
+
+
+def check_device(name, value):
+    from lenssr._tensors import choose_device
+
+    choose_device(value)
 
 
 def check_psf_out(name, value):
@@ -208,52 +232,13 @@ def check_psf_out(name, value):
         raise InputError(f"{name} = {value} is not a positive angle: give arcsec")
 
 
-def check_device(name, value):
-    from lenssr.devices import choose_device
-
-    choose_device(value)
-
-
-def pair(value, name, *, integer=False):
-    """One or two positive numbers as a pair, or an `InputError` that calls them by name."""
-    values = (value, value) if np.ndim(value) == 0 else tuple(value)
-    good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
-    if not good or (integer and any(int(v) != v for v in values)):
-        raise InputError(
-            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
-        )
-    return tuple(int(v) if integer else float(v) for v in values)
-
-
 def check_fit_shape(name, value):
-    if not isinstance(value, str) or value != "auto":
-        pair(value, name, integer=True)
+    pair(value, name, integer=True)
 
 
 def check_xy_bounds(name, value):
     if value is not None:
         pair(value, name)
-
-
-def check_sky(name, value):
-    if value not in ("constant", None):
-        raise InputError(f"{name} = {value!r}: give 'constant' or None")
-
-
-def check_components(name, value):
-    if value not in (1, 2):
-        raise InputError(f"{name} = {value!r}: give 1, or 2 for a bulge and a disc")
-
-
-def check_loss(name, value):
-    if value not in ("huber", "cauchy", None):
-        raise InputError(f"{name} = {value!r}: give 'huber', 'cauchy' or None")
-
-
-def check_grouper(name, value):
-    if value is None or callable(value) or (isinstance(value, str) and value == "auto"):
-        return
-    raise InputError(f"{name} = {value!r}: give a photutils SourceGrouper, 'auto' or None")
 
 
 # ---------------------------------------------------------------- forms in files

@@ -1,7 +1,8 @@
-"""Models of mass and light as plain data, and back: lens files, saved resolvers and results all use it.
+"""Models of mass and light as plain data, and back, for lens files, saved resolvers and results.
 
-A model is ``{name of its class: entry}``. The entry holds the values of its parameters, what else its class
-is built from, and, where they say something, ``units``, ``fixed``, ``bounds``, ``std`` and ``covariance``.
+A model is ``{name of its class: entry}``. The entry holds the values of its parameters, the other
+arguments of its class, and ``units``, ``fixed``, ``bounds``, ``std`` and ``covariance`` unless they are the
+default.
 """
 
 import inspect
@@ -13,7 +14,7 @@ from lenssr.exceptions import InputError
 
 __all__ = ["arguments_of", "as_lists", "plain_model", "read_models"]
 
-# Keys of an entry that say something of its parameters.
+# Keys of an entry that describe its parameters.
 ABOUT = ("units", "fixed", "bounds", "std", "covariance")
 
 
@@ -28,31 +29,32 @@ def plain_model(model):
     tied = [name for name, one in parameters.items() if getattr(one, "tied", False)]
     if tied:
         raise InputError(f"{tied[0]} of a {cls.__name__} is tied, which no file can hold: untie it")
-    about = {}
-    about["units"] = {
+    entry = arguments_of(model)
+    entry |= {name: np.asarray(one.value).item() for name, one in parameters.items()}
+    units = {
         name: one.unit.to_string()
         for name, one in parameters.items()
         if one.unit is not None and one.unit != getattr(declared[name], "unit", None)
     }
     fixed = [name for name, one in parameters.items() if one.fixed]
     usual = [name for name, one in declared.items() if one is not None and one.fixed]
-    if fixed != usual:
-        about["fixed"] = fixed
-    about["bounds"] = {
+    bounds = {
         name: _ends(one.bounds)
         for name, one in parameters.items()
         if declared[name] is None or _ends(one.bounds) != _ends(declared[name].bounds)
     }
-    about["std"] = {name: float(one.std) for name, one in parameters.items() if one.std is not None}
-    covariance = getattr(model, "covariance", None)
-    about["covariance"] = {} if covariance is None else np.asarray(covariance, dtype=np.float64)
-    said = {key: value for key, value in about.items() if not (isinstance(value, dict) and not value)}
-    values = {name: np.asarray(one.value).item() for name, one in parameters.items()}
-    return {cls.__name__: {**arguments_of(model), **values, **said}}
+    std = {name: float(one.std) for name, one in parameters.items() if one.std is not None}
+    entry |= {"units": units} if units else {}
+    entry |= {"fixed": fixed} if fixed != usual else {}
+    entry |= {"bounds": bounds} if bounds else {}
+    entry |= {"std": std} if std else {}
+    if getattr(model, "covariance", None) is not None:
+        entry["covariance"] = np.asarray(model.covariance, dtype=np.float64)
+    return {cls.__name__: entry}
 
 
 def arguments_of(model):
-    """What a model is built from besides its parameters: by its own word, else by its signature."""
+    """Arguments of a model besides its parameters: those it declares, else those of its signature."""
     if hasattr(model, "_arguments"):
         return model._arguments()
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -86,22 +88,8 @@ def _ends(bounds):
 def read_models(description, base, kind):
     """Models from plain data: a dict of entries by class, or a list of such dicts.
 
-    Parameters
-    ----------
-    description : dict or list of dict
-    base : type
-        Of the models that are looked for; those that users define are found once they are imported.
-    kind : str
-        What a message calls them.
-
-    Returns
-    -------
-    models : list
-
-    Raises
-    ------
-    InputError
-        If a class is unknown, or a value refused.
+    ``base`` is the class of the models, and ``kind`` their name in messages. Models that users define are
+    found once they are imported.
     """
     entries = description if isinstance(description, list) else [description]
     return [_read(name, entry, base, kind) for one in entries for name, entry in one.items()]
@@ -111,21 +99,23 @@ def _read(name, entry, base, kind):
     known = _by_name(base)
     if name not in known:
         raise InputError(
-            f"{name!r} is no {kind}: give one of {', '.join(sorted(known))}; one of your own has to be "
+            f"{name!r} is not a {kind}: give one of {', '.join(sorted(known))}; one of your own has to be "
             "imported first"
         )
     if not isinstance(entry, dict):
-        raise InputError(f"{name}: {entry!r} are no parameters: give a dictionary such as theta_E: 1.2")
+        raise InputError(
+            f"{name}: {entry!r} is not a set of parameters: give a dictionary such as theta_E: 1.2"
+        )
     values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
     for key, unit in (entry.get("units") or {}).items():
         values[key] = u.Quantity(values[key], unit)
     model = _build(known[name], name, values)
-    _tell(model, name, {key: entry[key] for key in ABOUT if entry.get(key) is not None})
+    _describe(model, name, {key: entry[key] for key in ABOUT if entry.get(key) is not None})
     return model
 
 
 def _by_name(base):
-    """Classes of models by name; where users have two of one name, the newer, and never one of lenssr's."""
+    """Classes of models by name; of several by users the newest, and none that replaces one of lenssr."""
     found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
     return {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
 
@@ -171,8 +161,8 @@ def _accepted(cls):
     return names, loose and not declared
 
 
-def _tell(model, name, about):
-    """Say of a model's parameters what its entry says."""
+def _describe(model, name, about):
+    """Set fixed, bounds, std and covariance of a model as in its entry."""
     named = [*about.get("fixed", ()), *about.get("bounds", {}), *about.get("std", {})]
     for key in named:
         if key not in model.param_names:

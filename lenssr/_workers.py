@@ -37,9 +37,9 @@ log = logging.getLogger("lenssr")
 
 def count_jobs(jobs, device):
     """Number of processes for an option ``jobs`` (-1 and None: one for each core) on a `torch.device`."""
-    everything = jobs is None or (jobs == -1 and not isinstance(jobs, bool))
     whole = isinstance(jobs, int | np.integer) and not isinstance(jobs, bool)
-    if not everything and (not whole or jobs < 1):
+    everything = jobs is None or (whole and jobs == -1)
+    if not everything and not (whole and jobs >= 1):
         raise InputError(f"jobs = {jobs!r}: give a number of processes, 1 or more, or -1 for one a core")
     if device.type != "cpu":
         if not everything and jobs > 1:
@@ -48,11 +48,9 @@ def count_jobs(jobs, device):
                 "jobs=1, or device='cpu'"
             )
         return 1
-    return _cores() if everything else int(jobs)
-
-
-def _cores():
-    with contextlib.suppress(AttributeError):  # where the system cannot say which cores are ours
+    if not everything:
+        return int(jobs)
+    with contextlib.suppress(AttributeError):  # not every system knows which cores are ours
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -138,14 +136,14 @@ _records = queue.SimpleQueue()
 
 def _begin(level):
     """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
-    # Ctrl-C reaches every process of a terminal; the one that started this one decides what ends.
+    # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.setLevel(level)
     log.addHandler(logging.handlers.QueueHandler(_records))
 
 
 def _answer(task):
-    """Bytes of the results of a task (a str: why it cannot be read), and of what was logged."""
+    """Bytes of the results of a task (or a str, why it cannot be read), and of log records."""
     try:
         solve, observations = pickle.loads(task)
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
@@ -255,8 +253,8 @@ def _results(message):
     found, records = pickle.loads(message)
     if isinstance(found, str):
         raise InputError(
-            f"other processes do not know what the resolver is made of ({found}): define its classes in a "
-            "module that can be imported, or give jobs=1"
+            f"other processes do not know a class of the resolver ({found}): define its classes in a module "
+            "that can be imported, or give jobs=1"
         )
     for record in records:
         logging.getLogger(record.name).handle(record)

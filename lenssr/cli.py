@@ -5,20 +5,25 @@ a network. Imports stay inside the commands, so that ``lenssr --help`` does not 
 """
 
 import argparse
+import contextlib
 import logging
 import sys
+import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lenssr._logs import logged, one_line
+from lenssr._files import atomic, check_output, package_version
 from lenssr._option import angle, whole_number
-from lenssr._versions import package_version
 from lenssr.exceptions import InputError
 from lenssr.options import PHOTOMETRY, READING, RESOLVER
 
 __all__ = ["main"]
 
 log = logging.getLogger(__name__)
+
+# Size and seed of the lens of the demo: a long arc and its counter-image behind a PSF of 0.1".
+DEMO_SCALE, DEMO_SEED = 2, 6
 
 # ---------------------------------------------------------------- arguments
 
@@ -30,11 +35,21 @@ def _parser():
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    _add_resolve(commands)
-    _add_sersic(commands)
-    _add_demo(commands)
-    _add_simulate(commands)
-    _add_train(commands)
+    for name, run, add_arguments, help in (
+        ("resolve", _resolve, _resolve_arguments, "super-resolve one FITS cutout of a lens"),
+        ("sersic", _sersic, _sersic_arguments, "fit Sérsic profiles to the galaxies of an image"),
+        ("demo", _demo, _demo_arguments, "simulate a lens, super-resolve it, score it"),
+        ("simulate", _simulate, _simulate_arguments, "write a data set of simulated lenses"),
+        ("train", _train, _train_arguments, "train a network by a recipe (needs lenssr[train])"),
+    ):
+        command = commands.add_parser(name, help=help)
+        command.set_defaults(run=run)
+        add_arguments(command, command.add_argument)
+        loud = command.add_mutually_exclusive_group()
+        loud.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+        loud.add_argument("--verbose", action="store_true", help="show every stage in detail")
+        command.add_argument("--log-file", metavar="FILE", help="append all messages to a file, dated")
+        command.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     return parser
 
 
@@ -51,10 +66,7 @@ def _given(arguments, options):
     return {name: options[name].default if value is None else value for name, value in values.items()}
 
 
-def _add_resolve(commands):
-    parser = commands.add_parser("resolve", help="super-resolve one FITS cutout of a lens")
-    parser.set_defaults(run=_resolve)
-    add = parser.add_argument
+def _resolve_arguments(parser, add):
     add("input", metavar="IN.fits", help="the cutout")
     add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
     _add_options(parser, READING)
@@ -64,17 +76,13 @@ def _add_resolve(commands):
     psf.add_argument("--psf-fwhm", metavar="ANGLE", type=angle, help="a Gaussian PSF, such as 0.1arcsec")
     _add_options(parser, RESOLVER)
     add("--weights", metavar="NAME", help="of --source network: weights by name, or a file (default: chosen)")
-    steps = "Gauss-Newton steps that follow what --source network draws (default: 0)"
+    steps = "Gauss-Newton steps after the prediction of --source network (default: 0)"
     add("--refine", metavar="N", type=partial(whole_number, least=0), help=steps)
     add("--plot", metavar="OUT.png", help="draw the result too")
     add("--overwrite", action="store_true", help="replace files that exist")
-    _add_common(parser)
 
 
-def _add_sersic(commands):
-    parser = commands.add_parser("sersic", help="fit Sérsic profiles to the galaxies of an image")
-    parser.set_defaults(run=_sersic)
-    add = parser.add_argument
+def _sersic_arguments(parser, add):
     add("input", metavar="IN.fits", help="the image, with its errors where it has them")
     add("-o", "--output", metavar="TABLE", required=True, help="the table to write: .ecsv, .fits, ...")
     _add_options(parser, READING, without=["pixel_scale"])
@@ -85,20 +93,13 @@ def _add_sersic(commands):
     _add_options(parser, PHOTOMETRY)
     add("--plot", metavar="OUT.png", help="draw data, model and residual")
     add("--overwrite", action="store_true", help="replace files that exist")
-    _add_common(parser)
 
 
-def _add_demo(commands):
-    parser = commands.add_parser("demo", help="simulate a lens, super-resolve it, score it")
-    parser.set_defaults(run=_demo)
-    parser.add_argument("-o", "--output", metavar="DIR", default="lenssr-demo", help="default: lenssr-demo")
-    _add_common(parser)
+def _demo_arguments(parser, add):
+    add("-o", "--output", metavar="DIR", default="lenssr-demo", help="default: lenssr-demo")
 
 
-def _add_simulate(commands):
-    parser = commands.add_parser("simulate", help="write a data set of simulated lenses")
-    parser.set_defaults(run=_simulate)
-    add = parser.add_argument
+def _simulate_arguments(parser, add):
     add("--model", default="I", help="model of DeepLenseSim: I, II or III (default: I)")
     add("--lens", help="sis, sie or sie+shear (default: sie; in models II and III sie+shear)")
     add("--noise", action="store_true", help="noise beyond Poisson's, which models II and III always have")
@@ -106,31 +107,33 @@ def _add_simulate(commands):
     add("-n", "--number", type=whole_number, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
-    _add_common(parser)
 
 
-def _add_train(commands):
-    parser = commands.add_parser("train", help="train a network by a recipe (needs lenssr[train])")
-    parser.set_defaults(run=_train)
-    add = parser.add_argument
+def _train_arguments(parser, add):
     add("recipe", metavar="RECIPE.yaml", help="a recipe, or the name of one that comes with lenssr")
     add("-o", "--output", metavar="DIR", help="the folder to write to (default: train-NAME)")
     change = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
-    add("--set", **change, help="put a value in place of the recipe's, such as optimisation.steps=100")
+    add("--set", **change, help="replace a value of the recipe, such as optimisation.steps=100")
     add("--resume", action="store_true", help="go on from the last checkpoint in the folder")
-    _add_common(parser)
 
 
-def _add_common(parser):
-    """Add what every command takes."""
-    loud = parser.add_mutually_exclusive_group()
-    loud.add_argument("--quiet", action="store_true", help="say nothing of stages: warnings and errors only")
-    loud.add_argument("--verbose", action="store_true", help="say everything of stages")
-    parser.add_argument("--log-file", metavar="FILE", help="append everything that is said to a file, dated")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+# ---------------------------------------------------------------- commands
 
 
-# ---------------------------------------------------------------- resolve
+def _outputs(arguments):
+    """Files to write, checked before any work."""
+    from lenssr.result.plot import check_figure
+
+    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
+    for path in outputs:
+        check_output(path, arguments.overwrite)
+    if arguments.plot is not None:
+        check_figure(arguments.plot)
+    return outputs
+
+
+def _hdus(**named):
+    return {name: hdu for name, hdu in named.items() if hdu is not None} or None
 
 
 def _read_lens(path):
@@ -143,8 +146,9 @@ def _read_lens(path):
         with open(path, encoding="utf-8") as file:
             return from_dict(yaml.safe_load(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"{path} is not YAML ({problem}): see the page on the command line") from error
+        raise InputError(
+            f"{path} is not YAML ({_one_line(error)}): see the page on the command line"
+        ) from error
 
 
 def _read_psf(arguments):
@@ -159,7 +163,7 @@ def _read_psf(arguments):
 
 
 def _source(arguments):
-    """What `SuperResolver` calls its source: a name, or a network with what is asked of it."""
+    """Value of ``source=`` for `SuperResolver`: a name, or a network with its options."""
     source = _given(arguments, RESOLVER)["source"]
     asked = {name: getattr(arguments, name) for name in ("weights", "refine")}
     asked = {name: value for name, value in asked.items() if value is not None}
@@ -174,29 +178,19 @@ def _source(arguments):
 
 
 def _resolve(arguments):
-    from lenssr.files import check_output
     from lenssr.resolver import SuperResolver
-    from lenssr.result.plot import check_figure
 
-    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
-    for path in outputs:
-        check_output(path, arguments.overwrite)
-    if arguments.plot is not None:
-        check_figure(arguments.plot)
-    named = {"sci": arguments.sci, "err": arguments.err}
-    if arguments.psf_file is None:
-        named["psf"] = arguments.psf
-    hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
+    outputs = _outputs(arguments)
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
-    given = _given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens}
-    resolver = SuperResolver(**given)
+    resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
+    psf = arguments.psf if arguments.psf_file is None else None
     log.info("resolving %s", arguments.input)
     result = resolver(
         arguments.input,
         psf=_read_psf(arguments),
         pixel_scale=arguments.pixel_scale,
         unit=arguments.unit,
-        hdus=hdus or None,
+        hdus=_hdus(sci=arguments.sci, err=arguments.err, psf=psf),
     )
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
@@ -205,21 +199,12 @@ def _resolve(arguments):
     print(f"written        {', '.join(outputs)}")
 
 
-# ---------------------------------------------------------------- sersic
-
-
 def _sersic(arguments):
-    from lenssr.files import atomic, check_output
     from lenssr.imaging.reading import find_image, open_fits
     from lenssr.photometry import SersicPhotometry
     from lenssr.photometry.flags import NOTICES
-    from lenssr.result.plot import check_figure
 
-    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
-    for path in outputs:
-        check_output(path, arguments.overwrite)
-    if arguments.plot is not None:
-        check_figure(arguments.plot)
+    outputs = _outputs(arguments)
     mask = None
     if arguments.mask is not None:
         with open_fits(arguments.mask) as hdus:
@@ -227,14 +212,13 @@ def _sersic(arguments):
     positions = None if arguments.init is None else _read_table(arguments.init)
     phot = SersicPhotometry(**_given(arguments, PHOTOMETRY))
     log.info("fitting %s", arguments.input)
-    named = {"sci": arguments.sci, "err": arguments.err, "psf": arguments.psf_hdu}
-    hdus = {name: hdu for name, hdu in named.items() if hdu is not None}
-    table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit, hdus=hdus or None)
+    named = _hdus(sci=arguments.sci, err=arguments.err, psf=arguments.psf_hdu)
+    table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit, hdus=named)
     with atomic(arguments.output, arguments.overwrite) as temporary:
         try:
             table.write(temporary)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{arguments.output} cannot be written: {one_line(error)}") from error
+            raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
     if arguments.plot is not None:
         phot.plot(arguments.plot)
     good = sum(flags & ~int(NOTICES) == 0 for flags in table["flags"])
@@ -248,26 +232,43 @@ def _read_table(path):
     try:
         return QTable.read(path)
     except Exception as error:
-        raise InputError(f"{path} is no table that astropy reads ({one_line(error)}): give one") from error
-
-
-# ---------------------------------------------------------------- demo and simulate
+        raise InputError(
+            f"{path} is not a table that astropy reads ({_one_line(error)}): give one"
+        ) from error
 
 
 def _demo(arguments):
     folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
     log.info("simulating a lens")
-    from lenssr import _demo
+    from lenssr.resolver import SuperResolver
+    from lenssr.simulation import LensPopulation
 
-    scene = _demo.simulate()
+    scene = LensPopulation(size=1, seed=DEMO_SEED, lens_light=False, scale=DEMO_SCALE)[0]
+    scene.low.meta["OBJECT"] = "simulated lens"
     log.info("super-resolving it, lens unknown")
-    result = _demo.resolve(scene)
+    result = SuperResolver(scale=DEMO_SCALE)(scene.low, psf=scene.psf, noise=scene.noise)
     result.write(folder / "demo.fits", overwrite=True)
     result.plot(path=folder / "demo.png")
     print(result.summary())
-    print("\n".join(_demo.table(scene, result)))
+    print("\n".join(_scores(scene, result)))
     print(f"written        {folder / 'demo.fits'}, {folder / 'demo.png'}")
+
+
+def _scores(scene, result):
+    """Lines that compare a result with the truth and with bicubic interpolation."""
+    from lenssr import metrics
+    from lenssr.result.text import number_text
+
+    yield "against the truth     PSNR (dB)      SSIM"
+    bicubic = metrics.bicubic(scene.low.data, DEMO_SCALE)
+    for name, image in (("lenssr", result.image.data), ("bicubic", bicubic)):
+        scores = metrics.scores_t(image, scene.truth.data)
+        yield f"  {name:<19}{scores.psnr:>10.1f}{scores.ssim:>10.4f}"
+    yield "lens                      truth     found"
+    for name in ("theta_E", "e1", "e2", "gamma1", "gamma2"):
+        true, found = getattr(scene.lens, name), getattr(result.lens, name)
+        yield f"  {name:<19}{true.value:>10.4f}     {number_text(found.value, found.std)}"
 
 
 def _simulate(arguments):
@@ -290,24 +291,76 @@ def _train(arguments):
 
     options = {"resume": arguments.resume, "progress": sys.stdout.isatty() and not arguments.quiet}
     trained = run(arguments.recipe, arguments.output, arguments.set, **options)
-    if trained.is_first:  # of several processes only one speaks
+    if trained.is_first:  # of several processes only one prints
         print(trained.summary())
+
+
+# ---------------------------------------------------------------- messages
+
+
+class _Line(logging.Formatter):
+    """``lenssr: message`` in one line; before it, if asked for, the traceback of an error."""
+
+    kinds = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
+
+    def __init__(self, tracebacks):
+        super().__init__()
+        self.tracebacks = tracebacks
+
+    def format(self, record):
+        line = f"lenssr: {self.kinds.get(record.levelno, '')}{_one_line(record.getMessage())}"
+        if self.tracebacks and record.exc_info:
+            line = f"{self.formatException(record.exc_info)}\n{line}"
+        return line
+
+
+def _one_line(value):
+    """Text without line breaks."""
+    return " ".join(str(value).split())
+
+
+@contextlib.contextmanager
+def _logged(arguments):
+    """Send records and warnings to standard error, and all of them, with tracebacks, to the log file."""
+    logger = logging.getLogger("lenssr")
+    before = logger.level
+    stream = logging.StreamHandler(sys.stderr)
+    quiet, verbose = arguments.quiet, arguments.verbose
+    stream.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    stream.setFormatter(_Line(arguments.debug))
+    handlers = [stream] if arguments.log_file is None else [stream, _file_handler(arguments.log_file)]
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: logger.warning("%s", _one_line(message))
+        for handler in handlers:
+            logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+            for handler in handlers:
+                logger.removeHandler(handler)
+                handler.close()
+
+
+def _file_handler(path):
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--log-file {path} cannot be written ({error.strerror}): give another") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
 
 
 # ---------------------------------------------------------------- running
 
 
-def _level(arguments):
-    """What is said: stages by default, warnings only, or all."""
-    return logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO
-
-
 def _run(arguments):
     """Run a command and return its exit code."""
     try:
-        with logged(_level(arguments), arguments.log_file, tracebacks=arguments.debug):
+        with _logged(arguments):
             return _run_logged(arguments)
-    except InputError as error:  # there is no log
+    except InputError as error:  # the log file cannot be opened
         print(f"lenssr: error: {error}", file=sys.stderr)
         return 1
 
@@ -319,29 +372,19 @@ def _run_logged(arguments):
         log.critical("interrupted")
         return 130
     except Exception as error:
-        # Whatever it is, a user of a command wants its reason, not our stack.
+        # A user of a command wants the reason of any error, not our stack.
         name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
-        log.error("%s%s", name, one_line(error), exc_info=True)
+        log.error("%s%s", name, _one_line(error), exc_info=True)
         return 1
     return 0
 
 
-def main(argv=None):
-    """Run the ``lenssr`` command.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``lenssr`` command; ``argv`` are its arguments, by default those of the process.
 
-    Parameters
-    ----------
-    argv : list of str, optional
-        The arguments, by default those of the process.
+    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted. Invalid
+    arguments end the process with 2, as argparse does.
 
-    Returns
-    -------
-    code : int
-        0 if all went well, 1 if the command failed, 130 if it was interrupted. Arguments that cannot be
-        understood end the process with 2, as argparse does.
-
-    Examples
-    --------
     >>> from lenssr.cli import main
     >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
     1

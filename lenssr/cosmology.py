@@ -1,12 +1,17 @@
-"""Distances, critical density, and what a velocity dispersion or a mass means as an angle on the sky."""
+"""Distances, critical density, and Einstein radii of velocity dispersions and masses.
+
+Redshifts are 0 < z_lens < z_source, otherwise `~lenssr.exceptions.InputError` is raised. ``cosmology`` is an
+`~astropy.cosmology.FLRW`, by default astropy's ``Planck18``.
+"""
 
 import math
+from typing import Any, TypeAlias
 
 import astropy.constants as const
 import astropy.units as u
 
 from lenssr.exceptions import InputError
-from lenssr.units import strip_unit
+from lenssr.units import positive_number, strip_unit
 
 __all__ = [
     "critical_surface_density",
@@ -18,23 +23,25 @@ __all__ = [
     "velocity_dispersion",
 ]
 
-
-def _positive(value, unit, name):
-    number = float(strip_unit(value, unit, name))
-    if not math.isfinite(number) or number <= 0:
-        raise InputError(f"{name} = {value} is refused: give a finite number above 0")
-    return number
+Number: TypeAlias = u.Quantity | float
 
 
-def lens_distances(z_lens, z_source, *, cosmology=None):
+def _planck18() -> Any:
+    from astropy.cosmology import Planck18
+
+    return Planck18
+
+
+def lens_distances(
+    z_lens: float, z_source: float, *, cosmology: Any = None
+) -> tuple[u.Quantity, u.Quantity, u.Quantity]:
     """Angular diameter distances of a lens.
 
     Parameters
     ----------
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -58,8 +65,7 @@ def lens_distances(z_lens, z_source, *, cosmology=None):
     )
     if not 0 < z_lens < z_source < math.inf:
         raise InputError(f"z_lens = {z_lens}, z_source = {z_source} are refused: give 0 < z_lens < z_source")
-    if cosmology is None:
-        from astropy.cosmology import Planck18 as cosmology
+    cosmology = _planck18() if cosmology is None else cosmology
     return (
         cosmology.angular_diameter_distance(z_lens).to(u.Mpc),
         cosmology.angular_diameter_distance(z_source).to(u.Mpc),
@@ -67,7 +73,7 @@ def lens_distances(z_lens, z_source, *, cosmology=None):
     )
 
 
-def _distance_between(cosmology, z_lens, z_source):
+def _distance_between(cosmology: Any, z_lens: float, z_source: float) -> u.Quantity:
     try:
         distance = cosmology.angular_diameter_distance(z_lens, z_source)
     except TypeError:  # astropy before 7.1 has another name for it
@@ -75,15 +81,14 @@ def _distance_between(cosmology, z_lens, z_source):
     return distance.to(u.Mpc)
 
 
-def critical_surface_density(z_lens, z_source, *, cosmology=None):
+def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Any = None) -> u.Quantity:
     """Surface density at which the convergence is one: c^2 D_s / (4 pi G D_l D_ls).
 
     Parameters
     ----------
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -94,7 +99,9 @@ def critical_surface_density(z_lens, z_source, *, cosmology=None):
     return (const.c**2 * d_s / (4 * math.pi * const.G * d_l * d_ls)).to(u.Msun / u.kpc**2)
 
 
-def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmology=None):
+def einstein_radius_from_velocity_dispersion(
+    sigma_v: Number, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Einstein radius of an isothermal lens: 4 pi (sigma_v / c)^2 D_ls / D_s.
 
     Parameters
@@ -102,9 +109,8 @@ def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmo
     sigma_v : `~astropy.units.Quantity` or float
         Velocity dispersion; a bare number is in km/s.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -118,11 +124,13 @@ def einstein_radius_from_velocity_dispersion(sigma_v, z_lens, z_source, *, cosmo
     <Quantity 1.14155155 arcsec>
     """
     _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
-    ratio = _positive(sigma_v, u.km / u.s, "sigma_v") / const.c.to_value(u.km / u.s)
+    ratio = positive_number(sigma_v, u.km / u.s, "sigma_v") / const.c.to_value(u.km / u.s)
     return (4 * math.pi * ratio**2 * (d_ls / d_s).to_value(u.one) * u.rad).to(u.arcsec)
 
 
-def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
+def velocity_dispersion(
+    theta_E: Number, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Velocity dispersion of an isothermal lens of a given Einstein radius.
 
     Parameters
@@ -130,9 +138,8 @@ def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
     theta_E : `~astropy.units.Quantity` or float
         Einstein radius; a bare number is in arcsec.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -140,11 +147,11 @@ def velocity_dispersion(theta_E, z_lens, z_source, *, cosmology=None):
         In km/s.
     """
     _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
-    angle = (_positive(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    angle = (positive_number(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
     return (const.c * math.sqrt(angle / (4 * math.pi) * (d_s / d_ls).to_value(u.one))).to(u.km / u.s)
 
 
-def einstein_mass(theta_E, z_lens, z_source, *, cosmology=None):
+def einstein_mass(theta_E: Number, z_lens: float, z_source: float, *, cosmology: Any = None) -> u.Quantity:
     """Mass inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
 
     Parameters
@@ -152,22 +159,23 @@ def einstein_mass(theta_E, z_lens, z_source, *, cosmology=None):
     theta_E : `~astropy.units.Quantity` or float
         Einstein radius; a bare number is in arcsec.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
     mass : `~astropy.units.Quantity`
         In solar masses.
     """
-    angle = (_positive(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    angle = (positive_number(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
     radius = angle * lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
     return (math.pi * radius**2 * density).to(u.Msun)
 
 
-def einstein_radius_from_mass(mass, z_lens, z_source, *, cosmology=None):
+def einstein_radius_from_mass(
+    mass: Number, z_lens: float, z_source: float, *, cosmology: Any = None
+) -> u.Quantity:
     """Einstein radius of a mass that lies all inside it.
 
     Parameters
@@ -175,23 +183,29 @@ def einstein_radius_from_mass(mass, z_lens, z_source, *, cosmology=None):
     mass : `~astropy.units.Quantity` or float
         A bare number is in solar masses.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
     theta_E : `~astropy.units.Quantity`
         In arcsec.
     """
-    mass = _positive(mass, u.Msun, "mass") * u.Msun
+    mass = positive_number(mass, u.Msun, "mass") * u.Msun
     density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     angle = (((mass / (math.pi * density)) ** 0.5) / d_l).to_value(u.one)
     return (angle * u.rad).to(u.arcsec)
 
 
-def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
+def nfw_from_mass(
+    m200: Number,
+    concentration: float,
+    z_lens: float,
+    z_source: float,
+    *,
+    cosmology: Any = None,
+) -> tuple[u.Quantity, u.Quantity]:
     """Scale radius and deflection of an NFW halo of a given mass.
 
     Parameters
@@ -202,9 +216,8 @@ def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
     concentration : float
         That radius over the scale radius.
     z_lens, z_source : float
-        Redshifts, 0 < z_lens < z_source.
+        Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-        By default astropy's ``Planck18``.
 
     Returns
     -------
@@ -217,10 +230,9 @@ def nfw_from_mass(m200, concentration, z_lens, z_source, *, cosmology=None):
     ----------
     .. [1] Wright & Brainerd 2000, ApJ 534, 34
     """
-    mass = _positive(m200, u.Msun, "m200") * u.Msun
-    c = _positive(concentration, u.dimensionless_unscaled, "concentration")
-    if cosmology is None:
-        from astropy.cosmology import Planck18 as cosmology
+    mass = positive_number(m200, u.Msun, "m200") * u.Msun
+    c = positive_number(concentration, u.dimensionless_unscaled, "concentration")
+    cosmology = _planck18() if cosmology is None else cosmology
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = cosmology.critical_density(z_lens)
     radius = ((3 * mass / (4 * math.pi * 200 * density)) ** (1 / 3)).to(u.kpc) / c

@@ -6,11 +6,11 @@ __all__ = ["InputError", "LensSRDeprecationWarning", "LensSRWarning"]
 
 
 class LensSRWarning(AstropyUserWarning):
-    """Something in the data or the settings that the user should know about."""
+    """A warning about the data or the settings."""
 
 
 class LensSRDeprecationWarning(LensSRWarning):
-    """A name or an answer of lenssr that goes with the next release; the message says what replaces it."""
+    """A name or a result that the next release drops; the message says what replaces it."""
 
 
 class InputError(ValueError):

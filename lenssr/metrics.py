@@ -2,18 +2,27 @@
 
 Two scores are used throughout lenssr. **T** compares a reconstruction with the noise-free truth in flux
 (`scores_t`). **M** compares it with a noisy high-resolution image after each has been clipped at zero and
-stretched to the range 0 to 1 (`scores_m`); it forgives every error of scale, so it serves for comparison
+stretched to the range 0 to 1 (`scores_m`); errors of scale do not change it, so it serves for comparison
 with published numbers only.
+
+Images are arrays, quantities or `~astropy.nddata.CCDData`. Two images have equal shapes, and where both have
+units, the first is converted to the unit of the second. `~lenssr.exceptions.InputError` is raised if shapes
+differ, units do not convert, or a value is not finite.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import astropy.units as u
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from lenssr.exceptions import InputError
+from lenssr.units import positive_integer
 
 __all__ = [
     "Scores",
@@ -32,6 +41,8 @@ __all__ = [
     "summarize",
 ]
 
+# Values, perhaps with a unit; astropy's classes are Any to type checkers.
+Image: TypeAlias = "u.Quantity | ArrayLike"
 _WINDOW = 7
 
 
@@ -54,9 +65,9 @@ class Summary:
     worst : float
         The score of the worst image.
     worst_index : int
-        Which image that is.
+        The number of that image, from 0.
     count : int
-        How many images there are.
+        Number of images.
     """
 
     mean: float
@@ -65,12 +76,11 @@ class Summary:
     worst_index: int
     count: int
 
-    def __str__(self):
-        """Format for a table."""
+    def __str__(self) -> str:
         return f"{self.mean:.2f} +- {self.standard_error:.2f} (worst {self.worst:.2f}: {self.worst_index})"
 
 
-def _plain(value):
+def _plain(value: Any) -> tuple[NDArray[np.float64], Any]:
     """Values as a float64 array, and their unit or `None`."""
     unit = getattr(value, "unit", None)
     if isinstance(value, u.Quantity):
@@ -82,7 +92,9 @@ def _plain(value):
     return np.asarray(value, dtype=np.float64), unit
 
 
-def _pair(first, second, names, *, finite=True):
+def _pair(
+    first: Any, second: Any, names: tuple[str, str], *, finite: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two images as float64 arrays in the unit of the second."""
     (a, unit_a), (b, unit_b) = _plain(first), _plain(second)
     if a.shape != b.shape:
@@ -96,38 +108,31 @@ def _pair(first, second, names, *, finite=True):
             raise InputError(
                 f"{names[0]} is in {unit_a}, which does not convert to the {unit_b} of {names[1]}"
             ) from error
-    if finite:
-        for array, name in ((a, names[0]), (b, names[1])):
-            bad = array.size - int(np.isfinite(array).sum())
-            if bad:
-                raise InputError(f"{name} has {bad} non-finite values: fill them or cut them out first")
+    for array, name in zip((a, b), names, strict=True):
+        bad = array.size - int(np.isfinite(array).sum())
+        if finite and bad:
+            raise InputError(f"{name} has {bad} non-finite values: fill them or cut them out first")
     return a, b
 
 
-def _range(truth, data_range):
+def _range(truth: NDArray[np.float64], data_range: Any) -> float:
     data_range = float(truth.max()) if data_range is None else float(_plain(data_range)[0])
     if not data_range > 0:
         raise InputError(f"data_range = {data_range} is not positive: give one that is")
     return data_range
 
 
-def mse(image, truth):
+def mse(image: Image, truth: Image) -> float:
     """Mean squared error.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-        Equal shapes. Where both have units, ``image`` is converted to the unit of ``truth``.
 
     Returns
     -------
     float
         In the square of the unit of ``truth``.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ, the units do not convert, or a value is not finite.
 
     Examples
     --------
@@ -139,13 +144,12 @@ def mse(image, truth):
     return float(np.mean((image - truth) ** 2))
 
 
-def psnr(image, truth, *, data_range=None):
+def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
     """Peak signal-to-noise ratio, ``10 log10(data_range^2 / mse)``.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-        Equal shapes.
     data_range : float, optional
         The range of the values, in the unit of ``truth``; its peak by default.
 
@@ -157,7 +161,7 @@ def psnr(image, truth, *, data_range=None):
     Raises
     ------
     InputError
-        As `mse`, or if the range is not positive.
+        If the range is not positive.
 
     Examples
     --------
@@ -166,18 +170,17 @@ def psnr(image, truth, *, data_range=None):
     23.010299956639813
     """
     image, truth = _pair(image, truth, ("image", "truth"))
-    data_range = _range(truth, data_range)
-    error = mse(image, truth)
+    data_range, error = _range(truth, data_range), mse(image, truth)
     return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
 
 
-def ssim(image, truth, *, data_range=None):
+def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
     """Structural similarity: scikit-image's ``structural_similarity`` with its defaults.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        Equal shapes, at least 7 x 7.
+        At least 7 x 7 pixels.
     data_range : float, optional
         The range of the values, in the unit of ``truth``; its peak by default.
 
@@ -189,7 +192,7 @@ def ssim(image, truth, *, data_range=None):
     Raises
     ------
     InputError
-        As `psnr`, or if the images are not two-dimensional or smaller than the 7 x 7 window.
+        If the range is not positive, or the images are not two-dimensional or smaller than the 7 x 7 window.
 
     Notes
     -----
@@ -215,11 +218,10 @@ def ssim(image, truth, *, data_range=None):
         raise InputError(
             f"images of shape {truth.shape}: SSIM needs two dimensions, at least {_WINDOW} pixels"
         )
-    data_range = _range(truth, data_range)
-    return float(structural_similarity(image, truth, data_range=data_range))
+    return float(structural_similarity(image, truth, data_range=_range(truth, data_range)))
 
 
-def scores_t(image, truth):
+def scores_t(image: Image, truth: Image) -> Scores:
     """Score a reconstruction against the noise-free truth in flux (T), the truth's peak as range.
 
     Parameters
@@ -231,11 +233,6 @@ def scores_t(image, truth):
     -------
     Scores
         ``mse`` in squared flux, ``psnr`` in dB, ``ssim``.
-
-    Raises
-    ------
-    InputError
-        As `ssim`.
 
     Examples
     --------
@@ -249,7 +246,7 @@ def scores_t(image, truth):
     return Scores(mse(image, truth), psnr(image, truth), ssim(image, truth))
 
 
-def stretch(image):
+def stretch(image: Image) -> NDArray[np.float64]:
     """Clip an image at zero and stretch it linearly to the range 0 to 1; a constant becomes 0.
 
     Parameters
@@ -272,7 +269,7 @@ def stretch(image):
     return (clipped - low) / (high - low) if high > low else np.zeros_like(clipped)
 
 
-def scores_m(image, target):
+def scores_m(image: Image, target: Image) -> Scores:
     """Score as the original LensSR test did (M): only shapes count, not fluxes.
 
     Parameters
@@ -284,11 +281,6 @@ def scores_m(image, target):
     -------
     Scores
         ``mse``, ``psnr`` in dB and ``ssim``, all with a range of 1.
-
-    Raises
-    ------
-    InputError
-        As `ssim`.
 
     Examples
     --------
@@ -303,7 +295,7 @@ def scores_m(image, target):
     return Scores(mse(image, target), psnr(image, target, data_range=1), ssim(image, target, data_range=1))
 
 
-def oracle(truth, target):
+def oracle(truth: Image, target: Image) -> Scores:
     """Score the noise-free truth itself in M: no honest reconstruction does better on average.
 
     Parameters
@@ -314,16 +306,11 @@ def oracle(truth, target):
     Returns
     -------
     Scores
-
-    Raises
-    ------
-    InputError
-        As `ssim`.
     """
     return scores_m(truth, target)
 
 
-def bicubic(image, scale):
+def bicubic(image: Image, scale: int) -> Any:
     """Enlarge an image by bicubic interpolation, conserving flux: the baseline of every table.
 
     Parameters
@@ -331,7 +318,7 @@ def bicubic(image, scale):
     image : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (..., ny, nx)
         Flux per pixel.
     scale : int
-        How many new pixels fit along an old one.
+        Number of new pixels along an old one.
 
     Returns
     -------
@@ -352,29 +339,29 @@ def bicubic(image, scale):
     >>> enlarged.shape, float(enlarged[0, 0])
     ((8, 10), 0.25)
     """
-    if int(scale) != scale or scale < 1:
-        raise InputError(f"scale = {scale}: give a positive integer")
+    scale = positive_integer(scale, "scale")
     array, unit = _plain(image)
     if array.ndim < 2:
         raise InputError(f"an image of shape {array.shape} cannot be enlarged: give two dimensions")
     flat = torch.from_numpy(np.array(array).reshape(-1, 1, *array.shape[-2:]))
-    scale = int(scale)
     large = torch.nn.functional.interpolate(flat, scale_factor=scale, mode="bicubic", align_corners=False)
-    large = large.numpy().reshape(*array.shape[:-2], *large.shape[-2:]) / scale**2
-    return large if unit is None else u.Quantity(large, unit)
+    values = large.numpy().reshape(*array.shape[:-2], *large.shape[-2:]) / scale**2
+    return values if unit is None else u.Quantity(values, unit)
 
 
-def reduced_chi2(data, model, error, *, mask=None, n_parameters=0):
+def reduced_chi2(
+    data: Image, model: Image, error: Image, *, mask: ArrayLike | None = None, n_parameters: int = 0
+) -> float:
     """Chi-squared per degree of freedom.
 
     Parameters
     ----------
     data, model, error : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-        Equal shapes; ``error`` may be one number. Units convert to that of ``data``.
+        ``error`` may be one number.
     mask : array of bool, optional
         True where a pixel does not count.
     n_parameters : int, optional
-        How many parameters were fitted.
+        Number of fitted parameters.
 
     Returns
     -------
@@ -383,8 +370,7 @@ def reduced_chi2(data, model, error, *, mask=None, n_parameters=0):
     Raises
     ------
     InputError
-        If shapes or units do not match, an unmasked error is not positive and finite, or no degree of freedom
-        is left.
+        If an unmasked error is not positive and finite, or no degree of freedom is left.
 
     Examples
     --------
@@ -409,13 +395,12 @@ def reduced_chi2(data, model, error, *, mask=None, n_parameters=0):
     return float(chi @ chi / freedom)
 
 
-def flux_ratio(image, truth):
-    """Total flux of an image over that of the truth.
+def flux_ratio(image: Image, truth: Image) -> float:
+    """Total flux of an image over the total flux of the truth.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-        Equal shapes.
 
     Returns
     -------
@@ -424,7 +409,7 @@ def flux_ratio(image, truth):
     Raises
     ------
     InputError
-        As `mse`, or if the truth sums to zero.
+        If the truth sums to zero.
 
     Examples
     --------
@@ -439,18 +424,19 @@ def flux_ratio(image, truth):
     return float(image.sum() / total)
 
 
-def coverage(truth, estimate, error, *, n_sigma=1.0, axis=None):
+def coverage(
+    truth: Image, estimate: Image, error: Image, *, n_sigma: float = 1.0, axis: int | None = None
+) -> Any:
     """Fraction of truths inside their interval: 0.683 at one sigma for honest Gaussian errors.
 
     Parameters
     ----------
     truth, estimate, error : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-        Equal shapes. Units convert to that of ``truth``.
     n_sigma : float, optional
         Half width of the interval in units of ``error``; 1 by default.
     axis : int, optional
-        The axis to average along, for example that of the images when the other is that of the parameters;
-        all by default.
+        The axis to average along, for example the one of images when the other is for parameters; all by
+        default.
 
     Returns
     -------
@@ -459,7 +445,7 @@ def coverage(truth, estimate, error, *, n_sigma=1.0, axis=None):
     Raises
     ------
     InputError
-        If shapes or units do not match, a value is not finite, or an error is negative.
+        If an error is negative.
 
     Examples
     --------
@@ -475,7 +461,7 @@ def coverage(truth, estimate, error, *, n_sigma=1.0, axis=None):
     return float(inside) if np.ndim(inside) == 0 else inside
 
 
-def summarize(values, *, higher_is_better=True):
+def summarize(values: Sequence[float] | NDArray[np.float64], *, higher_is_better: bool = True) -> Summary:
     """Mean, standard error and worst image of a score.
 
     Parameters
@@ -500,11 +486,11 @@ def summarize(values, *, higher_is_better=True):
     >>> print(summarize([40.0, 44.0, 42.0]))
     42.00 +- 1.15 (worst 40.00: 0)
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise InputError(f"values has shape {values.shape}: give one score for each image")
-    if np.isnan(values).any():
-        raise InputError(f"the score of image {int(np.isnan(values).argmax())} is not a number: leave it out")
-    worst = int(values.argmin() if higher_is_better else values.argmax())
-    error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
-    return Summary(float(values.mean()), error, float(values[worst]), worst, values.size)
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 1 or scores.size == 0:
+        raise InputError(f"values has shape {scores.shape}: give one score for each image")
+    if np.isnan(scores).any():
+        raise InputError(f"the score of image {int(np.isnan(scores).argmax())} is not a number: leave it out")
+    worst = int(scores.argmin() if higher_is_better else scores.argmax())
+    error = float(scores.std(ddof=1) / np.sqrt(scores.size)) if scores.size > 1 else float("nan")
+    return Summary(float(scores.mean()), error, float(scores[worst]), worst, scores.size)

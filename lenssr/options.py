@@ -5,10 +5,13 @@
 line, the repr, files and the docs. Nothing here imports torch before it is needed.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NewType, get_args
 
 import numpy as np
 
@@ -17,21 +20,17 @@ from lenssr._option import (
     PIXEL,
     SEARCH,
     Option,
+    Options,
     angle,
     check_components,
-    check_count,
     check_device,
     check_fit_lens,
     check_fit_shape,
     check_grouper,
     check_lens,
     check_lens_light,
-    check_loss,
-    check_oversampling,
     check_positive,
     check_psf_out,
-    check_seed,
-    check_sky,
     check_xy_bounds,
     load_lens,
     load_light,
@@ -39,7 +38,7 @@ from lenssr._option import (
     names_text,
     one_of,
     option,
-    options_of,
+    or_auto,
     pair,
     psf_out_text,
     psf_text,
@@ -47,9 +46,18 @@ from lenssr._option import (
     save_light,
     save_psf_out,
     side_text,
+    whole,
     whole_number,
 )
 from lenssr.exceptions import InputError
+
+if TYPE_CHECKING:
+    from astropy.units import Quantity
+
+    from lenssr.light import MultiGaussian, Sersic
+    from lenssr.light.profile import LightProfile
+    from lenssr.mass import MassModel
+    from lenssr.networks import NetworkSource
 
 __all__ = [
     "NETWORK",
@@ -63,60 +71,48 @@ __all__ = [
     "PhotometryOptions",
     "Settings",
     "Source",
+    "SourceName",
     "register_source",
 ]
 
-# Names of the priors of a source on a grid: "auto", and those of `lenssr.source.PRIORS`.
-PRIORS = ("auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32")
+SourceKind = Literal["interpolation", "pixelated", "perturbed_sersic", "auto", "sersic", "network"]
+# Priors of a source on a grid: "auto", and the names of `lenssr.source.PRIORS`.
+PriorName = Literal["auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32"]
+PRIORS: tuple[str, ...] = get_args(PriorName)
 # Side in pixels of the box around a galaxy unless its light reaches others.
 AUTO_SHAPE = (51, 51)
 
 
 # ---------------------------------------------------------------- sources
 
+SourceName = NewType("SourceName", str)
+"""Name of a registered source, as `register_source` returns it; a plain `str` when a program runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A kind of source that `~lenssr.SuperResolver` knows by name.
+    """A kind of source that `~lenssr.SuperResolver` knows by name."""
 
-    Parameters
-    ----------
-    method : str
-        What solves it, as ``"module:name"``: it takes a `Settings`.
-    help : str, optional
-        What it is, in one line.
-    has_prior : bool, optional
-        Whether it has a prior on its roughness, by default not.
-    may_be_negative : bool, optional
-        Whether it may do without its positivity, by default not.
-    profile : str or callable, optional
-        The `~lenssr.light.profile.LightProfile` of a parametric source, as ``"module:name"`` or as what
-        makes one. For others the Sérsic, which their fit begins with.
-    """
-
-    method: str
+    method: str  # the class that solves it, as "module:name": it takes a Settings
     help: str = ""
-    has_prior: bool = False
+    has_prior: bool = False  # on its roughness
     may_be_negative: bool = False
-    profile: Any = "lenssr.light.sersic:SersicProfile"
+    # Makes the profile of a parametric source, or "module:name"; for others the Sérsic that starts their fit.
+    profile: str | Callable[[], LightProfile] = "lenssr.light.sersic:SersicProfile"
 
 
 PARAMETRIC = "lenssr.reconstruction.parametric:ParametricReconstruction"
-FREEFORM = {"method": "lenssr.reconstruction.freeform:FreeFormReconstruction", "has_prior": True}
-SOURCES = {
+FREEFORM = Source(
+    method="lenssr.reconstruction.freeform:FreeFormReconstruction", has_prior=True, may_be_negative=True
+)
+SOURCES: dict[str, Source] = {
     "interpolation": Source(
         method="lenssr.reconstruction.model_free:InterpolationReconstruction",
         help="none: bicubic interpolation, the baseline",
     ),
-    "pixelated": Source(
-        **FREEFORM, may_be_negative=True, help="brightness on a grid, free but for a prior on its roughness"
-    ),
-    "perturbed_sersic": Source(
-        **FREEFORM, may_be_negative=True, help="a Sérsic profile times a factor on such a grid"
-    ),
-    "auto": Source(
-        **FREEFORM, may_be_negative=True, help="sersic, pixelated or perturbed_sersic, by evidence"
-    ),
+    "pixelated": replace(FREEFORM, help="brightness on a grid, free but for a prior on its roughness"),
+    "perturbed_sersic": replace(FREEFORM, help="a Sérsic profile times a factor on such a grid"),
+    "auto": replace(FREEFORM, help="sersic, pixelated or perturbed_sersic, by evidence"),
     "sersic": Source(method=PARAMETRIC, help="a Sérsic profile"),
     "network": Source(
         method="lenssr.reconstruction.network:network_method",
@@ -128,24 +124,30 @@ SOURCES = {
 OWN_SOURCES = frozenset(SOURCES)
 
 
-def register_source(name, profile, help=""):
+def register_source(name: str, profile: Callable[[], LightProfile], help: str = "") -> SourceName:
     """Add a parametric source model, so that ``SuperResolver(source=name)`` knows it.
 
     Parameters
     ----------
     name : str
-        How ``source=`` calls it: letters, digits and underscores. A name that was registered before gets
+        Its name for ``source=``: letters, digits and underscores. A name that was registered before gets
         the new profile.
     profile : type or callable
         A `~lenssr.light.profile.LightProfile` subclass, or a function without arguments that makes one. To
-        be solved in several processes it has to stand in a module, as all that is sent to them.
+        be used in several processes it has to be defined in a module.
     help : str, optional
-        What it is, in one line.
+        Its meaning, in one line.
+
+    Returns
+    -------
+    name : str
+        The same name. A type checker accepts it as ``source=``, where it knows lenssr's own names only.
 
     Raises
     ------
     InputError
-        If the name is no such word or that of a source of lenssr, or ``profile`` makes no light profile.
+        If the name is not such a word or belongs to a source of lenssr, or ``profile`` makes no light
+        profile.
 
     Examples
     --------
@@ -153,8 +155,8 @@ def register_source(name, profile, help=""):
     >>> from lenssr.light.sersic import SersicProfile
     >>> def exponential():
     ...     return SersicProfile(Sersic(n=1.0, fixed={"n": True}))
-    >>> register_source("exponential", exponential, help="an exponential disc")
-    >>> SuperResolver(source="exponential").settings.profile().given.n.fixed
+    >>> disc = register_source("exponential", exponential, help="an exponential disc")
+    >>> SuperResolver(source=disc).settings.profile().given.n.fixed
     True
     """
     from lenssr.light.profile import LightProfile
@@ -169,10 +171,11 @@ def register_source(name, profile, help=""):
             "a function that returns one"
         )
     SOURCES[name] = Source(method=PARAMETRIC, help=help, profile=profile)
+    return SourceName(name)
 
 
-def _named(text):
-    """The object that ``"module:name"`` stands for."""
+def _named(text: str) -> Any:
+    """Import the object that ``"module:name"`` stands for."""
     module, _, name = text.partition(":")
     return getattr(import_module(module), name)
 
@@ -180,90 +183,87 @@ def _named(text):
 # ---------------------------------------------------------------- SuperResolver
 
 
-def _check_source(name, value):
-    if isinstance(value, str) or value is None:
-        one_of(SOURCES)(name, value)
-        return
-    from lenssr.networks.network_source import NetworkSource
+def _check_source(name: str, value: Any) -> None:
+    if not isinstance(value, str | None):
+        from lenssr.networks.network_source import NetworkSource
 
-    if not isinstance(value, NetworkSource):
-        one_of(SOURCES)(name, value)
+        if isinstance(value, NetworkSource):
+            return
+    one_of(SOURCES)(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The options of a `~lenssr.SuperResolver`, checked; see there for what they mean.
+class Settings(Options):
+    """The options of a `~lenssr.SuperResolver`, checked; it describes them.
 
     Raises
     ------
     InputError
-        If an option has no meaning; the message says which ones do.
+        If an option has no meaning; the message lists those that have.
     """
 
     scale: int = option(
         "output pixels along an input pixel",
-        default=2, check=check_count, flag="--scale", metavar="N", parse=whole_number,
+        default=2, check=whole(1), flag="--scale", metavar="N", parse=whole_number,
     )  # fmt: skip
-    source: Any = option(
-        "what describes the source",
+    source: SourceKind | SourceName | NetworkSource = option(
+        "the model of the source",
         default="sersic", check=_check_source,
         flag="--source", metavar="SOURCE", choices=lambda: tuple(SOURCES),
     )  # fmt: skip
-    lens: Any = option(
+    lens: MassModel | None = option(
         "the lens, if it is known; by default SIE and shear are fitted",
         check=check_lens, flag="--lens", metavar="lens.yaml", save=save_lens, load=load_lens,
     )  # fmt: skip
     fit_lens: bool | None = option(
         "whether a lens that is given is refined", check=check_fit_lens, flag="--fit-lens", switch=True
     )
-    start: Any = option(
+    start: str | PathLike[str] = option(
         "where the fit of an unknown lens begins: search, network, or a file of a network's weights",
         default=SEARCH, flag="--start",
     )  # fmt: skip
-    lens_light: Any = option(
+    lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
         "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
         check=check_lens_light, flag="--lens-light", metavar="MODEL", parse=names_text,
         save=save_light, load=load_light,
     )  # fmt: skip
-    sky: str | None = option(
+    sky: Literal["constant"] | None = option(
         "the sky that is fitted: constant, or None", default="constant", check=one_of((None, "constant"))
     )
-    oversampling: Any = option(
+    oversampling: int | Literal["auto"] = option(
         "points along a pixel at which the model is sampled; auto integrates over the pixel",
-        default="auto", check=check_oversampling,
+        default="auto", check=or_auto(whole(1)),
     )  # fmt: skip
-    psf_out: Any = option(
+    psf_out: Quantity | Literal["pixel"] | None = option(
         "FWHM of a Gaussian PSF of the output, or pixel for none; by default the telescope's",
         check=check_psf_out, flag="--psf-out", metavar="ANGLE", parse=psf_out_text,
         save=save_psf_out, load=load_psf_out,
     )  # fmt: skip
-    prior: str = option(
+    prior: PriorName = option(
         "prior on the roughness of a source on a grid",
         default="auto", check=one_of(PRIORS), flag="--prior", metavar="PRIOR", choices=lambda: PRIORS,
     )  # fmt: skip
     positive: bool = option("whether a source on a grid is positive", default=True, check=check_positive)
     device: str = option("cpu, cuda or auto", default="auto", check=check_device, flag="--device")
-    seed: int = option("of the starts of the search, and of draws", default=0, check=check_seed)
+    seed: int = option("of the starts of the search, and of draws", default=0, check=whole(0))
+    # Kept with the settings: another process has not registered the source.
+    _entry: Source = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.start, PathLike):
             object.__setattr__(self, "start", fspath(self.start))
-        for name, one in options_of(type(self)).items():
-            if one.check is not None:
-                one.check(name, getattr(self, name))
-        # Kept with the settings: another process does not know what was registered here.
+        super().__post_init__()
         object.__setattr__(self, "_entry", SOURCES[self.kind])
         self._check_source_options()
         self._check_lens_options()
         if self.fit_lens is None:
             object.__setattr__(self, "fit_lens", self.lens is None)
 
-    def _check_source_options(self):
+    def _check_source_options(self) -> None:
         """Refuse options of another kind of source."""
-        usual = options_of(type(self))
         for name, trait in (("prior", "has_prior"), ("positive", "may_be_negative")):
             value = getattr(self, name)
-            if value != usual[name].default and not getattr(self._entry, trait):
+            if value != self.options()[name].default and not getattr(self._entry, trait):
                 known = [repr(kind) for kind, source in SOURCES.items() if getattr(source, trait)]
                 raise InputError(
                     f"{name} = {value!r} with source = {self.source!r}: only the sources {', '.join(known)} "
@@ -271,12 +271,12 @@ class Settings:
                 )
         if self.psf_out is not None and self.kind == "interpolation":
             raise InputError(
-                f"psf_out = {self.psf_out!r} with source = 'interpolation': what is interpolated keeps the "
+                f"psf_out = {self.psf_out!r} with source = 'interpolation': an interpolated image keeps the "
                 "PSF of the telescope, leave it out"
             )
 
-    def _check_lens_options(self):
-        """Refuse options of a lens that is unknown where it is known, and the other way round."""
+    def _check_lens_options(self) -> None:
+        """Refuse options of an unknown lens where it is known, and of a known one where it is not."""
         if self.start != SEARCH and (self.lens is not None or self.kind == "interpolation"):
             raise InputError(
                 f"start = {self.start!r}: it says where the fit of an unknown lens begins, leave it out "
@@ -288,7 +288,7 @@ class Settings:
             return
         if self.lens.needs_prior and any(not p.fixed for p in self.lens.parameters if p.name == "kappa"):
             raise InputError(
-                "a free ConvergenceSheet cannot be told from the size of the source (mass-sheet degeneracy): "
+                "a free ConvergenceSheet is degenerate with the size of the source (mass-sheet degeneracy): "
                 "set its kappa.fixed = True"
             )
         if all(parameter.fixed for parameter in self.lens.parameters):
@@ -297,66 +297,44 @@ class Settings:
             )
 
     @property
-    def kind(self):
-        """The name of the source's kind: what ``SOURCES`` knows."""
+    def kind(self) -> str:
+        """The name of the source's kind in ``SOURCES``."""
         return self.source if isinstance(self.source, str) else "network"
 
     @property
-    def network(self):
-        """Which network draws the source, `~lenssr.NetworkSource`, or None."""
+    def network(self) -> NetworkSource | None:
+        """Which network draws the source, or None."""
         if self.kind != "network":
             return None
         from lenssr.networks.network_source import NetworkSource
 
-        return NetworkSource() if self.source == "network" else self.source
+        return self.source if isinstance(self.source, NetworkSource) else NetworkSource()
 
-    @property
-    def torch_device(self):
-        """The device that "auto" stands for here."""
-        from lenssr.devices import choose_device
-
-        return choose_device(self.device)
-
-    @classmethod
-    def names(cls):
-        """Names of the options, in order."""
-        return tuple(options_of(cls))
-
-    def profile(self):
-        """Make the profile of a parametric source; the Sérsic's for all others, whose fit begins with it.
-
-        Returns
-        -------
-        profile : `~lenssr.light.profile.LightProfile`
-        """
+    def profile(self) -> LightProfile:
+        """Make the profile of a parametric source; for others the Sérsic that their fit begins with."""
         make = self._entry.profile
         return (_named(make) if isinstance(make, str) else make)()
 
-    def method(self):
-        """Make what solves images with these settings."""
+    def method(self) -> Any:
+        """Make the object that solves images with these settings."""
         return _named(self._entry.method)(self)
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """The settings as plain values, for people."""
         from lenssr.light.lens_light import describe_lens_light
 
-        plain = {name: getattr(self, name) for name in options_of(type(self))}
-        plain["source"] = self.kind
-        plain["lens"] = None if self.lens is None else repr(self.lens)
-        plain["lens_light"] = describe_lens_light(self.lens_light)
-        plain["psf_out"] = None if self.psf_out is None else str(self.psf_out)
-        plain["device"] = str(self.torch_device)
-        return plain
+        return {name: getattr(self, name) for name in self.names()} | {
+            "source": self.kind,
+            "lens": None if self.lens is None else repr(self.lens),
+            "lens_light": describe_lens_light(self.lens_light),
+            "psf_out": None if self.psf_out is None else str(self.psf_out),
+            "device": str(self.torch_device),
+        }
 
-    def save(self):
-        """The settings as JSON can hold them; of a network only the steps that follow, ``refine``.
-
-        Returns
-        -------
-        plain : dict
-        """
+    def save(self) -> dict[str, Any]:
+        """The settings as JSON can hold them; of a network only the steps that follow, ``refine``."""
         plain = {}
-        for name, one in options_of(type(self)).items():
+        for name, one in self.options().items():
             value = self.kind if name == "source" else getattr(self, name)
             value = one.save(value) if one.save else value
             plain[name] = value.item() if isinstance(value, np.generic) else value
@@ -364,27 +342,15 @@ class Settings:
         return plain
 
     @classmethod
-    def load(cls, plain, path):
-        """Options that `save` made plain.
-
-        Parameters
-        ----------
-        plain : dict
-        path : str or `~pathlib.Path`
-            Of the file that holds them, and the networks.
-
-        Returns
-        -------
-        options : dict
-            For `~lenssr.SuperResolver`.
+    def load(cls, plain: dict[str, Any], path: str | PathLike[str]) -> dict[str, Any]:
+        """Options for a `~lenssr.SuperResolver` that `save` made plain; the file ``path`` holds the networks.
 
         Raises
         ------
         InputError
             If the file has options that are unknown here, or a source that is not registered.
         """
-        known = options_of(cls)
-        refine = plain.get("refine", 0)
+        known = cls.options()
         unknown = [name for name in plain if name not in known and name != "refine"]
         if unknown:
             raise InputError(f"{path} has the option {unknown[0]!r}, which is unknown here: update lenssr")
@@ -401,13 +367,13 @@ class Settings:
         if plain["source"] == "network":
             from lenssr.networks.network_source import NetworkSource
 
-            options["source"] = NetworkSource(path, refine)
+            options["source"] = NetworkSource(path, plain.get("refine", 0))
         return options
 
 
-RESOLVER = {
-    **options_of(Settings),
-    "psf": Option(help="the PSF of every image; by default that of its file"),
+RESOLVER: dict[str, Option] = {
+    **Settings.options(),
+    "psf": Option(help="the PSF of every image; by default the one in its file"),
     "noise": Option(help="the noise of every image; by default its error plane"),
     "mask": Option(
         help="pixels to hide; auto: other objects in the field", flag="--mask", choices=lambda: ("auto",)
@@ -415,94 +381,84 @@ RESOLVER = {
 }
 
 # How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.
-HDU = {"metavar": "HDU"}
-READING = {
+READING: dict[str, Option] = {
     "sci": Option(
-        help="name of the HDU of the image (default: SCI, IMAGE, or the first image)", flag="--sci", **HDU
+        help="name of the HDU of the image (default: SCI, IMAGE, or the first image)",
+        flag="--sci", metavar="HDU",
     ),
-    "err": Option(help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", **HDU),
+    "err": Option(
+        help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", metavar="HDU"
+    ),
     "unit": Option(help="unit of the pixels, such as electron/s, where BUNIT does not say", flag="--unit"),
     "pixel_scale": Option(
         help="such as 0.05arcsec, where there is no WCS", flag="--pixel-scale", metavar="ANGLE", parse=angle
     ),
-}
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- SersicPhotometry
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotometryOptions:
-    """The options of a `~lenssr.SersicPhotometry`, checked; see there for what they mean.
+class PhotometryOptions(Options):
+    """The options of a `~lenssr.SersicPhotometry`, checked; it describes them.
 
     Raises
     ------
     InputError
-        If an option has no meaning; the message says which ones do.
+        If an option has no meaning; the message lists those that have.
     """
 
-    fit_shape: Any = option(
+    fit_shape: int | tuple[int, int] | Literal["auto"] = option(
         "side of the stamps in pixels; auto: 51, more for those whose light reaches others",
-        default="auto", check=check_fit_shape, flag="--fit-shape", metavar="N", parse=side_text,
+        default="auto", check=or_auto(check_fit_shape), flag="--fit-shape", metavar="N", parse=side_text,
     )  # fmt: skip
-    sky: str | None = option(
-        "the sky under each group: constant, or None", default="constant", check=check_sky
+    sky: Literal["constant"] | None = option(
+        "the sky under each group: constant, or None", default="constant", check=one_of(("constant", None))
     )
-    n_components: int = option(
+    n_components: Literal[1, 2] = option(
         "2: a bulge and a disc",
         default=1, check=check_components, flag="--components", parse=int, choices=lambda: (1, 2),
     )  # fmt: skip
     model: Any = option("a Sersic2D or Sersic whose fixed, bounds and tied hold")
-    fixed: Any = option("parameters that are held, by name")
-    bounds: Any = option("bounds of parameters, by name")
-    tied: Any = option("functions that tie parameters, by name")
+    fixed: dict[str, bool] | None = option("parameters that are held, by name")
+    bounds: dict[str, Any] | None = option("bounds of parameters, by name")
+    tied: dict[str, Any] | None = option("functions that tie parameters, by name")
     xy_bounds: Any = option(
         "how far centres may move in pixels; by default a quarter of the stamp, at most 10",
         check=check_xy_bounds,
     )
-    grouper: Any = option("what says which galaxies are fitted together", default="auto", check=check_grouper)
-    loss: str | None = option("how residuals count: huber, cauchy, or None for squares", check=check_loss)
-    intervals: str = option(
+    grouper: Any = option("groups of galaxies that are fitted together", default="auto", check=check_grouper)
+    loss: Literal["huber", "cauchy"] | None = option(
+        "how residuals count: huber, cauchy, or None for squares", check=one_of(("huber", "cauchy", None))
+    )
+    intervals: Literal["auto", "gaussian", "profile"] = option(
         "where errors come from", default="auto", check=one_of(("auto", "gaussian", "profile"))
     )
     device: str = option("cpu, cuda or auto", default="auto", check=check_device, flag="--device")
 
-    def __post_init__(self):
-        for name, one in options_of(type(self)).items():
-            if one.check is not None:
-                one.check(name, getattr(self, name))
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.xy_bounds is not None:
             object.__setattr__(self, "xy_bounds", pair(self.xy_bounds, "xy_bounds"))
         if not self.grows:
             object.__setattr__(self, "fit_shape", pair(self.fit_shape, "fit_shape", integer=True))
 
-    @classmethod
-    def names(cls):
-        """Names of the options, in order."""
-        return tuple(options_of(cls))
-
     @property
-    def box(self):
+    def box(self) -> tuple[int, int]:
         """Rows and columns of the box around a galaxy, in pixels."""
-        return AUTO_SHAPE if self.grows else self.fit_shape
+        return self.fit_shape if isinstance(self.fit_shape, tuple) else AUTO_SHAPE
 
     @property
-    def grows(self):
+    def grows(self) -> bool:
         """Whether boxes may be larger than `box`."""
         return isinstance(self.fit_shape, str)
 
-    @property
-    def torch_device(self):
-        """The device that "auto" stands for here."""
-        from lenssr.devices import choose_device
 
-        return choose_device(self.device)
-
-
-PHOTOMETRY = {
-    **options_of(PhotometryOptions),
+PHOTOMETRY: dict[str, Option] = {
+    **PhotometryOptions.options(),
     "psf": Option(
-        help="PSF: a FITS file, or a FWHM such as 0.1arcsec or 2.5pix; by default that of the image",
+        help="PSF: a FITS file, or a FWHM such as 0.1arcsec or 2.5pix; by default the image's own",
         flag="--psf", metavar="PSF", parse=psf_text,
     ),
 }  # fmt: skip

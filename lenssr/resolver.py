@@ -1,17 +1,33 @@
 """`SuperResolver`: one lens cutout in; a super-resolved image, its source and its lens out."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import time
 import warnings
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+
+from numpy.typing import ArrayLike
 
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
-from lenssr.imaging.observation import Observation
-from lenssr.options import RESOLVER, Settings
+from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
+from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
-from lenssr.result import FailedResolution
+from lenssr.result import FailedResolution, SuperResolution
+
+if TYPE_CHECKING:
+    from astropy.units import Quantity
+
+    from lenssr.light import MultiGaussian, Sersic
+    from lenssr.mass import MassModel
+    from lenssr.networks import Card, NetworkSource
+
+    LightChoice = Literal["sersic", "mge"] | Sersic | MultiGaussian
 
 __all__ = ["SuperResolver"]
 
@@ -22,63 +38,64 @@ class SuperResolver:
     Parameters
     ----------
     scale : int, optional
-        How many output pixels lie along an input pixel, by default 2.
+        Number of output pixels along an input pixel, by default 2.
     source : {"sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation"}, a name of \
 `~lenssr.register_source`, or `~lenssr.NetworkSource`, optional
-        What describes the source: a Sérsic profile (default); its brightness on a grid, free but for a prior
-        on its roughness, started from the Sérsic fit ("pixelated"); that Sérsic times a factor on a grid with
-        such a prior, which need not follow the cusp itself ("perturbed_sersic"); whichever of these three
-        has the highest evidence ("auto"; ``result.meta`` names it and its candidates); a trained network,
-        which draws it in milliseconds ("network", or a `~lenssr.NetworkSource` that says which network, and
-        how many steps of the free-form source follow; ``result.meta["network"]`` names it); a profile of your
-        own, registered under a name; or nothing: plain bicubic interpolation.
+        The model of the source. "sersic" (default): a Sérsic profile. "pixelated": its brightness on a grid
+        with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times a
+        factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto": the one of these
+        three with the highest evidence; ``result.meta`` names it and its candidates. "network": a trained
+        network predicts it in milliseconds; a `~lenssr.NetworkSource` names the network, and the number of
+        free-form steps that follow; ``result.meta["network"]`` names it. "interpolation": bicubic
+        interpolation without a model. A type checker takes other names only as `~lenssr.register_source`
+        returns them.
     lens : `~lenssr.mass.MassModel`, optional
-        The lens. By default it is unknown, and an SIE with external shear is fitted without any hint: with
-        Einstein radii to start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light
-        of the lens (of the image centre where none is fitted), and weak Gaussian priors on its shape and
-        place (see the page on the method). A given lens is fitted without priors.
+        The lens. By default it is unknown, and an SIE with external shear is fitted, with Einstein radii to
+        start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the lens (of the
+        image centre where none is fitted), and weak Gaussian priors on its shape and place
+        (see the page on the method). A given lens is fitted without priors.
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.
     start : {"search", "network"} or path, optional
-        Where the fit of an unknown lens begins: at Einstein radii all over the field (default), or where a
-        `~lenssr.networks.DeflectionNetwork` sees the lens, its weights those that come with lenssr or in a
-        file. Where the end of that leaves more than noise and is far from what the network says, or lies on
-        a bound, the search follows; where a Sérsic leaves some of the arcs, a free-form source refines the
-        lens, and the Sérsic is that behind it. ``result.meta["lens_from"]`` says what found the lens.
+        Where the fit of an unknown lens begins: at Einstein radii all over the field (default), or at the
+        estimate of a `~lenssr.networks.DeflectionNetwork`, its weights those that come with lenssr or in a
+        file. If that fit leaves more than noise and ends far from the estimate, or on a bound, the search
+        follows; if a Sérsic leaves some of the arcs, a free-form source refines the lens before the Sérsic is
+        fitted again. ``result.meta["lens_from"]`` says what found the lens.
     lens_light : None, "sersic", "mge", model, or a list of these, optional
-        What the lens galaxy looks like, fitted with the rest: a Sérsic profile; a multi-Gaussian expansion
-        of its light, which follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of
-        them, such as ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
-        `~lenssr.light.MultiGaussian` says where the fit begins, honouring ``fixed`` and ``bounds`` of its
+        Light of the lens galaxy, fitted with the rest: a Sérsic profile; a multi-Gaussian expansion, which
+        follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of them, such as
+        ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
+        `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
         parameters. By default the galaxy does not shine.
     sky : {"constant", None}, optional
         Whether a constant sky level is fitted; it is by default.
     psf, noise, mask : optional
-        What `__call__` takes, for every image.
+        As in `__call__`, for every image.
     oversampling : int or "auto", optional
         An integer s samples the model at s x s points of a pixel (1: at its centre, as the DeepLense images
         are); "auto", the default, integrates over the pixel.
     psf_out : None, "pixel" or `~astropy.units.Quantity`, optional
-        What ``image``, ``lensed_source`` and ``lens_light_image`` are seen with: the PSF of the telescope
-        (None, the default); a Gaussian of this FWHM, at least two output pixels and narrower than the PSF
-        of the image; or the output pixels alone, which shows detail that the data do not hold: the result
-        is then flagged ``extrapolated``.
+        PSF of ``image``, ``lensed_source`` and ``lens_light_image``: that of the telescope (None, the
+        default); a Gaussian of this FWHM, at least two output pixels and narrower than the PSF of the image;
+        or the output pixels alone, which shows detail that the data do not hold: the result is then flagged
+        ``extrapolated``.
     prior : str, optional
-        The prior on the roughness of a source on a grid: a name of `lenssr.source.PRIORS`, or "auto",
-        the default, which compares some of them by evidence. Its strength is always found by evidence. Only
-        the errors of a source that a network draws feel it, unless steps follow.
+        Prior on the roughness of a source on a grid: a name of `lenssr.source.PRIORS`, or "auto", the
+        default, which compares some of them by evidence. Its strength is always chosen by evidence. For a
+        source from a network it affects only the errors, unless steps follow.
     positive : bool, optional
         Whether a source on a grid is positive, by default True: the prior is then on the logarithm of its
-        brightness. False gives the linear inversion, whose prior is on the brightness itself, so that it
-        may fall below zero.
+        brightness. False gives the linear inversion, with a prior on the brightness itself, which may fall
+        below zero.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ... On a CPU a source on a grid is solved
         with banded matrices, on other devices with dense ones, many images of `map` together; their errors
         and fine images are then made on the CPU, one image after the other.
     seed : int, optional
-        Of the random shapes that the search for an unknown lens starts from, and of the draws that give a
-        pixelated source its errors; by default 0.
+        Seed of the random starts of the search for an unknown lens, and of the draws that give a pixelated
+        source its errors; by default 0.
 
     Raises
     ------
@@ -99,33 +116,41 @@ class SuperResolver:
     def __init__(
         self,
         *,
-        scale=2,
-        source="sersic",
-        lens=None,
-        fit_lens=None,
-        start="search",
-        lens_light=None,
-        sky="constant",
-        psf=None,
-        noise=None,
-        mask=None,
-        oversampling="auto",
-        psf_out=None,
-        prior="auto",
-        positive=True,
-        device="auto",
-        seed=0,
-    ):
+        scale: int = 2,
+        source: SourceKind | SourceName | NetworkSource = "sersic",
+        lens: MassModel | None = None,
+        fit_lens: bool | None = None,
+        start: str | PathLike[str] = "search",
+        lens_light: LightChoice | Sequence[LightChoice] | None = None,
+        sky: Literal["constant"] | None = "constant",
+        psf: PSFLike | None = None,
+        noise: NoiseLike | None = None,
+        mask: ArrayLike | Literal["auto"] | None = None,
+        oversampling: int | Literal["auto"] = "auto",
+        psf_out: Quantity | Literal["pixel"] | None = None,
+        prior: PriorName = "auto",
+        positive: bool = True,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
         self.psf, self.noise, self.mask = psf, noise, mask
         self.settings = Settings(**{name: options[name] for name in Settings.names()})
         self._method = self.settings.method()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         values = {name: getattr(self.settings, name, getattr(self, name, None)) for name in RESOLVER}
         return f"SuperResolver({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
-    def __call__(self, image, *, psf=None, noise=None, mask=None, **reading):
+    def __call__(
+        self,
+        image: ImageLike,
+        *,
+        psf: PSFLike | None = None,
+        noise: NoiseLike | None = None,
+        mask: ArrayLike | Literal["auto"] | None = None,
+        **reading: Unpack[Reading],
+    ) -> SuperResolution:
         """Super-resolve one image.
 
         Parameters
@@ -139,8 +164,8 @@ class SuperResolver:
         mask : array of bool, shape (ny, nx), or "auto", optional
             True hides a pixel; "auto" hides other objects in the field and keeps the arcs.
         **reading
-            ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not say them itself;
-            see `~lenssr.imaging.Observation.from_any`.
+            ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not hold them; see
+            `~lenssr.imaging.Observation.from_any`.
 
         Returns
         -------
@@ -158,11 +183,21 @@ class SuperResolver:
             raise result
         return result
 
-    def map(self, images, *, psf=None, noise=None, mask=None, jobs=1, progress=False, **reading):
-        """Super-resolve many images: in batches, in several processes, whatever becomes of any one of them.
+    def map(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        psf: PSFLike | Sequence[PSFLike] | None = None,
+        noise: NoiseLike | Sequence[NoiseLike] | None = None,
+        mask: ArrayLike | Literal["auto"] | Sequence[ArrayLike | None] | None = None,
+        jobs: int | None = 1,
+        progress: bool = False,
+        **reading: Unpack[Reading],
+    ) -> list[SuperResolution | FailedResolution]:
+        """Super-resolve many images, in batches and in several processes; failures are results, too.
 
-        Sérsic sources of images of one shape and telescope are fitted together; so are, on a GPU, sources on
-        a grid.
+        Sérsic sources of images of one shape and telescope are fitted together, and on a GPU sources on a
+        grid.
 
         Parameters
         ----------
@@ -171,9 +206,9 @@ class SuperResolver:
         psf, noise, mask : optional
             As in `__call__`: one for all images, or a list with one for each.
         jobs : int, optional
-            In how many processes images are solved on the CPU; -1 or None: one for each core. Each has one
-            thread for its arithmetic, unless ``OMP_NUM_THREADS`` says otherwise, and gives what 1 process,
-            the default, gives with as many threads. On a GPU it is 1, for batches fill it.
+            Number of processes that solve images on the CPU, by default 1; -1 or None: one for each core.
+            Each has one thread, unless ``OMP_NUM_THREADS`` says otherwise. Results do not depend on it, at
+            the same number of threads. On a GPU it is 1, because batches fill the GPU.
         progress : bool, optional
             Whether a progress bar is shown, by default not.
         **reading
@@ -182,30 +217,30 @@ class SuperResolver:
         Returns
         -------
         results : list
-            In the order of the images: a `~lenssr.SuperResolution` each, or a
-            `~lenssr.FailedResolution` that holds the error where one failed.
+            In the order of the images: a `~lenssr.SuperResolution` each, or where an image failed a
+            `~lenssr.FailedResolution` with the error.
 
         Raises
         ------
         InputError
-            If there are more or fewer PSFs, noise models or masks than images, or if ``jobs`` is no number
-            of processes, or they cannot be started.
+            If the numbers of images and of PSFs, noise models or masks differ, ``jobs`` is not a number of
+            processes, or they cannot be started.
 
         Notes
         -----
-        A script that asks for several processes must do so below ``if __name__ == "__main__":``, for each of
-        them imports it. An image whose process ends, for lack of memory say, fails by itself. Log records
-        of other processes reach the handlers of this one with the results.
+        A script that asks for several processes must do so below ``if __name__ == "__main__":``, because each
+        of them imports the script. If a process ends, for example for lack of memory, only its image fails.
+        Log records of other processes reach the handlers of this one with the results.
         """
         images = list(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
         names = [_name(image, i) for i, image in enumerate(images)]
-        extras = _extras(len(images), psf=psf, noise=noise, mask=mask)
-        results = [None] * len(images)
-        groups = {}
+        psfs, noises, masks = _extras(len(images), psf=psf, noise=noise, mask=mask)
+        results: list[Any] = [None] * len(images)
+        groups: dict[tuple[Any, ...], list[tuple[int, Observation]]] = {}
         for i, image in enumerate(images):
             try:
-                observation = self._observe(image, *(extra[i] for extra in extras), reading)
+                observation = self._observe(image, psfs[i], noises[i], masks[i], reading)
             except (InputError, OSError, ValueError, TypeError) as error:
                 results[i] = FailedResolution(error, names[i])
                 continue
@@ -223,41 +258,41 @@ class SuperResolver:
 
     def fine_tune(
         self,
-        images,
+        images: Sequence[ImageLike],
         *,
-        lenses=None,
-        psf=None,
-        noise=None,
-        mask=None,
-        steps=200,
-        learning_rate=3e-4,
-        folder=None,
-        progress=False,
-        **reading,
-    ):
-        """Train the network that draws the source further, on images of one's own.
+        lenses: MassModel | Sequence[MassModel | None] | None = None,
+        psf: PSFLike | Sequence[PSFLike] | None = None,
+        noise: NoiseLike | Sequence[NoiseLike] | None = None,
+        mask: ArrayLike | Literal["auto"] | Sequence[ArrayLike | None] | None = None,
+        steps: int = 200,
+        learning_rate: float = 3e-4,
+        folder: str | PathLike[str] | None = None,
+        progress: bool = False,
+        **reading: Unpack[Reading],
+    ) -> Self:
+        """Train the network that predicts the source further, on images of one's own.
 
         It needs no finer images: in each step some pixels of one image are hidden from the network, which
-        draws the source from the others, and the source, re-lensed, has to predict them. A tenth of the
-        pixels of each image is held back from all steps, and tells what these have brought: see `training`.
-        Deterministic on a CPU: the same images and seed of the resolver give the same network.
+        predicts the source from the others, and the re-lensed source has to predict them. A tenth of the
+        pixels of each image is held back from all steps to validate the training: see `training`. On a CPU
+        the same images and seed of the resolver give the same network.
 
         Parameters
         ----------
         images : list
             Each as in `__call__`; their shapes, PSFs, pixel scales, units and noise may differ.
         lenses : list of `~lenssr.mass.MassModel` and None, or one `~lenssr.mass.MassModel`, optional
-            One for each image, or one for all. Where there is none, the lens of the resolver; if that has
-            none either, it is fitted to the image with a Sérsic source first, as it is in `__call__`.
+            One for each image, or one for all. By default the lens of the resolver; if that is None too, the
+            lens is fitted to the image with a Sérsic source first, as in `__call__`.
         psf, noise, mask : optional
             As in `map`: one for all images, or a list with one for each.
         steps : int, optional
-            How many are taken, by default 200, one image in each.
+            Number of steps, by default 200, one image in each.
         learning_rate : float, optional
-            At its highest, by default 0.0003.
+            The highest, by default 0.0003.
         folder : str or `~pathlib.Path`, optional
             Where the network (``source.safetensors``, as `~lenssr.networks.save_weights` writes it) and the
-            log of its losses are written. By default nothing is: `save` writes the resolver.
+            log of its losses are written. By default nothing is written; `save` writes the resolver.
         progress : bool, optional
             Whether progress bars are shown, by default not.
         **reading
@@ -266,22 +301,22 @@ class SuperResolver:
         Returns
         -------
         resolver : `SuperResolver`
-            This one. It solves images with the new network from here on, and flags those unlike the ones
-            given here (``unlike_training``). The files that come with lenssr stay as they are.
+            This one. It solves images with the new network from now on, and flags those unlike the ones
+            given here (``unlike_training``). The files that come with lenssr do not change.
 
         Raises
         ------
         InputError
-            If the source is not drawn by a `~lenssr.networks.RelensingNetwork`, there are no images or one
-            cannot be used, there are more or fewer lenses, PSFs, noise models or masks than images, Lightning
+            If the source does not come from a `~lenssr.networks.RelensingNetwork`, there are no images or one
+            cannot be used, the numbers of images and of lenses, PSFs, noise models or masks differ, Lightning
             is not installed (extra ``train``), or the training diverges.
 
         Notes
         -----
-        Training begins with the network that the resolver has; with several, with that for the first image.
-        Pixels whose noise is correlated tell each other's, so that some of it may be learned too. A
-        `~lenssr.exceptions.LensSRWarning` says so if chi2 of the pixels held back is more than 1 % larger
-        after it.
+        Training begins with the network of the resolver; with several, with the one for the first image.
+        Where noise is correlated, hidden pixels can be predicted from the noise of their neighbours, which
+        may be learned too. A `~lenssr.exceptions.LensSRWarning` is issued if chi2 of the pixels held back
+        grows by more than 1 %.
 
         Examples
         --------
@@ -298,17 +333,18 @@ class SuperResolver:
         from lenssr.reconstruction.fine_tuning import check_method, fine_tune
 
         check_method(self._method)
-        if isinstance(images, str | Path) or not (images := list(images)):
-            raise InputError("images: none are given; give a list of one or more")
+        if isinstance(images, str | PathLike) or not (images := list(images)):
+            raise InputError("images is empty: give a list of one or more")
         names = [_name(image, i) for i, image in enumerate(images)]
         *extras, lenses = _extras(len(images), psf=psf, noise=noise, mask=mask, lenses=lenses)
-        observations = [self._observe(*each, reading) for each in zip(images, *extras, strict=True)]
+        given = zip(images, *extras, strict=True)
+        observations = [self._observe(*(*each, reading)) for each in given]
         options = {"steps": steps, "learning_rate": learning_rate, "folder": folder, "progress": progress}
         self._method = fine_tune(self._method, observations, names, lenses, **options)
         return self
 
-    def fit(self, images, **options):
-        """Do what `fine_tune` does, under the name that it had; deprecated.
+    def fit(self, images: Sequence[ImageLike], **options: Any) -> Self:
+        """Call `fine_tune`: its former name, deprecated.
 
         Parameters
         ----------
@@ -327,8 +363,8 @@ class SuperResolver:
         return self.fine_tune(images, **options)
 
     @property
-    def training(self):
-        """What came of `fine_tune`: the `~lenssr.networks.Card` of the network, or None where there was none.
+    def training(self) -> Card | None:
+        """The `~lenssr.networks.Card` of the network of `fine_tune`, or None before it.
 
         Its ``scores`` are chi2 per pixel of the pixels held back, ``hidden_pixels`` after the training and
         ``hidden_pixels_before``; 1 is noise alone.
@@ -337,18 +373,18 @@ class SuperResolver:
 
         return training_of(self._method)
 
-    def save(self, path):
-        """Write the settings, and the networks where the source is one, to a file that cannot run code.
+    def save(self, path: str | Path) -> None:
+        """Write the settings, and the networks of a source that is one, to a file that cannot run code.
 
         Parameters
         ----------
         path : str or `~pathlib.Path`
-            Ends in ``.safetensors``. A file there is replaced, at once and whole.
+            Ends in ``.safetensors``. An existing file is replaced atomically.
 
         Raises
         ------
         InputError
-            If the resolver holds what belongs to images (PSF, noise, mask), or a model with tied parameters.
+            If the resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters.
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
@@ -365,8 +401,8 @@ class SuperResolver:
         save_bundle(path, self.settings.save(), networks)
 
     @classmethod
-    def load(cls, path):
-        """Read a resolver from a file of `save`. Nothing in it is run.
+    def load(cls, path: str | Path) -> Self:
+        """Read a resolver from a file of `save`, without running any code in it.
 
         Parameters
         ----------
@@ -375,13 +411,13 @@ class SuperResolver:
         Returns
         -------
         resolver : `SuperResolver`
-            That gives the same results, to the last bit.
+            Its results are identical, to the last bit.
 
         Raises
         ------
         InputError
-            If the file is no such one, or damaged, or has a source or a model that is not known here: import
-            the modules that define them first.
+            If the file was not written by `save`, is damaged, or has a source or a model that is not known
+            here: import the modules that define them first.
         ImportError
             If safetensors is not installed (extra ``networks``).
         """
@@ -390,7 +426,7 @@ class SuperResolver:
         return cls(**Settings.load(load_bundle(path)[0], path))
 
     @classmethod
-    def from_pretrained(cls, name, **options):
+    def from_pretrained(cls, name: str, **options: Any) -> Self:
         """Make a resolver with weights that come with lenssr.
 
         Parameters
@@ -398,7 +434,7 @@ class SuperResolver:
         name : str
             One of `lenssr.networks.available`, or a file of weights.
         **options
-            Of the resolver, but for ``source``; the scale of an SISR is its own by default.
+            Options of the resolver except ``source``; by default an SISR brings its scale.
 
         Returns
         -------
@@ -419,10 +455,10 @@ class SuperResolver:
         from lenssr.networks.weights import load
 
         network, _ = load(name)
-        own = {"scale": network.scale} if network.kind == "SISR" else {}
+        own: dict[str, Any] = {"scale": network.scale} if network.kind == "SISR" else {}
         return cls(source=NetworkSource(name), **{**own, **options})
 
-    def _observe(self, image, psf, noise, mask, reading):
+    def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
         automatic = isinstance(mask, str)
         if automatic and mask != "auto":
@@ -442,49 +478,46 @@ class SuperResolver:
         return observation
 
 
-def reconstruct(method, observations):
+def reconstruct(method: Any, observations: list[Observation]) -> list[SuperResolution | Exception]:
     """Results of observations that are solved together, or exceptions where single ones failed."""
     return method.solve(observations, _finisher(method.settings, len(observations), time.perf_counter()))
 
 
-def _finisher(settings, count, started):
-    """What makes a result as soon as an image is solved, with its share of the seconds since the start.
+def _finisher(settings: Settings, count: int, started: float) -> Callable[[Any, Observation], Any]:
+    """Function that makes a result when an image is solved, with its share of the seconds since the start.
 
     A method calls it before it turns to the next image, so that one inversion is held at a time.
     """
 
-    def seconds():
+    def seconds() -> float:
         return (time.perf_counter() - started) / count
 
     return lambda solved, observation: solved.result(observation, settings, seconds)
 
 
-def _group_key(observation):
+def _group_key(observation: Observation) -> tuple[Any, ...]:
     """Images with the same key are solved together: one shape, sampling, PSF, kind of unit and of noise."""
-    psf = observation.psf
-    kernel = None if psf is None else (psf.kernel(observation.grid.matrix).tobytes(), psf.includes_pixel)
-    pixels = tuple(observation.grid.matrix.round(9).ravel().tolist())
-    key = observation.shape, pixels, kernel, observation.conserves_sum
-    return *key, type(observation.noise)
+    psf, matrix = observation.psf, observation.grid.matrix
+    kernel = None if psf is None else (psf.kernel(matrix).tobytes(), psf.includes_pixel)
+    pixels = tuple(matrix.round(9).ravel().tolist())
+    return observation.shape, pixels, kernel, observation.conserves_sum, type(observation.noise)
 
 
-def _extras(count, **values):
-    return [_one_each(name, value, count) for name, value in values.items()]
+def _extras(count: int, **values: Any) -> list[list[Any]]:
+    """One value for each image: those of a list, or one for all."""
+    for name, value in values.items():
+        if isinstance(value, list | tuple) and len(value) != count:
+            raise InputError(
+                f"{name} has {len(value)} entries for {count} images: give one each, or one for all"
+            )
+    return [list(one) if isinstance(one, list | tuple) else [one] * count for one in values.values()]
 
 
-def _one_each(name, value, count):
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one for all")
-    return list(value)
+def _name(image: Any, number: int) -> str:
+    return str(image) if isinstance(image, str | PathLike) else f"image {number}"
 
 
-def _name(image, number):
-    return str(image) if isinstance(image, str | Path) else f"image {number}"
-
-
-def _bar(total, shown):
+def _bar(total: int, shown: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, disable=not shown, unit="image")

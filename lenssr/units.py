@@ -1,8 +1,10 @@
 """The boundary between users and the numerics: units are stripped and restored here only.
 
-Inside lenssr a position is a torch tensor in arcsec. Users may hand over a `~astropy.units.Quantity`, a
-number, a `~numpy.ndarray` or a `torch.Tensor`, and get the same kind back.
+Inside lenssr a position is a torch tensor in arcsec. Users may give a `~astropy.units.Quantity`, a number, a
+`~numpy.ndarray` or a `torch.Tensor`, and get the same kind back.
 """
+
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -10,32 +12,14 @@ import torch
 
 from lenssr.exceptions import InputError
 
-__all__ = ["Boundary", "strip_unit"]
+__all__ = ["Boundary", "positive_integer", "positive_number", "strip_unit"]
 
 
-def strip_unit(value, unit, name, *, bare=True):
-    """Turn a value into a plain number or array in a given unit.
+def strip_unit(value: Any, unit: u.UnitBase, name: str, *, bare: bool = True) -> Any:
+    """Turn a Quantity, number, array or tensor into a plain one in a given unit.
 
-    Parameters
-    ----------
-    value : `~astropy.units.Quantity`, number, array or tensor
-        What the user gave.
-    unit : `~astropy.units.Unit`
-        The unit used inside.
-    name : str
-        How the error message calls the value.
-    bare : bool, optional
-        Whether a number without a unit is taken to be in ``unit`` (the default); angles in degrees
-        never are.
-
-    Returns
-    -------
-    value : float, array or tensor
-
-    Raises
-    ------
-    InputError
-        If the unit does not convert, or is missing and ``bare`` is false.
+    A number without a unit is taken to be in ``unit``, or refused unless ``bare`` (angles in degrees never
+    are bare). ``name`` stands in the message of the `~lenssr.exceptions.InputError`.
     """
     if isinstance(value, u.Quantity):
         try:
@@ -48,32 +32,43 @@ def strip_unit(value, unit, name, *, bare=True):
     return value
 
 
+def positive_number(value: Any, unit: u.UnitBase, name: str, *, bare: bool = True) -> float:
+    """`strip_unit` of one value that has to be positive and finite."""
+    number = strip_unit(value, unit, name, bare=bare)
+    if np.ndim(number) or not (np.isfinite(number) and number > 0):
+        raise InputError(f"{name} = {value} is not a positive number: give one in {unit or 'no unit'}")
+    return float(number)
+
+
+def positive_integer(value: Any, name: str) -> int:
+    """Return a value that has to be an integer of 1 or more."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or value < 1 or value % 1 != 0:
+        raise InputError(f"{name} = {value!r}: give a positive integer")
+    return int(value)
+
+
 class Boundary:
     """Convert arguments to float64 tensors in arcsec, and results back to the kind the user gave.
 
-    Parameters
-    ----------
-    *values : `~astropy.units.Quantity`, number, array or tensor
-        The positions of one call. If one is a Quantity, results are; otherwise if one is a tensor,
-        results are.
-    unit : `~astropy.units.Unit`, optional
-        The unit of the positions inside, by default arcsec.
+    ``values`` are the positions of one call, which are in ``unit`` inside. If one is a Quantity, results are;
+    otherwise if one is a tensor, results are.
     """
 
-    def __init__(self, *values, unit=u.arcsec):
+    def __init__(self, *values: Any, unit: u.UnitBase = u.arcsec) -> None:
         self.quantity = any(isinstance(value, u.Quantity) for value in values)
         self.tensor = not self.quantity and any(isinstance(value, torch.Tensor) for value in values)
         self.tensors = tuple(self._enter(value, unit) for value in values)
 
     @staticmethod
-    def _enter(value, unit):
+    def _enter(value: Any, unit: u.UnitBase) -> torch.Tensor:
         if isinstance(value, torch.Tensor):
             return value if value.is_floating_point() else value.to(torch.float64)
         plain = strip_unit(value, unit, "position")
         return torch.as_tensor(np.array(plain, dtype=np.float64))
 
-    def leave(self, tensor, unit=u.dimensionless_unscaled):
-        """Give a result back in the kind of the arguments, in ``unit`` if that is a Quantity."""
+    def leave(self, tensor: torch.Tensor, unit: u.UnitBase = u.dimensionless_unscaled) -> Any:
+        """Give a result back in the kind of the arguments, in ``unit`` if they are quantities."""
         if self.tensor:
             return tensor
         array = tensor.detach().cpu().numpy()

@@ -357,7 +357,7 @@ def test_help_does_not_wait_for_the_numerics():
         "import sys; from lenssr.cli import main\n"
         "try: main(['resolve', '--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'scipy', 'astropy.units', 'matplotlib', 'photutils', 'lenssr._demo'}\n"
+        "heavy = {'torch', 'scipy', 'astropy.units', 'matplotlib', 'photutils', 'lenssr.simulation'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,9 @@ from astropy.wcs import WCS, Sip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lenssr._wcs import scale_matrix
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, scale_matrix, wcs_of_resampled
+from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, wcs_of_resampled
 
 SHAPE = (40, 50)
 
@@ -271,7 +272,7 @@ def test_stretched_projection_is_refused():
     [
         (lambda: PixelGrid((3, 3, 3), 0.1), r"shape = \(3, 3, 3\)"),
         (lambda: PixelGrid((3, 0), 0.1), r"shape = \(3, 0\)"),
-        (lambda: PixelGrid((3, 3), 0), "pixel_scale = 0 is not positive"),
+        (lambda: PixelGrid((3, 3), 0), "pixel_scale = 0 is not a positive number"),
         (lambda: PixelGrid((3, 3), np.nan), "pixel_scale = nan"),
         (lambda: PixelGrid((3, 3), [0.1, 0.2]), "not one number"),
         (lambda: PixelGrid((3, 3)), "give pixel_scale=, matrix= or wcs="),

@@ -63,6 +63,13 @@ def test_public_names_exist():
     assert [name for name in lenssr.__all__ if not hasattr(lenssr, name)] == []
 
 
+def test_type_checkers_see_the_public_names():
+    tree = ast.parse(Path(lenssr.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    seen = {name.asname: node.module for node in imports for name in node.names if "lenssr" in node.module}
+    assert seen == lenssr._HOME_OF
+
+
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # The order of the rooms, as people read it.
 ROOMS = re.findall(r"`(\w+)`", re.search(r"in this order:(.*?)\.", CONTRIBUTING, re.DOTALL)[1])
@@ -72,9 +79,18 @@ PACKAGE = Path(lenssr.__file__).parent
 FILES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
 
 
-def imported_files(path):
+class WithoutTypes(ast.NodeTransformer):
+    """Leave out what only type checkers import."""
+
+    def visit_If(self, node):
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test).endswith("TYPE_CHECKING") else node
+
+
+def imported_files(path, *, types=True):
     """Files of lenssr, as in FILES, that the source of one imports, at the top or further down."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree if types else WithoutTypes().visit(tree)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lenssr":
             module = tuple(node.module.split(".")[1:])
             for name in node.names:
@@ -102,5 +118,5 @@ def test_rooms_import_only_from_rooms_before_them(room):
 
 def test_no_file_imports_itself_in_a_circle():
     files = {parts: path for parts, path in FILES.items() if parts[-1] != "__init__"}
-    graph = {parts: set(imported_files(path)) & set(files) for parts, path in files.items()}
+    graph = {parts: set(imported_files(path, types=False)) & set(files) for parts, path in files.items()}
     graphlib.TopologicalSorter(graph).prepare()

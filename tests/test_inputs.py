@@ -288,7 +288,7 @@ def with_error(plane):
 # What is given, further arguments, and what the message names: the value and the remedy.
 REFUSED = {
     "no pixel scale": (DATA, {"pixel_scale": None}, r"no pixel scale: give pixel_scale="),
-    "negative pixel scale": (DATA, {"pixel_scale": -0.1}, r"-0.1 is not positive: give arcsec"),
+    "negative pixel scale": (DATA, {"pixel_scale": -0.1}, "-0.1 is not a positive number: give one in arc"),
     "pixel scale in seconds": (DATA, {"pixel_scale": 1 * u.s}, r"1.0 s is not convertible to arcsec"),
     "magnitudes": (DATA, {"unit": "mag"}, r"mag is a magnitude: convert the image to a flux"),
     "unknown unit": (DATA, {"unit": "bananas"}, r"bananas.*give"),
@@ -299,7 +299,7 @@ REFUSED = {
     "zero noise": (DATA, {"noise": 0.0}, r"noise is 0 in one of 400.*correct or mask"),
     "noise plane not finite": (DATA, {"noise": NAN_ERROR}, r"noise is nan.*correct or mask"),
     "noise in another unit": (DATA * ELECTRON, {"noise": 1 * u.Jy}, r"noise is in Jy.*give it in that"),
-    "noise of no kind": (DATA, {"noise": "loud"}, r"noise = 'loud' is no noise model.*give one"),
+    "noise of no kind": (DATA, {"noise": "loud"}, r"noise = 'loud' is not a noise model.*give one"),
     "error of another shape": (with_error(np.ones((20, 19))), {}, r"\(20, 19\), the image \(20, 20\): give"),
     "noise of another shape": (DATA, {"noise": np.ones(20)}, r"noise has shape \(20,\).*give planes"),
     "mask of another shape": (DATA, {"mask": np.zeros((3, 3))}, r"mask has shape \(3, 3\).*give planes"),
@@ -372,14 +372,14 @@ class TestRefused:
             looked_at(tmp_path / "gone.fits")
 
     def test_a_folder(self, tmp_path):
-        with pytest.raises(InputError, match="is no file: check the name"):
+        with pytest.raises(InputError, match="is not a file: check the name"):
             looked_at(tmp_path)
 
     @pytest.mark.parametrize("content", [b"", b"hello\n" * 1000, b"\x00" * 2880])
     def test_no_fits_file(self, content, tmp_path):
         path = tmp_path / "hello.fits"
         path.write_bytes(content)
-        with pytest.raises(InputError, match="hello.fits is no readable FITS file.*give one"):
+        with pytest.raises(InputError, match="hello.fits is not a readable FITS file.*give one"):
             looked_at(path)
 
     @pytest.mark.parametrize("kept", [4000, 2880 + 1000, 2880 * 2 + 500])
@@ -387,7 +387,7 @@ class TestRefused:
         path = tmp_path / "short.fits"
         fits.PrimaryHDU(noisy((60, 60))[0], header()).writeto(path)
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(InputError, match="short.fits is (truncated|no readable)"):
+        with pytest.raises(InputError, match="short.fits is (truncated|not a readable)"):
             looked_at(path, pixel_scale=None)
 
     def test_a_file_without_an_image(self, tmp_path):

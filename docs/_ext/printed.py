@@ -97,13 +97,11 @@ class PublicNames(SphinxDirective):
     """What imports from the package itself, each with the module in which it is documented."""
 
     def run(self):
-        homes = lenssr._HOMES
         lines = [".. list-table::", "   :widths: 30 70", ""]
         for name in sorted(set(lenssr.__all__) - {"__version__"}):
             value = getattr(lenssr, name)
             summary = value.__doc__.strip().splitlines()[0]
-            page = next(path for path in sorted(homes) if name in homes[path])
-            lines += [f"   * - `{name} <{page}.{name}>`", f"     - {summary}"]
+            lines += [f"   * - `{name} <{lenssr._HOME_OF[name]}.{name}>`", f"     - {summary}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""What the telescope does: observations, point spread functions, noise, and the forward model."""
+"""Telescopes: observations, point spread functions, noise, and the forward model."""
 
 from lenssr.imaging.detection import LightCensus, light_census
 from lenssr.imaging.instruments import Instrument

@@ -1,18 +1,26 @@
 """Objects in the field of a lens, and the significance of its light.
 
 The central galaxy is subtracted as a profile that falls outward on ellipses of one shape; the rest is divided
-into segments. What they are is decided in `lenssr.reconstruction.field_mask`.
+into segments, which `lenssr.reconstruction.field_mask` classifies.
 """
+
+from __future__ import annotations
 
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.convolution import Gaussian2DKernel
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.utils.exceptions import AstropyUserWarning
 from scipy import ndimage
+
+from lenssr.imaging.reading import Array, Mask
+
+if TYPE_CHECKING:
+    from lenssr.imaging.observation import Observation
 
 __all__ = [
     "FieldObjects",
@@ -60,17 +68,17 @@ class LightCensus:
 
     Notes
     -----
-    Pure noise stays under 6 in both, so a value of ``arcs`` under 6 says that no arcs were found. A star or a
-    plain spiral leaves light outside such a galaxy too, so a large value does not say that there are arcs.
+    Pure noise stays under 6 in both, so ``arcs`` under 6 means that no arcs were found. A star or a spiral
+    leaves light outside an elliptical galaxy, too, so a large value does not mean that there are arcs.
     """
 
     total: float
     arcs: float
-    center: tuple
+    center: tuple[float, ...]
 
 
-def light_census(observation):
-    """Measure how significant the light is, and that outside a central galaxy.
+def light_census(observation: Observation) -> LightCensus:
+    """Measure the significance of all light, and of the light outside a central galaxy.
 
     Parameters
     ----------
@@ -83,16 +91,15 @@ def light_census(observation):
     """
     scene = FieldObjects(observation)
     total = scene.significance(observation.data - scene.sky, scene.error)
-    outside = (scene.radius > ARCS_FROM_FWHM * scene.fwhm) & (
-        scene.radius < ARCS_TO_FIELD * min(observation.shape)
-    )
+    far = scene.radius < ARCS_TO_FIELD * min(observation.shape)
+    outside = (scene.radius > ARCS_FROM_FWHM * scene.fwhm) & far
     arcs = scene.significance(scene.residual, scene.tolerance)
     center = observation.grid.from_pixel(*scene.center)
     best = float(arcs[outside].max()) if outside.any() else 0.0
     return LightCensus(float(total.max()), best, tuple(float(value) for value in center))
 
 
-def significance_map(image, weight, sigma):
+def significance_map(image: Array, weight: Array, sigma: float) -> Array:
     """Signal to noise (ny, nx) of light, smoothed by a Gaussian (sigma in pixels), for independent noise."""
     side = 2 * max(1, math.ceil(3 * sigma)) + 1
     kernel = Gaussian2DKernel(sigma, x_size=side).array
@@ -101,7 +108,7 @@ def significance_map(image, weight, sigma):
     return np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0)
 
 
-def label_objects(significance, fwhm, *, threshold=PIXEL_SIGMA):
+def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_SIGMA) -> Any:
     """`SegmentationImage` of objects in a significance map, none smaller than the PSF; None without any."""
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
@@ -109,7 +116,7 @@ def label_objects(significance, fwhm, *, threshold=PIXEL_SIGMA):
     pixels = max(5, round(fwhm**2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
-        # photutils warns where a segment has so many peaks that it spaces its levels linearly.
+        # photutils warns of segments with many peaks, whose levels it spaces linearly.
         warnings.simplefilter("ignore", AstropyUserWarning)
         found = detect_sources(significance, threshold, pixels)
         if found is None:
@@ -126,50 +133,33 @@ def label_objects(significance, fwhm, *, threshold=PIXEL_SIGMA):
 
 @dataclass(eq=False)
 class Segment:
-    """One object beside the central galaxy; lengths in pixels, along and across the circle about its centre.
+    """One object beside the central galaxy; lengths in pixels, along and across the circle around it."""
 
-    Attributes
-    ----------
-    box : tuple of slice
-        Of the image.
-    pixels : `~numpy.ndarray` of bool
-        The pixels of the object in it.
-    radius, angle, outer : float
-        Distance from the centre and its direction in radians, and the distance within which 90 % of it lies.
-    along, across : float
-        Standard deviations of its light.
-    signal, peak : float
-        Signal to noise of its light, and of its most significant point in the smoothed image.
-    fwhm : float
-        Of the PSF.
-    """
-
-    box: tuple
-    pixels: np.ndarray
-    radius: float
-    angle: float
-    outer: float
-    along: float
+    box: tuple[slice, ...]  # in the image
+    pixels: Mask  # of the object, in the box
+    radius: float  # distance from the centre
+    angle: float  # its direction, in radians
+    outer: float  # distance within which 90 % of the object lies
+    along: float  # standard deviations of its light
     across: float
-    signal: float
-    peak: float
-    fwhm: float
+    signal: float  # signal to noise of its light
+    peak: float  # signal to noise of its most significant point in the smoothed image
+    fwhm: float  # of the PSF
 
-    def grown(self, margin, shape):
+    def grown(self, margin: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], Mask]:
         """Return the box with a margin, within the image, and the pixels in it."""
-        low = [max(side.start - margin, 0) for side in self.box]
-        high = [min(side.stop + margin, size) for side, size in zip(self.box, shape, strict=True)]
-        pixels = np.zeros([stop - start for start, stop in zip(low, high, strict=True)], dtype=bool)
-        pixels[
-            tuple(slice(s.start - start, s.stop - start) for s, start in zip(self.box, low, strict=True))
-        ] = self.pixels
-        return tuple(slice(start, stop) for start, stop in zip(low, high, strict=True)), pixels
+        box = tuple(
+            slice(max(side.start - margin, 0), min(side.stop + margin, size))
+            for side, size in zip(self.box, shape, strict=True)
+        )
+        more = [(a.start - b.start, b.stop - a.stop) for a, b in zip(self.box, box, strict=True)]
+        return box, np.pad(self.pixels, more)
 
 
 class FieldObjects:
     """An image, its central galaxy, and the objects beside it; lengths in pixels."""
 
-    def __init__(self, observation):
+    def __init__(self, observation: Observation) -> None:
         self.observation = observation
         self.fwhm = psf_width(observation)
         self.sigma = self.fwhm * gaussian_fwhm_to_sigma
@@ -184,24 +174,22 @@ class FieldObjects:
         self.residual = np.where(observation.valid, observation.data - self.sky - self.galaxy, 0.0)
         self.tolerance = np.hypot(self.error, PROFILE_TRUST * self.galaxy)
 
-    def significance(self, image, error):
+    def significance(self, image: Array, error: Array) -> Array:
         """Signal to noise of light smoothed to the width of the PSF."""
         weight = np.where(self.observation.valid, error**-2.0, 0.0)
         return significance_map(image, weight, self.sigma) / self.factor
 
-    def segments(self):
-        """The objects beside the central galaxy, as `Segment`."""
+    def segments(self) -> list[Segment]:
+        """The objects beside the central galaxy."""
         significance = self.significance(self.residual, self.tolerance)
         objects = label_objects(significance, self.fwhm)
-        if objects is None:
-            return []
-        segments = [
-            self._segment(one.slices, objects.data[one.slices] == one.label, significance)
-            for one in objects.segments
-        ]
+        found = [] if objects is None else objects.segments
+        segments = (
+            self._segment(one.slices, objects.data[one.slices] == one.label, significance) for one in found
+        )
         return [segment for segment in segments if segment is not None]
 
-    def _segment(self, box, pixels, significance):
+    def _segment(self, box: tuple[slice, ...], pixels: Mask, significance: Array) -> Segment | None:
         residual, tolerance, radii = self.residual[box], self.tolerance[box], self.radius[box]
         x, y = self.dx[box], self.dy[box]
         light = np.where(pixels, np.clip(residual, 0, None), 0.0)
@@ -221,16 +209,15 @@ class FieldObjects:
         return Segment(box, pixels, radius, angle, outer, along, across, signal, peak, self.fwhm)
 
 
-def psf_width(observation):
+def psf_width(observation: Observation) -> float:
     """FWHM of the PSF of an observation in pixels, from 1.5 to a quarter of the image; 2.5 without a PSF."""
     if observation.psf is None:
         return UNKNOWN_FWHM
-    return float(
-        np.clip(observation.psf_fwhm / observation.pixel_scale, LEAST_FWHM, min(observation.shape) / 4)
-    )
+    width = observation.psf_fwhm / observation.pixel_scale
+    return float(np.clip(width, LEAST_FWHM, min(observation.shape) / 4))
 
 
-def _center(observation, sigma, sky, error):
+def _center(observation: Observation, sigma: float, sky: float, error: Array) -> tuple[float, float]:
     """Brightest significant point of the inner part of the field, or the image's centre."""
     from photutils.centroids import centroid_quadratic, centroid_sources
 
@@ -248,7 +235,7 @@ def _center(observation, sigma, sky, error):
     return (float(x), float(y)) if np.isfinite(x + y) else (float(column), float(row))
 
 
-def _elliptical_profile(observation, scene):
+def _elliptical_profile(observation: Observation, scene: FieldObjects) -> Array:
     """Light that falls outward on ellipses: medians over elliptical rings, never rising."""
     light = np.where(observation.valid, observation.data - scene.sky, 0.0)
     e1, e2 = _ellipticity(light, scene)
@@ -258,8 +245,7 @@ def _elliptical_profile(observation, scene):
     imaginary = (1 + e1) * scene.dy - e2 * scene.dx
     radius = np.hypot(real, imaginary) / norm
     edges = np.concatenate([[0, 0.8], np.arange(1.6, radius.max() + 1.5)])
-    index = np.digitize(radius, edges) - 1
-    index = np.where(observation.valid, index, -1)
+    index = np.where(observation.valid, np.digitize(radius, edges) - 1, -1)
     rings = np.flatnonzero(np.bincount(index[index >= 0], minlength=1) >= 3)
     if not rings.size:
         return np.zeros(observation.shape)
@@ -271,7 +257,7 @@ def _elliptical_profile(observation, scene):
     return np.clip(profile, 0, None)
 
 
-def _ellipticity(light, scene):
+def _ellipticity(light: Array, scene: FieldObjects) -> tuple[float, float]:
     """Ellipticity of the central light from Gaussian-weighted moments, width matched to the light."""
     scale, e1, e2 = 2 * scene.fwhm, 0.0, 0.0
     near = scene.radius < 8 * scale

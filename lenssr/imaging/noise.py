@@ -1,20 +1,31 @@
 """Noise models: mean and variance of the data, given the noise-free flux.
 
-A noise model answers `NoiseModel.moments`, which fits use, and `NoiseModel.draw`, which simulations use.
-Its numbers may be plain, in the image's unit and seconds, or quantities; `NoiseModel.in_unit` turns the
-latter into the former for images in a given unit.
+Fits use `NoiseModel.moments`, simulations `NoiseModel.draw`. Numbers of a model may be plain, in the image's
+unit and seconds, or quantities; `NoiseModel.in_unit` turns the latter into the former.
 """
+
+from __future__ import annotations
 
 import copy
 import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import astropy.units as u
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from scipy import ndimage
+from torch import Tensor
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.reading import Array, Mask
+from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
+
+if TYPE_CHECKING:
+    from lenssr.imaging.observation import Observation
 
 __all__ = ["DeepLenseNoise", "GaussianNoise", "NoiseModel", "PoissonNoise", "stack_noise"]
 
@@ -31,11 +42,11 @@ class NoiseModel(ABC):
     whether the expected data are the noise-free model.
     """
 
-    names = ()
+    names: tuple[str, ...] = ()
     unbiased = True
 
     @abstractmethod
-    def moments(self, model):
+    def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and variance of the data, given the noise-free model.
 
         Parameters
@@ -50,7 +61,7 @@ class NoiseModel(ABC):
         """
 
     @abstractmethod
-    def draw(self, model, rng):
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
         """Draw an image.
 
         Parameters
@@ -58,7 +69,6 @@ class NoiseModel(ABC):
         model : array, shape (..., ny, nx)
             Noise-free flux in the image's unit.
         rng : `numpy.random.Generator`
-            Where the randomness comes from.
 
         Returns
         -------
@@ -66,7 +76,7 @@ class NoiseModel(ABC):
         """
 
     @abstractmethod
-    def in_unit(self, unit, *, pixel_area=None, gain=1.0):
+    def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Return the same noise with plain numbers, for images in one unit.
 
         Parameters
@@ -88,81 +98,42 @@ class NoiseModel(ABC):
             If a unit does not convert.
         """
 
-    def with_numbers(self, *numbers):
-        """Return the same kind of noise with other numbers, which are not checked.
-
-        Parameters
-        ----------
-        *numbers : float, array or `torch.Tensor`
-            In the order of ``names``. Tensors stay where they are.
-
-        Returns
-        -------
-        noise : `NoiseModel`
-        """
+    def with_numbers(self, *numbers: Any) -> Self:
+        """The same kind of noise with other numbers, in the order of ``names``, which are not checked."""
         twin = copy.copy(self)
         twin.__dict__ = {**self.__dict__, **dict(zip(self.names, numbers, strict=True))}
         twin.__dict__.pop("_cache", None)
         return twin
 
-    def on(self, device):
-        """Return the same noise with its numbers as float64 tensors on a device.
-
-        Parameters
-        ----------
-        device : str or `torch.device`
-
-        Returns
-        -------
-        noise : `NoiseModel`
-        """
-        numbers = (getattr(self, name) for name in self.names)
-        numbers = (getattr(number, "value", number) for number in numbers)
+    def on(self, device: str | torch.device) -> Self:
+        """The same noise with its numbers as float64 tensors on a device."""
+        numbers = (_plain(getattr(self, name)) for name in self.names)
         return self.with_numbers(
             *(torch.as_tensor(number, dtype=torch.float64, device=device) for number in numbers)
         )
 
-    def select(self, index):
-        """Return the noise of some images of a stack.
-
-        Parameters
-        ----------
-        index : int, list of int or `torch.Tensor`
-            Which ones, along the first axis of every number.
-
-        Returns
-        -------
-        noise : `NoiseModel`
-        """
+    def select(self, index: int | list[int] | Tensor) -> Self:
+        """The noise of some images of a stack, along the first axis of every number."""
         return self.with_numbers(*(getattr(self, name)[index] for name in self.names))
 
-    def to_dict(self):
-        """Return the settings as plain values; a map is given as its median.
-
-        Returns
-        -------
-        settings : dict
-        """
-        settings = {"noise": type(self).__name__}
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain values; a map is given as its median."""
+        settings: dict[str, Any] = {"noise": type(self).__name__}
         for name in self.names:
             value = getattr(self, name)
             scalar = isinstance(value, u.Quantity) and value.ndim == 0
-            settings[name] = str(value) if scalar else _median(value)
+            settings[name] = str(value) if scalar else float(np.median(self._array(name)))
         return settings
 
-    def __repr__(self):
-        """Class and settings."""
-        settings = self.to_dict()
-        settings.pop("noise")
-        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
+    def __repr__(self) -> str:
+        kind, *settings = self.to_dict().items()
+        return f"{kind[1]}({', '.join(f'{name}={value}' for name, value in settings)})"
 
-    def _tensor(self, name, like):
+    def _tensor(self, name: str, like: Tensor) -> Tensor:
         """Return a number or a map as a tensor like ``like``; a map made of an array is kept."""
-        value = getattr(self, name)
-        if isinstance(value, torch.Tensor):
+        value = _plain(getattr(self, name))
+        if isinstance(value, Tensor):
             return value.to(like)
-        if isinstance(value, u.Quantity):
-            value = value.value
         if np.ndim(value) == 0:
             return torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
         cache = self.__dict__.setdefault("_cache", {})
@@ -171,11 +142,9 @@ class NoiseModel(ABC):
             cache[key] = torch.as_tensor(np.asarray(value, dtype=np.float64)).to(like)
         return cache[key]
 
-    def _array(self, name):
-        value = getattr(self, name)
-        if isinstance(value, torch.Tensor):
-            return value.double().cpu().numpy()
-        return np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
+    def _array(self, name: str) -> Array:
+        value = _plain(getattr(self, name))
+        return np.asarray(value.cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 
 class GaussianNoise(NoiseModel):
@@ -202,21 +171,21 @@ class GaussianNoise(NoiseModel):
 
     names = ("sigma",)
 
-    def __init__(self, sigma):
+    def __init__(self, sigma: u.Quantity | ArrayLike) -> None:
         self.sigma = _checked(sigma, "sigma", positive=True)
 
-    def moments(self, model):
-        """Model, 1, sigma squared; see `NoiseModel.moments`."""  # noqa: D401
+    def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Model, 1, sigma squared; see `NoiseModel.moments`."""
         slope = torch.ones((), dtype=model.dtype, device=model.device)
         return model, slope, self._tensor("sigma", model) ** 2
 
-    def draw(self, model, rng):
-        """Model plus normal deviates; see `NoiseModel.draw`."""  # noqa: D401
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
+        """Model plus normal deviates; see `NoiseModel.draw`."""
         model = np.asarray(model, dtype=np.float64)
         return model + self._array("sigma") * rng.standard_normal(model.shape)
 
-    def in_unit(self, unit, *, pixel_area=None, gain=1.0):
-        """Sigma in the image's unit; see `NoiseModel.in_unit`."""  # noqa: D401
+    def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
+        """Sigma in the image's unit; see `NoiseModel.in_unit`."""
         return type(self)(_flux_number(self.sigma, unit, "sigma"))
 
 
@@ -255,26 +224,26 @@ class PoissonNoise(NoiseModel):
 
     names = ("exposure", "background_rms")
 
-    def __init__(self, exposure, background_rms=0):
+    def __init__(self, exposure: u.Quantity | ArrayLike, background_rms: u.Quantity | ArrayLike = 0) -> None:
         self.exposure = _checked(exposure, "exposure", positive=True)
         self.background_rms = _checked(background_rms, "background_rms", positive=False)
 
-    def moments(self, model):
-        """Model, 1, model / exposure + background_rms squared; see `NoiseModel.moments`."""  # noqa: D401
+    def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Model, 1, model / exposure + background_rms squared; see `NoiseModel.moments`."""
         exposure, rms = self._tensor("exposure", model), self._tensor("background_rms", model)
         variance = model.clamp(min=0) / exposure + rms**2
         variance = torch.maximum(variance, COUNT_FLOOR / exposure**2)
         return model, torch.ones((), dtype=model.dtype, device=model.device), variance
 
-    def draw(self, model, rng):
-        """Poisson counts over the exposure, plus background; see `NoiseModel.draw`."""  # noqa: D401
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
+        """Poisson counts over the exposure, plus background; see `NoiseModel.draw`."""
         model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
         image = rng.poisson(np.clip(model, 0, None) * exposure) / exposure
         rms = self._array("background_rms")
         return image + rms * rng.standard_normal(model.shape) if np.any(rms > 0) else image
 
-    def in_unit(self, unit, *, pixel_area=None, gain=1.0):
-        """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""  # noqa: D401
+    def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
+        """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""
         exposure = effective_exposure(self.exposure, unit, pixel_area=pixel_area, gain=gain)
         return type(self)(exposure, _flux_number(self.background_rms, unit, "background_rms"))
 
@@ -315,11 +284,11 @@ class DeepLenseNoise(PoissonNoise):
 
     unbiased = False
 
-    def __init__(self, exposure, background_rms):
+    def __init__(self, exposure: u.Quantity | ArrayLike, background_rms: u.Quantity | ArrayLike) -> None:
         super().__init__(exposure, _checked(background_rms, "background_rms", positive=True))
 
-    def moments(self, model):
-        """Mean, slope and variance of the clipped draw; see `NoiseModel.moments`."""  # noqa: D401
+    def moments(self, model: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, slope and variance of the clipped draw; see `NoiseModel.moments`."""
         exposure, rms = self._tensor("exposure", model), self._tensor("background_rms", model)
         counts = model * exposure
         deviation = torch.sqrt(counts.clamp(min=0) + (exposure * rms) ** 2)
@@ -336,15 +305,15 @@ class DeepLenseNoise(PoissonNoise):
         lit_mean = deviation * (z - missing)
         return mean / exposure, slope, (deviation**2 * clipped + lit_mean) / exposure**2
 
-    def draw(self, model, rng):
-        """Scatter, clip, draw counts, divide by the exposure; see `NoiseModel.draw`."""  # noqa: D401
+    def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
+        """Scatter, clip, draw counts, divide by the exposure; see `NoiseModel.draw`."""
         model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
         shot = np.sqrt(np.clip(model, 0, None) / exposure) * rng.standard_normal(model.shape)
         background = self._array("background_rms") * rng.standard_normal(model.shape)
         return rng.poisson(np.clip(exposure * (model + shot + background), 0, None)) / exposure
 
 
-def stack_noise(models):
+def stack_noise(models: Sequence[NoiseModel]) -> NoiseModel:
     """One noise model for a batch of images.
 
     Parameters
@@ -371,19 +340,14 @@ def stack_noise(models):
     kinds = {type(model) for model in models}
     if len(kinds) != 1:
         raise InputError(f"noise models {sorted(kind.__name__ for kind in kinds)} do not stack: group them")
-    stacked = []
-    for name in models[0].names:
-        values = [getattr(model, name) for model in models]
-        if all(isinstance(value, float) for value in values):
-            stacked.append(np.reshape(values, (-1, 1, 1)))
-            continue
-        values = [np.atleast_2d(model._array(name)) for model in models]
-        stacked.append(np.stack(np.broadcast_arrays(*values)))
-    return kinds.pop()(*stacked)
+    maps = ([np.atleast_2d(model._array(name)) for model in models] for name in models[0].names)
+    return kinds.pop()(*(np.stack(np.broadcast_arrays(*values)) for values in maps))
 
 
-def effective_exposure(exposure, unit, *, pixel_area=None, gain=1.0):
-    """Number of detected counts in one unit of an image.
+def effective_exposure(
+    exposure: Any, unit: u.UnitBase | str, *, pixel_area: float | None = None, gain: float = 1.0
+) -> Any:
+    """Number of detected counts in one unit of an image, a number or a map.
 
     ``exposure`` is a time (numbers in seconds) or counts per image unit. An image without unit holds a rate;
     electrons, photons and counts are counts; adu and DN are ``gain`` electrons. ``pixel_area`` (arcsec2) is
@@ -403,23 +367,21 @@ def effective_exposure(exposure, unit, *, pixel_area=None, gain=1.0):
             raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
         electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
         electrons *= pixel_area if per_area else 1.0
-        return _float_or_array(
-            electrons * seconds if kind == "rate" else np.full(np.shape(seconds), electrons)
-        )
+        return _float_or_array(electrons * (seconds if kind == "rate" else np.ones_like(seconds)))
     raise InputError(
         f"exposure = {_number_text(exposure)} does not say how many counts one {unit} is: give it in "
         f"electron / ({unit}), or give an error plane"
     )
 
 
-def count_kind(unit):
+def count_kind(unit: u.UnitBase | str) -> str | None:
     """Kind of the unit of an image: "counts", "rate", or None for other units and for none."""
     found = _count_unit(u.Unit(unit))
     return None if found is None else found[2]
 
 
 @functools.lru_cache(maxsize=256)
-def _count_unit(unit):
+def _count_unit(unit: u.UnitBase) -> tuple[u.UnitBase, u.UnitBase, str, bool] | None:
     """Unit of counts, per second or not, per arcsec2 or not, that a unit is equivalent to."""
     for count in _COUNTS:
         for kind, base in (("counts", count), ("rate", count / u.s)):
@@ -429,7 +391,7 @@ def _count_unit(unit):
     return None
 
 
-def _counts_in_unit(quantity, unit):
+def _counts_in_unit(quantity: u.Quantity, unit: u.UnitBase) -> Any:
     for count in (*_COUNTS, u.dimensionless_unscaled):
         if (quantity.unit * unit).is_equivalent(count):
             return _float_or_array((quantity * (1 * unit)).to_value(count))
@@ -439,7 +401,7 @@ def _counts_in_unit(quantity, unit):
     )
 
 
-def _flux_number(value, unit, name):
+def _flux_number(value: Any, unit: u.UnitBase, name: str) -> Any:
     if not isinstance(value, u.Quantity):
         return value
     if not value.unit.is_equivalent(unit):
@@ -447,30 +409,118 @@ def _flux_number(value, unit, name):
     return _float_or_array(value.to_value(unit))
 
 
-def _checked(value, name, *, positive):
+def _checked(value: Any, name: str, *, positive: bool) -> Any:
     if isinstance(value, float) and (0 < value < math.inf or (value == 0 and not positive)):
         return value  # The fast path of simulations.
-    plain = np.asarray(value.value if isinstance(value, u.Quantity) else value, dtype=np.float64)
+    plain = np.asarray(_plain(value), dtype=np.float64)
     bad = ~np.isfinite(plain) | (plain <= 0 if positive else plain < 0)
     if bad.any():
         kind = "positive and finite" if positive else "finite and not negative"
         where = f" in {bad.sum()} pixels" if plain.ndim else ""
-        example = _number_text(plain[bad].ravel()[0])
-        raise InputError(f"{name} = {example}{where} is not {kind}: correct or mask it")
-    if isinstance(value, u.Quantity):
-        return value
-    return _float_or_array(plain)
+        raise InputError(f"{name} = {plain[bad].ravel()[0]:g}{where} is not {kind}: correct or mask it")
+    return value if isinstance(value, u.Quantity) else _float_or_array(plain)
 
 
-def _float_or_array(value):
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, u.Quantity) else value
+
+
+def _float_or_array(value: ArrayLike) -> Any:
     array = np.array(value, dtype=np.float64)
     return float(array) if array.ndim == 0 else array
 
 
-def _median(value):
-    value = value.cpu() if isinstance(value, torch.Tensor) else value
-    return float(np.median(value.value if isinstance(value, u.Quantity) else value))
-
-
-def _number_text(value):
+def _number_text(value: Any) -> str:
     return f"a map with median {np.median(value):g}" if np.ndim(value) else f"{value:g}"
+
+
+# ---------------------------------------------------------------- error planes made from the observed counts
+
+# Side of the running median, in pixels, that separates light and exposure from noise.
+_MEDIAN_SIDE = 5
+# A plane follows the noise if the rank correlation of noise and variance in the sky is above the first, and
+# the scatter that remains without the counts is below the second. A plane from a model has 0 and 1.
+_LEAST_CORRELATION = 0.5
+_LARGEST_REST = 0.5
+# Largest relative difference between the slope and the known exposure that counts as equal.
+_SAME_SLOPE = 0.1
+# Least share of pixels with positive remaining variance; least remaining variance over its median.
+_POSITIVE_SHARE = 0.99
+_FLOOR = 1e-2
+
+
+def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNoise | None:
+    """Photon noise model for an error plane that follows the observed counts; None if it does not.
+
+    ``counts`` is the number of counts in a unit of the image, (ny, nx) or one number, if known. The model's
+    background is the rest of the plane, so that its variance equals the plane's where the model equals the
+    data. Planes with fewer than 200 pixels of sky give None.
+
+    Error planes are often made as ``sigma^2 = background^2 + max(data, 0) / exposure``. A pixel with a low
+    count then has a smaller error than its neighbour with a high one, and biases a fit: by one count in every
+    pixel, since ``sum (d - m) / d`` vanishes for m = 1 / <1 / d>, which is <d> - 1. The variance has to
+    follow the expected counts instead. A plane follows the data if, in the sky and after subtracting a
+    running median from both, variance and data have a rank correlation above 0.5, and if subtracting a
+    multiple of the data, clipped at zero or not, removes more than half of the scatter of the variance.
+    Neither holds for constant errors, weight maps, or variances of a model. Mighell 1999, ApJ 518, 380;
+    Humphrey, Liu & Buote 2009, ApJ 693, 822.
+
+    >>> import numpy as np
+    >>> from lenssr.imaging import Observation
+    >>> from lenssr.imaging.noise import noise_of_counts
+    >>> data = np.random.default_rng(1).poisson(4.0, (40, 40)).astype(float)
+    >>> options = {"pixel_scale": 0.05, "unit": "electron"}
+    >>> noise_of_counts(Observation.from_any(data, noise=2.0, **options)) is None
+    True
+    >>> seen = Observation.from_any(data, noise=np.sqrt(1 + data), **options)
+    >>> seen.flags, seen.noise
+    (('errors_follow_counts',), PoissonNoise(exposure=1.0, background_rms=1.0))
+    """
+    from scipy import stats
+
+    if observation.error is None:
+        return None
+    variance, data, valid = observation.error**2, observation.data, observation.valid
+    # Constant planes need no statistics.
+    if np.ptp(variance) <= 1e-6 * variance.max():
+        return None
+    sky = valid & ~source_mask(observation)
+    if np.count_nonzero(sky) < FEWEST_PIXELS:
+        return None
+    ripple = _ripple(variance)
+    if not stats.spearmanr(_ripple(data)[sky], ripple[sky]).statistic > _LEAST_CORRELATION:
+        return None
+    # The variance may follow data without negative counts, or all if a sky was subtracted.
+    parts = (np.maximum(data, 0), data)
+    found = [_without_photons(variance, ripple, part, sky, valid, counts) for part in parts]
+    left, counts, rest = min(found, key=lambda one: one[0])
+    if left > _LARGEST_REST * _width(ripple[sky]) or (rest > 0)[valid].mean() < _POSITIVE_SHARE:
+        return None
+    middle = float(np.median(rest[sky]))
+    # A noise model has to be finite in masked pixels, too.
+    rest = np.where(valid, np.maximum(rest, _FLOOR * middle), middle)
+    return PoissonNoise(counts, np.sqrt(rest)) if middle > 0 else None
+
+
+def _without_photons(
+    variance: Array, ripple: Array, seen: Array, sky: Mask, valid: Mask, counts: Any
+) -> tuple[float, Any, Array]:
+    """Scatter of the variance in the sky without photon noise, counts per unit, remaining variance."""
+    scale = 1.0 if counts is None else 1 / np.asarray(counts)
+    step = _ripple(seen * scale)
+    slope = float((step * ripple)[valid].sum() / max((step**2)[valid].sum(), np.finfo(float).tiny))
+    if counts is not None and abs(slope - 1) < _SAME_SLOPE:
+        slope = 1.0
+    if slope <= 0:
+        return np.inf, 1.0, variance
+    rest = variance - slope * scale * seen
+    return _width(_ripple(rest)[sky]), 1 / (slope * scale), rest
+
+
+def _ripple(image: Array) -> Array:
+    return image - ndimage.median_filter(image, _MEDIAN_SIDE)
+
+
+def _width(values: Array) -> float:
+    low, high = np.percentile(values, (16, 84))
+    return float(high - low)

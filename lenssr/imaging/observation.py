@@ -1,28 +1,55 @@
 """One image, ready to be fitted: any input becomes an `Observation`, or is refused with the reason."""
 
+from __future__ import annotations
+
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import astropy.units as u
 import numpy as np
 from astropy.stats import sigma_clipped_stats
+from numpy.typing import ArrayLike
 
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.grids import PixelGrid, conserves_sum
-from lenssr.imaging.archive_units import parse_unit
-from lenssr.imaging.error_planes import noise_of_counts
-from lenssr.imaging.noise import GaussianNoise, NoiseModel, PoissonNoise, count_kind, effective_exposure
-from lenssr.imaging.psf import PSF
-from lenssr.imaging.reading import read_planes
-from lenssr.imaging.sky import measure_sky
+from lenssr.imaging.noise import (
+    GaussianNoise,
+    NoiseModel,
+    PoissonNoise,
+    count_kind,
+    effective_exposure,
+    noise_of_counts,
+)
+from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
+from lenssr.imaging.reading import Array, Mask, Planes, parse_unit, read_planes
+from lenssr.imaging.sky import SkyNoise, measure_sky
 
-__all__ = ["Observation"]
+if TYPE_CHECKING:
+    from astropy.io.fits import HDUList
+    from astropy.nddata import NDData
+
+__all__ = ["ImageLike", "NoiseLike", "Observation", "PSFLike", "Reading"]
+
+ImageLike: TypeAlias = "str | PathLike[str] | HDUList | NDData | u.Quantity | ArrayLike"
+NoiseLike: TypeAlias = "NoiseModel | u.Quantity | ArrayLike"
 
 # Below this many pixels a side, little besides the total light is measured.
 SMALL_SIDE = 16
 _AB_ZERO = 3631 * u.Jy
+
+
+class Reading(TypedDict, total=False):
+    """Keywords of `Observation.from_any` for what an image does not hold itself."""
+
+    pixel_scale: Scale
+    unit: u.UnitBase | str | None
+    zero_point: u.Quantity | float | None
+    hdus: Mapping[str, str | int] | None
 
 
 @dataclass(frozen=True)
@@ -42,13 +69,13 @@ class Observation:
     unit : `~astropy.units.Unit`
         The unit of ``data``, ``error`` and ``noise``.
     grid : `~lenssr.grids.PixelGrid`
-        Where the pixels are.
+        Positions of the pixels.
     psf : `~lenssr.imaging.PSF` or None
         The point spread function.
     noise : `~lenssr.imaging.NoiseModel` or None
         The noise, with plain numbers in ``unit``.
     flags : tuple of str
-        What had to be guessed or is out of the ordinary; see Notes.
+        Names of guesses and peculiarities; see Notes.
     meta : dict
         ``zero_point`` (AB magnitude of one unit), ``exposure`` (median, s), ``masked`` (number of pixels),
         telescope, filter and file where known.
@@ -71,29 +98,29 @@ class Observation:
     ((20, 20), Unit("electron / s"), ())
     """
 
-    data: np.ndarray
-    mask: np.ndarray
-    error: np.ndarray | None
+    data: Array
+    mask: Mask
+    error: Array | None
     unit: u.UnitBase
     grid: PixelGrid
     psf: PSF | None = None
     noise: NoiseModel | None = None
-    flags: tuple = ()
-    meta: dict = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_any(
         cls,
-        image,
+        image: ImageLike,
         *,
-        psf=None,
-        noise=None,
-        mask=None,
-        pixel_scale=None,
-        unit=None,
-        zero_point=None,
-        hdus=None,
-    ):
+        psf: PSFLike | None = None,
+        noise: NoiseLike | None = None,
+        mask: ArrayLike | None = None,
+        pixel_scale: Scale = None,
+        unit: u.UnitBase | str | None = None,
+        zero_point: u.Quantity | float | None = None,
+        hdus: Mapping[str, str | int] | None = None,
+    ) -> Observation:
         """Read and check an image.
 
         Parameters
@@ -103,21 +130,21 @@ class Observation:
             VARIANCE, WHT or IVM (inverse variance, 0 where a pixel is not to be used), DQ or MASK (not 0
             where a pixel is not to be used), PSF and EXPTIME are read, and the keywords BUNIT,
             EXPTIME, GAIN and MAGZERO.
-        psf : anything that `PSF.from_any` takes, optional
+        psf : input of `PSF.from_any`, optional
             The PSF; by default the one that comes with the image.
         noise : `NoiseModel`, float, `~astropy.units.Quantity` or array, optional
-            The noise, or its standard deviation, instead of what comes with the image.
+            The noise, or its standard deviation, instead of the error plane of the image.
         mask : array of bool, shape (ny, nx), optional
             More pixels that are not to be used.
         pixel_scale : `~astropy.units.Quantity` or float, optional
             For images without a WCS; a number is in arcsec.
         unit : `~astropy.units.Unit` or str, optional
-            The unit, instead of what the image says.
+            The unit, instead of the image's own.
         zero_point : `~astropy.units.Quantity` or float, optional
             AB magnitude of one unit.
         hdus : dict, optional
-            For files with names of their own: which HDU holds ``sci``, ``err``, ``var``, ``ivm``, ``mask``,
-            ``psf``, ``exptime``.
+            For files with names of their own: which HDU (name or number) holds ``sci``, ``err``, ``var``,
+            ``ivm``, ``mask``, ``psf``, ``exptime``.
 
         Returns
         -------
@@ -135,11 +162,11 @@ class Observation:
 
         Notes
         -----
-        An error plane is used as it is, unless its photon noise follows, beyond doubt, the very counts
-        that were seen: then that part follows those that a model expects. ``noise=GaussianNoise(plane)``
+        An error plane is used as it is, unless its photon noise follows, beyond doubt, the observed counts:
+        then that part follows the expected counts of the model instead. ``noise=GaussianNoise(plane)``
         uses any plane as it is. Without one, an image of counts or count rates whose exposure
         is known gets Poisson noise plus the sky's measured rms. An image of counts needs no exposure for
-        that; adu and DN are turned to electrons by GAIN. With neither, the sky's rms is all there is.
+        that; adu and DN are turned to electrons by GAIN. With neither, the noise is the sky's rms.
         """
         planes = read_planes(image, hdus)
         flags = list(planes.flags)
@@ -154,15 +181,14 @@ class Observation:
             flags.append("constant_image")
         meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point)
         meta["exposure"] = None if planes.exposure is None else float(np.median(planes.exposure))
-        psf = _psf_of(planes.psf if psf is None else psf, grid, flags)
-        self = cls(data, bad, None, unit, grid, psf, meta=meta)
+        given = _psf_of(planes.psf if psf is None else psf, grid, flags)
+        self = cls(data, bad, None, unit, grid, given, meta=meta)
         return self._with_noise(planes, error if noise is None else None, noise, flags)
 
-    def _with_noise(self, planes, error, noise, flags):
-        area, gain = self.grid.pixel_area, planes.gain or 1.0
+    def _with_noise(self, planes: Planes, error: Array | None, noise: Any, flags: list[str]) -> Observation:
         as_it_is = isinstance(noise, NoiseModel)
         if as_it_is:
-            noise = noise.in_unit(self.unit, pixel_area=area, gain=gain)
+            noise = noise.in_unit(self.unit, pixel_area=self.grid.pixel_area, gain=planes.gain or 1.0)
             for name in noise.names:
                 if np.ndim(getattr(noise, name)):
                     _same_shape(getattr(noise, name), self.shape, f"the noise's {name}")
@@ -182,61 +208,62 @@ class Observation:
         return replace(self, error=error, noise=noise, flags=tuple(dict.fromkeys(flags)))
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         """Shape of the image, (ny, nx)."""
         return self.data.shape
 
     @property
-    def pixel_scale(self):
+    def pixel_scale(self) -> float:
         """Side of a pixel in arcsec."""
         return self.grid.pixel_scale
 
     @property
-    def psf_fwhm(self):
+    def psf_fwhm(self) -> float:
         """FWHM of the PSF in arcsec, however it was given; 0 where there is none."""
         return 0.0 if self.psf is None else self.psf.fwhm_at(self.grid.pixel_scale)
 
     @property
-    def valid(self):
+    def valid(self) -> Mask:
         """True where a pixel is used: the opposite of ``mask``."""
         return ~self.mask
 
     @property
-    def conserves_sum(self):
+    def conserves_sum(self) -> bool:
         """Whether the unit is per pixel, rather than surface brightness."""
         return conserves_sum(self.unit)
 
     @property
-    def brightness_unit(self):
+    def brightness_unit(self) -> u.UnitBase:
         """Unit of surface brightness: the image's per arcsec2, or the image's own."""
         return self.unit / u.arcsec**2 if self.conserves_sum else self.unit
 
     @property
-    def pixel_factor(self):
-        """What turns a pixel's value into brightness integrated over the pixel: 1, or its area in arcsec2."""
+    def pixel_factor(self) -> float:
+        """Brightness integrated over a pixel, over the pixel's value: 1, or the pixel's area in arcsec2."""
         return 1.0 if self.conserves_sum else self.grid.pixel_area
 
     @cached_property
-    def sky(self):
+    def sky(self) -> SkyNoise:
         """Level, rms and correlation of the sky (`~lenssr.imaging.measure_sky`), measured once."""
         return measure_sky(self)
 
-    def sigma(self):
-        """Return the standard deviation of every pixel, for weights that do not wait for a model.
+    def sigma(self) -> Array:
+        """Standard deviation of every pixel, without a model of the image.
 
         Returns
         -------
         sigma : `~numpy.ndarray`, shape (ny, nx)
-            The error plane, or what the noise model says of the data themselves.
+            The error plane, or the noise model's for the data themselves.
         """
         import torch
 
         if self.error is not None:
             return self.error
+        assert self.noise is not None  # an observation has one or the other
         variance = self.noise.moments(torch.as_tensor(self.data))[2]
         return np.broadcast_to(np.sqrt(variance.numpy()), self.shape).copy()
 
-    def ab_magnitude(self, flux):
+    def ab_magnitude(self, flux: ArrayLike) -> u.Quantity:
         """AB magnitude of a flux in the image's unit.
 
         Parameters
@@ -258,7 +285,7 @@ class Observation:
             raise InputError(f"an image in '{self.unit}' has no zero point: give zero_point=")
         return (zero_point - 2.5 * np.log10(flux)) * u.ABmag
 
-    def masked(self, mask):
+    def masked(self, mask: ArrayLike) -> Observation:
         """Return the observation with more pixels masked.
 
         Parameters
@@ -276,13 +303,18 @@ class Observation:
         return replace(self, mask=bad, data=np.where(bad, 0.0, self.data), meta=meta)
 
 
-def _unit_of(planes, unit, zero_point, flags):
+# ---------------------------------------------------------------- unit, grid, mask
+
+
+def _unit_of(planes: Planes, unit: Any, zero_point: Any, flags: list[str]) -> tuple[u.UnitBase, float | None]:
     unit = planes.unit if unit is None else unit
     if zero_point is None:
         zero_point = planes.zero_point
     elif isinstance(zero_point, u.Quantity):
         if zero_point.unit not in (u.ABmag, u.mag):
-            raise InputError(f"zero_point = {zero_point} is no AB magnitude: give one, such as 25 * u.ABmag")
+            raise InputError(
+                f"zero_point = {zero_point} is not an AB magnitude: give one, such as 25 * u.ABmag"
+            )
         zero_point = float(zero_point.value)
     if zero_point is not None and not math.isfinite(zero_point):
         raise InputError(f"zero_point = {zero_point} is not finite: give the AB magnitude of one unit")
@@ -292,24 +324,22 @@ def _unit_of(planes, unit, zero_point, flags):
             flags.append("unit_missing")
         return u.dimensionless_unscaled, zero_point
     unit = parse_unit(unit)
-    conserves_sum(unit)
+    conserves_sum(unit)  # refuses what is neither per pixel nor per solid angle
     if zero_point is None and unit.is_equivalent(u.Jy):
         zero_point = -2.5 * math.log10((1 * unit / _AB_ZERO).to_value(u.dimensionless_unscaled))
     return unit, zero_point
 
 
-def _grid_of(planes, pixel_scale):
-    if planes.wcs is None and pixel_scale is None:
+def _grid_of(planes: Planes, pixel_scale: Scale) -> PixelGrid:
+    shape, wcs = planes.data.shape, planes.wcs
+    if wcs is None and pixel_scale is None:
         raise InputError("the image has no WCS, so no pixel scale: give pixel_scale=, say 0.05 * u.arcsec")
-    if planes.wcs is None:
-        return PixelGrid(planes.data.shape, pixel_scale)
     if pixel_scale is None:
-        return PixelGrid.from_wcs(planes.wcs, planes.data.shape)
-    wcs = planes.wcs.celestial if planes.wcs.has_celestial else None
-    return PixelGrid(planes.data.shape, pixel_scale, wcs)
+        return PixelGrid.from_wcs(wcs, shape)
+    return PixelGrid(shape, pixel_scale, wcs.celestial if wcs is not None and wcs.has_celestial else None)
 
 
-def _mask_of(planes, mask):
+def _mask_of(planes: Planes, mask: ArrayLike | None) -> Mask:
     shape = planes.data.shape
     bad = np.zeros(shape, dtype=bool)
     for plane, name in ((planes.mask, "the image's mask"), (mask, "mask")):
@@ -327,37 +357,38 @@ def _mask_of(planes, mask):
     return bad
 
 
-def _checked_mask(mask, shape, name="mask"):
+def _checked_mask(mask: ArrayLike, shape: Shape, name: str = "mask") -> Mask:
     mask = np.asarray(mask)
     _same_shape(mask, shape, name)
-    # A NaN in a mask plane is not a statement that the pixel is good.
+    # NaN in a mask plane does not say that the pixel is good.
     return mask != 0
 
 
-def _refuse_all_masked(bad):
+def _refuse_all_masked(bad: Mask) -> None:
     if bad.all():
         raise InputError(f"all {bad.size} pixels are masked or not finite: leave some unmasked")
 
 
-def _same_shape(plane, shape, name):
+def _same_shape(plane: ArrayLike, shape: Shape, name: str) -> None:
     if np.shape(plane) != shape:
         raise InputError(f"{name} has shape {np.shape(plane)}, the image {shape}: give planes of one shape")
 
 
-def _error_of(planes, bad):
-    """Error plane from whichever of the three kinds is there, checked where it counts."""
-    for plane, name, power in (
+# ---------------------------------------------------------------- noise
+
+
+def _error_of(planes: Planes, bad: Mask) -> Array | None:
+    """Error plane from whichever of the three kinds is there, checked in unmasked pixels."""
+    kinds = (
         (planes.error, "the error plane", 1),
         (planes.variance, "the variance plane", 0.5),
         (planes.inverse_variance, "the inverse variance plane", -0.5),
-    ):
-        if plane is not None:
-            _same_shape(plane, bad.shape, name)
-            return _checked_error(plane, bad, name, power)
-    return None
+    )
+    return next((_checked_error(kind[0], bad, *kind[1:]) for kind in kinds if kind[0] is not None), None)
 
 
-def _checked_error(plane, bad, name, power=1):
+def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Array:
+    _same_shape(plane, bad.shape, name)
     good = plane[~bad]
     wrong = ~(np.isfinite(good) & (good > 0))
     if wrong.any():
@@ -371,7 +402,7 @@ def _checked_error(plane, bad, name, power=1):
     return error
 
 
-def _sigma_plane(noise, observation):
+def _sigma_plane(noise: Any, observation: Observation) -> Array:
     """Error plane from a number, Quantity or array that the user gave as noise."""
     if isinstance(noise, u.Quantity):
         if not noise.unit.is_equivalent(observation.unit):
@@ -380,91 +411,72 @@ def _sigma_plane(noise, observation):
     try:
         plane = np.asarray(noise, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"noise = {noise!r} is no noise model, number or array: give one of these") from None
+        raise InputError(
+            f"noise = {noise!r} is not a noise model, number or array: give one of these"
+        ) from None
     if plane.ndim == 0:
         plane = np.full(observation.shape, float(plane))
-    _same_shape(plane, observation.shape, "noise")
     return _checked_error(plane, observation.mask, "noise")
 
 
-def _noise_of(observation, planes, flags):
-    """Noise of an image that brings no error plane."""
-    sky, rms = sky_level(observation.data[observation.valid])
-    kind = count_kind(observation.unit)
-    if kind is None or (kind == "rate" and planes.exposure is None):
+def _noise_of(observation: Observation, planes: Planes, flags: list[str]) -> NoiseModel:
+    """Noise of an image without an error plane."""
+    sky, rms = _sky_level(observation.data[observation.valid])
+    if not _counts_are_known(observation, planes):
         flags.append("noise_guessed")
         return GaussianNoise(rms)
     flags.append("noise_from_exposure")
     if planes.gain is None and any(base in (u.adu, u.DN) for base in observation.unit.bases):
         flags.append("gain_guessed")
     exposure = _counts_per_unit(planes, observation)
-    # The rms of a sky that was not subtracted holds its photon noise, which the model's sky brings again.
+    # The rms of a sky that was not subtracted holds its photon noise, which the model's sky adds again.
     rest = rms**2 - np.maximum(sky, 0) / exposure
     return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
 
 
-def _known_counts(planes, observation):
-    """Counts in one unit of the image, or None if it does not say."""
+def _counts_are_known(observation: Observation, planes: Planes) -> bool:
     kind = count_kind(observation.unit)
-    if kind is None or (kind == "rate" and planes.exposure is None):
+    return kind == "counts" or (kind == "rate" and planes.exposure is not None)
+
+
+def _known_counts(planes: Planes, observation: Observation) -> Array | float | None:
+    """Counts in one unit of the image, or None if they are not known."""
+    if not _counts_are_known(observation, planes):
         return None
-    if kind == "rate" and np.ndim(planes.exposure):
+    if count_kind(observation.unit) == "rate" and isinstance(planes.exposure, np.ndarray):
         _same_shape(planes.exposure, observation.shape, "the exposure map")
         if not (planes.exposure[observation.valid] > 0).all():
             return None
     return _counts_per_unit(planes, observation)
 
 
-def _counts_per_unit(planes, observation):
-    return effective_exposure(
-        _exposure_of(planes.exposure, observation),
-        observation.unit,
-        pixel_area=observation.grid.pixel_area,
-        gain=planes.gain or 1.0,
-    )
+def _counts_per_unit(planes: Planes, observation: Observation) -> Array | float:
+    exposure = 1.0 if planes.exposure is None else planes.exposure
+    if isinstance(exposure, np.ndarray):
+        _same_shape(exposure, observation.shape, "the exposure map")
+        good = np.isfinite(exposure) & (exposure > 0)
+        if not good[observation.valid].all():
+            number = np.count_nonzero(~good & observation.valid)
+            raise InputError(f"the exposure map is not positive in {number} unmasked pixels: mask them")
+        exposure = np.where(good, exposure, np.median(exposure[good]))
+    area, gain = observation.grid.pixel_area, planes.gain or 1.0
+    return effective_exposure(exposure, observation.unit, pixel_area=area, gain=gain)
 
 
-def _exposure_of(exposure, observation):
-    if exposure is None:
-        return 1.0
-    if np.ndim(exposure) == 0:
-        return float(exposure)
-    _same_shape(exposure, observation.shape, "the exposure map")
-    good = np.isfinite(exposure) & (exposure > 0)
-    if not good[observation.valid].all():
-        number = np.count_nonzero(~good & observation.valid)
-        raise InputError(f"the exposure map is not positive in {number} unmasked pixels: mask them")
-    return np.where(good, exposure, np.median(exposure[good]))
-
-
-def _psf_of(psf, grid, flags):
+def _psf_of(psf: PSFLike | None, grid: PixelGrid, flags: list[str]) -> PSF | None:
     if psf is None:
         return None
     psf = PSF.from_any(psf, shape=grid.shape)
-    if psf.pixel_scale is None:
-        limit = tuple(size * psf.oversampling for size in grid.shape)
-    else:
-        limit = tuple(size * grid.pixel_scale * psf.oversampling / psf.pixel_scale for size in grid.shape)
-    cropped = psf.cropped(tuple(int(size + 1e-6) for size in limit))
+    along = psf.oversampling * (1.0 if psf.pixel_scale is None else grid.pixel_scale / psf.pixel_scale)
+    cropped = psf.cropped(tuple(int(size * along + 1e-6) for size in grid.shape))
     if cropped is not psf:
         flags.append("psf_cropped")
     flags.extend(psf.flags)
     return cropped
 
 
-def sky_level(values):
-    """Level and rms of the sky from the pixels that sigma clipping leaves.
-
-    Parameters
-    ----------
-    values : array
-        Pixel values.
-
-    Returns
-    -------
-    level, rms : float
-        The rms is positive also for constant images.
-    """
+def _sky_level(values: Array) -> tuple[float, float]:
+    """Level and rms of the pixels that sigma clipping leaves; the rms is never 0."""
     _, level, rms = sigma_clipped_stats(values, sigma=3, maxiters=20)
     # Clipping takes everything but the commonest value from images that are mostly zeros.
     rms = next((float(value) for value in (rms, np.std(values)) if value > 0), 0.0)

@@ -1,28 +1,41 @@
 """The forward model: rays in pixels, flux in pixels, convolution with the PSF."""
 
+from __future__ import annotations
+
 import copy
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
 import scipy.signal
 import scipy.sparse as sparse
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.grids import transformed
-from lenssr.imaging.compact_light import KnownLights
-from lenssr.imaging.quadrature import adaptive_rays, gauss_rule, midpoint_rule, rays_in_cells
+from lenssr.grids import PixelGrid, transformed
+from lenssr.imaging.quadrature import (
+    Brightness,
+    KnownLights,
+    Rule,
+    adaptive_rays,
+    gauss_rule,
+    midpoint_rule,
+    rays_in_cells,
+)
+from lenssr.units import positive_integer
 
 __all__ = ["Convolution", "ImagingOperator", "margin_around", "reach_of"]
 
-# Share of a PSF within the margin around an image, but no more than so many times what holds another share:
-# pixels at the edge lack 0.1 % to 0.7 % of their light, not 25 % (see benchmarks/margin.py).
+# The margin around an image holds the first share of a PSF, but is at most 1.25 times as wide as what holds
+# the second: pixels at the edge lack 0.1 % to 0.7 % of their light, not 25 % (see benchmarks/margin.py).
 MARGIN_SHARE, MARGIN_CORES, CORE_SHARE = 0.99, 1.25, 0.95
-
-
-# The curvature of chi2 needs no more of a PSF than its core: this share of it, in so many samples.
+# Share of a PSF in the core that is enough for the curvature of chi2, and its largest number of samples.
 CORE_LIGHT, CORE_SAMPLES = 0.99, 600
+
+Device = torch.device | str
 
 
 class Convolution:
@@ -38,7 +51,15 @@ class Convolution:
     tensor([[1., 1., 1., 0.]], dtype=torch.float64)
     """
 
-    def __init__(self, kernel, shape, *, margin=0, dtype=torch.float64, device="cpu"):
+    def __init__(
+        self,
+        kernel: ArrayLike | Tensor,
+        shape: tuple[int, ...],
+        *,
+        margin: int = 0,
+        dtype: torch.dtype = torch.float64,
+        device: Device = "cpu",
+    ) -> None:
         kernel = torch.as_tensor(kernel).to(device, torch.float64)
         if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
             raise InputError(
@@ -61,27 +82,27 @@ class Convolution:
         self._transform = torch.fft.rfft2(padded.roll((-half_y, -half_x), (0, 1)))
         self._transform = self._transform.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
 
-    def __call__(self, image):
+    def __call__(self, image: Tensor) -> Tensor:
         """Convolve images (..., ny, nx) to (..., ny - 2 margin, nx - 2 margin)."""
         return without_frame(self._filter(image, self._transform), self._margin)
 
-    def transposed(self, image):
+    def transposed(self, image: Tensor) -> Tensor:
         """Transpose of the convolution, from images (..., ny - 2 margin, nx - 2 margin) to (..., ny, nx)."""
         return self._filter(torch.nn.functional.pad(image, [self._margin] * 4), self._transform.conj())
 
-    def _filter(self, image, transform):
+    def _filter(self, image: Tensor, transform: Tensor) -> Tensor:
         if image.numel() == 0:  # MKL fails for no images, such as derivatives by no parameters.
             return image
         product = torch.fft.rfft2(image, s=self._size) * transform
         return torch.fft.irfft2(product, s=self._size)[..., : self.shape[0], : self.shape[1]]
 
 
-def without_frame(image, margin):
+def without_frame(image: Tensor, margin: int) -> Tensor:
     """Images (..., ny, nx) without their ``margin`` outer pixels on each side."""
     return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
 
 
-def reach_of(kernel, share, subsampling=1):
+def reach_of(kernel: ArrayLike | Tensor, share: float, subsampling: int = 1) -> int:
     """Half the side, in whole pixels, of the square around the middle that holds a share of a kernel.
 
     The kernel (ky, kx) has ``subsampling`` samples along a pixel.
@@ -91,7 +112,7 @@ def reach_of(kernel, share, subsampling=1):
     >>> reach_of(np.ones((9, 9)), 0.99), reach_of(np.ones((9, 9)), 0.99, subsampling=3)
     (4, 2)
     """
-    kernel = kernel.cpu().numpy() if isinstance(kernel, torch.Tensor) else np.asarray(kernel)
+    kernel = np.asarray(kernel.cpu() if isinstance(kernel, Tensor) else kernel)
     half = max(kernel.shape) // 2
     rows, columns = (np.abs(np.arange(size) - size // 2) for size in kernel.shape)
     distance = np.maximum(rows[:, None], columns)
@@ -99,11 +120,11 @@ def reach_of(kernel, share, subsampling=1):
     return -(-int(np.argmax(inside > share * inside[-1])) // subsampling)
 
 
-def margin_around(kernel, subsampling=1):
+def margin_around(kernel: ArrayLike | Tensor, subsampling: int = 1) -> int:
     """Pixels on each side of an image from which a kernel scatters light into it.
 
-    As many as hold 99 % of the kernel, but no more than 1.25 times those that hold 95 %, which is the ratio
-    of a Gaussian: for a kernel with wings the margin would take much time, and bring in little.
+    They hold 99 % of the kernel, but are at most 1.25 times those that hold 95 %, the ratio of a Gaussian:
+    the wings of a kernel would take much time and scatter little light.
 
     >>> import numpy as np
     >>> from lenssr.imaging.operator import margin_around
@@ -137,16 +158,15 @@ class ImagingOperator:
     includes_pixel : bool, optional
         Whether the kernel already holds the integration over the pixel; see Notes. Default False.
     refine : callable, optional
-        ``brightness(x, y)`` of the image plane (lens light and lensed source), tensors (M,) in, (M,) or
-        (..., M) out. Cells are divided where it is steep, until each pixel above 1 % of the brightest is
-        right within 3e-4. The rays stay where they are when the light moves later: build a new operator
-        then. Light between the first rays, of a source much smaller than a cell, is found if this is a
-        ``KnownLights``.
+        ``brightness(x, y)`` of the image plane (lens light and lensed source), from tensors (M,) to (M,) or
+        (..., M). Cells are divided where it is steep, until each pixel above 1 % of the brightest is
+        right within 3e-4. The rays are fixed: build a new operator when the light moves. Light between the
+        first rays, of a source much smaller than a cell, is found if this is a ``KnownLights``.
     tolerance : float, optional
         Relative error aimed at by ``refine``. Default 3e-4.
     margin : int, optional
-        Pixels on each side around the image whose light is modelled too, 0 without a kernel. By default those
-        that hold 99 % of the PSF; fewer, but those that hold 95 %, if it has wide wings.
+        Pixels on each side around the image whose light is modelled too, 0 without a kernel. By default they
+        hold 99 % of the PSF, or at least 95 % if it has wide wings.
     dtype : `torch.dtype`, optional
         Default float64.
     device : `torch.device` or str, optional
@@ -193,206 +213,143 @@ class ImagingOperator:
 
     def __init__(
         self,
-        grid,
-        kernel=None,
+        grid: PixelGrid,
+        kernel: ArrayLike | Tensor | None = None,
         *,
-        oversampling="auto",
-        kernel_subsampling=1,
-        includes_pixel=False,
-        refine=None,
-        tolerance=3e-4,
-        margin=None,
-        dtype=torch.float64,
-        device="cpu",
-    ):
+        oversampling: int | Literal["auto"] = "auto",
+        kernel_subsampling: int = 1,
+        includes_pixel: bool = False,
+        refine: Brightness | None = None,
+        tolerance: float = 3e-4,
+        margin: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: Device = "cpu",
+    ) -> None:
         _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
         self.grid, self.shape = grid, grid.shape
-        self._subsampling, self._picks = kernel_subsampling, includes_pixel
-        if margin is None and kernel is not None:
-            margin = margin_around(kernel, kernel_subsampling)
-        self.margin = 0 if kernel is None else margin
-        cells = grid.padded(self.margin).upsample(kernel_subsampling)
+        self._subsampling = k = kernel_subsampling
+        # Weights of the cells of a pixel; a cell has 1 / k^2 of its area.
+        self._pattern = torch.full((k, k), 0.0 if includes_pixel else 1.0, dtype=dtype, device=device)
+        if includes_pixel:
+            self._pattern[k // 2, k // 2] = k**2
+        if kernel is None:
+            self.margin = 0
+        else:
+            self.margin = margin_around(kernel, k) if margin is None else margin
+        cells = grid.padded(self.margin).upsample(k)
         self.cells, self._area = cells.shape, cells.pixel_area
         if oversampling == "auto":
             rule, variance = gauss_rule(device=device), 1 / 12
         else:
-            parts = oversampling // kernel_subsampling
+            parts = oversampling // k
             rule, variance = midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
         self._number = len(rule[0])
         self._place_rays(cells, rule, refine, tolerance, device)
         for name in ("x", "y", "_weight"):
             setattr(self, name, getattr(self, name).to(dtype))
-        self._convolution = None
+        self._convolution: Convolution | None = None
         if kernel is not None:
             kernel = torch.as_tensor(kernel).to(device, torch.float64)
-            if includes_pixel and variance:
-                kernel = sharpened(kernel, variance)
+            kernel = sharpened(kernel, variance) if includes_pixel and variance else kernel
             self._convolution = self._blur(kernel, dtype, device)
 
-    def _blur(self, kernel, dtype, device):
+    def _blur(self, kernel: Tensor, dtype: torch.dtype, device: Device) -> Convolution:
         margin = self.margin * self._subsampling
         return Convolution(kernel, self.cells, margin=margin, dtype=dtype, device=device)
 
-    def _place_rays(self, cells, rule, refine, tolerance, device):
+    def _place_rays(
+        self, cells: PixelGrid, rule: Rule, refine: Brightness | None, tolerance: float, device: Device
+    ) -> None:
         """Put rays into cells: first those of undivided cells, cell by cell, then those of divided ones."""
         x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
         side, unit_matrix = cells.pixel_scale, cells.unit_matrix
         extra_x = extra_y = self._weight = x[:0]
-        self._plain = self._divided = self._index = None
+        self._divided = self._index = extra_x.long()
         if refine is not None:
             compact = refine.compact(side) if isinstance(refine, KnownLights) else None
-            divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
+            self._divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
                 refine, x, y, side, unit_matrix=unit_matrix, compact=compact, tolerance=tolerance
             )
-            if len(divided):
-                plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, divided, False)
-                self._plain, self._divided = plain.nonzero().squeeze(1), divided
-                x, y = x[plain], y[plain]
-        base_x, base_y = rays_in_cells(x, y, side, transformed(unit_matrix, *rule))
+        plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, self._divided, False)
+        self._plain = plain.nonzero().squeeze(1)
+        base_x, base_y = rays_in_cells(x[plain], y[plain], side, transformed(unit_matrix, *rule))
         self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
 
-    def __repr__(self):
-        """Size of the map."""
+    def __repr__(self) -> str:
         blur = self._convolution
         kernel = "no kernel" if blur is None else f"kernel {tuple(blur.kernel.shape)}"
         return f"<ImagingOperator: {len(self.x)} rays to {self.shape} pixels, {kernel}, margin {self.margin}>"
 
-    def to(self, dtype, *, device=None):
-        """Return the same operator in another precision, or on another device.
-
-        Parameters
-        ----------
-        dtype : `torch.dtype`
-        device : `torch.device` or str, optional
-            By default unchanged.
-
-        Returns
-        -------
-        operator : `ImagingOperator`
-        """
+    def to(self, dtype: torch.dtype, *, device: Device | None = None) -> ImagingOperator:
+        """The same operator in another precision, or on another device (by default the same)."""
         twin, device = copy.copy(self), self.x.device if device is None else device
-        for name in ("x", "y", "_weight"):
+        for name in ("x", "y", "_weight", "_pattern"):
             setattr(twin, name, getattr(self, name).to(device, dtype))
         for name in ("_plain", "_divided", "_index"):
-            index = getattr(self, name)
-            setattr(twin, name, None if index is None else index.to(device))
+            setattr(twin, name, getattr(self, name).to(device))
         if self._convolution is not None:
             twin._convolution = self._blur(self._convolution.kernel, dtype, device)
         return twin
 
     @property
-    def inside(self):
+    def inside(self) -> Tensor:
         """Whether each ray lies in a pixel of the image rather than in the margin; bool, shape (R,)."""
         inside = torch.zeros(self.cells, dtype=torch.bool, device=self.x.device)
         self.crop(inside)[:] = True
         return inside.flatten()[self.shares[0]]
 
-    def crop(self, cells):
-        """Cells (..., ny k, nx k) of the image, k along a pixel, from all that `collect` gives.
-
-        Parameters
-        ----------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-
-        Returns
-        -------
-        cells : `torch.Tensor`
-            A view.
-        """
+    def crop(self, cells: Tensor) -> Tensor:
+        """View of the cells (..., ny k, nx k) of the image, k along a pixel, out of those of `collect`."""
         return without_frame(cells, self.margin * self._subsampling)
 
     @property
-    def shares(self):
+    def shares(self) -> tuple[Tensor, Tensor]:
         """Cell of each ray, and its flux at unit brightness, each (R,)."""
-        extra, plain = len(self._weight), self._plain
-        if plain is None:
-            plain = torch.arange(self.cells[0] * self.cells[1], device=self.x.device)
-        cell, share = plain.repeat_interleave(self._number), self._area / self._number
-        share = torch.full_like(self.x[: len(cell)], share)
-        if extra:
-            cell = torch.cat([cell, self._divided[self._index]])
-            share = torch.cat([share, self._weight * self._area])
-        return cell, share
+        cell = self._plain.repeat_interleave(self._number)
+        share = torch.full_like(self.x[: len(cell)], self._area / self._number)
+        cell = torch.cat([cell, self._divided[self._index]])
+        return cell, torch.cat([share, self._weight * self._area])
 
-    def __call__(self, values):
-        """Flux in the pixels.
-
-        Parameters
-        ----------
-        values : `torch.Tensor`, shape (..., R)
-            Brightness at the rays, per arcsec2.
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (..., ny, nx)
-            Flux per pixel of ``grid``.
-        """
+    def __call__(self, values: Tensor) -> Tensor:
+        """Flux in the pixels (..., ny, nx) from the brightness at the rays (..., R), per arcsec2."""
         return self.convolve(self.collect(values))
 
-    def convolve(self, cells):
-        """Flux in the pixels, from the flux in the cells that `collect` gives.
-
-        Parameters
-        ----------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (..., ny, nx)
-        """
+    def convolve(self, cells: Tensor) -> Tensor:
+        """Flux in the pixels (..., ny, nx) from the flux in the cells ``(..., *cells)`` of `collect`."""
         image = cells if self._convolution is None else self._convolution(cells)
-        return image if self._subsampling == 1 else self._to_pixels(image)
-
-    def spread(self, image):
-        """Transpose of `convolve`, from pixels to cells.
-
-        Parameters
-        ----------
-        image : `torch.Tensor`, shape (..., ny, nx)
-
-        Returns
-        -------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-        """
         k = self._subsampling
         if k == 1:
-            cells = image
-        elif self._picks:
-            cells = image.new_zeros(*image.shape[:-2], *(size * k for size in self.shape))
-            cells[..., k // 2 :: k, k // 2 :: k] = image * k**2
-        else:
-            cells = image.repeat_interleave(k, -2).repeat_interleave(k, -1)
+            return image
+        image = image.unflatten(-2, (-1, k)).unflatten(-1, (-1, k))
+        return torch.einsum("...yixj,ij->...yx", image, self._pattern.to(image.dtype))
+
+    def spread(self, image: Tensor) -> Tensor:
+        """Transpose of `convolve`, from pixels (..., ny, nx) to cells ``(..., *cells)``."""
+        cells = image if self._subsampling == 1 else torch.kron(image, self._pattern.to(image.dtype))
         return cells if self._convolution is None else self._convolution.transposed(cells)
 
     @cached_property
-    def response(self):
-        """Response of a pixel to the cells around it.
+    def response(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Response of a pixel to the cells around it: offsets along y and x from its first cell, and shares.
 
-        Three arrays of one length: offsets along y and x from its first cell, which for pixel (row, column)
-        is ``((row + margin) k, (column + margin) k)``, k cells along a pixel; and shares. Cells beyond the
-        margin, which some offsets reach, are dark.
+        Cells beyond the margin, which some offsets reach, are dark.
         """
-        k = self._subsampling
         kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
-        pixel = torch.zeros(k, k) if self._picks else torch.ones(k, k)
-        if self._picks:
-            pixel[k // 2, k // 2] = k**2
         # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel flipped.
-        turned = kernel.flip(0, 1).cpu().numpy()
-        values = scipy.signal.convolve2d(turned, pixel.numpy())
+        values = scipy.signal.convolve2d(kernel.flip(0, 1).cpu().numpy(), self._pattern.cpu().numpy())
         rows, columns = np.indices(values.shape)
         rows, columns = rows - kernel.shape[0] // 2, columns - kernel.shape[1] // 2
         return rows.ravel(), columns.ravel(), values.ravel()
 
     @property
-    def first_cells(self):
+    def first_cells(self) -> tuple[NDArray[np.int_], ...]:
         """Rows and columns of the cells in which pixels begin, two arrays (ny,) and (nx,)."""
         margin, k = self.margin, self._subsampling
         return tuple((np.arange(pixels) + margin) * k for pixels in self.shape)
 
     @cached_property
-    def core(self):
-        """The strongest samples of `response`, which then count for the whole: three arrays as it has."""
+    def core(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The strongest samples of `response`, scaled to its sum: three arrays, too."""
         rows, columns, values = self.response
         order = np.argsort(-np.abs(values))
         total = np.abs(values[order]).cumsum()
@@ -400,7 +357,7 @@ class ImagingOperator:
         return rows[kept], columns[kept], values[kept] * (values.sum() / values[kept].sum())
 
     @cached_property
-    def core_matrix(self):
+    def core_matrix(self) -> sparse.csr_array:
         """The `core` as a sparse array from cells to pixels, (ny nx, cells)."""
         rows, columns, values = self.core
         (cy, cx), (first_y, first_x) = self.cells, self.first_cells
@@ -412,18 +369,8 @@ class ImagingOperator:
         values = np.broadcast_to(values, inside.shape)[inside]
         return sparse.csr_array((values, index, starts), shape=(len(row), cy * cx))
 
-    def collect(self, values):
-        """Flux in the cells, before the convolution.
-
-        Parameters
-        ----------
-        values : `torch.Tensor`, shape (..., R)
-            Brightness at the rays, per arcsec2.
-
-        Returns
-        -------
-        cells : `torch.Tensor`, shape ``(..., *cells)``
-        """
+    def collect(self, values: Tensor) -> Tensor:
+        """Flux in the cells ``(..., *cells)``, not convolved, from the brightness at the rays (..., R)."""
         lead = values.shape[:-1]
         extra = len(self._weight)
         plain = values[..., : values.shape[-1] - extra]
@@ -437,20 +384,12 @@ class ImagingOperator:
             plain = cells.index_copy(-1, self._plain, plain).index_copy(-1, self._divided, divided)
         return plain.reshape(*lead, *self.cells)
 
-    def _to_pixels(self, image):
-        ny, nx = self.shape
-        k = self._subsampling
-        cells = image.reshape(*image.shape[:-2], ny, k, nx, k)
-        # A cell has 1 / k^2 of the area of the pixel.
-        return cells[..., k // 2, :, k // 2] * k**2 if self._picks else cells.sum((-3, -1))
 
-
-def _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine):
-    if oversampling != "auto" and not _is_count(oversampling):
-        raise InputError(f"oversampling = {oversampling!r}: give 'auto' or a positive integer")
-    if not _is_count(kernel_subsampling):
-        raise InputError(f"kernel_subsampling = {kernel_subsampling!r}: give a positive integer")
-    if oversampling != "auto" and oversampling % kernel_subsampling:
+def _check_options(
+    kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: bool, refine: Any
+) -> None:
+    positive_integer(kernel_subsampling, "kernel_subsampling")
+    if oversampling != "auto" and positive_integer(oversampling, "oversampling") % kernel_subsampling:
         raise InputError(
             f"oversampling = {oversampling} is not a multiple of kernel_subsampling = {kernel_subsampling}: "
             "each cell of the kernel needs the same number of rays"
@@ -466,13 +405,9 @@ def _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, ref
         )
 
 
-def _is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def sharpened(kernel, variance):
+def sharpened(kernel: Tensor, variance: float) -> Tensor:
     """Kernel deconvolved to second order by a blur of this variance, in cells, along each axis."""
     padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
-    neighbours = sum(padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1))
+    neighbours = torch.stack([padded.roll(shift, axis) for axis in (0, 1) for shift in (-1, 1)]).sum(0)
     # The frame of zeros keeps rolled values from wrapping around.
     return padded - variance / 2 * (neighbours - 4 * padded)

@@ -1,29 +1,39 @@
-"""Point spread functions: from whatever the user has to a kernel at the sampling that is needed."""
+"""Point spread functions: from any description to a kernel at any sampling."""
+
+from __future__ import annotations
 
 import math
 import warnings
 from functools import cached_property
-from pathlib import Path
+from os import PathLike
+from typing import Any, Self, TypeAlias
 
 import astropy.units as u
 import numpy as np
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.utils.exceptions import AstropyUserWarning
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
-from lenssr.grids import pixel_side, transformed
-from lenssr.imaging.reading import find_image, open_fits
-from lenssr.units import strip_unit
+from lenssr.grids import transformed
+from lenssr.imaging.reading import Array, find_image, open_fits
+from lenssr.units import positive_integer, positive_number, strip_unit
 
 __all__ = ["PSF", "GaussianPSF"]
 
-# Negative pixels of measured PSFs are noise down to this fraction of the peak; beyond it the array is no PSF.
+# Negative pixels of measured PSFs are noise down to this fraction of the peak; a PSF has none beyond it.
 NEGATIVE_TOLERANCE = 1e-3
 # In image pixels; a shift of all the light by this much is a tenth of a well-measured source position.
 CENTROID_TOLERANCE = 0.05
 # Fewer samples across the FWHM than this cannot be interpolated without aliasing.
 SAMPLES_ACROSS = 2.0
+
+# Side of a pixel in arcsec, or the matrix (2, 2) of pixels that are not squares.
+PixelSize: TypeAlias = "u.Quantity | float | Array"
+Scale: TypeAlias = "u.Quantity | float | None"
+Shape: TypeAlias = "tuple[int, ...]"
 
 
 class PSF:
@@ -40,8 +50,8 @@ class PSF:
         Whether the array already holds the response of the pixel, as effective PSFs measured from stars
         do. If not (the default), images are integrated over their pixels before the PSF is applied.
     pixel_scale : `~astropy.units.Quantity` or float, optional
-        Size of the image pixels that ``oversampling`` refers to, in arcsec; by default the pixels of whatever
-        image the PSF is used for.
+        Size of the image pixels that ``oversampling`` refers to, in arcsec; by default the pixels of
+        the image that the PSF is used for.
 
     Attributes
     ----------
@@ -73,18 +83,16 @@ class PSF:
     0.25
     """
 
-    undersampled_below = SAMPLES_ACROSS
-
-    def __init__(self, array, oversampling=1, includes_pixel=False, pixel_scale=None):
+    def __init__(
+        self, array: ArrayLike, oversampling: int = 1, includes_pixel: bool = False, pixel_scale: Scale = None
+    ) -> None:
         self.array = _checked_array(array)
-        if int(oversampling) != oversampling or oversampling < 1:
-            raise InputError(f"oversampling = {oversampling} is not a positive integer")
-        self.oversampling = int(oversampling)
+        self.oversampling = positive_integer(oversampling, "oversampling")
         self.includes_pixel = bool(includes_pixel)
-        self.pixel_scale = None if pixel_scale is None else _positive_angle(pixel_scale, "pixel_scale")
+        self.pixel_scale = None if pixel_scale is None else _side_in_arcsec(pixel_scale)
         offset = _core_offset(self.array)
         self.offset = tuple(shift / self.oversampling for shift in offset)
-        self.flags = ()
+        self.flags: tuple[str, ...] = ()
         if math.hypot(*self.offset) > CENTROID_TOLERANCE:
             self.flags = ("psf_off_centre",)
             warnings.warn(
@@ -95,7 +103,7 @@ class PSF:
             )
 
     @classmethod
-    def from_fwhm(cls, fwhm):
+    def from_fwhm(cls, fwhm: u.Quantity) -> GaussianPSF:
         """Gaussian PSF, exact at every sampling.
 
         Parameters
@@ -117,7 +125,15 @@ class PSF:
         return GaussianPSF(fwhm)
 
     @classmethod
-    def from_fits(cls, path, *, hdu=None, oversampling=1, includes_pixel=False, pixel_scale=None):
+    def from_fits(
+        cls,
+        path: str | PathLike[str],
+        *,
+        hdu: str | int | None = None,
+        oversampling: int = 1,
+        includes_pixel: bool = False,
+        pixel_scale: Scale = None,
+    ) -> PSF:
         """PSF from an image in a FITS file.
 
         Parameters
@@ -127,8 +143,8 @@ class PSF:
         hdu : str or int, optional
             Which HDU; by default ``PSF``, or the first two-dimensional image.
         oversampling, includes_pixel, pixel_scale
-            As for `PSF`. Without ``pixel_scale`` the keyword PIXELSCL (arcsec of a sample, as STPSF
-            and WebbPSF write it) is used where there is one.
+            As for `PSF`. By default ``pixel_scale`` comes from the keyword PIXELSCL (arcsec of a sample, as
+            STPSF and WebbPSF write it), where there is one.
 
         Returns
         -------
@@ -142,7 +158,7 @@ class PSF:
         return cls(array, oversampling, includes_pixel, pixel_scale)
 
     @classmethod
-    def from_any(cls, psf, *, shape=None, pixel_scale=None):
+    def from_any(cls, psf: PSFLike, *, shape: Shape | None = None, pixel_scale: Scale = None) -> PSF:
         """PSF from anything that describes one.
 
         Parameters
@@ -154,7 +170,7 @@ class PSF:
         shape : tuple of int, optional
             Shape of the image, at whose centre a `~photutils.psf.GriddedPSFModel` is evaluated.
         pixel_scale : `~astropy.units.Quantity` or float, optional
-            Image pixels that the sampling refers to, by default those of the image it is used for.
+            Image pixels that the sampling refers to, by default the pixels of the image it is used for.
 
         Returns
         -------
@@ -167,33 +183,34 @@ class PSF:
         """
         if isinstance(psf, PSF):
             return psf
-        if isinstance(psf, (str, Path)):
+        if isinstance(psf, (str, PathLike)):
             return cls.from_fits(psf, pixel_scale=pixel_scale)
         if isinstance(psf, u.Quantity):
             if psf.ndim == 0:
                 return cls.from_fwhm(psf)
             return cls(strip_unit(psf, u.dimensionless_unscaled, "psf"), pixel_scale=pixel_scale)
-        if callable(getattr(psf, "evaluate", None)) and hasattr(psf, "oversampling"):
-            return _from_photutils(psf, shape, pixel_scale)
-        if hasattr(psf, "array") or (hasattr(psf, "data") and not isinstance(psf, np.ndarray)):
-            array = psf.array if hasattr(psf, "array") else psf.data
-            return cls(array, pixel_scale=pixel_scale)
-        if np.ndim(psf) == 0:
+        given: Any = psf
+        if callable(getattr(given, "evaluate", None)) and hasattr(given, "oversampling"):
+            return _from_photutils(given, shape, pixel_scale)
+        if hasattr(given, "array"):
+            given = given.array
+        elif hasattr(given, "data") and not isinstance(given, np.ndarray):
+            given = given.data
+        elif np.ndim(given) == 0:
             raise InputError(
-                f"psf = {psf!r} is no PSF: give an array, a file, a FWHM with a unit such as 0.1 * u.arcsec, "
-                "an astropy kernel or a photutils ImagePSF"
+                f"psf = {psf!r} is not a PSF: give an array, a file, a FWHM with a unit such as "
+                "0.1 * u.arcsec, an astropy kernel or a photutils ImagePSF"
             )
-        return cls(psf, pixel_scale=pixel_scale)
+        return cls(given, pixel_scale=pixel_scale)
 
-    def __repr__(self):
-        """Shape of the array and settings."""
+    def __repr__(self) -> str:
         settings = f", oversampling={self.oversampling}" if self.oversampling != 1 else ""
         settings += ", includes_pixel=True" if self.includes_pixel else ""
         settings += f", pixel_scale={self.pixel_scale:g}" if self.pixel_scale else ""
         return f"PSF(<{self.array.shape[0]}x{self.array.shape[1]} array>{settings})"
 
     @cached_property
-    def fwhm_samples(self):
+    def fwhm_samples(self) -> float:
         """FWHM in samples of the array: the diameter of a circle with the area above half the peak."""
         fine = 5
         height, width = self.array.shape
@@ -204,11 +221,11 @@ class PSF:
         return 2 * math.sqrt(np.count_nonzero(smooth > smooth.max() / 2) / math.pi) / fine
 
     @property
-    def fwhm(self):
+    def fwhm(self) -> u.Quantity:
         """FWHM as a `~astropy.units.Quantity` in arcsec, where the PSF was given its ``pixel_scale``.
 
-        Without one it still answers in image pixels, for one release and with a
-        `~lenssr.exceptions.LensSRDeprecationWarning`; `fwhm_at` is always in arcsec.
+        Otherwise it is in image pixels, which is deprecated (`~lenssr.exceptions.LensSRDeprecationWarning`);
+        `fwhm_at` is always in arcsec.
         """
         if self.pixel_scale is not None:
             return self.fwhm_at(self.pixel_scale) * u.arcsec
@@ -219,7 +236,7 @@ class PSF:
         )
         return self.fwhm_at(1.0) * u.pix
 
-    def fwhm_at(self, pixel_scale):
+    def fwhm_at(self, pixel_scale: PixelSize) -> float:
         """FWHM in arcsec, however the PSF was given.
 
         Parameters
@@ -243,14 +260,12 @@ class PSF:
         own = _side_in_arcsec(pixel_scale) if self.pixel_scale is None else self.pixel_scale
         return float(self.fwhm_samples / self.oversampling * own)
 
-    def undersampled(self, pixel_scale, subsampling=1):
+    def undersampled(self, pixel_scale: PixelSize, subsampling: int = 1) -> bool:
         """Whether the array has to be interpolated to a finer grid although its FWHM is under 2 samples.
 
         Parameters
         ----------
-        pixel_scale : float or `~astropy.units.Quantity`
-            As for `kernel`.
-        subsampling : int, optional
+        pixel_scale, subsampling
             As for `kernel`.
 
         Returns
@@ -260,7 +275,7 @@ class PSF:
         finer = self._sample_ratio(pixel_scale, subsampling) < 1 - 1e-6
         return bool(finer and self.fwhm_samples < SAMPLES_ACROSS)
 
-    def kernel(self, pixel_scale, subsampling=1, *, shape=None):
+    def kernel(self, pixel_scale: PixelSize, subsampling: int = 1, *, shape: Shape | None = None) -> Array:
         """Kernel to convolve an image with.
 
         Parameters
@@ -277,7 +292,7 @@ class PSF:
         Returns
         -------
         kernel : `~numpy.ndarray`, odd sides
-            Its sum is 1, its centre that of the PSF.
+            Its sum is 1; its centre is the centre of the PSF.
 
         Notes
         -----
@@ -287,14 +302,12 @@ class PSF:
         below zero is set to 0.
         """
         ratio = self._sample_ratio(pixel_scale, subsampling)
-        samples = []
-        for size in self.array.shape:
-            reach = math.ceil((size - 1) / 2 / ratio - 1e-6)
-            samples.append(np.arange(-reach, reach + 1) * ratio + (size - 1) / 2)
-        values = _sample(self.array, *samples, self._spline_order)
+        middles = ((size - 1) / 2 for size in self.array.shape)
+        rows, columns = (_positions(middle / ratio - 1e-6) * ratio + middle for middle in middles)
+        values = _sample(self.array, rows, columns, self._spline_order)
         return _normalised(values if shape is None else _cut(values, shape))
 
-    def cropped(self, shape):
+    def cropped(self, shape: Shape) -> PSF:
         """Return the PSF cut to fit within ``shape``, centre kept, normalised again.
 
         Parameters
@@ -309,9 +322,9 @@ class PSF:
         """
         if all(size <= limit for size, limit in zip(self.array.shape, shape, strict=True)):
             return self
-        return self._with(_cut(self.array, shape, odd=False))
+        return self._with(_cut(self.array, shape))
 
-    def recentered(self):
+    def recentered(self) -> PSF:
         """Return the PSF with its core's centroid moved to the centre of an array with odd sides.
 
         Returns
@@ -321,27 +334,29 @@ class PSF:
         array = self.array
         for _ in range(10):
             dx, dy = _core_offset(array)
-            reach_y, reach_x = (math.ceil((size - 1) / 2 - 1e-6) for size in array.shape)
-            rows = np.arange(-reach_y, reach_y + 1) + (array.shape[0] - 1) / 2 + dy
-            columns = np.arange(-reach_x, reach_x + 1) + (array.shape[1] - 1) / 2 + dx
+            middles = ((size - 1) / 2 for size in array.shape)
+            rows, columns = (
+                _positions(middle - 1e-6) + middle + shift
+                for middle, shift in zip(middles, (dy, dx), strict=True)
+            )
             array = _sample(array, rows, columns, self._spline_order)
             if math.hypot(dx, dy) < 1e-3:
                 break
         return self._with(array)
 
-    def _with(self, array):
+    def _with(self, array: Array) -> PSF:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LensSRWarning)
             return PSF(array, self.oversampling, self.includes_pixel, self.pixel_scale)
 
     @property
-    def _spline_order(self):
+    def _spline_order(self) -> int:
         # Measured on Gaussians: quintic splines are 5 times closer from 2 samples a FWHM on, but ring below.
         return 5 if self.fwhm_samples >= SAMPLES_ACROSS else 3
 
-    def _sample_ratio(self, pixel_scale, subsampling):
-        """Return the spacing of the kernel in samples of the array."""
-        spacing = _side_in_arcsec(pixel_scale) / _checked_subsampling(subsampling)
+    def _sample_ratio(self, pixel_scale: PixelSize, subsampling: int) -> float:
+        """Spacing of the kernel in samples of the array."""
+        spacing = _side_in_arcsec(pixel_scale) / positive_integer(subsampling, "subsampling")
         own = spacing * subsampling if self.pixel_scale is None else self.pixel_scale
         return spacing / (own / self.oversampling)
 
@@ -360,37 +375,36 @@ class GaussianPSF(PSF):
         If it has no unit or is not positive.
     """
 
-    def __init__(self, fwhm):
-        self._fwhm = _positive_angle(fwhm, "fwhm", bare=False)
+    def __init__(self, fwhm: u.Quantity) -> None:
+        self._fwhm = positive_number(fwhm, u.arcsec, "fwhm", bare=False)
         self.oversampling, self.includes_pixel, self.pixel_scale = 1, False, None
         self.offset, self.flags = (0.0, 0.0), ()
 
-    def __repr__(self):
-        """Width."""
+    def __repr__(self) -> str:
         return f"PSF.from_fwhm({self._fwhm:g} * u.arcsec)"
 
     @property
-    def array(self):
+    def array(self) -> Array:  # type: ignore[override]  # computed, never set
         """A kernel with four samples across the FWHM."""
         return self.kernel(self._fwhm / 4)
 
     @property
-    def fwhm(self):
+    def fwhm(self) -> u.Quantity:
         """FWHM as a `~astropy.units.Quantity` in arcsec."""
         return self._fwhm * u.arcsec
 
-    def fwhm_at(self, pixel_scale):
+    def fwhm_at(self, pixel_scale: PixelSize) -> float:
         """FWHM in arcsec, at any sampling; see `PSF.fwhm_at`."""
         return self._fwhm
 
-    def undersampled(self, pixel_scale, subsampling=1):
+    def undersampled(self, pixel_scale: PixelSize, subsampling: int = 1) -> bool:
         """Return False: nothing is interpolated."""
         return False
 
-    def kernel(self, pixel_scale, subsampling=1, *, shape=None):
-        """Kernel out to 5 sigma; see `PSF.kernel`."""  # noqa: D401
+    def kernel(self, pixel_scale: PixelSize, subsampling: int = 1, *, shape: Shape | None = None) -> Array:
+        """Kernel out to 5 sigma; see `PSF.kernel`."""
         side = _side_in_arcsec(pixel_scale)
-        sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / _checked_subsampling(subsampling))
+        sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / positive_integer(subsampling, "subsampling"))
         stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
         if np.array_equal(stretch, np.eye(2)):
             positions = _positions(5 * sigma)
@@ -403,16 +417,20 @@ class GaussianPSF(PSF):
             values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         return _normalised(values if shape is None else _cut(values, shape))
 
-    def cropped(self, shape):
+    def cropped(self, shape: Shape) -> Self:
         """Return the PSF itself, which has no edge; `kernel` takes ``shape``."""
         return self
 
-    def recentered(self):
+    def recentered(self) -> Self:
         """Return the PSF itself, which is centred."""
         return self
 
 
-def _checked_array(array):
+# What `PSF.from_any` takes; Any stands for kernels of astropy and models of photutils.
+PSFLike: TypeAlias = "PSF | u.Quantity | str | PathLike[str] | ArrayLike | Any"
+
+
+def _checked_array(array: ArrayLike) -> Array:
     array = np.array(array, dtype=np.float64)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"the PSF has shape {array.shape}: give one two-dimensional image")
@@ -429,7 +447,7 @@ def _checked_array(array):
     return array / array.sum()
 
 
-def _core_offset(array):
+def _core_offset(array: Array) -> tuple[float, ...]:
     """Centre of the Gaussian that fits an array best, relative to the array's centre: (columns, rows)."""
     from photutils.centroids import centroid_2dg, centroid_com
 
@@ -442,23 +460,18 @@ def _core_offset(array):
     return tuple(float(c - (size - 1) / 2) for c, size in zip(centre, array.shape[::-1], strict=True))
 
 
-def _sample(array, rows, columns, order):
+def _sample(array: Array, rows: Array, columns: Array, order: int) -> Array:
     """Sample a spline through the array, zero outside it, non-negative where the array is."""
-    if all(np.allclose(positions, np.round(positions), atol=1e-9) for positions in (rows, columns)):
-        whole_rows, whole_columns = (np.round(positions).astype(int) for positions in (rows, columns))
-        inside = np.outer(
-            (whole_rows >= 0) & (whole_rows < array.shape[0]),
-            (whole_columns >= 0) & (whole_columns < array.shape[1]),
-        )
-        nearest = np.ix_(whole_rows.clip(0, array.shape[0] - 1), whole_columns.clip(0, array.shape[1] - 1))
-        return np.where(inside, array[nearest], 0.0)
+    whole = all(np.allclose(places, np.round(places), atol=1e-9) for places in (rows, columns))
     border = 8
+    if whole:
+        rows, columns, order = np.round(rows), np.round(columns), 0
     grid = np.meshgrid(rows + border, columns + border, indexing="ij")
     values = ndimage.map_coordinates(np.pad(array, border), grid, order=order, mode="nearest")
-    return np.maximum(values, min(array.min(), 0.0))
+    return values if whole else np.maximum(values, min(array.min(), 0.0))
 
 
-def _cut(array, shape, odd=True):
+def _cut(array: Array, shape: Shape) -> Array:
     """Cut an array about its centre to sides within ``shape``, keeping the parity of its sides."""
     slices = []
     for size, limit in zip(array.shape, shape, strict=True):
@@ -468,34 +481,21 @@ def _cut(array, shape, odd=True):
     return array[tuple(slices)]
 
 
-def _normalised(values):
+def _normalised(values: Array) -> Array:
     return values / values.sum()
 
 
-def _checked_subsampling(subsampling):
-    if int(subsampling) != subsampling or subsampling < 1:
-        raise InputError(f"subsampling = {subsampling} is not a positive integer")
-    return int(subsampling)
-
-
-def _positive_angle(value, name, *, bare=True):
-    number = strip_unit(value, u.arcsec, name, bare=bare)
-    if np.ndim(number) or not (np.isfinite(number) and number > 0):
-        raise InputError(f"{name} = {value} is not a positive angle: give arcsec, such as 0.1 * u.arcsec")
-    return float(number)
-
-
-def _positions(reach):
+def _positions(reach: float) -> NDArray[np.int_]:
     """Whole numbers from -reach to reach, at least."""
     return np.arange(-math.ceil(reach), math.ceil(reach) + 1)
 
 
-def _side_in_arcsec(pixel_scale):
+def _side_in_arcsec(pixel_scale: PixelSize) -> float:
     """Side of a pixel in arcsec, from a number, a Quantity or the matrix of stretched pixels."""
-    return _positive_angle(pixel_side(pixel_scale), "pixel_scale")
+    return positive_number(pixel_side(pixel_scale), u.arcsec, "pixel_scale")
 
 
-def _from_photutils(model, shape, pixel_scale):
+def _from_photutils(model: Any, shape: Shape | None, pixel_scale: Any) -> PSF:
     """Sample a photutils model about its own centre, on the grid of its oversampling."""
     oversampling = np.atleast_1d(model.oversampling)
     if len(set(oversampling.tolist())) != 1:

@@ -1,68 +1,90 @@
-"""Positions of rays in pixels for accurate integrals of the light."""
+"""Positions of rays in pixels for accurate integrals of light, also of lights smaller than a pixel."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from lenssr.grids import transformed
 
-__all__ = ["adaptive_rays", "gauss_rule", "midpoint_rule", "rays_in_cells"]
+__all__ = ["CompactLights", "KnownLights", "adaptive_rays", "gauss_rule", "midpoint_rule", "rays_in_cells"]
+
+Brightness = Callable[[Tensor, Tensor], Tensor]
+Rule = tuple[Tensor, Tensor]
 
 # Rays whose brightness is computed at once: they fit into the cache.
 _BLOCK = 2**17
 # Most times that a cell is divided.
 MAX_LEVEL = 12
+# Brightness of a cell, over the brightest, below which the absolute error counts.
+FLOOR = 0.01
 # Share of the tolerance of a pixel that one cell may use: errors of neighbouring cells have the same sign.
 CELL_SHARE = 0.1
 # Weight of the differences of the quarters against their sum: for smooth light they are of third order, the
 # sum of fourth.
 QUARTER_WEIGHT = 0.1
+# A cell may be this many times as large as the radius of a light before its rays can miss it: two and two
+# Gauss points, and those of its quarters, then lie within the half width of a Gaussian.
+CELL_RADII = 2.0
+# Radii of a light around its centre in which its cells are divided: beyond, a Gaussian has 0.2 % of its flux.
+REACH = 3.0
+# Share of the size of a cell in the source plane by which it may bulge there beyond its corners.
+BULGE = 0.25
+# Lights are compact if a radius is below this many sides of a cell, since steep mass, which shrinks images,
+# makes them smaller by about this factor.
+COMPACT_SIDES = 2.0
 
 
-def midpoint_rule(number, *, dtype=torch.float64, device="cpu"):
+# ---------------------------------------------------------------- rules
+
+
+def midpoint_rule(number: int, *, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Rule:
     """Centres x, y (number**2,) of ``number`` x ``number`` parts of a unit cell around 0, rows from below."""
     nodes = (torch.arange(number, dtype=dtype, device=device) + 0.5) / number - 0.5
     y, x = torch.meshgrid(nodes, nodes, indexing="ij")
     return x.reshape(-1), y.reshape(-1)
 
 
-def gauss_rule(*, dtype=torch.float64, device="cpu"):
+def gauss_rule(*, dtype: torch.dtype = torch.float64, device: Any = "cpu") -> Rule:
     """X and y (4,) of the 2 x 2 Gauss-Legendre points of a unit cell around the origin; equal weights."""
     x, y = midpoint_rule(2, dtype=dtype, device=device)
     return x * (2 / math.sqrt(3)), y * (2 / math.sqrt(3))
 
 
-def rays_in_cells(x, y, side, rule):
+def rays_in_cells(x: Tensor, y: Tensor, side: Any, rule: Rule) -> Rule:
     """Points (C * points,) of a rule in cells with centres (C,) and side ``side``, cell by cell."""
-    return tuple(
-        (centre[:, None] + side * nodes).reshape(-1) for centre, nodes in zip((x, y), rule, strict=True)
-    )
+    return (x[:, None] + side * rule[0]).reshape(-1), (y[:, None] + side * rule[1]).reshape(-1)
 
 
-def _brightness_in_cells(brightness, x, y, side, rule):
+def _brightness_in_cells(brightness: Brightness, x: Tensor, y: Tensor, side: float, rule: Rule) -> Tensor:
     """Brightness (..., C, points) at the points of a rule in cells."""
-    samples = []
-    step = max(1, _BLOCK // len(rule[0]))
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
-        rays = rays_in_cells(x[part], y[part], side, rule)
-        samples.append(brightness(*rays).unflatten(-1, (-1, len(rule[0]))))
-    return torch.cat(samples, -2)
+    points = len(rule[0])
+    blocks = zip(x.split(_BLOCK // points), y.split(_BLOCK // points), strict=True)
+    rays = (rays_in_cells(*block, side, rule) for block in blocks)
+    return torch.cat([brightness(*ray).unflatten(-1, (-1, points)) for ray in rays], -2)
+
+
+# ---------------------------------------------------------------- adaptive grid
 
 
 @torch.no_grad()
 def adaptive_rays(
-    brightness,
-    x,
-    y,
-    side,
+    brightness: Brightness,
+    x: Tensor,
+    y: Tensor,
+    side: float,
     *,
-    unit_matrix=((1, 0), (0, 1)),
-    compact=None,
-    tolerance=3e-4,
-    floor=0.01,
-    max_rays=None,
-):
+    unit_matrix: ArrayLike = ((1, 0), (0, 1)),
+    compact: Callable[[Tensor, Tensor, float], Tensor] | None = None,
+    tolerance: float = 3e-4,
+    max_rays: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
 
     A cell is a square of side ``side``, mapped by ``unit_matrix``, whose determinant is 1 or -1.
@@ -71,7 +93,7 @@ def adaptive_rays(
     sum and quarter by quarter (in sum the errors of a cusp can cancel). Where they differ by more than
     ``CELL_SHARE`` of the tolerance, the quarters replace the cell and are tested in turn. ``brightness(x,
     y)`` takes tensors (M,) to (M,), or to (..., M) for several scenes, whose cells are divided where any
-    scene needs it. ``tolerance`` is the relative error in cells brighter than ``floor`` times the brightest;
+    scene needs it. ``tolerance`` is the relative error in cells brighter than ``FLOOR`` times the brightest;
     fainter ones have the absolute error of those. ``compact(x, y, side)`` says which square cells hold a
     light so small that it may lie between these points; they are divided until none does. ``max_rays`` bounds
     the number of rays, the worst cells divided first; by default 50 000 plus 16 a cell.
@@ -89,8 +111,8 @@ def adaptive_rays(
     owner = torch.arange(len(x), device=x.device)
     if compact is not None:
         mean = torch.maximum(mean, torch.as_tensor(_light_of_compact(brightness, compact, x, y, side)))
-    allowed = tolerance * torch.maximum(mean, floor * mean.amax(-1, keepdim=True))
-    kept = []
+    allowed = tolerance * torch.maximum(mean, FLOOR * mean.amax(-1, keepdim=True))
+    kept: list[tuple[Tensor, ...]] = []
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)
         child_x, child_y = rays_in_cells(x, y, 2 * child_side, quarters)
@@ -114,10 +136,11 @@ def adaptive_rays(
     return _rays_of_cells(kept, side, rule)
 
 
-def _light_of_compact(brightness, compact, x, y, side):
+def _light_of_compact(brightness: Brightness, compact: Any, x: Tensor, y: Tensor, side: float) -> Any:
     """Mean brightness of cells (..., C), or 0, as far as it comes from parts the size of compact lights."""
     quarters = midpoint_rule(2, dtype=x.dtype, device=x.device)
-    cells, owner, part, light = len(x), torch.arange(len(x), device=x.device), side, 0.0
+    cells, owner, part = len(x), torch.arange(len(x), device=x.device), side
+    light: Any = 0.0
     for level in range(MAX_LEVEL):
         hides = compact(x, y, part)
         if level > 0 and not hides.all():
@@ -130,7 +153,7 @@ def _light_of_compact(brightness, compact, x, y, side):
     return light
 
 
-def _disagreement(samples, children):
+def _disagreement(samples: Tensor, children: Tensor) -> Tensor:
     """Difference of the mean over a cell (..., C, 4) and over its quarters (..., 4 C, 4)."""
     near = (1 + math.sqrt(3) / 2) / 2
     line = samples.new_tensor([[near, 1 - near], [1 - near, near]])
@@ -140,7 +163,9 @@ def _disagreement(samples, children):
     return torch.maximum(difference.sum(-1).abs(), QUARTER_WEIGHT * difference.abs().sum(-1))
 
 
-def _rays_of_cells(kept, side, rule):
+def _rays_of_cells(
+    kept: list[tuple[Tensor, ...]], side: float, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Rays of the cells kept at all levels."""
     if not kept:
         empty = rule[0][:0]
@@ -151,3 +176,80 @@ def _rays_of_cells(kept, side, rule):
     weight = ((own_side / side) ** 2 / number).repeat_interleave(number)
     divided, index = torch.unique(owner.repeat_interleave(number), return_inverse=True)
     return divided, *rays, weight, index
+
+
+# ---------------------------------------------------------------- compact lights
+
+
+@dataclass(frozen=True)
+class CompactLights:
+    """Lights of known place and size in one plane, and which cells may hide them between their rays.
+
+    ``x``, ``y`` (L,) are their centres and ``small``, ``large`` (L,) their half-light radii along minor and
+    major axis, in arcsec; ``trace(x, y)`` says where rays (M,) land in that plane.
+
+    >>> import torch
+    >>> from lenssr.imaging.quadrature import CompactLights
+    >>> place, size = torch.tensor([0.3]).double(), torch.tensor([0.001]).double()
+    >>> lights = CompactLights(place, place, size, size, trace=lambda x, y: (x, y))
+    >>> middle = torch.tensor([-0.5, 0.5]).double()
+    >>> lights(middle, middle, 1.0), lights(middle, middle, 0.001)
+    (tensor([False,  True]), tensor([False, False]))
+    """
+
+    x: Tensor
+    y: Tensor
+    small: Tensor
+    large: Tensor
+    trace: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def below(self, side: float) -> CompactLights | None:
+        """Lights that may be too small for cells of this side; None if there are none."""
+        keep = self.small < COMPACT_SIDES * side
+        if not keep.any():
+            return None
+        return CompactLights(self.x[keep], self.y[keep], self.small[keep], self.large[keep], self.trace)
+
+    def __call__(self, x: Tensor, y: Tensor, side: float) -> Tensor:
+        """Whether square cells (C,) of a side hold a light that is small against them."""
+        blocks = zip(x.split(_BLOCK // 4), y.split(_BLOCK // 4), strict=True)
+        return torch.cat([self._hidden(*block, side) for block in blocks])
+
+    def _hidden(self, x: Tensor, y: Tensor, side: float) -> Tensor:
+        half = side / 2
+        corners = [(0.0, 0.0), (-half, -half), (half, -half), (-half, half), (half, half)]
+        landed = self.trace(
+            torch.cat([x + dx for dx, _ in corners]), torch.cat([y + dy for _, dy in corners])
+        )
+        low, high = ([part(axis.reshape(5, -1), 0) for axis in landed] for part in (torch.amin, torch.amax))
+        size = torch.maximum(high[0] - low[0], high[1] - low[1]).unsqueeze(1)
+        near = size > CELL_RADII * self.small
+        reach = REACH * self.large + BULGE * size
+        for place, first, last in zip((self.x, self.y), low, high, strict=True):
+            near &= (place > first.unsqueeze(1) - reach) & (place < last.unsqueeze(1) + reach)
+        return near.any(1)
+
+
+@dataclass(frozen=True)
+class KnownLights:
+    """Brightness of a scene some of whose lights may be much smaller than the cells of an operator.
+
+    ``brightness(x, y)`` is the ``refine`` of an `~lenssr.imaging.ImagingOperator`.
+    """
+
+    brightness: Brightness
+    lights: tuple[CompactLights, ...]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Brightness at rays."""
+        return self.brightness(x, y)
+
+    def compact(self, side: float) -> Callable[[Tensor, Tensor, float], Tensor] | None:
+        """Function of x, y (C,) and side that finds cells which may hide a light; None for large lights.
+
+        ``side`` is the largest of the cells.
+        """
+        small = [found for lights in self.lights if (found := lights.below(side)) is not None]
+        if not small:
+            return None
+        return lambda x, y, side: torch.stack([lights(x, y, side) for lights in small]).any(0)

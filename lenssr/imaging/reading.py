@@ -1,25 +1,35 @@
-"""Reading images: FITS files, HDU lists, NDData and arrays become the same few planes."""
+"""Reading images: FITS files, HDU lists, NDData and arrays become the same few planes, in a known unit."""
 
 import contextlib
 import logging
 import math
+import re
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
+from astropy.units import photometric
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS, FITSFixedWarning
+from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
 
-__all__ = ["Planes", "find_image", "open_fits", "read_planes"]
+__all__ = ["Planes", "find_image", "open_fits", "parse_unit", "read_planes"]
 
 log = logging.getLogger(__name__)
+
+# Planes of an image, and samples of kernels.
+Array: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 # The names under which archives store each plane, in the order in which they are looked for.
 HDU_NAMES = {
@@ -31,70 +41,149 @@ HDU_NAMES = {
     "psf": ("PSF", "PSFIMAGE"),
     "exptime": ("EXPTIME",),
 }
+_KNOWN_NAMES = {"UNCERT"}.union(*HDU_NAMES.values())
 _HDU_ALIASES = {"ivar": "ivm", "wht": "ivm", "rms": "err", "dq": "mask", "exposure": "exptime"}
-# CCDData writes its uncertainty into one HDU whose UTYPE says which kind it is.
-_UNCERTAINTY_KEYS = {"StdDevUncertainty": "err", "VarianceUncertainty": "var", "InverseVariance": "ivm"}
+# Fields of `Planes`.
+_FIELDS = {
+    "err": "error",
+    "var": "variance",
+    "ivm": "inverse_variance",
+    "mask": "mask",
+    "psf": "psf",
+    "exptime": "exposure",
+}
+# Field and power of the image's unit. CCDData writes its uncertainty into one HDU whose UTYPE is the class.
+_UNCERTAINTIES = {
+    StdDevUncertainty: ("error", 1),
+    VarianceUncertainty: ("variance", 2),
+    InverseVariance: ("inverse_variance", -2),
+}
 _KEPT_KEYWORDS = ("TELESCOP", "INSTRUME", "DETECTOR", "FILTER", "OBJECT", "DATE-OBS")
+
+
+# ---------------------------------------------------------------- units
+
+_WORDS = {
+    u.electron: "electron electrons elec e e-",
+    u.ct: "count counts cts ct cnts",
+    u.ph: "photon photons ph",
+    u.adu: "adu adus",
+    u.DN: "dn dns",
+    u.s: "s sec secs second seconds",
+    u.Jy: "jy janskys",
+    u.mJy: "mjy",
+    u.uJy: "ujy",
+    u.nJy: "njy",
+    photometric.nmgy: "nanomaggy nanomaggies nmgy",
+    photometric.mgy: "maggy maggies",
+    u.erg: "erg",
+    u.cm**2: "cm2",
+    u.AA: "a angstrom",
+    u.Hz: "hz",
+    u.sr: "sr steradian",
+    u.arcsec**2: "arcsec2 sqarcsec",
+    u.dimensionless_unscaled: "pix pixel pixels",
+    u.beam: "beam",
+}
+SPELLINGS = {word: unit for unit, words in _WORDS.items() for word in words.split()}
+"""Spellings in any case, alone or in quotients such as ``ELECTRONS/S`` and ``counts/pixel/s``.
+
+``pixel`` stands for 1, because images hold values per pixel. Case matters for ``mJy`` and ``MJy`` only.
+"""
+
+_CASED = {"MJy": u.MJy, "MJY": u.MJy, "mJy": u.mJy, "Mjy": u.MJy}
+_MAGNITUDES = re.compile(r"^(ab|st|vega|m_?)?mags?\b|\bmags?\b|magnitude", re.IGNORECASE)
+
+
+def parse_unit(text: str | u.UnitBase) -> u.UnitBase:
+    """Unit of an image from BUNIT or the user: `SPELLINGS`, quotients of them, or astropy's.
+
+    Magnitudes and unknown units are refused.
+
+    >>> from lenssr.imaging.reading import parse_unit
+    >>> parse_unit("ELECTRONS/S"), parse_unit("MJy/sr")
+    (Unit("electron / s"), Unit("MJy / sr"))
+    """
+    if isinstance(text, str):
+        unit = _from_spelling(text.strip())
+    else:
+        try:
+            unit = u.Unit(text)
+        except TypeError:
+            raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
+    if isinstance(unit, u.function.FunctionUnitBase) or {u.mag, u.dex} & set(unit.bases):
+        raise _magnitude(text)
+    if isinstance(unit, u.UnrecognizedUnit):
+        raise _unknown(text)
+    return unit
+
+
+def _from_spelling(text: str) -> u.UnitBase:
+    if _MAGNITUDES.search(text):
+        raise _magnitude(text)
+    quotient = _quotient(text)
+    if quotient is not None:
+        return quotient
+    for form in (None, "fits"):
+        with contextlib.suppress(ValueError, TypeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", u.UnitsWarning)
+            return u.Unit(text, format=form) if text else u.dimensionless_unscaled
+    raise _unknown(text)
+
+
+def _quotient(text: str) -> u.UnitBase | None:
+    """Unit of ``a / b / c`` of known spellings, and ``a b-1``; None if a part is unknown."""
+    words = re.sub(r"\s+|\bper\b", lambda match: "/" if "per" in match[0] else " ", text, flags=re.IGNORECASE)
+    words = re.sub(r"\s*/\s*", "/", words)
+    words = re.sub(r"[ .*]+s(ec)?(\^|\*\*)?\(?-1\)?$", "/s", words.strip(), flags=re.IGNORECASE)
+    words = words.replace("(", "").replace(")", "") if words.count("/") else words
+    words = re.sub(r"(arcsec|cm)(\^|\*\*)?2", r"\g<1>2", words, flags=re.IGNORECASE)
+    unit = None
+    for part in words.split("/"):
+        known = _CASED.get(part.strip(), SPELLINGS.get(part.strip().lower()))
+        if known is None:
+            return None
+        unit = known if unit is None else unit / known
+    return unit
+
+
+def _magnitude(text: Any) -> InputError:
+    return InputError(f"unit {text} is a magnitude: convert the image to a flux, which adds up, such as nJy")
+
+
+def _unknown(text: Any) -> InputError:
+    return InputError(f"unit {text!r} is not known: give unit=, for example unit='electron/s'")
+
+
+# ---------------------------------------------------------------- planes
 
 
 @dataclass
 class Planes:
-    """What an input holds, before any of it is checked.
+    """Unchecked contents of an input; None where it has none.
 
-    Attributes
-    ----------
-    data : `~numpy.ndarray`
-        The image, float64.
-    error, variance, inverse_variance, mask, psf, exposure : `~numpy.ndarray` or None
-        The other planes; the exposure may be a number, in seconds.
-    unit : `~astropy.units.Unit`, str or None
-        The image's unit, if it says; a string as the header has it.
-    wcs : `~astropy.wcs.WCS` or None
-        Where it lies on the sky, if it says.
-    gain, zero_point : float or None
-        Electrons per adu, and the AB magnitude of one unit, if it says.
-    flags : list of str
-        What had to be guessed.
-    meta : dict
-        Telescope, filter and the like.
+    The unit may be a str as in the header, the exposure (s) a number; the gain is in electrons per adu, the
+    zero point the AB magnitude of one unit; flags name guesses.
     """
 
-    data: np.ndarray
-    error: object = None
-    variance: object = None
-    inverse_variance: object = None
-    mask: object = None
-    psf: object = None
-    exposure: object = None
-    unit: object = None
-    wcs: object = None
+    data: Array
+    error: Array | None = None
+    variance: Array | None = None
+    inverse_variance: Array | None = None
+    mask: NDArray[Any] | None = None
+    psf: Any = None
+    exposure: Array | float | None = None
+    unit: u.UnitBase | str | None = None
+    wcs: WCS | None = None
     gain: float | None = None
     zero_point: float | None = None
-    flags: list = field(default_factory=list)
-    meta: dict = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
-def read_planes(image, hdus=None):
-    """Planes of whatever a user calls an image.
-
-    Parameters
-    ----------
-    image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.NDData`, Quantity or array
-        The image.
-    hdus : dict, optional
-        For files with names of their own: which HDU (name or number) holds ``sci``, ``err``, ``var``,
-        ``ivm``, ``mask``, ``psf``, ``exptime``.
-
-    Returns
-    -------
-    planes : `Planes`
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
-    if isinstance(image, (str, Path)):
+def read_planes(image: Any, hdus: Mapping[str, str | int] | None = None) -> Planes:
+    """Planes of an image in any form, as `~lenssr.imaging.Observation.from_any` takes it."""
+    if isinstance(image, (str, PathLike)):
         with open_fits(image) as opened:
             planes = _from_hdus(opened, hdus)
         planes.meta["file"] = Path(image).name
@@ -116,21 +205,10 @@ def read_planes(image, hdus=None):
 
 
 @contextlib.contextmanager
-def open_fits(path):
-    """Open a FITS file; whatever is wrong with it becomes an `InputError` that names it.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file.
-
-    Yields
-    ------
-    hdus : `~astropy.io.fits.HDUList`
-        Read into memory.
-    """
+def open_fits(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
+    """Open a FITS file in memory; an `InputError` says why it cannot be read."""
     if not Path(path).is_file():
-        raise InputError(f"{path} does not exist or is no file: check the name")
+        raise InputError(f"{path} does not exist or is not a file: check the name")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
@@ -139,50 +217,30 @@ def open_fits(path):
             with open(path, "rb") as file, fits.open(file, memmap=False, lazy_load_hdus=False) as hdus:
                 for hdu in hdus:
                     if hdu.is_image:
-                        hdu.data  # noqa: B018 - reading is what finds a truncated file out
+                        hdu.data  # noqa: B018 - reading reveals a truncated file
         except AstropyUserWarning as error:
             raise InputError(f"{path} is truncated ({error}): copy or download it again") from error
         except (OSError, TypeError, ValueError, EOFError) as error:
-            raise InputError(f"{path} is no readable FITS file ({_first_line(error)}): give one") from error
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{path} is not a readable FITS file ({reason}): give one") from error
     log.debug("read %s: %s", path, ", ".join(hdu.name or "no name" for hdu in hdus))
     yield hdus
 
 
-def find_image(hdus, names, chosen=None):
-    """Find an image HDU by name, or the first two-dimensional one.
-
-    Parameters
-    ----------
-    hdus : `~astropy.io.fits.HDUList`
-        Where to look.
-    names : tuple of str
-        Names to look for, in this order.
-    chosen : str or int, optional
-        The one to take instead.
-
-    Returns
-    -------
-    hdu : `~astropy.io.fits.ImageHDU`
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    if chosen is not None:
-        return _chosen_hdu(hdus, chosen)
-    named = _named_hdu(hdus, names)
-    if named is not None:
-        return named
-    others = {"UNCERT"}.union(*HDU_NAMES.values()) - set(names)
+def find_image(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+    """Image HDU that was chosen, or has one of the names, or else the first two-dimensional one."""
+    found = _pick(hdus, names, chosen)
+    if found is not None:
+        return found
+    others = _KNOWN_NAMES - set(names)
     for hdu in hdus:
         if hdu.is_image and hdu.data is not None and hdu.data.ndim == 2 and hdu.name.upper() not in others:
             return hdu
-    found = ", ".join(f"{hdu.name or 'unnamed'} {hdu.shape if hdu.is_image else 'table'}" for hdu in hdus)
-    raise InputError(f"no two-dimensional image among the HDUs ({found}): name it, such as hdus={{'sci': 1}}")
+    known = ", ".join(f"{hdu.name or 'unnamed'} {hdu.shape if hdu.is_image else 'table'}" for hdu in hdus)
+    raise InputError(f"no two-dimensional image among the HDUs ({known}): name it, such as hdus={{'sci': 1}}")
 
 
-def _from_hdus(opened, hdus):
+def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Planes:
     chosen = {}
     for key, value in (hdus or {}).items():
         name = _HDU_ALIASES.get(key.lower(), key.lower())
@@ -192,144 +250,120 @@ def _from_hdus(opened, hdus):
             chosen[name] = value
     science = find_image(opened, HDU_NAMES["sci"], chosen.get("sci"))
     planes = Planes(_as_image(science.data, f"HDU {science.name or 0}"))
-    if "sci" not in chosen and _named_hdu(opened, HDU_NAMES["sci"]) is None and _rivals(opened, science):
+    if "sci" not in chosen and _pick(opened, HDU_NAMES["sci"]) is None and _rivals(opened, science):
         planes.flags.append("hdu_guessed")
-    arrays = {}
-    for key in ("err", "var", "ivm", "mask", "psf", "exptime"):
-        hdu = _chosen_hdu(opened, chosen[key]) if key in chosen else _named_hdu(opened, HDU_NAMES[key])
-        if hdu is not None and hdu is not science:
-            arrays[key] = _native(hdu.data)
-    uncertainty = _named_hdu(opened, ("UNCERT",))
+    uncertainty = _pick(opened, ("UNCERT",))
     if uncertainty is not None and uncertainty is not science:
-        key = _UNCERTAINTY_KEYS.get(uncertainty.header.get("UTYPE", "StdDevUncertainty"))
-        if key is not None:
-            arrays.setdefault(key, _native(uncertainty.data))
-    planes.error, planes.variance, planes.inverse_variance = (arrays.get(k) for k in ("err", "var", "ivm"))
-    planes.mask, planes.psf, planes.exposure = (arrays.get(k) for k in ("mask", "psf", "exptime"))
-    headers = [science.header] if science is opened[0] else [science.header, opened[0].header]
+        utype = uncertainty.header.get("UTYPE", "StdDevUncertainty")
+        for kind, (name, _) in _UNCERTAINTIES.items():
+            if kind.__name__ == utype:
+                setattr(planes, name, np.array(uncertainty.data, dtype=np.float64))
+    for key, name in _FIELDS.items():
+        hdu = _pick(opened, HDU_NAMES[key], chosen.get(key))
+        if hdu is not None and hdu is not science:
+            setattr(planes, name, np.array(hdu.data, dtype=np.float64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         planes.wcs = _meaningful(WCS(science.header, fobj=opened))
-    _read_keywords(planes, headers)
+    _read_keywords(planes, [science.header] if science is opened[0] else [science.header, opened[0].header])
     return planes
 
 
-def _from_nddata(image):
+def _from_nddata(image: NDData) -> Planes:
     if image.data is None:
         raise InputError("the NDData holds no data")
-    planes = Planes(_as_image(image.data, "the image"))
-    planes.unit = image.unit
+    planes = Planes(_as_image(image.data, "the image"), unit=image.unit, psf=getattr(image, "psf", None))
     planes.mask = None if image.mask is None else _spread(image.mask, planes.data)
-    wcs = image.wcs
-    if wcs is not None:
-        wcs = getattr(wcs, "low_level_wcs", wcs)
+    if image.wcs is not None:
+        wcs = getattr(image.wcs, "low_level_wcs", image.wcs)
         if not isinstance(wcs, WCS):
             raise InputError(f"the image's WCS is a {type(wcs).__name__}: give an astropy.wcs.WCS")
         planes.wcs = _meaningful(wcs)
-    planes.psf = getattr(image, "psf", None)
     if image.uncertainty is not None:
         _read_uncertainty(planes, image.uncertainty, image.unit)
     _read_keywords(planes, [image.meta] if image.meta else [])
     return planes
 
 
-def _read_uncertainty(planes, uncertainty, unit):
-    names = {StdDevUncertainty: "error", VarianceUncertainty: "variance", InverseVariance: "inverse_variance"}
-    powers = {"error": 1, "variance": 2, "inverse_variance": -2}
-    for kind, name in names.items():
+def _read_uncertainty(planes: Planes, uncertainty: Any, unit: u.UnitBase | None) -> None:
+    for kind, (name, power) in _UNCERTAINTIES.items():
         if isinstance(uncertainty, kind):
             values = np.asarray(uncertainty.array, dtype=np.float64)
             if uncertainty.unit is not None and unit is not None:
-                target = unit ** powers[name]
                 try:
-                    values = values * uncertainty.unit.to(target)
+                    values = values * uncertainty.unit.to(unit**power)
                 except u.UnitConversionError:
                     raise InputError(
-                        f"the uncertainty is in {uncertainty.unit}, the image in {unit}: give {target}"
+                        f"the uncertainty is in {uncertainty.unit}, the image in {unit}: give {unit**power}"
                     ) from None
             setattr(planes, name, _spread(values, planes.data))
             return
     raise InputError(
-        f"an uncertainty of type {type(uncertainty).__name__} says nothing about sigma: give a "
+        f"an uncertainty of type {type(uncertainty).__name__} does not say sigma: give a "
         "StdDevUncertainty, VarianceUncertainty or InverseVariance"
     )
 
 
-def _read_keywords(planes, headers):
+def _read_keywords(planes: Planes, headers: list[Any]) -> None:
     """Fill in unit, exposure, gain and zero point from the first header that has them."""
 
-    def number(*names):
-        for header in headers:
-            for name in names:
-                value = header.get(name)
-                if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-                    return float(value)
-        return None
+    def number(*names: str) -> float | None:
+        found = (header.get(name) for header in headers for name in names)
+        real = (one for one in found if isinstance(one, (int, float)) and not isinstance(one, bool))
+        return next((float(one) for one in real if math.isfinite(one)), None)
 
     if planes.unit is None:
-        spelling = next((h["BUNIT"] for h in headers if str(h.get("BUNIT", "")).strip()), None)
-        planes.unit = None if spelling is None else str(spelling)
+        spellings = (str(header["BUNIT"]) for header in headers if str(header.get("BUNIT", "")).strip())
+        planes.unit = next(spellings, None)
     if planes.exposure is None:
         exposure = number("EXPTIME", "TEXPTIME")
         planes.exposure = exposure if exposure is not None and exposure > 0 else None
     planes.gain = number("GAIN", "CCDGAIN", "EGAIN")
     planes.zero_point = number("MAGZERO", "MAGZPT", "ABMAGZP")
     for name in _KEPT_KEYWORDS:
-        value = next((h[name] for h in headers if name in h), None)
+        value = next((header[name] for header in headers if name in header), None)
         if isinstance(value, (str, int, float)):
             planes.meta[name] = value
 
 
-def _named_hdu(hdus, names):
-    for name in names:
-        for hdu in hdus:
-            if hdu.is_image and hdu.name.strip().upper() == name and hdu.data is not None:
-                return hdu
-    return None
-
-
-def _chosen_hdu(hdus, chosen):
+def _pick(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+    """Image HDU that was chosen by name or number, or else has one of the names; None if there is none."""
+    if chosen is None:
+        images = [hdu for hdu in hdus if hdu.is_image and hdu.data is not None]
+        return next((hdu for name in names for hdu in images if hdu.name.strip().upper() == name), None)
     try:
         hdu = hdus[chosen]
     except (KeyError, IndexError):
-        names = ", ".join(repr(hdu.name) for hdu in hdus)
-        raise InputError(f"there is no HDU {chosen!r}: the file has {names}") from None
+        known = ", ".join(repr(hdu.name) for hdu in hdus)
+        raise InputError(f"there is no HDU {chosen!r}: the file has {known}") from None
     if not hdu.is_image or hdu.data is None:
         raise InputError(f"HDU {chosen!r} holds no image: name another")
     return hdu
 
 
-def _rivals(hdus, science):
-    """Whether another HDU could as well have been the image."""
-    known = {"UNCERT"}.union(*HDU_NAMES.values())
-    return any(
-        hdu is not science and hdu.is_image and hdu.shape == science.shape and hdu.name.upper() not in known
-        for hdu in hdus
-    )
+def _rivals(hdus: fits.HDUList, science: Any) -> bool:
+    """Whether another HDU could be the image as well."""
+    images = (hdu for hdu in hdus if hdu is not science and hdu.is_image and hdu.shape == science.shape)
+    return any(hdu.name.upper() not in _KNOWN_NAMES for hdu in images)
 
 
-def _meaningful(wcs):
+def _meaningful(wcs: WCS) -> WCS | None:
     """Return None for the WCS that astropy makes of a header without one."""
     blank = not wcs.has_celestial and not any(str(unit) for unit in wcs.wcs.cunit)
     return None if blank else wcs
 
 
-def _spread(values, data):
+def _spread(values: Any, data: Array) -> NDArray[Any]:
     """Return one value as a plane, a plane as it is."""
     values = np.asarray(values)
     return np.broadcast_to(values, data.shape) if values.ndim == 0 else values
 
 
-def _native(values):
-    """Return floats in native byte order."""
-    return np.array(values, dtype=np.float64)
-
-
-def _as_image(values, name):
+def _as_image(values: Any, name: str) -> Array:
     if np.iscomplexobj(values):
         raise InputError(f"{name} is complex: give its real part or its modulus")
     try:
-        array = _native(values)
+        array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is a {type(values).__name__}: give a file, NDData or 2-D array") from error
     if array.ndim != 2:
@@ -337,7 +371,3 @@ def _as_image(values, name):
     if 0 in array.shape:
         raise InputError(f"{name} is empty, shape {array.shape}: give an image")
     return array
-
-
-def _first_line(error):
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,18 +1,30 @@
 """Images from light and mass in one call."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import astropy.units as u
 import numpy as np
 import torch
 from astropy.modeling import Model
+from torch import Tensor
 
+from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError
-from lenssr.grids import pixel_side
-from lenssr.imaging.compact_light import CompactLights, KnownLights
+from lenssr.grids import PixelGrid
 from lenssr.imaging.operator import ImagingOperator, reach_of
-from lenssr.imaging.psf import PSF, GaussianPSF
+from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
+from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
+from lenssr.imaging.reading import Array
 from lenssr.light import PixelatedSource, Sersic, sersic_brightness
+
+if TYPE_CHECKING:
+    from lenssr.mass import MassModel
+
+    Light: TypeAlias = Sersic | PixelatedSource | Model | Callable[[Tensor, Tensor], Tensor]
 
 __all__ = ["brightness_of", "kernel_options", "render"]
 
@@ -20,7 +32,17 @@ __all__ = ["brightness_of", "kernel_options", "render"]
 MARGIN_SHARE = 0.999
 
 
-def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, oversampling="auto", scale=1):
+def render(
+    grid: PixelGrid,
+    *,
+    lens: MassModel | None = None,
+    source: Light | Sequence[Light] | None = None,
+    lens_light: Light | Sequence[Light] | None = None,
+    sky: u.Quantity | float = 0.0,
+    psf: PSF | Array | None = None,
+    oversampling: int | Literal["auto"] = "auto",
+    scale: int = 1,
+) -> Array | u.Quantity:
     """Image of a lens, its light and a source behind it.
 
     Parameters
@@ -33,9 +55,8 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
         Each a `~lenssr.light.Sersic`, a `~lenssr.light.PixelatedSource`, any other two-dimensional
         `~astropy.modeling.Model`, or a function ``brightness(x, y)`` of tensors in arcsec that returns one.
         All give surface brightness per arcsec2; models with units must agree in them. A
-        `~lenssr.light.Sersic` keeps its flux however small it is; the size of other lights is not known, and
-        what is much smaller than half a pixel can be lost between the rays, unless ``oversampling`` or
-        ``scale`` puts them closer.
+        `~lenssr.light.Sersic` keeps its flux however small it is; other lights much smaller than half a pixel
+        can be lost between the rays, unless ``oversampling`` or ``scale`` puts them closer.
     sky : float or `~astropy.units.Quantity`, optional
         Background in each pixel of ``grid``. Default 0.
     psf : `~lenssr.imaging.PSF` or array, optional
@@ -66,27 +87,27 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     >>> round(float(image.sum()), 3)
     1.075
     """
-    lights, unit = _brightness_by_role(source, lens_light)
+    sources, lens_lights = _listed(source), _listed(lens_light)
+    behind, in_front, unit = _brightness_by_role(sources, lens_lights)
     if isinstance(sky, u.Quantity) != (unit is not None) and not (np.ndim(sky) == 0 and sky == 0):
         raise InputError(f"sky = {sky}, but the unit of the lights is {unit}: give both a unit or neither")
     fine = grid.upsample(scale)
 
-    def trace(x, y):
-        if lens is None:
+    def trace(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if lens is None or not behind:
             return x, y
         ax, ay = lens.deflection(x, y)
         return x - ax, y - ay
 
-    def brightness(x, y):
-        deflected = trace(x, y) if lights["source"] else (x, y)
-        total = sum(light(*deflected) for light in lights["source"])
-        return total + sum(light(x, y) for light in lights["lens_light"])
+    def brightness(x: Tensor, y: Tensor) -> Any:
+        deflected = trace(x, y)
+        return sum(light(*deflected) for light in behind) + sum(light(x, y) for light in in_front)
 
     kernel, options = kernel_options(psf, fine.matrix, scale=scale, oversampling=oversampling)
     refine = None
     if oversampling == "auto":
-        sizes = _sersics(source, trace), _sersics(lens_light, lambda x, y: (x, y))
-        refine = KnownLights(brightness, tuple(part for part in sizes if part is not None))
+        known = _sersics(sources, trace) + _sersics(lens_lights, lambda x, y: (x, y))
+        refine = KnownLights(brightness, known)
     if kernel is not None:
         options["margin"] = reach_of(kernel, MARGIN_SHARE, options["kernel_subsampling"])
     operator = ImagingOperator(fine, kernel, oversampling=oversampling, refine=refine, **options)
@@ -94,7 +115,13 @@ def render(grid, *, lens=None, source=None, lens_light=None, sky=0.0, psf=None, 
     return (image if unit is None else image * unit) + sky / scale**2
 
 
-def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
+def kernel_options(
+    psf: PSF | Array | None,
+    pixel_scale: PixelSize,
+    *,
+    scale: int = 1,
+    oversampling: int | Literal["auto"] = "auto",
+) -> tuple[Array | None, dict[str, Any]]:
     """Kernel for an `~lenssr.imaging.ImagingOperator`, as finely sampled as the PSF and the rays allow.
 
     ``pixel_scale`` is that of the operator's grid, in arcsec, or its matrix; ``scale`` is the number of its
@@ -116,37 +143,37 @@ def kernel_options(psf, pixel_scale, *, scale=1, oversampling="auto"):
     return kernel, {"kernel_subsampling": subsampling, "includes_pixel": psf.includes_pixel}
 
 
-def _brightness_by_role(source, lens_light):
-    """Brightness functions by role, and the common unit of their flux."""
-    lights, units = {}, set()
-    for role, given in (("source", source), ("lens_light", lens_light)):
-        pairs = [brightness_of(item) for item in _listed(given)]
-        lights[role] = [pair[0] for pair in pairs]
-        units |= {pair[1] for pair in pairs}
+def _brightness_by_role(
+    sources: list[Light], lens_lights: list[Light]
+) -> tuple[list[Brightness], list[Brightness], Any]:
+    """Brightness functions of both, and the common unit of their flux."""
+    pairs = [brightness_of(light) for light in (*sources, *lens_lights)]
+    units = {unit for _, unit in pairs}
     if not units:
         raise InputError("there is no light: give source= or lens_light=")
     if len(units) > 1:
         names = ", ".join(sorted("none" if unit is None else str(unit) for unit in units))
         raise InputError(f"the lights have different units ({names}): convert them to one")
-    return lights, units.pop()
+    functions = [function for function, _ in pairs]
+    return functions[: len(sources)], functions[len(sources) :], units.pop()
 
 
-def _listed(given):
+def _listed(given: Any) -> list[Light]:
     return [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
 
 
-def _sersics(given, trace):
-    """Places and sizes of the Sérsics among lights, behind a lens; None if there are none."""
-    vectors = [light.vector for light in _listed(given) if isinstance(light, Sersic)]
+def _sersics(lights: list[Light], trace: Any) -> tuple[CompactLights, ...]:
+    """Places and sizes of the Sérsics among lights, behind a lens; empty if there are none."""
+    vectors = [light.vector for light in lights if isinstance(light, Sersic)]
     if not vectors:
-        return None
+        return ()
     _, r_eff_circ, _, x_0, y_0, e1, e2 = torch.stack(vectors).detach().unbind(1)
     modulus = torch.hypot(e1, e2)
     root = ((1 - modulus) / (1 + modulus)).sqrt()
-    return CompactLights(x_0, y_0, r_eff_circ * root, r_eff_circ / root, trace)
+    return (CompactLights(x_0, y_0, r_eff_circ * root, r_eff_circ / root, trace),)
 
 
-def brightness_of(light):
+def brightness_of(light: Light) -> tuple[Brightness, Any]:
     """Surface brightness function, per arcsec2 at x and y in arcsec, of a light, and its flux unit.
 
     ``light`` is as for `render`; the unit is None for a light without one.
@@ -164,7 +191,7 @@ def brightness_of(light):
     raise InputError(f"{light!r} is not a light: give a Sersic, PixelatedSource, astropy model or a function")
 
 
-def _to_arcsec2(unit):
+def _to_arcsec2(unit: u.UnitBase | None) -> tuple[float, Any]:
     """Factor to a flux unit per arcsec2, and that flux unit."""
     if unit is None:
         return 1.0, None
@@ -175,7 +202,7 @@ def _to_arcsec2(unit):
     raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2")
 
 
-def _brightness_of_model(model):
+def _brightness_of_model(model: Model) -> tuple[Brightness, Any]:
     if model.n_inputs != 2 or model.n_outputs != 1:
         raise InputError(
             f"{model.name or type(model).__name__} is not a light: it must take x, y and give one value"
@@ -183,7 +210,7 @@ def _brightness_of_model(model):
     length = 1 if model.input_units is None else u.arcsec
     factor, unit = _to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
 
-    def brightness(x, y):
+    def brightness(x: Tensor, y: Tensor) -> Tensor:
         values = model(x.numpy() * length, y.numpy() * length)
         return factor * torch.as_tensor(np.asarray(getattr(values, "value", values), dtype=np.float64))
 

@@ -1,32 +1,42 @@
 """The sky of an image: its level, its rms against the error plane, and how its pixels correlate.
 
 Drizzling and resampling spread the noise of one detector pixel over several image pixels. Their errors are
-then not independent, and a fit that takes them to be so believes itself too much.
+then not independent, and a fit that takes them to be so has errors that are too small.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
+from numpy.typing import ArrayLike
 from scipy import ndimage
+
+from lenssr.imaging.reading import Array, Mask
+
+if TYPE_CHECKING:
+    from lenssr.imaging.observation import Observation
 
 __all__ = ["SkyNoise", "measure_sky", "residual_noise", "sky_noise", "source_mask"]
 
-# Fewer pixels of sky than this say nothing about correlations of a tenth. Theory: their error is 200**-0.5.
+# Least number of pixels of sky, to measure correlations of a tenth. Theory: their error is 200**-0.5.
 FEWEST_PIXELS = 200
 # Correlation of neighbouring pixels above which noise counts as correlated. Theory: two errors at
 # FEWEST_PIXELS.
 CORRELATED_ABOVE = 0.15
-# Connected pixels above the threshold that are a source. Chosen: smoothed noise makes smaller islands.
-FEWEST_SOURCE_PIXELS = 25
+# Least significance of the pixels of a source in the smoothed image, and least number of connected pixels.
+# Chosen: smoothed noise makes smaller islands.
+SOURCE_SIGMA, FEWEST_SOURCE_PIXELS = 2.0, 25
 # Pixels: light that changes more slowly than this is a galaxy's halo or a gradient of the sky, not noise.
 _SMOOTH_SCALE = 8.0
 
 
 @dataclass(frozen=True)
 class SkyNoise:
-    """What the sky of an image says about its noise.
+    """Noise of an image as measured in its sky.
 
     Attributes
     ----------
@@ -39,7 +49,7 @@ class SkyNoise:
     lag1 : float
         Autocorrelation of horizontal and vertical neighbours, the mean of both.
     factor : float
-        By how much errors of parameters that many pixels determine are to be widened: the square root of the
+        Factor by which to widen errors of parameters that many pixels determine: the square root of the
         autocorrelation's sum over all lags, times ``rms_ratio`` if that is below 1, but never less than 1.
     pixels : int
         Number of pixels of sky.
@@ -50,20 +60,20 @@ class SkyNoise:
     ``rms_ratio`` are 1.
     """
 
-    level: float
-    rms: float
-    rms_ratio: float
-    lag1: float
-    factor: float
-    pixels: int
+    level: float = 0.0
+    rms: float = 0.0
+    rms_ratio: float = 1.0
+    lag1: float = 0.0
+    factor: float = 1.0
+    pixels: int = 0
 
     @property
-    def correlated(self):
+    def correlated(self) -> bool:
         """Whether the neighbours' correlation is above 0.15, which is flagged ``correlated_noise``."""
         return self.lag1 > CORRELATED_ABOVE
 
 
-def measure_sky(observation, *, radius=3):
+def measure_sky(observation: Observation, *, radius: int = 3) -> SkyNoise:
     """Measure level, rms and autocorrelation of the sky of an image.
 
     Parameters
@@ -71,7 +81,7 @@ def measure_sky(observation, *, radius=3):
     observation : `~lenssr.imaging.Observation`
         The image.
     radius : int, optional
-        Lags up to this many pixels are taken in; 3 by default.
+        Largest lag in pixels; 3 by default.
 
     Returns
     -------
@@ -79,11 +89,11 @@ def measure_sky(observation, *, radius=3):
 
     Notes
     -----
-    Sky is what lies outside the mask of the sources. With normalised pixels z, the autocorrelation at
+    Sky is everything outside the mask of the sources. With normalised pixels z, the autocorrelation at
     lag d is ``<z(p) z(p + d)> / <z^2>`` over pairs that are both sky; the variance of a weighted sum of many
     pixels is larger than for independent ones by its sum over d. Correlations under three times their
-    own standard error are left out of the sum, so that white noise gives 1. What changes over 8 pixels or
-    more is subtracted before, since halos and gradients are not noise.
+    own standard error are left out of the sum, so that white noise gives 1. Light that changes over 8 pixels
+    or more is subtracted before, since halos and gradients are not noise.
 
     Examples
     --------
@@ -98,31 +108,17 @@ def measure_sky(observation, *, radius=3):
     if np.count_nonzero(free) < FEWEST_PIXELS:
         good = observation.data[observation.valid]
         _, level, rms = (float(value) for value in sigma_clipped_stats(good, sigma=3))
-        return SkyNoise(level, rms, 1.0, 0.0, 1.0, int(np.count_nonzero(free)))
+        return SkyNoise(level, rms, pixels=int(np.count_nonzero(free)))
     return sky_noise(observation.data, observation.sigma(), free, radius=radius)
 
 
-def sky_noise(image, sigma, free, *, radius=3):
-    """Level, rms and autocorrelation of the pixels that are known to be sky, or residuals of a good model.
+def sky_noise(image: Array, sigma: Array, free: Mask, *, radius: int = 3) -> SkyNoise:
+    """`measure_sky` of pixels (``free``) known to be sky, or of the residuals of a good model.
 
-    Parameters
-    ----------
-    image : `~numpy.ndarray`, shape (ny, nx)
-        The image, or data - model.
-    sigma : `~numpy.ndarray`, shape (ny, nx)
-        Standard deviation of every pixel.
-    free : `~numpy.ndarray` of bool, shape (ny, nx)
-        Which pixels to use.
-    radius : int, optional
-        Lags up to this many pixels are taken in; 3 by default.
-
-    Returns
-    -------
-    sky : `SkyNoise`
-        As `measure_sky` defines it.
+    All have the shape (ny, nx); ``sigma`` is the standard deviation of every pixel.
     """
     if np.count_nonzero(free) < FEWEST_PIXELS:
-        return SkyNoise(0.0, 0.0, 1.0, 0.0, 1.0, int(np.count_nonzero(free)))
+        return SkyNoise(pixels=int(np.count_nonzero(free)))
     values = image[free]
     level = float(np.median(values))
     sigma = np.where(free, sigma, 1.0)
@@ -130,36 +126,23 @@ def sky_noise(image, sigma, free, *, radius=3):
     z = np.where(free, z - _smooth_part(z, free), 0.0)
     variance = float((z[free] ** 2).mean())
     if variance == 0:
-        return SkyNoise(level, 0.0, 1.0, 0.0, 1.0, values.size)
+        return SkyNoise(level, pixels=values.size)
     correlation = _autocorrelation(z, free, variance, radius)
     lag1 = 0.5 * (correlation[0, 1][0] + correlation[1, 0][0])
     # Every lag but (0, 0) stands for itself and its opposite.
     total = 1 + 2 * sum(rho for rho, error in correlation.values() if abs(rho) > 3 * error)
-    # What resampling moves into correlations pixels by themselves lack: where they scatter less than their
-    # errors say, the errors of sums are too small by less. A sky estimate makes none smaller than given.
+    # Resampling moves variance of single pixels into correlations: where pixels scatter less than their
+    # errors say, errors of sums are less too small. The factor of an estimated sky makes no error smaller.
     factor = max(math.sqrt(max(total, 0.0)) * min(math.sqrt(variance), 1.0), 1.0)
     rms = float((z * sigma)[free].std())
     return SkyNoise(level, rms, math.sqrt(variance), float(lag1), factor, values.size)
 
 
-def residual_noise(observation, model, weight, sky):
-    """Noise of the residual where the model is faint: arcs that fill a small field would pass for sky.
+def residual_noise(observation: Observation, model: ArrayLike, weight: ArrayLike, sky: float) -> SkyNoise:
+    """`measure_sky` of the residual where the model is faint, since arcs may fill a small field.
 
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-        The image.
-    model : array, shape (ny, nx) or (ny * nx,)
-        Expected data.
-    weight : array, shape (ny, nx) or (ny * nx,)
-        Inverse variance that was used, 0 where no pixel was.
-    sky : float
-        The fitted sky of a pixel.
-
-    Returns
-    -------
-    noise : `SkyNoise`
-        As `measure_sky` defines it.
+    ``model`` is the expected data, ``weight`` the inverse variance, 0 in unused pixels, (ny, nx) or flat;
+    ``sky`` is the fitted sky of a pixel.
     """
     model, weight = (np.asarray(plane).reshape(observation.shape) for plane in (model, weight))
     sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), np.inf)
@@ -167,21 +150,8 @@ def residual_noise(observation, model, weight, sky):
     return sky_noise(observation.data - model, sigma, free)
 
 
-def source_mask(observation, *, threshold=2.0):
-    """Where an image has sources, from connected pixels of the smoothed image, grown outward.
-
-    Parameters
-    ----------
-    observation : `~lenssr.imaging.Observation`
-        The image.
-    threshold : float, optional
-        In standard deviations of the smoothed sky; 2 by default.
-
-    Returns
-    -------
-    mask : `~numpy.ndarray` of bool, shape (ny, nx)
-        True on sources.
-    """
+def source_mask(observation: Observation) -> Mask:
+    """Sources (ny, nx): connected pixels of the smoothed image that are significant, grown outward."""
     valid = observation.valid
     level = sigma_clipped_stats(observation.data[valid], sigma=3, maxiters=20)[1]
     z = np.where(valid, (observation.data - level) / observation.sigma(), 0.0)
@@ -189,19 +159,21 @@ def source_mask(observation, *, threshold=2.0):
     _, middle, scatter = sigma_clipped_stats(smooth[valid], sigma=3, maxiters=20)
     if scatter <= 0:
         return np.zeros(valid.shape, dtype=bool)
-    labels, number = ndimage.label(smooth > middle + threshold * scatter)
+    labels, number = ndimage.label(smooth > middle + SOURCE_SIGMA * scatter)
     large = np.bincount(labels.ravel(), minlength=number + 1) >= FEWEST_SOURCE_PIXELS
     large[0] = False
     return ndimage.binary_dilation(large[labels], iterations=4)
 
 
-def _smooth_part(z, free):
+def _smooth_part(z: Array, free: Mask) -> Array:
     weight = ndimage.gaussian_filter(free.astype(float), _SMOOTH_SCALE)
     smooth = ndimage.gaussian_filter(z, _SMOOTH_SCALE)
     return np.divide(smooth, weight, out=np.zeros_like(z), where=weight > 1e-3)
 
 
-def _autocorrelation(z, free, variance, radius):
+def _autocorrelation(
+    z: Array, free: Mask, variance: float, radius: int
+) -> dict[tuple[int, int], tuple[float, float]]:
     """Correlation and its standard error at each lag of a half-plane within the radius."""
     result = {}
     rows, columns = z.shape
@@ -211,7 +183,7 @@ def _autocorrelation(z, free, variance, radius):
                 continue
             here = (slice(0, rows - dy), slice(max(0, -dx), columns - max(0, dx)))
             there = (slice(dy, rows), slice(max(0, dx), columns - max(0, -dx)))
-            pairs = np.count_nonzero(free[here] & free[there])
+            pairs = int(np.count_nonzero(free[here] & free[there]))
             mean = float((z[here] * z[there]).sum()) / max(pairs, 1)
             result[dy, dx] = (mean / variance, 1 / math.sqrt(max(pairs, 1)))
     return result

@@ -15,7 +15,7 @@ from astropy.modeling import Model
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.units import strip_unit
 

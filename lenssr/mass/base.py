@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lenssr._plain import read_models
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
 from lenssr.mass.kernels import Pair, Triple, WithJacobian, lift, plain_numbers, sum_in_blocks

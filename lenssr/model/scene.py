@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.compact_light import CompactLights, KnownLights
+from lenssr.imaging.quadrature import CompactLights, KnownLights
 from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import SersicProfile

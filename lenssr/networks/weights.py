@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lenssr._versions import package_version
+from lenssr._files import atomic, package_version
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
 from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR

@@ -7,11 +7,11 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from lenssr.imaging.integrating_operator import IntegratingOperator
-from lenssr.imaging.tracking_operator import (
+from lenssr.imaging.cusp_operator import (
     BEYOND_MARGIN,
     FINE_POINTS_ACROSS,
     POINTS_ACROSS,
+    IntegratingOperator,
     TrackingOperator,
     effective_kernel,
 )

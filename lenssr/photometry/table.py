@@ -6,7 +6,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
-from lenssr._versions import package_version
+from lenssr._files import package_version
 from lenssr.grids import transformed
 from lenssr.photometry.flags import SersicFlag, flags_of
 from lenssr.photometry.intervals import PROFILED

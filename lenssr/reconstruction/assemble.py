@@ -10,7 +10,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
-from lenssr._versions import package_version
+from lenssr._files import package_version
 from lenssr.grids import conserves_sum
 from lenssr.imaging.sky import residual_noise
 from lenssr.model.fit import Fit

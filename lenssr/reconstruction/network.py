@@ -113,8 +113,8 @@ class NetworkReconstruction:
 class Prediction:
     """The input of a network from one image, and the source that it drew, its brightness in ``unit``.
 
-    ``seen`` are the `~lenssr.networks.network_source.image_properties`; ``foreground`` (1, ny * nx), sky and lens
-    light in the unit of the data, was subtracted; ``fit`` has the sky that the source leaves.
+    ``seen`` are the `~lenssr.networks.network_source.image_properties`; ``foreground`` (1, ny * nx), sky and
+    lens light in the unit of the data, was subtracted; ``fit`` has the sky that the source leaves.
     """
 
     known: TrainedNetwork

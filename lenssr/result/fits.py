@@ -15,8 +15,8 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from astropy.table import QTable, Table
 from astropy.wcs import WCS, FITSFixedWarning
 
+from lenssr._files import atomic
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
 from lenssr.light import from_dict as light_from_dict
 from lenssr.light.plain_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict

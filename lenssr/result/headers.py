@@ -10,8 +10,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import FITSFixedWarning
 
-from lenssr._versions import package_version
-from lenssr.grids import scale_matrix
+from lenssr._files import package_version
+from lenssr._wcs import scale_matrix
 from lenssr.result.text import is_model
 
 # Layout 1 held the models in the LENS table alone.

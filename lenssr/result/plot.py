@@ -10,9 +10,10 @@ from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from lenssr._files import atomic
+from lenssr._wcs import scale_matrix, unit_stretch
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
-from lenssr.grids import frame_axes, resampling_factor, scale_matrix, transformed, unit_stretch
+from lenssr.grids import frame_axes, resampling_factor, transformed
 from lenssr.result.text import einstein_text, is_model, meta_value, pixel_scales, rows_text, sky_scale
 
 MOST_ROWS = 24

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lenssr.grids import pixel_side, scale_matrix
+from lenssr._wcs import pixel_side, scale_matrix
 
 
 def meta_value(meta, *names, default=None):

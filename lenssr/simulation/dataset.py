@@ -20,9 +20,8 @@ from astropy.wcs import FITSFixedWarning
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lenssr._versions import package_version
+from lenssr._files import atomic, package_version
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import PoissonNoise, stack_noise
 from lenssr.mass import MassModel, MassSystem, PointMass

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import yaml
 
+from lenssr._files import atomic
 from lenssr.exceptions import InputError
-from lenssr.files import atomic
 from lenssr.networks.weights import Card, save_weights
 from lenssr.simulation import LensBatch
 from lenssr.training import lightning_tools as tools

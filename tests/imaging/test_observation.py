@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.imaging import PSF, GaussianNoise, Observation, PoissonNoise
-from lenssr.imaging.archive_units import SPELLINGS, parse_unit
+from lenssr.imaging.reading import SPELLINGS, parse_unit
 
 SHAPE = (20, 24)
 GOOD = dict(pixel_scale=0.05, unit="electron/s", noise=0.1)
@@ -376,7 +376,7 @@ def test_unknown_uncertainty_is_refused():
 def test_not_fits(tmp_path):
     path = tmp_path / "a.fits"
     path.write_text("no stars here")
-    with pytest.raises(InputError, match="a.fits is no readable FITS file"):
+    with pytest.raises(InputError, match="a.fits is not a readable FITS file"):
         Observation.from_any(path)
 
 

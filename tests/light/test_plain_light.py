@@ -62,7 +62,7 @@ def test_what_has_no_plain_form(light, match):
 @pytest.mark.parametrize(
     "description, match",
     [
-        ({"Sersik": {}}, "'Sersik' is no light model: give one of .*Sersic"),
+        ({"Sersik": {}}, "'Sersik' is not a light model: give one of .*Sersic"),
         ({"Sersic": {"r": 1.0}}, "Sersic has no parameter 'r'"),
         ({"MultiGaussian": {"sigma": [0.1], "r": 1.0}}, "MultiGaussian: .*'r'"),
         (3, "describes no light"),

@@ -8,7 +8,7 @@ from astropy.modeling import Fittable2DModel, Parameter
 from scipy import integrate
 
 from lenssr import PSF, SIE, PixelGrid, SuperResolver
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.imaging.noise import GaussianNoise
 from lenssr.light import LightProfile, MultiGaussian, Sersic, elliptical_radius

@@ -12,7 +12,7 @@ from astropy.modeling.fitting import LevMarLSQFitter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.light import (
     Sersic,

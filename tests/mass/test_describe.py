@@ -117,7 +117,7 @@ def test_units_and_angles():
 @pytest.mark.parametrize(
     "description, match",
     [
-        ({"SIEE": {}}, "'SIEE' is no mass model: give one of .*SIE"),
+        ({"SIEE": {}}, "'SIEE' is not a mass model: give one of .*SIE"),
         ({"SIE": {"thetaE": 1.0}}, "no parameter 'thetaE'"),
         ({"SIE": {}}, "theta_E"),
         ({"SIE": 1.2}, "give a dictionary"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.mass import EPL, NFW, SIE, SIS, ConvergenceSheet, PointMass, Shear
 from lenssr.mass.isothermal import (
     sie_deflection,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lenssr import EPL, SIE, Shear
-from lenssr.autodiff import forward_jacobian
+from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.sersic import SersicProfile

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.compact_light import CompactLights, KnownLights
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
+from lenssr.imaging.quadrature import CompactLights, KnownLights
 from lenssr.imaging.render_scene import render
 from lenssr.light import Sersic
 from lenssr.mass import SIE, Shear

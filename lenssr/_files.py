@@ -1,29 +1,27 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and say which versions wrote them."""
 
 import os
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lenssr.exceptions import InputError
 
-__all__ = ["atomic", "check_output"]
+__all__ = ["atomic", "check_output", "package_version"]
 
 
-def check_output(path, overwrite=False):
-    """Refuse a path that cannot be written, before any work is spent on it.
+def package_version(name: str = "lenssr") -> str:
+    """Version of an installed package; "unknown" for one that is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-    overwrite : bool, optional
-        Whether there may be a file of that name; False by default.
 
-    Raises
-    ------
-    InputError
-        If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
-    """
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Refuse a path that cannot be written, before any work is spent on it."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the name of a file in it")
@@ -36,30 +34,14 @@ def check_output(path, overwrite=False):
 
 
 @contextmanager
-def atomic(path, overwrite=True):
-    """Give a temporary name beside ``path``: renamed to it if the block ends well, deleted if not.
+def atomic(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Path]:
+    """Give a temporary name beside ``path``, with its suffix: renamed to it if the block ends well.
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-    overwrite : bool, optional
-        Whether a file of that name is replaced; True by default.
+    It is deleted if not, and if writing fails, which raises `InputError`.
 
-    Yields
-    ------
-    temporary : `~pathlib.Path`
-        Its suffix is that of ``path``.
-
-    Raises
-    ------
-    InputError
-        As by `check_output`, and if writing fails.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from lenssr.files import atomic
+    >>> from lenssr._files import atomic
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic(Path(folder) / "note.txt") as temporary:
     ...         _ = temporary.write_text("whole")

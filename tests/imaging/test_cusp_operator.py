@@ -8,8 +8,7 @@ from astropy.modeling.models import Sersic2D
 
 from lenssr.exceptions import InputError
 from lenssr.imaging import PSF
-from lenssr.imaging.integrating_operator import IntegratingOperator
-from lenssr.imaging.tracking_operator import TrackingOperator, effective_kernel
+from lenssr.imaging.cusp_operator import IntegratingOperator, TrackingOperator, effective_kernel
 from lenssr.light import sersic_brightness
 from lenssr.light.sersic import sersic_brightness_jacobian
 

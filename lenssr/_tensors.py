@@ -1,0 +1,52 @@
+"""Tensors: where they live, and Jacobians of functions of them by forward-mode differentiation."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from lenssr.exceptions import InputError
+
+__all__ = ["choose_device", "forward_jacobian"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Device that an option names: "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device = {name!r} is not available here: give 'cpu' or 'auto'") from error
+    return device
+
+
+def forward_jacobian(function: Callable[..., Any], parameters: Tensor) -> tuple[Any, Any]:
+    """Value (B, R) and derivatives (B, P, R) of a function of P tensors (B, 1), at ``parameters`` (B, P).
+
+    A function that returns a tuple of tensors gives tuples. One pass computes all derivatives: the parameters
+    are repeated along a new leading axis, each copy with the tangent of another parameter. There is no
+    ``vmap``, so the function may branch on the values of its parameters.
+    """
+    number = parameters.shape[1]
+    repeated = parameters.unsqueeze(0).expand(number, *parameters.shape).contiguous()
+    tangents = torch.eye(number, dtype=parameters.dtype, device=parameters.device)
+    tangents = tangents.unsqueeze(1).expand_as(repeated).contiguous()
+    with forward_ad.dual_level():
+        with warnings.catch_warnings():
+            # The first call in a process imports a part of torch that uses what torch itself deprecates.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            dual = forward_ad.make_dual(repeated, tangents)
+        results = function(*(dual[..., k : k + 1] for k in range(number)))
+        single = isinstance(results, Tensor)
+        pairs = [forward_ad.unpack_dual(result) for result in ((results,) if single else results)]
+    values = tuple(pair.primal[0] for pair in pairs)
+    jacobians = tuple(
+        (torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent).movedim(0, 1)
+        for pair in pairs
+    )
+    return (values[0], jacobians[0]) if single else (values, jacobians)

@@ -407,9 +407,11 @@ class SersicPhotometry:
 
 def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus: Any) -> Observation:
     planes = read_planes(image, hdus)
-    celestial = planes.wcs is not None and planes.wcs.has_celestial
-    # Distorted images have pixels of about one size, which is all that a stamp needs.
-    scale = float(np.sqrt(proj_plane_pixel_area(planes.wcs.celestial))) * 3600 if celestial else 1.0
+    wcs = planes.wcs if planes.wcs is not None and planes.wcs.has_celestial else None
+    scale = 1.0
+    if wcs is not None:
+        # Distorted images have pixels of about one size, which is all that a stamp needs.
+        scale = float(np.sqrt(proj_plane_pixel_area(wcs.celestial))) * 3600
     if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
         psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
     elif psf is not None:
@@ -418,7 +420,7 @@ def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus
         image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
     )
     observation.meta.update(
-        no_scale=not celestial, sigma=observation.sigma(), widening=_correlation_widening(observation)
+        no_scale=wcs is None, sigma=observation.sigma(), widening=_correlation_widening(observation)
     )
     return observation
 

@@ -82,7 +82,7 @@ class Camera:
         key = str(device), dtype, common_lens
         if key not in self._ray_grids:
             fine = self.grid.upsample(self.scale)
-            options = {"dtype": dtype, "device": device}
+            options: dict[str, Any] = {"dtype": dtype, "device": device}
             if self.psf is None:
                 operators = [ImagingOperator(grid, oversampling=1, **options) for grid in (fine, self.grid)]
             else:

@@ -324,9 +324,7 @@ class BroadLenses(BatchedLenses):
 
     def _make_camera(self, number: int) -> Camera:
         pixel_scale, fwhm, beta = self._camera_numbers(number)
-        psf = PSF.from_fwhm(fwhm * u.arcsec)
-        if beta:
-            psf = _moffat(fwhm, beta, pixel_scale, self.scale)
+        psf = _moffat(fwhm, beta, pixel_scale, self.scale) if beta else PSF.from_fwhm(fwhm * u.arcsec)
         return Camera(self.pixels, pixel_scale, self.scale, psf)
 
     def _draw(self, index: int) -> LensDraw:

@@ -76,7 +76,7 @@ class Trained:
             scores=self.scores,
             limits=training_ranges(self.recipe.datasets("data")),
         )
-        networks = dict(self.task.named_children())
+        networks: dict[str, Any] = dict(self.task.named_children())
         paths = {name: folder / f"{name}.safetensors" for name in networks}
         for name, network in networks.items():
             save_weights(network, paths[name], card)

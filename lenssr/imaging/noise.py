@@ -11,7 +11,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import astropy.units as u
 import numpy as np
@@ -33,6 +33,9 @@ __all__ = ["DeepLenseNoise", "GaussianNoise", "NoiseModel", "PoissonNoise", "sta
 # Chosen.
 COUNT_FLOOR = 0.01
 _COUNTS = (u.electron, u.ct, u.ph, u.adu, u.DN)
+
+
+Noise = TypeVar("Noise", bound="NoiseModel")
 
 
 class NoiseModel(ABC):
@@ -313,7 +316,7 @@ class DeepLenseNoise(PoissonNoise):
         return rng.poisson(np.clip(exposure * (model + shot + background), 0, None)) / exposure
 
 
-def stack_noise(models: Sequence[NoiseModel]) -> NoiseModel:
+def stack_noise(models: Sequence[Noise]) -> Noise:
     """One noise model for a batch of images.
 
     Parameters

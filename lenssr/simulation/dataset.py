@@ -23,7 +23,7 @@ from tqdm import tqdm
 from lenssr._files import atomic, package_version
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import NoiseModel, PoissonNoise, stack_noise
+from lenssr.imaging.noise import PoissonNoise, stack_noise
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.simulation.camera import Camera, binned, draw_noise
 from lenssr.simulation.scenes import LensBatch, LensDraw, SimulatedLens, image, make_scenes
@@ -183,7 +183,7 @@ class BatchedLenses(LensDataset):
         def numbers(values: Any) -> torch.Tensor:
             return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(truth)
 
-        def stacked(noises: list[PoissonNoise]) -> NoiseModel:
+        def stacked(noises: list[PoissonNoise]) -> PoissonNoise:
             noise = stack_noise(noises)
             return noise.with_numbers(*(numbers(getattr(noise, name)) for name in noise.names))
 

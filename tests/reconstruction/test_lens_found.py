@@ -101,6 +101,17 @@ def test_two_faint_images_are_right_or_say_that_they_are_not(draw, make, rendere
     assert found.reduced_chi2 == pytest.approx(1, abs=0.1)
 
 
+def test_two_lenses_that_explain_faint_images_are_said(make, rendered):
+    """A given lens, which has no priors, ends elsewhere and leaves as little: the data cannot tell."""
+    source = rendered.sersic(10.0, 0.1, 1.0, 0.4, 0.1, 0.0, 0.0)
+    image = make(**{**ROUND, "size": 40}, snr=6, source=source)
+    found, other = resolve(image), resolve(image, lens=SIE(1.0) + Shear(0.0, 0.0), fit_lens=True)
+    assert abs(found.chi2_map.sum() - other.chi2_map.sum()) < 25
+    assert float((found.lens.vector - other.lens.vector)[1:3].abs().max()) > 0.3
+    assert "starts_disagree" in found.flags and not found.ok
+    assert 0 < found.meta["measures"]["starts_disagree"] < 25
+
+
 @pytest.mark.parametrize("draw", [1, 2])
 def test_two_bright_images_have_one_lens(draw, make, rendered):
     image = make(**ROUND, snr=20, source=rendered.sersic(10.0, 0.1, 1.0, 0.4, 0.1, 0.0, 0.0))

@@ -20,8 +20,6 @@ from lenssr import SIE, Shear
 
 __all__ = ["RenderedLens", "clumpy", "sersic"]
 
-# Rays along the side of a fine pixel, half a pixel wide.
-RAYS = 6
 SERSIC = ("amp", "R_sersic", "n_sersic", "center_x", "center_y", "e1", "e2")
 GAUSSIAN = ("amp", "sigma", "center_x", "center_y")
 
@@ -58,6 +56,8 @@ class RenderedLens:
     size, pixel_scale, fwhm, sky, snr : int, float, float, float, float
         Pixels along a side and their side, FWHM of the PSF, sky of a pixel, and the brightest pixel of the
         arcs over the noise.
+    rays : int
+        Along the side of half a pixel.
     """
 
     lens: tuple = (1.0, 0.1, -0.05, 0.02, -0.01, 0.02, -0.03)
@@ -68,6 +68,7 @@ class RenderedLens:
     fwhm: float = 0.2
     sky: float = 0.01
     snr: float = 40.0
+    rays: int = 6
 
     @property
     def mass(self):
@@ -103,7 +104,7 @@ class RenderedLens:
                 PSF("GAUSSIAN", fwhm=self.fwhm, pixel_size=side, truncation=5) if self.fwhm else PSF("NONE")
             )
             where = {"source_model_class" if lens else "lens_light_model_class": LightModel(list(names))}
-            numerics = {"supersampling_factor": RAYS, "supersampling_convolution": True}
+            numerics = {"supersampling_factor": self.rays, "supersampling_convolution": True}
             pixels = PixelGrid(number, number, np.eye(2) * side, corner, corner)
             lens_model = LensModel(["EPL", "SHEAR"])
             model = ImageModel(pixels, kernel, lens_model, **where, kwargs_numerics=numerics)

@@ -126,6 +126,7 @@ def drawn(seed, number):
         light=galaxy if number // 2 % 2 else [],
         fwhm=rng.uniform(0.15, 0.3),
         snr=float(np.exp(rng.uniform(np.log(10), np.log(60)))),
+        rays=3,
     )
 
 
@@ -234,7 +235,7 @@ def shares_of(mask, where):
 def crowded(seed, number):
     """A shining lens among stars and galaxies: the image, and the pixels of images, of others, of neither."""
     rng = np.random.default_rng([seed, number, 7])
-    lens = replace(drawn(seed, number), size=80)
+    lens = replace(drawn(seed, number), size=80, rays=2)
     x, y = lens.lens[3:5]
     galaxy = sersic(8.0, rng.uniform(0.3, 0.6), rng.uniform(1.5, 3), x, y, *rng.normal(0, 0.08, 2))
     others = []
@@ -292,6 +293,7 @@ def main():
     tasks, rows = tasks_for(chosen, arguments.n, arguments.seed), {}
     for found in fresh_processes(work, tasks, arguments.jobs):
         rows |= found
+        print(found, file=sys.stderr, flush=True)  # a run takes hours
     usual = {t.what: rows[t.name, 1.0] for t in chosen if (t.name, 1.0) in rows and t.what in SEARCHES}
     lines = []
     for threshold in chosen:

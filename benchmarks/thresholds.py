@@ -280,7 +280,7 @@ def tasks_for(chosen, number, seed):
             # With the usual value all thresholds of one kind of search give the same.
             if factor != 1 or threshold.what not in seen:
                 tasks.append(([threshold], factor, number, seed))
-            seen.add(threshold.what)
+        seen.add(threshold.what)
     return tasks
 
 

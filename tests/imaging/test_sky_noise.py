@@ -68,7 +68,7 @@ def test_errors_that_are_too_large_make_the_factor_smaller(rng):
     assert measured(image, 0.5).factor == pytest.approx(TENT.sum() / np.sqrt((TENT**2).sum()), rel=0.08)
 
 
-def test_a_galaxy_and_a_slope_are_no_noise(rng):
+def test_a_galaxy_and_a_slope_are_not_noise(rng):
     y, x = np.indices((SIDE, SIDE)) - SIDE / 2
     halo = 40 * np.exp(-np.hypot(x, y) / 9) + 0.01 * x
     plain, under = measured(noise(TENT, rng), 1.0), measured(noise(TENT, rng) + halo, 1.0)

@@ -120,7 +120,7 @@ def test_two_bright_images_have_one_lens(draw, make, rendered):
     assert found.meta["measures"]["starts_disagree"] > 25
 
 
-def test_one_image_is_no_lens(make):
+def test_a_single_image_does_not_pass(make):
     """Its source lies outside the Einstein radius of a round lens: there is no second image."""
     image = make(**{**ROUND, "theta_E": 0.6, "behind": (0.75, 0.1)}, snr=12)
     assert not resolve(image).ok

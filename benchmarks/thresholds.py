@@ -1,10 +1,10 @@
 """What each chosen threshold does, at half, once and twice its value, on lenses that lenstronomy renders.
 
 Searches: the share of lenses whose Einstein radius is right within 3 %, of those that pass (``ok``), and of
-those that are wrong and pass. Verdicts: the same, where a fourth of the images is spoiled: no lens, a PSF or
-errors that are wrong, a star on the ring. Masks: the share of the pixels of lensed images, of other objects,
-and of neither that ``mask="auto"`` hides. A threshold that moves nothing here decides nothing, or something
-that these lenses do not have.
+those that are wrong and pass. Verdicts: the same, and of those whose flags change, where a fourth of the images
+is spoiled: no lens, a PSF or errors that are wrong, a star on the ring. Masks: the share of the pixels of lensed
+images, of other objects, and of neither that ``mask="auto"`` hides. A threshold that moves nothing here decides
+nothing, or something that these lenses do not have.
 
     python benchmarks/thresholds.py [-n 40] [--seed 1] [--jobs 1] [--only HOPELESS_CHI2 IMAGE_REACH]
 """
@@ -47,7 +47,7 @@ class Threshold:
     @property
     def is_flag(self):
         """Whether it is that of a flag."""
-        return self.module == FLAGS and self.name.islower()
+        return self.module == FLAGS and not self.name.isupper()
 
     @property
     def value(self):
@@ -205,11 +205,14 @@ def verdicts(chosen, number, seed):
             if len(runs) == before + 1:
                 rights.append(is_lens and is_right(result, lens))
     assemble.judge = judge
-    rows = {}
+    usual, rows = [verdict.judge(run).flags for run in runs], {}
     for threshold in chosen:
         for factor in FACTORS:
             with threshold.times(factor):
-                rows[threshold.name, factor] = percent(rights, [verdict.judge(run).ok for run in runs])
+                found = [verdict.judge(run) for run in runs]
+            others = np.mean([one.flags != flags for one, flags in zip(found, usual, strict=True)])
+            shares = percent(rights, [one.ok for one in found])
+            rows[threshold.name, factor] = f"{shares} / {100 * others:.0f}"
     return rows
 
 
@@ -302,7 +305,8 @@ def main():
         place = Path(import_module(threshold.module).__file__).stem
         lines.append([threshold.name, place, threshold.what, f"{threshold.value:.3g}", *cells, moved])
     print(
-        "Percent. Searches, verdicts: right / ok / wrong and ok. Masks: images / other objects / neither.\n"
+        "Percent. Searches: right / ok / wrong and ok; verdicts: flags change, too.\n"
+        "Masks: hidden of images / other objects / neither.\n"
     )
     common.table(["threshold", "file", "run", "value", "half", "as it is", "twice", "moves"], lines)
 

@@ -1,10 +1,10 @@
 """What each chosen threshold does, at half, once and twice its value, on lenses that lenstronomy renders.
 
 Searches: the share of lenses whose Einstein radius is right within 3 %, of those that pass (``ok``), and of
-those that are wrong and pass. Verdicts: the same, and of those whose flags change, where a fourth of the images
-is spoiled: no lens, a PSF or errors that are wrong, a star on the ring. Masks: the share of the pixels of lensed
-images, of other objects, and of neither that ``mask="auto"`` hides. A threshold that moves nothing here decides
-nothing, or something that these lenses do not have.
+those that are wrong and pass. Verdicts: the same, and the share whose flags change, where a fourth of the
+images is spoiled: no lens, a PSF or errors that are wrong, a star on the ring. Masks: the share of the pixels
+of lensed images, of other objects, and of neither that ``mask="auto"`` hides. A threshold that moves nothing
+here decides nothing, or something that these lenses do not have.
 
     python benchmarks/thresholds.py [-n 40] [--seed 1] [--jobs 1] [--only HOPELESS_CHI2 IMAGE_REACH]
 """

@@ -14,7 +14,7 @@ from lenssr.reconstruction.verdict import FLAGS
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.rst"))
 USER = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "user").glob("*.rst")}
-CONSTANTS = set(re.findall(r":constant:`([\w.]+)`", " ".join(USER.values())))
+NAMED = set(re.findall(r":(?:constant|inner):`([\w.]+)`", " ".join(USER.values())))
 ROOMS = [room.name for room in pkgutil.iter_modules(lenssr.__path__) if not room.name.startswith("_")]
 
 
@@ -45,7 +45,6 @@ def test_pages_name_only_flags_that_exist(page):
     assert named <= set(FLAGS) | set(SersicFlag.__members__)
 
 
-@pytest.mark.parametrize("constant", sorted(CONSTANTS))
-def test_constants_on_the_pages_exist(constant):
-    module, _, name = constant.rpartition(".")
-    assert hasattr(importlib.import_module(module), name)
+@pytest.mark.parametrize("path", sorted(NAMED))
+def test_constants_and_functions_on_the_pages_exist(path):
+    assert pkgutil.resolve_name(path) is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.addnodes import pending_xref
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import lenssr
@@ -113,8 +114,42 @@ class Constant(SphinxRole):
         return [nodes.Text(f"{getattr(import_module(module), name):g}")], []
 
 
+class Inner(SphinxRole):
+    """A function, class or module by its full name, which links to its page in the reference if it has one.
+
+    The build fails where there is no such thing.
+    """
+
+    def run(self):
+        find(self.text)
+        shown = nodes.literal(self.text, self.text.removeprefix("lenssr."))
+        options = {"refdomain": "py", "reftype": "obj", "reftarget": self.text, "inner": True}
+        return [pending_xref(self.text, shown, refdoc=self.env.docname, **options)], []
+
+
+def find(path):
+    """What a full name such as ``lenssr.model.fit.Fit.on`` stands for."""
+    parts = path.split(".")
+    for number in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:number]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[number:]:
+            found = getattr(found, name)
+        return found
+    raise ModuleNotFoundError(path)
+
+
+def keep_inner(app, env, node, contnode):
+    """Show the name alone of what has no page."""
+    return contnode if node.get("inner") else None
+
+
 def setup(app):
     app.add_role("constant", Constant())
+    app.add_role("inner", Inner())
+    app.connect("missing-reference", keep_inner, priority=900)
     app.add_directive("flag-table", FlagTable)
     app.add_directive("option-table", OptionTable)
     app.add_directive("plane-table", PlaneTable)

@@ -71,19 +71,35 @@ def test_a_free_slope_is_found_with_all_else_free(rng):
     assert abs(gamma["value"] - slope) < 2.5 * gamma["error"]
 
 
+def grid_of(width, fwhm, pixel=0.05):
+    """The grid of a source so many pixels wide behind a PSF that is fwhm pixels wide."""
+    psf = None if fwhm is None else fwhm * pixel * u.arcsec
+    image = Observation.from_any(np.ones((20, 20)), pixel_scale=pixel, unit="electron/s", noise=1.0, psf=psf)
+    places = np.array([-width / 2, width / 2]) * pixel
+    return source_grid(places, places, image)
+
+
 @pytest.mark.parametrize(
-    ("fwhm", "width", "side"),
-    [(None, 30, 60), (None, 70, 78), (None, 200, 100), (2, 20, 48), (2, 38, 66), (2, 99, 80), (5, 38, 48)],
+    ("fwhm", "least", "most"), [(None, 60, 100), (2, 48, 80), (5, 48, 80)], ids=["sharp", "2", "5"]
 )
-def test_a_wide_source_has_more_nodes(fwhm, width, side):
-    psf = None if fwhm is None else fwhm * 0.05 * u.arcsec
-    image = Observation.from_any(np.ones((20, 20)), pixel_scale=0.05, unit="electron/s", noise=1.0, psf=psf)
-    places = np.array([-width / 2, width / 2]) * 0.05
-    grid = source_grid(places, places, image)
-    assert grid.side == pytest.approx(side, abs=2)
-    assert grid.offsets[-2] >= places[1] * (1 - 1e-12)
-    if side not in (100, 80):
-        assert grid.spacing <= (0.75 * 0.05 if fwhm is None else 0.31 * fwhm * 0.05)
+def test_a_grid_holds_its_source_and_resolves_what_the_image_does(fwhm, least, most):
+    """Nodes in the middle lie 0.75 pixel or 0.31 FWHM apart at most, unless there may not be as many."""
+    widths = (10, 20, 38, 60, 99, 250)
+    grids = [grid_of(width, fwhm) for width in widths]
+    sides = [grid.side for grid in grids]
+    assert sides[0] == least and sides[-1] == most and sides == sorted(sides)
+    for width, grid in zip(widths, grids, strict=True):
+        assert grid.offsets[-2] >= width * 0.05 / 2 * (1 - 1e-12)
+        assert grid.side == most or grid.spacing <= 0.05 * (0.75 if fwhm is None else 0.31 * fwhm)
+
+
+@pytest.mark.parametrize("pixel", [0.004, 3.0])
+@pytest.mark.parametrize("fwhm", [None, 2])
+def test_a_grid_does_not_depend_on_the_unit_of_length(fwhm, pixel):
+    """The same image with other pixels has the same nodes, farther apart."""
+    grid, other = grid_of(38, fwhm), grid_of(38, fwhm, pixel)
+    assert other.side == grid.side
+    np.testing.assert_allclose(other.offsets / pixel, grid.offsets / 0.05, rtol=1e-9)
 
 
 @pytest.fixture(params=["Quantity", "array", "HDU", "file"])

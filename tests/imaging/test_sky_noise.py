@@ -1,0 +1,87 @@
+"""Correlated noise is measured as it was made: white noise through a kernel that is known."""
+
+import numpy as np
+import pytest
+from scipy import ndimage, signal
+
+from lenssr.imaging import Observation, measure_sky
+
+SIDE = 256
+TENT = np.outer([1.0, 2.0, 1.0], [1.0, 2.0, 1.0])
+KERNELS = {
+    "white": np.ones((1, 1)),
+    "pairs in a row": np.array([[1.0, 1.0]]),
+    "weak": np.array([[0.0, 0.2, 0.0], [0.2, 1.0, 0.2], [0.0, 0.2, 0.0]]),
+    "square": np.ones((2, 2)),
+    "tent": TENT,
+    "alternating": np.array([[1.0, -0.4]]),
+}
+
+
+def noise(kernel, rng, sigma=1.0, shape=(SIDE, SIDE)):
+    """White noise through a kernel, with a standard deviation of sigma."""
+    return sigma * ndimage.convolve(rng.normal(size=shape), kernel, mode="wrap") / np.sqrt((kernel**2).sum())
+
+
+def autocorrelation(kernel):
+    """Of such noise, by lag from (0, 0), which is 1: a dict."""
+    whole = signal.correlate2d(kernel, kernel) / (kernel**2).sum()
+    middle = np.array(kernel.shape) - 1
+    return {tuple(place - middle): value for place, value in np.ndenumerate(whole)}
+
+
+def measured(image, sigma):
+    return measure_sky(Observation.from_any(image, pixel_scale=0.05, noise=sigma, unit="electron/s"))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_neighbours_correlate_as_the_kernel_says(name, rng):
+    kernel = KERNELS[name]
+    sky, known = measured(noise(kernel, rng, 0.3), 0.3), autocorrelation(kernel)
+    lag1 = (known.get((0, 1), 0.0) + known.get((1, 0), 0.0)) / 2
+    # A lag of 65,000 pixels scatters by 0.004, and the subtraction of what is smooth lowers it by as much.
+    assert sky.lag1 == pytest.approx(lag1, abs=0.02)
+    assert sky.rms == pytest.approx(0.3, rel=0.02) and sky.rms_ratio == pytest.approx(1, rel=0.02)
+    assert sky.correlated == (lag1 > 0.15)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_factor_is_how_much_wider_a_mean_scatters(name, rng):
+    """The scatter of a mean of many pixels is that of independent ones times |sum k| / sqrt(sum k^2)."""
+    kernel = KERNELS[name]
+    total = sum(autocorrelation(kernel).values())
+    assert total == pytest.approx(kernel.sum() ** 2 / (kernel**2).sum())
+    expected = max(np.sqrt(total), 1.0)
+    assert measured(noise(kernel, rng), 1.0).factor == pytest.approx(expected, rel=0.06)
+    if name == "tent":
+        means = [noise(kernel, rng, shape=(40, 40))[4:-4, 4:-4].mean() for _ in range(400)]
+        assert np.std(means) * 32 == pytest.approx(expected, rel=0.12)
+
+
+def test_errors_that_are_too_large_make_the_factor_smaller(rng):
+    """What resampling moves into correlations pixels by themselves lack. Errors too small change nothing."""
+    image = noise(TENT, rng)
+    right, large = measured(image, 1.0), measured(image, 1.5)
+    assert large.rms_ratio == pytest.approx(right.rms_ratio / 1.5)
+    assert large.factor == pytest.approx(right.factor / 1.5)
+    assert measured(image, 0.5).factor == pytest.approx(measured(image, 0.2).factor)
+    assert measured(image, 0.5).factor == pytest.approx(TENT.sum() / np.sqrt((TENT**2).sum()), rel=0.08)
+
+
+def test_a_galaxy_and_a_slope_are_not_noise(rng):
+    y, x = np.indices((SIDE, SIDE)) - SIDE / 2
+    halo = 40 * np.exp(-np.hypot(x, y) / 9) + 0.01 * x
+    plain, under = measured(noise(TENT, rng), 1.0), measured(noise(TENT, rng) + halo, 1.0)
+    assert under.pixels < plain.pixels
+    assert under.lag1 == pytest.approx(plain.lag1, abs=0.03)
+    assert under.factor == pytest.approx(plain.factor, rel=0.1)
+
+
+def test_masked_pixels_do_not_count(rng):
+    image = noise(TENT, rng)
+    mask = rng.random(image.shape) < 0.3
+    spoiled = np.where(mask, 1e6, image)
+    observation = Observation.from_any(spoiled, mask=mask, pixel_scale=0.05, noise=1.0, unit="electron/s")
+    sky = measure_sky(observation)
+    assert sky.lag1 == pytest.approx(autocorrelation(TENT)[0, 1], abs=0.03)
+    assert sky.factor == pytest.approx(TENT.sum() / np.sqrt((TENT**2).sum()), rel=0.08)

@@ -210,7 +210,13 @@ def fit_known_lens(stack: ImageStack, scene: Scene, lens_vectors: Tensor) -> lis
 
 
 def fit_from(
-    stack: ImageStack, scene: Scene, physical: Tensor, constraints: Constraints, refits: int = WEIGHT_REFITS
+    stack: ImageStack,
+    scene: Scene,
+    physical: Tensor,
+    constraints: Constraints,
+    refits: int = WEIGHT_REFITS,
+    *,
+    tolerance: float = 1.0,
 ) -> list[Fit]:
     """Fit all pixels from a start (B, P); groups of Gaussians twice, and the better fit is kept.
 
@@ -218,11 +224,11 @@ def fit_from(
     as a core and its halo, or in the middle of either, tens of chi2 worse. The second fit begins where both
     share what the first one found.
     """
-    fits = refine(stack, scene, physical, constraints, refits)
+    fits = refine(stack, scene, physical, constraints, refits, tolerance=tolerance)
     shared = scene.with_groups_shared(torch.stack([fit.physical for fit in fits]))
     if shared is None:
         return fits
-    others = refine(stack, scene, shared, constraints)
+    others = refine(stack, scene, shared, constraints, tolerance=tolerance)
     return [min(pair, key=lambda fit: cost(scene, fit)) for pair in zip(fits, others, strict=True)]
 
 
@@ -325,21 +331,29 @@ def away_from_lens(grid: PixelGrid, scene: Scene, physical: Tensor) -> Tensor:
 
 
 def refine(
-    stack: ImageStack, scene: Scene, physical: Tensor, constraints: Constraints, refits: int = WEIGHT_REFITS
+    stack: ImageStack,
+    scene: Scene,
+    physical: Tensor,
+    constraints: Constraints,
+    refits: int = WEIGHT_REFITS,
+    *,
+    tolerance: float = 1.0,
 ) -> list[Fit]:
     """Fit all pixels, weights frozen and found anew, and collect the `Fit` of every image.
 
     With fewer ``refits`` than usual the start is near enough for the noise to be as it is there.
+    ``tolerance`` multiplies the gains in chi2 below which a fit has converged: the reduced chi2 of a model
+    that does not explain its pixels is the unit of its parameters' variances.
     """
     shown = _shown(stack, scene, physical)
     weight = stack.first_weights * shown
     iterations = torch.zeros(len(stack), dtype=torch.long, device=stack.device)
     near = refits < WEIGHT_REFITS
-    for number, (where, tolerance) in enumerate(_passes(stack, weight, refits)):
+    for number, (where, gain) in enumerate(_passes(stack, weight, refits)):
         if (number or near) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
         # The end of a step below the tolerance is not evaluated.
-        options = {"max_iterations": _patience(scene), "tolerance": tolerance, "look": False}
+        options = {"max_iterations": _patience(scene), "tolerance": tolerance * gain, "look": False}
         fit = levenberg_marquardt(**system(where, scene, physical, weight, constraints), **options)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations

@@ -144,6 +144,9 @@ def levenberg_marquardt(
         for end, missing in ((lower, -torch.inf), (upper, torch.inf))
     )
     state = _Iterates(model, torch.clamp(start, lower, upper), data, weight, prior)
+    state.chi2, state.gradient, state.curvature = state.expand(
+        state.parameters, torch.arange(count, device=start.device)
+    )
     damping = torch.full((count,), DAMPING_START, dtype=torch.float64, device=start.device)
     growth = torch.full_like(damping, 2.0)
     converged = torch.zeros(count, dtype=torch.bool, device=start.device)
@@ -190,8 +193,7 @@ class _Iterates:
         self.model, self.data, self.prior = model, data, prior
         self.root = weight.sqrt()
         self.parameters = parameters.clone()
-        everything = torch.arange(len(parameters), device=parameters.device)
-        self.chi2, self.gradient, self.curvature = self.expand(self.parameters, everything)
+        self.chi2 = self.gradient = self.curvature = torch.empty(0)
 
     def expand(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Chi2, its gradient and its curvature, priors included, of some problems at parameters (b, P)."""

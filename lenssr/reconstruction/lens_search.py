@@ -11,6 +11,7 @@ in `lenssr.source.solve`.
 """
 
 import logging
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -166,18 +167,20 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     physical, chi2 = _coarse_fits(coarse, plain, vectors, light, constraints, near=near)
     found = list(beside or [None] * len(stack))
     if look is not None:
-        unexplained = chi2.amin(dim=1) > decisions.HOPELESS_START * (coarse.first_weights > 0).sum(dim=1)
-        for row in unexplained.nonzero().flatten().tolist():
-            one = None if light is None else light[[row]]
-            found[row] = _from_trial_lenses(stack, scene, row, constraints.select([row]), one, rng, look)
+        misfit = (chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)).tolist()
+        # Beside lens light binned pixels allow for a poor model of that, and say less of the source.
+        least = math.inf if scene.lights else decisions.HOPELESS_START
+        for row in [row for row, ratio in enumerate(misfit) if ratio > least]:
+            start = constraints.select([row]), None if light is None else light[[row]]
+            found[row] = _from_trial_lenses(stack, scene, row, *start, rng, look, misfit[row])
         rows = [row for row, one in enumerate(found) if one is None]
         if not rows:
             return found
     best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
     if plain is not scene:
-        found = early_fit(stack, plain, physical[best], constraints)
-        physical = _with_light_of(plain, physical, found)
-        physical[best] = found
+        lit = early_fit(stack, plain, physical[best], constraints)
+        physical = _with_light_of(plain, physical, lit)
+        physical[best] = lit
         physical = scene.from_plain_light(plain, physical)
         constraints = Constraints.of(scene, len(stack)).centred_on(scene, centres, decisions.CENTRE_BOUND)
         constraints = constraints.with_light_priors(scene, physical[best])
@@ -195,9 +198,10 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     return found
 
 
-def _from_trial_lenses(stack, scene, number, constraints, light, rng, look):
+def _from_trial_lenses(stack, scene, number, constraints, light, rng, look, misfit):
     """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
 
+    ``misfit`` is the reduced chi2 of the best Sérsic on binned pixels.
     Where others are nearly as likely, a look with a free-form source behind each decides.
     """
     plain, stack = scene.with_plain_light(), stack.select([number])
@@ -216,7 +220,7 @@ def _from_trial_lenses(stack, scene, number, constraints, light, rng, look):
         constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
         constraints = constraints.with_light_priors(scene, physical)
         near = trust_region(constraints, scene, physical, radius)
-    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS)
+    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=max(1.0, misfit))
     fit = replace(fit, constraints=constraints)
     likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
     rivals = [trial.lens for trial in trials[1:] if trial.log_posterior > likely]

@@ -40,7 +40,7 @@ HELD = 0.9  # share of their weight that the grid holds
 MOST_SIGMA = 30.0  # largest weight of one pixel
 OUTLIERS = 5.0  # degrees of freedom of Student's t
 RADII, SHAPES = 12, 6  # trial lenses
-MODES = 4  # that are refined to the end
+CLIMBING, MODES = 7, 4  # lenses that move a few steps, and those that are refined to the end
 COARSE_STEPS, STEPS = 6, 12
 ROUNDS, MORE_ROUNDS = 2, 4  # in which strength and weights are found: nearby, and anew
 PROBES = 8  # random vectors that estimate a trace
@@ -403,8 +403,9 @@ def search_trial_lenses(stack, scene, constraints, light, rng):
     temperature = _temperature(first)
     score = first.evidence / temperature + prior(vectors)
     best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
+    best = best[_ranked(scene, score[best], vectors[best], first.extent[best])[:CLIMBING]]
     vectors, behind = _climb(pixels, lens, prior, vectors[best], temperature, COARSE_STEPS)
-    ranked = _ranked(scene, prior, vectors, behind)[:MODES]
+    ranked = _ranked(scene, behind.evidence + prior(vectors), vectors, behind.extent)[:MODES]
     vectors, behind = _climb(pixels, lens, prior, vectors[ranked], temperature, STEPS)
     return _distinct(scene, prior, vectors, behind)
 
@@ -502,14 +503,13 @@ def _step(prior, vectors, behind, damping, temperature):
     return step
 
 
-def _ranked(scene, prior, vectors, behind):
+def _ranked(scene, score, vectors, extent):
     """Numbers of lenses, the likeliest first; sources as wide as the lens come last.
 
     What is not lensed is its own source, and so is what a weak lens hardly changes: the evidence knows of no
     reason why a source should be small, but the sky does.
     """
-    score = behind.evidence + prior(vectors)
-    wide = behind.extent > decisions.WIDEST_SOURCE * _radii(scene, vectors)
+    wide = extent > decisions.WIDEST_SOURCE * _radii(scene, vectors)
     return (score - 1e9 * wide).argsort(descending=True)
 
 
@@ -522,7 +522,7 @@ def _distinct(scene, prior, vectors, behind):
     """`TrialLens`es that differ, the likeliest first; those with a wide source only if no other is there."""
     radii, score = _radii(scene, vectors), behind.evidence + prior(vectors)
     found = []
-    for k in _ranked(scene, prior, vectors, behind).tolist():
+    for k in _ranked(scene, score, vectors, behind.extent).tolist():
         one = TrialLens(vectors[k], float(score[k]), float(behind.extent[k] / radii[k]))
         wide = one.extent > decisions.WIDEST_SOURCE
         if not (wide and found) and all(_differ(scene, one.lens, other.lens) for other in found):

@@ -117,7 +117,7 @@ def test_position_and_factor():
         (IMAGE, {}, "no pixel scale"),
         (IMAGE[0], {"pixel_scale": 0.1}, "two dimensions"),
         (IMAGE, {"pixel_scale": 0.1, "values": "counts"}, "counts"),
-        (IMAGE, {"pixel_scale": -0.1}, "not positive"),
+        (IMAGE, {"pixel_scale": -0.1}, "not a positive number"),
         (IMAGE * u.Jy / u.beam, {"pixel_scale": 0.1}, "surface brightness"),
         (IMAGE * u.Jy / u.sr, {"pixel_scale": 0.1, "values": "flux"}, "not flux per pixel"),
     ],

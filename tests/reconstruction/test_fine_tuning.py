@@ -164,7 +164,7 @@ def test_options_without_meaning_are_refused(fit, options, message):
 
 @pytest.mark.parametrize("images", [[], "one.fits"])
 def test_images_come_in_a_list(source, images):
-    with pytest.raises(InputError, match="images: none are given"):
+    with pytest.raises(InputError, match="images is empty"):
         SuperResolver(source=source).fine_tune(images)
 
 

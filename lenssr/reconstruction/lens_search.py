@@ -11,7 +11,6 @@ in `lenssr.source.solve`.
 """
 
 import logging
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,6 +69,8 @@ NEAR_ROUND, FREE = 25, 40
 COARSE_TOLERANCE = 0.1
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
+# Factor of the gains in chi2 at which a fit ends that is only where a free-form source begins.
+ROUGHLY = 100.0
 
 
 def unknown_lens(field):
@@ -164,15 +165,14 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     constraints = Constraints.of(plain, len(stack)).centred_on(plain, centres, decisions.CENTRE_BOUND)
     near = starts is not None
     vectors = starts if near else _radii_starts(plain, coarse.grid, constraints, rng)
-    physical, chi2 = _coarse_fits(coarse, plain, vectors, light, constraints, near=near)
+    hopeless = None if look is None or scene.lights else decisions.HOPELESS_START
+    fitted = _coarse_fits(coarse, plain, vectors, light, constraints, near=near, hopeless=hopeless)
+    physical, chi2 = fitted
     found = list(beside or [None] * len(stack))
-    if look is not None:
-        misfit = (chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)).tolist()
-        # Beside lens light binned pixels allow for a poor model of that, and say less of the source.
-        least = math.inf if scene.lights else decisions.HOPELESS_START
-        for row in [row for row, ratio in enumerate(misfit) if ratio > least]:
-            start = constraints.select([row]), None if light is None else light[[row]]
-            found[row] = _from_trial_lenses(stack, scene, row, *start, rng, look, misfit[row])
+    if hopeless is not None:
+        misfit = chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)
+        for row in (misfit > hopeless).nonzero().flatten().tolist():
+            found[row] = _from_trial_lenses(stack, scene, row, constraints.select([row]), rng, look)
         rows = [row for row, one in enumerate(found) if one is None]
         if not rows:
             return found
@@ -198,29 +198,21 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     return found
 
 
-def _from_trial_lenses(stack, scene, number, constraints, light, rng, look, misfit):
+def _from_trial_lenses(stack, scene, number, constraints, rng, look):
     """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
 
-    ``misfit`` is the reduced chi2 of the best Sérsic on binned pixels.
     Where others are nearly as likely, a look with a free-form source behind each decides.
     """
-    plain, stack = scene.with_plain_light(), stack.select([number])
-    trials = search_trial_lenses(stack, plain, constraints, light, rng)
+    stack = stack.select([number])
+    trials = search_trial_lenses(stack, scene, constraints, None, rng)
     if not trials:
         return None
     log.info("image %d: no Sérsic explains the arcs; %d trial lenses do", number, len(trials))
-    template = template_of(plain, stack, trials[0].lens[None], light)
-    weight = softened(stack.first_weights, stack, plain, template)
-    physical = source_start(stack, plain, template, without_light(stack, plain, light), weight)
-    radius = decisions.RADIUS_REACH, decisions.RADIUS_WIDTH
-    near = trust_region(constraints, plain, physical, radius)
-    if plain is not scene:
-        physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))
-        centres = physical[:, scene.lens_centre_columns]
-        constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
-        constraints = constraints.with_light_priors(scene, physical)
-        near = trust_region(constraints, scene, physical, radius)
-    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=max(1.0, misfit))
+    template = template_of(scene, stack, trials[0].lens[None], None)
+    residual = without_light(stack, scene, None)
+    physical = source_start(stack, scene, template, residual, stack.first_weights)
+    near = trust_region(constraints, scene, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
+    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=ROUGHLY)
     fit = replace(fit, constraints=constraints)
     likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
     rivals = [trial.lens for trial in trials[1:] if trial.log_posterior > likely]
@@ -251,7 +243,7 @@ def einstein_radii(grid, number):
     return np.geomspace(lowest, 0.4 * field_size, number)
 
 
-def _coarse_fits(coarse, scene, vectors, light, constraints, *, near):
+def _coarse_fits(coarse, scene, vectors, light, constraints, *, near, hopeless=None):
     """Fit binned pixels from all starts (B, S, L): physical vectors (B, S, P) and chi2 (B, S).
 
     First with a nearly round lens at its centre, then freely; starts that are ``near`` the end need no first
@@ -276,6 +268,8 @@ def _coarse_fits(coarse, scene, vectors, light, constraints, *, near):
         options = {"max_iterations": iterations, "tolerance": COARSE_TOLERANCE}
         fit = levenberg_marquardt(**system(where, scene, template, weight, stage), **options)
         template = scene.to_physical(fit.parameters, template)
+        if hopeless is not None and bool((fit.chi2 > 3 * hopeless * (weight > 0).sum(1)).all()):
+            break
     return template.reshape(count, number, -1), fit.chi2.reshape(count, number)
 
 

@@ -109,6 +109,20 @@ class Constraints:
         lower, upper = torch.maximum(self.lower, start - reach), torch.minimum(self.upper, start + reach)
         return replace(self, lower=lower, upper=upper)
 
+    def trust_region(self, scene: Scene, start: Tensor, radius: tuple[float, float]) -> "Constraints":
+        """Constraints that keep an unknown lens near a fit (1, P).
+
+        ``radius`` holds the share by which the Einstein radius may change, and the width of its prior.
+        """
+        near, columns = self.narrowed(scene, start), scene["lens"].columns("theta_E")
+        parts = near.lower, near.upper, near.mean, near.stiffness
+        lower, upper, mean, stiffness = (part.clone() for part in parts)
+        lower[:, columns] = torch.maximum(lower, start * (1 - radius[0]))[:, columns]
+        upper[:, columns] = torch.minimum(upper, start * (1 + radius[0]))[:, columns]
+        mean[:, columns] = start[:, columns]
+        stiffness[:, columns] = (radius[1] * start[:, columns]) ** -2
+        return Constraints(lower, upper, mean, stiffness)
+
     def binding(self, scene: Scene, place: Tensor, within: "Constraints") -> Tensor:
         """Whether (B,) a lens that ends at ``place`` (B, P) is on a bound that `narrowed` has set."""
         columns = _by_column(scene, scene["lens"], NARROW).isfinite()

@@ -20,7 +20,7 @@ def light_start(stack, scene):
     """
     if not scene.lights:
         return None
-    galaxy = first_galaxy(scene, stack)
+    galaxy = _galaxy(scene, stack)
     weight = stack.first_weights
     physical, smooth = _moments(stack, _hint(scene))
     bounds, centre = galaxy.bounds(len(stack)), [galaxy.lights[0].column(axis) for axis in ("x_0", "y_0")]
@@ -42,14 +42,11 @@ def light_start(stack, scene):
 
 def without_light(stack, scene, light):
     """The data (B, N) without sky and first lens light (B, 8), if any; 0 where masked."""
-    below = (
-        border_level(stack).unsqueeze(1) if light is None else stack.image(first_galaxy(scene, stack), light)
-    )
+    below = border_level(stack).unsqueeze(1) if light is None else stack.image(_galaxy(scene, stack), light)
     return torch.where(stack.valid, stack.data - below, 0)
 
 
-def first_galaxy(scene, stack):
-    """The scene whose parameters `light_start` finds: a Sérsic and the sky."""
+def _galaxy(scene, stack):
     light = {"lens_light": 1, "sky": True, "source": 0}
     return Scene(lens=None, lens_free=False, extent=scene.extent, device=stack.device, **light)
 

@@ -50,10 +50,6 @@ OBJECT_PEAK = 4.5
 # Distance in arcsec of an unknown lens from its light, or from the image centre where no light is fitted.
 # Chosen: several times the offsets of mass and light that are measured.
 CENTRE_BOUND = 0.3
-# Standard deviation of each component of the ellipticity of an unknown lens around that of its light. Chosen:
-# wide in axis ratio (a fifth of the lenses of Tan et al. 2024, arXiv:2311.09307, are rounder or flatter by
-# more than 0.15).
-FOLLOWS_LIGHT = 0.12
 # Reduced chi2 of binned pixels above which the best of the Sérsics does not say where the lens is. Chosen.
 HOPELESS_START = 1.5
 # Difference of ln(posterior) of two trial lenses below which a free-form source is looked for behind both.

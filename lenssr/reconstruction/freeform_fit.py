@@ -16,7 +16,6 @@ from lenssr.reconstruction.lens_search import (
     expand_trust_region,
     fit_jointly,
     search_other_modes,
-    trust_region,
 )
 from lenssr.source import Prior, Problem, SourceGrid, View
 from lenssr.source.batching import ask, ask_each
@@ -456,7 +455,7 @@ def constraints_around(
         widths = torch.tensor(source.profile.evidence_widths, dtype=torch.float64)
         constraints.stiffness[:, source.slice] = widths**-2
     if settings.lens is None and scene.lens_moves:
-        constraints = trust_region(constraints, scene, start, radius)
+        constraints = constraints.trust_region(scene, start, radius)
     return constraints
 
 

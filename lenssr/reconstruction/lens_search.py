@@ -1,7 +1,8 @@
-"""Every way to find or refine a lens: radii, network, free-form look, other modes, trust region.
+"""Every way to find or refine a lens: radii, trial lenses, network, free-form look, modes, trust region.
 
-1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start) or
-   from a network's estimate, which the first way checks where it is in doubt.
+1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start),
+   from trial lenses where a free-form source will follow and no Sérsic explains binned pixels, or from a
+   network's estimate, which the first way checks where it is in doubt.
 2. `refine_with_freeform_source` decides where no parametric source explains the arcs.
 3. Behind a free-form source `fit_jointly` frees the lens, `search_other_modes` looks for other lenses, and
    `expand_trust_region` lets one go on that only its distance from the parametric fit has stopped.
@@ -54,7 +55,6 @@ __all__ = [
     "posterior_modes",
     "refine_with_freeform_source",
     "search_other_modes",
-    "trust_region",
     "unknown_lens",
 ]
 
@@ -84,28 +84,13 @@ def unknown_lens(field):
 
 
 def find_lens(stack, scene, *, seed=0, network=None, look=None, freeform=False):
-    """Fit scenes whose lens is unknown.
+    """The `~lenssr.model.fit.Fit` of every image whose lens is unknown.
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-    scene : `~lenssr.model.scene.Scene`
-        Its lens is the model whose parameters are looked for.
-    seed : int, optional
-        Of the shapes of the starts.
-    network : object, optional
-        A ``LensNetwork``, whose estimates are the starts; by default Einstein radii all over the field are.
-    look : callable, optional
-        ``look(number, fit, others)`` gives the `Fit` of an image whose lens is in doubt after a look with a
-        free-form source from it and from other lenses (L,): `refine_with_freeform_source`. Needed with a
-        network, and for a free-form source.
-    freeform : bool, optional
-        Whether a free-form source will follow. If so, and a Sérsic does not explain binned pixels, trial
-        lenses say where to begin. By default a Sérsic is fitted from all starts.
-
-    Returns
-    -------
-    fits : list of `~lenssr.model.fit.Fit`
+    Starts are Einstein radii all over the field, or the estimates of a ``network`` (a ``LensNetwork``);
+    ``seed`` is that of their shapes. ``look(number, fit, others)`` gives the fit of an image whose lens is in
+    doubt after a look with a free-form source from it and from other lenses (L,),
+    `refine_with_freeform_source`; a network and a free-form source need it. If a ``freeform`` source follows,
+    trial lenses say where to begin wherever no Sérsic explains binned pixels.
     """
     rng = np.random.default_rng(seed)
     if network is None:
@@ -204,14 +189,14 @@ def _from_trial_lenses(stack, scene, number, constraints, rng, look):
     Where others are nearly as likely, a look with a free-form source behind each decides.
     """
     stack = stack.select([number])
-    trials = search_trial_lenses(stack, scene, constraints, None, rng)
+    trials = search_trial_lenses(stack, scene, constraints, rng)
     if not trials:
         return None
     log.info("image %d: no Sérsic explains the arcs; %d trial lenses do", number, len(trials))
     template = template_of(scene, stack, trials[0].lens[None], None)
     residual = without_light(stack, scene, None)
     physical = source_start(stack, scene, template, residual, stack.first_weights)
-    near = trust_region(constraints, scene, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
+    near = constraints.trust_region(scene, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
     (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=ROUGHLY)
     fit = replace(fit, constraints=constraints)
     likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
@@ -388,26 +373,13 @@ def agreement_wanted(fit, data):
 
 
 def refine_with_freeform_source(stack, scene, fit, others, begin):
-    """Find a doubted lens by a source on a coarse grid, from a fit and other lenses; then fit what shines.
+    """Find a doubted lens by a source on a coarse grid, from a fit and other lenses (L,).
 
     A Sérsic takes up what is wrong with it by a wrong lens: the Einstein radius behind a clumpy galaxy may be
-    off by 10 %, its chi2 not much larger than that of noise. The free-form source is no part of what is
-    returned.
-
-    Parameters
-    ----------
-    stack, scene, fit
-        Of the one image, on a CPU.
-    others : list of `torch.Tensor`, shape (L,)
-        Lenses to begin with as well.
-    begin : callable
-        ``begin(fit)`` gives the `~lenssr.reconstruction.freeform_fit.CoarseFit` that starts from a fit.
-
-    Returns
-    -------
-    fit : `~lenssr.model.fit.Fit`
-        With the likeliest lens, its errors, and the parametric source that fits best behind it; the one that
-        came in, where that source is likelier than all on a grid.
+    off by 10 %, its chi2 not much larger than that of noise. The free-form source is not part of the result.
+    ``begin(fit)`` gives the `~lenssr.reconstruction.freeform_fit.CoarseFit` that starts from a fit, all on a
+    CPU. The fit that is returned has the likeliest lens, its errors, and the parametric source that fits best
+    behind it; it is the one that came in where that source is likelier than all on a grid.
     """
     held = scene.with_lens_held()
     starts = [fit, *(_fit_behind(stack, held, lens, fit) for lens in others)]
@@ -532,23 +504,6 @@ def ask_again(problem, solution, parameters, **options):
     """Ask for a solution once more, from where one ended."""
     start = (solution.prior, solution.strength, solution.field, parameters)
     return ask(problem, *start, **solution.options, **options)
-
-
-def trust_region(constraints, scene, start, radius):
-    """Constraints of an unknown lens that keep it near its parametric fit (1, P).
-
-    ``radius`` holds the share by which the Einstein radius may change, and the width of its prior.
-    """
-    near = constraints.narrowed(scene, start)
-    radii = scene["lens"].columns("theta_E")
-    lower, upper, mean, stiffness = (
-        part.clone() for part in (near.lower, near.upper, near.mean, near.stiffness)
-    )
-    lower[:, radii] = torch.maximum(lower, start * (1 - radius[0]))[:, radii]
-    upper[:, radii] = torch.minimum(upper, start * (1 + radius[0]))[:, radii]
-    mean[:, radii] = start[:, radii]
-    stiffness[:, radii] = (radius[1] * start[:, radii]) ** -2
-    return Constraints(lower, upper, mean, stiffness)
 
 
 def _wider(freeform, kind, problem, solution):

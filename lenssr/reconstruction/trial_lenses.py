@@ -1,10 +1,10 @@
-"""Trial lenses: many unlike lenses, each with the source and lens light that fit best behind it.
+"""Trial lenses: many unlike lenses, each with the source and sky that fit best behind it.
 
-On binned pixels and a coarse grid of nodes, source and light are the solution of a linear problem for every
-lens (variable projection), so that hundreds can be compared by their evidence before any other model is
+On binned pixels and a coarse grid of nodes, source and sky are the solution of a linear problem for every
+lens (variable projection), so that many can be compared by their evidence before any other model is
 fitted, and none of them assumes what the source looks like:
 
-1. `Pixels` holds what is compared: binned data without the first lens light, and which of them shine.
+1. `Pixels` holds what is compared: binned data, and which of them shine.
 2. `solve_behind` gives evidence and source behind a batch of lenses. Pixels that no lens explains
    (neighbours, cosmic rays) count as outliers of Student's t, not as data to be met.
 3. `search_trial_lenses` draws shapes at Einstein radii all over the field, lets the best of each radius move
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from lenssr.model.fit import GHOST_PIXELS
-from lenssr.model.initial_guess import first_galaxy, without_light
+from lenssr.model.initial_guess import without_light
 from lenssr.reconstruction import decisions
 from lenssr.source.priors import Prior
 
@@ -33,8 +33,7 @@ SIDE = 16  # nodes along a side of the source grid
 FIELD_PIXELS = 48  # pixels along a side of the binned field, or more where that leaves FINEST arcsec
 FINEST = 0.1
 SEARCHED = 0.5  # radius of the pixels that are compared, as a share of the field's side
-GAUSSIANS = 10  # of the lens light, their widths from a pixel to half the field
-LIGHT_ERROR, ARC_ERROR = 0.03, 0.05  # shares of lens light and arcs by which a coarse model may be off
+ARC_ERROR = 0.05  # share of the arcs by which a coarse model may be off
 SHINES = 5.0  # sigma in 3 x 3 pixels above which a pixel places the grid
 HELD = 0.9  # share of their weight that the grid holds
 MOST_SIGMA = 30.0  # largest weight of one pixel
@@ -45,13 +44,12 @@ COARSE_STEPS, STEPS = 5, 8
 ROUNDS, MORE_ROUNDS = 2, 4  # in which strength and weights are found: nearby, and anew
 PROBES = 8  # random vectors that estimate a trace
 WEAKEST, STRONGEST = 1e-6, 1e3  # strengths of the prior, over that at which it weighs as much as the data
-RIDGE = 1e-5  # on the amplitudes of the light, whose columns have unit length
+RIDGE = 1e-5  # on the amplitude of the sky, which has unit length
 AT_ONCE = 12
 PROBE_SEED = 18
 GAIN = 0.3
 LEAST_LIT = 8  # pixels that shine, without which there is nothing to compare
 SMALLEST, LARGEST = 0.2, 0.4  # Einstein radii: in arcsec, and as a share of the field
-MOST_ELLIPTICAL = 0.3
 CHI2_MEDIAN = 0.455  # median of chi2 of one degree of freedom
 
 
@@ -64,7 +62,7 @@ class TrialLens:
     lens : `torch.Tensor`, shape (L,)
         Its parameters.
     log_posterior : float
-        Evidence of source and light times priors of the lens, tempered by what the best lens leaves.
+        Evidence of source and sky times priors of the lens, tempered by what the best lens leaves.
     extent : float
         Half-light radius of its source over the Einstein radius.
     """
@@ -85,15 +83,13 @@ class Pixels:
     size : float
         Side of a pixel in arcsec.
     data, residual : `torch.Tensor`, shape (P,)
-        Data in sigma, with and without the first lens light; sigma allows for a coarse model.
+        Data in sigma, with and without the sky of the border; sigma allows for a coarse model.
     light : `torch.Tensor`, shape (K, P)
-        Linear components of sky and lens light in sigma, each of unit length.
+        The sky in sigma, of unit length; no row where none is fitted.
     root : `torch.Tensor`, shape (P,)
         1 / sigma.
     shining : `torch.Tensor`, shape (P,)
         Weight by which a pixel places the source grid; 0 for a dark one.
-    centre, shape : `torch.Tensor`, shape (2,)
-        Centre and ellipticity (e1, e2) of the lens light; zeros where none is fitted.
     """
 
     x: torch.Tensor
@@ -104,44 +100,26 @@ class Pixels:
     light: torch.Tensor
     root: torch.Tensor
     shining: torch.Tensor
-    centre: torch.Tensor
-    shape: torch.Tensor
 
     @classmethod
-    def of(cls, stack, scene, light):
-        """Pixels of a stack that holds one image, with a first lens light (1, 8) or None."""
+    def of(cls, stack, scene):
+        """Pixels of a stack that holds one image."""
         binned = stack.binned(_bin_factor(stack))
         grid, weight = binned.grid, binned.first_weights[0]
         x, y = (torch.as_tensor(axis.ravel()) for axis in (grid.x, grid.y))
-        centre, shape = torch.zeros(2).double(), torch.zeros(2).double()
-        smooth = torch.zeros_like(weight)
-        if light is not None:
-            centre, shape = light[0, 3:5], light[0, 5:7]
-            smooth = binned.image(first_galaxy(scene, binned), light, roles=("lens_light",))[0]
-        residual = without_light(binned, scene, light)[0]
-        used = binned.valid[0] & (weight > 0)
-        used &= torch.hypot(x - centre[0], y - centre[1]) < SEARCHED * min(grid.shape) * grid.pixel_scale
+        residual, away = without_light(binned, scene, None)[0], torch.hypot(x, y) / grid.pixel_scale
+        used = binned.valid[0] & (weight > 0) & (away < SEARCHED * min(grid.shape))
         if binned.shows_ghost:
-            used &= torch.hypot(x - centre[0], y - centre[1]) > GHOST_PIXELS * grid.pixel_scale
+            used &= away > GHOST_PIXELS
         arcs = _mean3(torch.where(used, residual, 0), grid.shape)
-        root = (weight / (1 + weight * ((LIGHT_ERROR * smooth) ** 2 + (ARC_ERROR * arcs) ** 2))).sqrt()
+        root = (weight / (1 + weight * (ARC_ERROR * arcs) ** 2)).sqrt()
         sigma = torch.where(used, residual * root, 0)
         signal = torch.maximum(sigma, 3 * _mean3(sigma, grid.shape))
         shining = torch.where(signal > SHINES, signal.clamp_max(MOST_SIGMA) ** 2, 0)
-        columns = _light_columns(x - centre[0], y - centre[1], shape, grid, light is not None)
-        columns = columns[:, used] * root[used]
-        return cls(
-            x[used],
-            y[used],
-            grid.pixel_scale,
-            (binned.data[0] * root)[used],
-            sigma[used],
-            columns / columns.norm(dim=1, keepdim=True).clamp_min(1e-300),
-            root[used],
-            shining[used],
-            centre.double(),
-            shape.double(),
-        )
+        sky = root[used][None] if scene["sky"] is not None else root.new_zeros(0, int(used.sum()))
+        planes = x, y, binned.data[0] * root, sigma, root, shining
+        x, y, data, residual, root, shining = (plane[used] for plane in planes)
+        return cls(x, y, grid.pixel_scale, data, residual, sky / root.norm(), root, shining)
 
 
 def _bin_factor(stack):
@@ -155,22 +133,9 @@ def _mean3(image, shape):
     return torch.nn.functional.avg_pool2d(image.reshape(1, 1, *shape), 3, 1, 1).flatten()
 
 
-def _light_columns(x, y, shape, grid, lens_light):
-    """Sky, and Gaussians of one ellipticity (K, N) around the origin."""
-    columns = [torch.ones_like(x)]
-    if lens_light:
-        e = torch.hypot(*shape).clamp_max(0.6)
-        q, phi = (1 - e) / (1 + e), torch.atan2(shape[1], shape[0]) / 2
-        along, across = x * phi.cos() + y * phi.sin(), y * phi.cos() - x * phi.sin()
-        square = q * along**2 + across**2 / q
-        widths = np.geomspace(1, 0.5 * min(grid.shape), GAUSSIANS) * grid.pixel_scale
-        columns += [torch.exp(-square / (2 * width**2)) for width in widths]
-    return torch.stack(columns)
-
-
 @dataclass
 class Behind:
-    """Source and light behind T lenses.
+    """Source and sky behind T lenses.
 
     Attributes
     ----------
@@ -202,7 +167,7 @@ class Behind:
 
 
 def solve_behind(pixels, lens, vectors, *, temperature=1.0, last=None):
-    """Solve for source and light behind lenses, and for the strength of the source's prior.
+    """Solve for source and sky behind lenses, and for the strength of the source's prior.
 
     Parameters
     ----------
@@ -279,7 +244,7 @@ def _bilinear(bx, by, x_0, y_0, half):
 
 
 class _System:
-    """Normal equations of T linear problems: n nodes, then K amplitudes of light."""
+    """Normal equations of T linear problems: n nodes, then K amplitudes of the sky."""
 
     def __init__(self, index, value, light, weight, matrix, right):
         self.index, self.value, self.light, self.weight = index, value, light, weight
@@ -374,7 +339,7 @@ def _roughness(source):
 # ---------------------------------------------------------------- the search
 
 
-def search_trial_lenses(stack, scene, constraints, light, rng):
+def search_trial_lenses(stack, scene, constraints, rng):
     """Lenses that explain the arcs of one image, whatever the source looks like, the likeliest first.
 
     Parameters
@@ -384,8 +349,6 @@ def search_trial_lenses(stack, scene, constraints, light, rng):
     scene : `~lenssr.model.scene.Scene`
     constraints : `~lenssr.model.fit.Constraints`
         Bounds and priors of the one scene.
-    light : `torch.Tensor`, shape (1, 8), or None
-        First lens light, from `~lenssr.model.initial_guess.light_start`.
     rng : `numpy.random.Generator`
 
     Returns
@@ -393,10 +356,10 @@ def search_trial_lenses(stack, scene, constraints, light, rng):
     found : list of `TrialLens`
         Empty if nothing shines beside the lens galaxy.
     """
-    pixels = Pixels.of(stack, scene, light)
+    pixels = Pixels.of(stack, scene)
     if int((pixels.shining > 0).sum()) < LEAST_LIT:
         return []
-    prior = _LensPrior.of(scene, constraints, pixels)
+    prior = _LensPrior.of(scene, constraints)
     vectors = prior.draw(scene, pixels, min(stack.grid.shape) * stack.grid.pixel_scale, rng)
     lens = scene.lens
     first = _in_parts(lambda some: solve_behind(pixels, lens, some), vectors)
@@ -421,19 +384,11 @@ class _LensPrior:
     free: torch.Tensor
 
     @classmethod
-    def of(cls, scene, constraints, pixels):
-        """Those of a fit, and where lens light is fitted an ellipticity like its own."""
+    def of(cls, scene, constraints):
+        """Those of a fit of the scene."""
         block = scene["lens"]
-        mean, stiffness, lower, upper = (
-            part[0, block.slice].double().clone()
-            for part in (constraints.mean, constraints.stiffness, constraints.lower, constraints.upper)
-        )
-        if scene.lights:
-            shape = pixels.shape * (MOST_ELLIPTICAL / pixels.shape.norm().clamp_min(MOST_ELLIPTICAL))
-            for name, value in zip(("e1", "e2"), shape, strict=True):
-                columns = [k - block.start for k in block.columns(name)]
-                mean[columns], stiffness[columns] = value, decisions.FOLLOWS_LIGHT**-2
-        return cls(mean, stiffness, lower, upper, scene.free_of("lens"))
+        parts = constraints.mean, constraints.stiffness, constraints.lower, constraints.upper
+        return cls(*(part[0, block.slice].double() for part in parts), scene.free_of("lens"))
 
     def __call__(self, vectors):
         """Logarithm of the prior (T,), up to a constant."""

@@ -1,0 +1,118 @@
+"""Trial lenses find those that lenstronomy rendered, whatever the source looks like."""
+
+import importlib
+
+import astropy.units as u
+import numpy as np
+import pytest
+import torch
+
+from lenssr.imaging import Observation
+from lenssr.model.fit import Constraints
+from lenssr.options import Settings
+from lenssr.reconstruction import decisions
+from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
+from lenssr.reconstruction.trial_lenses import Pixels, search_trial_lenses, solve_behind
+
+pytestmark = pytest.mark.filterwarnings("ignore:`axes` should not be `None`:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def clumpy():
+    """A clumpy galaxy behind a lens of 1.1 arcsec."""
+    rendered = importlib.import_module("rendered_lenses")
+    lens = (1.1, 0.12, -0.06, 0.02, -0.01, 0.03, -0.02)
+    return rendered.RenderedLens(lens=lens, source=rendered.clumpy(0.09, -0.06), snr=40.0)
+
+
+def prepared(rendered, change=None, **settings):
+    """Stack, scene and constraints of a noisy image, as the search has them."""
+    data = rendered.draw(1)
+    if change is not None:
+        change(data)
+    settings = Settings(source="pixelated", **settings)
+    psf = rendered.fwhm * u.arcsec
+    observation = Observation.from_any(
+        data, psf=psf, noise=rendered.sigma, pixel_scale=rendered.pixel_scale
+    )
+    stack = stack_of([observation], settings)
+    scene = ParametricReconstruction(settings).scene(observation, "cpu")
+    centre = torch.zeros(1, 2, dtype=torch.float64)
+    constraints = Constraints.of(scene, 1).centred_on(scene, centre, decisions.CENTRE_BOUND)
+    return stack, scene, constraints
+
+
+def number(scene, lens, name):
+    return float(lens[scene["lens"].column(name) - scene["lens"].start])
+
+
+def test_the_likeliest_trial_lens_is_the_one_that_was_rendered(clumpy):
+    stack, scene, constraints = prepared(clumpy)
+    found = search_trial_lenses(stack, scene, constraints, np.random.default_rng(0))
+    theta_E, e1, e2, x_0, y_0, *_ = clumpy.lens
+    best = found[0].lens
+    assert number(scene, best, "theta_E") == pytest.approx(theta_E, rel=0.02)
+    assert number(scene, best, "e1") == pytest.approx(e1, abs=0.08)
+    assert number(scene, best, "e2") == pytest.approx(e2, abs=0.08)
+    assert np.hypot(number(scene, best, "x_0") - x_0, number(scene, best, "y_0") - y_0) < clumpy.pixel_scale
+    assert found[0].extent < decisions.WIDEST_SOURCE
+    posterior = [one.log_posterior for one in found]
+    assert posterior == sorted(posterior, reverse=True)
+
+
+def test_seeds_and_runs_agree(clumpy):
+    prepared_once = prepared(clumpy)
+    first, again, other = (
+        search_trial_lenses(*prepared_once, np.random.default_rng(seed))[0].lens for seed in (0, 0, 5)
+    )
+    assert torch.equal(first, again)
+    scene = prepared_once[1]
+    assert number(scene, other, "theta_E") == pytest.approx(number(scene, first, "theta_E"), rel=0.01)
+
+
+def test_a_few_bright_pixels_are_outliers(clumpy):
+    def hit(data):
+        for row, column in ((6, 9), (30, 33), (33, 8), (8, 31)):
+            data.data[row : row + 2, column] += 200 * clumpy.sigma
+
+    stack, scene, constraints = prepared(clumpy, hit)
+    best = search_trial_lenses(stack, scene, constraints, np.random.default_rng(0))[0].lens
+    assert number(scene, best, "theta_E") == pytest.approx(clumpy.lens[0], rel=0.03)
+
+
+def test_an_image_without_arcs_has_no_trial_lens(clumpy):
+    def darken(data):
+        data.data[...] = np.random.default_rng(3).normal(0, clumpy.sigma, data.data.shape)
+
+    assert search_trial_lenses(*prepared(clumpy, darken), np.random.default_rng(0)) == []
+
+
+def test_evidence_falls_away_from_the_lens_and_a_weak_lens_has_a_wide_source(clumpy):
+    stack, scene, _ = prepared(clumpy)
+    pixels = Pixels.of(stack, scene)
+    vector, block = scene.lens.vector.double(), scene["lens"]
+    for name, value in zip(("theta_E", "e1", "e2", "x_0", "y_0"), clumpy.lens, strict=False):
+        vector[block.column(name) - block.start] = value
+    vectors = vector.expand(3, -1).clone()
+    vectors[:, block.column("theta_E") - block.start] *= torch.tensor([1.0, 1.15, 0.35])
+    behind = solve_behind(pixels, scene.lens, vectors)
+    assert behind.evidence[0] > behind.evidence[1] + 50
+    assert behind.extent[0] < 0.33 * 1.1 and behind.extent[2] > 0.33 * 0.35 * 1.1
+
+
+def test_slopes_are_those_of_differences(clumpy):
+    """The projected gradient at a fixed source, against a small step of the lens."""
+    stack, scene, _ = prepared(clumpy)
+    pixels = Pixels.of(stack, scene)
+    block = scene["lens"]
+    vector = scene.lens.vector.double()
+    vector[block.column("theta_E") - block.start] = 1.05
+    behind = solve_behind(pixels, scene.lens, vector[None])
+    column, step = block.column("theta_E") - block.start, 1e-3
+    moved = vector.clone()
+    moved[column] += step
+    there = solve_behind(pixels, scene.lens, moved[None], last=behind)
+    uphill = float((behind.slope[0, column] * behind.trust[0] * behind.residual[0]).sum())
+    gain = float(there.evidence - behind.evidence) / step
+    assert np.sign(uphill) == np.sign(gain)
+    assert torch.linalg.eigvalsh(behind.projected[0][:5, :5]).min() > -1e-6

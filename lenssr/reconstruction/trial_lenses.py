@@ -39,8 +39,9 @@ HELD = 0.9  # share of their weight that the grid holds
 MOST_SIGMA = 30.0  # largest weight of one pixel
 OUTLIERS = 5.0  # degrees of freedom of Student's t
 RADII, SHAPES = 12, 6  # trial lenses
+WIDTHS = 0.5, 1.0, 1.0  # of their shapes over those of the priors: at first, and if none explains the arcs
 CLIMBING, MODES = 7, 3  # lenses that move a few steps, and those that are refined to the end
-COARSE_STEPS, STEPS = 5, 8
+COARSE_STEPS, STEPS = 5, 20
 ROUNDS, MORE_ROUNDS = 2, 4  # in which strength and weights are found: nearby, and anew
 PROBES = 8  # random vectors that estimate a trace
 WEAKEST, STRONGEST = 1e-6, 1e3  # strengths of the prior, over that at which it weighs as much as the data
@@ -65,11 +66,14 @@ class TrialLens:
         Evidence of source and sky times priors of the lens, tempered by what the best lens leaves.
     extent : float
         Half-light radius of its source over the Einstein radius.
+    misfit : float
+        Median chi2 of the pixels that shine, over that of noise.
     """
 
     lens: torch.Tensor
     log_posterior: float
     extent: float
+    misfit: float
 
 
 @dataclass(frozen=True)
@@ -354,13 +358,21 @@ def search_trial_lenses(stack, scene, constraints, rng):
     Returns
     -------
     found : list of `TrialLens`
-        Empty if nothing shines beside the lens galaxy.
+        Empty if nothing shines, or if no lens was found that explains what does.
     """
     pixels = Pixels.of(stack, scene)
     if int((pixels.shining > 0).sum()) < LEAST_LIT:
         return []
     prior = _LensPrior.of(scene, constraints)
-    vectors = prior.draw(scene, pixels, min(stack.grid.shape) * stack.grid.pixel_scale, rng)
+    for width in WIDTHS:
+        found = _search(pixels, scene, prior, prior.draw(scene, pixels, stack.grid, width, rng))
+        if found[0].misfit < decisions.TRIAL_MISFIT:
+            return found
+    return []
+
+
+def _search(pixels, scene, prior, vectors):
+    """The `TrialLens`es to which lenses (RADII * SHAPES, L) lead, the likeliest first."""
     lens = scene.lens
     first = _in_parts(lambda some: solve_behind(pixels, lens, some), vectors)
     temperature = _temperature(first)
@@ -370,7 +382,7 @@ def search_trial_lenses(stack, scene, constraints, rng):
     vectors, behind = _climb(pixels, lens, prior, vectors[best], temperature, COARSE_STEPS)
     ranked = _ranked(scene, behind.evidence + prior(vectors), vectors, behind.extent)[:MODES]
     vectors, behind = _climb(pixels, lens, prior, vectors[ranked], temperature, STEPS)
-    return _distinct(scene, prior, vectors, behind)
+    return _distinct(pixels, scene, prior, vectors, behind)
 
 
 @dataclass(frozen=True)
@@ -398,13 +410,14 @@ class _LensPrior:
         """Vectors within the bounds."""
         return torch.minimum(torch.maximum(vectors, self.lower), self.upper)
 
-    def draw(self, scene, pixels, field, rng):
-        """Vectors (RADII * SHAPES, L): Einstein radii all over the field, the rest half as wide as priors."""
+    def draw(self, scene, pixels, grid, width, rng):
+        """Vectors (RADII * SHAPES, L): Einstein radii all over the field, the rest from priors times a width."""
         block, vector = scene["lens"], scene.lens.vector.double()
         noise = torch.as_tensor(rng.normal(size=(RADII * SHAPES, len(vector))))
-        width = torch.where(self.stiffness > 0, 0.5 * self.stiffness.clamp_min(1e-30) ** -0.5, 0.0)
+        spread = torch.where(self.stiffness > 0, width * self.stiffness.clamp_min(1e-30) ** -0.5, 0.0)
+        field = min(grid.shape) * grid.pixel_scale
         mean = torch.where(self.stiffness > 0, self.mean, vector)
-        vectors = torch.where(self.free, mean + width * noise, vector)
+        vectors = torch.where(self.free, mean + spread * noise, vector)
         radii = np.geomspace(max(SMALLEST, 1.5 * pixels.size), LARGEST * field, RADII)
         vectors[:, block.column("theta_E") - block.start] = torch.as_tensor(np.repeat(radii, SHAPES))
         return self.clipped(vectors)
@@ -473,12 +486,13 @@ def _radii(scene, vectors):
     return vectors[:, block.column("theta_E") - block.start]
 
 
-def _distinct(scene, prior, vectors, behind):
+def _distinct(pixels, scene, prior, vectors, behind):
     """`TrialLens`es that differ, the likeliest first; those with a wide source only if no other is there."""
     radii, score = _radii(scene, vectors), behind.evidence + prior(vectors)
     found = []
     for k in _ranked(scene, score, vectors, behind.extent).tolist():
-        one = TrialLens(vectors[k], float(score[k]), float(behind.extent[k] / radii[k]))
+        misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
+        one = TrialLens(vectors[k], float(score[k]), float(behind.extent[k] / radii[k]), misfit)
         wide = one.extent > decisions.WIDEST_SOURCE
         if not (wide and found) and all(_differ(scene, one.lens, other.lens) for other in found):
             found.append(one)

@@ -411,7 +411,7 @@ class _LensPrior:
         return torch.minimum(torch.maximum(vectors, self.lower), self.upper)
 
     def draw(self, scene, pixels, grid, width, rng):
-        """Vectors (RADII * SHAPES, L): Einstein radii all over the field, the rest from priors times a width."""
+        """Vectors (RADII * SHAPES, L): Einstein radii all over the field, the rest from the priors."""
         block, vector = scene["lens"], scene.lens.vector.double()
         noise = torch.as_tensor(rng.normal(size=(RADII * SHAPES, len(vector))))
         spread = torch.where(self.stiffness > 0, width * self.stiffness.clamp_min(1e-30) ** -0.5, 0.0)

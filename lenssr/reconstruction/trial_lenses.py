@@ -12,8 +12,8 @@ fitted, and none of them assumes what the source looks like:
 
 References
 ----------
-Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413 (variable projection); Warren & Dye 2003, ApJ 590, 673
-(linear sources behind trial lenses); Lange et al. 1989, JASA 84, 881 (Student's t for outliers).
+Golub & Pereyra 1973, SIAM Journal on Numerical Analysis 10, 413 (variable projection); Warren & Dye 2003, ApJ
+590, 673 (linear sources behind trial lenses); Lange et al. 1989, JASA 84, 881 (Student's t for outliers).
 """
 
 import functools

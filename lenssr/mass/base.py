@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import astropy.units as u
@@ -25,6 +26,10 @@ Position: TypeAlias = u.Quantity | ArrayLike | Tensor
 Values: TypeAlias = Any
 Curves = list[tuple[Values, Values]]
 Kind = Literal["all", "tangential", "radial"]
+
+
+# Components whose centres are within this many Einstein radii of each other are one galaxy. Chosen.
+SHARED_CENTRE = 0.1
 
 
 def _columns(params: Tensor) -> tuple[Tensor, ...]:
@@ -251,6 +256,10 @@ class MassModel(Parametrised):
             return []
         return [(self._parameters["x_0"].value, self._parameters["y_0"].value)]
 
+    def _main(self) -> tuple["MassModel", NDArray[np.intp]]:
+        """The lens without satellites, and where its parameters stand among all."""
+        return self, np.arange(len(self.param_names))
+
     def __add__(self, other: "MassModel") -> "MassSystem":
         return MassSystem(self, other) if isinstance(other, MassModel) else NotImplemented
 
@@ -351,6 +360,25 @@ class MassSystem(MassModel):
 
     def _centres(self) -> list[tuple[float, float]]:
         return [centre for component in self.components for centre in component._centres()]
+
+    def _main(self) -> tuple[MassModel, NDArray[np.intp]]:
+        """The main lens with shear, sheets and maps; other components count only if they share its centre.
+
+        The main lens is the first component with a centre or map of its own.
+        """
+        masses = [component for component in self.components if component._centres() or component._field]
+        if len(masses) < 2:
+            return super()._main()
+        first = masses[0]._centres()
+        reach = SHARED_CENTRE * critical.einstein_radius(self)
+
+        def counts(component: MassModel) -> bool:
+            pairs = product(first, component._centres())
+            return not component._centres() or any(math.dist(*pair) <= reach for pair in pairs)
+
+        kept = [(component, part) for component, part in self._parts() if counts(component)]
+        indices = np.concatenate([np.arange(part.start, part.stop) for _, part in kept])
+        return MassSystem(*(component for component, _ in kept)), indices
 
     def _plain(self) -> Any:
         """The system as `to_dict` has it; its covariance, last, includes its components'."""

@@ -27,6 +27,8 @@ CELL_DIVISIONS = 4
 
 # Bisections that refine a point of a curve, and largest half-width of a field in arcsec.
 BISECTIONS = 50
+# Half a step of central differences, in units of parameters and in Einstein radii.
+SMALL = 1e-6
 MAX_RADIUS = 1e4
 # Corners of a cell in turn, along x and y.
 CORNERS = np.array([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[..., None]
@@ -137,28 +139,65 @@ def caustics(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
 
 def einstein_radius(lens: Any, extent: Any = None) -> float:
     """Effective Einstein radius in arcsec, see `lenssr.mass.MassModel.einstein_radius`."""
+    return math.sqrt(_area(*_einstein_curve(lens, extent)) / math.pi)
+
+
+def einstein_radius_gradient(lens: Any) -> tuple[float, Array]:
+    """Effective Einstein radius in arcsec, and its derivatives (P,) by the parameters, in their units.
+
+    The curve is where the tangential eigenvalue v vanishes. When a parameter p moves it, the area inside
+    changes by the integral of -(dv/dp) / |grad v| along it.
+    """
+    places, steps = _einstein_curve(lens, None)
+    radius = math.sqrt(_area(places, steps) / math.pi)
+    values = lens.vector.numpy()
+
+    def eigenvalue(model: Any, at: Array) -> Array:
+        return _eigenvalue(model, at[0], at[1], "tangential")
+
+    def across(step: Array) -> Array:
+        return eigenvalue(lens, places + step) - eigenvalue(lens, places - step)
+
+    def move(step: Array) -> Array:
+        high, low = (lens.with_vector(values + sign * step) for sign in (1, -1))
+        return eigenvalue(high, places) - eigenvalue(low, places)
+
+    # The factors 2 of central differences cancel in the ratio.
+    gradient = [across(axis * radius) / radius for axis in SMALL * np.eye(2)[..., None]]
+    weights = np.hypot(*steps) / np.hypot(*gradient)
+    area_slopes = [-np.sum(move(step) * weights) for step in SMALL * np.eye(len(values))]
+    return radius, np.array(area_slopes) / (2 * math.pi * radius)
+
+
+def _einstein_curve(lens: Any, extent: Any) -> tuple[Array, Array]:
+    """Nodes of the closed tangential critical curve that is largest by area, as `_nodes` has them."""
     curves = critical_curves(lens, extent, kind="tangential")
-    closed = [curve for curve in curves if np.hypot(*(c[0] - c[-1] for c in curve)) == 0]
-    if not closed:
+    closed = [_nodes(*curve) for curve in curves if np.hypot(*(c[0] - c[-1] for c in curve)) == 0]
+    if not any(places.size for places, _ in closed):
         raise InputError(f"{lens!r} has no closed tangential critical curve, so no Einstein radius")
-    return math.sqrt(max(_area(x, y) for x, y in closed) / math.pi)
+    return max(closed, key=lambda nodes: _area(*nodes))
 
 
-def _area(x: Array, y: Array) -> float:
-    """Area inside a closed smooth curve, by a periodic spline."""
+def _area(places: Array, steps: Array) -> float:
+    """Area inside a closed curve, of its nodes."""
+    (px, py), (dx, dy) = places, steps
+    return abs(np.sum(px * dy - py * dx) / 2)
+
+
+def _nodes(x: Array, y: Array) -> tuple[Array, Array]:
+    """Positions (2, n) along a closed smooth curve, and steps (2, n) for integrals, by a periodic spline."""
     step = np.hypot(np.diff(x), np.diff(y))
     keep = np.flatnonzero(np.append(True, step > 0.2 * np.median(step)))
     points = np.stack((x, y), axis=1)[keep]
     points[-1] = points[0]
     length = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
     if len(points) < 5:
-        return 0.0
+        return np.zeros((2, 0)), np.zeros((2, 0))
     spline = CubicSpline(length, points, bc_type="periodic")
     nodes, weights = np.polynomial.legendre.leggauss(4)
     half = np.diff(length)[:, None] / 2
-    where = length[:-1, None] + half * (1 + nodes)
-    (px, py), (qx, qy) = (np.moveaxis(spline(where, k), -1, 0) for k in (0, 1))
-    return abs(np.sum(half * weights * (px * qy - py * qx)) / 2)
+    where = (length[:-1, None] + half * (1 + nodes)).ravel()
+    return spline(where).T, spline(where, 1).T * (half * weights).ravel()
 
 
 def image_positions(lens: Any, source: Point, extent: Any = None) -> tuple[Array, Array]:

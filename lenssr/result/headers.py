@@ -133,6 +133,9 @@ def verdict_cards(header, result):
     header["MODELIMG"] = (modelled, "whether SCI is a model image, not a measurement")
     header["COMMENT"] = MODEL_NOTE if modelled else INTERPOLATED_NOTE
     header["COMMENT"] = ERRORS_NOTE
+    if np.isfinite(result.R_E):
+        header["R_E"] = (float(result.R_E.value), "[arcsec] effective Einstein radius of the lens")
+        header["R_E_ERR"] = (_card_value(float(result.R_E_error.value)), "[arcsec] 1 sigma of R_E")
     if np.isfinite(result.magnification):
         header["MAGNIF"] = (float(result.magnification), "lensed over intrinsic flux of the source")
         header["MAGNERR"] = (_card_value(float(result.magnification_error)), "1 sigma of MAGNIF")

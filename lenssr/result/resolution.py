@@ -1,7 +1,9 @@
 """The result of a run, and the stand-in for one that failed."""
 
+import math
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import astropy.units as u
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
 from lenssr.mass import MassModel
+from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.result.fits import plane, read, write
 from lenssr.result.text import describe, pixel_scales
 
@@ -140,6 +143,44 @@ class SuperResolution:
     magnification_error: float = np.nan
     posterior: Any = field(default=None, repr=False)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def R_E(self) -> u.Quantity:
+        """Effective Einstein radius in arcsec, of any family of mass models.
+
+        The radius of the circle with the area inside the largest closed tangential critical curve of the main
+        lens in its shear. The main lens is the first component of ``lens`` with a centre or a map, and
+        those whose centres are within a tenth of the Einstein radius from its own. Shears, sheets of
+        convergence and maps of deflections count, too; components with centres further away, satellites and
+        substructure, do not. nan where there is no lens, or no closed curve.
+        """
+        return self._einstein_radius[0] * u.arcsec
+
+    @property
+    def R_E_error(self) -> u.Quantity:
+        """Standard error of ``R_E`` in arcsec, by propagation of the covariance of ``lens``.
+
+        Linear in the parameters, and conditional on the family. nan where there is no ``R_E``, or
+        the lens has no covariance.
+        """
+        return self._einstein_radius[1] * u.arcsec
+
+    @cached_property
+    def _einstein_radius(self) -> tuple[float, float]:
+        """``R_E`` and its error in arcsec."""
+        parts = () if self.lens is None else getattr(self.lens, "components", (self.lens,))
+        # A lens of one's own may lack second derivatives.
+        if self.lens is None or not all(hasattr(part, "_hessian") for part in parts):
+            return np.nan, np.nan
+        try:
+            main, where = self.lens._main()
+            radius, gradient = einstein_radius_gradient(main)
+        except InputError:
+            return np.nan, np.nan
+        if self.lens.covariance is None:
+            return radius, np.nan
+        variance = float(gradient @ self.lens.covariance[np.ix_(where, where)] @ gradient)
+        return radius, math.sqrt(max(variance, 0.0))
 
     def sample(self, n: int, seed: int = 0) -> Draws:
         """Draw images and sources from the posterior: what else the data allow, given the model.

@@ -77,6 +77,9 @@ def describe(result):
     if result.source is not None:
         size = _size(result.source, sky_scale(result.source))
         lines.append(f"source         {size}, {_unit(result.source)}")
+    if np.isfinite(result.R_E):
+        radius = number_text(result.R_E.value, result.R_E_error.value)
+        lines.append(f"R_E            {radius} arcsec, of the area inside the tangential critical curve")
     if np.isfinite(result.magnification):
         total = number_text(result.magnification, result.magnification_error)
         lines.append(f"magnification  {total}, conditional on the family of the mass model")

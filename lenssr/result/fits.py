@@ -18,7 +18,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from lenssr._files import atomic
 from lenssr.exceptions import InputError
 from lenssr.light import from_dict as light_from_dict
-from lenssr.light.plain_light import plain_light
+from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
 from lenssr.result.headers import (
     FILE_VERSION,

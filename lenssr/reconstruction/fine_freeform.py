@@ -13,7 +13,7 @@ from torch import Tensor
 from lenssr.model.scene import Scene
 from lenssr.reconstruction.fine_images import FineScene, Products, fine_operator, source_ccd, surroundings
 from lenssr.source import GridMotion, SourceMap
-from lenssr.source.information import LEAST_INFORMATION, information
+from lenssr.source.evidence import LEAST_INFORMATION, information
 
 SAMPLES, AT_ONCE = 64, 16  # draws that give the errors, and the number in memory at a time
 FINEST_SOURCE = 120  # pixels along a side

@@ -11,7 +11,7 @@ from lenssr.reconstruction.fine_freeform import FineSource
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.source.batching import alone, answer_together, together
-from lenssr.source.information import leverage
+from lenssr.source.evidence import leverage
 
 __all__ = ["FreeFormReconstruction", "as_fit", "solved_freeform"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
+from lenssr.imaging.detection import signal_to_noise, variance_from_neighbours
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.render_scene import kernel_options
-from lenssr.networks.variance import signal_to_noise, variance_from_neighbours
 
 __all__ = ["Prefetcher", "Schedule", "Telescopes", "View", "hidden_pixel_generator", "training_ranges"]
 

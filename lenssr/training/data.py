@@ -25,14 +25,7 @@ RAYS, OPERATORS_KEPT = 2, 8
 
 
 class Schedule:
-    """Order of the batches: each pass over the data sets is shuffled anew.
-
-    >>> from lenssr.simulation import DeepLense
-    >>> from lenssr.training.data import Schedule
-    >>> schedule = Schedule([DeepLense(size=5), DeepLense(size=3, lens="sis")], 4, seed=1)
-    >>> len(schedule), sorted(len(schedule[k][1]) for k in range(3))
-    (3, [1, 3, 4])
-    """
+    """Order of the batches: each pass over the data sets is shuffled anew."""
 
     def __init__(self, datasets, batch_size, seed):
         self.datasets, self.batch_size, self.seed = datasets, batch_size, seed

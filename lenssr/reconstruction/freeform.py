@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lenssr.reconstruction.assemble import Solved
-from lenssr.reconstruction.fine_freeform import FineSource
+from lenssr.reconstruction.fine_freeform import freeform_products
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.source.batching import alone, answer_together, together
@@ -78,7 +78,7 @@ def solved_freeform(problem, solution, fit, observation, settings, tempered, *, 
 
     def products(widening):
         known = np.sqrt(tempered.correlation)
-        return FineSource(problem, solution, observation, settings, widening / known, off).products()
+        return freeform_products(problem, solution, observation, settings, widening / known, off)
 
     return Solved(problem.scene, fit, products, inversion=(problem, solution), **about)
 

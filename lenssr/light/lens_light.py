@@ -11,14 +11,7 @@ from lenssr.light.gaussians import GaussiansProfile, MultiGaussian, gaussian_wid
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import Sersic, SersicProfile
 
-__all__ = [
-    "check_lens_light",
-    "describe_lens_light",
-    "from_dict",
-    "light_profiles",
-    "plain_light",
-    "to_dict",
-]
+__all__ = ["check_lens_light", "describe_lens_light", "from_dict", "light_profiles", "plain_light", "to_dict"]
 
 LENS_LIGHTS = ("sersic", "mge")
 

@@ -291,10 +291,7 @@ def solve_bands(requests: Sequence[Request]) -> BandsSolution:
     factors = [state.factorise(everything, exact=True) for state in states]
     bond = SharedLens(states, factors, everything)
     return BandsSolution(
-        bands,
-        bands[0].parameters[:count],
-        bond.lens_covariance[0].numpy(),
-        float(bond.evidence(factors)[0]),
+        bands, bands[0].parameters[:count], bond.lens_covariance[0].numpy(), float(bond.evidence(factors)[0])
     )
 
 

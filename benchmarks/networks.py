@@ -42,9 +42,9 @@ from pretrained import predicted, view_of
 
 from lenssr import NetworkSource, SuperResolver, metrics
 from lenssr.imaging import Observation
+from lenssr.imaging.detection import variance_from_neighbours
 from lenssr.mass import MassSystem, PointMass
 from lenssr.networks import load
-from lenssr.networks.variance import variance_from_neighbours
 from lenssr.networks.weights import find
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
 from lenssr.training.data import Telescopes, View

@@ -5,13 +5,16 @@ Redshifts are 0 < z_lens < z_source, otherwise `~lenssr.exceptions.InputError` i
 """
 
 import math
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import astropy.constants as const
 import astropy.units as u
 
 from lenssr.exceptions import InputError
 from lenssr.units import positive_number, strip_unit
+
+if TYPE_CHECKING:  # it takes long to import
+    from astropy.cosmology import FLRW
 
 __all__ = [
     "critical_surface_density",
@@ -24,16 +27,17 @@ __all__ = [
 ]
 
 Number: TypeAlias = u.Quantity | float
+Cosmology: TypeAlias = "FLRW | None"
 
 
-def _planck18() -> Any:
+def _planck18() -> "FLRW":
     from astropy.cosmology import Planck18
 
     return Planck18
 
 
 def lens_distances(
-    z_lens: float, z_source: float, *, cosmology: Any = None
+    z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> tuple[u.Quantity, u.Quantity, u.Quantity]:
     """Angular diameter distances of a lens.
 
@@ -73,7 +77,7 @@ def lens_distances(
     )
 
 
-def _distance_between(cosmology: Any, z_lens: float, z_source: float) -> u.Quantity:
+def _distance_between(cosmology: "FLRW", z_lens: float, z_source: float) -> u.Quantity:
     try:
         distance = cosmology.angular_diameter_distance(z_lens, z_source)
     except TypeError:  # astropy before 7.1 has another name for it
@@ -81,7 +85,7 @@ def _distance_between(cosmology: Any, z_lens: float, z_source: float) -> u.Quant
     return distance.to(u.Mpc)
 
 
-def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Any = None) -> u.Quantity:
+def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Cosmology = None) -> u.Quantity:
     """Surface density at which the convergence is one: c^2 D_s / (4 pi G D_l D_ls).
 
     Parameters
@@ -100,7 +104,7 @@ def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Any =
 
 
 def einstein_radius_from_velocity_dispersion(
-    sigma_v: Number, z_lens: float, z_source: float, *, cosmology: Any = None
+    sigma_v: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
     """Einstein radius of an isothermal lens: 4 pi (sigma_v / c)^2 D_ls / D_s.
 
@@ -129,7 +133,7 @@ def einstein_radius_from_velocity_dispersion(
 
 
 def velocity_dispersion(
-    theta_E: Number, z_lens: float, z_source: float, *, cosmology: Any = None
+    theta_E: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
     """Velocity dispersion of an isothermal lens of a given Einstein radius.
 
@@ -151,7 +155,9 @@ def velocity_dispersion(
     return (const.c * math.sqrt(angle / (4 * math.pi) * (d_s / d_ls).to_value(u.one))).to(u.km / u.s)
 
 
-def einstein_mass(theta_E: Number, z_lens: float, z_source: float, *, cosmology: Any = None) -> u.Quantity:
+def einstein_mass(
+    theta_E: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
+) -> u.Quantity:
     """Mass inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
 
     Parameters
@@ -174,7 +180,7 @@ def einstein_mass(theta_E: Number, z_lens: float, z_source: float, *, cosmology:
 
 
 def einstein_radius_from_mass(
-    mass: Number, z_lens: float, z_source: float, *, cosmology: Any = None
+    mass: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
     """Einstein radius of a mass that lies all inside it.
 
@@ -199,12 +205,7 @@ def einstein_radius_from_mass(
 
 
 def nfw_from_mass(
-    m200: Number,
-    concentration: float,
-    z_lens: float,
-    z_source: float,
-    *,
-    cosmology: Any = None,
+    m200: Number, concentration: float, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> tuple[u.Quantity, u.Quantity]:
     """Scale radius and deflection of an NFW halo of a given mass.
 

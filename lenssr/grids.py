@@ -94,6 +94,14 @@ def resampling_factor(unit: u.UnitBase | str, factor: float) -> float:
     return 1 / factor**2 if conserves_sum(unit) else 1.0
 
 
+def without_angle(unit: u.UnitBase) -> u.UnitBase:
+    """The unit of the flux of a surface brightness; a unit without an angle as it is."""
+    for base, power in zip(unit.bases, unit.powers, strict=True):
+        if base.physical_type in ("angle", "solid angle"):
+            unit = unit / base**power
+    return unit
+
+
 def transformed(matrix: ArrayLike, x: Any, y: Any) -> tuple[Any, Any]:
     """Positions (2 x 2 ``matrix``) @ (x, y), of floats, arrays or tensors."""
     (xx, xy), (yx, yy) = np.asarray(matrix).tolist()

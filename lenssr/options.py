@@ -15,40 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NewType, get_args
 
 import numpy as np
 
-from lenssr._option import (
-    NETWORK,
-    PIXEL,
-    SEARCH,
-    Option,
-    Options,
-    angle,
-    check_components,
-    check_device,
-    check_fit_lens,
-    check_fit_shape,
-    check_grouper,
-    check_lens,
-    check_lens_light,
-    check_positive,
-    check_psf_out,
-    check_xy_bounds,
-    load_lens,
-    load_light,
-    load_psf_out,
-    names_text,
-    one_of,
-    option,
-    or_auto,
-    pair,
-    psf_out_text,
-    psf_text,
-    save_lens,
-    save_light,
-    save_psf_out,
-    side_text,
-    whole,
-    whole_number,
-)
+from lenssr import _option as opt
+from lenssr._option import NETWORK, PIXEL, SEARCH, Option, Options, option
 from lenssr.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -189,7 +157,7 @@ def _check_source(name: str, value: Any) -> None:
 
         if isinstance(value, NetworkSource):
             return
-    one_of(SOURCES)(name, value)
+    opt.one_of(SOURCES)(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +172,7 @@ class Settings(Options):
 
     scale: int = option(
         "output pixels along an input pixel",
-        default=2, check=whole(1), flag="--scale", metavar="N", parse=whole_number,
+        default=2, check=opt.whole(1), flag="--scale", metavar="N", parse=opt.whole_number,
     )  # fmt: skip
     source: SourceKind | SourceName | NetworkSource = option(
         "the model of the source",
@@ -213,10 +181,10 @@ class Settings(Options):
     )  # fmt: skip
     lens: MassModel | None = option(
         "the lens, if it is known; by default SIE and shear are fitted",
-        check=check_lens, flag="--lens", metavar="lens.yaml", save=save_lens, load=load_lens,
+        check=opt.check_lens, flag="--lens", metavar="lens.yaml", save=opt.save_lens, load=opt.load_lens,
     )  # fmt: skip
     fit_lens: bool | None = option(
-        "whether a lens that is given is refined", check=check_fit_lens, flag="--fit-lens", switch=True
+        "whether a lens that is given is refined", check=opt.check_fit_lens, flag="--fit-lens", switch=True
     )
     start: str | PathLike[str] = option(
         "where the fit of an unknown lens begins: search, network, or a file of a network's weights",
@@ -224,28 +192,28 @@ class Settings(Options):
     )  # fmt: skip
     lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
         "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
-        check=check_lens_light, flag="--lens-light", metavar="MODEL", parse=names_text,
-        save=save_light, load=load_light,
+        check=opt.check_lens_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
+        save=opt.save_light, load=opt.load_light,
     )  # fmt: skip
     sky: Literal["constant"] | None = option(
-        "the sky that is fitted: constant, or None", default="constant", check=one_of((None, "constant"))
+        "the sky that is fitted: constant, or None", default="constant", check=opt.one_of((None, "constant"))
     )
     oversampling: int | Literal["auto"] = option(
         "points along a pixel at which the model is sampled; auto integrates over the pixel",
-        default="auto", check=or_auto(whole(1)),
+        default="auto", check=opt.or_auto(opt.whole(1)),
     )  # fmt: skip
     psf_out: Quantity | Literal["pixel"] | None = option(
         "FWHM of a Gaussian PSF of the output, or pixel for none; by default the telescope's",
-        check=check_psf_out, flag="--psf-out", metavar="ANGLE", parse=psf_out_text,
-        save=save_psf_out, load=load_psf_out,
+        check=opt.check_psf_out, flag="--psf-out", metavar="ANGLE", parse=opt.psf_out_text,
+        save=opt.save_psf_out, load=opt.load_psf_out,
     )  # fmt: skip
     prior: PriorName = option(
         "prior on the roughness of a source on a grid",
-        default="auto", check=one_of(PRIORS), flag="--prior", metavar="PRIOR", choices=lambda: PRIORS,
+        default="auto", check=opt.one_of(PRIORS), flag="--prior", metavar="PRIOR", choices=lambda: PRIORS,
     )  # fmt: skip
-    positive: bool = option("whether a source on a grid is positive", default=True, check=check_positive)
-    device: str = option("cpu, cuda or auto", default="auto", check=check_device, flag="--device")
-    seed: int = option("of the starts of the search, and of draws", default=0, check=whole(0))
+    positive: bool = option("whether a source on a grid is positive", default=True, check=opt.check_positive)
+    device: str = option("cpu, cuda or auto", default="auto", check=opt.check_device, flag="--device")
+    seed: int = option("of the starts of the search, and of draws", default=0, check=opt.whole(0))
     # Kept with the settings: another process has not registered the source.
     _entry: Source = field(init=False, repr=False, compare=False)
 
@@ -391,7 +359,8 @@ READING: dict[str, Option] = {
     ),
     "unit": Option(help="unit of the pixels, such as electron/s, where BUNIT does not say", flag="--unit"),
     "pixel_scale": Option(
-        help="such as 0.05arcsec, where there is no WCS", flag="--pixel-scale", metavar="ANGLE", parse=angle
+        help="such as 0.05arcsec, where there is no WCS",
+        flag="--pixel-scale", metavar="ANGLE", parse=opt.angle,
     ),
 }  # fmt: skip
 
@@ -411,14 +380,17 @@ class PhotometryOptions(Options):
 
     fit_shape: int | tuple[int, int] | Literal["auto"] = option(
         "side of the stamps in pixels; auto: 51, more for those whose light reaches others",
-        default="auto", check=or_auto(check_fit_shape), flag="--fit-shape", metavar="N", parse=side_text,
+        default="auto", check=opt.or_auto(opt.check_fit_shape),
+        flag="--fit-shape", metavar="N", parse=opt.side_text,
     )  # fmt: skip
     sky: Literal["constant"] | None = option(
-        "the sky under each group: constant, or None", default="constant", check=one_of(("constant", None))
+        "the sky under each group: constant, or None",
+        default="constant",
+        check=opt.one_of(("constant", None)),
     )
     n_components: Literal[1, 2] = option(
         "2: a bulge and a disc",
-        default=1, check=check_components, flag="--components", parse=int, choices=lambda: (1, 2),
+        default=1, check=opt.check_components, flag="--components", parse=int, choices=lambda: (1, 2),
     )  # fmt: skip
     model: Any = option("a Sersic2D or Sersic whose fixed, bounds and tied hold")
     fixed: dict[str, bool] | None = option("parameters that are held, by name")
@@ -426,23 +398,25 @@ class PhotometryOptions(Options):
     tied: dict[str, Any] | None = option("functions that tie parameters, by name")
     xy_bounds: Any = option(
         "how far centres may move in pixels; by default a quarter of the stamp, at most 10",
-        check=check_xy_bounds,
+        check=opt.check_xy_bounds,
     )
-    grouper: Any = option("groups of galaxies that are fitted together", default="auto", check=check_grouper)
+    grouper: Any = option(
+        "groups of galaxies that are fitted together", default="auto", check=opt.check_grouper
+    )
     loss: Literal["huber", "cauchy"] | None = option(
-        "how residuals count: huber, cauchy, or None for squares", check=one_of(("huber", "cauchy", None))
+        "how residuals count: huber, cauchy, or None for squares", check=opt.one_of(("huber", "cauchy", None))
     )
     intervals: Literal["auto", "gaussian", "profile"] = option(
-        "where errors come from", default="auto", check=one_of(("auto", "gaussian", "profile"))
+        "where errors come from", default="auto", check=opt.one_of(("auto", "gaussian", "profile"))
     )
-    device: str = option("cpu, cuda or auto", default="auto", check=check_device, flag="--device")
+    device: str = option("cpu, cuda or auto", default="auto", check=opt.check_device, flag="--device")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.xy_bounds is not None:
-            object.__setattr__(self, "xy_bounds", pair(self.xy_bounds, "xy_bounds"))
+            object.__setattr__(self, "xy_bounds", opt.pair(self.xy_bounds, "xy_bounds"))
         if not self.grows:
-            object.__setattr__(self, "fit_shape", pair(self.fit_shape, "fit_shape", integer=True))
+            object.__setattr__(self, "fit_shape", opt.pair(self.fit_shape, "fit_shape", integer=True))
 
     @property
     def box(self) -> tuple[int, int]:
@@ -459,6 +433,6 @@ PHOTOMETRY: dict[str, Option] = {
     **PhotometryOptions.options(),
     "psf": Option(
         help="PSF: a FITS file, or a FWHM such as 0.1arcsec or 2.5pix; by default the image's own",
-        flag="--psf", metavar="PSF", parse=psf_text,
+        flag="--psf", metavar="PSF", parse=opt.psf_text,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Objects in the field of a lens, and the significance of its light.
+"""Objects in the field of a lens, and the significance of its light, of one image or, as tensors, of many.
 
 The central galaxy is subtracted as a profile that falls outward on ellipses of one shape; the rest is divided
 into segments, which `lenssr.reconstruction.field_mask` classifies.
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from astropy.convolution import Gaussian2DKernel
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.utils.exceptions import AstropyUserWarning
 from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from lenssr.imaging.reading import Array, Mask
 
@@ -29,7 +32,10 @@ __all__ = [
     "label_objects",
     "light_census",
     "psf_width",
+    "signal_to_noise",
     "significance_map",
+    "significant_pixels",
+    "variance_from_neighbours",
 ]
 
 # Error of the elliptical profile of a galaxy, over its light. Chosen: real galaxies are not ellipses.
@@ -51,6 +57,11 @@ CENTRE_REACH, CENTRE_SIGMA = 0.15, 3.0
 ARCS_FROM_FWHM, ARCS_TO_FIELD = 1.5, 0.5
 # Largest modulus of the ellipticity of the central galaxy: an axis ratio of 0.25. Chosen: arcs may fake more.
 MAX_ELLIPTICITY = 0.6
+# Side of the window, in pixels, and significance of its sum, in sigma, above which its centre is significant
+# to networks.
+WINDOW_SIDE, WINDOW_SIGMA = 5, 5.0
+# Least variance over the largest of an image: lower ones come from hardly a count.
+LEAST_VARIANCE_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -276,3 +287,36 @@ def _ellipticity(light: Array, scene: FieldObjects) -> tuple[float, float]:
         e1, e2 = (xx - yy) / size, 2 * xy / size
     shrink = min(1.0, MAX_ELLIPTICITY / max(math.hypot(e1, e2), 1e-9))
     return e1 * shrink, e2 * shrink
+
+
+def variance_from_neighbours(image: Tensor, noise: Any, seen: Tensor | None = None) -> Tensor:
+    """Variance of images (B, ny, nx), from the mean of the 3 x 3 pixels around each that are not hidden.
+
+    The variance of a hidden pixel does not depend on its noise, so weights by it are unbiased. ``seen`` (B,
+    ny, nx) marks the pixels that are not hidden; by default all.
+    """
+    seen = torch.ones_like(image) if seen is None else seen.to(image)
+    total, number = torch.where(seen > 0, image, 0), seen
+    guess = torch.zeros_like(total)
+    for side in (5, 3):  # The 3 x 3 pixels replace the 5 x 5 where any of them is seen.
+        planes = torch.stack([total, number], 1)
+        sums = avg_pool2d(planes, side, 1, side // 2, divisor_override=1)
+        guess = torch.where(sums[:, 1] > 0.5, sums[:, 0] / sums[:, 1].clamp_min(1), guess)
+    variance = noise.moments(guess.clamp_min(0))[2].to(guess).expand_as(guess)
+    # The variance of hidden pixels may be arbitrary.
+    least = LEAST_VARIANCE_SHARE * torch.where(seen > 0, variance, 0).amax((-2, -1), keepdim=True)
+    return torch.maximum(variance, least.clamp_min(torch.finfo(guess.dtype).tiny))
+
+
+def significant_pixels(image: Tensor, sigma: Tensor) -> Tensor:
+    """Pixels (B, ny, nx) in or near significant light; those with infinite ``sigma`` are ignored."""
+    seen = torch.isfinite(sigma)
+    planes = torch.stack([torch.where(seen, image, 0), torch.where(seen, sigma, 0).square()], 1)
+    total, variance = avg_pool2d(planes, WINDOW_SIDE, 1, WINDOW_SIDE // 2, divisor_override=1).unbind(1)
+    return seen & (total > WINDOW_SIGMA * variance.sqrt())
+
+
+def signal_to_noise(image: Tensor, variance: Tensor) -> Tensor:
+    """Signal-to-noise ratio (B,) of all significant pixels; infinite variances are ignored."""
+    lit = significant_pixels(image, variance.sqrt())
+    return torch.where(lit, image.square() / variance, 0).sum((-2, -1)).sqrt()

@@ -467,17 +467,6 @@ def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNois
     multiple of the data, clipped at zero or not, removes more than half of the scatter of the variance.
     Neither holds for constant errors, weight maps, or variances of a model. Mighell 1999, ApJ 518, 380;
     Humphrey, Liu & Buote 2009, ApJ 693, 822.
-
-    >>> import numpy as np
-    >>> from lenssr.imaging import Observation
-    >>> from lenssr.imaging.noise import noise_of_counts
-    >>> data = np.random.default_rng(1).poisson(4.0, (40, 40)).astype(float)
-    >>> options = {"pixel_scale": 0.05, "unit": "electron"}
-    >>> noise_of_counts(Observation.from_any(data, noise=2.0, **options)) is None
-    True
-    >>> seen = Observation.from_any(data, noise=np.sqrt(1 + data), **options)
-    >>> seen.flags, seen.noise
-    (('errors_follow_counts',), PoissonNoise(exposure=1.0, background_rms=1.0))
     """
     from scipy import stats
 

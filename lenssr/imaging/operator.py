@@ -43,12 +43,6 @@ class Convolution:
 
     The kernel (ky, kx) has odd sides, its centre in the middle, is not normalised, and may be larger than the
     images. A frame of ``margin`` pixels is cut from the convolved images; `transposed` adds it again.
-
-    >>> import torch
-    >>> from lenssr.imaging.operator import Convolution
-    >>> blur = Convolution(torch.ones(1, 3) / 3, (1, 4))
-    >>> blur(torch.tensor([[0.0, 3.0, 0.0, 0.0]], dtype=torch.float64)).round(decimals=9).abs()
-    tensor([[1., 1., 1., 0.]], dtype=torch.float64)
     """
 
     def __init__(
@@ -106,11 +100,6 @@ def reach_of(kernel: ArrayLike | Tensor, share: float, subsampling: int = 1) -> 
     """Half the side, in whole pixels, of the square around the middle that holds a share of a kernel.
 
     The kernel (ky, kx) has ``subsampling`` samples along a pixel.
-
-    >>> import numpy as np
-    >>> from lenssr.imaging.operator import reach_of
-    >>> reach_of(np.ones((9, 9)), 0.99), reach_of(np.ones((9, 9)), 0.99, subsampling=3)
-    (4, 2)
     """
     kernel = np.asarray(kernel.cpu() if isinstance(kernel, Tensor) else kernel)
     half = max(kernel.shape) // 2
@@ -125,11 +114,6 @@ def margin_around(kernel: ArrayLike | Tensor, subsampling: int = 1) -> int:
 
     They hold 99 % of the kernel, but are at most 1.25 times those that hold 95 %, the ratio of a Gaussian:
     the wings of a kernel would take much time and scatter little light.
-
-    >>> import numpy as np
-    >>> from lenssr.imaging.operator import margin_around
-    >>> margin_around(np.ones((9, 9))), margin_around(np.ones((9, 9)), 3)
-    (4, 2)
     """
     most, least = (reach_of(kernel, share, subsampling) for share in (MARGIN_SHARE, CORE_SHARE))
     return min(most, round(MARGIN_CORES * least))

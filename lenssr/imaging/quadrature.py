@@ -187,14 +187,6 @@ class CompactLights:
 
     ``x``, ``y`` (L,) are their centres and ``small``, ``large`` (L,) their half-light radii along minor and
     major axis, in arcsec; ``trace(x, y)`` says where rays (M,) land in that plane.
-
-    >>> import torch
-    >>> from lenssr.imaging.quadrature import CompactLights
-    >>> place, size = torch.tensor([0.3]).double(), torch.tensor([0.001]).double()
-    >>> lights = CompactLights(place, place, size, size, trace=lambda x, y: (x, y))
-    >>> middle = torch.tensor([-0.5, 0.5]).double()
-    >>> lights(middle, middle, 1.0), lights(middle, middle, 0.001)
-    (tensor([False,  True]), tensor([False, False]))
     """
 
     x: Tensor

@@ -99,10 +99,6 @@ def parse_unit(text: str | u.UnitBase) -> u.UnitBase:
     """Unit of an image from BUNIT or the user: `SPELLINGS`, quotients of them, or astropy's.
 
     Magnitudes and unknown units are refused.
-
-    >>> from lenssr.imaging.reading import parse_unit
-    >>> parse_unit("ELECTRONS/S"), parse_unit("MJy/sr")
-    (Unit("electron / s"), Unit("MJy / sr"))
     """
     if isinstance(text, str):
         unit = _from_spelling(text.strip())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid
+from lenssr.grids import PixelGrid, without_angle
 from lenssr.imaging.operator import ImagingOperator, reach_of
 from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
 from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
@@ -195,11 +195,10 @@ def _to_arcsec2(unit: u.UnitBase | None) -> tuple[float, Any]:
     """Factor to a flux unit per arcsec2, and that flux unit."""
     if unit is None:
         return 1.0, None
-    for base, power in zip(unit.bases, unit.powers, strict=True):
-        if base.physical_type in ("angle", "solid angle"):
-            flux = unit / base**power
-            return unit.to(flux / u.arcsec**2), flux
-    raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2")
+    flux = without_angle(unit)
+    if flux == unit:
+        raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2")
+    return unit.to(flux / u.arcsec**2), flux
 
 
 def _brightness_of_model(model: Model) -> tuple[Brightness, Any]:

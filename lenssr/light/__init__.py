@@ -7,8 +7,8 @@ from lenssr.light.gaussians import (
     gaussians_brightness_jacobian,
     gaussians_from_sersic,
 )
+from lenssr.light.lens_light import from_dict, to_dict
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
-from lenssr.light.plain_light import from_dict, to_dict
 from lenssr.light.profile import LightProfile, elliptical_radius
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
 from lenssr.light.sersic_shape import sersic_b, sersic_from_lenstronomy, sersic_to_lenstronomy

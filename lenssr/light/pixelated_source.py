@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid, conserves_sum
+from lenssr.grids import PixelGrid, conserves_sum, without_angle
 from lenssr.light.profile import Length, Real, bare, in_arcsec, lengths_in_arcsec
 
 __all__ = ["PixelatedSource", "interpolate_image"]
@@ -202,11 +202,7 @@ def _per_arcsec2(
         return data / pixel_area, None if unit is None else unit / u.arcsec**2
     if unit is None:
         return data, None
-    target = unit
-    for base, power in zip(unit.bases, unit.powers, strict=True):
-        if base.physical_type in ("angle", "solid angle"):
-            target = target / base**power
-    target = target / u.arcsec**2
+    target = without_angle(unit) / u.arcsec**2
     if not unit.is_equivalent(target):
         raise InputError(f"unit {unit} is not a surface brightness per solid angle: convert it to MJy/sr")
     return data * unit.to(target), target

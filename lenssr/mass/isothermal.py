@@ -3,23 +3,18 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import Self
 
 import astropy.units as u
 import numpy as np
 import torch
 from torch import Tensor
 
-from lenssr.cosmology import einstein_radius_from_velocity_dispersion
+from lenssr.cosmology import Cosmology, einstein_radius_from_velocity_dispersion
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, Parametrised, centre, ellipticities
-
-if TYPE_CHECKING:
-    from astropy.cosmology import FLRW
-
-Cosmology: TypeAlias = "FLRW | None"
 
 __all__ = ["SIE", "SIS"]
 
@@ -253,13 +248,7 @@ class _FromVelocityDispersion(Parametrised):
 
     @classmethod
     def from_velocity_dispersion(
-        cls,
-        sigma_v: Length,
-        z_lens: float,
-        z_source: float,
-        *,
-        cosmology: "FLRW | None" = None,
-        **values: Length,
+        cls, sigma_v: Length, z_lens: float, z_source: float, *, cosmology: Cosmology = None, **values: Length
     ) -> Self:
         """Make a lens of a given velocity dispersion.
 

@@ -1,19 +1,16 @@
 """The Navarro-Frenk-White halo."""
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import astropy.units as u
 import torch
 from torch import Tensor
 
-from lenssr.cosmology import nfw_from_mass
+from lenssr.cosmology import Cosmology, nfw_from_mass
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
-
-if TYPE_CHECKING:
-    from astropy.cosmology import FLRW
 
 __all__ = ["NFW"]
 
@@ -142,7 +139,7 @@ class NFW(MassModel):
         z_lens: float,
         z_source: float,
         *,
-        cosmology: "FLRW | None" = None,
+        cosmology: Cosmology = None,
         **values: Length,
     ) -> Self:
         """Make the halo of a given mass and concentration.

@@ -2,21 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import astropy.units as u
 import torch
 from torch import Tensor
 
-from lenssr.cosmology import einstein_radius_from_mass
+from lenssr.cosmology import Cosmology, einstein_radius_from_mass
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor, tracked
 from lenssr.mass.parameter import Length, Parameter, centre
-
-if TYPE_CHECKING:
-    from astropy.cosmology import FLRW
-
-Cosmology: TypeAlias = "FLRW | None"
 
 __all__ = ["PointMass"]
 
@@ -77,13 +72,7 @@ class PointMass(MassModel):
 
     @classmethod
     def from_mass(
-        cls,
-        mass: Length,
-        z_lens: float,
-        z_source: float,
-        *,
-        cosmology: "FLRW | None" = None,
-        **values: Length,
+        cls, mass: Length, z_lens: float, z_source: float, *, cosmology: Cosmology = None, **values: Length
     ) -> Self:
         """Make a point mass of a given mass.
 

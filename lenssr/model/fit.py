@@ -223,15 +223,7 @@ def fit_known_lens(stack: ImageStack, scene: Scene, lens_vectors: Tensor) -> lis
     return fit_from(stack, scene, template, constraints)
 
 
-def fit_from(
-    stack: ImageStack,
-    scene: Scene,
-    physical: Tensor,
-    constraints: Constraints,
-    refits: int = WEIGHT_REFITS,
-    *,
-    tolerance: float = 1.0,
-) -> list[Fit]:
+def fit_from(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, tolerance=1.0):
     """Fit all pixels from a start (B, P); groups of Gaussians twice, and the better fit is kept.
 
     Which group takes which light is decided early, when lens and source are still far off: two groups may end
@@ -344,15 +336,7 @@ def away_from_lens(grid: PixelGrid, scene: Scene, physical: Tensor) -> Tensor:
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def refine(
-    stack: ImageStack,
-    scene: Scene,
-    physical: Tensor,
-    constraints: Constraints,
-    refits: int = WEIGHT_REFITS,
-    *,
-    tolerance: float = 1.0,
-) -> list[Fit]:
+def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, tolerance=1.0):
     """Fit all pixels, weights frozen and found anew, and collect the `Fit` of every image.
 
     With fewer ``refits`` than usual the start is near enough for the noise to be as it is there.

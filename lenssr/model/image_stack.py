@@ -13,6 +13,9 @@ from lenssr.imaging.operator import ImagingOperator, sharpened
 
 # Within this share of a pixel around a centre of light, derivatives with respect to position cancel.
 CUSP_PIXELS = 0.1
+# Defaults of the options of the operator of a stack.
+OPTIONS = {"oversampling": "auto", "kernel_subsampling": 1, "includes_pixel": False}
+OPTIONS |= {"device": "cpu", "dtype": torch.float64}
 
 
 def bin_kernel(kernel: NDArray, factor: int) -> NDArray:
@@ -32,8 +35,8 @@ class ImageStack:
 
     ``data`` and ``valid`` (B, ny, nx) are tensors or arrays; ``noise`` is one model for each image, or a
     stack of all. ``kernel`` is the PSF at the sampling of ``grid`` over ``kernel_subsampling``; the operator
-    refines its rays where ``refine`` is steep. Pixels are flux, or brightness per solid angle if
-    ``surface_brightness``.
+    refines its rays where ``refine`` is steep, and takes the other ``options``. Pixels are flux, or
+    brightness per solid angle if ``surface_brightness``.
 
     ``shows_ghost`` says whether the data were sampled at points that include pixel centres, by default as
     ``oversampling`` does. At r = 0 the deflection of a singular lens is taken as 0, so such a pixel shows the
@@ -48,19 +51,14 @@ class ImageStack:
         grid,
         kernel,
         *,
-        oversampling="auto",
-        kernel_subsampling=1,
-        includes_pixel=False,
         surface_brightness=False,
         refine=None,
         shows_ghost=None,
-        device="cpu",
-        dtype=torch.float64,
+        **options,
     ):
-        self.grid, self.kernel = grid, kernel
+        self.grid, self.kernel, self.options = grid, kernel, {**OPTIONS, **options}
+        oversampling, device, dtype = (self.options[name] for name in ("oversampling", "device", "dtype"))
         self.noise = (noise if isinstance(noise, NoiseModel) else stack_noise(noise)).on(device)
-        self.options = {"oversampling": oversampling, "kernel_subsampling": kernel_subsampling}
-        self.options |= {"includes_pixel": includes_pixel, "device": device, "dtype": dtype}
         if shows_ghost is None:
             shows_ghost = oversampling != "auto" and oversampling % 2 == 1
         self.surface_brightness, self.shows_ghost = surface_brightness, shows_ghost

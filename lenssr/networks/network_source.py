@@ -1,8 +1,9 @@
-"""The choice of a network as the model of the source: its trained networks, and their domain of images."""
+"""Trained networks at work: for the source, with the domain of their images, and for the start of a lens."""
 
 import hashlib
 from dataclasses import dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from lenssr.exceptions import InputError
+from lenssr.imaging.detection import signal_to_noise, variance_from_neighbours
+from lenssr.model.initial_guess import light_start, without_light
+from lenssr.networks.deflection import LensEstimate
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
-from lenssr.networks.variance import signal_to_noise
 from lenssr.networks.weights import Card, available, find, is_bundle, load, load_bundle
 
-__all__ = ["NetworkSource"]
+__all__ = ["LensNetwork", "NetworkSource"]
 
 # Default weights, those with the narrower training ranges first.
 DEFAULT_WEIGHTS = ("relensing", "relensing-broad")
@@ -134,3 +137,27 @@ def image_properties(observation: Any, image: Tensor, variance: Tensor) -> dict[
         "psf_fwhm": observation.psf_fwhm,
         "snr": float(signal_to_noise(image, variance)),
     }
+
+
+class LensNetwork:
+    """A `~lenssr.networks.DeflectionNetwork` for images; its weights are a name of lenssr's, or a file."""
+
+    def __init__(self, weights: str | Path) -> None:
+        try:
+            self.network, _ = load(weights, kind="DeflectionNetwork")
+        except InputError as error:
+            raise InputError(f"start: {error}") from error
+        self.network.requires_grad_(False)
+
+    @torch.no_grad()
+    def estimate(self, stack: Any, scene: Any) -> LensEstimate:
+        """`~lenssr.networks.LensEstimate` of all images, the light of the lens and the sky subtracted."""
+        shape = (len(stack), *stack.grid.shape)
+        valid = stack.valid.reshape(shape)
+        arcs = without_light(stack, scene, light_start(stack, scene)).reshape(shape)
+        variance = variance_from_neighbours(stack.data.reshape(shape), stack.noise, valid)
+        # Other units may leave the range of single precision.
+        unit = torch.where(valid, variance, 0).mean((-2, -1), keepdim=True).sqrt()
+        sigma = (variance.sqrt() / unit).masked_fill(~valid, torch.inf)
+        network = self.network.to(stack.device)
+        return network((arcs / unit).float(), sigma.float(), stack.grid.pixel_scale)

@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from lenssr.exceptions import InputError
 from lenssr.imaging import ImagingOperator
-from lenssr.networks.variance import significant_pixels
+from lenssr.imaging.detection import significant_pixels
 from lenssr.source import SourceGrid
 
 __all__ = ["PredictedSource", "RelensingNetwork"]

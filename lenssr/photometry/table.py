@@ -7,7 +7,7 @@ import numpy as np
 from astropy.table import QTable
 
 from lenssr._files import package_version
-from lenssr.grids import transformed
+from lenssr.grids import transformed, without_angle
 from lenssr.photometry.flags import SersicFlag, flags_of
 from lenssr.photometry.intervals import PROFILED
 from lenssr.photometry.parameters import MEASURED
@@ -121,11 +121,10 @@ def total_flux_unit(observation):
         return None, 1.0
     if observation.conserves_sum:
         return unit, 1.0
-    for base, power in zip(unit.bases, unit.powers, strict=True):
-        if base.physical_type in ("angle", "solid angle") and not observation.meta.get("no_scale"):
-            plain = unit / base**power
-            return plain, (unit * u.arcsec**2).to(plain) * observation.grid.pixel_area
-    return unit * u.pix**2, 1.0
+    plain = without_angle(unit)
+    if plain == unit or observation.meta.get("no_scale"):
+        return unit * u.pix**2, 1.0
+    return plain, (unit * u.arcsec**2).to(plain) * observation.grid.pixel_area
 
 
 def _add_sky_columns(table, rows):

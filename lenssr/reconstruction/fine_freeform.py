@@ -13,7 +13,7 @@ from torch import Tensor
 from lenssr.model.scene import Scene
 from lenssr.reconstruction.fine_images import FineScene, Products, fine_operator, source_ccd, surroundings
 from lenssr.source import GridMotion, SourceMap
-from lenssr.source.information import LEAST_INFORMATION, information
+from lenssr.source.evidence import LEAST_INFORMATION, information
 
 SAMPLES, AT_ONCE = 64, 16  # draws that give the errors, and the number in memory at a time
 FINEST_SOURCE = 120  # pixels along a side
@@ -69,11 +69,9 @@ class FineView:
             nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
             change = (self.matrix @ (self.state.slope[:, None] * nodes)).T
             of_source = self.image(change + parameters[: len(self._moved)].T @ self._moved)
-            of_light, sky = (
-                self._light_change(parameters),
-                parameters[self.state.scene.fit_rows("sky").numpy()],
-            )
-            everything = of_source + of_light + (sky.sum(0) * self.fine.sky_factor)[:, None, None]
+            of_light = self._light_change(parameters)
+            sky = parameters[self.state.scene.fit_rows("sky").numpy()].sum(0) * self.fine.sky_factor
+            everything = of_source + of_light + sky[:, None, None]
             yield everything, of_source, np.broadcast_to(of_light, of_source.shape)
 
     @cached_property
@@ -128,6 +126,20 @@ class FineView:
         columns = self._moved_at(*nodes)
         changes = changes + columns.T @ draws[count : count + len(columns)]
         return changes.T.reshape(-1, self.grid.side, self.grid.side)
+
+    def errors(self, draws, widening, off=None):
+        """Errors of scene, source and lens light, and of the source without lens, from draws (n + K, m)."""
+
+        def squares(vectors):
+            images = sum(
+                np.stack([(change**2).sum(0) for change in changes]) for changes in self.changes(vectors)
+            )
+            return [*images, (self.source_changes(vectors) ** 2).sum(0)]
+
+        variances = [widening**2 / draws.shape[1] * total for total in squares(draws)]
+        if off is not None:
+            variances = [sum(pair) for pair in zip(variances, squares(off[:, None]), strict=True)]
+        return [np.sqrt(variance) for variance in variances]
 
     def magnification(self, factor, widening):
         """Total magnification and its standard deviation; both fluxes are sums over the nodes."""
@@ -196,58 +208,32 @@ class FreeFormPosterior:
         return factor
 
 
-class FineSource:
-    """A scene with a free-form source at a finer sampling.
+def freeform_products(problem, solution, observation, settings, widening, off=None):
+    """`~lenssr.reconstruction.fine_images.Products` of a scene with a free-form source, errors from draws.
 
     ``widening`` is the factor of errors over those of independent noise. Where the solution is not the most
     likely one, ``off`` (n + K,) is its distance in field and parameters: errors then are root mean squares.
     """
-
-    def __init__(self, problem, solution, observation, settings, widening, off=None):
-        self.solution, self.observation, self.widening = solution, observation, widening
-        self.off = None if off is None else off[:, None]
-        self.rng = np.random.default_rng(settings.seed)
-        mapping, physical = (place(solution.parameters) for place in (problem.mapping, problem.physical))
-        found = solution.values, solution.slope
-        self.state = FreeForm(mapping, problem.scene, physical, *found, problem.motion)
-        self.options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
-        self.view = FineView(self.state, observation, self.options)
-
-    def products(self):
-        """All images with their errors, as `~lenssr.reconstruction.fine_images.Products`."""
-        view, factor = self.view, self.solution.factor
-        lensed = view.image(view.matrix @ self.state.values)
-        light, sky = view.fine.image("lens_light"), view.fine.image("sky")
-        draws = factor.sample(self.rng.standard_normal((factor.size, SAMPLES)))
-        known = self.state.mapping.grid.matrix(*view.grid.nodes) @ information(self.solution)
-        known = known.reshape(view.grid.side, view.grid.side)
-        errors = self._errors(draws)
-        magnification, magnification_error = view.magnification(factor, self.widening)
-        fields = {
-            "source": self._source(draws, known < LEAST_INFORMATION),
-            "information": known,
-            "posterior": FreeFormPosterior(self.state, factor, self.observation, self.options, self.widening),
-            "magnification": magnification,
-            "magnification_error": magnification_error,
-        }
-        parameters = self.solution.determined + self.state.scene.count("source")
-        images = (lensed + light + sky, lensed, light)
-        return Products(images, errors, view.fine.grid.wcs, view.fine.kernel, parameters, fields)
-
-    def _errors(self, draws):
-        totals = np.zeros((3, *self.view.fine.grid.shape))
-        for changes in self.view.changes(draws):
-            for total, change in zip(totals, changes, strict=True):
-                total += (change**2).sum(0)
-        errors = self.widening * np.sqrt(totals / draws.shape[1])
-        if self.off is not None:
-            errors = np.hypot(errors, [change[0] for change in next(self.view.changes(self.off))])
-        return tuple(errors)
-
-    def _source(self, draws, mask):
-        grid, changes = self.view.grid, self.view.source_changes(draws)
-        error = self.widening * np.sqrt((changes**2).mean(axis=0))
-        if self.off is not None:
-            error = np.hypot(error, self.view.source_changes(self.off)[0])
-        value, place = self.view.source(self.state.values), (grid.x_0, grid.y_0, grid.spacing)
-        return source_ccd(value, error, self.observation, *place, mask)
+    mapping, physical = (place(solution.parameters) for place in (problem.mapping, problem.physical))
+    found = solution.values, solution.slope
+    state = FreeForm(mapping, problem.scene, physical, *found, problem.motion)
+    options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
+    view, factor = FineView(state, observation, options), solution.factor
+    grid = view.grid
+    lensed = view.image(view.matrix @ state.values)
+    light, sky = view.fine.image("lens_light"), view.fine.image("sky")
+    known = (mapping.grid.matrix(*grid.nodes) @ information(solution)).reshape(grid.side, grid.side)
+    normals = np.random.default_rng(settings.seed).standard_normal((factor.size, SAMPLES))
+    *errors, source_error = view.errors(factor.sample(normals), widening, off)
+    place, mask = (grid.x_0, grid.y_0, grid.spacing), known < LEAST_INFORMATION
+    magnification, magnification_error = view.magnification(factor, widening)
+    fields = {
+        "source": source_ccd(view.source(state.values), source_error, observation, *place, mask),
+        "information": known,
+        "posterior": FreeFormPosterior(state, factor, observation, options, widening),
+        "magnification": magnification,
+        "magnification_error": magnification_error,
+    }
+    parameters = solution.determined + state.scene.count("source")
+    images = (lensed + light + sky, lensed, light)
+    return Products(images, tuple(errors), view.fine.grid.wcs, view.fine.kernel, parameters, fields)

@@ -18,7 +18,7 @@ from lenssr.networks.weights import Card, checksum_of, save_weights
 from lenssr.options import SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.network import NetworkReconstruction, subtract_foreground
-from lenssr.training import Optimisation, data_consistency, draw_hidden, lightning_tools
+from lenssr.training import Optimisation, data_consistency, draw_hidden, loop
 from lenssr.training.data import ORDER_STREAM, hidden_pixel_generator
 
 # Shares of the pixels that are held back from all steps, for the score, and that are hidden in one step.
@@ -69,7 +69,7 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
     settings = method.settings
     pace = {"learning_rate": learning_rate, "warmup": steps // 10 if isinstance(steps, int) else 0}
     optimisation = Optimisation(steps=steps, batch_size=1, check_every=steps, seed=int(settings.seed), **pace)
-    lightning = lightning_tools.import_lightning()
+    lightning = loop.import_lightning()
     start, network, images = _prepared(method, observations, names, lenses, progress)
     device, began = settings.torch_device, time.monotonic()
     before = _score(images)
@@ -91,7 +91,7 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
     card = Card(
         recipe=recipe | {"optimisation": {"steps": steps, "learning_rate": learning_rate}},
         seed=optimisation.seed,
-        device=lightning_tools.device_name(device),
+        device=loop.device_name(device),
         minutes=(time.monotonic() - began) / 60,
         steps=steps,
         scores={"hidden_pixels_before": before, "hidden_pixels": after},
@@ -163,9 +163,9 @@ def _teach(lightning, network, images, optimisation, device, folder, progress):
             return loss
 
         def configure_optimizers(self):
-            return lightning_tools.optimizers(self.parameters(), optimisation)
+            return loop.optimizers(self.parameters(), optimisation)
 
-    with lightning_tools.quiet(), lightning_tools.own_interrupts():
+    with loop.undisturbed():
         devices = 1 if device.type == "cpu" else [device.index or 0]
         shown = {"enable_progress_bar": progress, "enable_model_summary": False, "log_every_n_steps": 1}
         trainer = lightning.Trainer(
@@ -177,7 +177,7 @@ def _teach(lightning, network, images, optimisation, device, folder, progress):
             enable_checkpointing=False,
             **shown,
         )
-        trainer.fit(Module(), lightning_tools.numbers(optimisation.steps))
+        trainer.fit(Module(), loop.batch_numbers(optimisation.steps))
 
 
 def _losses_log(folder):

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from lenssr.reconstruction.assemble import Solved
-from lenssr.reconstruction.fine_freeform import FineSource
+from lenssr.reconstruction.fine_freeform import freeform_products
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.source.batching import alone, answer_together, together
-from lenssr.source.information import leverage
+from lenssr.source.evidence import leverage
 
 __all__ = ["FreeFormReconstruction", "as_fit", "solved_freeform"]
 
@@ -19,14 +19,8 @@ __all__ = ["FreeFormReconstruction", "as_fit", "solved_freeform"]
 class FreeFormReconstruction:
     """Solve images with a source that is free on a grid, starting from their parametric fits.
 
-    Parameters
-    ----------
-    settings : `~lenssr.options.Settings`
-        On a CPU every image is inverted by itself, with banded matrices where they are; on other devices all
-        are inverted together, with dense ones. What leads from one inversion to the next, and from the last
-        to a result, is done on the CPU for each image.
-    batched : bool, optional
-        Whether images are inverted together; by default as the device says.
+    On a CPU every image is inverted by itself, with banded matrices; on other devices, or if ``batched``, all
+    are together, with dense ones. All else is done on the CPU for each image.
     """
 
     def __init__(self, settings, *, batched=None):
@@ -42,18 +36,9 @@ class FreeFormReconstruction:
         return self.parametric.parts(members) if self.batched else [[member] for member in members]
 
     def solve(self, observations, finish):
-        """Fit a group of observations of one shape, pixel scale, PSF and kind of unit.
+        """Results ``finish(solved, observation)`` of images of one shape, pixel scale, PSF and kind of unit.
 
-        Parameters
-        ----------
-        observations : list of `~lenssr.imaging.Observation`
-        finish : callable
-            ``finish(solved, observation)`` makes a result of a `Solved`; called as soon as there is one.
-
-        Returns
-        -------
-        results : list
-            What ``finish`` returns, for every image; an exception where one of several failed by itself.
+        ``finish`` is called as soon as there is a `Solved`. An image that fails by itself gives an exception.
         """
         stack, scene, fits = self.parametric.fit(observations)
         if stack.device.type != "cpu":
@@ -93,7 +78,7 @@ def solved_freeform(problem, solution, fit, observation, settings, tempered, *, 
 
     def products(widening):
         known = np.sqrt(tempered.correlation)
-        return FineSource(problem, solution, observation, settings, widening / known, off).products()
+        return freeform_products(problem, solution, observation, settings, widening / known, off)
 
     return Solved(problem.scene, fit, products, inversion=(problem, solution), **about)
 
@@ -102,23 +87,8 @@ def as_fit(problem, fit, solution, stack, tempered):
     """Where a free-form fit ended, in the form that verdict and result read, as if noise were independent.
 
     Errors of the data are those that were given; errors of parameters know it if these were too small.
-
-    Parameters
-    ----------
-    problem : `~lenssr.source.Problem`
-    fit : `~lenssr.model.fit.Fit`
-        From which it began.
-    solution : `~lenssr.source.Solution`
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image.
-    tempered : object
-        With ``temperature``, ``correlation`` and ``modes`` as of
-        `~lenssr.reconstruction.freeform_fit.FreeFormFit`.
-
-    Returns
-    -------
-    fit : `~lenssr.model.fit.Fit`
-        Of the scene of the problem.
+    ``fit`` is where it began; ``tempered`` has ``temperature``, ``correlation`` and ``modes`` like a
+    `~lenssr.reconstruction.freeform_fit.FreeFormFit`.
     """
     scene, temperature = problem.scene, tempered.temperature
     physical = problem.physical(solution.parameters)

@@ -55,19 +55,13 @@ MOST_TO_BEGIN = 36
 # Brightness, in the noise of a dark pixel, below which a source fades to nothing. A plain logarithm never
 # does: it would rather stand on a pedestal and darken the sky, and is too sure of what is faint.
 FLOOR_SIGMA = 0.2
+# Share by which an unknown Einstein radius may move from the fit, and the width of its prior.
+RADIUS = (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One description of the source with its evidence, the lens held.
-
-    Attributes
-    ----------
-    source : {"sersic", "perturbed_sersic", "pixelated"}
-    prior : str or None
-    evidence : float
-        Its logarithm, up to what data alone determine.
-    """
+    """A description of the source, the lens held, with its ln evidence up to a constant of the data."""
 
     source: str
     prior: str | None
@@ -85,16 +79,9 @@ class Part:
 
 @dataclass(frozen=True)
 class CoarseFit:
-    """Where `FreeFormFit.begin` ended.
+    """Where `FreeFormFit.begin` ended, and the ln evidence of the parametric fit that it began from.
 
-    Attributes
-    ----------
-    problem : `~lenssr.source.Problem`
-    solution : `~lenssr.source.Solution`
-    correlation : float
-        Factor by which variances are larger than those of independent noise, in the weights of the problem.
-    parametric_evidence : float
-        ln evidence of the parametric fit it began from.
+    ``correlation`` is the ratio of the variances in the weights to those of independent noise.
     """
 
     problem: Any
@@ -104,42 +91,15 @@ class CoarseFit:
 
 
 class FreeFormFit:
-    """The way of one image from its parametric fit to a free-form source.
+    """The way of one image, alone in its stack, from its parametric fit to a free-form source.
 
-    Parameters
-    ----------
-    stack : `~lenssr.model.image_stack.ImageStack`
-        Holding the one image.
-    scene : `~lenssr.model.scene.Scene`
-        With the parametric source.
-    fit : `~lenssr.model.fit.Fit`
-    observation : `~lenssr.imaging.Observation`
-    settings : `~lenssr.options.Settings`
-    radius : tuple of float, optional
-        Share by which an unknown Einstein radius may move from the fit, and the width of its prior.
-
-    Attributes
-    ----------
-    candidates : list of `Candidate`
-        What was compared.
-    temperature : float
-        Factor by which chi2 counts less because noise is correlated, or larger than the errors say.
-    excess : float
-        Factor by which the errors are too small, if they clearly are; else 1.
-    modes : list of (float, `torch.Tensor`)
-        Other lenses (`~lenssr.reconstruction.lens_search.posterior_modes`).
+    ``radius`` is the share by which an unknown Einstein radius may move, and the width of its prior. Found
+    are the ``candidates`` that were compared; the ``temperature``, by which chi2 counts less because noise is
+    correlated or the errors are too small, by the factor ``excess`` (1 unless they clearly are); and other
+    lenses, ``modes`` (see `~lenssr.reconstruction.lens_search.posterior_modes`).
     """
 
-    def __init__(
-        self,
-        stack,
-        scene,
-        fit,
-        observation,
-        settings,
-        *,
-        radius=(decisions.RADIUS_REACH, decisions.RADIUS_WIDTH),
-    ):
+    def __init__(self, stack, scene, fit, observation, settings, *, radius=RADIUS):
         self.stack, self.scene, self.bare = stack, scene, scene.without("source")
         self.fit, self.observation, self.settings = fit, observation, settings
         self.sharp = stack.kernel is None
@@ -166,18 +126,9 @@ class FreeFormFit:
         self.candidates, self.modes = [], []
 
     def run(self):
-        """Find the source, and the lens where it is free.
+        """Find the source, and the lens where it is free: a generator of `~lenssr.source.Request`.
 
-        Yields
-        ------
-        request : `~lenssr.source.batching.Request`
-            Wherever it needs a solution, which it is to be sent.
-
-        Returns
-        -------
-        problem : `~lenssr.source.Problem` or None
-        solution : `~lenssr.source.Solution` or None
-            None if candidates of several kinds were compared and the parametric fit is the likeliest.
+        Returns problem and solution; None and None if the parametric fit is the likeliest candidate.
         """
         # 1. Candidates on a coarse grid, the lens held.
         grid = self._coarse_grid()
@@ -415,20 +366,7 @@ def _pixels_of(stack):
 
 
 def source_grid(x, y, observation):
-    """Place the grid of a source where it shines, with as many nodes as the image calls for.
-
-    Parameters
-    ----------
-    x, y : `~numpy.ndarray`, shape (R,)
-        Places that it has to hold, in arcsec.
-    observation : `~lenssr.imaging.Observation`
-        The image.
-
-    Returns
-    -------
-    grid : `~lenssr.source.SourceGrid`
-        Of 60 to 100 nodes along a side, or 48 to 80 behind a PSF.
-    """
+    """`~lenssr.source.SourceGrid` that holds places (R,): 60 to 100 nodes a side, 48 to 80 behind a PSF."""
     sharp, pixel = observation.psf is None, observation.grid.pixel_scale
     side, stretch = (SIDE, STRETCH) if sharp else (SIDE_WITH_PSF, STRETCH_WITH_PSF)
     spacing = SPACING * pixel if sharp else SPACING_IN_FWHM * max(observation.psf_fwhm, pixel)
@@ -437,9 +375,7 @@ def source_grid(x, y, observation):
     return grid.refined(min(needed, most)) if side < min(needed, most) else grid
 
 
-def constraints_around(
-    scene, fit, temperature, settings, *, radius=(decisions.RADIUS_REACH, decisions.RADIUS_WIDTH)
-):
+def constraints_around(scene, fit, temperature, settings, *, radius=RADIUS):
     """`Constraints` around the end of a fit: lens and sky kept near it, a parametric source loosely."""
     start, given = fit.physical[None], fit.constraints
     parts = (given.lower, given.upper, given.mean, given.stiffness)

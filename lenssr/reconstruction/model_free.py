@@ -10,10 +10,10 @@ from scipy.sparse import csr_array
 
 from lenssr.exceptions import InputError
 from lenssr.grids import conserves_sum, resampling_factor
+from lenssr.imaging.detection import variance_from_neighbours
 from lenssr.imaging.noise import stack_noise
 from lenssr.metrics import bicubic
 from lenssr.networks.network_source import image_properties
-from lenssr.networks.variance import variance_from_neighbours
 from lenssr.options import SEARCH
 from lenssr.reconstruction.assemble import make_result
 from lenssr.reconstruction.fine_images import ccd

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
+from lenssr.imaging.detection import significant_pixels, variance_from_neighbours
 from lenssr.model.fit import Constraints, Fit
 from lenssr.model.initial_guess import border_level
 from lenssr.networks.network_source import TrainedNetwork, image_properties, trained_networks
 from lenssr.networks.relensing import PredictedSource, to_rays
 from lenssr.networks.sisr import SISR
-from lenssr.networks.variance import significant_pixels, variance_from_neighbours
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import constraints_around

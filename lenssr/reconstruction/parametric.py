@@ -11,7 +11,7 @@ from lenssr.light.lens_light import light_profiles
 from lenssr.model.fit import fit_known_lens, polish
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
-from lenssr.networks.lens_network import LensNetwork
+from lenssr.networks.network_source import LensNetwork
 from lenssr.options import NETWORK, SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.assemble import Solved, flux_unit

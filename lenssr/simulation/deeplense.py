@@ -18,7 +18,7 @@ from lenssr.mass import SIE, SIS, Shear
 from lenssr.simulation.camera import Camera
 from lenssr.simulation.dataset import BatchedLenses, check_count, check_range
 from lenssr.simulation.scenes import LensDraw
-from lenssr.units import strip_unit
+from lenssr.units import positive_number
 
 __all__ = ["AxionVortex", "ColdSubhalos", "DeepLense"]
 
@@ -153,11 +153,9 @@ class AxionVortex:
     log_axion_mass: tuple[float, float] = (-24.0, -22.0)
 
     def __post_init__(self) -> None:
-        mass, one = float(strip_unit(self.mass, u.Msun, "mass")), u.dimensionless_unscaled
-        if not 0 < mass < math.inf:
-            raise InputError(f"mass = {self.mass} is not positive: give solar masses")
+        one = u.dimensionless_unscaled
         self.__dict__.update(
-            mass=mass,
+            mass=positive_number(self.mass, u.Msun, "mass"),
             # A point mass at each end.
             number=check_count(self.number, "number", 2),
             log_axion_mass=check_range(self.log_axion_mass, one, "log_axion_mass", -math.inf),

@@ -11,7 +11,6 @@ import numpy as np
 from astropy.nddata import CCDData
 from numpy.typing import ArrayLike, NDArray
 
-from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import PoissonNoise
 from lenssr.imaging.operator import ImagingOperator
@@ -23,7 +22,7 @@ from lenssr.simulation.camera import convolve_and_crop, lensed, render_densely, 
 from lenssr.simulation.dataset import LensDataset, check_count, observed
 from lenssr.simulation.galaxy_shapes import GalaxyShapes, resample_shape
 from lenssr.simulation.scenes import UNIT, SimulatedLens, image
-from lenssr.units import strip_unit
+from lenssr.units import positive_number, strip_unit
 
 __all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]
 
@@ -184,10 +183,7 @@ class GalaxyLenses(LensDataset):
         super().__init__(self.size, self.seed)
         self.pixels, self.scale = check_count(self.pixels, "pixels", 8), check_count(self.scale, "scale", 1)
         for name, unit in {"pixel_scale": u.arcsec, "fwhm": u.arcsec, "sky_rms": None, "flux": None}.items():
-            value = strip_unit(getattr(self, name), unit, name)
-            if not (np.ndim(value) == 0 and 0 < value < math.inf):
-                raise InputError(f"{name} = {value} is not a positive number: give one")
-            setattr(self, name, float(value))
+            setattr(self, name, positive_number(getattr(self, name), unit, name))
         self.shapes = GalaxyShapes.from_any(self.shapes)
 
     def settings(self) -> dict[str, Any]:

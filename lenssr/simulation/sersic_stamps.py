@@ -14,6 +14,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, render
 from lenssr.light import Sersic
 from lenssr.simulation.camera import binned
+from lenssr.units import positive_number
 
 __all__ = ["SersicStamp", "SersicStamps"]
 
@@ -91,8 +92,7 @@ class SersicStamps:
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise InputError(f"{name} = {(low, high)} is not a range: give its lower end first")
-        if not self.snr > 0:
-            raise InputError(f"snr = {self.snr} is not positive: give, for example, 100")
+        self.snr = positive_number(self.snr, None, "snr")
         self.shape = self.shape[0], self.shape[1]
         self.psf = PSF.from_fwhm(self.fwhm * u.arcsec)
         """The PSF for pixels of 1 arcsec; to photometry say ``fwhm * u.pix``."""

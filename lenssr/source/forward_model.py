@@ -113,8 +113,8 @@ class ForwardModel:
 
     def lensed_source(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """The source's part of the expected data, (b, N)."""
-        traced = self._trace(parameters, index)
-        return self._joined(view.image_of(one.cells_of(source)) for view, one in self._with(traced))
+        traced = self._with(self._trace(parameters, index))
+        return torch.cat([view.image_of(one.cells_of(source)) for view, one in traced], dim=-1)
 
     def adjoint(self, values: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Transpose of the map from the source to data: (b, m, N) to (b, m, n)."""
@@ -126,7 +126,8 @@ class ForwardModel:
     def jacobian(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Derivatives (b, K, N) of the expected data."""
         traced = self._with(self._trace(parameters, index))
-        return self._joined(self._columns(view, one, source, parameters, index) for view, one in traced)
+        columns = [self._columns(view, one, source, parameters, index) for view, one in traced]
+        return torch.cat(columns, dim=-1)
 
     def normal(self, parameters: Tensor, index: Tensor, *, exact: bool = False) -> list[Any]:
         """M^T W M of lenses, a list of `NormalMatrix` or (n, n).
@@ -140,28 +141,21 @@ class ForwardModel:
         for row, number in enumerate(index.tolist()):
             here = place[row], fixed[row]
             if not _is_near(here, self._kept[number], reach[row]):
-                made = self._whole if self.dense else self._banded
-                self._kept[number] = here, made(traced, row, number)
+                self._kept[number] = here, self._made(traced, row, number)
         return [self._kept[number][1] for number in index.tolist()]
 
-    def _banded(self, traced: list[_Traced], row: int, number: int) -> NormalMatrix:
+    def _made(self, traced: list[_Traced], row: int, number: int) -> Any:
+        """M^T W M of one lens."""
         weights = self.weight[number].split([view.pixels for view in self._views])
-        pairs = zip(self._with(traced), weights, strict=True)
-        parts = [view.weighted(one.matrix(row), weight.numpy()) for (view, one), weight in pairs]
-        return NormalMatrix(parts[0] if len(parts) == 1 else sparse.vstack(parts, "csr"), self._grid.side)
-
-    def _whole(self, traced: list[_Traced], row: int, number: int) -> Tensor:
-        weights = self.weight[number].split([view.pixels for view in self._views])
-        pairs = zip(self._with(traced), weights, strict=True)
-        responses = (view.response(one, row) * weight.sqrt() for (view, one), weight in pairs)
-        return sum(response @ response.mT for response in responses)
+        parts = list(zip(self._views, traced, weights, strict=True))
+        if self.dense:
+            responses = (view.response(one, row) * weight.sqrt() for view, one, weight in parts)
+            return sum(response @ response.mT for response in responses)
+        maps = [view.weighted(one.matrices[row], weight.numpy()) for view, one, weight in parts]
+        return NormalMatrix(maps[0] if len(maps) == 1 else sparse.vstack(maps, "csr"), self._grid.side)
 
     def _with(self, traced: list[_Traced]) -> list[tuple[_View, _Traced]]:
         return list(zip(self._views, traced, strict=True))
-
-    @staticmethod
-    def _joined(images: Iterable[Tensor]) -> Tensor:
-        return torch.cat(list(images), dim=-1)
 
     def _trace(self, parameters: Tensor, index: Tensor) -> list[_Traced]:
         """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
@@ -242,13 +236,13 @@ def _is_near(here: Place, kept: tuple[Place, Any] | None, reach: Tensor) -> bool
 class _Traced:
     """The rays of one view in the source planes of a batch, and the maps between nodes and cells.
 
-    Maps are sparse arrays, several times faster on a CPU, or gathers.
+    Maps are gathers, or sparse arrays (C, n) of each lens, ``matrices``, several times faster on a CPU.
     """
 
     def __init__(self, view, rays, grid, size, motion, *, sparse_maps):
         self.rays, self.grid, self.size, self.motion, self._view = rays, grid, size, motion, view
         self._cell, self._share = view.cell, view.share
-        self._matrices = rays.matrices(self._share, view.cells) if sparse_maps else None
+        self.matrices = rays.matrices(self._share, view.cells) if sparse_maps else None
 
     def place(self) -> Tensor:
         """Where rays lie on the grid, in arcsec of its first size, (b, 2 R)."""
@@ -259,24 +253,20 @@ class _Traced:
         """Motion of rays with the grid by each free parameter of the lens, two tensors (b, L, R)."""
         return self.motion.at(self.grid, self.rays.x, self.rays.y, keep)
 
-    def matrix(self, row: int) -> sparse.csr_array:
-        """Nodes of one lens to flux in cells, a sparse array (C, n)."""
-        return self._matrices[row]
-
     def cells_of(self, source: Tensor) -> Tensor:
         """Flux (b, C) in cells of node values (b, n)."""
-        if self._matrices is None:
+        if self.matrices is None:
             return self._view.collected(self.rays.brightness(source))
-        pairs = zip(self._matrices, source.numpy(), strict=True)
+        pairs = zip(self.matrices, source.numpy(), strict=True)
         return torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs]))
 
     def nodes_of(self, cells: Tensor) -> Tensor:
         """Transpose of `cells_of`, (b, m, C) to (b, m, n)."""
-        if self._matrices is None:
+        if self.matrices is None:
             values, nodes = cells[..., self._cell] * self._share, self.rays.side**2
             found = [self.rays.adjoint(one).reshape(-1, 1, nodes) for one in values.unbind(1)]
             return torch.cat([values.new_zeros(len(values), 0, nodes), *found], dim=1)
-        pairs = zip(self._matrices, cells.numpy(), strict=True)
+        pairs = zip(self.matrices, cells.numpy(), strict=True)
         return torch.as_tensor(np.stack([(matrix.T @ one.T).T for matrix, one in pairs]))
 
 

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.source.evidence import laplace_evidence
+from lenssr.source.evidence import SharedLens, laplace_evidence
 from lenssr.source.forward_model import ForwardModel
 from lenssr.source.linalg import BandedFactors, DenseFactors, Factor
 from lenssr.source.priors import LINKS, BatchPrior, Prior, log_field
 from lenssr.source.problem import Problem
-from lenssr.source.shared_lens import SharedLens
 
 __all__ = [
     "LINKS",
@@ -292,10 +291,7 @@ def solve_bands(requests: Sequence[Request]) -> BandsSolution:
     factors = [state.factorise(everything, exact=True) for state in states]
     bond = SharedLens(states, factors, everything)
     return BandsSolution(
-        bands,
-        bands[0].parameters[:count],
-        bond.lens_covariance[0].numpy(),
-        float(bond.evidence(factors)[0]),
+        bands, bands[0].parameters[:count], bond.lens_covariance[0].numpy(), float(bond.evidence(factors)[0])
     )
 
 

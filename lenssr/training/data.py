@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from astropy.stats import gaussian_fwhm_to_sigma
 
+from lenssr.imaging.detection import signal_to_noise, variance_from_neighbours
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.render_scene import kernel_options
-from lenssr.networks.variance import signal_to_noise, variance_from_neighbours
 
 __all__ = ["Prefetcher", "Schedule", "Telescopes", "View", "hidden_pixel_generator", "training_ranges"]
 
@@ -25,14 +25,7 @@ RAYS, OPERATORS_KEPT = 2, 8
 
 
 class Schedule:
-    """Order of the batches: each pass over the data sets is shuffled anew.
-
-    >>> from lenssr.simulation import DeepLense
-    >>> from lenssr.training.data import Schedule
-    >>> schedule = Schedule([DeepLense(size=5), DeepLense(size=3, lens="sis")], 4, seed=1)
-    >>> len(schedule), sorted(len(schedule[k][1]) for k in range(3))
-    (3, [1, 3, 4])
-    """
+    """Order of the batches: each pass over the data sets is shuffled anew."""
 
     def __init__(self, datasets, batch_size, seed):
         self.datasets, self.batch_size, self.seed = datasets, batch_size, seed

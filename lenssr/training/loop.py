@@ -1,29 +1,50 @@
 """Training with Lightning."""
 
 import logging
+import signal
+import threading
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 from lenssr._files import atomic
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import Card, save_weights
 from lenssr.simulation import LensBatch
-from lenssr.training import lightning_tools as tools
 from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator, training_ranges
-from lenssr.training.recipe import Recipe, read_changes
+from lenssr.training.recipe import Optimisation, Recipe, read_changes
 from lenssr.training.tasks import batch_psnr, weighted_sum
 
-__all__ = ["Trained", "train"]
+__all__ = [
+    "Trained",
+    "batch_numbers",
+    "device_name",
+    "import_lightning",
+    "optimizers",
+    "train",
+    "undisturbed",
+]
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
+# Warnings of Lightning on intended choices: batches are made on the device, in a thread of their own.
+REMARKS = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*GPU available but not used.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*torch.jit.script.*",
+    ".*isinstance.treespec, LeafSpec.*",
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -123,20 +144,19 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(folder)
-    lightning = tools.import_lightning()
+    lightning = import_lightning()
     last = folder / CHECKPOINT_FOLDER / "last.ckpt"
     _check_folder(recipe, folder, last, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
-    threads = recipe.hardware.threads
-    with tools.quiet(), tools.own_interrupts(), tools.cores(threads), Prefetcher(schedule) as batches:
+    with undisturbed(recipe.hardware.threads), Prefetcher(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
         options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
         if trainer.is_global_zero:
             verb = "resuming" if resume else "training"
             log.info("%s %s, %d steps, in %s", verb, recipe.task, optimisation.steps, folder)
-        trainer.fit(module, tools.numbers(optimisation.check_every), tools.numbers(1), **options)
+        trainer.fit(module, batch_numbers(optimisation.check_every), batch_numbers(1), **options)
     best = next(c for c in trainer.checkpoint_callbacks if c.monitor)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
@@ -148,7 +168,7 @@ def train(
         scores=scores,
         steps=trainer.global_step,
         minutes=module.seconds_so_far() / 60,
-        device=tools.device_name(trainer.strategy.root_device),
+        device=device_name(trainer.strategy.root_device),
         is_first=trainer.is_global_zero,
     )
     if trained.is_first:
@@ -276,6 +296,63 @@ def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> A
             self._seconds, self._began = checkpoint["seconds"], time.monotonic()
 
         def configure_optimizers(self) -> dict[str, Any]:
-            return tools.optimizers(self.parameters(), optimisation)
+            return optimizers(self.parameters(), optimisation)
 
     return Module()
+
+
+def import_lightning() -> Any:
+    """Import Lightning, or say which extra holds it."""
+    try:
+        import lightning.pytorch as lightning
+    except ImportError as error:
+        raise InputError("training needs Lightning: pip install 'lenssr[train]'") from error
+    return lightning
+
+
+def batch_numbers(count: int) -> DataLoader:
+    """Loader of batch numbers only: batches are simulated on the device where they are used."""
+    return DataLoader(range(count), batch_size=None)  # type: ignore[arg-type]  # any sequence will do
+
+
+@contextmanager
+def undisturbed(threads: int | None = None) -> Iterator[None]:
+    """Run Lightning without its remarks on intended choices, on a number of cores (None: no change).
+
+    Afterwards restore cores, levels of loggers and interrupts, which Lightning turns into an exit.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels, cores = [logger.level for logger in loggers], torch.get_num_threads()
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    torch.set_num_threads(threads or cores)
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for remark in REMARKS:
+                warnings.filterwarnings("ignore", remark)
+            yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        torch.set_num_threads(cores)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a device for cards."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def optimizers(parameters: Iterable[torch.nn.Parameter], optimisation: Optimisation) -> dict[str, Any]:
+    """Optimizer and learning rate of each step, in the form of Lightning."""
+    optimizer = torch.optim.AdamW(
+        parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -328,12 +328,7 @@ def _entry(key: str, name: str, place: Any) -> Any:
 
 
 def read_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """Changes of a recipe from texts ``KEY=VALUE``, values in YAML.
-
-    >>> from lenssr.training.recipe import read_changes
-    >>> read_changes(["optimisation.steps=100", "network.channels=[8, 16]"])
-    {'optimisation.steps': 100, 'network.channels': [8, 16]}
-    """
+    """Changes of a recipe from texts ``KEY=VALUE``, values in YAML."""
     changes = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from lenssr.imaging.detection import significant_pixels
 from lenssr.imaging.render_scene import kernel_options
 from lenssr.light.sersic import sersic_brightness
 from lenssr.model.fit import fit_known_lens
@@ -15,7 +16,6 @@ from lenssr.model.scene import Scene
 from lenssr.networks import SISR, DeflectionNetwork, RelensingNetwork
 from lenssr.networks.deflection import as_family
 from lenssr.networks.relensing import gridded_image, to_rays
-from lenssr.networks.variance import significant_pixels
 from lenssr.source import SourceGrid
 from lenssr.training import objectives as goals
 from lenssr.training.data import Telescopes, View

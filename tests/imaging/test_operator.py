@@ -10,7 +10,7 @@ from scipy.special import erf
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
-from lenssr.imaging.operator import Convolution, ImagingOperator
+from lenssr.imaging.operator import Convolution, ImagingOperator, margin_around
 from lenssr.imaging.quadrature import adaptive_rays
 from lenssr.light import sersic_brightness
 
@@ -355,3 +355,8 @@ def test_no_images_come_back_as_none():
     nothing = torch.zeros(0, *operator.cells, dtype=torch.float64)
     image = operator.convolve(nothing)
     assert image.shape == (0, 6, 5) and operator.spread(image).shape == nothing.shape
+
+
+@pytest.mark.parametrize(("subsampling", "margin"), [(1, 4), (3, 2)])
+def test_the_margin_of_a_broad_kernel_counts_whole_pixels(subsampling, margin):
+    assert margin_around(np.ones((9, 9)), subsampling) == margin

@@ -16,7 +16,7 @@ from lenssr.light.sersic import SersicProfile
 from lenssr.mass import Shear
 from lenssr.model.scene import Scene
 from lenssr.networks.deflection import LensEstimate
-from lenssr.networks.lens_network import LensNetwork
+from lenssr.networks.network_source import LensNetwork
 from lenssr.options import PARAMETRIC, SOURCES, Source
 from lenssr.reconstruction import decisions, lens_search
 from lenssr.reconstruction.lens_search import Mode, other_starts, posterior_modes

@@ -10,8 +10,8 @@ from scipy.spatial import KDTree
 from lenssr.grids import PixelGrid
 from lenssr.light import Sersic
 from lenssr.result import SuperResolution
-from lenssr.source import Prior, information
-from lenssr.source.information import leverage, node_variances
+from lenssr.source import Prior, evidence
+from lenssr.source.evidence import leverage
 from lenssr.source.linalg import Factor
 
 
@@ -36,7 +36,7 @@ def test_variances_are_the_diagonal_of_the_inverse(size, width, parameters, rng)
     cross, corner = rng.normal(size=(size, parameters)), size * np.eye(parameters)
     factor = Factor(band, cross, corner)
     whole = np.linalg.inv(np.block([[matrix, cross], [cross.T, corner]]))
-    np.testing.assert_allclose(node_variances(factor), np.diagonal(whole)[:size], rtol=1e-10)
+    np.testing.assert_allclose(factor.node_variances(), np.diagonal(whole)[:size], rtol=1e-10)
 
 
 @pytest.mark.parametrize("parameters", [0, 2])
@@ -55,7 +55,7 @@ def test_leverage_is_the_diagonal_of_the_hat_matrix(parameters, rng, monkeypatch
     expected = weight * np.einsum("ij,jk,ik->i", both, np.linalg.inv(curvature), both)
     # The few draws of a run are enough for the sum over a region; for a pixel it takes more.
     assert leverage(problem, solution).sum() == pytest.approx(expected.sum(), rel=0.25)
-    monkeypatch.setattr(information, "DRAWS", 20_000)
+    monkeypatch.setattr(evidence, "DRAWS", 20_000)
     np.testing.assert_allclose(leverage(problem, solution), expected, rtol=0.06)
 
 

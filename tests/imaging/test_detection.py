@@ -2,7 +2,7 @@
 
 import torch
 
-from lenssr.networks.variance import significant_pixels
+from lenssr.imaging.detection import significant_pixels
 
 
 def test_pixels_are_lit_by_light_and_not_by_noise_or_masked_pixels(rng):

@@ -90,6 +90,7 @@ def view_of(item):
         low=low,
         noise=item.noise,
         psf=item.psf,
+        psf_fwhm=0.0 if item.psf is None else item.psf.fwhm_at(grid.pixel_scale),
         oversampling=1 if item.psf is None else "auto",  # as DeepLense samples
         grid=grid,
         pixel_scale=grid.pixel_scale,

@@ -69,8 +69,6 @@ NEAR_ROUND, FREE = 25, 40
 COARSE_TOLERANCE = 0.1
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
-# Factor of the gains in chi2 at which a fit ends that is only where a free-form source begins.
-ROUGHLY = 100.0
 
 
 def unknown_lens(field):
@@ -83,19 +81,20 @@ def unknown_lens(field):
 # ---------------------------------------------------------------- an unknown lens
 
 
-def find_lens(stack, scene, *, seed=0, network=None, look=None, freeform=False):
+def find_lens(stack, scene, *, seed=0, network=None, look=None, freeform=None):
     """The `~lenssr.model.fit.Fit` of every image whose lens is unknown.
 
     Starts are Einstein radii all over the field, or the estimates of a ``network`` (a ``LensNetwork``);
     ``seed`` is that of their shapes. ``look(number, fit, others)`` gives the fit of an image whose lens is in
     doubt after a look with a free-form source from it and from other lenses (L,),
-    `refine_with_freeform_source`; a network and a free-form source need it. If a ``freeform`` source follows,
-    trial lenses say where to begin wherever no Sérsic explains binned pixels.
+    `refine_with_freeform_source`; a network and a free-form source need it. ``freeform`` is None unless such
+    a source follows: trial lenses then say where to begin wherever no Sérsic explains binned pixels, and it
+    is the ``tolerance`` of `~lenssr.model.fit.refine` for the fit from there.
     """
     rng = np.random.default_rng(seed)
     if network is None:
         log.info("looking for the lens from %d Einstein radii", STARTS)
-        found = _multi_start(stack, scene, rng, look=look if freeform else None)
+        found = _multi_start(stack, scene, rng, look=look if freeform else None, tolerance=freeform)
         fits = [polish(stack, scene, number, one.fit) for number, one in enumerate(found)]
         _log_lenses(scene, fits)
         return fits
@@ -134,7 +133,7 @@ class _Found:
     begun: torch.Tensor | None
 
 
-def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
+def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, tolerance=None):
     """Fit binned pixels from many lenses, the best ones to all pixels; a list of `_Found`.
 
     ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all
@@ -157,7 +156,9 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     if hopeless is not None:
         misfit = chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)
         for row in (misfit > hopeless).nonzero().flatten().tolist():
-            found[row] = _from_trial_lenses(stack, scene, row, constraints.select([row]), rng, look)
+            found[row] = _from_trial_lenses(
+                stack, scene, row, constraints.select([row]), rng, look, tolerance
+            )
         rows = [row for row, one in enumerate(found) if one is None]
         if not rows:
             return found
@@ -183,7 +184,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None):
     return found
 
 
-def _from_trial_lenses(stack, scene, number, constraints, rng, look):
+def _from_trial_lenses(stack, scene, number, constraints, rng, look, tolerance):
     """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
 
     Where others are nearly as likely, a look with a free-form source behind each decides.
@@ -197,7 +198,7 @@ def _from_trial_lenses(stack, scene, number, constraints, rng, look):
     residual = without_light(stack, scene, None)
     physical = source_start(stack, scene, template, residual, stack.first_weights)
     near = constraints.trust_region(scene, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
-    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=ROUGHLY)
+    (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=tolerance)
     fit = replace(fit, constraints=constraints)
     likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
     rivals = [trial.lens for trial in trials[1:] if trial.log_posterior > likely]

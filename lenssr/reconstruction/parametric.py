@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 CPU_VALUES, GPU_VALUES = 2**22, 2**26
 PARAMETERS = 20
 LENS_WEIGHTS = "deflection"
-FREE_FORM = ("pixelated", "perturbed_sersic", "auto")
+# Free-form sources, and the factor of the gains in chi2 at which the Sérsic fit from a trial lens ends: one
+# on a grid only begins there, the others keep the Sérsic.
+FREE_FORM = {"pixelated": 100.0, "perturbed_sersic": 1.0, "auto": 1.0}
 
 
 class ParametricReconstruction:
@@ -102,7 +104,7 @@ class ParametricReconstruction:
                 return self._look(scene, fit, others, observations[number])
 
             options = {"seed": settings.seed, "network": self.lens_network, "look": look}
-            options["freeform"] = settings.source in FREE_FORM
+            options["freeform"] = FREE_FORM.get(settings.source)
             return stack, scene, find_lens(stack, scene, **options)
         fits = fit_known_lens(stack, scene, settings.lens.vector.to(stack.device).expand(len(stack), -1))
         return stack, scene, [polish(stack, scene, number, fit) for number, fit in enumerate(fits)]

@@ -67,6 +67,8 @@ START_SHAPE = 0.02
 # Iterations on binned pixels: with a nearly round lens at its centre, then freely.
 NEAR_ROUND, FREE = 25, 40
 COARSE_TOLERANCE = 0.1
+# Factor of a hopeless chi2 above which starts are hopeless before they are fitted freely.
+SURELY = 3.0
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
 
@@ -233,7 +235,7 @@ def _coarse_fits(coarse, scene, vectors, light, constraints, *, near, hopeless=N
     """Fit binned pixels from all starts (B, S, L): physical vectors (B, S, P) and chi2 (B, S).
 
     First with a nearly round lens at its centre, then freely; starts that are ``near`` the end need no first
-    fit, nor double precision.
+    fit, nor double precision, and starts that are ``hopeless`` (a reduced chi2) need no second one.
     """
     count, number = vectors.shape[:2]
     owner = torch.arange(count, device=coarse.device).repeat_interleave(number)
@@ -254,7 +256,7 @@ def _coarse_fits(coarse, scene, vectors, light, constraints, *, near, hopeless=N
         options = {"max_iterations": iterations, "tolerance": COARSE_TOLERANCE}
         fit = levenberg_marquardt(**system(where, scene, template, weight, stage), **options)
         template = scene.to_physical(fit.parameters, template)
-        if hopeless is not None and bool((fit.chi2 > 3 * hopeless * (weight > 0).sum(1)).all()):
+        if hopeless is not None and bool((fit.chi2 > SURELY * hopeless * (weight > 0).sum(1)).all()):
             break
     return template.reshape(count, number, -1), fit.chi2.reshape(count, number)
 

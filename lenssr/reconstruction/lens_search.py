@@ -42,7 +42,7 @@ from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
-from lenssr.reconstruction.trial_lenses import search_trial_lenses
+from lenssr.reconstruction.trial_lenses import LENS_SHAPES, lenses_differ, search_trial_lenses
 from lenssr.source.batching import ask
 
 __all__ = [
@@ -60,7 +60,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-SHAPES = ("e1", "e2", "gamma1", "gamma2")
 STARTS = 8  # Einstein radii of a multi-start
 # Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
 START_SHAPE = 0.02
@@ -219,7 +218,7 @@ def _lens_start(scene, rng, radius, x_0, y_0):
     vector, block = scene.lens.vector.clone().double(), scene["lens"]
     for name, value in (("theta_E", radius), ("x_0", x_0), ("y_0", y_0)):
         vector[block.column(name) - block.start] = value
-    shapes = [k - block.start for name in SHAPES for k in block.columns(name)]
+    shapes = [k - block.start for name in LENS_SHAPES for k in block.columns(name)]
     vector[shapes] = torch.as_tensor(rng.normal(0, START_SHAPE, len(shapes)))
     return vector
 
@@ -312,15 +311,9 @@ def _with_modes(scene, fit, ends):
 
 
 def _differ(scene, first, second):
-    """Whether two lenses are more than one mode seen twice: in radius, ellipticity or shear."""
+    """Whether the lenses of two physical vectors (P,) are more than one mode seen twice."""
     block = scene["lens"]
-    apart = (first - second).abs()
-    radii = block.columns("theta_E")
-    shapes = [k for name in SHAPES for k in block.columns(name)]
-    return bool(
-        (apart[radii] > decisions.SAME_RADIUS * second[radii].abs()).any()
-        or (apart[shapes] > decisions.SAME_SHAPE).any()
-    )
+    return lenses_differ(block, first[block.slice], second[block.slice])
 
 
 # ---------------------------------------------------------------- the estimate of a network

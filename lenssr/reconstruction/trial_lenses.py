@@ -27,7 +27,9 @@ from lenssr.model.initial_guess import without_light
 from lenssr.reconstruction import decisions
 from lenssr.source.priors import Prior
 
-__all__ = ["Pixels", "TrialLens", "search_trial_lenses", "solve_behind"]
+__all__ = ["LENS_SHAPES", "Pixels", "TrialLens", "lenses_differ", "search_trial_lenses", "solve_behind"]
+
+LENS_SHAPES = ("e1", "e2", "gamma1", "gamma2")
 
 SIDE = 16  # nodes along a side of the source grid
 FIELD_PIXELS = 48  # pixels along a side of the binned field, or more where that leaves FINEST arcsec
@@ -494,15 +496,19 @@ def _distinct(pixels, scene, prior, vectors, behind):
         misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
         one = TrialLens(vectors[k], float(score[k]), float(behind.extent[k] / radii[k]), misfit)
         wide = one.extent > decisions.WIDEST_SOURCE
-        if not (wide and found) and all(_differ(scene, one.lens, other.lens) for other in found):
+        if not (wide and found) and all(
+            lenses_differ(scene["lens"], one.lens, other.lens) for other in found
+        ):
             found.append(one)
     return found
 
 
-def _differ(scene, first, second):
-    """Whether two lenses are more than one mode seen twice."""
-    radii = [_radii(scene, lens[None])[0] for lens in (first, second)]
+def lenses_differ(block, first, second):
+    """Whether two vectors (L,) of a lens block are more than one mode: in radius, ellipticity or shear."""
+    apart = (first - second).abs()
+    radii = [k - block.start for k in block.columns("theta_E")]
+    shapes = [k - block.start for name in LENS_SHAPES for k in block.columns(name)]
     return bool(
-        abs(radii[0] / radii[1] - 1) > decisions.SAME_RADIUS
-        or (first - second).abs().max() > decisions.SAME_SHAPE
+        (apart[radii] > decisions.SAME_RADIUS * second[radii].abs()).any()
+        or (apart[shapes] > decisions.SAME_SHAPE).any()
     )

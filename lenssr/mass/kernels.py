@@ -17,6 +17,8 @@ Real = Tensor | float
 Pair = tuple[Tensor, Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]
 WithJacobian = tuple[Tensor, Tensor, Tensor, Tensor]
+# A kernel ``add(ax, ay, x, y, *numbers)``, which adds in place and leaves x and y alone, and its numbers.
+Term = tuple[Callable[..., None], Sequence[float]]
 
 CORE = 1e-9
 """Radius in arcsec inside which singular models are regularised; far below what can be measured."""
@@ -145,12 +147,8 @@ def _has_memory(*tensors: Tensor) -> bool:
     return True
 
 
-def sum_in_blocks(x: Tensor, y: Tensor, *terms: tuple[Callable[..., None], Sequence[float]]) -> Pair:
-    """Sum of deflections (in arcsec, of the shape of x and y) of several models, block by block, on the CPU.
-
-    Each term is a kernel ``add(ax, ay, x, y, *numbers)``, which adds in place and leaves x and y alone, and
-    its numbers.
-    """
+def sum_in_blocks(x: Tensor, y: Tensor, terms: Sequence[Term]) -> Pair:
+    """Sum of deflections (in arcsec, of the shape of x and y) of several models, on the CPU."""
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     # numpy gets huge pages from the system, which is six times faster.
     kind = flat_x[:0].detach().numpy().dtype

@@ -12,7 +12,7 @@ from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import Pair, Triple, WithJacobian
 from lenssr.mass.parameter import Length
-from lenssr.units import strip_unit
+from lenssr.units import positive_number, strip_unit
 
 __all__ = ["PixelatedDeflection"]
 
@@ -133,7 +133,7 @@ class PixelatedDeflection(MassModel):
         self, alpha_x: ArrayLike | u.Quantity, alpha_y: ArrayLike | u.Quantity, pixel_scale: Length
     ) -> None:
         super().__init__()
-        self.pixel_scale = _positive_scale(pixel_scale)
+        self.pixel_scale = positive_number(pixel_scale, u.arcsec, "pixel_scale")
         self.alpha_x, self.alpha_y = _map(alpha_x, u.arcsec, "alpha_x"), _map(alpha_y, u.arcsec, "alpha_y")
         if self.alpha_x.shape != self.alpha_y.shape:
             raise InputError(
@@ -158,7 +158,7 @@ class PixelatedDeflection(MassModel):
             Side of a pixel, in arcsec.
         """
         values = torch.tensor(_map(potential, u.arcsec**2, "potential"))
-        scale = _positive_scale(pixel_scale)
+        scale = positive_number(pixel_scale, u.arcsec, "pixel_scale")
         along_y, along_x = (_derivative_matrix(size, values) for size in values.shape)
         model = cls((values @ along_x.T / scale).numpy(), (along_y @ values / scale).numpy(), scale)
         model.potential_map = values.numpy()
@@ -212,23 +212,12 @@ class PixelatedDeflection(MassModel):
         )
         return xx, (xy + yx) / 2, yy
 
-    def potential_at(self, x: Tensor, y: Tensor, params: Tensor) -> Tensor:
-        """Potential, the same for each of a batch."""
-        return _repeat(self._potential(x, y), params)
+    def _bend(self, x: Tensor, y: Tensor, *params: Tensor) -> Pair:
+        # Not in blocks, so that an error counts all positions outside the map.
+        return self._deflection(x, y)
 
-    def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:
-        """Deflection, the same for each of a batch."""
+    def _deflection_jacobian(self, x: Tensor, y: Tensor) -> WithJacobian:
         ax, ay = self._deflection(x, y)
-        return _repeat(ax, params), _repeat(ay, params)
-
-    def hessian_at(self, x: Tensor, y: Tensor, params: Tensor) -> Triple:
-        """Second derivatives, the same for each of a batch."""
-        xx, xy, yy = self._hessian(x, y)
-        return _repeat(xx, params), _repeat(xy, params), _repeat(yy, params)
-
-    def deflection_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> WithJacobian:
-        """Deflection, and the empty set of its derivatives."""
-        ax, ay = self.deflection_at(x, y, params)
         none = ax.new_zeros(ax.shape[0], 0, ax.shape[1])
         return ax, ay, none, none
 
@@ -242,17 +231,6 @@ class PixelatedDeflection(MassModel):
     def __repr__(self) -> str:
         ny, nx = self.shape
         return f"<PixelatedDeflection of {ny} x {nx} pixels of {self.pixel_scale} arcsec>"
-
-
-def _repeat(values: Tensor, params: Tensor) -> Tensor:
-    return values.expand(torch.broadcast_shapes(values.shape, (params.shape[0], 1)))
-
-
-def _positive_scale(pixel_scale: Length) -> float:
-    scale = float(strip_unit(pixel_scale, u.arcsec, "pixel_scale"))
-    if not np.isfinite(scale) or scale <= 0:
-        raise InputError(f"pixel_scale = {pixel_scale} is refused: give a finite number above 0")
-    return scale
 
 
 def _map(values: Any, unit: u.UnitBase, name: str) -> NDArray[np.float64]:

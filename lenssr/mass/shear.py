@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import Pair, Triple, WithJacobian, centred, lift, plain_numbers, sum_in_blocks
+from lenssr.mass.kernels import Pair, Triple, WithJacobian, centred, lift
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["ConvergenceSheet", "Shear"]
@@ -18,11 +18,7 @@ def shear_potential(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: T
 
 def shear_deflection(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by a constant shear in arcsec."""
-    x, y, *params = lift(x, y, gamma1, gamma2, x_0, y_0)
-    numbers = plain_numbers(x, y, *params)
-    if numbers is not None:
-        return sum_in_blocks(x, y, (_add_shear, numbers))
-    x, y, gamma1, gamma2 = centred(x, y, *params)
+    x, y, gamma1, gamma2 = centred(x, y, gamma1, gamma2, x_0, y_0)
     return torch.addcmul(gamma1 * x, gamma2, y), torch.addcmul(gamma2 * x, gamma1, y, value=-1)
 
 

@@ -110,9 +110,9 @@ class MassModel(Parametrised):
     def _bend(self, x: Tensor, y: Tensor, *params: Tensor) -> Pair:
         """Deflection, block by block for one lens and no derivatives."""
         numbers = plain_numbers(x, y, *params)
-        return (
-            self._deflection(x, y, *params) if numbers is None else sum_in_blocks(x, y, self._terms(numbers))
-        )
+        if numbers is None:
+            return self._deflection(x, y, *params)
+        return sum_in_blocks(x, y, self._terms(numbers))
 
     def _terms(self, numbers: Sequence[float]) -> list[Term]:
         """Terms of the deflection for `sum_in_blocks`."""

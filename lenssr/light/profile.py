@@ -124,10 +124,14 @@ def ellipse_points(radius: Tensor, angle: Tensor, x_0: Tensor, y_0: Tensor, e1: 
     return x_0 + x, y_0 + y
 
 
+def axis_ratio_of(modulus: Any) -> Any:
+    """Minor over major axis, from the modulus of the ellipticity."""
+    return (1 - modulus) / (1 + modulus)
+
+
 def axis_ratio(e1: Any, e2: Any) -> Any:
     """Minor over major axis."""
-    modulus = np.hypot(e1, e2)
-    return (1 - modulus) / (1 + modulus)
+    return axis_ratio_of(np.hypot(e1, e2))
 
 
 def check_ellipse(e1: Any, e2: Any) -> None:
@@ -198,13 +202,12 @@ def in_arcsec(model: Model, names: Sequence[str], lengths: Sequence[str]) -> NDA
 
 
 def with_units(
-    values: Mapping[str, float], lengths: Sequence[str], bright: Sequence[str], unit: Unit
+    names: Sequence[str], vector: Vector, lengths: Sequence[str], bright: Sequence[str], unit: Unit
 ) -> dict[str, Any]:
     """Parameters of a model by name, with units if ``unit``, of ``bright``, is not None."""
-    if unit is None:
-        return dict(values)
     units = dict.fromkeys(("x_0", "y_0", *lengths), u.arcsec) | dict.fromkeys(bright, unit)
-    return {name: value * units.get(name, 1) for name, value in values.items()}
+    values = dict(zip(names, torch.as_tensor(vector).tolist(), strict=True))
+    return values if unit is None else {name: one * units.get(name, 1) for name, one in values.items()}
 
 
 def with_covariance(model: Any, covariance: Tensor | NDArray | None) -> Any:
@@ -552,10 +555,9 @@ class LightProfile(ABC):
         """The model as the vector has it; see `model`."""
         if self.model_class is None:
             raise InputError(f"{type(self).__name__} has no model for users: set its model_class")
-        values = dict(zip(self.names, torch.as_tensor(vector).tolist(), strict=True))
         unit = None if unit is None else u.Unit(unit) * self.bright_unit
-        model = self.model_class(**with_units(values, self.lengths, self.bright, unit))
-        return with_covariance(model, covariance)
+        values = with_units(self.names, vector, self.lengths, self.bright, unit)
+        return with_covariance(self.model_class(**values), covariance)
 
     def outward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives (P, P) of the parameters of the model with respect to the vector, an array."""

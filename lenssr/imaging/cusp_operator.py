@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,22 @@ from lenssr._wcs import pixel_side
 from lenssr.imaging.operator import Convolution, reach_of, sharpened
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import Array
-from lenssr.units import positive_integer
 
 __all__ = ["CuspOperator", "IntegratingOperator", "TrackingOperator", "effective_kernel"]
 
 
-class CuspOperator(ABC):
+class CuspOperator:
     """Linear map from the brightness of profiles to the flux in pixels, with rays that follow their centres.
 
     Lengths are in pixels, from the centre of the image. The rays of a profile are a fixed
     ``lattice`` (rows, columns), ``step`` apart, then its own, concentrated around its centre; each carries a
-    share of the brightness. The images have ``shape`` (ny, nx).
+    share of the brightness. The images have ``shape`` (ny, nx). Subclasses give
+
+    - ``rays(x_0, y_0)``: rays x and y (B, R) of profiles with centres (B, 1), the M lattice points first, and
+      the share (B, M) of each of these;
+    - ``collect(values, x_0, y_0, share)``: flux in cells (B, P, rows, columns), additive over profiles, from
+      values (B, P, R) at the rays;
+    - ``convolve(cells)``: flux in pixels (..., ny, nx).
     """
 
     shape: tuple[int, ...]
@@ -41,24 +45,6 @@ class CuspOperator(ABC):
     def _with_lattice(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Lattice points, then rays (B, K) of the profiles themselves."""
         return torch.cat([self.x.expand(len(x), -1), x], 1), torch.cat([self.y.expand(len(y), -1), y], 1)
-
-    @abstractmethod
-    def rays(self, x_0: Tensor, y_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rays x and y (B, R) of profiles with centres (B, 1), and the share (B, M) of each lattice point.
-
-        The M lattice points come first, then the rays around the centre.
-        """
-
-    @abstractmethod
-    def collect(self, values: Tensor, x_0: Tensor, y_0: Tensor, share: Tensor) -> Tensor:
-        """Flux in cells (B, P, rows, columns), additive over profiles, from values (B, P, R) at rays.
-
-        ``x_0``, ``y_0`` and ``share`` are as in `rays`.
-        """
-
-    @abstractmethod
-    def convolve(self, cells: Tensor) -> Tensor:
-        """Flux in pixels (..., ny, nx) from cells (..., rows, columns) of `collect`."""
 
 
 # ---------------------------------------------------------------- behind a PSF
@@ -85,21 +71,19 @@ BEYOND_MARGIN, MOST_MARGIN = 0.02, 16
 
 
 def effective_kernel(
-    psf: PSF | None, pixel_scale: Any = 1.0, *, points_across: float = POINTS_ACROSS
+    psf: PSF, pixel_scale: Any = 1.0, *, points_across: float = POINTS_ACROSS
 ) -> tuple[Array, int]:
     """Response (odd sides) of a pixel with its PSF on a lattice, and the lattice points along a pixel.
 
     At least ``points_across`` points lie across the FWHM of the response, and at most 4 along a pixel.
-    Without a PSF it is the response of the pixel alone. ``pixel_scale`` (arcsec) is a number or a matrix.
+    ``pixel_scale`` (arcsec) is a number or a matrix.
     """
-    across, pixel = 0.0, True
-    if psf is not None:
-        across, pixel = psf.fwhm_at(pixel_scale) / pixel_side(pixel_scale), not psf.includes_pixel
-    across = math.hypot(across, PIXEL_WIDTH * pixel)
+    pixel = not psf.includes_pixel
+    across = math.hypot(psf.fwhm_at(pixel_scale) / pixel_side(pixel_scale), PIXEL_WIDTH * pixel)
     subsampling = min(MOST_POINTS, math.ceil(points_across / across))
     fine = 2 * max(3, math.ceil(3 / subsampling)) + 1
     side = fine * subsampling
-    kernel = np.ones((1, 1)) if psf is None else psf.kernel(pixel_scale, subsampling=side)
+    kernel = psf.kernel(pixel_scale, subsampling=side)
     if pixel:
         kernel = _box_mean(np.pad(kernel, side), side)
     middle = [size // 2 % fine for size in kernel.shape]
@@ -126,8 +110,8 @@ class TrackingOperator(CuspOperator):
     (``subsampling`` a pixel) is practically exact. Near the centre a smooth share of the brightness, which
     falls off within a few pixels, is integrated on circles about the centre instead, concentrated towards it;
     interpolation weights spread these rays over the lattice. Both parts are differentiable through the
-    brightness alone. ``margin`` pixels around the image are modelled as well, because the PSF scatters their
-    light in: by default enough for 98 % of the PSF, at most 16.
+    brightness alone. A margin around the image, which holds 98 % of the PSF, but of at most 16 pixels, is
+    modelled as well, because the PSF scatters its light in.
 
     Profiles of r_eff = 2 to 8 pixels, n = 0.5 to 6, behind a PSF of 2.5 pixels FWHM, are right within 0.1 %
     of their norm with 1 point in a pixel, and within 0.01 % with 2.
@@ -139,17 +123,14 @@ class TrackingOperator(CuspOperator):
         kernel: ArrayLike,
         *,
         subsampling: int = 1,
-        margin: int | None = None,
         dtype: torch.dtype = torch.float64,
         device: Any = "cpu",
     ) -> None:
         kernel = np.asarray(kernel)
-        positive_integer(subsampling, "subsampling")
         self.shape, self.step = tuple(shape), 1 / subsampling
         # Whole pixels: the lattice must hit the pixel centres.
-        if margin is None:
-            margin = min(reach_of(kernel, 1 - BEYOND_MARGIN, subsampling), MOST_MARGIN)
-        margin, self._subsampling = margin * subsampling, subsampling
+        margin = min(reach_of(kernel, 1 - BEYOND_MARGIN, subsampling), MOST_MARGIN) * subsampling
+        self._subsampling = subsampling
         self.lattice = tuple((size - 1) * subsampling + 1 + 2 * margin for size in shape)
         options: dict[str, Any] = {"dtype": dtype, "device": device}
         self._axes = [(torch.arange(size, **options) - (size - 1) / 2) * self.step for size in self.lattice]
@@ -255,7 +236,6 @@ class IntegratingOperator(CuspOperator):
         dtype: torch.dtype = torch.float64,
         device: Any = "cpu",
     ) -> None:
-        positive_integer(points, "points")
         self.shape, self.step, self._points = tuple(shape), 1 / points, points
         self.lattice = tuple(size * points for size in shape)
         options: dict[str, Any] = {"dtype": dtype, "device": device}

@@ -25,18 +25,7 @@ from lenssr.imaging.reading import Array, Mask
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation
 
-__all__ = [
-    "FieldObjects",
-    "LightCensus",
-    "Segment",
-    "label_objects",
-    "light_census",
-    "psf_width",
-    "signal_to_noise",
-    "significance_map",
-    "significant_pixels",
-    "variance_from_neighbours",
-]
+__all__ = ["LightCensus", "light_census"]
 
 # Error of the elliptical profile of a galaxy, over its light. Chosen: real galaxies are not ellipses.
 PROFILE_TRUST = 0.07

@@ -110,9 +110,9 @@ class NoiseModel(ABC):
 
     def on(self, device: str | torch.device) -> Self:
         """The same noise with its numbers as float64 tensors on a device."""
-        numbers = (_plain(getattr(self, name)) for name in self.names)
+        kind: Any = {"dtype": torch.float64, "device": device}
         return self.with_numbers(
-            *(torch.as_tensor(number, dtype=torch.float64, device=device) for number in numbers)
+            *(torch.as_tensor(_plain(getattr(self, name)), **kind) for name in self.names)
         )
 
     def select(self, index: int | list[int] | Tensor) -> Self:
@@ -133,14 +133,11 @@ class NoiseModel(ABC):
         return f"{kind[1]}({', '.join(f'{name}={value}' for name, value in settings)})"
 
     def _tensor(self, name: str, like: Tensor) -> Tensor:
-        """Return a number or a map as a tensor like ``like``; a map made of an array is kept."""
+        """Return a number or a map as a tensor like ``like``, which is kept."""
         value = _plain(getattr(self, name))
         if isinstance(value, Tensor):
             return value.to(like)
-        if np.ndim(value) == 0:
-            return torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
-        cache = self.__dict__.setdefault("_cache", {})
-        key = (name, like.dtype, like.device)
+        cache, key = self.__dict__.setdefault("_cache", {}), (name, like.dtype, like.device)
         if key not in cache:
             cache[key] = torch.as_tensor(np.asarray(value, dtype=np.float64)).to(like)
         return cache[key]
@@ -364,17 +361,18 @@ def effective_exposure(
     if unit.is_equivalent(u.dimensionless_unscaled):
         return _float_or_array(seconds * unit.to(u.dimensionless_unscaled))
     found = _count_unit(unit)
-    if found is not None:
-        reference, count, kind, per_area = found
-        if per_area and pixel_area is None:
-            raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
-        electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
-        electrons *= pixel_area if per_area else 1.0
-        return _float_or_array(electrons * (seconds if kind == "rate" else np.ones_like(seconds)))
-    raise InputError(
-        f"exposure = {_number_text(exposure)} does not say how many counts one {unit} is: give it in "
-        f"electron / ({unit}), or give an error plane"
-    )
+    if found is None:
+        text = f"a map with median {np.median(exposure):g}" if np.ndim(exposure) else f"{exposure:g}"
+        raise InputError(
+            f"exposure = {text} does not say how many counts one {unit} is: give it in electron / ({unit}), "
+            "or give an error plane"
+        )
+    reference, count, kind, per_area = found
+    if per_area and pixel_area is None:
+        raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
+    electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
+    electrons *= pixel_area if per_area else 1.0
+    return _float_or_array(electrons * (seconds if kind == "rate" else np.ones_like(seconds)))
 
 
 def count_kind(unit: u.UnitBase | str) -> str | None:
@@ -431,10 +429,6 @@ def _plain(value: Any) -> Any:
 def _float_or_array(value: ArrayLike) -> Any:
     array = np.array(value, dtype=np.float64)
     return float(array) if array.ndim == 0 else array
-
-
-def _number_text(value: Any) -> str:
-    return f"a map with median {np.median(value):g}" if np.ndim(value) else f"{value:g}"
 
 
 # ---------------------------------------------------------------- error planes made from the observed counts

@@ -201,7 +201,9 @@ class Observation:
         if error is not None:
             noise = GaussianNoise(error)
             self = replace(self, error=error, noise=noise)
-            photons = None if as_it_is else noise_of_counts(self, _known_counts(planes, self))
+            photons = (
+                None if as_it_is else noise_of_counts(self, _counts_per_unit(planes, self, strict=False))
+            )
             if photons is not None:
                 noise = photons
                 flags.append("errors_follow_counts")
@@ -422,40 +424,32 @@ def _sigma_plane(noise: Any, observation: Observation) -> Array:
 def _noise_of(observation: Observation, planes: Planes, flags: list[str]) -> NoiseModel:
     """Noise of an image without an error plane."""
     sky, rms = _sky_level(observation.data[observation.valid])
-    if not _counts_are_known(observation, planes):
+    exposure = _counts_per_unit(planes, observation)
+    if exposure is None:
         flags.append("noise_guessed")
         return GaussianNoise(rms)
     flags.append("noise_from_exposure")
     if planes.gain is None and any(base in (u.adu, u.DN) for base in observation.unit.bases):
         flags.append("gain_guessed")
-    exposure = _counts_per_unit(planes, observation)
     # The rms of a sky that was not subtracted holds its photon noise, which the model's sky adds again.
     rest = rms**2 - np.maximum(sky, 0) / exposure
     return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
 
 
-def _counts_are_known(observation: Observation, planes: Planes) -> bool:
+def _counts_per_unit(
+    planes: Planes, observation: Observation, *, strict: bool = True
+) -> Array | float | None:
+    """Counts in one unit of the image; None if they are not known, or not ``strict`` and a map has holes."""
     kind = count_kind(observation.unit)
-    return kind == "counts" or (kind == "rate" and planes.exposure is not None)
-
-
-def _known_counts(planes: Planes, observation: Observation) -> Array | float | None:
-    """Counts in one unit of the image, or None if they are not known."""
-    if not _counts_are_known(observation, planes):
+    if kind is None or (kind == "rate" and planes.exposure is None):
         return None
-    if count_kind(observation.unit) == "rate" and isinstance(planes.exposure, np.ndarray):
-        _same_shape(planes.exposure, observation.shape, "the exposure map")
-        if not (planes.exposure[observation.valid] > 0).all():
-            return None
-    return _counts_per_unit(planes, observation)
-
-
-def _counts_per_unit(planes: Planes, observation: Observation) -> Array | float:
     exposure = 1.0 if planes.exposure is None else planes.exposure
     if isinstance(exposure, np.ndarray):
         _same_shape(exposure, observation.shape, "the exposure map")
         good = np.isfinite(exposure) & (exposure > 0)
         if not good[observation.valid].all():
+            if not strict:
+                return None
             number = np.count_nonzero(~good & observation.valid)
             raise InputError(f"the exposure map is not positive in {number} unmasked pixels: mask them")
         exposure = np.where(good, exposure, np.median(exposure[good]))

@@ -406,15 +406,10 @@ class GaussianPSF(PSF):
         side = _side_in_arcsec(pixel_scale)
         sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / positive_integer(subsampling, "subsampling"))
         stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
-        if np.array_equal(stretch, np.eye(2)):
-            positions = _positions(5 * sigma)
-            profile = np.exp(-0.5 * (positions / sigma) ** 2)
-            values = np.outer(profile, profile)
-        else:
-            # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
-            columns, rows = (_positions(5 * sigma * np.hypot(*row)) for row in np.linalg.inv(stretch))
-            x, y = transformed(stretch, columns, rows[:, None])
-            values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
+        # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
+        columns, rows = (_positions(5 * sigma * np.hypot(*row)) for row in np.linalg.inv(stretch))
+        x, y = transformed(stretch, columns, rows[:, None])
+        values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         return _normalised(values if shape is None else _cut(values, shape))
 
     def cropped(self, shape: Shape) -> Self:
@@ -473,12 +468,9 @@ def _sample(array: Array, rows: Array, columns: Array, order: int) -> Array:
 
 def _cut(array: Array, shape: Shape) -> Array:
     """Cut an array about its centre to sides within ``shape``, keeping the parity of its sides."""
-    slices = []
-    for size, limit in zip(array.shape, shape, strict=True):
-        keep = min(size, limit)
-        keep -= (size - keep) % 2
-        slices.append(slice((size - max(keep, 1)) // 2, (size + max(keep, 1)) // 2))
-    return array[tuple(slices)]
+    pairs = zip(array.shape, shape, strict=True)
+    starts = [min(max((size - limit + 1) // 2, 0), (size - 1) // 2) for size, limit in pairs]
+    return array[tuple(slice(start, size - start) for start, size in zip(starts, array.shape, strict=True))]
 
 
 def _normalised(values: Array) -> Array:

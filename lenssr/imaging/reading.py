@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -31,27 +31,18 @@ log = logging.getLogger(__name__)
 Array: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 
-# The names under which archives store each plane, in the order in which they are looked for.
-HDU_NAMES = {
-    "sci": ("SCI", "IMAGE"),
-    "err": ("ERR", "RMS"),
-    "var": ("VAR", "VARIANCE"),
-    "ivm": ("IVM", "WHT"),
-    "mask": ("DQ", "MASK"),
-    "psf": ("PSF", "PSFIMAGE"),
-    "exptime": ("EXPTIME",),
+# Field of `Planes`, and the names under which archives store it, in the order in which they are looked for.
+_ROLES = {
+    "sci": ("data", "SCI", "IMAGE"),
+    "err": ("error", "ERR", "RMS"),
+    "var": ("variance", "VAR", "VARIANCE"),
+    "ivm": ("inverse_variance", "IVM", "WHT"),
+    "mask": ("mask", "DQ", "MASK"),
+    "psf": ("psf", "PSF", "PSFIMAGE"),
+    "exptime": ("exposure", "EXPTIME"),
 }
-_KNOWN_NAMES = {"UNCERT"}.union(*HDU_NAMES.values())
+_KNOWN_NAMES = {"UNCERT"}.union(*(names[1:] for names in _ROLES.values()))
 _HDU_ALIASES = {"ivar": "ivm", "wht": "ivm", "rms": "err", "dq": "mask", "exposure": "exptime"}
-# Fields of `Planes`.
-_FIELDS = {
-    "err": "error",
-    "var": "variance",
-    "ivm": "inverse_variance",
-    "mask": "mask",
-    "psf": "psf",
-    "exptime": "exposure",
-}
 # Field and power of the image's unit. CCDData writes its uncertainty into one HDU whose UTYPE is the class.
 _UNCERTAINTIES = {
     StdDevUncertainty: ("error", 1),
@@ -223,7 +214,7 @@ def open_fits(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
     yield hdus
 
 
-def find_image(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+def find_image(hdus: fits.HDUList, names: Sequence[str], chosen: str | int | None = None) -> Any:
     """Image HDU that was chosen, or has one of the names, or else the first two-dimensional one."""
     found = _pick(hdus, names, chosen)
     if found is not None:
@@ -240,13 +231,14 @@ def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Pl
     chosen = {}
     for key, value in (hdus or {}).items():
         name = _HDU_ALIASES.get(key.lower(), key.lower())
-        if name not in HDU_NAMES:
-            raise InputError(f"hdus has a key {key!r}: use {', '.join(HDU_NAMES)}")
+        if name not in _ROLES:
+            raise InputError(f"hdus has a key {key!r}: use {', '.join(_ROLES)}")
         if value is not None:
             chosen[name] = value
-    science = find_image(opened, HDU_NAMES["sci"], chosen.get("sci"))
+    usual = _ROLES["sci"][1:]
+    science = find_image(opened, usual, chosen.get("sci"))
     planes = Planes(_as_image(science.data, f"HDU {science.name or 0}"))
-    if "sci" not in chosen and _pick(opened, HDU_NAMES["sci"]) is None and _rivals(opened, science):
+    if "sci" not in chosen and _pick(opened, usual) is None and _rivals(opened, science):
         planes.flags.append("hdu_guessed")
     uncertainty = _pick(opened, ("UNCERT",))
     if uncertainty is not None and uncertainty is not science:
@@ -254,9 +246,9 @@ def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Pl
         for kind, (name, _) in _UNCERTAINTIES.items():
             if kind.__name__ == utype:
                 setattr(planes, name, np.array(uncertainty.data, dtype=np.float64))
-    for key, name in _FIELDS.items():
-        hdu = _pick(opened, HDU_NAMES[key], chosen.get(key))
-        if hdu is not None and hdu is not science:
+    for key, (name, *names) in _ROLES.items():
+        hdu = _pick(opened, names, chosen.get(key))
+        if hdu is not None and hdu is not science and key != "sci":
             setattr(planes, name, np.array(hdu.data, dtype=np.float64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
@@ -322,7 +314,7 @@ def _read_keywords(planes: Planes, headers: list[Any]) -> None:
             planes.meta[name] = value
 
 
-def _pick(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+def _pick(hdus: fits.HDUList, names: Sequence[str], chosen: str | int | None = None) -> Any:
     """Image HDU that was chosen by name or number, or else has one of the names; None if there is none."""
     if chosen is None:
         images = [hdu for hdu in hdus if hdu.is_image and hdu.data is not None]

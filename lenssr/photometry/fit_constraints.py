@@ -232,9 +232,7 @@ def _held_value(tasks, own, name, galaxy):
 class _ParameterValue(float):
     """A number that answers like an astropy parameter."""
 
-    @property
-    def value(self):
-        return float(self)
+    value = property(float)
 
 
 def _tie(function, layout, galaxy, component, name, middle):

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from lenssr.light.sersic_shape import sersic_b
-from lenssr.photometry.flags import NOTICES, STAMP_RADII, SersicFlag
+from lenssr.photometry.flags import NOTICES, STAMP_RADII
 from lenssr.photometry.groups import cut, first_pixel, paste
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.task_batch import profile_images
@@ -199,8 +199,10 @@ def refit_overlapping(tasks, rows, solver, fit):
             for task in new:
                 lights.renew(task)
     for task in tasks:
-        for row, share in _blended_shares(rows.fits[task.rows[0]][0].task, lights):
-            rows.columns["flags"][row] |= int(SersicFlag.BLENDED) * (share > BLENDED_SHARE)
+        fit, _ = rows.fits[task.rows[0]]
+        fit.blended = [
+            k for k, share in enumerate(_blended_shares(fit.task, lights)) if share > BLENDED_SHARE
+        ]
 
 
 def _brightness_levels(tasks, rows, lights):
@@ -263,13 +265,13 @@ def _grown_box(task, galaxy, radius, settings):
 
 
 def _blended_shares(task, lights):
-    """Rows of a group, and the share of its flux by which each would be off if no neighbour were fitted."""
+    """Share of the flux of each galaxy of a group by which it would be off if no neighbour were fitted."""
     weight, total = task.weight(0), lights.others(task, 0)
     own = [lights.of(row, task, 0) for row in task.rows.tolist()]
     total = total + sum(own)
-    for row, light in zip(task.rows, own, strict=True):
+    for light in own:
         power = (weight * light**2).sum()
-        yield row, float((weight * light * (total - light)).sum() / power) if power > 0 else 0.0
+        yield float((weight * light * (total - light)).sum() / power) if power > 0 else 0.0
 
 
 # ---------------------------------------------------------------- figure
@@ -290,18 +292,13 @@ def plot_residuals(observation, model, table, *, path=None):
     left = {"vmin": -RESIDUAL_SIGMA, "vmax": RESIDUAL_SIGMA, "cmap": RESIDUAL_MAP}
     figure = Figure(figsize=(13.5, 4.6), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    images = (("data", data, light), ("model", model, light))
+    images = (*images, ("(data - model) / sigma", (data - model) / sigma, left))
     shown = []
-    for panel, title, image, options in zip(
-        panels,
-        ("data", "model", "(data - model) / sigma"),
-        (data, model, (data - model) / sigma),
-        (light, light, left),
-        strict=True,
-    ):
+    for panel, (title, image, options) in zip(panels, images, strict=True):
         shown.append(panel.imshow(image, origin="lower", interpolation="nearest", **options))
         panel.set_title(title, fontsize=10.5, loc="left")
-        panel.set_xlabel("x (pixel)")
-        panel.set_facecolor("0.62")
+        panel.set(xlabel="x (pixel)", facecolor="0.62")
     panels[0].set_ylabel("y (pixel)")
     figure.colorbar(shown[1], ax=list(panels[:2]), label=str(observation.unit) or "data", shrink=0.85)
     figure.colorbar(shown[2], ax=panels[2], label="sigma", shrink=0.85)

@@ -389,18 +389,17 @@ class SersicPhotometry:
         limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
         for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
             for fit in self._solver.solve(batch, profile=last):
-                self._results().fill(fit)
+                for galaxy, row in enumerate(fit.task.rows):
+                    self._results().fits[row] = fit, galaxy
 
     def _observe(
         self, image: Any, mask: Any, error: Any, psf: Any, unit: Any, hdus: dict | None
     ) -> dict[str, Observation]:
         """Observations of one image by band; a single band is named ""."""
-        parts = mask, error, self.psf if psf is None else psf
-        if not isinstance(image, dict):
-            return {"": _observation(image, *parts, unit=unit, hdus=hdus)}
-        found = {}
-        for name, one in image.items():
-            own = (part[name] if isinstance(part, dict) else part for part in parts)
+        several, found = isinstance(image, dict), {}
+        for name, one in (image if several else {"": image}).items():
+            parts = mask, error, self.psf if psf is None else psf
+            own = (part[name] if several and isinstance(part, dict) else part for part in parts)
             found[str(name)] = _observation(one, *own, unit=unit, hdus=hdus)
         return found
 

@@ -58,9 +58,9 @@ class GroupFit:
     ``coordinates`` (C,) are smooth, with ``covariance`` (C, C); ``parameters`` is the number of free ones.
     ``at_bound`` and ``held`` list columns on a bound, and columns of the shapes of points, which mean
     nothing. ``intervals`` holds pairs of ends by (name, galaxy, component, band), ``signal`` the signal to
-    noise of each galaxy, sqrt(sum(model^2 / sigma^2)). ``values`` (galaxies, components, bands, 8) are those
-    of `MEASURED`, in pixels of the image and radians; ``fwhm`` is that of the PSF in pixels, ``free`` the
-    number of degrees of freedom.
+    noise of each galaxy, sqrt(sum(model^2 / sigma^2)); ``blended`` lists galaxies that overlap with others.
+    ``values`` (galaxies, components, bands, 8) are those of `MEASURED`, in pixels of the image and radians;
+    ``fwhm`` is that of the PSF in pixels, ``free`` the number of degrees of freedom.
     """
 
     task: GroupTask
@@ -76,6 +76,7 @@ class GroupFit:
     held: list
     signal: list
     intervals: dict = field(default_factory=dict)
+    blended: list = field(default_factory=list)
 
     def __post_init__(self):
         self.fwhm, self.free = psf_fwhm_in_pixels(self.task.bands[0]), max(self.pixels - self.parameters, 1)

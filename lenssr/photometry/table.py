@@ -20,7 +20,7 @@ SKY_COLUMNS = {"skycoord": "y", "position_angle": "theta", "ellip_sky": "ellip",
 
 
 class Rows:
-    """Values of all galaxies of a run, NaN where there is no fit.
+    """All galaxies of a run.
 
     ``images`` lists (observations by band, sources, group numbers) in the order of the rows; a single band is
     named "". ``fits`` has (fit of the group, number in the group) or None for each row. ``suffixes`` and
@@ -31,9 +31,7 @@ class Rows:
         self.images, self.bands, self.components, self.sky = images, bands, components, sky
         self.suffixes = [""] if components == 1 else [f"_{k}" for k in range(components)]
         self.endings = [f"_{band}" if band else "" for band in bands]
-        count = sum(len(sources) for _, sources, _ in images)
-        self.columns = {name: np.full(count, value) for name, value in self._entries()}
-        self.fits, self.table = [None] * count, None
+        self.fits, self.table = [None] * sum(len(sources) for _, sources, _ in images), None
 
     def of_image(self, number):
         """Where the rows of an image lie, as a slice."""
@@ -49,12 +47,13 @@ class Rows:
             for band, ending in enumerate(endings)
         ]
 
-    def fill(self, fit):
-        """Enter the fit of a group."""
-        for galaxy, row in enumerate(fit.task.rows):
-            self.fits[row] = fit, galaxy
-            for name, value in self._entries(fit, galaxy):
-                self.columns[name][row] = value
+    def columns(self):
+        """Values of all galaxies by column, NaN where there is no fit."""
+        found = [dict(self._entries(*(place or ()))) for place in self.fits]
+        return {
+            name: np.array([one[name] for one in found], dtype=type(missing))
+            for name, missing in self._entries()
+        }
 
     def _entries(self, fit=None, galaxy=0):
         """Names of all columns, and the values of a galaxy, or those without a fit."""
@@ -99,7 +98,7 @@ def make_table(rows, settings, *, numbered=False):
     flux_unit, flux_factor = total_flux_unit(observation)
     units = {"flux": flux_unit, "amplitude": observation.unit, "sky": observation.unit}
     units |= {"r_eff": u.pix, "theta": u.rad}
-    for name, values in rows.columns.items():
+    for name, values in rows.columns().items():
         kind = next((kind for kind in units if name.startswith(kind)), None)
         values = values * flux_factor if kind == "flux" else values
         unit = units.get(kind)

@@ -113,21 +113,21 @@ def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
-    pixels = max(5, round(fwhm**2))
+    least = max(5, round(fwhm**2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
         # photutils warns of segments with many peaks, whose levels it spaces linearly.
         warnings.simplefilter("ignore", AstropyUserWarning)
-        found = detect_sources(significance, threshold, pixels)
+        found = detect_sources(significance, threshold, least)
         if found is None:
             return None
         # Deblend large and bright segments only: a large empty image has thousands of others.
         peaks = ndimage.maximum(significance, found.data, found.labels)
-        large = found.labels[(found.areas >= DEBLENDED_AREA * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
+        large = found.labels[(found.areas >= DEBLENDED_AREA * least) & (np.asarray(peaks) > LEAST_PEAK)]
         if not large.size:
             return found
         return deblend_sources(
-            significance, found, pixels, labels=large, contrast=CONTRAST, progress_bar=False
+            significance, found, least, labels=large, contrast=CONTRAST, progress_bar=False
         )
 
 
@@ -184,9 +184,8 @@ class FieldObjects:
         significance = self.significance(self.residual, self.tolerance)
         objects = label_objects(significance, self.fwhm)
         found = [] if objects is None else objects.segments
-        segments = (
-            self._segment(one.slices, objects.data[one.slices] == one.label, significance) for one in found
-        )
+        parts = ((one.slices, objects.data[one.slices] == one.label) for one in found)
+        segments = (self._segment(*part, significance) for part in parts)
         return [segment for segment in segments if segment is not None]
 
     def _segment(self, box: tuple[slice, ...], pixels: Mask, significance: Array) -> Segment | None:

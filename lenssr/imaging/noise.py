@@ -110,10 +110,8 @@ class NoiseModel(ABC):
 
     def on(self, device: str | torch.device) -> Self:
         """The same noise with its numbers as float64 tensors on a device."""
-        kind: Any = {"dtype": torch.float64, "device": device}
-        return self.with_numbers(
-            *(torch.as_tensor(_plain(getattr(self, name)), **kind) for name in self.names)
-        )
+        to: Any = {"dtype": torch.float64, "device": device}
+        return self.with_numbers(*(torch.as_tensor(_plain(getattr(self, name)), **to) for name in self.names))
 
     def select(self, index: int | list[int] | Tensor) -> Self:
         """The noise of some images of a stack, along the first axis of every number."""

@@ -201,9 +201,7 @@ class Observation:
         if error is not None:
             noise = GaussianNoise(error)
             self = replace(self, error=error, noise=noise)
-            photons = (
-                None if as_it_is else noise_of_counts(self, _counts_per_unit(planes, self, strict=False))
-            )
+            photons = None if as_it_is else noise_of_counts(self, _unit_counts(planes, self, strict=False))
             if photons is not None:
                 noise = photons
                 flags.append("errors_follow_counts")
@@ -314,9 +312,7 @@ def _unit_of(planes: Planes, unit: Any, zero_point: Any, flags: list[str]) -> tu
         zero_point = planes.zero_point
     elif isinstance(zero_point, u.Quantity):
         if zero_point.unit not in (u.ABmag, u.mag):
-            raise InputError(
-                f"zero_point = {zero_point} is not an AB magnitude: give one, such as 25 * u.ABmag"
-            )
+            raise InputError(f"zero_point = {zero_point} is not an AB magnitude: give one like 25 * u.ABmag")
         zero_point = float(zero_point.value)
     if zero_point is not None and not math.isfinite(zero_point):
         raise InputError(f"zero_point = {zero_point} is not finite: give the AB magnitude of one unit")
@@ -413,9 +409,7 @@ def _sigma_plane(noise: Any, observation: Observation) -> Array:
     try:
         plane = np.asarray(noise, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(
-            f"noise = {noise!r} is not a noise model, number or array: give one of these"
-        ) from None
+        raise InputError(f"noise = {noise!r} is not a noise model, number or array: give one") from None
     if plane.ndim == 0:
         plane = np.full(observation.shape, float(plane))
     return _checked_error(plane, observation.mask, "noise")
@@ -424,7 +418,7 @@ def _sigma_plane(noise: Any, observation: Observation) -> Array:
 def _noise_of(observation: Observation, planes: Planes, flags: list[str]) -> NoiseModel:
     """Noise of an image without an error plane."""
     sky, rms = _sky_level(observation.data[observation.valid])
-    exposure = _counts_per_unit(planes, observation)
+    exposure = _unit_counts(planes, observation)
     if exposure is None:
         flags.append("noise_guessed")
         return GaussianNoise(rms)
@@ -436,9 +430,7 @@ def _noise_of(observation: Observation, planes: Planes, flags: list[str]) -> Noi
     return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
 
 
-def _counts_per_unit(
-    planes: Planes, observation: Observation, *, strict: bool = True
-) -> Array | float | None:
+def _unit_counts(planes: Planes, observation: Observation, *, strict: bool = True) -> Array | float | None:
     """Counts in one unit of the image; None if they are not known, or not ``strict`` and a map has holes."""
     kind = count_kind(observation.unit)
     if kind is None or (kind == "rate" and planes.exposure is None):

@@ -56,16 +56,13 @@ class Convolution:
     ) -> None:
         kernel = torch.as_tensor(kernel).to(device, torch.float64)
         if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
-            raise InputError(
-                f"kernel of shape {tuple(kernel.shape)}: give two odd sides, so that it has a middle"
-            )
+            raise InputError(f"kernel of shape {tuple(kernel.shape)}: give two odd sides, with a middle")
         if not bool(torch.isfinite(kernel).all()):
             raise InputError("the kernel holds values that are not finite: replace them, for example by 0")
         self.shape, self._margin = tuple(shape), margin
         # Cut the kernel to shifts within the image that end inside the frame.
-        half_y, half_x = (
-            min(side // 2, size - 1 - margin) for side, size in zip(kernel.shape, shape, strict=True)
-        )
+        sides = zip(kernel.shape, shape, strict=True)
+        half_y, half_x = (min(side // 2, size - 1 - margin) for side, size in sides)
         cut_y, cut_x = kernel.shape[0] // 2 - half_y, kernel.shape[1] // 2 - half_x
         self.kernel = kernel[cut_y : kernel.shape[0] - cut_y, cut_x : kernel.shape[1] - cut_x]
         # Light may wrap around into the frame, which is cut, and into as much padding as that lacks.
@@ -209,7 +206,7 @@ class ImagingOperator:
         dtype: torch.dtype = torch.float64,
         device: Device = "cpu",
     ) -> None:
-        _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
+        _check(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
         self.grid, self.shape = grid, grid.shape
         self._subsampling = k = kernel_subsampling
         # Weights of the cells of a pixel; a cell has 1 / k^2 of its area.
@@ -369,9 +366,7 @@ class ImagingOperator:
         return plain.reshape(*lead, *self.cells)
 
 
-def _check_options(
-    kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: bool, refine: Any
-) -> None:
+def _check(kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: Any, refine: Any) -> None:
     positive_integer(kernel_subsampling, "kernel_subsampling")
     if oversampling != "auto" and positive_integer(oversampling, "oversampling") % kernel_subsampling:
         raise InputError(

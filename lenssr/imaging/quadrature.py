@@ -210,10 +210,8 @@ class CompactLights:
     def _hidden(self, x: Tensor, y: Tensor, side: float) -> Tensor:
         half = side / 2
         corners = [(0.0, 0.0), (-half, -half), (half, -half), (-half, half), (half, half)]
-        landed = self.trace(
-            torch.cat([x + dx for dx, _ in corners]), torch.cat([y + dy for _, dy in corners])
-        )
-        low, high = ([part(axis.reshape(5, -1), 0) for axis in landed] for part in (torch.amin, torch.amax))
+        lands = self.trace(torch.cat([x + dx for dx, _ in corners]), torch.cat([y + dy for _, dy in corners]))
+        low, high = ([part(axis.reshape(5, -1), 0) for axis in lands] for part in (torch.amin, torch.amax))
         size = torch.maximum(high[0] - low[0], high[1] - low[1]).unsqueeze(1)
         near = size > CELL_RADII * self.small
         reach = REACH * self.large + BULGE * size

@@ -203,9 +203,7 @@ def _to_arcsec2(unit: u.UnitBase | None) -> tuple[float, Any]:
 
 def _brightness_of_model(model: Model) -> tuple[Brightness, Any]:
     if model.n_inputs != 2 or model.n_outputs != 1:
-        raise InputError(
-            f"{model.name or type(model).__name__} is not a light: it must take x, y and give one value"
-        )
+        raise InputError(f"{model.name or type(model).__name__} is not a light: it must map x, y to a value")
     length = 1 if model.input_units is None else u.arcsec
     factor, unit = _to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.light import profile
-from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, bare
+from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, as_tensors, bare
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.units import strip_unit
 
@@ -84,7 +84,7 @@ def gaussian_widths(pixel_scale: float, extent: float) -> NDArray[np.float64]:
 
 def _alike(*values: Any) -> list[Tensor]:
     """Tensors of one type, for matrix products."""
-    tensors = profile.as_tensors(*values)
+    tensors = as_tensors(*values)
     return [tensor.to(tensors[0]) for tensor in tensors]
 
 

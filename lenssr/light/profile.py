@@ -513,9 +513,7 @@ class LightProfile(ABC):
         for name in self.bright:
             old = getattr(self.given, name)
             if not old.unit.is_equivalent(unit):
-                raise InputError(
-                    f"{name} of a given {kind} is in {old.unit}: give a unit that converts to {unit}"
-                )
+                raise InputError(f"{name} of a given {kind} is in {old.unit}: give one convertible to {unit}")
             factor = old.unit.to(unit)
             setattr(twin.given, name, old.value * factor * unit)
             ends = tuple(None if end is None else end * factor for end in old.bounds)
@@ -575,12 +573,10 @@ def _check_constraints(model: Model) -> None:
     if len(model) != 1:
         raise InputError(f"a {kind} of {len(model)} parameter sets is not one profile: give a list of them")
     for name in model.param_names:
-        parameter = getattr(model, name)
-        if parameter.tied:
+        one = getattr(model, name)
+        if one.tied:
             raise InputError(f"{name} of a given {kind} is tied, which fits do not follow: untie it")
-        low, high = parameter.bounds
+        low, high = one.bounds
         low, high = -math.inf if low is None else low, math.inf if high is None else high
-        if not parameter.fixed and not (low < high and low <= parameter.value <= high):
-            raise InputError(
-                f"{name} = {parameter.value:g} of a given {kind} is outside its bounds {low}, {high}"
-            )
+        if not one.fixed and not (low < high and low <= one.value <= high):
+            raise InputError(f"{name} = {one.value:g} of a given {kind} is outside its bounds {low}, {high}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.light import profile
-from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, bare
+from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, as_tensors, bare
 from lenssr.light.sersic_shape import N_RANGE, b_and_slope
 from lenssr.units import strip_unit
 
@@ -62,9 +62,7 @@ def sersic_brightness(
     >>> sersic_brightness(radius, 0.0, 2.0, 0.25, 1.0, 0.0, 0.0, 0.0, 0.0)
     tensor([10.7134,  2.0000,  0.0130], dtype=torch.float64)
     """
-    x, y, amplitude, r_eff_circ, n, *shape = profile.as_tensors(
-        x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2
-    )
+    x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     _, _, zeta_x, zeta_y, q2 = profile.on_ellipse(x, y, *shape)
     radius2 = (zeta_x**2 + zeta_y**2) / (q2 * r_eff_circ**2)
     b = b_and_slope(n)[0]
@@ -102,9 +100,7 @@ def sersic_brightness_jacobian(
     >>> value.shape, d_dp.shape
     (torch.Size([1, 3]), torch.Size([1, 7, 3]))
     """
-    x, y, amplitude, r_eff_circ, n, *shape = profile.as_tensors(
-        x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2
-    )
+    x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     b, db_dn = b_and_slope(n)
     ellipse = profile.on_ellipse(x, y, *shape)
     _, _, zeta_x, zeta_y, q2 = ellipse
@@ -151,7 +147,7 @@ def sersic_flux(amplitude: Real, r_eff_circ: Real, n: Real) -> Tensor:
     >>> sersic_flux(1.0, 1.0, 1.0)
     tensor(11.9485, dtype=torch.float64)
     """
-    amplitude, r_eff_circ, n = profile.as_tensors(amplitude, r_eff_circ, n)
+    amplitude, r_eff_circ, n = as_tensors(amplitude, r_eff_circ, n)
     b = b_and_slope(n)[0]
     shape = 2 * math.pi * n * torch.exp(b - 2 * n * torch.log(b) + torch.lgamma(2 * n))
     return amplitude * r_eff_circ**2 * shape
@@ -211,7 +207,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
 
     amplitude = Parameter(default=1.0, description="Surface brightness at r_eff, per arcsec2")
     r_eff = Parameter(
-        default=1.0, bounds=(np.finfo(np.float64).tiny, None), description="Semi-major axis (arcsec)"
+        default=1.0, bounds=(np.finfo(float).tiny, None), description="Semi-major axis (arcsec)"
     )
     n = Parameter(default=1.0, bounds=N_RANGE, description="Sérsic index")
     x_0 = Parameter(default=0.0, description="Centre along x (arcsec)")
@@ -300,9 +296,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
         return cls.from_axis_ratio(*values, q=1 - float(model.ellip.value), phi=phi, **kwargs)
 
     @classmethod
-    def from_axis_ratio(
-        cls, *args: Length, q: float = 1.0, phi: u.Quantity = 0.0 * u.deg, **kwargs: Any
-    ) -> Self:
+    def from_axis_ratio(cls, *args: Length, q: float = 1, phi: u.Quantity = 0 * u.deg, **kwargs: Any) -> Self:
         """Build a model from an axis ratio and a direction.
 
         Parameters
@@ -365,9 +359,7 @@ class SersicProfile(LightProfile):
 
     def __init__(self, given: Sersic | None = None, *, crowded: bool = False) -> None:
         super().__init__(given, crowded=crowded)
-        self.major = given is not None and (
-            given.r_eff.fixed or any(end is not None for end in self.own_bounds("r_eff"))
-        )
+        self.major = given is not None and (given.r_eff.fixed or self.own_bounds("r_eff") != (None, None))
 
     @property
     def plain(self) -> bool:

@@ -191,9 +191,7 @@ class MassModel(Parametrised):
         """Critical curves, mapped to the source plane, as `critical_curves`; an isothermal cut is not one."""
         return _with_unit(critical.caustics(self, extent, kind=kind), extent)
 
-    def image_positions(
-        self, x: Position, y: Position, *, extent: Length | None = None
-    ) -> tuple[Values, Values]:
+    def image_positions(self, x: Position, y: Position, *, extent: Length | None = None) -> tuple[Any, Any]:
         """Images of a point source.
 
         Parameters

@@ -28,35 +28,31 @@ VANISHING = 1e-36
 """Squared radius in arcsec2 that avoids 0 / 0 at the centre; far below `CORE` squared."""
 
 
-def sis_potential(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
+def sis_potential(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Tensor:
     """Potential of a singular isothermal sphere in arcsec2, positions in arcsec."""
     return sie_potential(x, y, theta_E, 0.0, 0.0, x_0, y_0)
 
 
-def sis_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Real, y_0: Real) -> Pair:
+def sis_deflection(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Pair:
     """Deflection by a singular isothermal sphere in arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     scale = theta_E * torch.rsqrt(safe_divisor(x * x + y * y))
     return x * scale, y * scale
 
 
-def sis_hessian(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
+def sis_hessian(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a singular isothermal sphere."""
     return sie_hessian(x, y, theta_E, 0.0, 0.0, x_0, y_0)
 
 
-def sie_potential(
-    x: Tensor, y: Tensor, theta_E: Tensor, e1: Real, e2: Real, x_0: Tensor, y_0: Tensor
-) -> Tensor:
+def sie_potential(x: Real, y: Real, theta_E: Real, e1: Real, e2: Real, x_0: Real, y_0: Real) -> Tensor:
     """Potential of a singular isothermal ellipsoid in arcsec2, positions in arcsec."""
     x, y, theta_E, e1, e2 = centred(x, y, theta_E, e1, e2, x_0, y_0)
     ax, ay = sie_deflection(x, y, theta_E, e1, e2, 0.0, 0.0)
     return x * ax + y * ay
 
 
-def sie_deflection(
-    x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Real, y_0: Real
-) -> Pair:
+def sie_deflection(x: Real, y: Real, theta_E: Real, e1: Real, e2: Real, x_0: Real, y_0: Real) -> Pair:
     """Deflection by a singular isothermal ellipsoid in arcsec.
 
     With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta) and s = theta_E sqrt(1 -
@@ -138,9 +134,7 @@ def _add_sie(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     ay.add_(p, alpha=sin).add_(q, alpha=cos)
 
 
-def sie_hessian(
-    x: Tensor, y: Tensor, theta_E: Tensor, e1: Real, e2: Real, x_0: Tensor, y_0: Tensor
-) -> Triple:
+def sie_hessian(x: Real, y: Real, theta_E: Real, e1: Real, e2: Real, x_0: Real, y_0: Real) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a singular isothermal ellipsoid.
 
     The convergence is kappa = s / (2 abs(zeta)), capped inside 1e-9 arcsec, and the shear points to the

@@ -136,9 +136,7 @@ class PixelatedDeflection(MassModel):
         self.pixel_scale = positive_number(pixel_scale, u.arcsec, "pixel_scale")
         self.alpha_x, self.alpha_y = _map(alpha_x, u.arcsec, "alpha_x"), _map(alpha_y, u.arcsec, "alpha_y")
         if self.alpha_x.shape != self.alpha_y.shape:
-            raise InputError(
-                f"alpha_x, alpha_y: {self.alpha_x.shape} and {self.alpha_y.shape}, give one shape"
-            )
+            raise InputError(f"alpha_x, alpha_y: {self.alpha_x.shape}, {self.alpha_y.shape}: give one shape")
         maps = torch.tensor(np.stack((self.alpha_x, self.alpha_y)))
         potential = potential_from_deflection(maps[0], maps[1], self.pixel_scale)
         self.potential_map: NDArray[np.float64] = potential.numpy()

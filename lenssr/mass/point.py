@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lenssr.cosmology import Cosmology, einstein_radius_from_mass
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
+from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["PointMass"]
@@ -19,20 +19,20 @@ _CPU_PAIRS, _GPU_PAIRS = 2**17, 2**26
 _FEWEST_RAYS = 256
 
 
-def point_potential(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
+def point_potential(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Tensor:
     """Potential of a point mass in arcsec2, theta_E^2 ln(r), constant inside 1e-9 arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     return theta_E * theta_E / 2 * torch.log((x * x + y * y).clamp_min(CORE**2))
 
 
-def point_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
+def point_deflection(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Pair:
     """Deflection by a point mass in arcsec, theta_E^2 / r, and 0 inside 1e-9 arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     scale = theta_E * theta_E / safe_divisor(x * x + y * y)
     return scale * x, scale * y
 
 
-def point_hessian(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
+def point_hessian(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a point mass; its convergence is 0."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     inverse = 1 / safe_divisor(x * x + y * y)

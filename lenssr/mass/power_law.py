@@ -17,7 +17,7 @@ __all__ = ["EPL"]
 
 
 def epl_potential(
-    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
+    x: Real, y: Real, theta_E: Real, gamma: Real, e1: Real, e2: Real, x_0: Real, y_0: Real
 ) -> Tensor:
     """Potential of an elliptical power law in arcsec2, positions in arcsec."""
     x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
@@ -26,7 +26,7 @@ def epl_potential(
 
 
 def epl_deflection(
-    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Real, y_0: Real
+    x: Real, y: Real, theta_E: Real, gamma: Real, e1: Real, e2: Real, x_0: Real, y_0: Real
 ) -> Pair:
     """Deflection by an elliptical power law in arcsec.
 
@@ -107,7 +107,7 @@ def _unit_series(coefficients: Sequence[float], modulus: float, twice: Tensor) -
 
 
 def epl_hessian(
-    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
+    x: Real, y: Real, theta_E: Real, gamma: Real, e1: Real, e2: Real, x_0: Real, y_0: Real
 ) -> Triple:
     """Second derivatives xx, xy, yy of the potential of an elliptical power law.
 

@@ -97,9 +97,7 @@ class ComponentConstraints:
             own = dict(getattr(Sersic2D() if model is None else model, kind))
             own |= {ALIASES.get(name, name): value for name, value in given.items()}
             if unknown := own.keys() - set(NAMES):
-                raise InputError(
-                    f"{unknown.pop()!r} is not a parameter of a Sérsic: use one of {', '.join(NAMES)}"
-                )
+                raise InputError(f"a Sérsic has no parameter {unknown.pop()!r}: use {', '.join(NAMES)}")
             setattr(self, kind, own)
         for name in NAMES:
             self._check(name)
@@ -145,9 +143,7 @@ def _as_sersic2d(model):
         pairs = zip(old.bounds, usual, strict=True)
         new.bounds = tuple(None if end == other else end for end, other in pairs)
     if model.e1.fixed != model.e2.fixed:
-        raise InputError(
-            "e1 and e2 of the model must both be fixed, or both free: fix ellip or theta of a Sersic2D"
-        )
+        raise InputError("fix both e1 and e2 of the model, or neither: else fix ellip or theta of a Sersic2D")
     twin.ellip.fixed = twin.theta.fixed = model.e1.fixed
     return twin
 
@@ -224,7 +220,7 @@ def _held_value(tasks, own, name, galaxy):
         return [_coordinate(name, value) for value in given]
     if own.model is None:
         raise InputError(
-            f"{name} is fixed, but nothing says where: give a column {name} in init_params, or model="
+            f"{name} is fixed, but nothing says where: give init_params a column {name}, or model="
         )
     return _coordinate(name, own.value(name))
 

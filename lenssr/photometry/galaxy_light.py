@@ -200,9 +200,8 @@ def refit_overlapping(tasks, rows, solver, fit):
                 lights.renew(task)
     for task in tasks:
         fit, _ = rows.fits[task.rows[0]]
-        fit.blended = [
-            k for k, share in enumerate(_blended_shares(fit.task, lights)) if share > BLENDED_SHARE
-        ]
+        shares = _blended_shares(fit.task, lights)
+        fit.blended = [k for k, share in enumerate(shares) if share > BLENDED_SHARE]
 
 
 def _brightness_levels(tasks, rows, lights):

@@ -178,7 +178,8 @@ class SersicPhotometry:
         InputError
             If the input cannot be used; the message names the value and the remedy.
         """
-        return self._run([(image, mask, error, init_params, psf)], unit, hdus, numbered=False)
+        reading = {"unit": unit, "hdus": hdus}
+        return self._run([(image, mask, error, init_params, psf)], reading, numbered=False)
 
     def map(
         self,
@@ -223,7 +224,8 @@ class SersicPhotometry:
                 raise InputError(
                     f"{name} has {len(value)} entries for {len(images)} images: give one each, or one for all"
                 )
-        return self._run(list(zip(images, *extras.values(), strict=True)), unit, hdus, numbered=True)
+        reading = {"unit": unit, "hdus": hdus}
+        return self._run(list(zip(images, *extras.values(), strict=True)), reading, numbered=True)
 
     @property
     def models(self) -> list:
@@ -359,12 +361,12 @@ class SersicPhotometry:
             raise InputError(f"band = {band!r}: the last run had {', '.join(map(repr, bands))}")
         return bands.index(band)
 
-    def _run(self, images: Sequence[tuple], unit: Any, hdus: dict | None, *, numbered: bool) -> QTable:
+    def _run(self, images: Sequence[tuple], reading: dict, *, numbered: bool) -> QTable:
         """Fit images, each with its mask, error, init_params and psf."""
         entries, tasks, row = [], [], 0
         names: list[str] = []
         for image, mask, error, param, psf in images:
-            observed = self._observe(image, mask, error, psf, unit, hdus)
+            observed = self._observe(image, mask, error, psf, reading)
             if names not in ([], list(observed)):
                 raise InputError(f"images in the bands {names} and {list(observed)}: give the same for all")
             names, bands = list(observed), list(observed.values())
@@ -392,20 +394,18 @@ class SersicPhotometry:
                 for galaxy, row in enumerate(fit.task.rows):
                     self._results().fits[row] = fit, galaxy
 
-    def _observe(
-        self, image: Any, mask: Any, error: Any, psf: Any, unit: Any, hdus: dict | None
-    ) -> dict[str, Observation]:
+    def _observe(self, image: Any, mask: Any, error: Any, psf: Any, reading: dict) -> dict[str, Observation]:
         """Observations of one image by band; a single band is named ""."""
         several, found = isinstance(image, dict), {}
         for name, one in (image if several else {"": image}).items():
             parts = mask, error, self.psf if psf is None else psf
             own = (part[name] if several and isinstance(part, dict) else part for part in parts)
-            found[str(name)] = _observation(one, *own, unit=unit, hdus=hdus)
+            found[str(name)] = _observation(one, *own, reading=reading)
         return found
 
 
-def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus: Any) -> Observation:
-    planes = read_planes(image, hdus)
+def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
+    planes = read_planes(image, reading["hdus"])
     wcs = planes.wcs if planes.wcs is not None and planes.wcs.has_celestial else None
     scale = 1.0
     if wcs is not None:
@@ -415,12 +415,9 @@ def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus
         psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
     elif psf is not None:
         psf = PSF.from_any(psf, shape=planes.data.shape)
-    observation = Observation.from_any(
-        image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
-    )
-    observation.meta.update(
-        no_scale=wcs is None, sigma=observation.sigma(), widening=_correlation_widening(observation)
-    )
+    observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, pixel_scale=scale, **reading)
+    widening = _correlation_widening(observation)
+    observation.meta.update(no_scale=wcs is None, sigma=observation.sigma(), widening=widening)
     return observation
 
 

@@ -44,7 +44,7 @@ OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 # converged: the wings make each step several times as slow.
 CORE_RADIUS, CORE_SHARE = 8, 0.9
 # Most iterations of the refinement on the finer lattice.
-SHARP_ITERATIONS = 40
+SHARP_STEPS = 40
 # Variance of a parameter below which it is held, over that of its coordinates if nothing cancels. Chosen.
 ROUND_OFF = 1e-12
 # Without a PSF: quadrature nodes along a pixel, on the coarse and the fine lattice.
@@ -260,9 +260,8 @@ class _BatchFit:
             bounds = [torch.where(held, z, ends[index]) for ends in (transform.lower, transform.upper)]
             # Correlated noise widens the distribution of chi2 by this factor.
             wide = fit.chi2.new_tensor([batch.tasks[i].widening for i in index.tolist()])
-            good = self._adopt(
-                self._minimise(z, index=index, bounds=bounds), index, POINT_RISE * wide.square()
-            )
+            points_fit = self._minimise(z, index=index, bounds=bounds)
+            good = self._adopt(points_fit, index, POINT_RISE * wide.square())
             points[index[good]] = True
             transform.lower[index[good]], transform.upper[index[good]] = (ends[good] for ends in bounds)
         return points
@@ -295,9 +294,7 @@ class _BatchFit:
         # The finer lattice has more points: fewer stamps fit into the same memory.
         for part in index.split(max(1, int(len(batch) * coarse / fine))) if len(index) else ():
             bands = self.solver.finer(batch, batch.bands)
-            again = self._minimise(
-                fit.parameters[part], index=part, bands=bands, max_iterations=SHARP_ITERATIONS
-            )
+            again = self._minimise(fit.parameters[part], index=part, bands=bands, max_iterations=SHARP_STEPS)
             self._replace(part, again)
 
     def _collect(self, covariance=None):
@@ -335,10 +332,9 @@ class _BatchFit:
         for i in which:
             names = wants_profile(fits[i], batch.settings)
             if names:
-                lattices = [
-                    batch.bands,
-                    *([self.solver.finer(batch, batch.bands)] if self.sharpened[i] else []),
-                ]
+                lattices = [batch.bands]
+                if self.sharpened[i]:
+                    lattices.append(self.solver.finer(batch, batch.bands))
                 found[i] = profile_intervals(batch, i, fits[i], self.weights, names, lattices=lattices)
         return {i: better for i, better in found.items() if better is not None}
 

@@ -68,10 +68,8 @@ def find_sources(init_params, observation):
         return _of_segments(np.asarray(init_params.data), observation)
     if isinstance(init_params, np.ndarray) and init_params.dtype.names is None and init_params.ndim == 2:
         if not np.issubdtype(init_params.dtype, np.integer):
-            raise InputError(
-                f"init_params is an array of {init_params.dtype}: give a table with x and y, or labels of "
-                "segments as integers"
-            )
+            kind = init_params.dtype
+            raise InputError(f"init_params is an array of {kind}: give a table, or segments as integers")
         return _of_segments(init_params, observation)
     return _of_table(_columns_of(init_params), observation)
 
@@ -137,7 +135,7 @@ def _from_sky(columns, observation):
 def _of_segments(plane, observation):
     if plane.shape != observation.shape:
         raise InputError(
-            f"the segmentation image has shape {plane.shape}, the image {observation.shape}: give one alike"
+            f"the segments have shape {plane.shape}, the image {observation.shape}: give one alike"
         )
     if not (plane > 0).any():
         return Sources([], [])

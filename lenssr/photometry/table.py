@@ -50,10 +50,7 @@ class Rows:
     def columns(self):
         """Values of all galaxies by column, NaN where there is no fit."""
         found = [dict(self._entries(*(place or ()))) for place in self.fits]
-        return {
-            name: np.array([one[name] for one in found], dtype=type(missing))
-            for name, missing in self._entries()
-        }
+        return {name: np.array([one[name] for one in found], type(empty)) for name, empty in self._entries()}
 
     def _entries(self, fit=None, galaxy=0):
         """Names of all columns, and the values of a galaxy, or those without a fit."""

@@ -147,9 +147,7 @@ class TaskBatch:
             model, kind = self.function(transform, bands), bands[0].data.dtype
             data = torch.cat([band.data[index] for band in bands], 1)
             weight = torch.cat([part[index].to(kind) for part in weights], 1)
-            return levenberg_marquardt(
-                lambda z, which: model(z, index[which]), z, data, weight, **(options | more)
-            )
+            return levenberg_marquardt(lambda z, own: model(z, index[own]), z, data, weight, **options | more)
 
         before = 0
         if rough and self.rough is not self.bands:

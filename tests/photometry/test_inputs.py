@@ -206,7 +206,7 @@ def test_our_own_model_constrains_too(field):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"fixed": {"m": True}}, "'m' has no parameter"),
+        ({"fixed": {"m": True}}, "has no parameter 'm'"),
         ({"fixed": {"n": 4}}, "True or False"),
         ({"tied": {"n": 4}}, "function"),
         ({"bounds": {"n": (3, 1)}}, "not below"),

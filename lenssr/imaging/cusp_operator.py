@@ -42,6 +42,21 @@ class CuspOperator:
         y, x = torch.meshgrid(*axes, indexing="ij")
         self.x, self.y = x.reshape(1, -1), y.reshape(1, -1)
 
+    def _add_patches(
+        self, cells: Tensor, patches: Tensor, row: Tensor, column: Tensor, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Add patches (B, P, W, W) around rows and columns (B, 1) to cells (B, P, M) of a shape, in place."""
+        reach = torch.arange(patches.shape[-1], device=row.device) - patches.shape[-1] // 2
+        (row, in_rows), (column, in_columns) = (
+            (middle + reach, (middle + reach >= 0) & (middle + reach < size))
+            for middle, size in zip((row, column), shape, strict=True)
+        )
+        inside = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)
+        index = torch.where(inside, row.unsqueeze(2) * shape[1] + column.unsqueeze(1), 0).flatten(1)
+        index = index.unsqueeze(1).expand(-1, cells.shape[1], -1)
+        cells.scatter_add_(-1, index, torch.where(inside.unsqueeze(1), patches, 0).flatten(2))
+        return cells.unflatten(-1, shape)
+
     def _with_lattice(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Lattice points, then rays (B, K) of the profiles themselves."""
         return torch.cat([self.x.expand(len(x), -1), x], 1), torch.cat([self.y.expand(len(y), -1), y], 1)
@@ -137,11 +152,8 @@ class TrackingOperator(CuspOperator):
         self._place_lattice(self._axes)
         self._offset_x, self._offset_y, self._weight = (torch.as_tensor(p).to(**options) for p in _circles())
         self._convolution = Convolution(kernel, self.lattice, margin=margin, **options)
-        self._half = math.ceil(SHARE_RADIUS + TAPS + 0.5)
-        self._tables = [
-            torch.as_tensor(_spread_tables(offset.cpu().numpy(), self._half)).to(**options)
-            for offset in (self._offset_y, self._offset_x)
-        ]
+        offsets = (offset.cpu().numpy() for offset in (self._offset_y, self._offset_x))
+        self._tables = [torch.as_tensor(_spread_tables(offset)).to(**options) for offset in offsets]
 
     def rays(self, x_0: Tensor, y_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lattice points, then circles about the centre; see `CuspOperator.rays`."""
@@ -155,26 +167,20 @@ class TrackingOperator(CuspOperator):
         """Spread the rays over the lattice; see `CuspOperator.collect`."""
         number = self.x.shape[1]
         cells = values[..., :number] * share.unsqueeze(1)
-        (rows, over_rows), (columns, over_columns) = (
+        (row, over_rows), (column, over_columns) = (
             self._spread(centre, axis, table)
             for centre, axis, table in zip((y_0, x_0), self._axes, self._tables, strict=True)
         )
         own = values[..., number:] * self._weight
-        patch = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
-        index = (rows.unsqueeze(2) * self.lattice[1] + columns.unsqueeze(1)).flatten(1)
-        cells.scatter_add_(-1, index.unsqueeze(1).expand(-1, values.shape[1], -1), patch.flatten(2))
-        return cells.reshape(*values.shape[:-1], *self.lattice)
+        patches = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
+        return self._add_patches(cells, patches, row, column, self.lattice)
 
     def _spread(self, centre: Tensor, axis: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (B, W) of one axis near a centre (B, 1), and the weights (B, K, W) of the rays at them."""
+        """Point (B, 1) of one axis next to a centre (B, 1), and weights (B, K, W) of the rays around it."""
         at = (centre - axis[0]) / self.step
         nearest = at.round()
         powers = (at - nearest) ** torch.arange(len(table), dtype=at.dtype, device=at.device)
-        weights = (powers @ table.flatten(1)).reshape(len(at), *table.shape[1:])
-        reach = torch.arange(-self._half, self._half + 1, device=at.device)
-        points = nearest.long() + reach
-        inside = (points >= 0) & (points < len(axis))
-        return points.clamp(0, len(axis) - 1), weights * inside.unsqueeze(1)
+        return nearest.long(), (powers @ table.flatten(1)).unflatten(1, table.shape[1:])
 
     def convolve(self, cells: Tensor) -> Tensor:
         """Apply the response of the pixels to the lattice."""
@@ -196,11 +202,12 @@ def _circles() -> tuple[Array, ...]:
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _spread_tables(offsets: Array, half: int) -> Array:
-    """Weights of rays at the points around a centre, as polynomials in its place between two points.
+def _spread_tables(offsets: Array) -> Array:
+    """Weights of K rays at the W points around a centre, as polynomials in its place between two points.
 
-    Their shape is (degree + 1, rays, 2 * half + 1).
+    Their shape is (degree + 1, K, W).
     """
+    half = math.ceil(SHARE_RADIUS + TAPS + 0.5)
     # Chebyshev nodes make the polynomial accurate nearly to round-off over the whole pixel.
     nodes = np.cos(np.pi * (np.arange(SPREAD_DEGREE + 1) + 0.5) / (SPREAD_DEGREE + 1)) / 2
     distance = nodes[:, None, None] + offsets[:, None] - np.arange(-half, half + 1)
@@ -266,16 +273,10 @@ class IntegratingOperator(CuspOperator):
         far = torch.where(share.unsqueeze(1) > 0, values[..., :number], 0)
         far = far.reshape(*values.shape[:2], ny, points, nx, points)
         cells = torch.einsum("bpyixj,i,j->bpyx", far, self._weights, self._weights).flatten(2)
-        (rows, near_y, over_rows), (columns, near_x, over_columns) = self._near(y_0, 0), self._near(x_0, 1)
+        (row, near_y, over_rows), (column, near_x, over_columns) = self._near(y_0, 0), self._near(x_0, 1)
         own = values[..., number:].reshape(*values.shape[:2], near_y.shape[1], near_x.shape[1])
-        patch = over_rows.mT.unsqueeze(1) @ own @ over_columns.unsqueeze(1)
-        reach = torch.arange(-NEAR_PIXELS, NEAR_PIXELS + 1, device=values.device)
-        rows, columns = rows + reach, columns + reach
-        inside = ((rows >= 0) & (rows < ny)).unsqueeze(2) & ((columns >= 0) & (columns < nx)).unsqueeze(1)
-        index = rows.clamp(0, ny - 1).unsqueeze(2) * nx + columns.clamp(0, nx - 1).unsqueeze(1)
-        patch = torch.where(inside.unsqueeze(1), patch, 0).flatten(2)
-        index = index.flatten(1).unsqueeze(1).expand(-1, values.shape[1], -1)
-        return cells.scatter_add(-1, index, patch).reshape(*values.shape[:2], ny, nx)
+        patches = over_rows.mT.unsqueeze(1) @ own @ over_columns.unsqueeze(1)
+        return self._add_patches(cells, patches, row, column, self.shape)
 
     def convolve(self, cells: Tensor) -> Tensor:
         """Return the cells, which are the pixels."""

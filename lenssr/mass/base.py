@@ -77,19 +77,7 @@ class MassModel(Parametrised):
         return False
 
     def potential_at(self, x: Tensor, y: Tensor, params: Tensor) -> Tensor:
-        """Potential for a batch of parameter vectors.
-
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            Positions in arcsec.
-        params : `torch.Tensor`, shape (B, P)
-
-        Returns
-        -------
-        potential : `torch.Tensor`, shape (B, R)
-            In arcsec2.
-        """
+        """Potential in arcsec2 (B, R) for parameter vectors (B, P), at x and y in arcsec that broadcast."""
         return self._potential(*_batch(x, y, params))
 
     def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:

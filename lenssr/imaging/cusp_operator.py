@@ -31,6 +31,8 @@ class CuspOperator:
     - ``collect(values, x_0, y_0, share)``: flux in cells (B, P, rows, columns), additive over profiles, from
       values (B, P, R) at the rays;
     - ``convolve(cells)``: flux in pixels (..., ny, nx).
+
+    Options are the ``dtype``, by default float64, and the ``device`` of tensors.
     """
 
     shape: tuple[int, ...]
@@ -133,21 +135,14 @@ class TrackingOperator(CuspOperator):
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        kernel: ArrayLike,
-        *,
-        subsampling: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: Any = "cpu",
+        self, shape: tuple[int, ...], kernel: ArrayLike, *, subsampling: int = 1, **options: Any
     ) -> None:
-        kernel = np.asarray(kernel)
+        kernel, options = np.asarray(kernel), {"dtype": torch.float64} | options
         self.shape, self.step = tuple(shape), 1 / subsampling
         # Whole pixels: the lattice must hit the pixel centres.
         margin = min(reach_of(kernel, 1 - BEYOND_MARGIN, subsampling), MOST_MARGIN) * subsampling
         self._subsampling = subsampling
         self.lattice = tuple((size - 1) * subsampling + 1 + 2 * margin for size in shape)
-        options: dict[str, Any] = {"dtype": dtype, "device": device}
         self._axes = [(torch.arange(size, **options) - (size - 1) / 2) * self.step for size in self.lattice]
         self._place_lattice(self._axes)
         self._offset_x, self._offset_y, self._weight = (torch.as_tensor(p).to(**options) for p in _circles())
@@ -235,17 +230,10 @@ class IntegratingOperator(CuspOperator):
     0.5 to 6, are right within 0.1 % of their norm.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        points: int = 2,
-        dtype: torch.dtype = torch.float64,
-        device: Any = "cpu",
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], *, points: int = 2, **options: Any) -> None:
+        options = {"dtype": torch.float64} | options
         self.shape, self.step, self._points = tuple(shape), 1 / points, points
         self.lattice = tuple(size * points for size in shape)
-        options: dict[str, Any] = {"dtype": dtype, "device": device}
         nodes, weights = _gauss(points)
         self._weights = torch.as_tensor(weights).to(**options)
         inside = torch.as_tensor(nodes - 0.5).to(**options)

@@ -78,7 +78,7 @@ class Instrument:
     reference: str
 
     def psf(self) -> PSF:
-        """Gaussian PSF of the width of the camera's."""
+        """Gaussian PSF of the camera's width."""
         return PSF.from_fwhm(self.psf_fwhm)
 
     def noise(

@@ -36,6 +36,7 @@ MARGIN_SHARE, MARGIN_CORES, CORE_SHARE = 0.99, 1.25, 0.95
 CORE_LIGHT, CORE_SAMPLES = 0.99, 600
 
 Device = torch.device | str
+Oversampling = int | Literal["auto"]
 
 
 class Convolution:
@@ -197,7 +198,7 @@ class ImagingOperator:
         grid: PixelGrid,
         kernel: ArrayLike | Tensor | None = None,
         *,
-        oversampling: int | Literal["auto"] = "auto",
+        oversampling: Oversampling = "auto",
         kernel_subsampling: int = 1,
         includes_pixel: bool = False,
         refine: Brightness | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import astropy.units as u
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid, without_angle
-from lenssr.imaging.operator import ImagingOperator, reach_of
+from lenssr.imaging.operator import ImagingOperator, Oversampling, reach_of
 from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
 from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
 from lenssr.imaging.reading import Array
@@ -40,7 +40,7 @@ def render(
     lens_light: Light | Sequence[Light] | None = None,
     sky: u.Quantity | float = 0.0,
     psf: PSF | Array | None = None,
-    oversampling: int | Literal["auto"] = "auto",
+    oversampling: Oversampling = "auto",
     scale: int = 1,
 ) -> Array | u.Quantity:
     """Image of a lens, its light and a source behind it.
@@ -116,11 +116,7 @@ def render(
 
 
 def kernel_options(
-    psf: PSF | Array | None,
-    pixel_scale: PixelSize,
-    *,
-    scale: int = 1,
-    oversampling: int | Literal["auto"] = "auto",
+    psf: PSF | Array | None, pixel_scale: PixelSize, *, scale: int = 1, oversampling: Oversampling = "auto"
 ) -> tuple[Array | None, dict[str, Any]]:
     """Kernel for an `~lenssr.imaging.ImagingOperator`, as finely sampled as the PSF and the rays allow.
 

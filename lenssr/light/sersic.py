@@ -17,7 +17,7 @@ from lenssr.exceptions import InputError
 from lenssr.light import profile
 from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, as_tensors, bare
 from lenssr.light.sersic_shape import N_RANGE, b_and_slope
-from lenssr.units import strip_unit
+from lenssr.mass.parameter import checked_ellipticity
 
 __all__ = ["Sersic", "SersicProfile", "sersic_brightness", "sersic_brightness_jacobian", "sersic_flux"]
 
@@ -308,11 +308,8 @@ class Sersic(EllipticalLight, Fittable2DModel):
         phi : `~astropy.units.Quantity`, optional
             Direction of the major axis, counter-clockwise from +x. Default 0 degrees.
         """
-        if not 0 < q <= 1:
-            raise InputError(f"q = {q} is not an axis ratio: give one above 0, at most 1")
-        angle, modulus = 2 * strip_unit(phi, u.rad, "phi", bare=False), (1 - q) / (1 + q)
-        shape = {"e1": modulus * np.cos(angle), "e2": modulus * np.sin(angle)}
-        return cls(*args, **shape, **kwargs)
+        e1, e2 = checked_ellipticity(q, phi)
+        return cls(*args, e1=e1, e2=e2, **kwargs)
 
 
 def _own(parameter: Parameter) -> Any:

@@ -230,6 +230,14 @@ def ellipticity(q: float, phi: float) -> tuple[float, float]:
     return modulus * math.cos(2 * phi), modulus * math.sin(2 * phi)
 
 
+def checked_ellipticity(q: float, phi: u.Quantity) -> tuple[float, float]:
+    """`ellipticity` for values that a user gives."""
+    q = float(strip_unit(q, u.dimensionless_unscaled, "q"))
+    if not 0 < q <= 1:
+        raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
+    return ellipticity(q, strip_unit(phi, u.rad, "phi", bare=False))
+
+
 class EllipticalMixin(Parametrised):
     """Axis ratio and angles, for mass models with parameters e1 and e2."""
 
@@ -258,10 +266,7 @@ class EllipticalMixin(Parametrised):
         phi : `~astropy.units.Quantity`
             Angle of the major axis, counter-clockwise from +x.
         """
-        q = float(strip_unit(q, u.dimensionless_unscaled, "q"))
-        if not 0 < q <= 1:
-            raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
-        e1, e2 = ellipticity(q, strip_unit(phi, u.rad, "phi", bare=False))
+        e1, e2 = checked_ellipticity(q, phi)
         build: Any = cls
         return build(*args, e1=e1, e2=e2, **values)
 

@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import astropy.units as u
 import numpy as np
@@ -40,6 +40,15 @@ log = logging.getLogger(__name__)
 CPU_BATCH_VALUES, GPU_BATCH_VALUES = 2**19, 2**25
 # Lag-1 autocorrelation of the border pixels above which the sky's correlation is measured. Chosen.
 SUSPECT_CORRELATION = 0.1
+
+
+class Drawn(TypedDict, total=False):
+    """Keywords of `SersicPhotometry.make_model_image`."""
+
+    image: int
+    band: str | None
+    model_shape: int | tuple[int, int] | None
+    include_sky: bool
 
 
 class SersicPhotometry:
@@ -284,32 +293,22 @@ class SersicPhotometry:
             made = made + sky_image(fitted, tuple(shape), number)
         return made * unit if str(unit) else made
 
-    def make_residual_image(
-        self,
-        data: Any,
-        *,
-        image: int = 0,
-        band: str | None = None,
-        model_shape: int | tuple[int, int] | None = None,
-        include_sky: bool = False,
-    ) -> Any:
+    def make_residual_image(self, data: Any, **drawn: Unpack[Drawn]) -> Any:
         """Image minus `make_model_image`.
 
         Parameters
         ----------
         data : `~astropy.nddata.NDData`, Quantity or array, shape (ny, nx)
             The image.
-        image, band, model_shape, include_sky : optional
-            As for `make_model_image`.
+        **drawn
+            ``image``, ``band``, ``model_shape`` and ``include_sky`` as for `make_model_image`.
 
         Returns
         -------
         residual : same kind as ``data``
         """
         values = data.data if isinstance(data, NDData) else data
-        model = self.make_model_image(
-            np.shape(values), image=image, band=band, model_shape=model_shape, include_sky=include_sky
-        )
+        model = self.make_model_image(np.shape(values), **drawn)
         if isinstance(model, u.Quantity) and not isinstance(values, u.Quantity):
             model = model.to_value(getattr(data, "unit", None) or model.unit)
         if not isinstance(data, NDData):

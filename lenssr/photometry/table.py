@@ -76,21 +76,12 @@ class Rows:
 
 def make_table(rows, settings, *, numbered=False):
     """Table for users; ``settings`` go into its meta, ``numbered`` adds the column ``image``."""
-    parts = [
-        {
-            "id": sources.id,
-            "group_id": groups,
-            "group_size": np.bincount(groups, minlength=1)[groups],
-            "x_init": sources.x,
-            "y_init": sources.y,
-            "image": np.full(len(sources), number),
-        }
-        for number, (_, sources, groups) in enumerate(rows.images)
-    ]
-    table = QTable()
-    for name in parts[0]:
-        if name != "image" or numbered:
-            table[name] = np.concatenate([part[name] for part in parts])
+    sources, groups = [one for _, one, _ in rows.images], [one for _, _, one in rows.images]
+    table = QTable({"id": np.concatenate([one.id for one in sources]), "group_id": np.concatenate(groups)})
+    table["group_size"] = np.concatenate([np.bincount(one, minlength=1)[one] for one in groups])
+    table["x_init"], table["y_init"] = (np.concatenate([getattr(one, x) for one in sources]) for x in "xy")
+    if numbered:
+        table["image"] = np.repeat(np.arange(len(sources)), [len(one) for one in sources])
     observation = rows.images[0][0][0]
     flux_unit, flux_factor = total_flux_unit(observation)
     units = {"flux": flux_unit, "amplitude": observation.unit, "sky": observation.unit}

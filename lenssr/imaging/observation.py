@@ -26,7 +26,7 @@ from lenssr.imaging.noise import (
     noise_of_counts,
 )
 from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
-from lenssr.imaging.reading import Array, Mask, Planes, parse_unit, read_planes
+from lenssr.imaging.reading import UNCERTAINTIES, Array, Mask, Planes, parse_unit, read_planes
 from lenssr.imaging.sky import SkyNoise, measure_sky
 
 if TYPE_CHECKING:
@@ -352,12 +352,11 @@ def _same_shape(plane: ArrayLike, shape: Shape, name: str) -> None:
 
 def _error_of(planes: Planes, bad: Mask) -> Array | None:
     """Error plane from whichever of the three kinds is there, checked in unmasked pixels."""
-    kinds = (
-        (planes.error, "the error plane", 1),
-        (planes.variance, "the variance plane", 0.5),
-        (planes.inverse_variance, "the inverse variance plane", -0.5),
-    )
-    return next((_checked_error(kind[0], bad, *kind[1:]) for kind in kinds if kind[0] is not None), None)
+    for name, power in UNCERTAINTIES.values():
+        plane = getattr(planes, name)
+        if plane is not None:
+            return _checked_error(plane, bad, f"the {name.replace('_', ' ')} plane", 1 / power)
+    return None
 
 
 def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Array:

@@ -44,7 +44,7 @@ _ROLES = {
 _KNOWN_NAMES = {"UNCERT"}.union(*(names[1:] for names in _ROLES.values()))
 _HDU_ALIASES = {"ivar": "ivm", "wht": "ivm", "rms": "err", "dq": "mask", "exposure": "exptime"}
 # Field and power of the image's unit. CCDData writes its uncertainty into one HDU whose UTYPE is the class.
-_UNCERTAINTIES = {
+UNCERTAINTIES = {
     StdDevUncertainty: ("error", 1),
     VarianceUncertainty: ("variance", 2),
     InverseVariance: ("inverse_variance", -2),
@@ -243,7 +243,7 @@ def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Pl
     uncertainty = _pick(opened, ("UNCERT",))
     if uncertainty is not None and uncertainty is not science:
         utype = uncertainty.header.get("UTYPE", "StdDevUncertainty")
-        for kind, (name, _) in _UNCERTAINTIES.items():
+        for kind, (name, _) in UNCERTAINTIES.items():
             if kind.__name__ == utype:
                 setattr(planes, name, np.array(uncertainty.data, dtype=np.float64))
     for key, (name, *names) in _ROLES.items():
@@ -274,7 +274,7 @@ def _from_nddata(image: NDData) -> Planes:
 
 
 def _read_uncertainty(planes: Planes, uncertainty: Any, unit: u.UnitBase | None) -> None:
-    for kind, (name, power) in _UNCERTAINTIES.items():
+    for kind, (name, power) in UNCERTAINTIES.items():
         if isinstance(uncertainty, kind):
             values = np.asarray(uncertainty.array, dtype=np.float64)
             if uncertainty.unit is not None and unit is not None:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid, without_angle
+from lenssr.grids import PixelGrid
 from lenssr.imaging.operator import ImagingOperator, Oversampling, reach_of
 from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
 from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
 from lenssr.imaging.reading import Array
 from lenssr.light import PixelatedSource, Sersic, sersic_brightness
+from lenssr.light.pixelated_source import to_arcsec2
 
 if TYPE_CHECKING:
     from lenssr.mass import MassModel
@@ -176,7 +177,7 @@ def brightness_of(light: Light) -> tuple[Brightness, Any]:
     """
     if isinstance(light, Sersic):
         amplitude, *rest = light.vector.unbind()
-        factor, unit = _to_arcsec2(light.amplitude.unit)
+        factor, unit = to_arcsec2(light.amplitude.unit)
         return lambda x, y: sersic_brightness(x, y, factor * amplitude, *rest), unit
     if isinstance(light, PixelatedSource):
         return light.brightness, light.flux_unit
@@ -187,21 +188,11 @@ def brightness_of(light: Light) -> tuple[Brightness, Any]:
     raise InputError(f"{light!r} is not a light: give a Sersic, PixelatedSource, astropy model or a function")
 
 
-def _to_arcsec2(unit: u.UnitBase | None) -> tuple[float, Any]:
-    """Factor to a flux unit per arcsec2, and that flux unit."""
-    if unit is None:
-        return 1.0, None
-    flux = without_angle(unit)
-    if flux == unit:
-        raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2")
-    return unit.to(flux / u.arcsec**2), flux
-
-
 def _brightness_of_model(model: Model) -> tuple[Brightness, Any]:
     if model.n_inputs != 2 or model.n_outputs != 1:
         raise InputError(f"{model.name or type(model).__name__} is not a light: it must map x, y to a value")
     length = 1 if model.input_units is None else u.arcsec
-    factor, unit = _to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
+    factor, unit = to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
 
     def brightness(x: Tensor, y: Tensor) -> Tensor:
         values = model(x.numpy() * length, y.numpy() * length)

@@ -6,6 +6,7 @@ import astropy.units as u
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from lenssr.exceptions import InputError
@@ -20,24 +21,16 @@ OUTSIDE_MARGIN = 1.0
 """Pixels beyond the outermost centres up to which the last polynomials are continued."""
 
 
-def _collocation(number: int, like: Tensor) -> Tensor:
-    """Matrix from the coefficients of a cubic B-spline to its values at the knots, ends not-a-knot."""
-    matrix = like.new_zeros(number + 2, number + 2)
-    rows = torch.arange(number, device=like.device)
-    for offset, weight in enumerate((1 / 6, 2 / 3, 1 / 6)):
-        matrix[rows, rows + offset] = weight
-    # The third derivative is continuous at the second knot from either end.
-    matrix[number, :5] = matrix[number + 1, -5:] = like.new_tensor([1.0, -4.0, 6.0, -4.0, 1.0])
-    return matrix
+def _coefficient_matrix(number: int) -> Tensor:
+    """Matrix from values at the knots to B-spline coefficients, one more at each end."""
+    knots, spline = np.arange(-1, number + 1), make_interp_spline(np.arange(number), np.eye(number))
+    return torch.as_tensor(spline(knots) - spline.derivative(2)(knots) / 6)
 
 
 def spline_coefficients(values: Tensor) -> Tensor:
     """Coefficients (..., ny + 2, nx + 2) of the cubic spline through a map (..., ny, nx), both at least 4."""
-    for axis in (-2, -1):
-        moved = values.movedim(axis, -2)
-        padded = torch.nn.functional.pad(moved, (0, 0, 0, 2))
-        values = torch.linalg.solve(_collocation(moved.shape[-2], values), padded).movedim(-2, axis)
-    return values
+    along_y, along_x = (_coefficient_matrix(size).to(values) for size in values.shape[-2:])
+    return along_y @ values @ along_x.T
 
 
 def _weights(t: Tensor, order: int) -> tuple[Tensor, ...]:
@@ -71,10 +64,10 @@ def spline_values(
     return values
 
 
-def _derivative_matrix(number: int, like: Tensor) -> Tensor:
+def _derivative_matrix(number: int) -> Tensor:
     """Matrix from values at the knots to derivatives of the spline there."""
-    inverse = torch.linalg.inv(_collocation(number, like))[:, :number]
-    return (inverse[2:] - inverse[:-2]) / 2
+    knots = np.arange(number)
+    return torch.as_tensor(make_interp_spline(knots, np.eye(number)).derivative()(knots))
 
 
 def potential_from_deflection(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: float) -> Tensor:
@@ -84,7 +77,7 @@ def potential_from_deflection(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: flo
     separable and solved exactly in the eigenvectors of the two axes.
     """
     ny, nx = alpha_x.shape
-    along_x, along_y = _derivative_matrix(nx, alpha_x), _derivative_matrix(ny, alpha_x)
+    along_x, along_y = _derivative_matrix(nx), _derivative_matrix(ny)
     values_x, vectors_x = torch.linalg.eigh(along_x.T @ along_x)
     values_y, vectors_y = torch.linalg.eigh(along_y.T @ along_y)
     right = vectors_y.T @ (alpha_x @ along_x + along_y.T @ alpha_y) @ vectors_x
@@ -157,7 +150,7 @@ class PixelatedDeflection(MassModel):
         """
         values = torch.tensor(_map(potential, u.arcsec**2, "potential"))
         scale = positive_number(pixel_scale, u.arcsec, "pixel_scale")
-        along_y, along_x = (_derivative_matrix(size, values) for size in values.shape)
+        along_y, along_x = (_derivative_matrix(size) for size in values.shape)
         model = cls((values @ along_x.T / scale).numpy(), (along_y @ values / scale).numpy(), scale)
         model.potential_map = values.numpy()
         model._psi = spline_coefficients(values)

@@ -15,6 +15,7 @@ from lenssr.imaging.cusp_operator import (
     TrackingOperator,
     effective_kernel,
 )
+from lenssr.imaging.operator import reach_of
 from lenssr.photometry.fit_constraints import make_transform
 from lenssr.photometry.groups import GroupTask, telescope
 from lenssr.photometry.intervals import profile_intervals, wants_profile
@@ -98,8 +99,7 @@ class GroupFit:
     def total_flux(self, galaxy, band):
         """Flux of all components of a galaxy in a band, and its error, NaN if it is not known."""
         place, slope = MEASURED.index("flux"), np.zeros(self.layout.size)
-        for columns, slopes in zip(self.layout.profiles[galaxy], self._slopes[galaxy], strict=True):
-            slope[columns[band]] += slopes[band, place]
+        slope[self.layout.profiles[galaxy, :, band]] = self._slopes[galaxy, :, band, place]
         variance = slope @ self.covariance.numpy() @ slope
         return self.values[galaxy, :, band, place].sum(), np.sqrt(variance) if variance > 0 else np.nan
 
@@ -362,11 +362,9 @@ class _BatchFit:
 
 def _core(kernel, subsampling):
     """Cut a kernel with wide wings to its core and keep its sum; others stay."""
-    rows, columns = (np.abs(np.arange(size) - size // 2) for size in kernel.shape)
-    distance = np.maximum(rows[:, None], columns)
-    inside = np.cumsum(np.bincount(distance.ravel(), kernel.ravel()))
-    if np.argmax(inside > (1 - BEYOND_MARGIN) * inside[-1]) <= CORE_RADIUS * subsampling:
+    if reach_of(kernel, 1 - BEYOND_MARGIN) <= CORE_RADIUS * subsampling:
         return kernel
-    radius = int(np.argmax(inside > CORE_SHARE * inside[-1]))
-    core = kernel[np.ix_(rows <= radius, columns <= radius)]
-    return core / inside[radius] * inside[-1]
+    radius = reach_of(kernel, CORE_SHARE)
+    starts = [max(size // 2 - radius, 0) for size in kernel.shape]
+    core = kernel[tuple(slice(start, size - start) for start, size in zip(starts, kernel.shape, strict=True))]
+    return core / core.sum() * kernel.sum()

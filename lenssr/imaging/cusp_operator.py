@@ -88,7 +88,7 @@ BEYOND_MARGIN, MOST_MARGIN = 0.02, 16
 
 
 def effective_kernel(
-    psf: PSF, pixel_scale: Any = 1.0, *, points_across: float = POINTS_ACROSS
+    psf: PSF, pixel_scale: Any = 1.0, points_across: float = POINTS_ACROSS
 ) -> tuple[Array, int]:
     """Response (odd sides) of a pixel with its PSF on a lattice, and the lattice points along a pixel.
 

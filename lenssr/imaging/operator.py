@@ -16,15 +16,8 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid, transformed
-from lenssr.imaging.quadrature import (
-    Brightness,
-    KnownLights,
-    Rule,
-    adaptive_rays,
-    gauss_rule,
-    midpoint_rule,
-    rays_in_cells,
-)
+from lenssr.imaging import quadrature
+from lenssr.imaging.quadrature import Brightness, KnownLights, Rule
 from lenssr.units import positive_integer
 
 __all__ = ["Convolution", "ImagingOperator", "margin_around", "reach_of"]
@@ -221,10 +214,10 @@ class ImagingOperator:
         cells = grid.padded(self.margin).upsample(k)
         self.cells, self._area = cells.shape, cells.pixel_area
         if oversampling == "auto":
-            rule, variance = gauss_rule(device=device), 1 / 12
+            rule, variance = quadrature.gauss_rule(device=device), 1 / 12
         else:
             parts = oversampling // k
-            rule, variance = midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
+            rule, variance = quadrature.midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
         self._number = len(rule[0])
         self._place_rays(cells, rule, refine, tolerance, device)
         for name in ("x", "y", "_weight"):
@@ -249,12 +242,12 @@ class ImagingOperator:
         self._divided = self._index = extra_x.long()
         if refine is not None:
             compact = refine.compact(side) if isinstance(refine, KnownLights) else None
-            self._divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
+            self._divided, extra_x, extra_y, self._weight, self._index = quadrature.adaptive_rays(
                 refine, x, y, side, unit_matrix=unit_matrix, compact=compact, tolerance=tolerance
             )
         plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, self._divided, False)
         self._plain = plain.nonzero().squeeze(1)
-        base_x, base_y = rays_in_cells(x[plain], y[plain], side, transformed(unit_matrix, *rule))
+        base_x, base_y = quadrature.rays_in_cells(x[plain], y[plain], side, transformed(unit_matrix, *rule))
         self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
 
     def __repr__(self) -> str:

@@ -7,14 +7,8 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from lenssr.imaging.cusp_operator import (
-    BEYOND_MARGIN,
-    FINE_POINTS_ACROSS,
-    POINTS_ACROSS,
-    IntegratingOperator,
-    TrackingOperator,
-    effective_kernel,
-)
+from lenssr.imaging import cusp_operator
+from lenssr.imaging.cusp_operator import FINE_POINTS_ACROSS, POINTS_ACROSS
 from lenssr.imaging.operator import reach_of
 from lenssr.photometry.fit_constraints import make_transform
 from lenssr.photometry.groups import GroupTask, telescope
@@ -161,10 +155,11 @@ class Solver:
         if key not in self._operators:
             options = {"dtype": dtype, "device": self.settings.torch_device}
             if image.psf is None:
-                made = IntegratingOperator(shape, points=NO_PSF_POINTS[points_across], **options)
+                points = NO_PSF_POINTS[points_across]
+                made = cusp_operator.IntegratingOperator(shape, points=points, **options)
             else:
                 kernel, subsampling = self._kernel(image, points_across, whole=whole)
-                made = TrackingOperator(shape, kernel, subsampling=subsampling, **options)
+                made = cusp_operator.TrackingOperator(shape, kernel, subsampling=subsampling, **options)
             self._operators[key] = made
         return self._operators[key]
 
@@ -172,7 +167,7 @@ class Solver:
         """Pixel response, and points of its lattice along a pixel."""
         key = telescope(image), points_across, whole
         if key not in self._kernels:
-            kernel, subsampling = effective_kernel(image.psf, image.grid.matrix, points_across=points_across)
+            kernel, subsampling = cusp_operator.effective_kernel(image.psf, image.grid.matrix, points_across)
             self._kernels[key] = kernel if whole else _core(kernel, subsampling), subsampling
         return self._kernels[key]
 
@@ -362,7 +357,7 @@ class _BatchFit:
 
 def _core(kernel, subsampling):
     """Cut a kernel with wide wings to its core and keep its sum; others stay."""
-    if reach_of(kernel, 1 - BEYOND_MARGIN) <= CORE_RADIUS * subsampling:
+    if reach_of(kernel, 1 - cusp_operator.BEYOND_MARGIN) <= CORE_RADIUS * subsampling:
         return kernel
     radius = reach_of(kernel, CORE_SHARE)
     starts = [max(size // 2 - radius, 0) for size in kernel.shape]

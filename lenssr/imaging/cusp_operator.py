@@ -245,10 +245,8 @@ class IntegratingOperator(CuspOperator):
     def rays(self, x_0: Tensor, y_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nodes in all pixels, then those near the centre; see `CuspOperator.rays`."""
         (rows, near_y, _), (columns, near_x, _) = self._near(y_0, 0), self._near(x_0, 1)
-        distances = (
-            (torch.arange(len(pixels), device=first.device) - first).abs()
-            for pixels, first in zip(self._pixels, (rows, columns), strict=True)
-        )
+        axes = zip(self._pixels, (rows, columns), strict=True)
+        distances = [(torch.arange(len(pixels)).to(first) - first).abs() for pixels, first in axes]
         far = [(distance > NEAR_PIXELS).repeat_interleave(self._points, dim=1) for distance in distances]
         share = (far[0].unsqueeze(2) | far[1].unsqueeze(1)).flatten(1).to(self.x.dtype)
         near_y, near_x = torch.broadcast_tensors(near_y.unsqueeze(2), near_x.unsqueeze(1))
@@ -296,9 +294,8 @@ def _pieces(number: int) -> tuple[Array, ...]:
     for side in (-1, 1):
         pieces.append((side * 0.5, side, 0.0, 0.0, side, crowded))
         pieces += [(side * (k - 0.5), side, 0.0, 0.0, side * k, plain) for k in range(2, NEAR_PIXELS + 1)]
-    start, length, starts, lengths, pixels = (
-        np.concatenate([np.full(len(piece[5][0]), float(piece[k])) for piece in pieces]) for k in range(5)
-    )
+    rays = ([np.full(len(piece[5][0]), float(piece[k])) for piece in pieces] for k in range(5))
+    start, length, starts, lengths, pixels = map(np.concatenate, rays)
     within, weight = (np.concatenate([piece[5][k] for piece in pieces]) for k in (0, 1))
     member = (pixels[:, None] == np.arange(-NEAR_PIXELS, NEAR_PIXELS + 1)).astype(float)
     return start, length, np.stack([starts, lengths]), within, weight, member

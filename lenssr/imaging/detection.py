@@ -126,9 +126,8 @@ def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_
         large = found.labels[(found.areas >= DEBLENDED_AREA * least) & (np.asarray(peaks) > LEAST_PEAK)]
         if not large.size:
             return found
-        return deblend_sources(
-            significance, found, least, labels=large, contrast=CONTRAST, progress_bar=False
-        )
+        options = {"labels": large, "contrast": CONTRAST, "progress_bar": False}
+        return deblend_sources(significance, found, least, **options)
 
 
 @dataclass(eq=False)
@@ -148,10 +147,8 @@ class Segment:
 
     def grown(self, margin: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], Mask]:
         """Return the box with a margin, within the image, and the pixels in it."""
-        box = tuple(
-            slice(max(side.start - margin, 0), min(side.stop + margin, size))
-            for side, size in zip(self.box, shape, strict=True)
-        )
+        sides = zip(self.box, shape, strict=True)
+        box = tuple(slice(max(one.start - margin, 0), min(one.stop + margin, size)) for one, size in sides)
         more = [(a.start - b.start, b.stop - a.stop) for a, b in zip(self.box, box, strict=True)]
         return box, np.pad(self.pixels, more)
 

@@ -335,10 +335,8 @@ def effective_exposure(
     found = _count_unit(unit)
     if found is None:
         text = f"a map with median {np.median(exposure):g}" if np.ndim(exposure) else f"{exposure:g}"
-        raise InputError(
-            f"exposure = {text} does not say how many counts one {unit} is: give it in electron / ({unit}), "
-            "or give an error plane"
-        )
+        say = f"give it in electron / ({unit}), or an error plane"
+        raise InputError(f"exposure = {text} does not say how many counts one {unit} is: {say}")
     reference, count, kind, per_area = found
     if per_area and pixel_area is None:
         raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
@@ -368,10 +366,7 @@ def _counts_in_unit(quantity: u.Quantity, unit: u.UnitBase) -> Any:
     for count in (*_COUNTS, u.dimensionless_unscaled):
         if (quantity.unit * unit).is_equivalent(count):
             return _float_or_array((quantity * (1 * unit)).to_value(count))
-    raise InputError(
-        f"exposure in {quantity.unit} is neither a time nor counts per {unit}: "
-        f"give seconds or electron / ({unit})"
-    )
+    raise InputError(f"exposure in {quantity.unit} is neither a time nor counts: give electron / ({unit})")
 
 
 def _flux_number(value: Any, unit: u.UnitBase, name: str) -> Any:

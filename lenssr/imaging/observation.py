@@ -364,10 +364,8 @@ def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Arra
     good = plane[~bad]
     wrong = ~(np.isfinite(good) & (good > 0))
     if wrong.any():
-        raise InputError(
-            f"{name} is {good[wrong][0]:g} in one of {wrong.sum()} unmasked pixels where it is not positive "
-            "and finite: correct or mask them"
-        )
+        where = f"in one of {wrong.sum()} unmasked pixels where it is not positive and finite"
+        raise InputError(f"{name} is {good[wrong][0]:g} {where}: correct or mask them")
     error = np.empty(bad.shape)
     error[~bad] = good**power
     error[bad] = np.median(error[~bad])

@@ -363,19 +363,14 @@ class ImagingOperator:
 def _check(kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: Any, refine: Any) -> None:
     positive_integer(kernel_subsampling, "kernel_subsampling")
     if oversampling != "auto" and positive_integer(oversampling, "oversampling") % kernel_subsampling:
-        raise InputError(
-            f"oversampling = {oversampling} is not a multiple of kernel_subsampling = {kernel_subsampling}: "
-            "each cell of the kernel needs the same number of rays"
-        )
+        text = f"oversampling = {oversampling} is not a multiple of kernel_subsampling"
+        raise InputError(f"{text} = {kernel_subsampling}: all cells need equally many rays")
     if refine is not None and oversampling != "auto":
         raise InputError(f"refine needs oversampling='auto', not {oversampling}: give one of them")
     if kernel is None and (kernel_subsampling != 1 or includes_pixel):
         raise InputError("kernel_subsampling and includes_pixel describe a kernel: give kernel=")
     if includes_pixel and kernel_subsampling % 2 == 0:
-        raise InputError(
-            f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one, so that a cell "
-            "lies at the pixel centre"
-        )
+        raise InputError(f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one")
 
 
 def sharpened(kernel: Tensor, variance: float) -> Tensor:

@@ -95,12 +95,9 @@ class PSF:
         self.flags: tuple[str, ...] = ()
         if math.hypot(*self.offset) > CENTROID_TOLERANCE:
             self.flags = ("psf_off_centre",)
-            warnings.warn(
-                f"the PSF's centroid is {self.offset[0]:+.3f}, {self.offset[1]:+.3f} pixels off its centre "
-                "and shifts images by that much; PSF.recentered() moves it",
-                LensSRWarning,
-                stacklevel=2,
-            )
+            dx, dy = self.offset
+            message = f"the PSF is {dx:+.3f}, {dy:+.3f} pixels off its centre; PSF.recentered() moves it"
+            warnings.warn(message, LensSRWarning, stacklevel=2)
 
     @classmethod
     def from_fwhm(cls, fwhm: u.Quantity) -> GaussianPSF:
@@ -229,11 +226,8 @@ class PSF:
         """
         if self.pixel_scale is not None:
             return self.fwhm_at(self.pixel_scale) * u.arcsec
-        warnings.warn(
-            "PSF.fwhm in pixels is deprecated: give PSF(..., pixel_scale=), or ask fwhm_at(pixel_scale)",
-            LensSRDeprecationWarning,
-            stacklevel=2,
-        )
+        message = "PSF.fwhm in pixels is deprecated: give pixel_scale=, or ask fwhm_at(pixel_scale)"
+        warnings.warn(message, LensSRDeprecationWarning, stacklevel=2)
         return self.fwhm_at(1.0) * u.pix
 
     def fwhm_at(self, pixel_scale: PixelSize) -> float:
@@ -312,10 +306,8 @@ class PSF:
         for _ in range(10):
             dx, dy = _core_offset(array)
             middles = ((size - 1) / 2 for size in array.shape)
-            rows, columns = (
-                _positions(middle - 1e-6) + middle + shift
-                for middle, shift in zip(middles, (dy, dx), strict=True)
-            )
+            places = zip(middles, (dy, dx), strict=True)
+            rows, columns = (_positions(middle - 1e-6) + middle + shift for middle, shift in places)
             array = _sample(array, rows, columns, self._spline_order)
             if math.hypot(dx, dy) < 1e-3:
                 break
@@ -412,10 +404,8 @@ def _checked_array(array: ArrayLike) -> Array:
         raise InputError("the PSF is zero everywhere: give another, or psf=None for none")
     peak, low = array.max(), array.min()
     if low < -NEGATIVE_TOLERANCE * abs(peak) or array.sum() <= 0:
-        raise InputError(
-            f"the PSF goes down to {low:.3g}, more than a thousandth of its peak {peak:.3g} below zero: "
-            "subtract its background, or clip it"
-        )
+        text = f"the PSF goes down to {low:.3g}, more than a thousandth of its peak {peak:.3g} below zero"
+        raise InputError(f"{text}: subtract its background, or clip it")
     return array / array.sum()
 
 

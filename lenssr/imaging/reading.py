@@ -281,15 +281,12 @@ def _read_uncertainty(planes: Planes, uncertainty: Any, unit: u.UnitBase | None)
                 try:
                     values = values * uncertainty.unit.to(unit**power)
                 except u.UnitConversionError:
-                    raise InputError(
-                        f"the uncertainty is in {uncertainty.unit}, the image in {unit}: give {unit**power}"
-                    ) from None
+                    kinds = f"{uncertainty.unit}, the image in {unit}"
+                    raise InputError(f"the uncertainty is in {kinds}: give {unit**power}") from None
             setattr(planes, name, _spread(values, planes.data))
             return
-    raise InputError(
-        f"an uncertainty of type {type(uncertainty).__name__} does not say sigma: give a "
-        "StdDevUncertainty, VarianceUncertainty or InverseVariance"
-    )
+    kind, known = type(uncertainty).__name__, ", ".join(one.__name__ for one in UNCERTAINTIES)
+    raise InputError(f"an uncertainty of type {kind} does not say sigma: give one of {known}")
 
 
 def _read_keywords(planes: Planes, headers: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, Self, no_type_check
 
 import astropy.units as u
@@ -206,9 +207,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
     """
 
     amplitude = Parameter(default=1.0, description="Surface brightness at r_eff, per arcsec2")
-    r_eff = Parameter(
-        default=1.0, bounds=(np.finfo(float).tiny, None), description="Semi-major axis (arcsec)"
-    )
+    r_eff = Parameter(default=1.0, bounds=(sys.float_info.min, None), description="Semi-major axis (arcsec)")
     n = Parameter(default=1.0, bounds=N_RANGE, description="Sérsic index")
     x_0 = Parameter(default=0.0, description="Centre along x (arcsec)")
     y_0 = Parameter(default=0.0, description="Centre along y (arcsec)")

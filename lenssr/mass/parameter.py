@@ -87,7 +87,7 @@ class Parameter:
             number = float(number)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"{self.name} = {value!r} is not one number: use deflection_at for a batch of lenses"
+                f"{self.name} = {value!r} is not one number: batches take deflection_at"
             ) from error
         low, high = self.limits
         if not math.isfinite(number) or not low < number < high:

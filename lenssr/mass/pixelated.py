@@ -176,10 +176,8 @@ class PixelatedDeflection(MassModel):
             outside = ~(index.detach().abs() <= middle + OUTSIDE_MARGIN)
             if outside.any():
                 limit = (middle + OUTSIDE_MARGIN) * self.pixel_scale
-                raise InputError(
-                    f"{int(outside.sum())} positions lie outside the deflection map, |{name}| > {limit:.6g} "
-                    "arcsec: give a wider map"
-                )
+                text = f"{int(outside.sum())} positions lie outside the deflection map"
+                raise InputError(f"{text}, |{name}| > {limit:.6g} arcsec: give a wider map")
             pixels.append(index + middle)
         return pixels
 

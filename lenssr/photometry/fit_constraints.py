@@ -219,9 +219,7 @@ def _held_value(tasks, own, name, galaxy):
     if np.isfinite(given).all():
         return [_coordinate(name, value) for value in given]
     if own.model is None:
-        raise InputError(
-            f"{name} is fixed, but nothing says where: give init_params a column {name}, or model="
-        )
+        raise InputError(f"{name} is fixed, but nowhere given: give init_params a column {name}, or model=")
     return _coordinate(name, own.value(name))
 
 

@@ -226,10 +226,8 @@ def _overlapping(tasks, lights):
         weights = [task.weight(band) for band in range(len(task.bands))] if near else []
         for other in near:
             rows = tasks[other].rows.tolist()
-            chi2 = sum(
-                _chi2_of_light(sum(lights.of(row, task, band) for row in rows), weight)
-                for band, weight in enumerate(weights)
-            )
+            parts = (sum(lights.of(row, task, band) for row in rows) for band in range(len(weights)))
+            chi2 = sum(map(_chi2_of_light, parts, weights))
             if chi2 > HALO_SIGMA**2:
                 touching[k].add(other)
                 touching[other].add(k)

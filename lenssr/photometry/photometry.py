@@ -230,8 +230,9 @@ class SersicPhotometry:
             if not isinstance(value, list | tuple):
                 extras[name] = [value] * len(images)
             elif len(value) != len(images):
+                number = len(images)
                 raise InputError(
-                    f"{name} has {len(value)} entries for {len(images)} images: give one each, or one for all"
+                    f"{name} has {len(value)} entries for {number} images: give one each, or one"
                 )
         reading = {"unit": unit, "hdus": hdus}
         return self._run(list(zip(images, *extras.values(), strict=True)), reading, numbered=True)

@@ -75,10 +75,8 @@ def find_sources(init_params, observation):
 
 
 def _of_table(columns, observation):
-    x, y = (
-        _column(columns, (axis, f"{axis}_init", f"{axis}_centroid", f"{axis}centroid", f"{axis}_0"), u.pix)
-        for axis in "xy"
-    )
+    names = ("{}", "{}_init", "{}_centroid", "{}centroid", "{}_0")
+    x, y = (_column(columns, [name.format(axis) for name in names], u.pix) for axis in "xy")
     if x is None or y is None:
         x, y = _from_sky(columns, observation)
     units = GUESSED | {"amplitude": observation.unit}
@@ -97,10 +95,8 @@ def _columns_of(init_params):
     try:
         table = init_params if isinstance(init_params, Table) else Table(init_params)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"init_params is a {type(init_params).__name__}: give a table with x and y or skycoord, a "
-            "SourceCatalog, a segmentation image, or None to detect galaxies"
-        ) from error
+        kind = type(init_params).__name__
+        raise InputError(f"init_params is a {kind}: give a table, a SourceCatalog or segments") from error
     return {name: table[name] for name in table.colnames}
 
 
@@ -123,10 +119,8 @@ def _column(columns, names, unit):
 def _from_sky(columns, observation):
     name = next((n for n in ("skycoord", "sky_centroid") if n in columns), None)
     if name is None:
-        raise InputError(
-            f"init_params has the columns {', '.join(columns) or '(none)'}: give x and y (or x_init "
-            "and y_init) in zero-based pixels, or skycoord"
-        )
+        given = ", ".join(columns) or "no columns"
+        raise InputError(f"init_params has {given}: give x and y in zero-based pixels, or skycoord")
     if observation.grid.wcs is None:
         raise InputError(f"init_params gives {name}, but the image has no WCS: give x and y in pixels")
     return observation.grid.wcs.world_to_pixel(columns[name])
@@ -134,9 +128,7 @@ def _from_sky(columns, observation):
 
 def _of_segments(plane, observation):
     if plane.shape != observation.shape:
-        raise InputError(
-            f"the segments have shape {plane.shape}, the image {observation.shape}: give one alike"
-        )
+        raise InputError(f"the segments have shape {plane.shape}, the image {observation.shape}: give one")
     if not (plane > 0).any():
         return Sources([], [])
     from photutils.segmentation import SegmentationImage, SourceCatalog

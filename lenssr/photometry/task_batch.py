@@ -108,9 +108,8 @@ class TaskBatch:
     def __init__(self, tasks, settings, operator):
         self.tasks, self.settings, self.shape = tasks, settings, tasks[0].shape
         self.device, images = settings.torch_device, tasks[0].bands
-        self.layout = ParameterLayout(
-            len(tasks[0].members), settings.n_components, len(images), sky=settings.sky is not None
-        )
+        components, sky = settings.n_components, settings.sky is not None
+        self.layout = ParameterLayout(len(tasks[0].members), components, len(images), sky=sky)
         self.bands = []
         for band, image in enumerate(images):
             planes = ([kind(task, band) for task in tasks] for kind in (GroupTask.data, GroupTask.weight))

@@ -163,7 +163,7 @@ def test_fixed_values_come_from_the_table_first(field):
 
 
 def test_fixed_without_a_value_is_refused(field):
-    with pytest.raises(InputError, match="ellip is fixed, but nothing says where"):
+    with pytest.raises(InputError, match="ellip is fixed, but nowhere given"):
         fit(field, HERE, fixed={"ellip": True})
 
 

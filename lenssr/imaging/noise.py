@@ -23,6 +23,7 @@ from torch import Tensor
 from lenssr.exceptions import InputError
 from lenssr.imaging.reading import Array, Mask
 from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
+from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation
@@ -158,7 +159,7 @@ class GaussianNoise(NoiseModel):
 
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Sigma in the image's unit; see `NoiseModel.in_unit`."""
-        return type(self)(_flux_number(self.sigma, unit, "sigma"))
+        return type(self)(strip_unit(self.sigma, unit, "sigma"))
 
 
 class PoissonNoise(NoiseModel):
@@ -217,7 +218,7 @@ class PoissonNoise(NoiseModel):
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""
         exposure = effective_exposure(self.exposure, unit, pixel_area=pixel_area, gain=gain)
-        return type(self)(exposure, _flux_number(self.background_rms, unit, "background_rms"))
+        return type(self)(exposure, strip_unit(self.background_rms, unit, "background_rms"))
 
 
 class DeepLenseNoise(PoissonNoise):
@@ -367,14 +368,6 @@ def _counts_in_unit(quantity: u.Quantity, unit: u.UnitBase) -> Any:
         if (quantity.unit * unit).is_equivalent(count):
             return _float_or_array((quantity * (1 * unit)).to_value(count))
     raise InputError(f"exposure in {quantity.unit} is neither a time nor counts: give electron / ({unit})")
-
-
-def _flux_number(value: Any, unit: u.UnitBase, name: str) -> Any:
-    if not isinstance(value, u.Quantity):
-        return value
-    if not value.unit.is_equivalent(unit):
-        raise InputError(f"{name} in {value.unit} does not convert to the image's unit '{unit}': use that")
-    return _float_or_array(value.to_value(unit))
 
 
 def _checked(value: Any, name: str, *, positive: bool) -> Any:

@@ -28,6 +28,7 @@ from lenssr.imaging.noise import (
 from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
 from lenssr.imaging.reading import UNCERTAINTIES, Array, Mask, Planes, parse_unit, read_planes
 from lenssr.imaging.sky import SkyNoise, measure_sky
+from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -374,10 +375,7 @@ def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Arra
 
 def _sigma_plane(noise: Any, observation: Observation) -> Array:
     """Error plane from a number, Quantity or array that the user gave as noise."""
-    if isinstance(noise, u.Quantity):
-        if not noise.unit.is_equivalent(observation.unit):
-            raise InputError(f"noise is in {noise.unit}, the image in '{observation.unit}': give it in that")
-        noise = noise.to_value(observation.unit)
+    noise = strip_unit(noise, observation.unit, "noise")
     try:
         plane = np.asarray(noise, dtype=np.float64)
     except (TypeError, ValueError):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
-from lenssr.units import strip_unit
+from lenssr.units import positive_number
 
 __all__ = ["caustics", "critical_curves", "einstein_radius", "image_positions"]
 
@@ -61,10 +61,7 @@ def _field(lens: Any, extent: Any, source: Point | None = None) -> tuple[float, 
     and, if there is a source, positions map outside of it.
     """
     if extent is not None:
-        half = float(strip_unit(extent, u.arcsec, "extent"))
-        if not 0 < half < math.inf:
-            raise InputError(f"extent = {extent} is refused: give the half-width in arcsec, above 0")
-        return 0.0, 0.0, half
+        return 0.0, 0.0, positive_number(extent, u.arcsec, "extent")
     if lens._field is not None:
         return lens._field
     centres = np.array(lens._centres() or [(0.0, 0.0)])

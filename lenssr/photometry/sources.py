@@ -11,6 +11,7 @@ from astropy.table import Table
 from lenssr.exceptions import InputError
 from lenssr.imaging.detection import label_objects, psf_width, significance_map
 from lenssr.photometry.parameters import smooth_from_axes
+from lenssr.units import strip_unit
 
 __all__ = ["Sources", "find_sources", "initial_coordinates", "psf_fwhm_in_pixels"]
 
@@ -109,10 +110,7 @@ def _column(columns, names, unit):
     values = getattr(column, "value", column)
     given = u.Unit(getattr(column, "unit", None) or "")
     if unit is not None and given != u.dimensionless_unscaled:
-        try:
-            values = u.Quantity(column).to_value(unit)
-        except u.UnitConversionError:
-            raise InputError(f"{name} of init_params is in {given}: give {unit}") from None
+        values = strip_unit(u.Quantity(column), unit, f"{name} of init_params")
     return np.array(np.ma.filled(values, np.nan), dtype=float)
 
 

@@ -96,7 +96,7 @@ class PSF:
         if math.hypot(*self.offset) > CENTROID_TOLERANCE:
             self.flags = ("psf_off_centre",)
             dx, dy = self.offset
-            message = f"the PSF's centroid is {dx:+.3f}, {dy:+.3f} pixels off its centre: use PSF.recentered()"
+            message = f"the PSF's centroid is {dx:+.3f}, {dy:+.3f} pixels off its centre: see PSF.recentered"
             warnings.warn(message, LensSRWarning, stacklevel=2)
 
     @classmethod

@@ -220,17 +220,21 @@ class ImagingOperator:
             rule, variance = quadrature.midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
         self._number = len(rule[0])
         self._place_rays(cells, rule, refine, tolerance, device)
-        for name in ("x", "y", "_weight"):
-            setattr(self, name, getattr(self, name).to(dtype))
-        self._convolution: Convolution | None = None
-        if kernel is not None:
-            kernel = torch.as_tensor(kernel).to(device, torch.float64)
-            kernel = sharpened(kernel, variance) if includes_pixel and variance else kernel
-            self._convolution = self._blur(kernel, dtype, device)
+        self._kernel = None if kernel is None else torch.as_tensor(kernel).to(device, torch.float64)
+        if self._kernel is not None and includes_pixel and variance:
+            self._kernel = sharpened(self._kernel, variance)
+        self._cast(dtype, device)
 
-    def _blur(self, kernel: Tensor, dtype: torch.dtype, device: Device) -> Convolution:
-        margin = self.margin * self._subsampling
-        return Convolution(kernel, self.cells, margin=margin, dtype=dtype, device=device)
+    def _cast(self, dtype: torch.dtype, device: Device) -> None:
+        """Bring rays, weights and the kernel to a precision and a device."""
+        for name in ("x", "y", "_weight", "_pattern"):
+            setattr(self, name, getattr(self, name).to(device, dtype))
+        for name in ("_plain", "_divided", "_index"):
+            setattr(self, name, getattr(self, name).to(device))
+        self._convolution: Convolution | None = None
+        if self._kernel is not None:
+            options: Any = {"margin": self.margin * self._subsampling, "dtype": dtype, "device": device}
+            self._convolution = Convolution(self._kernel, self.cells, **options)
 
     def _place_rays(
         self, cells: PixelGrid, rule: Rule, refine: Brightness | None, tolerance: float, device: Device
@@ -257,13 +261,8 @@ class ImagingOperator:
 
     def to(self, dtype: torch.dtype, *, device: Device | None = None) -> ImagingOperator:
         """The same operator in another precision, or on another device (by default the same)."""
-        twin, device = copy.copy(self), self.x.device if device is None else device
-        for name in ("x", "y", "_weight", "_pattern"):
-            setattr(twin, name, getattr(self, name).to(device, dtype))
-        for name in ("_plain", "_divided", "_index"):
-            setattr(twin, name, getattr(self, name).to(device))
-        if self._convolution is not None:
-            twin._convolution = self._blur(self._convolution.kernel, dtype, device)
+        twin = copy.copy(self)
+        twin._cast(dtype, self.x.device if device is None else device)
         return twin
 
     @property

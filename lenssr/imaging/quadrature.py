@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,7 @@ def adaptive_rays(
     if compact is not None:
         mean = torch.maximum(mean, torch.as_tensor(_light_of_compact(brightness, compact, x, y, side)))
     allowed = tolerance * torch.maximum(mean, FLOOR * mean.amax(-1, keepdim=True))
-    kept: list[tuple[Tensor, ...]] = []
+    kept = [(x[:0], y[:0], x[:0], owner[:0])]
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)
         child_x, child_y = rays_in_cells(x, y, 2 * child_side, quarters)
@@ -164,12 +164,9 @@ def _disagreement(samples: Tensor, children: Tensor) -> Tensor:
 
 
 def _rays_of_cells(
-    kept: list[tuple[Tensor, ...]], side: float, rule: Rule
+    kept: Sequence[tuple[Tensor, ...]], side: float, rule: Rule
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Rays of the cells kept at all levels."""
-    if not kept:
-        empty = rule[0][:0]
-        return empty.long(), empty, empty, empty, empty.long()
     x, y, own_side, owner = (torch.cat(parts) for parts in zip(*kept, strict=True))
     rays = rays_in_cells(x, y, own_side[:, None], rule)
     number = len(rule[0])

@@ -375,10 +375,14 @@ class GaussianPSF(PSF):
         side = _side_in_arcsec(pixel_scale)
         sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / positive_integer(subsampling, "subsampling"))
         stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
-        # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
-        columns, rows = (_positions(5 * sigma * np.hypot(*row)) for row in np.linalg.inv(stretch))
-        x, y = transformed(stretch, columns, rows[:, None])
-        values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
+        if np.array_equal(stretch, np.eye(2)):
+            profile = np.exp(-0.5 * (_positions(5 * sigma) / sigma) ** 2)
+            values = np.outer(profile, profile)
+        else:
+            # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
+            columns, rows = (_positions(5 * sigma * np.hypot(*row)) for row in np.linalg.inv(stretch))
+            x, y = transformed(stretch, columns, rows[:, None])
+            values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         return _normalised(values if shape is None else _cut(values, shape))
 
     def cropped(self, shape: Shape) -> Self:

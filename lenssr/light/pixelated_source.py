@@ -10,7 +10,6 @@ from astropy.nddata import NDData
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid, conserves_sum, without_angle
@@ -51,18 +50,25 @@ def interpolate_image(
     """
     ny, nx = image.shape[-2:]
     column, row = torch.broadcast_tensors((x - x_0) / pixel_scale, (y - y_0) / pixel_scale)
-    # One pixel beyond the edge there is nothing; rays that a lens throws farther, or that are not a number,
-    # count as being there.
+    # A frame of zeros makes the outermost pixels fall off, and gives everything outside a pixel to fall on.
+    # The clamp keeps rays that a lens throws far out, or that are not a number, inside it.
     column = (column + (nx - 1) / 2).nan_to_num(-1.0).clamp(-1, nx)
     row = (row + (ny - 1) / 2).nan_to_num(-1.0).clamp(-1, ny)
-    # From -1 to 1 between the outer edges of the image.
-    places = torch.stack([(2 * column + 1) / nx - 1, (2 * row + 1) / ny - 1], -1).to(image)
-    lead = torch.broadcast_shapes(image.shape[:-2], column.shape[:-1])
-    if image.ndim > 2:
-        image, places = image.expand(*lead, ny, nx), places.expand(*lead, -1, 2)
-    images = image.reshape(-1, 1, ny, nx)
-    values = grid_sample(images, places.reshape(len(images), 1, -1, 2), align_corners=False)
-    return values.reshape(*lead, *column.shape[-1:])
+    framed = torch.nn.functional.pad(image, (1, 1, 1, 1)).flatten(-2)
+    left, below = column.detach().floor().clamp(max=nx - 1), row.detach().floor().clamp(max=ny - 1)
+    right_share, upper_share = column - left, row - below
+    first = ((below + 1) * (nx + 2) + left + 1).long()
+
+    if framed.ndim > 1 and framed.shape[:-1] != first.shape[:-1]:
+        lead = torch.broadcast_shapes(framed.shape[:-1], first.shape[:-1])
+        framed, first = framed.expand(*lead, -1), first.expand(*lead, -1)
+
+    def corner(offset: int) -> Tensor:
+        return framed[first + offset] if framed.ndim == 1 else framed.gather(-1, first + offset)
+
+    lower = torch.lerp(corner(0), corner(1), right_share)
+    upper = torch.lerp(corner(nx + 2), corner(nx + 3), right_share)
+    return torch.lerp(lower, upper, upper_share)
 
 
 class PixelatedSource(Fittable2DModel):

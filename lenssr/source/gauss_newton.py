@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
+# Share of the tolerance that steps to come may gain, and the chi2 by pixel below which that can be told.
+LEFT, EXPLAINED = 0.2, 2.0
 TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
 PROBE_SEED = 20061
@@ -139,7 +141,7 @@ class Solution:
     def next_step(self) -> NDArray:
         """The Gauss-Newton step (n + K,) that would follow."""
         step = self._state.step(self._factors, self._state.everything)
-        return _shortened([self._state], [step])[0][0].numpy()
+        return _shortened([self._state], [step])[1][0][0].numpy()
 
     @cached_property
     def evidence(self) -> float:
@@ -182,8 +184,9 @@ def solve(
     max_iterations : int, optional
         40 by default. The source of a network may need no more than 2.
     tolerance : float, optional
-        Converged once a step gains less than this in twice the log posterior, and the strength has settled;
-        0.05 by default.
+        Converged once a step gains less than this in twice the log posterior, or all steps to come would gain
+        less than a fifth of it, by how the last two did (where neither was shortened, and the data are
+        explained), and the strength has settled; 0.05 by default.
 
     Returns
     -------
@@ -308,7 +311,8 @@ def _iterate(states, options):
     first = states[0]
     settled = torch.full_like(first.everything, not options["adapt"], dtype=torch.bool)
     converged, failed = torch.zeros_like(settled), torch.zeros_like(settled)
-    iterations = torch.zeros_like(first.everything)
+    iterations, gains = torch.zeros_like(first.everything), torch.zeros_like(first.strength)
+    whole = torch.zeros_like(settled)
     for _ in range(options["max_iterations"]):
         index = torch.nonzero(~(converged & settled | failed)).squeeze(1)
         if not len(index):
@@ -318,7 +322,9 @@ def _iterate(states, options):
         failed[index] = torch.stack([one.failed for one in factors]).any(0)
         bond = SharedLens(states, factors, index) if len(states) > 1 else None
         steps = [first.step(factors[0], index)] if bond is None else bond.steps()
-        converged[index] = _advance(states, index, _shortened(states, steps)) < options["tolerance"]
+        before, smooth = gains[index], whole[index] & _explained(states, index)
+        gains[index], whole[index] = _advance(states, index, steps)
+        converged[index] = _arrived(gains[index], before, smooth & whole[index], options["tolerance"])
         if options["adapt"]:
             settled[index] = True
             for number, (state, own) in enumerate(zip(states, factors, strict=True)):
@@ -329,10 +335,26 @@ def _iterate(states, options):
     return iterations, converged & settled & ~failed, failed
 
 
+def _arrived(gain, before, smooth, tolerance):
+    """Whether steps gained little, or where all goes smoothly, those to come will: the same share each."""
+    share = torch.where(smooth, gain / before.clamp_min(1e-300), 1.0).clamp_max(0.99)
+    return (gain < tolerance) | (gain * share / (1 - share) < LEFT * tolerance)
+
+
+def _explained(states, index):
+    """Whether chi2 is like that of noise (b,): only then is Gauss-Newton like Newton's method."""
+    pixels = sum((state.model.weight[index] > 0).sum(1) for state in states)
+    return sum(state.chi2[index] for state in states) < EXPLAINED * pixels
+
+
 def _advance(states, index, steps):
-    """Move along steps, shortened until the posteriors of all bands together grow; returns the gains (b,)."""
+    """Move along steps, shortened until the posteriors of all bands together grow.
+
+    Returns the gains (b,), and whether steps were taken whole (b,).
+    """
     before = sum(state.objective(index) for state in states)
     gains, left = torch.zeros_like(before), torch.arange(len(index), device=index.device)
+    whole, steps = _shortened(states, steps)
     for _ in range(TRIES):
         here = index[left]
         trials = [state.trial(here, step[left]) for state, step in zip(states, steps, strict=True)]
@@ -343,21 +365,21 @@ def _advance(states, index, steps):
             state.take(here[better], [part[better] for part in parts])
         gains[left[better]] = gain[better]
         left, steps = left[~better], [step / 3 for step in steps]
+        whole[left] = False
         if not len(left):
             break
     for state in states:
         state.renew_jacobian(index[gains > 0])
-    return gains
+    return gains, whole
 
 
 def _shortened(states, steps):
-    """Steps (b, n + K) of all bands, all shortened where a node would brighten beyond what is linear."""
+    """Which steps (b, n + K) brighten no node beyond what is linear, and all of them, the others shortened."""
     if states[0].link.is_linear:
-        return steps
+        return torch.ones_like(steps[0][:, 0], dtype=torch.bool), steps
     brightening = [step[:, : state.field.shape[1]].amax(1) for state, step in zip(states, steps, strict=True)]
-    largest = torch.stack(brightening).amax(0).clamp_min(1e-300)
-    scale = (LARGEST_STEP / largest).clamp_max(1.0).unsqueeze(1)
-    return [step * scale for step in steps]
+    scale = (LARGEST_STEP / torch.stack(brightening).amax(0).clamp_min(1e-300)).clamp_max(1.0)
+    return scale == 1, [step * scale.unsqueeze(1) for step in steps]
 
 
 def _begun(requests, model, options, *, lens_share=1.0):

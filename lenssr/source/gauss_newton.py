@@ -374,7 +374,7 @@ def _advance(states, index, steps):
 
 
 def _shortened(states, steps):
-    """Which steps (b, n + K) brighten no node beyond what is linear, and all of them, the others shortened."""
+    """Which steps (b, n + K) brighten no node beyond what is linear, and all, the others shortened."""
     if states[0].link.is_linear:
         return torch.ones_like(steps[0][:, 0], dtype=torch.bool), steps
     brightening = [step[:, : state.field.shape[1]].amax(1) for state, step in zip(states, steps, strict=True)]

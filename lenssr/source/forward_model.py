@@ -84,15 +84,21 @@ class ForwardModel:
             view = _View([p.views[number] for p in problems], self.scene, self.device)
             column = view.take_columns(column, own_sky=number > 0 and first.sky_free)
             self._views.append(view)
-        self._traced: tuple[Tensor, list[_Traced]] | None = None
+        self._placed: tuple[Tensor, ...] | None = None
+        self._traced: tuple[Tensor, Tensor, list[_Traced]] | None = None
         self._kept: list[Any] = [None] * len(problems)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def physical(self, parameters: Tensor, index: Tensor) -> Tensor:
-        """Physical vectors (b, P) of free parameters (b, K)."""
-        return self.scene.to_physical(parameters[:, : len(self.scene.free_index)], self._template[index])
+        """Physical vectors (b, P) of free parameters (b, K); the last answer is kept."""
+        last = self._placed
+        if last is None or not (torch.equal(parameters, last[0]) and torch.equal(index, last[1])):
+            of_scene = parameters[:, : len(self.scene.free_index)]
+            physical = self.scene.to_physical(of_scene, self._template[index])
+            last = self._placed = parameters.clone(), index.clone(), physical
+        return last[2]
 
     def predict(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Expected data (b, N) of node values (b, n) and free parameters (b, K)."""
@@ -160,20 +166,23 @@ class ForwardModel:
     def _trace(self, parameters: Tensor, index: Tensor) -> list[_Traced]:
         """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
         physical, scene = self.physical(parameters, index), self.scene
+        if self._traced is not None and physical is self._traced[0]:
+            return self._traced[2]
         moving = [physical[:, scene[n].slice] for n in ("lens", "source") if scene[n] is not None]
         moving += [parameters[:, view.pointing_columns] for view in self._views]
         key = torch.cat([index[:, None].to(physical), *moving], dim=1)
-        if self._traced is None or not torch.equal(key, self._traced[0]):
+        found = [] if self._traced is None or not torch.equal(key, self._traced[1]) else self._traced[2]
+        if not found:
             change = (physical - self._template[index])[:, : self._motion.growth.shape[-1]]
             motion = GridMotion(self._motion.drift[index], self._motion.growth[index])
             grid = motion.applied(self._grid.select(index), change)
-            size, sersic, found = grid.half / self._grid.half[index], self._sersic(physical), []
+            size, sersic = grid.half / self._grid.half[index], self._sersic(physical)
             for view in self._views:
                 x, y = scene.source_positions(*view.rays(parameters), physical)
                 rays = grid.rays(x, y, sersic)
                 found.append(_Traced(view, rays, grid, size, motion, sparse_maps=not self.dense))
-            self._traced = key, found
-        return self._traced[1]
+        self._traced = physical, key, found
+        return found
 
     def _sersic(self, physical: Tensor) -> Tensor | None:
         """Parameters (b, 7) of the Sérsic that the nodes multiply, or None."""

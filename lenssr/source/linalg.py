@@ -30,7 +30,7 @@ SPARSE_SHARE = 0.01
 # Least stiffness of a combination of parameters, as a share of their own.
 SOFTEST = 1e-3
 # Number of right-hand sides above which a banded factor is solved block by block.
-MANY = 4
+MANY = 8
 
 
 def to_banded(matrix: sparse.sparray, width: int) -> NDArray:

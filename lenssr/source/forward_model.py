@@ -104,8 +104,8 @@ class ForwardModel:
         """Expected data (b, N) of node values (b, n) and free parameters (b, K)."""
         physical, sky = self.physical(parameters, index), self.scene["sky"]
         images = []
-        for view, traced in zip(self._views, self._trace(parameters, index), strict=True):
-            image = view.image_of(traced.cells_of(source))
+        for traced in self._trace(parameters, index):
+            view, image = traced.view, traced.image_of(source)
             if self.scene.lights:
                 x, y = view.light_rays(index, parameters)
                 light = self.scene.brightness(x, y, physical, roles=("lens_light",))
@@ -119,21 +119,19 @@ class ForwardModel:
 
     def lensed_source(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """The source's part of the expected data, (b, N)."""
-        traced = self._with(self._trace(parameters, index))
-        return torch.cat([view.image_of(one.cells_of(source)) for view, one in traced], dim=-1)
+        return torch.cat([one.image_of(source) for one in self._trace(parameters, index)], dim=-1)
 
     def adjoint(self, values: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Transpose of the map from the source to data: (b, m, N) to (b, m, n)."""
         parts = values.split([view.pixels for view in self._views], dim=-1)
-        pairs = zip(self._with(self._trace(parameters, index)), parts, strict=True)
-        sums: Any = sum(one.nodes_of(view.cells_behind(part)) for (view, one), part in pairs)
+        pairs = zip(self._trace(parameters, index), parts, strict=True)
+        sums: Any = sum(one.nodes_of(one.view.cells_behind(part)) for one, part in pairs)
         return sums
 
     def jacobian(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Derivatives (b, K, N) of the expected data."""
-        traced = self._with(self._trace(parameters, index))
-        columns = [self._columns(view, one, source, parameters, index) for view, one in traced]
-        return torch.cat(columns, dim=-1)
+        traced = self._trace(parameters, index)
+        return torch.cat([self._columns(one, source, parameters, index) for one in traced], dim=-1)
 
     def normal(self, parameters: Tensor, index: Tensor, *, exact: bool = False) -> list[Any]:
         """M^T W M of lenses, a list of `NormalMatrix` or (n, n).
@@ -153,15 +151,12 @@ class ForwardModel:
     def _made(self, traced: list[_Traced], row: int, number: int) -> Any:
         """M^T W M of one lens."""
         weights = self.weight[number].split([view.pixels for view in self._views])
-        parts = list(zip(self._views, traced, weights, strict=True))
+        parts = list(zip(traced, weights, strict=True))
         if self.dense:
-            responses = (view.response(one, row) * weight.sqrt() for view, one, weight in parts)
+            responses = (one.view.response(one, row) * weight.sqrt() for one, weight in parts)
             return sum(response @ response.mT for response in responses)
-        maps = [view.weighted(one.matrices[row], weight.numpy()) for view, one, weight in parts]
+        maps = [one.view.weighted(one.matrices[row], weight.numpy()) for one, weight in parts]
         return NormalMatrix(maps[0] if len(maps) == 1 else sparse.vstack(maps, "csr"), self._grid.side)
-
-    def _with(self, traced: list[_Traced]) -> list[tuple[_View, _Traced]]:
-        return list(zip(self._views, traced, strict=True))
 
     def _trace(self, parameters: Tensor, index: Tensor) -> list[_Traced]:
         """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
@@ -188,13 +183,13 @@ class ForwardModel:
         """Parameters (b, 7) of the Sérsic that the nodes multiply, or None."""
         return None if self.scene["source"] is None else physical[:, self.scene["source"].slice]
 
-    def _columns(self, view, traced, source, parameters, index):
+    def _columns(self, traced, source, parameters, index):
         """Derivatives (b, K, N_v) of one view."""
-        scene, physical = self.scene, self.physical(parameters, index)
+        view, scene, physical = traced.view, self.scene, self.physical(parameters, index)
         slope = traced.rays.slope(source) if scene.lens_moves or view.pointing_columns else None
         columns = []
         if scene.lens_moves:
-            columns.append(view.image(self._by_lens(view, traced, slope, parameters, physical)))
+            columns.append(view.image(self._by_lens(traced, slope, parameters, physical)))
         if scene["source"] is not None:
             slopes = traced.rays.sersic_slopes(source, scene.log[scene["source"].slice])
             columns.append(view.image(slopes[:, scene.free_of("source")]))
@@ -212,10 +207,10 @@ class ForwardModel:
                 columns.append(moved.expand(-1, 2, -1))
         return torch.cat(columns, dim=1) if columns else zero[:, :0]
 
-    def _by_lens(self, view, traced, slope, parameters, physical):
+    def _by_lens(self, traced, slope, parameters, physical):
         """Derivatives (b, L, R) of the brightness at rays by the free parameters of the lens."""
         lens, keep = physical[:, self.scene["lens"].slice], self.scene.free_of("lens")
-        *_, d_x, d_y = self.scene.lens.deflection_jacobian_at(*view.rays(parameters), lens)
+        *_, d_x, d_y = self.scene.lens.deflection_jacobian_at(*traced.view.rays(parameters), lens)
         grid_x, grid_y = traced.carried(keep)
         slope_x, slope_y = (part.unsqueeze(1) for part in slope)
         return -(slope_x * (d_x[:, keep] + grid_x) + slope_y * (d_y[:, keep] + grid_y))
@@ -249,9 +244,8 @@ class _Traced:
     """
 
     def __init__(self, view, rays, grid, size, motion, *, sparse_maps):
-        self.rays, self.grid, self.size, self.motion, self._view = rays, grid, size, motion, view
-        self._cell, self._share = view.cell, view.share
-        self.matrices = rays.matrices(self._share, view.cells) if sparse_maps else None
+        self.view, self.rays, self.grid, self.size, self.motion = view, rays, grid, size, motion
+        self.matrices = rays.matrices(view.share, view.cells) if sparse_maps else None
 
     def place(self) -> Tensor:
         """Where rays lie on the grid, in arcsec of its first size, (b, 2 R)."""
@@ -262,17 +256,17 @@ class _Traced:
         """Motion of rays with the grid by each free parameter of the lens, two tensors (b, L, R)."""
         return self.motion.at(self.grid, self.rays.x, self.rays.y, keep)
 
-    def cells_of(self, source: Tensor) -> Tensor:
-        """Flux (b, C) in cells of node values (b, n)."""
+    def image_of(self, source: Tensor) -> Tensor:
+        """Pixels (b, N_v) of node values (b, n)."""
         if self.matrices is None:
-            return self._view.collected(self.rays.brightness(source))
+            return self.view.image(self.rays.brightness(source))
         pairs = zip(self.matrices, source.numpy(), strict=True)
-        return torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs]))
+        return self.view.image_of(torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs])))
 
     def nodes_of(self, cells: Tensor) -> Tensor:
-        """Transpose of `cells_of`, (b, m, C) to (b, m, n)."""
+        """Transpose of the map from nodes to the flux in cells, (b, m, C) to (b, m, n)."""
         if self.matrices is None:
-            values, nodes = cells[..., self._cell] * self._share, self.rays.side**2
+            values, nodes = cells[..., self.view.cell] * self.view.share, self.rays.side**2
             found = [self.rays.adjoint(one).reshape(-1, 1, nodes) for one in values.unbind(1)]
             return torch.cat([values.new_zeros(len(values), 0, nodes), *found], dim=1)
         pairs = zip(self.matrices, cells.numpy(), strict=True)
@@ -318,10 +312,6 @@ class _View:
             axis + parameters[:, column, None]
             for axis, column in zip((x, y), self.pointing_columns, strict=True)
         )
-
-    def collected(self, values: Tensor) -> Tensor:
-        """Flux (b, C) in cells of brightness (b, R) at the rays."""
-        return self.operator.collect(values).flatten(-2) * self.factor
 
     def image(self, values: Tensor) -> Tensor:
         """Pixels (..., N) of brightness (..., R) at the rays of the source."""

@@ -18,21 +18,11 @@ from torch import Tensor
 from lenssr.exceptions import InputError
 from lenssr.source.evidence import SharedLens, laplace_evidence
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.linalg import BandedFactors, DenseFactors, Factor
-from lenssr.source.priors import LINKS, BatchPrior, Prior, log_field
+from lenssr.source.linalg import NOT_POSITIVE, BandedFactors, DenseFactors, Factor
+from lenssr.source.priors import LINKS, BatchPrior, Prior
 from lenssr.source.problem import Problem
 
-__all__ = [
-    "LINKS",
-    "BandsSolution",
-    "Request",
-    "Solution",
-    "log_field",
-    "solve",
-    "solve_bands",
-    "solve_batch",
-    "weigh",
-]
+__all__ = ["BandsSolution", "Request", "Solution", "solve", "solve_bands", "solve_batch", "weigh"]
 
 LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
 # Share of the tolerance that steps to come may gain, and the chi2 by pixel below which that can be told.
@@ -81,15 +71,9 @@ class Solution:
     converged : bool
     """
 
-    def __init__(
-        self,
-        state: _State,
-        prior: Prior,
-        options: dict[str, Any],
-        iterations: int = 0,
-        converged: bool = False,
-    ) -> None:
-        self._state, self.prior, self.options = state, prior, options
+    def __init__(self, state, prior, options, iterations=0, converged=False):
+        self._state, self.prior = state, prior
+        self.options = {name: options[name] for name in ("link", "mean")}
         self.field, self.parameters = state.field[0].numpy(), state.parameters[0].numpy()
         self.strength, self.chi2 = float(state.strength[0]), float(state.chi2[0])
         mean = state.mean[0].numpy()
@@ -155,12 +139,7 @@ class Solution:
 
 
 def solve(
-    problem: Problem,
-    prior: Prior,
-    strength: float | None,
-    field: NDArray,
-    parameters: NDArray,
-    **options: Any,
+    problem: Problem, prior: Prior, strength: float | None, field: NDArray, parameters: NDArray, **options
 ) -> Solution:
     """Maximise the posterior, and with it the evidence of the strength of the prior.
 
@@ -284,10 +263,9 @@ def solve_bands(requests: Sequence[Request]) -> BandsSolution:
         states.append(_begun([shared], request.problem.model, options, lens_share=share))
     iterations, converged, failed = _iterate(states, options)
     if bool(failed[0]):
-        raise np.linalg.LinAlgError("the matrix of the inversion is not positive")
-    kept = {"link": options["link"], "mean": options["mean"]}
+        raise np.linalg.LinAlgError(NOT_POSITIVE)
     bands = [
-        Solution(state, request.prior, kept, int(iterations[0]), bool(converged[0]))
+        Solution(state, request.prior, options, int(iterations[0]), bool(converged[0]))
         for state, request in zip(states, requests, strict=True)
     ]
     everything = states[0].everything
@@ -401,7 +379,6 @@ def _begun(requests, model, options, *, lens_share=1.0):
 
 def _solutions(requests, state, options, ends, failed):
     """A `Solution` for each request, on the CPU; an exception for those that have failed."""
-    kept = {"link": options["link"], "mean": options["mean"]}
     alone = len(requests) == 1 and state.model.device.type == "cpu"
     if not alone:
         factors = state.factorise(state.everything, exact=True)
@@ -410,9 +387,9 @@ def _solutions(requests, state, options, ends, failed):
     solutions = []
     for row, (request, end) in enumerate(zip(requests, ends, strict=True)):
         if failed[row]:
-            solutions.append(np.linalg.LinAlgError("the matrix of the inversion is not positive"))
+            solutions.append(np.linalg.LinAlgError(NOT_POSITIVE))
             continue
-        found = Solution(state if alone else state.row(row, request), request.prior, kept, *end)
+        found = Solution(state if alone else state.row(row, request), request.prior, options, *end)
         if not alone:
             found.evidence, found.determined = numbers[0][row], numbers[1][row]
         solutions.append(found)

@@ -91,13 +91,10 @@ def parse_unit(text: str | u.UnitBase) -> u.UnitBase:
 
     Magnitudes and unknown units are refused.
     """
-    if isinstance(text, str):
-        unit = _from_spelling(text.strip())
-    else:
-        try:
-            unit = u.Unit(text)
-        except TypeError:
-            raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
+    try:
+        unit = _from_spelling(text.strip()) if isinstance(text, str) else u.Unit(text)
+    except TypeError:
+        raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
     if isinstance(unit, u.function.FunctionUnitBase) or {u.mag, u.dex} & set(unit.bases):
         raise _magnitude(text)
     if isinstance(unit, u.UnrecognizedUnit):

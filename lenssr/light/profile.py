@@ -506,10 +506,8 @@ class LightProfile(ABC):
         kind = type(self.given).__name__
         for name in self.bright:
             old = getattr(self.given, name)
-            if not old.unit.is_equivalent(unit):
-                raise InputError(f"{name} of a given {kind} is in {old.unit}: give one convertible to {unit}")
+            setattr(twin.given, name, strip_unit(old.quantity, unit, f"{name} of a given {kind}") * unit)
             factor = old.unit.to(unit)
-            setattr(twin.given, name, old.value * factor * unit)
             ends = tuple(None if end is None else end * factor for end in old.bounds)
             getattr(twin.given, name).bounds = ends
         return twin

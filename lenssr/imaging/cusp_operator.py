@@ -123,12 +123,10 @@ class TrackingOperator(CuspOperator):
     """Flux of profiles in pixels (ny, nx) behind a PSF, whose rays follow the centres of the profiles.
 
     The flux of a pixel is the integral of the brightness times the response of the pixel (``kernel``, from
-    `effective_kernel`). Both are smooth away from the centre, where a sum over a lattice of points
-    (``subsampling`` a pixel) is practically exact. Near the centre a smooth share of the brightness, which
-    falls off within a few pixels, is integrated on circles about the centre instead, concentrated towards it;
-    interpolation weights spread these rays over the lattice. Both parts are differentiable through the
-    brightness alone. A margin around the image, which holds 98 % of the PSF, but of at most 16 pixels, is
-    modelled as well, because the PSF scatters its light in.
+    `effective_kernel`). Away from the centre a sum over a lattice (``subsampling`` points a pixel) is
+    practically exact. Near it a smooth share of the brightness is integrated on circles about the centre,
+    which interpolation weights spread over the lattice. A margin around the image, which holds 98 % of the
+    PSF, but of at most 16 pixels, is modelled as well, because the PSF scatters its light in.
 
     Profiles of r_eff = 2 to 8 pixels, n = 0.5 to 6, behind a PSF of 2.5 pixels FWHM, are right within 0.1 %
     of their norm with 1 point in a pixel, and within 0.01 % with 2.

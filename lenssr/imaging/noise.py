@@ -409,18 +409,15 @@ _FLOOR = 1e-2
 def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNoise | None:
     """Photon noise model for an error plane that follows the observed counts; None if it does not.
 
-    ``counts`` is the number of counts in a unit of the image, (ny, nx) or one number, if known. The model's
-    background is the rest of the plane, so that its variance equals the plane's where the model equals the
-    data. Planes with fewer than 200 pixels of sky give None.
+    ``counts`` is the number of counts in a unit of the image, (ny, nx) or one number, if known. The
+    background is the rest of the plane. Planes with fewer than 200 pixels of sky give None.
 
-    Error planes are often made as ``sigma^2 = background^2 + max(data, 0) / exposure``. A pixel with a low
-    count then has a smaller error than its neighbour with a high one, and biases a fit: by one count in every
-    pixel, since ``sum (d - m) / d`` vanishes for m = 1 / <1 / d>, which is <d> - 1. The variance has to
-    follow the expected counts instead. A plane follows the data if, in the sky and after subtracting a
-    running median from both, variance and data have a rank correlation above 0.5, and if subtracting a
-    multiple of the data, clipped at zero or not, removes more than half of the scatter of the variance.
-    Neither holds for constant errors, weight maps, or variances of a model. Mighell 1999, ApJ 518, 380;
-    Humphrey, Liu & Buote 2009, ApJ 693, 822.
+    Errors made as ``sigma^2 = background^2 + max(data, 0) / exposure`` are smaller where counts are low, and
+    bias a fit by one count in every pixel: ``sum (d - m) / d`` vanishes for m = 1 / <1 / d> = <d> - 1
+    (Mighell 1999, ApJ 518, 380; Humphrey, Liu & Buote 2009, ApJ 693, 822). A plane follows the data if, in
+    the sky and without a running median, variance and data have a rank correlation above 0.5, and if
+    subtracting a multiple of the data, clipped at zero or not, removes more than half of the scatter of the
+    variance.
     """
     from scipy import stats
 

@@ -87,20 +87,15 @@ def adaptive_rays(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
 
-    A cell is a square of side ``side``, mapped by ``unit_matrix``, whose determinant is 1 or -1.
+    A cell, a square mapped by ``unit_matrix`` (determinant 1 or -1), starts with the 2 x 2 Gauss rule, which
+    is compared with that on its quarters, in sum and one by one (in sum the errors of a cusp can cancel).
+    Quarters replace a cell where they differ by more than ``CELL_SHARE`` of the ``tolerance``, relative to
+    the cell or to ``FLOOR`` times the brightest. ``brightness`` takes (M,) to (..., M); any scene may divide
+    a cell. Cells for which ``compact(x, y, side)`` says that a light may lie between the points are divided,
+    too. ``max_rays`` (by default 50 000 plus 16 a cell) go to the worst cells first.
 
-    Every cell starts with the 2 x 2 Gauss rule, which is compared with the same rule on its quarters, both in
-    sum and quarter by quarter (in sum the errors of a cusp can cancel). Where they differ by more than
-    ``CELL_SHARE`` of the tolerance, the quarters replace the cell and are tested in turn. ``brightness(x,
-    y)`` takes tensors (M,) to (M,), or to (..., M) for several scenes, whose cells are divided where any
-    scene needs it. ``tolerance`` is the relative error in cells brighter than ``FLOOR`` times the brightest;
-    fainter ones have the absolute error of those. ``compact(x, y, side)`` says which square cells hold a
-    light so small that it may lie between these points; they are divided until none does. ``max_rays`` bounds
-    the number of rays, the worst cells divided first; by default 50 000 plus 16 a cell.
-
-    Returns the numbers (D,) of the divided cells in ascending order; x and y (M,) of their rays; the weight
-    (M,) of each ray, which sum to 1 in a cell; and the position (M,) in the first array of the cell of each
-    ray.
+    Returns the numbers (D,) of divided cells, ascending; x, y and weight (M,) of their rays, which sum to 1
+    in a cell; and the place (M,) of the cell of each ray among the D.
     """
     rule = transformed(unit_matrix, *gauss_rule(dtype=x.dtype, device=x.device))
     quarters = transformed(unit_matrix, *midpoint_rule(2, dtype=x.dtype, device=x.device))

@@ -248,6 +248,8 @@ class LightProfile(ABC):
         Ends of parameters in a fit, in place of the defaults of `limits`.
     shape_priors : dict of float
         Standard deviations of Gaussian priors around 0, by name, on a source that nobody has described.
+    crowded_priors : dict of float
+        Those of priors around the start, by name, of a ``crowded`` profile; by default none.
 
     Examples
     --------
@@ -278,6 +280,7 @@ class LightProfile(ABC):
     lengths: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = {}
     shape_priors: Mapping[str, float] = {"e1": 0.3, "e2": 0.3}
+    crowded_priors: Mapping[str, float] = {}
 
     def __init__(self, given: Model | None = None, *, crowded: bool = False) -> None:
         self.given: Any = given
@@ -297,8 +300,9 @@ class LightProfile(ABC):
 
     @property
     def prior(self) -> tuple[float, ...]:
-        """Standard deviations of priors around the start, in fit variables; infinite (none) by default."""
-        return (torch.inf,) * len(self.names)
+        """Standard deviations of priors around the start, in fit variables; infinite for none."""
+        widths = self.crowded_priors if self.crowded else {}
+        return tuple(widths.get(name, math.inf) for name in self.names)
 
     @property
     def evidence_widths(self) -> tuple[float, ...]:

@@ -351,7 +351,7 @@ class SersicProfile(LightProfile):
 
     names, model_class = NAMES, Sersic
     bright, bright_unit, lengths = BRIGHT, BRIGHT_UNIT, LENGTHS
-    ranges = {"n": (0.3, 8.0)}
+    ranges, crowded_priors = {"n": (0.3, 8.0)}, CROWDED
 
     def __init__(self, given: Sersic | None = None, *, crowded: bool = False) -> None:
         super().__init__(given, crowded=crowded)
@@ -361,11 +361,6 @@ class SersicProfile(LightProfile):
     def plain(self) -> bool:
         """Whether it is unconstrained."""
         return self.given is None
-
-    @property
-    def prior(self) -> tuple[float, ...]:
-        """Standard deviations of the priors."""
-        return tuple(CROWDED.get(name, math.inf) if self.crowded else math.inf for name in NAMES)
 
     def _inner(self, parameters: Tensor) -> Tensor:
         """Parameters (..., 7) as the pure functions take them."""

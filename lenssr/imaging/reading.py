@@ -62,20 +62,14 @@ _WORDS = {
     u.DN: "dn dns",
     u.s: "s sec secs second seconds",
     u.Jy: "jy janskys",
-    u.mJy: "mjy",
-    u.uJy: "ujy",
-    u.nJy: "njy",
     photometric.nmgy: "nanomaggy nanomaggies nmgy",
     photometric.mgy: "maggy maggies",
-    u.erg: "erg",
-    u.cm**2: "cm2",
     u.AA: "a angstrom",
-    u.Hz: "hz",
     u.sr: "sr steradian",
     u.arcsec**2: "arcsec2 sqarcsec",
     u.dimensionless_unscaled: "pix pixel pixels",
-    u.beam: "beam",
 }
+_WORDS |= {unit: str(unit).lower() for unit in (u.mJy, u.uJy, u.nJy, u.erg, u.cm**2, u.Hz, u.beam)}
 SPELLINGS = {word: unit for unit, words in _WORDS.items() for word in words.split()}
 """Spellings in any case, alone or in quotients such as ``ELECTRONS/S`` and ``counts/pixel/s``.
 

@@ -118,14 +118,9 @@ class Parameter:
         return self._value
 
     def __repr__(self) -> str:
-        shown = {
-            "value": self._value,
-            "unit": None if self.unit == u.dimensionless_unscaled else str(self.unit),
-            "fixed": self.fixed or None,
-            "bounds": None if self._bounds == (None, None) else self._bounds,
-            "std": self.std,
-        }
-        said = ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+        usual = {"unit": u.dimensionless_unscaled, "fixed": False, "bounds": (None, None), "std": None}
+        shown = {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
+        said = ", ".join(f"{name}={value}" for name, value in {"value": self._value, **shown}.items())
         return f"Parameter({self.name!r}, {said})"
 
 

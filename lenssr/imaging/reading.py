@@ -22,6 +22,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
 
 __all__ = ["Planes", "find_image", "open_fits", "parse_unit", "read_planes"]
 
@@ -265,19 +266,14 @@ def _from_nddata(image: NDData) -> Planes:
 
 
 def _read_uncertainty(planes: Planes, uncertainty: Any, unit: u.UnitBase | None) -> None:
-    for kind, (name, power) in UNCERTAINTIES.items():
-        if isinstance(uncertainty, kind):
-            values = np.asarray(uncertainty.array, dtype=np.float64)
-            if uncertainty.unit is not None and unit is not None:
-                try:
-                    values = values * uncertainty.unit.to(unit**power)
-                except u.UnitConversionError:
-                    kinds = f"{uncertainty.unit}, the image in {unit}"
-                    raise InputError(f"the uncertainty is in {kinds}: give {unit**power}") from None
-            setattr(planes, name, _spread(values, planes.data))
-            return
-    kind, known = type(uncertainty).__name__, ", ".join(one.__name__ for one in UNCERTAINTIES)
-    raise InputError(f"an uncertainty of type {kind} does not say sigma: give one of {known}")
+    found = [place for kind, place in UNCERTAINTIES.items() if isinstance(uncertainty, kind)]
+    if not found:
+        kind, known = type(uncertainty).__name__, ", ".join(one.__name__ for one in UNCERTAINTIES)
+        raise InputError(f"an uncertainty of type {kind} does not say sigma: give one of {known}")
+    (name, power), values = found[0], np.asarray(uncertainty.array, dtype=np.float64)
+    if uncertainty.unit is not None and unit is not None:
+        values = strip_unit(values * uncertainty.unit, unit**power, "the uncertainty")
+    setattr(planes, name, _spread(values, planes.data))
 
 
 def _read_keywords(planes: Planes, headers: list[Any]) -> None:

@@ -102,7 +102,7 @@ class GroupTask:
             corner, end = corners.min(0), (corners + self.boxes).max(0)
             size = end - corner if len(self.members) == 1 else -(-(end - corner) // SIDE_STEP) * SIDE_STEP
             self.corner, self.shape = tuple(corner.tolist()), tuple(size.tolist())
-        self.middle = tuple((np.add(self.corner, self.shape) + self.corner - 1)[::-1] / 2)
+        self.middle = tuple((np.array(self.corner) + (np.array(self.shape) - 1) / 2)[::-1])
         self.centres = self.places - self.middle
 
     @property

@@ -89,10 +89,10 @@ def _of_table(columns, observation):
 
 def _columns_of(init_params):
     """Columns of anything like a table, by name."""
-    if isinstance(init_params, dict) and all(isinstance(v, np.ndarray) for v in init_params.values()):
-        # Cutouts have one row each: to make a Table would take longer than all else here.
-        if {v.shape for v in init_params.values()} == {(1,)}:
-            return init_params
+    values = list(init_params.values()) if isinstance(init_params, dict) else [None]
+    # Cutouts have one row each: to make a Table would take longer than all else here.
+    if all(isinstance(one, np.ndarray) and one.shape == (1,) for one in values):
+        return init_params
     try:
         table = init_params if isinstance(init_params, Table) else Table(init_params)
     except (TypeError, ValueError) as error:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
@@ -45,13 +44,13 @@ class CuspOperator:
         self.x, self.y = x.reshape(1, -1), y.reshape(1, -1)
 
     def _add_patches(
-        self, cells: Tensor, patches: Tensor, row: Tensor, column: Tensor, shape: tuple[int, ...]
+        self, cells: Tensor, patches: Tensor, middle: tuple[Tensor, ...], shape: tuple[int, ...]
     ) -> Tensor:
         """Add patches (B, P, W, W) around rows and columns (B, 1) to cells (B, P, M) of a shape, in place."""
-        reach = torch.arange(patches.shape[-1], device=row.device) - patches.shape[-1] // 2
+        reach = torch.arange(patches.shape[-1], device=cells.device) - patches.shape[-1] // 2
         (row, in_rows), (column, in_columns) = (
-            (middle + reach, (middle + reach >= 0) & (middle + reach < size))
-            for middle, size in zip((row, column), shape, strict=True)
+            (place + reach, (place + reach >= 0) & (place + reach < size))
+            for place, size in zip(middle, shape, strict=True)
         )
         inside = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)
         index = torch.where(inside, row.unsqueeze(2) * shape[1] + column.unsqueeze(1), 0).flatten(1)
@@ -132,9 +131,7 @@ class TrackingOperator(CuspOperator):
     of their norm with 1 point in a pixel, and within 0.01 % with 2.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], kernel: ArrayLike, *, subsampling: int = 1, **options: Any
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], kernel: Array, subsampling: int = 1, **options: Any) -> None:
         kernel, options = np.asarray(kernel), {"dtype": torch.float64} | options
         self.shape, self.step = tuple(shape), 1 / subsampling
         # Whole pixels: the lattice must hit the pixel centres.
@@ -166,7 +163,7 @@ class TrackingOperator(CuspOperator):
         )
         own = values[..., number:] * self._weight
         patches = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
-        return self._add_patches(cells, patches, row, column, self.lattice)
+        return self._add_patches(cells, patches, (row, column), self.lattice)
 
     def _spread(self, centre: Tensor, axis: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         """Point (B, 1) of one axis next to a centre (B, 1), and weights (B, K, W) of the rays around it."""
@@ -260,7 +257,7 @@ class IntegratingOperator(CuspOperator):
         (row, near_y, over_rows), (column, near_x, over_columns) = self._near(y_0, 0), self._near(x_0, 1)
         own = values[..., number:].reshape(*values.shape[:2], near_y.shape[1], near_x.shape[1])
         patches = over_rows.mT.unsqueeze(1) @ own @ over_columns.unsqueeze(1)
-        return self._add_patches(cells, patches, row, column, self.shape)
+        return self._add_patches(cells, patches, (row, column), self.shape)
 
     def convolve(self, cells: Tensor) -> Tensor:
         """Return the cells, which are the pixels."""

@@ -219,7 +219,7 @@ class ImagingOperator:
             parts = oversampling // k
             rule, variance = quadrature.midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
         self._number = len(rule[0])
-        self._place_rays(cells, rule, refine, tolerance, device)
+        self._place_rays(cells, rule, refine, tolerance)
         self._kernel = None if kernel is None else torch.as_tensor(kernel).to(device, torch.float64)
         if self._kernel is not None and includes_pixel and variance:
             self._kernel = sharpened(self._kernel, variance)
@@ -236,11 +236,9 @@ class ImagingOperator:
             options: Any = {"margin": self.margin * self._subsampling, "dtype": dtype, "device": device}
             self._convolution = Convolution(self._kernel, self.cells, **options)
 
-    def _place_rays(
-        self, cells: PixelGrid, rule: Rule, refine: Brightness | None, tolerance: float, device: Device
-    ) -> None:
+    def _place_rays(self, cells: PixelGrid, rule: Rule, refine: Brightness | None, tolerance: float) -> None:
         """Put rays into cells: first those of undivided cells, cell by cell, then those of divided ones."""
-        x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
+        x, y = (torch.as_tensor(centre, device=rule[0].device).reshape(-1) for centre in (cells.x, cells.y))
         side, unit_matrix = cells.pixel_scale, cells.unit_matrix
         extra_x = extra_y = self._weight = x[:0]
         self._divided = self._index = extra_x.long()

@@ -84,7 +84,7 @@ def adaptive_rays(
     compact: Callable[[Tensor, Tensor, float], Tensor] | None = None,
     tolerance: float = 3e-4,
     max_rays: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
 
     A cell, a square mapped by ``unit_matrix`` (determinant 1 or -1), starts with the 2 x 2 Gauss rule, which
@@ -158,9 +158,7 @@ def _disagreement(samples: Tensor, children: Tensor) -> Tensor:
     return torch.maximum(difference.sum(-1).abs(), QUARTER_WEIGHT * difference.abs().sum(-1))
 
 
-def _rays_of_cells(
-    kept: Sequence[tuple[Tensor, ...]], side: float, rule: Rule
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _rays_of_cells(kept: Sequence[tuple[Tensor, ...]], side: float, rule: Rule) -> tuple[Tensor, ...]:
     """Rays of the cells kept at all levels."""
     x, y, own_side, owner = (torch.cat(parts) for parts in zip(*kept, strict=True))
     rays = rays_in_cells(x, y, own_side[:, None], rule)

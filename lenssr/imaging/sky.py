@@ -166,9 +166,7 @@ def source_mask(observation: Observation) -> Mask:
     return ndimage.binary_dilation(large[labels], iterations=4)
 
 
-def _autocorrelation(
-    z: Array, free: Mask, variance: float, radius: int
-) -> dict[tuple[int, int], tuple[float, float]]:
+def _autocorrelation(z: Array, free: Mask, variance: float, radius: int) -> dict[tuple, tuple[float, float]]:
     """Correlation and its standard error at each lag of a half-plane within the radius."""
     # Pixels that wrap around land in a frame that is no sky.
     z, free = np.pad(z, radius), np.pad(free, radius)

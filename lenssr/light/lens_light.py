@@ -31,9 +31,7 @@ def check_lens_light(lens_light: Any) -> None:
     for item in items:
         known = item in LENS_LIGHTS if isinstance(item, str) else isinstance(item, (Sersic, MultiGaussian))
         if not known:
-            names = ", ".join(
-                [*map(repr, (None, *LENS_LIGHTS)), "a Sersic", "a MultiGaussian", "a list of these"]
-            )
+            names = ", ".join([*map(repr, (None, *LENS_LIGHTS)), "a Sersic", "a MultiGaussian", "a list"])
             raise InputError(f"lens_light = {lens_light!r}: give one of {names}")
     if lens_light is not None and not items:
         raise InputError(f"lens_light = {lens_light!r} is an empty list: give None for no light")

@@ -86,9 +86,7 @@ class Parameter:
         try:
             number = float(number)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self.name} = {value!r} is not one number: batches take deflection_at"
-            ) from error
+            raise InputError(f"{self.name} = {value!r} is not one number: use deflection_at") from error
         low, high = self.limits
         if not math.isfinite(number) or not low < number < high:
             raise InputError(f"{self.name} = {number} is refused: give one between {low} and {high}")

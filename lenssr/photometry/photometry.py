@@ -231,9 +231,7 @@ class SersicPhotometry:
                 extras[name] = [value] * len(images)
             elif len(value) != len(images):
                 number = len(images)
-                raise InputError(
-                    f"{name} has {len(value)} entries for {number} images: give one each, or one"
-                )
+                raise InputError(f"{name} has {len(value)} entries for {number} images: give one each or one")
         reading = {"unit": unit, "hdus": hdus}
         return self._run(list(zip(images, *extras.values(), strict=True)), reading, numbered=True)
 

@@ -237,9 +237,8 @@ def moments(light, weight, centres, fwhm):
     # photutils 2 calls it fluxfrac_radius.
     name = "flux_radius" if hasattr(SourceCatalog, "flux_radius") else "fluxfrac_radius"
     half = getattr(catalog, name)(0.5).value
-    for place, flux, radius, spread in zip(
-        catalog.labels - 1, catalog.kron_flux, half, catalog.covariance.value, strict=True
-    ):
+    parts = catalog.labels - 1, catalog.kron_flux, half, catalog.covariance.value
+    for place, flux, radius, spread in zip(*parts, strict=True):
         if np.isfinite(flux + radius) and flux > 0:
             squared = max(radius**2 - (PSF_HALF_LIGHT * fwhm) ** 2, MIN_HALF_LIGHT_RADIUS**2)
             found[place] = flux, np.sqrt(squared), *_ellipticity(spread, fwhm)

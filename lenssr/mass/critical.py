@@ -149,20 +149,15 @@ def einstein_radius_gradient(lens: Any) -> tuple[float, Array]:
     radius = math.sqrt(_area(places, steps) / math.pi)
     values = lens.vector.numpy()
 
-    def eigenvalue(model: Any, at: Array) -> Array:
-        return _eigenvalue(model, at[0], at[1], "tangential")
-
-    def across(step: Array) -> Array:
-        return eigenvalue(lens, places + step) - eigenvalue(lens, places - step)
-
-    def move(step: Array) -> Array:
-        high, low = (lens.with_vector(values + sign * step) for sign in (1, -1))
-        return eigenvalue(high, places) - eigenvalue(low, places)
-
+    eigenvalue = partial(_eigenvalue, kind="tangential")
     # The factors 2 of central differences cancel in the ratio.
-    gradient = [across(axis * radius) / radius for axis in SMALL * np.eye(2)[..., None]]
+    ends = ((places + step, places - step) for step in SMALL * np.eye(2)[..., None] * radius)
+    gradient = [(eigenvalue(lens, *high) - eigenvalue(lens, *low)) / radius for high, low in ends]
     weights = np.hypot(*steps) / np.hypot(*gradient)
-    area_slopes = [-np.sum(move(step) * weights) for step in SMALL * np.eye(len(values))]
+    area_slopes = []
+    for step in SMALL * np.eye(len(values)):
+        high, low = (eigenvalue(lens.with_vector(values + sign * step), *places) for sign in (1, -1))
+        area_slopes.append(-np.sum((high - low) * weights))
     return radius, np.array(area_slopes) / (2 * math.pi * radius)
 
 

@@ -48,11 +48,8 @@ class FitSettings(PhotometryOptions):
             # The disc of a bulge and a disc is exponential; give a model to free it.
             models[1] = Sersic2D(n=1.0, fixed={"n": True})
         given = self.fixed, self.bounds, self.tied
-        templates = (
-            ComponentConstraints(model, *(_of_component(one or {}, k, count) for one in given))
-            for k, model in enumerate(models)
-        )
-        object.__setattr__(self, "templates", tuple(templates))
+        own = ([_of_component(one or {}, k, count) for k in range(count)] for one in given)
+        object.__setattr__(self, "templates", tuple(map(ComponentConstraints, models, *own)))
 
     @property
     def reach(self):

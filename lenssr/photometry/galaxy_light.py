@@ -59,8 +59,6 @@ def sky_image(fitted, shape, band):
     x, y = np.array([fit.values[galaxy, 0, band, :2] for fit, galaxy in fitted]).T
     skies = np.array([fit.sky(band)[0] for fit, _ in fitted])
     near = np.array([(min(fit.task.boxes[galaxy]) / 4) ** 2 for fit, galaxy in fitted])
-    if np.ptp(skies) == 0:
-        return np.full(shape, skies[0])
     rows, columns = (np.linspace(0, size - 1, -(-size // SKY_STEP) + 1) for size in shape)
     coarse = np.empty((len(rows), len(columns)))
     for k, row in enumerate(rows):

@@ -210,8 +210,7 @@ class PSF:
     def fwhm_samples(self) -> float:
         """FWHM in samples of the array: the diameter of a circle with the area above half the peak."""
         fine = 5
-        height, width = self.array.shape
-        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in (height, width))
+        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in self.array.shape)
         padded = np.pad(self.array, 4)
         grid = np.meshgrid(rows + 4, columns + 4, indexing="ij")
         smooth = ndimage.map_coordinates(padded, grid, order=3, mode="nearest")

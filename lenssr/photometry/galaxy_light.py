@@ -251,12 +251,10 @@ def _without_others(task, rows, lights, settings):
 def _grown_box(task, galaxy, radius, settings):
     """Box of a galaxy: 8 r_eff where the options and the edges of the image allow."""
     wanted = int(np.ceil(STAMP_RADII * radius)) | 1
-    place, shape = task.places[galaxy, ::-1], task.bands[0].shape
-    grown = []
-    for old, first, at, size in zip(task.boxes[galaxy], settings.box, place, shape, strict=True):
-        within = 2 * int(min(at + 0.5, size - 0.5 - at)) + 1
-        grown.append(max(old, min(wanted, MOST_GROWTH * first | 1, within)))
-    return tuple(grown)
+    place, shape = task.places[galaxy, ::-1], np.array(task.bands[0].shape)
+    within = 2 * np.minimum(place + 0.5, shape - 0.5 - place).astype(int) + 1
+    most = np.minimum(within, MOST_GROWTH * np.array(settings.box) | 1)
+    return tuple(np.maximum(task.boxes[galaxy], np.minimum(wanted, most)).tolist())
 
 
 def _blended_shares(task, lights):

@@ -34,10 +34,8 @@ GROUPS = {
     "none": ("elliptical", "spiral", "merger"),
 }
 PIXEL, RAYS = 0.05, 3
-EXPOSURE, SKY = (
-    2000.0,
-    0.05,
-)  # seconds; electron/s in a pixel, as much as the read noise together with the sky
+# Seconds, and electron/s in a pixel, of which sky and read noise are the noise.
+EXPOSURE, SKY = 2000.0, 0.05
 NEIGHBOURS_CORRELATE = 0.3
 CORE = 0.02  # arcsec: galaxies are flat within, which the rays resolve
 
@@ -244,10 +242,8 @@ def lensed(rng, kind, theta_E, size):
         *(theta_E, *ellipticity(q, light_phi + math.radians(turn)), *centre),
         *(shear * math.cos(2 * along), shear * math.sin(2 * along)),
     )
-    radius, behind = (
-        math.exp(rng.uniform(math.log(0.07), math.log(0.25))),
-        centre + within(rng, 0.35 * theta_E),
-    )
+    radius = math.exp(rng.uniform(math.log(0.07), math.log(0.25)))
+    behind = centre + within(rng, 0.35 * theta_E)
     clumpy = rng.uniform(0, 0.4)
     source = [real_galaxy(rng, 1 - clumpy, radius, *behind)]
     source += clumps(rng, clumpy, int(rng.integers(1, 5)), (0.02, 0.05), 0.7 * radius, *behind)

@@ -119,9 +119,9 @@ def _add_sky_columns(table, rows):
     from astropy.coordinates import SkyCoord, concatenate
 
     for suffix in rows.suffixes:
-        found = {name: [] for name in SKY_COLUMNS}
         names = [name + suffix for name in ("x", "y", "r_eff", "ellip", "theta")]
         pixels = np.stack([u.Quantity(table[name]).value for name in names])
+        parts = []
         for number, (images, _, _) in enumerate(rows.images):
             grid = images[0].grid
             x, y, r_eff, ellip, theta = pixels[:, rows.of_image(number)]
@@ -129,17 +129,14 @@ def _add_sky_columns(table, rows):
             step_x, step_y = grid.to_square(np.cos(turn), np.sin(turn))
             here = grid.wcs.pixel_to_world(x, y)
             ahead = grid.wcs.pixel_to_world(x + 0.5 * step_x, y + 0.5 * step_y)
-            found["skycoord"].append(here)
-            found["position_angle"].append(here.position_angle(ahead).to_value(u.deg) % 180)
-            found["ellip_sky"].append(flat)
-            found["r_eff_sky"].append(r_eff * (grid.pixel_scale * longer))
-        units = {"position_angle": u.deg, "r_eff_sky": u.arcsec}
-        for name, parts in found.items():
-            if name == "skycoord":
-                values = SkyCoord(parts[0] if len(parts) == 1 else concatenate(parts))
-            else:
-                values = np.concatenate(parts) * units.get(name, 1)
-            after = table.colnames.index(f"{SKY_COLUMNS[name]}{suffix}_err") + 1
+            angle = here.position_angle(ahead).to_value(u.deg) % 180
+            parts.append((here, angle, flat, r_eff * (grid.pixel_scale * longer)))
+        places, *others = zip(*parts, strict=True)
+        angle, flat, radius = map(np.concatenate, others)
+        place = SkyCoord(places[0] if len(places) == 1 else concatenate(places))
+        columns = place, angle * u.deg, flat, radius * u.arcsec
+        for (name, pixel), values in zip(SKY_COLUMNS.items(), columns, strict=True):
+            after = table.colnames.index(f"{pixel}{suffix}_err") + 1
             table.add_column(values, name=f"{name}{suffix}", index=after)
 
 

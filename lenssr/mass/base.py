@@ -461,13 +461,10 @@ def _system(components: list[dict[str, Any]], covariance: ArrayLike | None = Non
         *components, last = components
         covariance = last["covariance"]
     system = MassSystem(*read_models(components, MassModel, "mass model"))
-    if covariance is None:
-        return system
-    errors = [parameter.std for parameter in system.parameters]
-    system._take(system.vector.numpy(), np.array(covariance, dtype=np.float64))
-    # Set last: a covariance has 0 for a parameter that is fixed, which is not an error.
-    for parameter, std in zip(system.parameters, errors, strict=True):
-        parameter.std = std
+    if covariance is not None:
+        system.covariance = np.array(covariance, dtype=np.float64)
+        for component, part in system._parts():
+            component.covariance = system.covariance[part, part]
     return system
 
 

@@ -66,14 +66,40 @@ class NoiseModel(ABC):
 
     @abstractmethod
     def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
-        """Draw an image (..., ny, nx) around the noise-free flux of every pixel, in its unit."""
+        """Draw an image.
+
+        Parameters
+        ----------
+        model : array, shape (..., ny, nx)
+            Noise-free flux in the image's unit.
+        rng : `numpy.random.Generator`
+
+        Returns
+        -------
+        image : `~numpy.ndarray`, same shape
+        """
 
     @abstractmethod
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Return the same noise with plain numbers, for images in one unit.
 
-        ``pixel_area`` (arcsec2) is needed by count rates per solid angle; ``gain`` is the number of electrons
-        in one adu or DN. A unit that does not convert raises an `InputError`.
+        Parameters
+        ----------
+        unit : `~astropy.units.Unit`
+            The unit of the images.
+        pixel_area : float, optional
+            Area of a pixel in arcsec2, which count rates per solid angle need.
+        gain : float, optional
+            Electrons in one adu or DN, for images in those.
+
+        Returns
+        -------
+        noise : `NoiseModel`
+
+        Raises
+        ------
+        InputError
+            If a unit does not convert.
         """
 
     def with_numbers(self, *numbers: Any) -> Self:

@@ -249,9 +249,12 @@ class Observation:
         return measure_sky(self)
 
     def sigma(self) -> Array:
-        """Standard deviation (ny, nx) of every pixel, without a model of the image.
+        """Standard deviation of every pixel, without a model of the image.
 
-        It is the error plane, or the noise model's for the data themselves.
+        Returns
+        -------
+        sigma : `~numpy.ndarray`, shape (ny, nx)
+            The error plane, or the noise model's for the data themselves.
         """
         import torch
 
@@ -262,9 +265,21 @@ class Observation:
         return np.broadcast_to(np.sqrt(variance.numpy()), self.shape).copy()
 
     def ab_magnitude(self, flux: ArrayLike) -> u.Quantity:
-        """AB magnitude of the flux of a whole object in the image's unit, a number or an array.
+        """AB magnitude of a flux in the image's unit.
 
-        An image without a zero point raises an `InputError`.
+        Parameters
+        ----------
+        flux : float or array
+            In the image's unit, of the whole object.
+
+        Returns
+        -------
+        magnitude : `~astropy.units.Quantity`
+
+        Raises
+        ------
+        InputError
+            If the image has no zero point.
         """
         zero_point = self.meta.get("zero_point")
         if zero_point is None:
@@ -272,7 +287,17 @@ class Observation:
         return (zero_point - 2.5 * np.log10(flux)) * u.ABmag
 
     def masked(self, mask: ArrayLike) -> Observation:
-        """Return the observation with more pixels masked, where ``mask`` (ny, nx) is True."""
+        """Return the observation with more pixels masked.
+
+        Parameters
+        ----------
+        mask : array of bool, shape (ny, nx)
+            True where a pixel is not to be used either.
+
+        Returns
+        -------
+        observation : `Observation`
+        """
         bad = self.mask | _checked_mask(mask, self.shape)
         _refuse_all_masked(bad)
         meta = dict(self.meta, masked=int(bad.sum()))

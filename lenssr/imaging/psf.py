@@ -256,7 +256,14 @@ class PSF:
     def undersampled(self, pixel_scale: PixelSize, subsampling: int = 1) -> bool:
         """Whether the array has to be interpolated to a finer grid although its FWHM is under 2 samples.
 
-        The parameters are those of `kernel`.
+        Parameters
+        ----------
+        pixel_scale, subsampling
+            As for `kernel`.
+
+        Returns
+        -------
+        undersampled : bool
         """
         finer = self._sample_ratio(pixel_scale, subsampling) < 1 - 1e-6
         return bool(finer and self.fwhm_samples < SAMPLES_ACROSS)
@@ -294,13 +301,29 @@ class PSF:
         return _normalised(values if shape is None else _cut(values, shape))
 
     def cropped(self, shape: Shape) -> PSF:
-        """Return the PSF cut to ``shape`` samples, centre kept, normalised again; itself if it fits."""
+        """Return the PSF cut to fit within ``shape``, centre kept, normalised again.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Largest height and width in samples of the array.
+
+        Returns
+        -------
+        psf : `PSF`
+            The same object if it fits.
+        """
         if all(size <= limit for size, limit in zip(self.array.shape, shape, strict=True)):
             return self
         return self._with(_cut(self.array, shape))
 
     def recentered(self) -> PSF:
-        """Return the PSF with its core's centroid moved to the centre of an array with odd sides."""
+        """Return the PSF with its core's centroid moved to the centre of an array with odd sides.
+
+        Returns
+        -------
+        psf : `PSF`
+        """
         array = self.array
         for _ in range(10):
             dx, dy = _core_offset(array)

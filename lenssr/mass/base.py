@@ -77,7 +77,19 @@ class MassModel(Parametrised):
         return False
 
     def potential_at(self, x: Tensor, y: Tensor, params: Tensor) -> Tensor:
-        """Potential in arcsec2 (B, R) for parameter vectors (B, P), at x and y in arcsec that broadcast."""
+        """Potential for a batch of parameter vectors.
+
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            Positions in arcsec.
+        params : `torch.Tensor`, shape (B, P)
+
+        Returns
+        -------
+        potential : `torch.Tensor`, shape (B, R)
+            In arcsec2.
+        """
         return self._potential(*_batch(x, y, params))
 
     def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:

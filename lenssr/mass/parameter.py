@@ -161,9 +161,19 @@ class Parametrised:
         return copy.deepcopy(self)
 
     def with_vector(self, vector: Vector, *, covariance: Vector | None = None) -> Self:
-        """Copy the model, its ``fixed`` and ``bounds``, with other values (P,) in the parameters' units.
+        """Copy the model with other values.
 
-        The diagonal of a ``covariance`` (P, P) sets ``std``. A wrong shape or value raises an `InputError`.
+        Parameters
+        ----------
+        vector : array_like or `torch.Tensor`, shape (P,)
+            The new values, in the parameters' units.
+        covariance : array_like, shape (P, P), optional
+            Their covariance; its diagonal sets ``std``.
+
+        Returns
+        -------
+        model : like this one
+            A copy with the same ``fixed`` and ``bounds``; `InputError` if a shape or a value is refused.
         """
         number, values = len(self.param_names), _to_array(vector)
         if values.shape != (number,):
@@ -185,8 +195,11 @@ class Parametrised:
     def to_dict(self) -> dict[str, Any] | list[dict[str, Any]]:
         """Describe the model completely in plain numbers and strings, ready for YAML.
 
-        `lenssr.mass.from_dict` is the way back. ``fixed`` and ``bounds`` are there where they are not the
-        usual ones, ``std`` and ``covariance`` where a fit made some.
+        Returns
+        -------
+        description : dict or list of dict
+            As `lenssr.mass.from_dict` takes it: ``fixed`` and ``bounds`` where they are not the usual ones,
+            ``std`` and ``covariance`` where a fit made some.
 
         Examples
         --------
@@ -275,9 +288,17 @@ class EllipticalMixin(Parametrised):
         return Angle(0.5 * math.atan2(self.e2.value, self.e1.value) * u.rad).to(u.deg)
 
     def position_angle(self, wcs: WCS) -> Angle:
-        """Angle of the major axis east of north on the sky of a WCS, in [0, 180) degrees.
+        """Angle of the major axis on the sky.
 
-        North is taken at the reference pixel of the WCS.
+        Parameters
+        ----------
+        wcs : `~astropy.wcs.WCS`
+            The image's; north is taken at its reference pixel.
+
+        Returns
+        -------
+        angle : `~astropy.coordinates.Angle`
+            East of north, in [0, 180) degrees.
         """
         phi = self.phi.to_value(u.rad)
         east, north = frame_axes(wcs) @ np.array([math.cos(phi), math.sin(phi)])

@@ -287,10 +287,13 @@ def _simulate(arguments):
 
 
 def _train(arguments):
-    from lenssr.training.loop import run
+    from lenssr.training import Recipe, train
+    from lenssr.training.recipe import read_changes
 
-    options = {"resume": arguments.resume, "progress": sys.stdout.isatty() and not arguments.quiet}
-    trained = run(arguments.recipe, arguments.output, arguments.set, **options)
+    recipe = Recipe.load(arguments.recipe, read_changes(arguments.set))
+    folder = arguments.output or f"train-{Path(arguments.recipe).stem}"
+    shown = sys.stdout.isatty() and not arguments.quiet
+    trained = train(recipe, folder, resume=arguments.resume, progress=shown)
     if trained.is_first:  # of several processes only one prints
         print(trained.summary())
 

@@ -20,7 +20,7 @@ from lenssr.exceptions import InputError
 from lenssr.networks.weights import Card, save_weights
 from lenssr.simulation import LensBatch
 from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator, training_ranges
-from lenssr.training.recipe import Optimisation, Recipe, read_changes
+from lenssr.training.recipe import Optimisation, Recipe
 from lenssr.training.tasks import batch_psnr, weighted_sum
 
 __all__ = [
@@ -177,12 +177,6 @@ def train(
     return trained
 
 
-def run(source: str, folder: str | None, changes: Iterable[str], **options: bool) -> Trained:
-    """Train by a recipe (file or name) with changes KEY=VALUE; options are those of `train`."""
-    recipe = Recipe.load(source, read_changes(changes))
-    return train(recipe, folder or f"train-{Path(source).stem}", **options)
-
-
 def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> None:
     known = folder / RECIPE_FILE
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
@@ -271,13 +265,10 @@ def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> A
             return total
 
         def validation_step(self, _: int) -> None:
-            sums: dict[str, Any] = {}
-            count = 0
-            for place, chosen in enumerate(held_back):
-                scores, size = self._score(chosen, -1 - place), len(chosen[1])
-                sums = {name: sums.get(name, 0.0) + size * score for name, score in scores.items()}
-                count += size
-            self.last_scores = {f"val_{name}": float(value) / count for name, value in sums.items()}
+            found = [(len(chosen[1]), self._score(chosen, -1 - n)) for n, chosen in enumerate(held_back)]
+            count = sum(size for size, _ in found)
+            means = {name: sum(size * score[name] for size, score in found) / count for name in found[0][1]}
+            self.last_scores = {f"val_{name}": float(value) for name, value in means.items()}
             self.log_dict(self.last_scores, prog_bar=True, sync_dist=True, batch_size=count)
 
         def _score(self, chosen: Any, number: int) -> dict[str, torch.Tensor]:

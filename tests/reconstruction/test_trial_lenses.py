@@ -32,9 +32,7 @@ def prepared(rendered, change=None, **settings):
         change(data)
     settings = Settings(source="pixelated", **settings)
     psf = rendered.fwhm * u.arcsec
-    observation = Observation.from_any(
-        data, psf=psf, noise=rendered.sigma, pixel_scale=rendered.pixel_scale
-    )
+    observation = Observation.from_any(data, psf=psf, noise=rendered.sigma, pixel_scale=rendered.pixel_scale)
     stack = stack_of([observation], settings)
     scene = ParametricReconstruction(settings).scene(observation, "cpu")
     centre = torch.zeros(1, 2, dtype=torch.float64)

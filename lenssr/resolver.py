@@ -423,7 +423,7 @@ class SuperResolver:
         """
         from lenssr.networks.weights import load_bundle
 
-        return cls(**Settings.load(load_bundle(path)[0], path))
+        return cls(**Settings.load(load_bundle(path), path))
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Self:

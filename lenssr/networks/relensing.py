@@ -12,6 +12,7 @@ from lenssr.exceptions import InputError
 from lenssr.imaging import ImagingOperator
 from lenssr.imaging.detection import significant_pixels
 from lenssr.source import SourceGrid
+from lenssr.units import positive_integer
 
 __all__ = ["PredictedSource", "RelensingNetwork"]
 
@@ -171,17 +172,15 @@ class RelensingNetwork(nn.Module):
         passes: int = 1,
     ) -> None:
         super().__init__()
-        if not isinstance(side, int) or side < 2 ** len(channels):
-            raise InputError(f"side = {side!r}: give an integer of at least {2 ** len(channels)} nodes")
+        self.side = positive_integer(side, "side", 2 ** len(channels))
+        self.passes = positive_integer(passes, "passes")
         if not 0 <= stretch <= 3:
             raise InputError(f"stretch = {stretch!r}: give a number between 0 and 3")
-        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
-            raise InputError(f"passes = {passes!r}: give a positive integer")
-        self.side, self.stretch, self.passes = side, float(stretch), passes
-        self.settings: dict[str, Any] = {"side": side, "stretch": self.stretch, "channels": tuple(channels)}
-        self.settings["passes"] = passes
+        self.stretch = float(stretch)
+        self.settings: dict[str, Any] = {"side": self.side, "stretch": self.stretch}
+        self.settings |= {"channels": tuple(channels), "passes": self.passes}
         self.net = UNet(INPUT_PLANES, 1 + SMOOTHINGS, channels)
-        if passes > 1:
+        if self.passes > 1:
             self.again = UNet(CORRECTION_PLANES, 2, channels[:3])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:

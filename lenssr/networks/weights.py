@@ -151,7 +151,6 @@ def load_weights(path: str | Path, *, kind: str | None = None) -> tuple[Any, Car
     """
     path = Path(path)
     about, tensors = _read(path)
-    _check(path, about, tensors)
     if kind is not None and about["kind"] in NETWORK_KINDS and about["kind"] != kind:
         raise InputError(f"{path} holds a {about['kind']}, not a {kind}: give a file of that kind")
     return _network(path, about, tensors)
@@ -225,24 +224,26 @@ def save_bundle(path: str | Path, settings: dict, networks: list[tuple[Network, 
     _write(path, {"kind": BUNDLE, "settings": settings, "card": {}, "networks": told}, tensors)
 
 
-def load_bundle(path: str | Path) -> tuple[dict, list[tuple[Any, Card, dict]]]:
-    """Settings and networks of a file of `save_bundle`."""
+def load_bundle(path: str | Path) -> dict:
+    """Settings of a file of `save_bundle`."""
+    about, _ = _read(Path(path))
+    if about["kind"] != BUNDLE:
+        raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
+    return about["settings"]
+
+
+def load_networks(path: str | Path) -> list[tuple[Any, Card, dict]]:
+    """Networks of a file of `save_bundle`, or the one of `save_weights` (without plain values)."""
     path = Path(path)
     about, tensors = _read(path)
     if about["kind"] != BUNDLE:
-        raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
-    _check(path, about, tensors)
+        return [(*_network(path, about, tensors), {})]
     found = []
     for number, told in enumerate(about["networks"]):
         start = f"{number}."
         own = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
         found.append((*_network(path, told, own), told["told"]))
-    return about["settings"], found
-
-
-def is_bundle(path: str | Path) -> bool:
-    """Whether a file is one of `save_bundle`."""
-    return _read(Path(path))[0]["kind"] == BUNDLE
+    return found
 
 
 # ---------------------------------------------------------------- the file
@@ -293,7 +294,7 @@ def _write(path: str | Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Description and tensors of a file of `_write`, not yet compared with the checksum."""
+    """Description and tensors of a file of `_write`, not damaged."""
     library = _library("safetensors")
     try:
         with library.safe_open(path, framework="pt") as file:
@@ -306,13 +307,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is a safetensors file, but not of lenssr") from error
-    return about, tensors
-
-
-def _check(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
-    """Refuse a damaged file, whose checksum differs."""
     if about.get("checksum") != _checksum(about, tensors):
         raise InputError(f"{path} is damaged: its checksum differs; get the file again")
+    return about, tensors
 
 
 def _checksum(about: dict[str, Any], tensors: Tensors) -> str:

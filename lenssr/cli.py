@@ -326,27 +326,25 @@ def _one_line(value):
 def _logged(arguments):
     """Send records and warnings to standard error, and all of them, with tracebacks, to the log file."""
     logger = logging.getLogger("lenssr")
-    before = logger.level
+    level, others = logger.level, list(logger.handlers)
     stream = logging.StreamHandler(sys.stderr)
     quiet, verbose = arguments.quiet, arguments.verbose
     stream.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     stream.setFormatter(_Line(arguments.debug))
-    handlers = [stream] if arguments.log_file is None else [stream, _file_handler(arguments.log_file)]
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: logger.warning("%s", _one_line(message))
-        for handler in handlers:
-            logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
-            for handler in handlers:
-                logger.removeHandler(handler)
-                handler.close()
+    logger.addHandler(stream)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: logger.warning("%s", _one_line(message))
+            yield logger
+    finally:
+        logger.setLevel(level)
+        for handler in [one for one in logger.handlers if one not in others]:
+            logger.removeHandler(handler)
+            handler.close()
 
 
-def _file_handler(path):
+def _log_file(path):
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
@@ -360,25 +358,19 @@ def _file_handler(path):
 
 def _run(arguments):
     """Run a command and return its exit code."""
-    try:
-        with _logged(arguments):
-            return _run_logged(arguments)
-    except InputError as error:  # the log file cannot be opened
-        print(f"lenssr: error: {error}", file=sys.stderr)
-        return 1
-
-
-def _run_logged(arguments):
-    try:
-        arguments.run(arguments)
-    except KeyboardInterrupt:
-        log.critical("interrupted")
-        return 130
-    except Exception as error:
-        # A user of a command wants the reason of any error, not our stack.
-        name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
-        log.error("%s%s", name, _one_line(error), exc_info=True)
-        return 1
+    with _logged(arguments) as logger:
+        try:
+            if arguments.log_file is not None:
+                logger.addHandler(_log_file(arguments.log_file))
+            arguments.run(arguments)
+        except KeyboardInterrupt:
+            log.critical("interrupted")
+            return 130
+        except Exception as error:
+            # A user of a command wants the reason of any error, not our stack.
+            name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
+            log.error("%s%s", name, _one_line(error), exc_info=True)
+            return 1
     return 0
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, NewType, get_args
 
 import numpy as np
 
 from lenssr import _option as opt
-from lenssr._option import NETWORK, PIXEL, SEARCH, Option, Options, option
+from lenssr._option import NETWORK, PIXEL, SEARCH, Option, Options, named, option
 from lenssr.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -142,22 +141,34 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
     return SourceName(name)
 
 
-def _named(text: str) -> Any:
-    """Import the object that ``"module:name"`` stands for."""
-    module, _, name = text.partition(":")
-    return getattr(import_module(module), name)
-
-
 # ---------------------------------------------------------------- SuperResolver
+
+NETWORK_SOURCE = "lenssr.networks.network_source:NetworkSource"
+_is_psf_out = opt.such(opt.is_angle, "a positive FWHM such as 0.1 * u.arcsec, 'pixel' or None")
 
 
 def _check_source(name: str, value: Any) -> None:
-    if not isinstance(value, str | None):
-        from lenssr.networks.network_source import NetworkSource
+    if isinstance(value, str | None) or not isinstance(value, named(NETWORK_SOURCE)):
+        opt.one_of(SOURCES)(name, value)
 
-        if isinstance(value, NetworkSource):
-            return
-    opt.one_of(SOURCES)(name, value)
+
+def _check_lens(name: str, value: Any) -> None:
+    if not isinstance(value, named("lenssr.mass.base:MassModel")):
+        raise InputError(
+            f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None to fit one"
+        )
+
+
+def _check_light(name: str, value: Any) -> None:
+    named("lenssr.light.lens_light:check_lens_light")(value)
+
+
+def _check_device(name: str, value: Any) -> None:
+    named("lenssr._tensors:choose_device")(value)
+
+
+def _load_psf_out(plain: Any) -> Any:
+    return plain if isinstance(plain, str) else named("astropy.units:Quantity")(*plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,38 +192,44 @@ class Settings(Options):
     )  # fmt: skip
     lens: MassModel | None = option(
         "the lens, if it is known; by default SIE and shear are fitted",
-        check=opt.check_lens, flag="--lens", metavar="lens.yaml", save=opt.save_lens, load=opt.load_lens,
+        check=opt.unless((None,), _check_lens), flag="--lens", metavar="lens.yaml",
+        save=lambda lens: lens.to_dict(), load=opt.late("lenssr.mass:from_dict"),
     )  # fmt: skip
     fit_lens: bool | None = option(
-        "whether a lens that is given is refined", check=opt.check_fit_lens, flag="--fit-lens", switch=True
-    )
+        "whether a lens that is given is refined",
+        check=opt.one_of((None, True, False)), flag="--fit-lens", switch=True,
+    )  # fmt: skip
     start: str | PathLike[str] = option(
         "where the fit of an unknown lens begins: search, network, or a file of a network's weights",
         default=SEARCH, flag="--start",
     )  # fmt: skip
     lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
         "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
-        check=opt.check_lens_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
-        save=opt.save_light, load=opt.load_light,
+        check=_check_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
+        save=opt.late("lenssr.light:to_dict"), load=opt.late("lenssr.light:from_dict"),
     )  # fmt: skip
     sky: Literal["constant"] | None = option(
         "the sky that is fitted: constant, or None", default="constant", check=opt.one_of((None, "constant"))
     )
     oversampling: int | Literal["auto"] = option(
         "points along a pixel at which the model is sampled; auto integrates over the pixel",
-        default="auto", check=opt.or_auto(opt.whole(1)),
+        default="auto", check=opt.unless(("auto",), opt.whole(1)),
     )  # fmt: skip
     psf_out: Quantity | Literal["pixel"] | None = option(
         "FWHM of a Gaussian PSF of the output, or pixel for none; by default the telescope's",
-        check=opt.check_psf_out, flag="--psf-out", metavar="ANGLE", parse=opt.psf_out_text,
-        save=opt.save_psf_out, load=opt.load_psf_out,
+        check=opt.unless((None, PIXEL), _is_psf_out),
+        flag="--psf-out", metavar="ANGLE", parse=opt.word_or(PIXEL, opt.angle),
+        save=lambda value: value if isinstance(value, str) else [float(value.value), str(value.unit)],
+        load=_load_psf_out,
     )  # fmt: skip
     prior: PriorName = option(
         "prior on the roughness of a source on a grid",
         default="auto", check=opt.one_of(PRIORS), flag="--prior", metavar="PRIOR", choices=lambda: PRIORS,
     )  # fmt: skip
-    positive: bool = option("whether a source on a grid is positive", default=True, check=opt.check_positive)
-    device: str = option("cpu, cuda or auto", default="auto", check=opt.check_device, flag="--device")
+    positive: bool = option(
+        "whether a source on a grid is positive", default=True, check=opt.one_of((True, False))
+    )
+    device: str = option("cpu, cuda or auto", default="auto", check=_check_device, flag="--device")
     seed: int = option("of the starts of the search, and of draws", default=0, check=opt.whole(0))
     # Kept with the settings: another process has not registered the source.
     _entry: Source = field(init=False, repr=False, compare=False)
@@ -274,27 +291,23 @@ class Settings(Options):
         """Which network draws the source, or None."""
         if self.kind != "network":
             return None
-        from lenssr.networks.network_source import NetworkSource
-
-        return self.source if isinstance(self.source, NetworkSource) else NetworkSource()
+        return named(NETWORK_SOURCE)() if isinstance(self.source, str) else self.source
 
     def profile(self) -> LightProfile:
         """Make the profile of a parametric source; for others the Sérsic that their fit begins with."""
         make = self._entry.profile
-        return (_named(make) if isinstance(make, str) else make)()
+        return (named(make) if isinstance(make, str) else make)()
 
     def method(self) -> Any:
         """Make the object that solves images with these settings."""
-        return _named(self._entry.method)(self)
+        return named(self._entry.method)(self)
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for people."""
-        from lenssr.light.lens_light import describe_lens_light
-
         return {name: getattr(self, name) for name in self.names()} | {
             "source": self.kind,
             "lens": None if self.lens is None else repr(self.lens),
-            "lens_light": describe_lens_light(self.lens_light),
+            "lens_light": named("lenssr.light.lens_light:describe_lens_light")(self.lens_light),
             "psf_out": None if self.psf_out is None else str(self.psf_out),
             "device": str(self.torch_device),
         }
@@ -304,7 +317,7 @@ class Settings(Options):
         plain = {}
         for name, one in self.options().items():
             value = self.kind if name == "source" else getattr(self, name)
-            value = one.save(value) if one.save else value
+            value = one.save(value) if one.save and value is not None else value
             plain[name] = value.item() if isinstance(value, np.generic) else value
         plain["refine"] = 0 if self.network is None else int(self.network.refine)
         return plain
@@ -328,14 +341,12 @@ class Settings(Options):
                 "that calls lenssr.register_source with it, and load again"
             )
         options = {
-            name: one.load(plain[name]) if one.load else plain[name]
+            name: one.load(plain[name]) if one.load and plain[name] is not None else plain[name]
             for name, one in known.items()
             if name in plain
         }
         if plain["source"] == "network":
-            from lenssr.networks.network_source import NetworkSource
-
-            options["source"] = NetworkSource(path, plain.get("refine", 0))
+            options["source"] = named(NETWORK_SOURCE)(path, plain.get("refine", 0))
         return options
 
 
@@ -380,8 +391,8 @@ class PhotometryOptions(Options):
 
     fit_shape: int | tuple[int, int] | Literal["auto"] = option(
         "side of the stamps in pixels; auto: 51, more for those whose light reaches others",
-        default="auto", check=opt.or_auto(opt.check_fit_shape),
-        flag="--fit-shape", metavar="N", parse=opt.side_text,
+        default="auto", check=opt.unless(("auto",), lambda name, value: opt.pair(value, name, integer=True)),
+        flag="--fit-shape", metavar="N", parse=opt.word_or("auto", opt.whole_number),
     )  # fmt: skip
     sky: Literal["constant"] | None = option(
         "the sky under each group: constant, or None",
@@ -390,7 +401,7 @@ class PhotometryOptions(Options):
     )
     n_components: Literal[1, 2] = option(
         "2: a bulge and a disc",
-        default=1, check=opt.check_components, flag="--components", parse=int, choices=lambda: (1, 2),
+        default=1, check=opt.one_of((1, 2)), flag="--components", parse=int, choices=lambda: (1, 2),
     )  # fmt: skip
     model: Any = option("a Sersic2D or Sersic whose fixed, bounds and tied hold")
     fixed: dict[str, bool] | None = option("parameters that are held, by name")
@@ -398,10 +409,15 @@ class PhotometryOptions(Options):
     tied: dict[str, Any] | None = option("functions that tie parameters, by name")
     xy_bounds: Any = option(
         "how far centres may move in pixels; by default a quarter of the stamp, at most 10",
-        check=opt.check_xy_bounds,
+        check=opt.unless((None,), lambda name, value: opt.pair(value, name)),
     )
     grouper: Any = option(
-        "groups of galaxies that are fitted together", default="auto", check=opt.check_grouper
+        "groups of galaxies that are fitted together",
+        default="auto",
+        check=opt.such(
+            lambda value: value is None or callable(value) or (isinstance(value, str) and value == "auto"),
+            "a photutils SourceGrouper, 'auto' or None",
+        ),
     )
     loss: Literal["huber", "cauchy"] | None = option(
         "how residuals count: huber, cauchy, or None for squares", check=opt.one_of(("huber", "cauchy", None))
@@ -409,7 +425,7 @@ class PhotometryOptions(Options):
     intervals: Literal["auto", "gaussian", "profile"] = option(
         "where errors come from", default="auto", check=opt.one_of(("auto", "gaussian", "profile"))
     )
-    device: str = option("cpu, cuda or auto", default="auto", check=opt.check_device, flag="--device")
+    device: str = option("cpu, cuda or auto", default="auto", check=_check_device, flag="--device")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,10 +44,9 @@ def plain_model(model):
         if declared[name] is None or _ends(one.bounds) != _ends(declared[name].bounds)
     }
     std = {name: float(one.std) for name, one in parameters.items() if one.std is not None}
-    entry |= {"units": units} if units else {}
     entry |= {"fixed": fixed} if fixed != usual else {}
-    entry |= {"bounds": bounds} if bounds else {}
-    entry |= {"std": std} if std else {}
+    about = {"units": units, "bounds": bounds, "std": std}
+    entry |= {key: values for key, values in about.items() if values}
     if getattr(model, "covariance", None) is not None:
         entry["covariance"] = np.asarray(model.covariance, dtype=np.float64)
     return {cls.__name__: entry}
@@ -96,7 +95,9 @@ def read_models(description, base, kind):
 
 
 def _read(name, entry, base, kind):
-    known = _by_name(base)
+    # Of several classes of a name by users the newest, and none that replaces one of lenssr.
+    found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
+    known = {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
     if name not in known:
         raise InputError(
             f"{name!r} is not a {kind}: give one of {', '.join(sorted(known))}; one of your own has to be "
@@ -112,12 +113,6 @@ def _read(name, entry, base, kind):
     model = _build(known[name], name, values)
     _describe(model, name, {key: entry[key] for key in ABOUT if entry.get(key) is not None})
     return model
-
-
-def _by_name(base):
-    """Classes of models by name; of several by users the newest, and none that replaces one of lenssr."""
-    found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
-    return {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
 
 
 def _descendants(cls):

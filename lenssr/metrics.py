@@ -5,9 +5,9 @@ Two scores are used throughout lenssr. **T** compares a reconstruction with the 
 stretched to the range 0 to 1 (`scores_m`); errors of scale do not change it, so it serves for comparison
 with published numbers only.
 
-Images are arrays, quantities or `~astropy.nddata.CCDData`. Two images have equal shapes, and where both have
-units, the first is converted to the unit of the second. `~lenssr.exceptions.InputError` is raised if shapes
-differ, units do not convert, or a value is not finite.
+Images (``image``, ``truth``, ...) are arrays, quantities or `~astropy.nddata.CCDData`. Two images have equal
+shapes, and where both have units, the first is converted to the unit of the second.
+`~lenssr.exceptions.InputError` is raised if shapes differ, units do not convert, or a value is not finite.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ __all__ = [
 
 # Values, perhaps with a unit; astropy's classes are Any to type checkers.
 Image: TypeAlias = "u.Quantity | ArrayLike"
+# Side of the window of SSIM in pixels.
 _WINDOW = 7
 
 
@@ -56,18 +57,9 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over many images: `summarize` makes it.
+    """A score over ``count`` images, as `summarize` makes it; a single one has the standard error NaN.
 
-    Attributes
-    ----------
-    mean, standard_error : float
-        The mean and the standard error of the mean (NaN for a single image).
-    worst : float
-        The score of the worst image.
-    worst_index : int
-        The number of that image, from 0.
-    count : int
-        Number of images.
+    ``worst`` is the score of the worst image, ``worst_index`` its number, from 0.
     """
 
     mean: float
@@ -123,16 +115,7 @@ def _range(truth: NDArray[np.float64], data_range: Any) -> float:
 
 
 def mse(image: Image, truth: Image) -> float:
-    """Mean squared error.
-
-    Parameters
-    ----------
-    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-
-    Returns
-    -------
-    float
-        In the square of the unit of ``truth``.
+    """Mean squared error, in the square of the unit of ``truth``.
 
     Examples
     --------
@@ -145,23 +128,13 @@ def mse(image: Image, truth: Image) -> float:
 
 
 def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
-    """Peak signal-to-noise ratio, ``10 log10(data_range^2 / mse)``.
+    """Peak signal-to-noise ratio in dB, ``10 log10(data_range^2 / mse)``; infinite for equal images.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
     data_range : float, optional
-        The range of the values, in the unit of ``truth``; its peak by default.
-
-    Returns
-    -------
-    float
-        In dB; infinite for equal images.
-
-    Raises
-    ------
-    InputError
-        If the range is not positive.
+        The range of the values, positive, in the unit of ``truth``; its peak by default.
 
     Examples
     --------
@@ -175,24 +148,14 @@ def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 
 
 def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
-    """Structural similarity: scikit-image's ``structural_similarity`` with its defaults.
+    """Structural similarity: scikit-image's ``structural_similarity`` with its defaults; 1 for equal images.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
         At least 7 x 7 pixels.
     data_range : float, optional
-        The range of the values, in the unit of ``truth``; its peak by default.
-
-    Returns
-    -------
-    float
-        1 for equal images.
-
-    Raises
-    ------
-    InputError
-        If the range is not positive, or the images are not two-dimensional or smaller than the 7 x 7 window.
+        The range of the values, positive, in the unit of ``truth``; its peak by default.
 
     Notes
     -----
@@ -224,16 +187,6 @@ def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 def scores_t(image: Image, truth: Image) -> Scores:
     """Score a reconstruction against the noise-free truth in flux (T), the truth's peak as range.
 
-    Parameters
-    ----------
-    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        The reconstruction and the noise-free high-resolution image.
-
-    Returns
-    -------
-    Scores
-        ``mse`` in squared flux, ``psnr`` in dB, ``ssim``.
-
     Examples
     --------
     >>> import numpy as np
@@ -242,21 +195,11 @@ def scores_t(image: Image, truth: Image) -> Scores:
     >>> scores_t(truth + 0.49, truth).psnr  # doctest: +FLOAT_CMP
     40.0
     """
-    image, truth = _pair(image, truth, ("image", "truth"))
     return Scores(mse(image, truth), psnr(image, truth), ssim(image, truth))
 
 
 def stretch(image: Image) -> NDArray[np.float64]:
-    """Clip an image at zero and stretch it linearly to the range 0 to 1; a constant becomes 0.
-
-    Parameters
-    ----------
-    image : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        float64, without unit.
+    """Clip an image at zero and stretch it linearly to the range 0 to 1, without unit; a constant becomes 0.
 
     Examples
     --------
@@ -275,12 +218,7 @@ def scores_m(image: Image, target: Image) -> Scores:
     Parameters
     ----------
     image, target : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        The reconstruction and the noisy high-resolution image. Each is put through `stretch`.
-
-    Returns
-    -------
-    Scores
-        ``mse``, ``psnr`` in dB and ``ssim``, all with a range of 1.
+        The reconstruction and the noisy high-resolution image. Each is put through `stretch`; the range is 1.
 
     Examples
     --------
@@ -296,17 +234,7 @@ def scores_m(image: Image, target: Image) -> Scores:
 
 
 def oracle(truth: Image, target: Image) -> Scores:
-    """Score the noise-free truth itself in M: no honest reconstruction does better on average.
-
-    Parameters
-    ----------
-    truth, target : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        The noise-free and the noisy high-resolution image.
-
-    Returns
-    -------
-    Scores
-    """
+    """Score the noise-free truth itself as `scores_m`: no honest reconstruction does better on average."""
     return scores_m(truth, target)
 
 
@@ -325,11 +253,6 @@ def bicubic(image: Image, scale: int) -> Any:
     `~numpy.ndarray` or `~astropy.units.Quantity`, shape (..., scale ny, scale nx)
         PyTorch's bicubic interpolation (``align_corners=False``) divided by ``scale**2``; a Quantity where
         the image has a unit.
-
-    Raises
-    ------
-    InputError
-        If ``scale`` is not a positive integer or the image has fewer than two dimensions.
 
     Examples
     --------
@@ -363,15 +286,6 @@ def reduced_chi2(
     n_parameters : int, optional
         Number of fitted parameters.
 
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InputError
-        If an unmasked error is not positive and finite, or no degree of freedom is left.
-
     Examples
     --------
     >>> from lenssr.metrics import reduced_chi2
@@ -397,19 +311,6 @@ def reduced_chi2(
 
 def flux_ratio(image: Image, truth: Image) -> float:
     """Total flux of an image over the total flux of the truth.
-
-    Parameters
-    ----------
-    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InputError
-        If the truth sums to zero.
 
     Examples
     --------
@@ -438,15 +339,6 @@ def coverage(
         The axis to average along, for example the one of images when the other is for parameters; all by
         default.
 
-    Returns
-    -------
-    float or `~numpy.ndarray`
-
-    Raises
-    ------
-    InputError
-        If an error is negative.
-
     Examples
     --------
     >>> from lenssr.metrics import coverage
@@ -470,15 +362,6 @@ def summarize(values: Sequence[float] | NDArray[np.float64], *, higher_is_better
         The score of each image.
     higher_is_better : bool, optional
         Whether the worst image has the lowest score, the default; false for errors.
-
-    Returns
-    -------
-    Summary
-
-    Raises
-    ------
-    InputError
-        If there are no values, or one is NaN.
 
     Examples
     --------

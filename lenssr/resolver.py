@@ -167,10 +167,6 @@ class SuperResolver:
             ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not hold them; see
             `~lenssr.imaging.Observation.from_any`.
 
-        Returns
-        -------
-        result : `~lenssr.SuperResolution`
-
         Raises
         ------
         InputError
@@ -344,17 +340,7 @@ class SuperResolver:
         return self
 
     def fit(self, images: Sequence[ImageLike], **options: Any) -> Self:
-        """Call `fine_tune`: its former name, deprecated.
-
-        Parameters
-        ----------
-        images, **options
-            Those of `fine_tune`.
-
-        Returns
-        -------
-        resolver : `SuperResolver`
-        """
+        """Call `fine_tune`, with its arguments: its former name, deprecated."""
         warnings.warn(
             "SuperResolver.fit is deprecated: it trains a network, call fine_tune",
             LensSRDeprecationWarning,
@@ -436,10 +422,6 @@ class SuperResolver:
         **options
             Options of the resolver except ``source``; by default an SISR brings its scale.
 
-        Returns
-        -------
-        resolver : `SuperResolver`
-
         Raises
         ------
         InputError
@@ -456,7 +438,7 @@ class SuperResolver:
 
         network, _ = load(name)
         own: dict[str, Any] = {"scale": network.scale} if network.kind == "SISR" else {}
-        return cls(source=NetworkSource(name), **{**own, **options})
+        return cls(source=NetworkSource(name), **own | options)
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
@@ -484,10 +466,7 @@ def reconstruct(method: Any, observations: list[Observation]) -> list[SuperResol
 
 
 def _finisher(settings: Settings, count: int, started: float) -> Callable[[Any, Observation], Any]:
-    """Function that makes a result when an image is solved, with its share of the seconds since the start.
-
-    A method calls it before it turns to the next image, so that one inversion is held at a time.
-    """
+    """Function that makes the result of a solved image, with its share of the seconds since the start."""
 
     def seconds() -> float:
         return (time.perf_counter() - started) / count

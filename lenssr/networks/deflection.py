@@ -236,10 +236,6 @@ class DeflectionNetwork(nn.Module):
         views : {1, 2, 4, 8}, optional
             Number of mirrored and rotated copies of the images, over which the estimate is averaged. With all
             8, the default, it is equivariant. Errors and the correction of the potential come from the first.
-
-        Returns
-        -------
-        estimate : `LensEstimate`
         """
         half = max(image.shape[-2:]) * float(pixel_scale) / 2
         features = self.features(_input_planes(image, sigma))

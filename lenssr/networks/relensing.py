@@ -215,10 +215,6 @@ class RelensingNetwork(nn.Module):
             Standard deviation of the PSF along an axis, in arcsec; 0, the default, where there is none.
         plane : `~lenssr.source.SourceGrid`, optional
             The grids; by default around significant light.
-
-        Returns
-        -------
-        source : `PredictedSource`
         """
         if plane is None:
             significant = to_rays(significant_pixels(image, sigma), operator)

@@ -124,10 +124,6 @@ class SISR(nn.Module):
             batch norm, a 9 x 9 convolution behind them, and a sigmoid.
         scale : int, optional
             Magnification; 2 by default.
-
-        Returns
-        -------
-        network : `SISR`
         """
         if name not in _CONFIGURATIONS:
             raise InputError(

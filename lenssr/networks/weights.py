@@ -167,10 +167,6 @@ def checksum_of(network: Network) -> str:
 def available() -> tuple[str, ...]:
     """Names of the weights that come with lenssr.
 
-    Returns
-    -------
-    names : tuple of str
-
     Examples
     --------
     >>> from lenssr.networks import available

@@ -283,10 +283,6 @@ class SuperResolution:
         path : str or `~pathlib.Path`, optional
             Where to save it, in the format of its suffix, replacing what is there; not saved by default.
 
-        Returns
-        -------
-        figure : `~matplotlib.figure.Figure`
-
         Raises
         ------
         InputError

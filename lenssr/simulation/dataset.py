@@ -149,10 +149,6 @@ class BatchedLenses(LensDataset):
         high : bool, optional
             Whether to draw noisy high images too; False by default.
 
-        Returns
-        -------
-        batch : `~lenssr.simulation.LensBatch`
-
         Raises
         ------
         IndexError
@@ -218,10 +214,6 @@ class BatchedLenses(LensDataset):
             Which lenses; all by default.
         seed : int, optional
             Shuffle lenses, and batches; the same seed gives the same order. By default they stay in order.
-
-        Returns
-        -------
-        batches : list of list of int
 
         Examples
         --------

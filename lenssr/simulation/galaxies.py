@@ -62,10 +62,6 @@ class GalaxyLens(SimulatedLens):
         psf : `~lenssr.imaging.PSF`, `~astropy.units.Quantity`, array or None
             Anything that `~lenssr.imaging.PSF.from_any` takes, such as the FWHM of a Gaussian; None for
             none, which gives ``pixel_truth``.
-
-        Returns
-        -------
-        truth : `~astropy.nddata.CCDData`
         """
         grid = PixelGrid.from_wcs(self.truth.wcs, self.truth.shape)
         known = None if psf is None else PSF.from_any(psf)

@@ -132,10 +132,6 @@ def train(
     progress : bool, optional
         Whether to show a progress bar; False by default.
 
-    Returns
-    -------
-    trained : `Trained`
-
     Raises
     ------
     InputError

@@ -241,10 +241,6 @@ class Recipe:
             Values to put in place of the file's, by keys such as ``"optimisation.steps"`` or
             ``"data.0.size"``.
 
-        Returns
-        -------
-        recipe : `Recipe`
-
         Raises
         ------
         InputError
@@ -267,10 +263,6 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with lenssr.
-
-    Returns
-    -------
-    names : list of str
 
     Examples
     --------

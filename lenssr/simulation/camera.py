@@ -52,11 +52,6 @@ class Camera:
         self.oversampling: Literal["auto"] | int = 1 if psf is None else "auto"
         self._ray_grids: dict[Any, list[_RayGrid]] = {}
 
-    @property
-    def pixel_scale(self) -> float:
-        """Side of the low pixels in arcsec."""
-        return self.grid.pixel_scale
-
     def render(self, scenes: Any, common_lens: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise-free images in electron / s per pixel: high (B, ny scale, nx scale) and low (B, ny, nx).
 

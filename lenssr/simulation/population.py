@@ -19,7 +19,7 @@ from lenssr.light.sersic import Sersic, sersic_brightness, sersic_flux
 from lenssr.mass import SIE, Shear
 from lenssr.mass.parameter import ellipticity
 from lenssr.simulation.camera import Camera, binned, lensed, render_steep, sky_grid
-from lenssr.simulation.dataset import BatchedLenses, LensDataset, check_count, check_range, observed
+from lenssr.simulation.dataset import BatchedLenses, LensDataset, check_range, observed
 from lenssr.simulation.galaxy_shapes import (
     GalaxyShapes,
     blend_galaxies,
@@ -29,6 +29,7 @@ from lenssr.simulation.galaxy_shapes import (
     rotate_or_mirror,
 )
 from lenssr.simulation.scenes import UNIT, LensDraw, SimulatedLens
+from lenssr.units import positive_integer
 
 __all__ = ["BroadLenses", "LensPopulation"]
 
@@ -56,10 +57,7 @@ _LENS = SIE(1.0) + Shear(0.0, 0.0)
 def _draw_lens(
     rng: Generator, largest: float, least_q: float, offset: float, shear: float
 ) -> tuple[NDArray, float, float]:
-    """Parameters (9,) of an SIE with shear, and the axis ratio and direction of the SIE.
-
-    ``largest`` and ``offset`` are the largest Einstein radius and |x| and |y| of the centre in arcsec.
-    """
+    """Parameters (9,) of an SIE up to a ``largest`` radius, with shear, and its axis ratio and direction."""
     theta_E, q, phi = rng.uniform(0.5, largest), rng.uniform(least_q, 1.0), rng.uniform(0, math.pi)
     x_0, y_0 = rng.uniform(-offset, offset, 2)
     gamma, angle = rng.uniform(0, shear), rng.uniform(0, math.pi)
@@ -129,7 +127,7 @@ class LensPopulation(LensDataset):
     def __post_init__(self) -> None:
         super().__init__(self.size, self.seed)
         self.lens_light = None if self.lens_light is None else bool(self.lens_light)
-        self.scale = check_count(self.scale, "scale", 1)
+        self.scale = positive_integer(self.scale, "scale")
 
     def _item(self, index: int) -> SimulatedLens:
         rng = self.rng(index)
@@ -237,11 +235,6 @@ class BroadLenses(BatchedLenses):
     largest : float, optional
         Largest Einstein radius over the side of the image; 0.26 by default, which keeps the arcs inside.
 
-    Raises
-    ------
-    InputError
-        If a setting is out of range, or the shapes cannot be read.
-
     Notes
     -----
     Light is integrated over high pixels, within 1 % of the peak of the image also where n is 4; the PSF is
@@ -288,7 +281,8 @@ class BroadLenses(BatchedLenses):
         if self.shapes is not None:
             self.shapes = GalaxyShapes.from_any(self.shapes)
         self.sources = self._kinds = self._checked_sources()
-        self.pixels, self.scale = check_count(self.pixels, "pixels", 16), check_count(self.scale, "scale", 1)
+        self.pixels = positive_integer(self.pixels, "pixels", 16)
+        self.scale = positive_integer(self.scale, "scale")
         self.pixel_scale = check_range(self.pixel_scale, u.arcsec, "pixel_scale")
         self.fwhm = check_range(self.fwhm, u.dimensionless_unscaled, "fwhm")
         self.snr = check_range(self.snr, u.dimensionless_unscaled, "snr")

@@ -24,17 +24,9 @@ FINE = 5
 
 @dataclass(frozen=True)
 class SersicStamp:
-    """One galaxy.
+    """One galaxy: its ``image`` (ny, nx) with noise and uncertainty.
 
-    Attributes
-    ----------
-    image : `~astropy.nddata.CCDData`
-        With noise and its uncertainty.
-    truth : `~astropy.modeling.functional_models.Sersic2D`
-        In zero-based pixels of the stamp.
-    noise_free : `~numpy.ndarray`, shape (ny, nx)
-        Without sky.
-    sky : float
+    ``noise_free`` (ny, nx) is without ``sky``; ``truth`` is in zero-based pixels of the stamp.
     """
 
     image: CCDData

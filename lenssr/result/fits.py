@@ -7,6 +7,7 @@ input, the models to the last digit) as JSON into the META table, for `read`. No
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,21 +75,16 @@ LENS_COLUMNS = {
 
 @dataclass(frozen=True)
 class Plane:
-    """The FITS form of one field that is an image.
+    """The FITS form of one field that is an image."""
 
-    ``hdu``, ``error``, ``mask`` and ``psf`` name the HDUs of a `~astropy.nddata.CCDData`; an ``array`` has
-    the first only, and the WCS of the field ``wcs_of``. Error and mask follow the image if ``beside`` is
-    true, else they come at the end of the file.
-    """
-
-    hdu: str
+    hdu: str  # names of the HDUs of a `~astropy.nddata.CCDData`
     error: str
     mask: str
     psf: str
     comment: str
-    beside: bool = False
-    array: bool = False
-    wcs_of: str | None = None
+    beside: bool = False  # whether error and mask follow the image, rather than come at the end of the file
+    array: bool = False  # an array has the first HDU only,
+    wcs_of: str | None = None  # and the WCS of this field
 
 
 def plane(hdu, comment, *, default=MISSING, error=None, mask=None, psf=None, **more):
@@ -118,11 +114,11 @@ def to_hdulist(result):
     hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane)]
     models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
     arrays = []
-    exact = {**_exact(result), "models": _without_arrays(_plain_models(models), arrays)}
+    exact = {**_exact(result), "models": _without_arrays(_plain_models(**models), arrays)}
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
-    text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
+    text = Table({"key": list(exact), "json": [json.dumps(one, default=_encode) for one in exact.values()]})
     tables = {"LENS": lens_table(models), "PARAMETERS": parameters, "META": text}
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
@@ -179,17 +175,14 @@ def _exact(result):
     for name, plane in planes_of(result).items():
         image = getattr(result, name)
         if image is not None and not plane.array:
-            exact[f"{name}.meta"] = image.meta if isinstance(image.meta, fits.Header) else dict(image.meta)
-            exact[f"{name}.unit"] = image.unit.to_string()
-    exact["parameters.meta"] = dict(result.parameters.meta)
-    return exact
+            exact |= {f"{name}.meta": image.meta, f"{name}.unit": image.unit.to_string()}
+    return exact | {"parameters.meta": result.parameters.meta}
 
 
-def _plain_models(models):
+def _plain_models(lens, source, lens_light):
     """The models by label as plain data, maps and covariances as arrays."""
-    lens = models["lens"]
-    lights = {label: plain_light(model) for label, model in models.items() if label != "lens"}
-    return {"lens": None if lens is None else lens._plain(), **lights}
+    plain = {"source": plain_light(source), "lens_light": plain_light(lens_light)}
+    return {"lens": None if lens is None else lens._plain(), **plain}
 
 
 def _without_arrays(plain, arrays):
@@ -248,7 +241,8 @@ def read(path, kind):
 
 
 def _fields(hdulist, kind):
-    exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
+    told = hdulist["META"].data
+    exact = {str(row["key"]): json.loads(str(row["json"]), object_hook=_decode) for row in told}
     models = _models(hdulist, exact["models"])
     planes = {
         name: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, name, plane, exact)
@@ -318,33 +312,19 @@ def _with_arrays(plain, arrays):
 # ---------------------------------------------------------------- JSON
 
 
-def to_json(value):
-    """Write a value as JSON text; headers and quantities included."""
-    return json.dumps(_encode(value))
-
-
-def from_json(text):
-    """Read what `to_json` wrote."""
-    return json.loads(text, object_hook=_decode)
-
-
 def _encode(value):
-    """Plain data of dicts, lists, strings and numbers."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+    """JSON form of what JSON does not know."""
     if isinstance(value, u.Quantity):
         return {"__quantity__": np.asarray(value.value).tolist(), "unit": value.unit.to_string()}
     if isinstance(value, fits.Header):
         return {"__header__": value.tostring(sep="\n", endcard=False, padding=False)}
-    if isinstance(value, dict):
-        return {str(key): _encode(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
         return sorted(value)
-    if isinstance(value, (np.generic, np.ndarray)):
+    if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, (u.UnitBase, Path)):
+    if isinstance(value, u.UnitBase | Path):
         return str(value)
     kind = type(value).__name__
     raise TypeError(f"meta holds a {kind}, which JSON cannot hold: leave it out, or store str(...) of it")

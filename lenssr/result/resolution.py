@@ -17,6 +17,7 @@ from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.result.fits import plane, read, write
 from lenssr.result.text import describe, pixel_scales
+from lenssr.units import positive_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -28,14 +29,9 @@ PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 class Draws(NamedTuple):
-    """Images and sources that the data allow, as `SuperResolution.sample` draws them.
+    """Images (n, scale ny, scale nx) and the sources (n, my, mx) that belong to them, as the data allow.
 
-    Attributes
-    ----------
-    image : `~astropy.units.Quantity`, shape (n, scale ny, scale nx)
-        Super-resolved images, on the pixels of ``result.image``.
-    source : `~astropy.units.Quantity`, shape (n, my, mx)
-        The sources that belong to them, on the pixels of ``result.source``.
+    They are on the pixels of ``image`` and ``source`` of a `SuperResolution`, whose `sample` draws them.
     """
 
     image: u.Quantity
@@ -197,11 +193,6 @@ class SuperResolution:
         seed : int, optional
             The same seed gives the same draws; 0 by default.
 
-        Returns
-        -------
-        draws : `Draws`
-            ``draws.image`` and ``draws.source``, with units.
-
         Raises
         ------
         InputError
@@ -217,54 +208,30 @@ class SuperResolution:
         >>> draws.image.shape, draws.source.unit
         ((3, 150, 150), Unit("electron / (s arcsec2)"))
         """
-        for name, value, least in (("n", n, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise InputError(f"{name} = {value!r}: give an integer, {least} or larger")
+        n, seed = positive_integer(n, "n"), positive_integer(seed, "seed", 0)
         if self.posterior is None:
             raise InputError(
                 "this result has no posterior to draw from (files hold none, and interpolation has none): "
                 "run SuperResolver on the image again, with a model of the source, and sample before writing"
             )
-        changes = self.posterior.changes(int(n), np.random.default_rng(int(seed)))
+        changes = self.posterior.changes(n, np.random.default_rng(seed))
         planes = zip((self.image, self.source), changes, strict=True)
         return Draws(*((plane.data + change) * plane.unit for plane, change in planes))
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to one FITS file: all of it, or nothing.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The file to make. It is written under a temporary name in the same folder, then renamed.
-        overwrite : bool, optional
-            Whether an existing file may be replaced; no by default.
-
-        Raises
-        ------
-        InputError
-            If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
+        It is written under a temporary name in the same folder, then renamed. `InputError` if the file exists
+        and ``overwrite`` is false, or its folder is missing or not writable.
         """
         write(self, path, overwrite)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file that `write` made.
+        """Read a file that `write` made, every field as it was written, models included.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The file.
-
-        Returns
-        -------
-        result : `SuperResolution`
-            With every field as it was written, models included. A mass model of your own is found by its
-            name; import the module that defines it first.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, damaged or not a result.
+        A mass model of your own is found by its name; import the module that defines it first. `InputError`
+        if the file is missing, damaged or not a result.
         """
         return read(path, cls)
 
@@ -296,13 +263,7 @@ class SuperResolution:
         return figure
 
     def summary(self) -> str:
-        """Say in a few lines of text what came out.
-
-        Returns
-        -------
-        text : str
-            Verdict, sizes, fit quality, and a table of the parameters with errors.
-        """
+        """Say in a few lines of text what came out: verdict, sizes, fit quality, parameters with errors."""
         return describe(self)
 
     def __repr__(self) -> str:
@@ -318,19 +279,13 @@ class SuperResolution:
 class FailedResolution:
     """Stands for a result that could not be made in the list of `~lenssr.SuperResolver.map`.
 
+    It is false, so that ``filter(None, results)`` keeps the results.
+
     Parameters
     ----------
     error : Exception
-        The exception.
     name : str
         Name of the image.
-
-    Attributes
-    ----------
-    ok : bool
-        False. The object itself is false too, so that ``filter(None, results)`` keeps the results.
-    flags : tuple of str
-        ``("failed",)``.
 
     Examples
     --------
@@ -346,13 +301,10 @@ class FailedResolution:
     flags = ("failed",)
 
     def __init__(self, error: Exception, name: str) -> None:
-        self.error = error
-        self.name = name
+        self.error, self.name = error, name
 
     def __bool__(self) -> bool:
-        """Be false, as a result that is not there."""
         return False
 
     def __repr__(self) -> str:
-        """Say which image failed and why."""
         return f"<FailedResolution {self.name}: {self.error}>"

@@ -224,8 +224,6 @@ class LensBatch(_Tensors):
         Of ``low``, in seconds.
     high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
         Noisy images of the shape of ``truth``, if they were asked for.
-    high_noise : `~lenssr.imaging.NoiseModel` or None
-        Noise of ``high``.
     settings : dict of str to `torch.Tensor`, shape (B,)
         Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
     """

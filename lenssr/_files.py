@@ -9,8 +9,6 @@ from pathlib import Path
 
 from lenssr.exceptions import InputError
 
-__all__ = ["atomic", "check_output", "package_version"]
-
 
 def package_version(name: str = "lenssr") -> str:
     """Version of an installed package; "unknown" for one that is not installed."""

@@ -12,8 +12,6 @@ import numpy as np
 
 from lenssr.exceptions import InputError
 
-__all__ = ["arguments_of", "as_lists", "plain_model", "read_models"]
-
 # Keys of an entry that describe its parameters.
 ABOUT = ("units", "fixed", "bounds", "std", "covariance")
 

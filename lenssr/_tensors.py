@@ -10,8 +10,6 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 
-__all__ = ["choose_device", "forward_jacobian"]
-
 
 def choose_device(name: str) -> torch.device:
     """Device that an option names: "auto" is CUDA where there is one, else the CPU."""

@@ -14,8 +14,6 @@ from lenssr.exceptions import InputError
 from lenssr.mass import SIE, MassModel, MassSystem, Shear
 from lenssr.mass.pixelated import spline_values
 
-__all__ = ["DeflectionNetwork", "LensEstimate"]
-
 LENS_NAMES = ("theta_E", "e1", "e2", "x_0", "y_0", "gamma1", "gamma2")
 # The family that is estimated; the origin of the shear is 0.
 FAMILY = SIE(1.0) + Shear(0.0, 0.0)

@@ -19,8 +19,6 @@ from lenssr.networks.sisr import SISR
 from lenssr.networks.weights import Card, available, find, load, load_networks
 from lenssr.units import positive_integer
 
-__all__ = ["LensNetwork", "NetworkSource"]
-
 # Default weights, those with the narrower training ranges first.
 DEFAULT_WEIGHTS = ("relensing", "relensing-broad")
 # Training ranges: their names for people, unit, and the factor on their ends, which were measured on a sample

@@ -14,8 +14,6 @@ from lenssr.imaging.detection import significant_pixels
 from lenssr.source import SourceGrid
 from lenssr.units import positive_integer
 
-__all__ = ["PredictedSource", "RelensingNetwork"]
-
 # Largest |g|, where the brightness is exp(g) times the unit: exp(g) stays within float32.
 LARGEST_LOG = 30.0
 # Number of smoothings: means over squares of 1, 2, 4 and 8 nodes. Coverage, in pixels, below which a mean is

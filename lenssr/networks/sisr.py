@@ -10,8 +10,6 @@ from torch.nn.functional import interpolate
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer
 
-__all__ = ["SISR"]
-
 HEADS = ("flux", "sigmoid")
 # The published network, LensSR.
 _PUBLISHED: dict[str, Any] = {"channels": 64, "kernels": (3, 5), "last_kernel": 9}

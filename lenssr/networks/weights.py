@@ -17,8 +17,6 @@ from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 
-__all__ = ["Card", "available", "load", "load_weights", "save_weights"]
-
 Network: TypeAlias = SISR | RelensingNetwork | DeflectionNetwork
 Tensors: TypeAlias = dict[str, Tensor]
 

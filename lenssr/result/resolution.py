@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import matplotlib.figure
     from astropy.modeling import Model
 
-__all__ = ["PARAMETER_COLUMNS", "Draws", "FailedResolution", "SuperResolution"]
-
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 

@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, xlogy
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
-from lenssr.imaging.operator import Convolution, ImagingOperator, reach_of
-from lenssr.imaging.psf import PSF
+from lenssr.imaging import PSF, DeepLenseNoise, ImagingOperator, PoissonNoise
+from lenssr.imaging.operator import Convolution, reach_of
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
 from lenssr.imaging.render_scene import MARGIN_SHARE
 from lenssr.mass import MassModel

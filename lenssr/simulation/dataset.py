@@ -29,8 +29,6 @@ from lenssr.simulation.camera import Camera, binned, draw_noise
 from lenssr.simulation.scenes import LensBatch, LensDraw, SimulatedLens, image, make_scenes
 from lenssr.units import positive_integer, strip_unit
 
-__all__ = ["BatchedLenses", "LensDataset", "check_range", "observed", "write_dataset"]
-
 # Cameras that are kept with their rays.
 _CAMERAS_KEPT = 8
 _MANIFEST = "manifest.ecsv"

@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from lenssr.exceptions import InputError
 from lenssr.imaging.instruments import EUCLID_VIS, HST_WFC3_IR, Instrument
 from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
-from lenssr.light.sersic import sersic_flux
-from lenssr.light.sersic_shape import sersic_from_lenstronomy
+from lenssr.light import sersic_flux, sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS, Shear
 from lenssr.simulation.camera import Camera
 from lenssr.simulation.dataset import BatchedLenses, check_range
 from lenssr.simulation.scenes import LensDraw
 from lenssr.units import positive_integer, positive_number
-
-__all__ = ["AxionVortex", "ColdSubhalos", "DeepLense"]
 
 # Einstein radius of the lens in arcsec, noise of the sky in electron / s (DeepLenseSim).
 THETA_E = 1.28149057

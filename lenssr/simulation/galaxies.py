@@ -12,19 +12,15 @@ from astropy.nddata import CCDData
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.operator import ImagingOperator
-from lenssr.imaging.psf import PSF
+from lenssr.imaging import PSF, ImagingOperator, PoissonNoise
 from lenssr.imaging.render_scene import brightness_of
-from lenssr.light.pixelated_source import PixelatedSource
+from lenssr.light import PixelatedSource
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.camera import convolve_and_crop, lensed, render_densely, sky_grid
 from lenssr.simulation.dataset import LensDataset, observed
 from lenssr.simulation.galaxy_shapes import GalaxyShapes, resample_shape
 from lenssr.simulation.scenes import UNIT, SimulatedLens, image
 from lenssr.units import positive_integer, positive_number, strip_unit
-
-__all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]
 
 #: Settings of `GalaxyLenses` for two cameras, by the side of their pixels.
 GALAXY_CELLS = {

@@ -18,17 +18,6 @@ from scipy import ndimage
 from lenssr.exceptions import InputError
 from lenssr.imaging.reading import find_image, open_fits
 
-__all__ = [
-    "HALF_BOX",
-    "NODES",
-    "GalaxyShapes",
-    "blend_galaxies",
-    "clumpy_disc",
-    "half_light_radius",
-    "resample_shape",
-    "rotate_or_mirror",
-]
-
 # Nodes along a side of an image of a source; light is bilinear between them.
 NODES = 128
 # Half the side of the box of a clumpy disc, in effective radii of the disc.

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.psf import PSF
-from lenssr.light.sersic import Sersic, sersic_brightness, sersic_flux
+from lenssr.imaging import PSF, PoissonNoise
+from lenssr.light import Sersic, sersic_brightness, sersic_flux
 from lenssr.mass import SIE, Shear
 from lenssr.mass.parameter import ellipticity
 from lenssr.simulation.camera import Camera, binned, lensed, render_steep, sky_grid
@@ -30,8 +29,6 @@ from lenssr.simulation.galaxy_shapes import (
 )
 from lenssr.simulation.scenes import UNIT, LensDraw, SimulatedLens
 from lenssr.units import positive_integer
-
-__all__ = ["BroadLenses", "LensPopulation"]
 
 # Side of a low pixel and FWHM of the PSF, in arcsec, and noise of the sky, in electron / s.
 PIXEL_SCALE = 0.05

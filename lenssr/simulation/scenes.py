@@ -13,16 +13,11 @@ from astropy.nddata import CCDData
 from numpy.typing import NDArray
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import NoiseModel, PoissonNoise
-from lenssr.imaging.psf import PSF
-from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
-from lenssr.light.sersic import Sersic, sersic_brightness
-from lenssr.light.sersic_shape import sersic_b
+from lenssr.imaging import PSF, NoiseModel, PoissonNoise
+from lenssr.light import PixelatedSource, Sersic, interpolate_image, sersic_b, sersic_brightness
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.mass.kernels import tracked
 from lenssr.mass.point import point_masses_deflection
-
-__all__ = ["UNIT", "LensBatch", "LensDraw", "LensScenes", "SimulatedLens", "image", "make_scenes"]
 
 UNIT = u.electron / u.s
 

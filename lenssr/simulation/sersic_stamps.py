@@ -16,8 +16,6 @@ from lenssr.light import Sersic
 from lenssr.simulation.camera import binned
 from lenssr.units import positive_number
 
-__all__ = ["SersicStamp", "SersicStamps"]
-
 # Sub-pixels along a side of a pixel, which keep the place of a cusp within the pixel.
 FINE = 5
 

@@ -12,8 +12,6 @@ from lenssr.imaging.detection import signal_to_noise, variance_from_neighbours
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.render_scene import kernel_options
 
-__all__ = ["Prefetcher", "Schedule", "View", "hidden_pixel_generator", "training_ranges"]
-
 # Batches, and images in each, from which the properties of a data set are measured.
 SAMPLED_BATCHES, SAMPLE_SIZE = 32, 4
 

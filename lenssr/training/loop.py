@@ -23,16 +23,6 @@ from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_genera
 from lenssr.training.recipe import Optimisation, Recipe
 from lenssr.training.tasks import batch_psnr, weighted_sum
 
-__all__ = [
-    "Trained",
-    "batch_numbers",
-    "device_name",
-    "import_lightning",
-    "optimizers",
-    "train",
-    "undisturbed",
-]
-
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"

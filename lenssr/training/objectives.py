@@ -12,21 +12,6 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from lenssr.networks import LensEstimate
 
-__all__ = [
-    "data_consistency",
-    "draw_hidden",
-    "lens_equation",
-    "lens_error",
-    "lens_likelihood",
-    "multi_scale",
-    "pixel_intensity",
-    "positive_convergence",
-    "source_intensity",
-    "source_smoothness",
-    "target_error",
-    "variation_density",
-]
-
 
 def data_consistency(model: Tensor, data: Tensor, variance: Tensor, seen: Tensor | None = None) -> Tensor:
     r"""Mean squared residual in units of the noise: 1 for the truth.

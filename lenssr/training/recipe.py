@@ -14,8 +14,6 @@ from lenssr.networks.weights import load_weights
 from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.tasks import TASKS
 
-__all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "read_changes", "recipe_names"]
-
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 DATASETS = {kind.__name__: kind for kind in (BroadLenses, DeepLense)}
 # Least values of numbers; the others are positive.

@@ -172,7 +172,7 @@ def whole(least):
 def one_of(choices):
     """Make a check that a value is one of these words, numbers, or None."""
     return such(
-        lambda value: (value is None or isinstance(value, str | int | np.generic)) and value in choices,
+        lambda value: isinstance(value, str | int | np.generic | None) and value in choices,
         f"one of {', '.join(map(repr, choices))}",
     )
 
@@ -180,10 +180,16 @@ def one_of(choices):
 def unless(others, check):
     """Make a check that takes other values (words, or None), too."""
 
-    def is_other(value):
-        return (value is None or isinstance(value, str)) and value in others
+    def either(name, value):
+        if not isinstance(value, str | None) or value not in others:
+            check(name, value)
 
-    return lambda name, value: None if is_other(value) else check(name, value)
+    return either
+
+
+def checked_by(path):
+    """Make a check by a function of the value alone, which `named` finds."""
+    return lambda name, value: named(path)(value)
 
 
 def pair(value, name, *, integer=False):

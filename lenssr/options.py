@@ -110,12 +110,6 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
     name : str
         The same name. A type checker accepts it as ``source=``, where it knows lenssr's own names only.
 
-    Raises
-    ------
-    InputError
-        If the name is not such a word or belongs to a source of lenssr, or ``profile`` makes no light
-        profile.
-
     Examples
     --------
     >>> from lenssr import Sersic, SuperResolver, register_source
@@ -144,7 +138,9 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
 # ---------------------------------------------------------------- SuperResolver
 
 NETWORK_SOURCE = "lenssr.networks.network_source:NetworkSource"
-_is_psf_out = opt.such(opt.is_angle, "a positive FWHM such as 0.1 * u.arcsec, 'pixel' or None")
+_check_light = opt.checked_by("lenssr.light.lens_light:check_lens_light")
+_check_device = opt.checked_by("lenssr._tensors:choose_device")
+_check_angle = opt.such(opt.is_angle, "a positive FWHM such as 0.1 * u.arcsec, 'pixel' or None")
 
 
 def _check_source(name: str, value: Any) -> None:
@@ -159,27 +155,13 @@ def _check_lens(name: str, value: Any) -> None:
         )
 
 
-def _check_light(name: str, value: Any) -> None:
-    named("lenssr.light.lens_light:check_lens_light")(value)
-
-
-def _check_device(name: str, value: Any) -> None:
-    named("lenssr._tensors:choose_device")(value)
-
-
 def _load_psf_out(plain: Any) -> Any:
     return plain if isinstance(plain, str) else named("astropy.units:Quantity")(*plain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Options):
-    """The options of a `~lenssr.SuperResolver`, checked; it describes them.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning; the message lists those that have.
-    """
+    """The options of a `~lenssr.SuperResolver`, checked."""
 
     scale: int = option(
         "output pixels along an input pixel",
@@ -217,7 +199,7 @@ class Settings(Options):
     )  # fmt: skip
     psf_out: Quantity | Literal["pixel"] | None = option(
         "FWHM of a Gaussian PSF of the output, or pixel for none; by default the telescope's",
-        check=opt.unless((None, PIXEL), _is_psf_out),
+        check=opt.unless((None, PIXEL), _check_angle),
         flag="--psf-out", metavar="ANGLE", parse=opt.word_or(PIXEL, opt.angle),
         save=lambda value: value if isinstance(value, str) else [float(value.value), str(value.unit)],
         load=_load_psf_out,
@@ -324,15 +306,10 @@ class Settings(Options):
 
     @classmethod
     def load(cls, plain: dict[str, Any], path: str | PathLike[str]) -> dict[str, Any]:
-        """Options for a `~lenssr.SuperResolver` that `save` made plain; the file ``path`` holds the networks.
-
-        Raises
-        ------
-        InputError
-            If the file has options that are unknown here, or a source that is not registered.
-        """
-        known = cls.options()
-        unknown = [name for name in plain if name not in known and name != "refine"]
+        """Options for a resolver that `save` made plain; the file ``path`` holds the networks."""
+        known, options = cls.options(), dict(plain)
+        refine = options.pop("refine", 0)
+        unknown = [name for name in options if name not in known]
         if unknown:
             raise InputError(f"{path} has the option {unknown[0]!r}, which is unknown here: update lenssr")
         if plain["source"] not in SOURCES:
@@ -340,13 +317,11 @@ class Settings(Options):
                 f"{path} has source = {plain['source']!r}, which is not registered here: import the module "
                 "that calls lenssr.register_source with it, and load again"
             )
-        options = {
-            name: one.load(plain[name]) if one.load and plain[name] is not None else plain[name]
-            for name, one in known.items()
-            if name in plain
-        }
+        for name, value in options.items():
+            load = known[name].load
+            options[name] = load(value) if load and value is not None else value
         if plain["source"] == "network":
-            options["source"] = named(NETWORK_SOURCE)(path, plain.get("refine", 0))
+            options["source"] = named(NETWORK_SOURCE)(path, refine)
         return options
 
 
@@ -381,13 +356,7 @@ READING: dict[str, Option] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometryOptions(Options):
-    """The options of a `~lenssr.SersicPhotometry`, checked; it describes them.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning; the message lists those that have.
-    """
+    """The options of a `~lenssr.SersicPhotometry`, checked."""
 
     fit_shape: int | tuple[int, int] | Literal["auto"] = option(
         "side of the stamps in pixels; auto: 51, more for those whose light reaches others",

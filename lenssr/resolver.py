@@ -97,11 +97,6 @@ class SuperResolver:
         Seed of the random starts of the search for an unknown lens, and of the draws that give a pixelated
         source its errors; by default 0.
 
-    Raises
-    ------
-    InputError
-        If an option has no meaning.
-
     Examples
     --------
     >>> from lenssr import SIE, SuperResolver
@@ -215,12 +210,6 @@ class SuperResolver:
         results : list
             In the order of the images: a `~lenssr.SuperResolution` each, or where an image failed a
             `~lenssr.FailedResolution` with the error.
-
-        Raises
-        ------
-        InputError
-            If the numbers of images and of PSFs, noise models or masks differ, ``jobs`` is not a number of
-            processes, or they cannot be started.
 
         Notes
         -----
@@ -362,17 +351,9 @@ class SuperResolver:
     def save(self, path: str | Path) -> None:
         """Write the settings, and the networks of a source that is one, to a file that cannot run code.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            Ends in ``.safetensors``. An existing file is replaced atomically.
-
-        Raises
-        ------
-        InputError
-            If the resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters.
-        ImportError
-            If safetensors is not installed (extra ``networks``).
+        The path ends in ``.safetensors``; an existing file is replaced atomically. `InputError` if the
+        resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters;
+        `ImportError` if safetensors is not installed (extra ``networks``).
         """
         from lenssr.networks.weights import save_bundle
 
@@ -390,22 +371,8 @@ class SuperResolver:
     def load(cls, path: str | Path) -> Self:
         """Read a resolver from a file of `save`, without running any code in it.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-
-        Returns
-        -------
-        resolver : `SuperResolver`
-            Its results are identical, to the last bit.
-
-        Raises
-        ------
-        InputError
-            If the file was not written by `save`, is damaged, or has a source or a model that is not known
-            here: import the modules that define them first.
-        ImportError
-            If safetensors is not installed (extra ``networks``).
+        Its results are identical, to the last bit. `InputError` if the file was not written by `save`, is
+        damaged, or has a source or a model that is not known here: import the modules that define them first.
         """
         from lenssr.networks.weights import load_bundle
 
@@ -421,11 +388,6 @@ class SuperResolver:
             One of `lenssr.networks.available`, or a file of weights.
         **options
             Options of the resolver except ``source``; by default an SISR brings its scale.
-
-        Raises
-        ------
-        InputError
-            If there are no such weights.
 
         Examples
         --------

@@ -37,22 +37,13 @@ class LensEstimate:
 
     The network predicts unbounded numbers, which `vector` maps to the range of each parameter. Vectors hold
     theta_E, e1, e2, x_0, y_0, gamma1 and gamma2, lengths in arcsec.
-
-    Attributes
-    ----------
-    free : `torch.Tensor`, shape (B, 7)
-        Means of the free numbers.
-    root : `torch.Tensor`, shape (B, 7, 7)
-        Lower triangle whose product ``root.T @ root`` is their precision.
-    half : float
-        Half the field in arcsec.
-    coefficients : `torch.Tensor`, shape (B, K + 2, K + 2), or None
-        Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field.
     """
 
-    free: Tensor
-    root: Tensor
-    half: float
+    free: Tensor  # means of the free numbers, shape (B, 7)
+    root: Tensor  # lower triangle (B, 7, 7) whose product root.T @ root is their precision
+    half: float  # half the field in arcsec
+    # Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field, shape
+    # (B, K + 2, K + 2).
     coefficients: Tensor | None = None
 
     @property
@@ -87,22 +78,10 @@ class LensEstimate:
         return torch.stack([_bounded(self.free + sign * step, self.half) for sign in (0, 1, -1)], 1)
 
     def negative_log_likelihood(self, vector: Tensor, *, hold_mean: bool = False) -> Tensor:
-        """Negative logarithm of the likelihood of the true parameters, as free numbers.
+        """Negative logarithm (B,) of the likelihood of the true parameters (B, 7), as free numbers u.
 
-        Parameters
-        ----------
-        vector : `torch.Tensor`, shape (B, 7)
-        hold_mean : bool, optional
-            Whether gradients reach the errors only; by default also the mean.
-
-        Returns
-        -------
-        loss : `torch.Tensor`, shape (B,)
-
-        Notes
-        -----
-        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2`` with the free numbers u of the
-        truth.
+        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2``; with ``hold_mean`` its gradients
+        reach the errors only.
         """
         miss = self.miss(vector)
         miss = self._whitened(miss.detach() if hold_mean else miss)
@@ -117,17 +96,9 @@ class LensEstimate:
         return FAMILY.with_vector(_append_shear_origin(vector.double().cpu()), covariance=whole)
 
     def deflection(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Deflection at positions, differentiable, the correction included.
+        """Deflection (B, R) at positions broadcastable with (B, R), in arcsec, the correction included.
 
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            In arcsec.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-            In arcsec; the gradient of one potential, so that its curl is zero.
+        It is differentiable, and the gradient of one potential, so that its curl is zero.
         """
         ax, ay = FAMILY.deflection_at(x, y, _append_shear_origin(self.vector))
         return ax + self._spline(x, y, 1, 0), ay + self._spline(x, y, 0, 1)
@@ -164,11 +135,6 @@ class DeflectionNetwork(nn.Module):
     knots : int or None, optional
         Knots along a side of a correction of the potential, at least 4; None, the default, for no correction.
 
-    Attributes
-    ----------
-    settings : dict
-        The options; ``DeflectionNetwork(**settings)`` builds the network again.
-
     Notes
     -----
     All parameters are bounded by construction: the Einstein radius between 0.02 and 1, the centre within 0.3
@@ -201,7 +167,6 @@ class DeflectionNetwork(nn.Module):
         if knots is not None and (not isinstance(knots, int) or knots < 4):
             raise InputError(f"knots = {knots!r}: give an integer of at least 4, or None")
         self.settings: dict[str, Any] = {"channels": tuple(channels), "hidden": hidden, "knots": knots}
-        self.knots = knots
         layers: list[nn.Module] = []
         for before, after in zip((INPUT_PLANES, *channels), channels, strict=False):
             layers += [nn.Conv2d(before, after, 5, 2, 2), nn.ReLU()]
@@ -242,8 +207,8 @@ class DeflectionNetwork(nn.Module):
         others = [self._seen_from(side, image, sigma) for side in _SIDES[1:views]]
         free = torch.stack([free, *others]).mean(0)
         coefficients = None
-        if self.correction is not None and self.knots is not None:
-            size = (self.knots + 2,) * 2
+        if self.correction is not None:
+            size = (self.settings["knots"] + 2,) * 2
             planes = interpolate(self.correction(features), size=size, mode="bilinear", align_corners=True)
             coefficients = CORRECTION * half**2 * self.last(planes)[:, 0].tanh().to(image)
         return LensEstimate(free, root, half, coefficients)

@@ -29,10 +29,9 @@ MAX_PARAMETERS = 300_000
 
 
 class UNet(nn.Module):
-    """U-Net from ``before`` to ``after`` planes: two convolutions at each resolution, down and up again.
+    """U-Net: two convolutions at each resolution, down and up again; its output is zero at first.
 
-    ``channels`` are given by resolution, the finest first; sizes halve from one to the next. The last
-    convolution, and so the output, is zero at first.
+    ``channels`` are given by resolution, the finest first; sizes halve from one to the next.
     """
 
     def __init__(self, before: int, after: int, channels: Sequence[int]) -> None:
@@ -67,16 +66,10 @@ def _two_convolutions(before: int, after: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class PredictedSource:
-    """Sources on grids behind their lenses, one for each image of a batch.
-
-    Attributes
-    ----------
-    plane : `~lenssr.source.SourceGrid`
-    log_brightness : `torch.Tensor`, shape (B, side, side)
-        Logarithm of the brightness at the nodes, per arcsec2, rows of equal y first.
-    """
+    """Sources on grids behind their lenses, one for each image of a batch."""
 
     plane: SourceGrid
+    # Logarithm (B, side, side) of the brightness at the nodes, per arcsec2, rows of equal y first.
     log_brightness: Tensor
 
     @property
@@ -85,26 +78,14 @@ class PredictedSource:
         return self.log_brightness.exp()
 
     def at(self, x: Tensor, y: Tensor) -> Tensor:
-        """Brightness (B, R), per arcsec2, at positions (B, R), in arcsec, in the source plane.
-
-        It is bilinear between nodes, and zero outside the grid.
-        """
+        """Brightness (B, R), per arcsec2, at positions (B, R) in arcsec: bilinear, zero outside the grid."""
         return self.plane.rays(x, y).interpolate(self.brightness)
 
     def image(self, operator: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """The lensed image of the sources.
+        """The lensed image (B, ny, nx) of the sources.
 
-        Parameters
-        ----------
-        operator : callable
-            Brightness at rays (B, R) to flux in pixels (B, ny, nx), such as an
-            `~lenssr.imaging.ImagingOperator`; of any resolution.
-        x, y : `torch.Tensor`, shape (B, R)
-            Positions of its rays in the source plane, in arcsec.
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (B, ny, nx)
+        ``operator``, such as an `~lenssr.imaging.ImagingOperator`, makes pixels of the brightness at its
+        rays, which are at x and y (B, R) in the source plane, in arcsec.
         """
         return operator(self.at(x, y))
 
@@ -131,19 +112,10 @@ class RelensingNetwork(nn.Module):
         Number of predictions; 1 by default. After the first one the source is lensed and convolved, and a
         second, smaller U-Net corrects it by the residual of the image. Use 3 with a PSF, 1 without.
 
-    Attributes
-    ----------
-    settings : dict
-        The options; ``RelensingNetwork(**settings)`` builds the network again.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning, or the network would have 300 000 parameters or more.
-
     Notes
     -----
-    An untrained network returns nearly the gridded brightness, gaps filled from around.
+    An untrained network returns nearly the gridded brightness, gaps filled from around. Networks of 300 000
+    parameters or more are refused.
 
     Examples
     --------
@@ -262,12 +234,12 @@ def gridded_image(
 
     The brightness is the mean, per arcsec2, of the pixels whose rays arrive, weighted by the adjoint of the
     bilinear map (0 without rays); the error is its standard deviation (of an average ray, without rays), the
-    coverage is in pixels. Rays of one pixel share its noise: their number in a pixel counts once. Pixels of
-    infinite ``sigma`` are ignored.
+    coverage is in pixels. Pixels of infinite ``sigma`` are ignored.
     """
     area, seen = operator.grid.pixel_area, torch.isfinite(sigma)
     brightness, error = (torch.where(seen, values, 0) / area for values in (image, sigma))
     ones, values, variances = (to_rays(a, operator) for a in (seen.to(image), brightness, error.square()))
+    # Rays of one pixel share its noise: their number in a pixel counts once.
     number = int(operator.inside.sum()) / image[0].numel()
     weight, total = bilinear.adjoint(ones), bilinear.adjoint(values)
     variance = bilinear.adjoint(variances, power=2) * number

@@ -46,16 +46,6 @@ class SISR(nn.Module):
         "flux" (the default) adds to the bicubic image and conserves the flux of the whole image exactly.
         "sigmoid" ends in a sigmoid between the least and the largest pixel of the image, as in LensSR.
 
-    Attributes
-    ----------
-    settings : dict
-        The options; ``SISR(**settings)`` builds the network again.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning.
-
     References
     ----------
     Shi et al. 2016, CVPR, 1874 (pixel shuffle); Lim et al. 2017, CVPR Workshops, 1132 (residual blocks
@@ -113,15 +103,10 @@ class SISR(nn.Module):
 
     @classmethod
     def named(cls, name: Literal["lean", "lenssr"], scale: int = 2) -> Self:
-        """Build a known configuration.
+        """Build a known configuration: the default, "lean", or LensSR.
 
-        Parameters
-        ----------
-        name : {"lean", "lenssr"}
-            The default, or LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
-            batch norm, a 9 x 9 convolution behind them, and a sigmoid.
-        scale : int, optional
-            Magnification; 2 by default.
+        That has 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with batch norm, a 9 x 9 convolution
+        behind them, and a sigmoid.
         """
         if name not in _CONFIGURATIONS:
             raise InputError(

@@ -27,8 +27,7 @@ class Schedule:
 
     def __init__(self, datasets, batch_size, seed):
         self.datasets, self.batch_size, self.seed = datasets, batch_size, seed
-        self._pass, self._order = None, None
-        self._count = len(self.batches())
+        self._count, self._order = len(self.batches()), lru_cache(1)(self._shuffled)
 
     def __len__(self):
         """Count the batches of one pass through the data."""
@@ -37,11 +36,12 @@ class Schedule:
     def __getitem__(self, number):
         """Data set and indices of a batch; numbers continue over passes."""
         which, place = divmod(number, len(self))
-        if which != self._pass:
-            order = self.batches(which)
-            np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
-            self._pass, self._order = which, order
-        return self._order[place]
+        return self._order(which)[place]
+
+    def _shuffled(self, which):
+        order = self.batches(which)
+        np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
+        return order
 
     def batches(self, which=None):
         """All batches of a pass; None stands for the unshuffled order."""

@@ -133,11 +133,6 @@ class Recipe:
     optimisation : `Optimisation`
     hardware : `Hardware`
 
-    Raises
-    ------
-    InputError
-        If anything is missing, unknown or invalid; the message names the key and the remedy.
-
     Examples
     --------
     >>> from lenssr.training import Recipe
@@ -242,7 +237,8 @@ class Recipe:
         Raises
         ------
         InputError
-            If there is no such recipe, it is not YAML, or a value is invalid.
+            If there is no such recipe, or anything is missing, unknown or invalid; the message names the key
+            and the remedy.
         """
         path = RECIPE_FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
         try:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lenssr._option import one_of
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer
 
@@ -83,8 +84,7 @@ class SISR(nn.Module):
         for side in (*kernels, first_kernel, last_kernel):
             if not isinstance(side, int) or side < 1 or side % 2 == 0:
                 raise InputError(f"a kernel of side {side!r}: give a positive odd integer")
-        if head not in HEADS:
-            raise InputError(f"head = {head!r}: give one of {', '.join(map(repr, HEADS))}")
+        one_of(HEADS)("head", head)
         self.settings: dict[str, Any] = {"scale": scale, "channels": channels, "depth": depth}
         self.settings |= {"kernels": tuple(kernels), "first_kernel": first_kernel, "last_kernel": last_kernel}
         self.settings |= {"batch_norm": batch_norm, "with_noise": with_noise, "head": head}
@@ -108,10 +108,7 @@ class SISR(nn.Module):
         That has 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with batch norm, a 9 x 9 convolution
         behind them, and a sigmoid.
         """
-        if name not in _CONFIGURATIONS:
-            raise InputError(
-                f"configuration {name!r} is not known: give one of {', '.join(map(repr, _CONFIGURATIONS))}"
-            )
+        one_of(_CONFIGURATIONS)("configuration", name)
         return cls(scale, **_CONFIGURATIONS[name])
 
     @classmethod

@@ -9,6 +9,7 @@ import astropy.units as u
 import numpy as np
 from numpy.typing import NDArray
 
+from lenssr._option import one_of
 from lenssr.exceptions import InputError
 from lenssr.imaging.instruments import EUCLID_VIS, HST_WFC3_IR, Instrument
 from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
@@ -266,17 +267,19 @@ class DeepLense(BatchedLenses):
 
     def __post_init__(self) -> None:
         super().__init__(self.size, self.seed)
-        self._model = _named(self.model, _MODELS, "model")
+        one_of(_MODELS)("model", self.model)
+        self._model = _MODELS[self.model]
         self.lens = self._model.lens if self.lens is None else self.lens
         self.noise = self._model.noise if self.noise is None else self.noise
-        if not isinstance(self.noise, bool | np.bool_):
-            raise InputError(f"noise = {self.noise!r}: give True or False")
+        one_of(_LENSES)("lens", self.lens)
+        one_of((True, False))("noise", self.noise)
         self.noise, self.scale = bool(self.noise), positive_integer(self.scale, "scale")
-        self._common_lens = self._lens = _named(self.lens, _LENSES, "lens")
+        self._common_lens = self._lens = _LENSES[self.lens]
         self._lens_vector = self._lens.vector.numpy()
         self._subhalos: Any = self.substructure
         if not isinstance(self.substructure, ColdSubhalos | AxionVortex):
-            self._subhalos = _named(self.substructure, _SUBSTRUCTURE, "substructure")()
+            one_of(_SUBSTRUCTURE)("substructure", self.substructure)
+            self._subhalos = _SUBSTRUCTURE[self.substructure]()
 
     def _make_camera(self, number: int) -> Camera:
         instrument = self._model.instrument
@@ -321,9 +324,3 @@ class DeepLense(BatchedLenses):
         noise = instrument.noise()
         rms = noise.background_rms if self.noise else 0.0
         return PoissonNoise(noise.exposure, rms), PoissonNoise(noise.exposure, rms / self.scale)
-
-
-def _named(name: Any, table: dict[str, Any], what: str) -> Any:
-    if not isinstance(name, str) or name not in table:
-        raise InputError(f"{what} = {name!r} is not known: give one of {', '.join(map(repr, table))}")
-    return table[name]

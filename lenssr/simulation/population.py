@@ -299,11 +299,8 @@ class BroadLenses(BatchedLenses):
         sources = (self.sources,) if isinstance(self.sources, str) else tuple(self.sources)
         if not sources or not set(sources) <= set(_SOURCES):
             raise InputError(f"sources = {sources}: give some of {', '.join(map(repr, _SOURCES))}")
-        lacking = [kind for kind in sources if kind in ("shapes", "blends") and self.shapes is None]
-        if lacking:
-            raise InputError(
-                f"sources hold {lacking[0]!r}: give shapes=, cutouts of galaxies or their folder"
-            )
+        if self.shapes is None and not set(sources) <= {"sersic", "clumpy"}:
+            raise InputError(f"sources = {sources} without shapes=: give cutouts of galaxies or their folder")
         return sources
 
     def _camera_numbers(self, number: int) -> tuple[float, float, float]:

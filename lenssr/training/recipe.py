@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 import yaml
 
+from lenssr._option import one_of
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import load_weights
 from lenssr.simulation import BroadLenses, DeepLense
@@ -152,7 +153,7 @@ class Recipe:
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        _check_one_of("task", self.task, TASKS)
+        one_of(TASKS)("task", self.task)
         if not 0 <= _checked_number("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
@@ -282,8 +283,7 @@ def _dataset(place: str, entry: Any) -> Any:
     _check_keys(place, entry)
     options = dict(entry)
     name = options.pop("dataset", None)
-    if name not in DATASETS:
-        raise InputError(f"{place}.dataset = {name!r}: give one of {_listed(DATASETS)}")
+    one_of(DATASETS)(f"{place}.dataset", name)
     _check_keys(place, options, inspect.signature(DATASETS[name]).parameters)
     try:
         return DATASETS[name](**options)
@@ -346,7 +346,7 @@ def _check_section(section: str, holder: Any) -> None:
     for one in fields(holder):
         key, value, least = f"{section}.{one.name}", getattr(holder, one.name), _LEAST.get(one.name, 1)
         if get_origin(one.type) is Literal:
-            _check_one_of(key, value, get_args(one.type))
+            one_of(get_args(one.type))(key, value)
         elif one.type is float:
             bound = "of at least 0" if least == 0 else "above 0"
             if _checked_number(key, value) < 0 or value == 0 < least:
@@ -354,11 +354,6 @@ def _check_section(section: str, holder: Any) -> None:
         elif value is not None or one.type is int:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{key} = {value!r}: give an integer of at least {least}")
-
-
-def _check_one_of(key: str, value: Any, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise InputError(f"{key} = {value!r}: give one of {_listed(choices)}")
 
 
 def _checked_number(key: str, value: Any) -> float:

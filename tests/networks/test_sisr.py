@@ -121,7 +121,7 @@ def test_meaningless_options_are_refused(options, message):
 
 
 def test_unknown_configurations_are_refused():
-    with pytest.raises(InputError, match="'edsr' is not known: give one of 'lean', 'lenssr'"):
+    with pytest.raises(InputError, match="configuration = 'edsr': give one of 'lean', 'lenssr'"):
         SISR.named("edsr")
 
 

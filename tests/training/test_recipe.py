@@ -76,7 +76,7 @@ def test_first_weights_are_those_of_the_seed():
         ({"data": [{"dataset": "DeepLense", "colour": 1}]}, "data.0.colour is not known: give 'model'"),
         (
             {"validation": [{"dataset": "DeepLense", "lens": "nfw"}]},
-            "validation.0: lens = 'nfw' is not known",
+            "validation.0: lens = 'nfw': give one of",
         ),
     ],
 )

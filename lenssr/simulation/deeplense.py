@@ -165,7 +165,7 @@ class _Model:
     pixels: int
     pixel_scale: float
     instrument: Instrument | None
-    lens: str
+    lens: Literal["sie", "sie+shear"]
     noise: bool
 
 
@@ -177,8 +177,12 @@ _MODELS = {
     "III": _Model(64, 0.08, _F160W, "sie+shear", True),
 }
 _SIE = SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0)
-_LENSES = {"sie": _SIE, "sis": SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0), "sie+shear": _SIE + Shear(0.05, 0.0)}
-_SUBSTRUCTURE = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex}
+_LENSES: dict[Any, Any] = {
+    "sie": _SIE,
+    "sis": SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0),
+    "sie+shear": _SIE + Shear(0.05, 0.0),
+}
+_SUBSTRUCTURE: dict[Any, Any] = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex}
 
 
 @dataclass(repr=False, eq=False)

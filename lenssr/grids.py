@@ -21,17 +21,8 @@ from astropy.coordinates import Angle, SkyCoord
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
-from lenssr._wcs import (
-    DISTORTION_TOLERANCE,
-    SCALE_TOLERANCE,
-    checked_matrix,
-    checked_scale,
-    matrix_of,
-    pixel_side,
-    scale_matrix,
-    unit_stretch,
-    wcs_of_resampled,
-)
+from lenssr import _wcs
+from lenssr._wcs import pixel_side, scale_matrix, wcs_of_resampled
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer, strip_unit
 
@@ -89,7 +80,7 @@ def transformed(matrix: ArrayLike, x: Any, y: Any) -> tuple[Any, Any]:
 def frame_axes(wcs: WCS) -> NDArray[np.float64]:
     """Axes of the image frame as columns, (east, north) as rows, in units of a celestial WCS per pixel."""
     matrix = scale_matrix(wcs.celestial)
-    return matrix @ np.linalg.inv(unit_stretch(matrix))
+    return matrix @ np.linalg.inv(_wcs.unit_stretch(matrix))
 
 
 class PixelGrid:
@@ -158,17 +149,17 @@ class PixelGrid:
         self.wcs = wcs
         x, y = (float(strip_unit(place, u.arcsec, "origin")) for place in origin)
         self.origin = x, y
-        found = None if wcs is None else matrix_of(wcs, self.shape)
+        found = None if wcs is None else _wcs.matrix_of(wcs, self.shape)
         if matrix is not None:
-            self._set_matrix(checked_matrix(matrix))
+            self._set_matrix(_wcs.checked_matrix(matrix))
         elif pixel_scale is not None:
             stretch = np.eye(2) if found is None else found / pixel_side(found)
-            self._set_matrix(stretch * checked_scale(pixel_scale))
+            self._set_matrix(stretch * _wcs.checked_scale(pixel_scale))
         elif found is not None:
             self._set_matrix(found)
         else:
             raise InputError("a grid needs the size of its pixels: give pixel_scale=, matrix= or wcs=")
-        if found is not None and abs(pixel_side(found) / self.pixel_scale - 1) > SCALE_TOLERANCE:
+        if found is not None and abs(pixel_side(found) / self.pixel_scale - 1) > _wcs.SCALE_TOLERANCE:
             raise InputError(
                 f"pixel_scale = {self.pixel_scale:g} arcsec, but the WCS says {pixel_side(found):g}: "
                 "give one of them"
@@ -210,13 +201,13 @@ class PixelGrid:
         places = np.array([axis.to_value(u.arcsec) for axis in reference.from_sky(sky)]).T
         slopes = (places[[1, 3]] - places[[2, 4]]) / (2 * np.maximum(half, 1)[:, None])
         shift = np.abs(places[0] + offsets @ slopes - places).max() / self.pixel_scale
-        if not shift < DISTORTION_TOLERANCE:
+        if not shift < _wcs.DISTORTION_TOLERANCE:
             raise InputError(
                 f"the exposure is distorted by {shift:.3g} pixels against the reference: drizzle or "
                 "reproject both to plain TAN projections first"
             )
         twin = self._copy()
-        twin._set_matrix(checked_matrix(slopes.T))
+        twin._set_matrix(_wcs.checked_matrix(slopes.T))
         x, y = places[0].tolist()
         twin.origin = x, y
         return twin

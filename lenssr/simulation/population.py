@@ -17,16 +17,10 @@ from lenssr.imaging import PSF, PoissonNoise
 from lenssr.light import Sersic, sersic_brightness, sersic_flux
 from lenssr.mass import SIE, Shear
 from lenssr.mass.parameter import ellipticity
+from lenssr.simulation import galaxy_shapes
 from lenssr.simulation.camera import Camera, binned, lensed, render_steep, sky_grid
 from lenssr.simulation.dataset import BatchedLenses, LensDataset, check_range, observed
-from lenssr.simulation.galaxy_shapes import (
-    GalaxyShapes,
-    blend_galaxies,
-    clumpy_disc,
-    half_light_radius,
-    resample_shape,
-    rotate_or_mirror,
-)
+from lenssr.simulation.galaxy_shapes import GalaxyShapes
 from lenssr.simulation.scenes import UNIT, LensDraw, SimulatedLens
 from lenssr.units import positive_integer
 
@@ -353,13 +347,14 @@ class BroadLenses(BatchedLenses):
             return np.array([amplitude, r_eff, n, *place, *ellipticity(q, phi)]), None, 1.0, r_eff
         vector = np.array([1.0, np.nan, np.nan, *place, np.nan, np.nan])
         if kind == "clumpy":
-            source_image, step = clumpy_disc(rng, r_eff, q, phi)
-            return vector, source_image, step, half_light_radius(source_image) * len(source_image) * step
+            source_image, step = galaxy_shapes.clumpy_disc(rng, r_eff, q, phi)
+            radius = galaxy_shapes.half_light_radius(source_image) * len(source_image) * step
+            return vector, source_image, step, radius
         source_image, radius = self._draw_shape(rng)
-        source_image = rotate_or_mirror(source_image, int(rng.integers(8)))
+        source_image = galaxy_shapes.rotate_or_mirror(source_image, int(rng.integers(8)))
         if kind == "blends":
-            source_image = blend_galaxies(rng, source_image, self._draw_shape(rng)[0])
-            radius = half_light_radius(source_image)
+            source_image = galaxy_shapes.blend_galaxies(rng, source_image, self._draw_shape(rng)[0])
+            radius = galaxy_shapes.half_light_radius(source_image)
         step = r_eff / radius / len(source_image)
         return vector, source_image / step**2, step, r_eff
 
@@ -368,9 +363,9 @@ class BroadLenses(BatchedLenses):
         shapes = GalaxyShapes.from_any(self.shapes)
         number = int(rng.integers(len(shapes)))
         if number not in self._shape_images:
-            source_image = resample_shape(shapes[number])
+            source_image = galaxy_shapes.resample_shape(shapes[number])
             source_image = source_image / source_image.sum()
-            self._shape_images[number] = source_image, half_light_radius(source_image)
+            self._shape_images[number] = source_image, galaxy_shapes.half_light_radius(source_image)
         return self._shape_images[number]
 
 

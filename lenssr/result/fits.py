@@ -58,17 +58,8 @@ LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 # Fields that META holds as they are.
 EXACT = "reduced_chi2 sky sky_error covariance_names flags ok magnification magnification_error meta".split()
 # Columns of the LENS table, one row a parameter.
-LENS_COLUMNS = {
-    "component": str,
-    "model": str,
-    "name": str,
-    "value": float,
-    "error": float,
-    "unit": str,
-    "fixed": bool,
-    "lower": float,
-    "upper": float,
-}
+LENS_COLUMNS = {"component": str, "model": str, "name": str, "value": float, "error": float}
+LENS_COLUMNS |= {"unit": str, "fixed": bool, "lower": float, "upper": float}
 
 # ---------------------------------------------------------------- planes of a result
 

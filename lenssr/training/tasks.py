@@ -177,13 +177,7 @@ class Relensing(TrainingTask):
 class Deflection(TrainingTask):
     """Train a `DeflectionNetwork` on the lenses of simulations."""
 
-    objectives = (
-        "lens_error",
-        "lens_likelihood",
-        "deflection_error",
-        "variation_density",
-        "positive_convergence",
-    )
+    objectives = "lens_error lens_likelihood deflection_error variation_density positive_convergence".split()
     names, builds = ("lens",), DeflectionNetwork
 
     def losses(self, view):
@@ -199,9 +193,7 @@ class Deflection(TrainingTask):
         return {
             "lens_error": lambda: goals.lens_error(estimate, truth),
             "lens_likelihood": lambda: goals.lens_likelihood(estimate, truth),
-            "deflection_error": lambda: goals.target_error(
-                *(maps(lenses).flatten(0, 1) for lenses in (estimate, batch.scenes))
-            ),
+            "deflection_error": lambda: goals.target_error(maps(estimate), maps(batch.scenes)),
             "variation_density": lambda: goals.variation_density(*maps(estimate), batch.pixel_scale),
             "positive_convergence": lambda: goals.positive_convergence(estimate.convergence(*grid)),
         }

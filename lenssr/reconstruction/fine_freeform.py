@@ -7,12 +7,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lenssr.model.scene import Scene
 from lenssr.reconstruction.fine_images import FineScene, Products, fine_operator, source_ccd, surroundings
-from lenssr.source import GridMotion, SourceMap
+from lenssr.source import GridMotion, SourceGrid, SourceRays
 from lenssr.source.evidence import LEAST_INFORMATION, information
 
 SAMPLES, AT_ONCE = 64, 16  # draws that give the errors, and the number in memory at a time
@@ -28,12 +28,18 @@ class FreeForm:
     ``slope`` (n,) are the derivatives of the node ``values`` with respect to the field.
     """
 
-    mapping: SourceMap
+    grid: SourceGrid
     scene: Scene
     physical: Tensor
     values: NDArray
     slope: NDArray
     motion: GridMotion
+
+    def rays(self, x: ArrayLike, y: ArrayLike) -> SourceRays:
+        """Rays that land at x and y, each (R,), on the grid of the source."""
+        block = self.scene["source"]
+        sersic = None if block is None else self.physical[0, block.slice]
+        return self.grid.rays(torch.as_tensor(x), torch.as_tensor(y), sersic)
 
 
 class FineView:
@@ -49,14 +55,13 @@ class FineView:
         # The light of the lens has rays of its own, where it is steep; the source keeps plain ones.
         self.fine = FineScene(scene, state.physical[0], empty, observation, **options)
         self.operator = fine_operator(observation, **options)
-        self.rays, self.matrix = self._trace(self.operator.x, self.operator.y)
-        self.grid = _even(state.mapping.grid)
+        self.rays, self.grid = self._trace(self.operator.x, self.operator.y), _even(state.grid)
+        self.matrix = self.rays.matrix()
 
     def _trace(self, x, y):
-        """Where rays land, and the map from the nodes to their brightness."""
+        """`~lenssr.source.SourceRays` of places in the image."""
         state = self.state
-        rays = [axis[0].numpy() for axis in state.scene.source_positions(x, y, state.physical)]
-        return rays, state.mapping.matrix(*rays)
+        return state.rays(*(axis[0] for axis in state.scene.source_positions(x, y, state.physical)))
 
     def image(self, values):
         """Fine images (..., ny, nx) of brightness at the rays, (..., R)."""
@@ -77,7 +82,7 @@ class FineView:
     @cached_property
     def _moved(self):
         """Derivatives (L, R) of the brightness at the rays by the free parameters of lens and source."""
-        return self._moved_at(*self.rays, self._bent(self.operator.x, self.operator.y))
+        return self._moved_at(self.rays, self._bent(self.operator.x, self.operator.y))
 
     def _bent(self, x, y):
         """Derivatives of the deflection of rays by the free parameters of the lens, along x and y."""
@@ -87,24 +92,22 @@ class FineView:
         *_, d_x, d_y = scene.lens.deflection_jacobian_at(x, y, self.state.physical[:, scene["lens"].slice])
         return d_x[0, scene.free_of("lens")].numpy(), d_y[0, scene.free_of("lens")].numpy()
 
-    def _moved_at(self, x, y, bent=(0.0, 0.0)):
-        """Derivatives (L, M) of the brightness at points by the free parameters of lens and source."""
-        state, columns = self.state, [np.zeros((0, len(x)))]
+    def _moved_at(self, rays, bent=(0.0, 0.0)):
+        """Derivatives (L, M) of the brightness of rays by the free parameters of lens and source."""
+        state, columns = self.state, [np.zeros((0, len(rays.x)))]
         if state.scene.lens_moves:
-            keep, points = state.scene.free_of("lens"), (torch.as_tensor(x), torch.as_tensor(y))
-            carried = state.motion.at(state.mapping.grid, *points, keep)
-            moves = zip(state.mapping.slope(state.values, x, y), bent, carried, strict=True)
-            columns.append(-sum(slope * (by + grid.numpy()) for slope, by, grid in moves))
-        return np.concatenate([*columns, self._modulated_at(x, y)])
+            carried = state.motion.at(state.grid, rays.x, rays.y, state.scene.free_of("lens"))
+            moves = zip(rays.slope(torch.as_tensor(state.values)), bent, carried, strict=True)
+            columns.append(-sum(slope.numpy() * (by + grid.numpy()) for slope, by, grid in moves))
+        return np.concatenate([*columns, self._modulated_at(rays)])
 
-    def _modulated_at(self, x, y):
+    def _modulated_at(self, rays):
         """Derivatives (S, M) of the brightness by the free parameters of a Sérsic in the source."""
-        state = self.state
-        if state.mapping.sersic is None:
-            return np.zeros((0, len(x)))
-        logs = state.scene.log[state.scene["source"].slice]
-        slopes = state.mapping.sersic_slopes(state.values, x, y, logs)
-        return slopes[state.scene.free_of("source").numpy()]
+        state, block = self.state, self.state.scene["source"]
+        if block is None:
+            return np.zeros((0, len(rays.x)))
+        slopes = rays.sersic_slopes(torch.as_tensor(state.values), state.scene.log[block.slice])
+        return slopes[state.scene.free_of("source")].numpy()
 
     def _light_change(self, parameters):
         fine, rows = self.fine, self.state.scene.fit_rows("lens_light")
@@ -116,14 +119,17 @@ class FineView:
 
     def source(self, values):
         """The source on even pixels (side, side) of node values (n,), the lens taken off."""
-        matrix = self.state.mapping.matrix(*self.grid.nodes)
-        return (matrix @ values).reshape(self.grid.side, self.grid.side)
+        return (self._even_rays.matrix() @ values).reshape(self.grid.side, self.grid.side)
+
+    @cached_property
+    def _even_rays(self):
+        return self.state.rays(*self.grid.nodes)
 
     def source_changes(self, draws):
         """Changes (m, side, side) of the source with vectors (n + K, m) of field and parameters."""
-        count, nodes = len(self.state.values), self.grid.nodes
-        changes = self.state.mapping.matrix(*nodes) @ (self.state.slope[:, None] * draws[:count])
-        columns = self._moved_at(*nodes)
+        count = len(self.state.values)
+        changes = self._even_rays.matrix() @ (self.state.slope[:, None] * draws[:count])
+        columns = self._moved_at(self._even_rays)
         changes = changes + columns.T @ draws[count : count + len(columns)]
         return changes.T.reshape(-1, self.grid.side, self.grid.side)
 
@@ -146,20 +152,21 @@ class FineView:
         state = self.state
         *beside, area = surroundings(self.observation.grid)
         x, y = (torch.as_tensor(axis) for axis in beside)
-        rays, matrix = self._trace(x, y)
+        rays = self._trace(x, y)
         share = (self.operator.shares[1] * self.operator.inside).numpy()
-        seen = self.matrix.T @ share + matrix.T @ area
-        points, weights = _cells(state.mapping.grid)
-        shines = state.mapping.matrix(*points).T @ weights
+        seen = self.matrix.T @ share + rays.matrix().T @ area
+        *points, weights = _cells(state.grid)
+        cells = state.rays(*points)
+        shines = cells.matrix().T @ weights
         flux = shines @ state.values
         value = (seen @ state.values) / flux
         gradient = np.zeros(factor.size)
         gradient[: factor.count] = state.slope * (seen - value * shines) / flux
-        moved = self._moved @ share + self._moved_at(*rays, self._bent(x, y)) @ area
+        moved = self._moved @ share + self._moved_at(rays, self._bent(x, y)) @ area
         if state.scene.lens_moves:  # the flux of a source grows with its grid
             growth = state.motion.growth[state.scene.free_of("lens")].numpy()
             moved[: len(growth)] -= value * 2 * growth * flux
-        modulated = self._modulated_at(*points) @ weights
+        modulated = self._modulated_at(cells) @ weights
         moved[len(moved) - len(modulated) :] -= value * modulated
         gradient[factor.count : factor.count + len(moved)] = moved / flux
         variance = float(gradient @ factor.solve(gradient[:, None])[:, 0])
@@ -179,7 +186,7 @@ def _cells(grid):
     line = (grid.offsets[:-1, None] + step[:, None] * (nodes + 1) / 2).ravel()
     share = (step[:, None] * weights / 2).ravel()
     y, x = np.meshgrid(line + grid.y_0, line + grid.x_0, indexing="ij")
-    return (x.ravel(), y.ravel()), np.outer(share, share).ravel()
+    return x.ravel(), y.ravel(), np.outer(share, share).ravel()
 
 
 class FreeFormPosterior:
@@ -214,15 +221,14 @@ def freeform_products(problem, solution, observation, settings, widening, off=No
     ``widening`` is the factor of errors over those of independent noise. Where the solution is not the most
     likely one, ``off`` (n + K,) is its distance in field and parameters: errors then are root mean squares.
     """
-    mapping, physical = (place(solution.parameters) for place in (problem.mapping, problem.physical))
-    found = solution.values, solution.slope
-    state = FreeForm(mapping, problem.scene, physical, *found, problem.motion)
+    source, physical = (place(solution.parameters) for place in (problem.grid_at, problem.physical))
+    state = FreeForm(source, problem.scene, physical, solution.values, solution.slope, problem.motion)
     options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
     view, factor = FineView(state, observation, options), solution.factor
     grid = view.grid
     lensed = view.image(view.matrix @ state.values)
     light, sky = view.fine.image("lens_light"), view.fine.image("sky")
-    known = (mapping.grid.matrix(*grid.nodes) @ information(solution)).reshape(grid.side, grid.side)
+    known = (source.matrix(*grid.nodes) @ information(solution)).reshape(grid.side, grid.side)
     normals = np.random.default_rng(settings.seed).standard_normal((factor.size, SAMPLES))
     *errors, source_error = view.errors(factor.sample(normals), widening, off)
     place, mask = (grid.x_0, grid.y_0, grid.spacing), known < LEAST_INFORMATION

@@ -20,7 +20,7 @@ from lenssr.reconstruction.lens_search import (
 from lenssr.source import Prior, Problem, SourceGrid, View
 from lenssr.source.batching import ask, ask_each
 from lenssr.source.evidence import ParametricEvidence
-from lenssr.source.gauss_newton import LINKS, log_field
+from lenssr.source.priors import LINKS, log_field
 
 __all__ = [
     "AUTO_PRIORS",
@@ -284,7 +284,7 @@ class FreeFormFit:
         if kind == "pixelated" and self.settings.positive:
             plain = scene.to_fit(self.physical[None])[0].numpy()
             smooth = _positive_guide(self._parametric_at(problem.grid_at(plain)))
-            source = LINKS["log"].brightness(field, problem.log_floor)
+            source = LINKS["log"].on_arrays(field, problem.log_floor)[0]
             if problem.chi2(smooth, plain) < problem.chi2(source, parameters):
                 field, parameters = log_field(smooth, problem.log_floor), plain
                 strength = solution.strength_of(prior, field)

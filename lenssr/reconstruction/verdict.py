@@ -391,7 +391,7 @@ def _beyond(run, grid):
 def _half_light_radius(problem, solution):
     """Radius around the centre of light that holds half of the light of a source on a grid, in arcsec."""
     grid = problem.grid_at(solution.parameters)
-    brightness = problem.mapping(solution.parameters).brightness(solution.values)
+    brightness = problem.node_brightness(solution.values, solution.parameters)
     step = np.gradient(grid.offsets)
     light = np.maximum(brightness, 0) * np.outer(step, step).ravel()
     light /= max(light.sum(), np.finfo(float).tiny)

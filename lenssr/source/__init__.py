@@ -7,7 +7,7 @@ from lenssr.source.gauss_newton import BandsSolution, Request, Solution, solve, 
 from lenssr.source.linalg import Factor, NormalMatrix
 from lenssr.source.priors import PRIORS, LocalPrior, Prior
 from lenssr.source.problem import Problem, View
-from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap, SourceRays
+from lenssr.source.source_grid import GridMotion, SourceGrid, SourceRays
 
 __all__ = [
     "PRIORS",
@@ -23,7 +23,6 @@ __all__ = [
     "Request",
     "Solution",
     "SourceGrid",
-    "SourceMap",
     "SourceRays",
     "View",
     "answer_together",

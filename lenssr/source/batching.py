@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from lenssr.source.forward_model import COLUMNS_AT_ONCE, ForwardModel
-from lenssr.source.gauss_newton import Request, Solution, solve, solve_batch
+from lenssr.source.gauss_newton import Request, Solution, solve_batch
 from lenssr.source.priors import Prior
 from lenssr.source.problem import Problem
 
@@ -49,17 +49,10 @@ def ask_each(problem, priors, field, parameters, **options):
 
 def alone(steps: Steps) -> Any:
     """Run one inversion, a generator of `Request`, each answered as it comes; its return value."""
-    try:
-        request = next(steps)
-        while True:
-            request = steps.send(_answer_alone(request))
-    except StopIteration as end:
-        return end.value
-
-
-def _answer_alone(request: Request) -> Solution:
-    start = request.prior, request.strength, request.field, request.parameters
-    return solve(request.problem, *start, **request.options)
+    (result,) = together([steps], lambda requests: solve_batch(requests, requests[0].problem.model))
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def together(inversions: Sequence[Steps], answer: Callable[[list[Request]], list[Answer]]) -> list[Any]:
@@ -138,9 +131,7 @@ def images_at_once(problem: Problem, device: torch.device | str) -> int:
     device, size = torch.device(device), problem.grid.size
     cells = max(np.prod(view.stack.operator.cells) for view in problem.views)
     beside = size * cells + PLANES * COLUMNS_AT_ONCE * cells
-    free: float = CPU_BYTES
-    if device.type == "cuda":
-        free = FREE_SHARE * torch.cuda.mem_get_info(device)[0]
+    free = FREE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_BYTES
     return max(1, int((free / 8 - beside) // (MATRICES * size**2)))
 
 

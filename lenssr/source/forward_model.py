@@ -84,22 +84,28 @@ class ForwardModel:
             view = _View([p.views[number] for p in problems], self.scene, self.device)
             column = view.take_columns(column, own_sky=number > 0 and first.sky_free)
             self._views.append(view)
-        self._traced: tuple[Tensor, list[_Traced]] | None = None
+        self._placed: tuple[Tensor, ...] | None = None
+        self._traced: tuple[Tensor, Tensor, list[_Traced]] | None = None
         self._kept: list[Any] = [None] * len(problems)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def physical(self, parameters: Tensor, index: Tensor) -> Tensor:
-        """Physical vectors (b, P) of free parameters (b, K)."""
-        return self.scene.to_physical(parameters[:, : len(self.scene.free_index)], self._template[index])
+        """Physical vectors (b, P) of free parameters (b, K); the last answer is kept."""
+        last = self._placed
+        if last is None or not (torch.equal(parameters, last[0]) and torch.equal(index, last[1])):
+            of_scene = parameters[:, : len(self.scene.free_index)]
+            physical = self.scene.to_physical(of_scene, self._template[index])
+            last = self._placed = parameters.clone(), index.clone(), physical
+        return last[2]
 
     def predict(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Expected data (b, N) of node values (b, n) and free parameters (b, K)."""
         physical, sky = self.physical(parameters, index), self.scene["sky"]
         images = []
-        for view, traced in zip(self._views, self._trace(parameters, index), strict=True):
-            image = view.image_of(traced.cells_of(source))
+        for traced in self._trace(parameters, index):
+            view, image = traced.view, traced.image_of(source)
             if self.scene.lights:
                 x, y = view.light_rays(index, parameters)
                 light = self.scene.brightness(x, y, physical, roles=("lens_light",))
@@ -113,21 +119,19 @@ class ForwardModel:
 
     def lensed_source(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """The source's part of the expected data, (b, N)."""
-        traced = self._with(self._trace(parameters, index))
-        return torch.cat([view.image_of(one.cells_of(source)) for view, one in traced], dim=-1)
+        return torch.cat([one.image_of(source) for one in self._trace(parameters, index)], dim=-1)
 
     def adjoint(self, values: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Transpose of the map from the source to data: (b, m, N) to (b, m, n)."""
         parts = values.split([view.pixels for view in self._views], dim=-1)
-        pairs = zip(self._with(self._trace(parameters, index)), parts, strict=True)
-        sums: Any = sum(one.nodes_of(view.cells_behind(part)) for (view, one), part in pairs)
+        pairs = zip(self._trace(parameters, index), parts, strict=True)
+        sums: Any = sum(one.nodes_of(one.view.cells_behind(part)) for one, part in pairs)
         return sums
 
     def jacobian(self, source: Tensor, parameters: Tensor, index: Tensor) -> Tensor:
         """Derivatives (b, K, N) of the expected data."""
-        traced = self._with(self._trace(parameters, index))
-        columns = [self._columns(view, one, source, parameters, index) for view, one in traced]
-        return torch.cat(columns, dim=-1)
+        traced = self._trace(parameters, index)
+        return torch.cat([self._columns(one, source, parameters, index) for one in traced], dim=-1)
 
     def normal(self, parameters: Tensor, index: Tensor, *, exact: bool = False) -> list[Any]:
         """M^T W M of lenses, a list of `NormalMatrix` or (n, n).
@@ -147,45 +151,45 @@ class ForwardModel:
     def _made(self, traced: list[_Traced], row: int, number: int) -> Any:
         """M^T W M of one lens."""
         weights = self.weight[number].split([view.pixels for view in self._views])
-        parts = list(zip(self._views, traced, weights, strict=True))
+        parts = list(zip(traced, weights, strict=True))
         if self.dense:
-            responses = (view.response(one, row) * weight.sqrt() for view, one, weight in parts)
+            responses = (one.view.response(one, row) * weight.sqrt() for one, weight in parts)
             return sum(response @ response.mT for response in responses)
-        maps = [view.weighted(one.matrices[row], weight.numpy()) for view, one, weight in parts]
+        maps = [one.view.weighted(one.matrices[row], weight.numpy()) for one, weight in parts]
         return NormalMatrix(maps[0] if len(maps) == 1 else sparse.vstack(maps, "csr"), self._grid.side)
-
-    def _with(self, traced: list[_Traced]) -> list[tuple[_View, _Traced]]:
-        return list(zip(self._views, traced, strict=True))
 
     def _trace(self, parameters: Tensor, index: Tensor) -> list[_Traced]:
         """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
         physical, scene = self.physical(parameters, index), self.scene
+        if self._traced is not None and physical is self._traced[0]:
+            return self._traced[2]
         moving = [physical[:, scene[n].slice] for n in ("lens", "source") if scene[n] is not None]
         moving += [parameters[:, view.pointing_columns] for view in self._views]
         key = torch.cat([index[:, None].to(physical), *moving], dim=1)
-        if self._traced is None or not torch.equal(key, self._traced[0]):
+        found = [] if self._traced is None or not torch.equal(key, self._traced[1]) else self._traced[2]
+        if not found:
             change = (physical - self._template[index])[:, : self._motion.growth.shape[-1]]
             motion = GridMotion(self._motion.drift[index], self._motion.growth[index])
             grid = motion.applied(self._grid.select(index), change)
-            size, sersic, found = grid.half / self._grid.half[index], self._sersic(physical), []
+            size, sersic = grid.half / self._grid.half[index], self._sersic(physical)
             for view in self._views:
                 x, y = scene.source_positions(*view.rays(parameters), physical)
                 rays = grid.rays(x, y, sersic)
                 found.append(_Traced(view, rays, grid, size, motion, sparse_maps=not self.dense))
-            self._traced = key, found
-        return self._traced[1]
+        self._traced = physical, key, found
+        return found
 
     def _sersic(self, physical: Tensor) -> Tensor | None:
         """Parameters (b, 7) of the Sérsic that the nodes multiply, or None."""
         return None if self.scene["source"] is None else physical[:, self.scene["source"].slice]
 
-    def _columns(self, view, traced, source, parameters, index):
+    def _columns(self, traced, source, parameters, index):
         """Derivatives (b, K, N_v) of one view."""
-        scene, physical = self.scene, self.physical(parameters, index)
+        view, scene, physical = traced.view, self.scene, self.physical(parameters, index)
         slope = traced.rays.slope(source) if scene.lens_moves or view.pointing_columns else None
         columns = []
         if scene.lens_moves:
-            columns.append(view.image(self._by_lens(view, traced, slope, parameters, physical)))
+            columns.append(view.image(self._by_lens(traced, slope, parameters, physical)))
         if scene["source"] is not None:
             slopes = traced.rays.sersic_slopes(source, scene.log[scene["source"].slice])
             columns.append(view.image(slopes[:, scene.free_of("source")]))
@@ -203,10 +207,10 @@ class ForwardModel:
                 columns.append(moved.expand(-1, 2, -1))
         return torch.cat(columns, dim=1) if columns else zero[:, :0]
 
-    def _by_lens(self, view, traced, slope, parameters, physical):
+    def _by_lens(self, traced, slope, parameters, physical):
         """Derivatives (b, L, R) of the brightness at rays by the free parameters of the lens."""
         lens, keep = physical[:, self.scene["lens"].slice], self.scene.free_of("lens")
-        *_, d_x, d_y = self.scene.lens.deflection_jacobian_at(*view.rays(parameters), lens)
+        *_, d_x, d_y = self.scene.lens.deflection_jacobian_at(*traced.view.rays(parameters), lens)
         grid_x, grid_y = traced.carried(keep)
         slope_x, slope_y = (part.unsqueeze(1) for part in slope)
         return -(slope_x * (d_x[:, keep] + grid_x) + slope_y * (d_y[:, keep] + grid_y))
@@ -240,9 +244,8 @@ class _Traced:
     """
 
     def __init__(self, view, rays, grid, size, motion, *, sparse_maps):
-        self.rays, self.grid, self.size, self.motion, self._view = rays, grid, size, motion, view
-        self._cell, self._share = view.cell, view.share
-        self.matrices = rays.matrices(self._share, view.cells) if sparse_maps else None
+        self.view, self.rays, self.grid, self.size, self.motion = view, rays, grid, size, motion
+        self.matrices = rays.matrices(view.share, view.cells) if sparse_maps else None
 
     def place(self) -> Tensor:
         """Where rays lie on the grid, in arcsec of its first size, (b, 2 R)."""
@@ -253,17 +256,17 @@ class _Traced:
         """Motion of rays with the grid by each free parameter of the lens, two tensors (b, L, R)."""
         return self.motion.at(self.grid, self.rays.x, self.rays.y, keep)
 
-    def cells_of(self, source: Tensor) -> Tensor:
-        """Flux (b, C) in cells of node values (b, n)."""
+    def image_of(self, source: Tensor) -> Tensor:
+        """Pixels (b, N_v) of node values (b, n)."""
         if self.matrices is None:
-            return self._view.collected(self.rays.brightness(source))
+            return self.view.image(self.rays.brightness(source))
         pairs = zip(self.matrices, source.numpy(), strict=True)
-        return torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs]))
+        return self.view.image_of(torch.as_tensor(np.stack([matrix @ one for matrix, one in pairs])))
 
     def nodes_of(self, cells: Tensor) -> Tensor:
-        """Transpose of `cells_of`, (b, m, C) to (b, m, n)."""
+        """Transpose of the map from nodes to the flux in cells, (b, m, C) to (b, m, n)."""
         if self.matrices is None:
-            values, nodes = cells[..., self._cell] * self._share, self.rays.side**2
+            values, nodes = cells[..., self.view.cell] * self.view.share, self.rays.side**2
             found = [self.rays.adjoint(one).reshape(-1, 1, nodes) for one in values.unbind(1)]
             return torch.cat([values.new_zeros(len(values), 0, nodes), *found], dim=1)
         pairs = zip(self.matrices, cells.numpy(), strict=True)
@@ -309,10 +312,6 @@ class _View:
             axis + parameters[:, column, None]
             for axis, column in zip((x, y), self.pointing_columns, strict=True)
         )
-
-    def collected(self, values: Tensor) -> Tensor:
-        """Flux (b, C) in cells of brightness (b, R) at the rays."""
-        return self.operator.collect(values).flatten(-2) * self.factor
 
     def image(self, values: Tensor) -> Tensor:
         """Pixels (..., N) of brightness (..., R) at the rays of the source."""

@@ -18,23 +18,15 @@ from torch import Tensor
 from lenssr.exceptions import InputError
 from lenssr.source.evidence import SharedLens, laplace_evidence
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.linalg import BandedFactors, DenseFactors, Factor
-from lenssr.source.priors import LINKS, BatchPrior, Prior, log_field
+from lenssr.source.linalg import NOT_POSITIVE, BandedFactors, DenseFactors, Factor
+from lenssr.source.priors import LINKS, BatchPrior, Prior
 from lenssr.source.problem import Problem
 
-__all__ = [
-    "LINKS",
-    "BandsSolution",
-    "Request",
-    "Solution",
-    "log_field",
-    "solve",
-    "solve_bands",
-    "solve_batch",
-    "weigh",
-]
+__all__ = ["BandsSolution", "Request", "Solution", "solve", "solve_bands", "solve_batch", "weigh"]
 
 LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
+# Share of the tolerance that steps to come may gain, and the chi2 by pixel below which that can be told.
+LEFT, EXPLAINED = 0.2, 2.0
 TRIES = 8  # steps that are tried, each a third of the one before
 PROBES = 8
 PROBE_SEED = 20061
@@ -79,15 +71,9 @@ class Solution:
     converged : bool
     """
 
-    def __init__(
-        self,
-        state: _State,
-        prior: Prior,
-        options: dict[str, Any],
-        iterations: int = 0,
-        converged: bool = False,
-    ) -> None:
-        self._state, self.prior, self.options = state, prior, options
+    def __init__(self, state, prior, options, iterations=0, converged=False):
+        self._state, self.prior = state, prior
+        self.options = {name: options[name] for name in ("link", "mean")}
         self.field, self.parameters = state.field[0].numpy(), state.parameters[0].numpy()
         self.strength, self.chi2 = float(state.strength[0]), float(state.chi2[0])
         mean = state.mean[0].numpy()
@@ -139,7 +125,7 @@ class Solution:
     def next_step(self) -> NDArray:
         """The Gauss-Newton step (n + K,) that would follow."""
         step = self._state.step(self._factors, self._state.everything)
-        return _shortened([self._state], [step])[0][0].numpy()
+        return _shortened([self._state], [step])[1][0][0].numpy()
 
     @cached_property
     def evidence(self) -> float:
@@ -153,12 +139,7 @@ class Solution:
 
 
 def solve(
-    problem: Problem,
-    prior: Prior,
-    strength: float | None,
-    field: NDArray,
-    parameters: NDArray,
-    **options: Any,
+    problem: Problem, prior: Prior, strength: float | None, field: NDArray, parameters: NDArray, **options
 ) -> Solution:
     """Maximise the posterior, and with it the evidence of the strength of the prior.
 
@@ -182,8 +163,9 @@ def solve(
     max_iterations : int, optional
         40 by default. The source of a network may need no more than 2.
     tolerance : float, optional
-        Converged once a step gains less than this in twice the log posterior, and the strength has settled;
-        0.05 by default.
+        Converged once a step gains less than this in twice the log posterior, or all steps to come would gain
+        less than a fifth of it, by how the last two did (where neither was shortened, and the data are
+        explained), and the strength has settled; 0.05 by default.
 
     Returns
     -------
@@ -281,10 +263,9 @@ def solve_bands(requests: Sequence[Request]) -> BandsSolution:
         states.append(_begun([shared], request.problem.model, options, lens_share=share))
     iterations, converged, failed = _iterate(states, options)
     if bool(failed[0]):
-        raise np.linalg.LinAlgError("the matrix of the inversion is not positive")
-    kept = {"link": options["link"], "mean": options["mean"]}
+        raise np.linalg.LinAlgError(NOT_POSITIVE)
     bands = [
-        Solution(state, request.prior, kept, int(iterations[0]), bool(converged[0]))
+        Solution(state, request.prior, options, int(iterations[0]), bool(converged[0]))
         for state, request in zip(states, requests, strict=True)
     ]
     everything = states[0].everything
@@ -308,7 +289,8 @@ def _iterate(states, options):
     first = states[0]
     settled = torch.full_like(first.everything, not options["adapt"], dtype=torch.bool)
     converged, failed = torch.zeros_like(settled), torch.zeros_like(settled)
-    iterations = torch.zeros_like(first.everything)
+    iterations, gains = torch.zeros_like(first.everything), torch.zeros_like(first.strength)
+    whole = torch.zeros_like(settled)
     for _ in range(options["max_iterations"]):
         index = torch.nonzero(~(converged & settled | failed)).squeeze(1)
         if not len(index):
@@ -318,7 +300,9 @@ def _iterate(states, options):
         failed[index] = torch.stack([one.failed for one in factors]).any(0)
         bond = SharedLens(states, factors, index) if len(states) > 1 else None
         steps = [first.step(factors[0], index)] if bond is None else bond.steps()
-        converged[index] = _advance(states, index, _shortened(states, steps)) < options["tolerance"]
+        before, smooth = gains[index], whole[index] & _explained(states, index)
+        gains[index], whole[index] = _advance(states, index, steps)
+        converged[index] = _arrived(gains[index], before, smooth & whole[index], options["tolerance"])
         if options["adapt"]:
             settled[index] = True
             for number, (state, own) in enumerate(zip(states, factors, strict=True)):
@@ -329,10 +313,26 @@ def _iterate(states, options):
     return iterations, converged & settled & ~failed, failed
 
 
+def _arrived(gain, before, smooth, tolerance):
+    """Whether steps gained little, or where all goes smoothly, those to come will: the same share each."""
+    share = torch.where(smooth, gain / before.clamp_min(1e-300), 1.0).clamp_max(0.99)
+    return (gain < tolerance) | (gain * share / (1 - share) < LEFT * tolerance)
+
+
+def _explained(states, index):
+    """Whether chi2 is like that of noise (b,): only then is Gauss-Newton like Newton's method."""
+    pixels = sum((state.model.weight[index] > 0).sum(1) for state in states)
+    return sum(state.chi2[index] for state in states) < EXPLAINED * pixels
+
+
 def _advance(states, index, steps):
-    """Move along steps, shortened until the posteriors of all bands together grow; returns the gains (b,)."""
+    """Move along steps, shortened until the posteriors of all bands together grow.
+
+    Returns the gains (b,), and whether steps were taken whole (b,).
+    """
     before = sum(state.objective(index) for state in states)
     gains, left = torch.zeros_like(before), torch.arange(len(index), device=index.device)
+    whole, steps = _shortened(states, steps)
     for _ in range(TRIES):
         here = index[left]
         trials = [state.trial(here, step[left]) for state, step in zip(states, steps, strict=True)]
@@ -343,21 +343,21 @@ def _advance(states, index, steps):
             state.take(here[better], [part[better] for part in parts])
         gains[left[better]] = gain[better]
         left, steps = left[~better], [step / 3 for step in steps]
+        whole[left] = False
         if not len(left):
             break
     for state in states:
         state.renew_jacobian(index[gains > 0])
-    return gains
+    return gains, whole
 
 
 def _shortened(states, steps):
-    """Steps (b, n + K) of all bands, all shortened where a node would brighten beyond what is linear."""
+    """Which steps (b, n + K) brighten no node beyond what is linear, and all, the others shortened."""
     if states[0].link.is_linear:
-        return steps
+        return torch.ones_like(steps[0][:, 0], dtype=torch.bool), steps
     brightening = [step[:, : state.field.shape[1]].amax(1) for state, step in zip(states, steps, strict=True)]
-    largest = torch.stack(brightening).amax(0).clamp_min(1e-300)
-    scale = (LARGEST_STEP / largest).clamp_max(1.0).unsqueeze(1)
-    return [step * scale for step in steps]
+    scale = (LARGEST_STEP / torch.stack(brightening).amax(0).clamp_min(1e-300)).clamp_max(1.0)
+    return scale == 1, [step * scale.unsqueeze(1) for step in steps]
 
 
 def _begun(requests, model, options, *, lens_share=1.0):
@@ -379,7 +379,6 @@ def _begun(requests, model, options, *, lens_share=1.0):
 
 def _solutions(requests, state, options, ends, failed):
     """A `Solution` for each request, on the CPU; an exception for those that have failed."""
-    kept = {"link": options["link"], "mean": options["mean"]}
     alone = len(requests) == 1 and state.model.device.type == "cpu"
     if not alone:
         factors = state.factorise(state.everything, exact=True)
@@ -388,9 +387,9 @@ def _solutions(requests, state, options, ends, failed):
     solutions = []
     for row, (request, end) in enumerate(zip(requests, ends, strict=True)):
         if failed[row]:
-            solutions.append(np.linalg.LinAlgError("the matrix of the inversion is not positive"))
+            solutions.append(np.linalg.LinAlgError(NOT_POSITIVE))
             continue
-        found = Solution(state if alone else state.row(row, request), request.prior, kept, *end)
+        found = Solution(state if alone else state.row(row, request), request.prior, options, *end)
         if not alone:
             found.evidence, found.determined = numbers[0][row], numbers[1][row]
         solutions.append(found)

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-__all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "to_banded"]
+__all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "band_columns"]
+
+NOT_POSITIVE = "the matrix of the inversion is not positive"
 
 # Largest number of operations of a factorisation: 2e8 (5 ms) with a band that holds all of a normal matrix;
 # 4e9 (0.1 s) with one that drops a first share of it, or else a second share. Chosen on 48 x 48 nodes behind
@@ -30,17 +32,17 @@ SPARSE_SHARE = 0.01
 # Least stiffness of a combination of parameters, as a share of their own.
 SOFTEST = 1e-3
 # Number of right-hand sides above which a banded factor is solved block by block.
-MANY = 4
+MANY = 8
 
 
-def to_banded(matrix: sparse.sparray, width: int) -> NDArray:
-    """The lower band (width + 1, n) of a symmetric sparse matrix (n, n), in LAPACK's layout."""
+def band_columns(matrix: sparse.sparray, width: int) -> NDArray:
+    """The lower band of a symmetric sparse matrix (n, n), column by column, (n, width + 1)."""
     entries = matrix.tocoo()
     offset = entries.row - entries.col
     keep = (offset >= 0) & (offset <= width)
-    band = np.zeros((width + 1, matrix.shape[0]))
-    np.add.at(band, (offset[keep], entries.col[keep]), entries.data[keep])
-    return band
+    columns = np.zeros((matrix.shape[0], width + 1))
+    np.add.at(columns, (entries.col[keep], offset[keep]), entries.data[keep])
+    return columns
 
 
 def band_blocks(lower: NDArray) -> list[tuple[slice, NDArray, NDArray]]:
@@ -128,16 +130,7 @@ class NormalMatrix:
         """Its diagonal, shape (n,)."""
         return self.columns[:, 0]
 
-    def factor(
-        self,
-        slope: NDArray,
-        prior: Any,
-        strength: float,
-        cross: NDArray,
-        corner: NDArray,
-        *,
-        for_step: bool = False,
-    ) -> Factor:
+    def factor(self, slope, prior, strength, cross, corner, *, for_step=False):
         """`~lenssr.source.Factor` of [[D M^T M D + strength C, B], [B^T, K]].
 
         Parameters
@@ -208,15 +201,6 @@ def _widths(scaled: sparse.csr_array, side: int) -> tuple[int, ...]:
     return tuple(min(number * side, size - 1) for number in (rows, few))
 
 
-def _root(schur: NDArray, diagonal: NDArray) -> NDArray:
-    """Lower Cholesky factor of the Schur complement.
-
-    Where the curvature of the nodes is truncated (a wide PSF, a lens that has moved) and the data are
-    precise, it may not be positive: parameters then get a stiffness in proportion to their own.
-    """
-    return _roots(torch.as_tensor(schur)[None], torch.as_tensor(diagonal.copy())[None])[0].numpy()
-
-
 def _solve_few(lower: NDArray, right: NDArray, *, trans: int = 0) -> NDArray:
     """Solve with the triangular matrix of the parameters, of which there may be none."""
     if not right.size:
@@ -239,7 +223,8 @@ class Factor:
         self.count, self.parameters = cross.shape
         self.lower = linalg.cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
         self.half = self._forward(cross)
-        self.schur = _root(corner - self.half.T @ self.half, np.diagonal(corner))
+        schur = torch.as_tensor(corner - self.half.T @ self.half)[None]
+        self.schur = _roots(schur, torch.as_tensor(corner)[None].diagonal(dim1=1, dim2=2))[0].numpy()
         self.log_determinant = 2 * float(np.log(self.lower[0]).sum() + np.log(np.diagonal(self.schur)).sum())
 
     @property
@@ -345,7 +330,7 @@ class BandedFactors:
     def of_one(self) -> Factor:
         """The only `Factor`; raises where its matrix is not positive."""
         if self._factors[0] is None:
-            raise linalg.LinAlgError("the matrix of the inversion is not positive")
+            raise linalg.LinAlgError(NOT_POSITIVE)
         return self._factors[0]
 
     def solve(self, right: Tensor) -> Tensor:
@@ -399,7 +384,11 @@ class DenseFactors:
 
 
 def _roots(schur: Tensor, diagonal: Tensor) -> Tensor:
-    """Lower Cholesky factors of Schur complements (b, K, K); those that are not positive are mended."""
+    """Lower Cholesky factors of Schur complements (b, K, K), with the diagonals (b, K) of their corners.
+
+    Where the curvature of the nodes is truncated (a wide PSF, a lens that has moved) and the data are
+    precise, one may not be positive: parameters then get a stiffness in proportion to their own.
+    """
     lower, info = torch.linalg.cholesky_ex(schur)
     if not schur.shape[1] or not bool((info != 0).any()):
         return lower

@@ -20,7 +20,7 @@ from scipy.special import lambertw
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.source.linalg import to_banded
+from lenssr.source.linalg import band_columns
 
 __all__ = ["PRIORS", "LocalPrior", "Prior"]
 
@@ -49,23 +49,13 @@ DEEPEST = np.log(240.0)
 
 @dataclass(frozen=True)
 class Link:
-    """Brightness as a function of the field that has the Gaussian prior.
-
-    ``on_tensors(field (b, n), log_floor (b, 1))`` gives the brightness and its derivative.
-    """
+    """Brightness and its derivative, as functions of the field (b, n) that has the prior, and a floor."""
 
     on_tensors: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     is_linear: bool
 
-    def brightness(self, field: NDArray, log_floor: float) -> NDArray:
-        """Brightness of a field, an array."""
-        return self._on_array(field, log_floor)[0]
-
-    def slope(self, field: NDArray, log_floor: float) -> NDArray:
-        """Derivative of the brightness by the field, an array."""
-        return self._on_array(field, log_floor)[1]
-
-    def _on_array(self, field: NDArray, log_floor: float) -> tuple[NDArray, ...]:
+    def on_arrays(self, field: NDArray, log_floor: float) -> tuple[NDArray, ...]:
+        """Brightness and its derivative as arrays (n,)."""
         floor = torch.as_tensor(log_floor, dtype=torch.float64)
         return tuple(part.numpy() for part in self.on_tensors(torch.as_tensor(field), floor))
 
@@ -103,7 +93,7 @@ def _stencil(side: int, ridge: float, terms: tuple[tuple[Any, float], ...]) -> s
 
 @functools.lru_cache(maxsize=8)
 def _stencil_columns(side: int, ridge: float, terms: tuple[tuple[Any, float], ...]) -> NDArray:
-    return np.ascontiguousarray(to_banded(_stencil(side, ridge, terms), terms[-1][0] * side).T)
+    return band_columns(_stencil(side, ridge, terms), terms[-1][0] * side)
 
 
 class Prior:
@@ -167,11 +157,6 @@ class Prior:
         """Whether the matrix is a stencil."""
         return all(isinstance(power, int) for power in self.powers)
 
-    @property
-    def size(self) -> int:
-        """Number of nodes."""
-        return self.side**2
-
     @cached_property
     def spectrum(self) -> NDArray:
         """Eigenvalues of the matrix, shape (side, side), by wave numbers along y and x."""
@@ -183,13 +168,13 @@ class Prior:
     def matrix(self) -> Any:
         """Precision: a sparse array (n, n), or a dense one where it is not a stencil."""
         if not self.is_sparse:
-            return self.apply(np.eye(self.size))
+            return self.apply(np.eye(self.side**2))
         return _stencil(self.side, self.ridge, tuple(self._terms))
 
     @property
     def width(self) -> int:
         """Half the bandwidth of the matrix."""
-        return self.powers[-1] * self.side if self.is_sparse else self.size - 1
+        return self.powers[-1] * self.side if self.is_sparse else self.side**2 - 1
 
     @cached_property
     def columns(self) -> NDArray:
@@ -207,22 +192,9 @@ class Prior:
         """The matrix times a source (n,), or times each column of (n, m)."""
         if self.is_sparse:
             return self.matrix @ values
-        return self._filter(values, self.spectrum)
-
-    def draws(self, normals: NDArray) -> NDArray:
-        """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
-        planes = normals.reshape(self.side, self.side, -1) / np.sqrt(self.spectrum)[:, :, None]
-        return scipy.fft.idctn(planes, axes=(0, 1), norm="ortho").reshape(normals.shape)
-
-    def _filter(self, values: NDArray, factors: NDArray) -> NDArray:
         planes = values.reshape(self.side, self.side, -1)
-        waves = scipy.fft.dctn(planes, axes=(0, 1), norm="ortho") * factors[:, :, None]
+        waves = scipy.fft.dctn(planes, axes=(0, 1), norm="ortho") * self.spectrum[:, :, None]
         return scipy.fft.idctn(waves, axes=(0, 1), norm="ortho").reshape(values.shape)
-
-    @cached_property
-    def variance(self) -> NDArray:
-        """Variances (n,) of the nodes at unit strength."""
-        return self._variance(1 / self.spectrum)
 
     @cached_property
     def local_variance(self) -> NDArray:
@@ -300,16 +272,12 @@ class LocalPrior(Prior):
     @cached_property
     def columns(self) -> NDArray:
         """The lower band of the matrix, column by column, (n, width + 1)."""
-        return np.ascontiguousarray(to_banded(self.matrix, self.width).T)
+        return band_columns(self.matrix, self.width)
 
     @cached_property
     def log_determinant(self) -> float:
         """Logarithm of the determinant of the matrix."""
         return float(np.log(self.spectrum).sum() + 2 * np.log(self.stiffness).sum())
-
-    def draws(self, normals: NDArray) -> NDArray:
-        """Fields (n, m) of this prior at unit strength, from standard normals (n, m)."""
-        return super().draws(normals) / self.stiffness[:, None]
 
     def _variance(self, powers: NDArray) -> NDArray:
         return super()._variance(powers) / self.stiffness**2

@@ -16,7 +16,7 @@ from lenssr.model.fit import Constraints
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.source_grid import GridMotion, SourceGrid, SourceMap
+from lenssr.source.source_grid import GridMotion, SourceGrid
 
 __all__ = ["Problem", "View"]
 
@@ -135,18 +135,18 @@ class Problem:
         of_scene = self.scene.to_fit(self.template)[0].numpy()
         return np.concatenate([of_scene, np.zeros(len(self.bounds[0]) - len(of_scene))])
 
-    def mapping(self, parameters: NDArray) -> SourceMap:
-        """`~lenssr.source.SourceMap` from the nodes to rays, at free parameters (K,)."""
-        physical, source = self.physical(parameters), self.scene["source"]
-        return SourceMap(self._grid(physical), None if source is None else physical[0, source.slice])
-
     def grid_at(self, parameters: NDArray) -> SourceGrid:
         """`~lenssr.source.SourceGrid` where free parameters (K,) have taken it."""
-        return self._grid(self.physical(parameters))
-
-    def _grid(self, physical: Tensor) -> SourceGrid:
-        change = (physical - self.template)[0, : len(self.motion.growth)]
+        change = (self.physical(parameters) - self.template)[0, : len(self.motion.growth)]
         return self.motion.applied(self.grid, change)
+
+    def node_brightness(self, values: NDArray, parameters: NDArray) -> NDArray:
+        """Brightness at the nodes of node values (n,): these, or beside a Sérsic its multiples."""
+        block = self.scene["source"]
+        if block is None:
+            return values
+        nodes = (torch.as_tensor(axis) for axis in self.grid_at(parameters).nodes)
+        return values * block.profile.brightness(*nodes, self.physical(parameters)[:, block.slice])[0].numpy()
 
     def _motion(self, anchor: NDArray | None) -> GridMotion:
         block, operator = self.scene["lens"], self.views[0].stack.operator

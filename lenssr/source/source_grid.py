@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lenssr.light.sersic import sersic_brightness, sersic_brightness_jacobian
 
-__all__ = ["GridMotion", "SourceGrid", "SourceMap", "SourceRays"]
+__all__ = ["GridMotion", "SourceGrid", "SourceRays"]
 
 # A lens enlarges its source if its parameters together can give the rays of the arcs this share of the
 # (mean square) motion of a plain enlargement. Isothermal lenses with shear give 0.2 to 0.5, those with a free
@@ -177,14 +177,6 @@ class SourceGrid:
         """The same square with another number of nodes along a side."""
         return replace(self, side=side)
 
-    def moved(self, x: Any, y: Any, growth: Any = 0.0) -> SourceGrid:
-        """The same grid farther along x and y, in arcsec, and larger by a factor of exp(growth)."""
-        if isinstance(self.half, torch.Tensor):
-            return replace(self, x_0=self.x_0 + x, y_0=self.y_0 + y, half=self.half * growth.exp())
-        return replace(
-            self, x_0=self.x_0 + float(x), y_0=self.y_0 + float(y), half=self.half * math.exp(growth)
-        )
-
     def rays(self, x: Tensor, y: Tensor, sersic: Tensor | None = None) -> SourceRays:
         """`SourceRays` of rays that land at x and y, tensors (R,) or (B, R) in arcsec."""
         return SourceRays(self, x, y, sersic)
@@ -309,34 +301,18 @@ class SourceRays:
         """Interpolated values (..., R), without the Sérsic."""
         return (self._around(values) * self._bilinear).sum(-1)
 
-    def matrix(self, share: Tensor | None = None, rows: int | None = None) -> sparse.csr_array:
-        """The sparse map (rows, n) from the nodes of one grid to rays, or to sums over equally many in a row.
+    def matrix(self) -> sparse.csr_array:
+        """The sparse map (R, n) from the nodes of one grid to rays."""
+        return _sparse(self.index, self.weights, len(self.index), self.side**2)
 
-        Parameters
-        ----------
-        share : `torch.Tensor`, shape (R,), optional
-            Factors of the rays.
-        rows : int, optional
-            Number of sums; by default each ray is one.
-
-        Returns
-        -------
-        matrix : sparse array, shape (rows, n)
-        """
-        return _sparse(self.index, self._shared(share), rows, self.side**2)
-
-    def matrices(self, share: Tensor | None = None, rows: int | None = None) -> list[sparse.csr_array]:
-        """The same for each grid of a batch, a list."""
-        pairs = zip(self.index, self._shared(share), strict=True)
+    def matrices(self, share: Tensor, rows: int) -> list[sparse.csr_array]:
+        """Maps (rows, n) of each grid to sums over equally many rays in a row, each times its share (R,)."""
+        pairs = zip(self.index, self.weights * share.unsqueeze(-1), strict=True)
         return [_sparse(index, weights, rows, self.side**2) for index, weights in pairs]
 
-    def _shared(self, share: Tensor | None) -> Tensor:
-        return self.weights if share is None else self.weights * share.unsqueeze(-1)
 
-
-def _sparse(index: Tensor, weights: Tensor, rows: int | None, size: int) -> sparse.csr_array:
+def _sparse(index: Tensor, weights: Tensor, rows: int, size: int) -> sparse.csr_array:
     """A sparse array (rows, size) of entries (R, 4), equally many of them in each row."""
-    rows = len(index) if rows is None else rows
     starts = np.linspace(0, index.numel(), rows + 1).astype(np.int32)
     entries = weights.detach().cpu().numpy().ravel(), index.cpu().numpy().ravel().astype(np.int32), starts
     return sparse.csr_array(entries, shape=(rows, size))
@@ -404,7 +380,9 @@ class GridMotion:
     def applied(self, grid: SourceGrid, change: Tensor) -> SourceGrid:
         """The grids after changes (..., L) of the parameters."""
         shift = (self.drift @ change.unsqueeze(-1)).squeeze(-1)
-        return grid.moved(shift[..., 0], shift[..., 1], (self.growth * change).sum(-1))
+        numbers = shift[..., 0], shift[..., 1], (self.growth * change).sum(-1).exp()
+        x, y, factor = numbers if isinstance(grid.half, Tensor) else map(float, numbers)
+        return replace(grid, x_0=grid.x_0 + x, y_0=grid.y_0 + y, half=grid.half * factor)
 
     def at(self, grid: SourceGrid, x: Tensor, y: Tensor, keep: Tensor) -> tuple[Tensor, ...]:
         """Motion along x and y, each (..., K, R), of points fixed to a grid with the K parameters kept."""
@@ -414,40 +392,3 @@ class GridMotion:
             drift.unsqueeze(-1) + growth * (place - _like(centre, place)).unsqueeze(-2)
             for place, centre, drift in places
         )
-
-
-class SourceMap:
-    """The map from node values of one source to its brightness, in plain arrays.
-
-    Parameters
-    ----------
-    grid : `SourceGrid`
-    sersic : `torch.Tensor`, shape (7,), optional
-        A Sérsic that multiplies the interpolated values, as in `SourceRays`.
-    """
-
-    def __init__(self, grid: SourceGrid, sersic: Tensor | None = None) -> None:
-        self.grid, self.sersic = grid, sersic
-
-    def rays(self, x: NDArray, y: NDArray) -> SourceRays:
-        """`SourceRays` of rays (R,) that land at x and y."""
-        return self.grid.rays(torch.as_tensor(x), torch.as_tensor(y), self.sersic)
-
-    def matrix(self, x: NDArray, y: NDArray) -> sparse.csr_array:
-        """Values at the nodes (n,) to brightness at rays (R,), a sparse array (R, n)."""
-        return self.rays(x, y).matrix()
-
-    def brightness(self, values: NDArray) -> NDArray:
-        """Brightness at the nodes."""
-        if self.sersic is None:
-            return values
-        nodes = (torch.as_tensor(axis) for axis in self.grid.nodes)
-        return values * sersic_brightness(*nodes, *self.sersic.unsqueeze(-1)).numpy()
-
-    def slope(self, values: NDArray, x: NDArray, y: NDArray) -> tuple[NDArray, ...]:
-        """Slopes of the brightness at rays, along x and y, each of shape (R,)."""
-        return tuple(slope.numpy() for slope in self.rays(x, y).slope(torch.as_tensor(values)))
-
-    def sersic_slopes(self, values: NDArray, x: NDArray, y: NDArray, log: Tensor) -> NDArray:
-        """Derivatives (7, R) of the brightness by the Sérsic, of logarithms where ``log`` says so."""
-        return self.rays(x, y).sersic_slopes(torch.as_tensor(values), log).numpy()

@@ -12,7 +12,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.model.scene import Scene
 from lenssr.reconstruction.fine_freeform import FineView, FreeForm
-from lenssr.source import SourceGrid, SourceMap
+from lenssr.source import SourceGrid
 from lenssr.source.source_grid import GridMotion
 
 LENS = EPL(0.8, 1.9, 0.1, -0.05) + Shear(0.02, 0.01)
@@ -56,8 +56,7 @@ def view_at(scene):
     def make(step):
         change = torch.zeros(len(LENS.vector), dtype=torch.float64)
         change[GAMMA] = step
-        mapping = SourceMap(motion.applied(GRID, change))
-        state = FreeForm(mapping, scene, start + change, values, values, motion)
+        state = FreeForm(motion.applied(GRID, change), scene, start + change, values, values, motion)
         return FineView(state, OBSERVATION, OPTIONS)
 
     return make
@@ -77,7 +76,7 @@ def along_gamma(view):
 
 
 def test_the_grid_grows_with_the_slope(view_at):
-    assert slope_of(view_at, lambda view: np.log(view.state.mapping.grid.half)) > 0.3
+    assert slope_of(view_at, lambda view: np.log(view.state.grid.half)) > 0.3
 
 
 def test_the_image_changes_as_finite_differences_do(view_at):
@@ -92,7 +91,7 @@ def test_the_source_changes_as_finite_differences_do(view_at):
     view = view_at(0.0)
     pixels = view.grid.nodes
     found = view.source_changes(along_gamma(view))[0].ravel()
-    expected = slope_of(view_at, lambda v: v.state.mapping.matrix(*pixels) @ v.state.values)
+    expected = slope_of(view_at, lambda v: v.state.rays(*pixels).matrix() @ v.state.values)
     same = np.isclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     # Pixels on the rim leave the grid, or enter it.
     assert same.reshape(view.grid.side, -1)[1:-1, 1:-1].mean() > 0.98

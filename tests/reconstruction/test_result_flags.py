@@ -115,7 +115,7 @@ def on_grid(rim=0.0, beyond=0.0, radius=0.2, **changes):
         scene=SimpleNamespace(source_positions=lambda x, y, physical: (x[None], y[None])),
         physical=lambda parameters: None,
         lensed_source=lambda values, parameters: np.full(run.weight.size, values.max()),
-        mapping=lambda parameters: SimpleNamespace(brightness=lambda values: ring),
+        node_brightness=lambda values, parameters: ring,
     )
     return replace(run, inversion=(problem, SimpleNamespace(parameters=None, values=values)))
 

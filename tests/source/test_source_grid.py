@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lenssr.light.sersic import sersic_brightness
-from lenssr.source import SourceGrid, SourceMap
+from lenssr.source import SourceGrid
 
 
 @pytest.fixture(params=[0.0, 1.5])
@@ -33,11 +33,15 @@ def test_weights_of_a_ray_inside_sum_to_one(grid, rng):
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
 
 
+def rays_of(grid, x, y, sersic=None):
+    return grid.rays(torch.as_tensor(x), torch.as_tensor(y), sersic)
+
+
 def test_slopes_equal_finite_differences(grid, rng):
     values = rng.normal(size=grid.size)
     x, y = rng.uniform(-0.4, 0.6, 30), rng.uniform(-0.7, 0.3, 30)
     step = 1e-7
-    along_x, along_y = SourceMap(grid).slope(values, x, y)
+    along_x, along_y = rays_of(grid, x, y).slope(torch.as_tensor(values))
     np.testing.assert_allclose(
         along_x, ((grid.matrix(x + step, y) - grid.matrix(x - step, y)) @ values) / (2 * step), atol=1e-5
     )
@@ -56,13 +60,16 @@ def test_a_grid_around_positions_holds_them_with_a_node_to_spare(rng):
 
 def test_a_map_with_a_sersic_multiplies_it(grid, rng):
     sersic = torch.tensor([2.0, 0.2, 1.5, 0.12, -0.15, 0.1, -0.2], dtype=torch.float64)
-    mapping, values = SourceMap(grid, sersic), rng.uniform(0.5, 1.5, grid.size)
+    values = rng.uniform(0.5, 1.5, grid.size)
     x, y = rng.uniform(-0.4, 0.6, 20), rng.uniform(-0.7, 0.3, 20)
     profile = sersic_brightness(torch.as_tensor(x), torch.as_tensor(y), *sersic.reshape(1, 7, 1).unbind(1))[0]
-    np.testing.assert_allclose(mapping.matrix(x, y) @ values, profile.numpy() * (grid.matrix(x, y) @ values))
+    np.testing.assert_allclose(
+        rays_of(grid, x, y, sersic).matrix() @ values, profile.numpy() * (grid.matrix(x, y) @ values)
+    )
     step = 1e-6
-    for slope, (dx, dy) in zip(mapping.slope(values, x, y), ((step, 0), (0, step)), strict=True):
-        ends = [mapping.matrix(x + sign * dx, y + sign * dy) @ values for sign in (1, -1)]
+    slopes = rays_of(grid, x, y, sersic).slope(torch.as_tensor(values))
+    for slope, (dx, dy) in zip(slopes, ((step, 0), (0, step)), strict=True):
+        ends = [rays_of(grid, x + s * dx, y + s * dy, sersic).matrix() @ values for s in (1, -1)]
         np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-4)
 
 

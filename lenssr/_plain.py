@@ -60,8 +60,7 @@ def arguments_of(model):
     lost = [name for name in names if not hasattr(model, name)]
     if lost and not type(model).__module__.startswith("astropy."):
         raise InputError(
-            f"a {type(model).__name__} is built from {lost[0]}, which it does not keep: store it as an "
-            "attribute of this name"
+            f"a {type(model).__name__} does not keep its argument {lost[0]}: store it by this name"
         )
     return {name: getattr(model, name) for name in names if name not in lost}
 
@@ -97,14 +96,10 @@ def _read(name, entry, base, kind):
     found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
     known = {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
     if name not in known:
-        raise InputError(
-            f"{name!r} is not a {kind}: give one of {', '.join(sorted(known))}; one of your own has to be "
-            "imported first"
-        )
+        names = ", ".join(sorted(known))
+        raise InputError(f"{name!r} is not a {kind}: give one of {names}; one's own has to be imported first")
     if not isinstance(entry, dict):
-        raise InputError(
-            f"{name}: {entry!r} is not a set of parameters: give a dictionary such as theta_E: 1.2"
-        )
+        raise InputError(f"{name}: {entry!r} are no parameters: give a dictionary such as theta_E: 1.2")
     values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
     for key, unit in (entry.get("units") or {}).items():
         values[key] = u.Quantity(values[key], unit)

@@ -91,8 +91,7 @@ def unit_stretch(matrix: ArrayLike) -> NDArray[np.float64]:
 def checked_scale(pixel_scale: u.Quantity | float) -> float:
     if np.ndim(strip_unit(pixel_scale, u.arcsec, "pixel_scale")) != 0:
         raise InputError(
-            f"pixel_scale = {pixel_scale} is not one number: pixels that are not squares need a WCS, "
-            "or matrix= of a PixelGrid"
+            f"pixel_scale = {pixel_scale} is not one number: for other pixels give a WCS, or matrix="
         )
     return positive_number(pixel_scale, u.arcsec, "pixel_scale")
 
@@ -137,10 +136,8 @@ def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
     try:
         to_arcsec = [u.Unit(unit).to(u.arcsec) for unit in wcs.wcs.cunit]
     except u.UnitConversionError:
-        raise InputError(
-            f"the WCS has no angular axes (CTYPE {list(wcs.wcs.ctype)}, "
-            f"CUNIT {[str(unit) for unit in wcs.wcs.cunit]}): give pixel_scale="
-        ) from None
+        axes = f"CTYPE {list(wcs.wcs.ctype)}, CUNIT {[str(unit) for unit in wcs.wcs.cunit]}"
+        raise InputError(f"the WCS has no angular axes ({axes}): give pixel_scale=") from None
     matrix, where = scale_matrix(wcs) * np.array(to_arcsec)[:, None], ""
     _refuse_empty(matrix, "the WCS has", where)
     if wcs.has_celestial:
@@ -156,8 +153,7 @@ def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
         shift = np.abs(corners - _CORNERS * np.array(shape[::-1]) / 2 @ local.T).max() / pixel_side(local)
         if not shift < DISTORTION_TOLERANCE:
             raise InputError(
-                f"the projection shifts the image's corners by {shift:.3g} pixels, the field is distorted: "
-                "reproject the cutout to a TAN projection about its centre"
+                f"the projection shifts corners by {shift:.3g} pixels: reproject to TAN at the centre"
             )
     return unit_stretch(matrix) * math.sqrt(abs(np.linalg.det(matrix)))
 
@@ -179,8 +175,7 @@ def _refuse_distortions(wcs: WCS) -> None:
     found += sorted(codes & {"TPV", "TPD", "TNX", "ZPX", "ZPN"})
     if found:
         raise InputError(
-            f"the WCS has distortions ({', '.join(found)}), so its pixels are not all alike: "
-            "drizzle or reproject the cutout to a plain TAN projection first"
+            f"the WCS has distortions ({', '.join(found)}): drizzle or reproject to a TAN projection"
         )
 
 

@@ -146,9 +146,7 @@ def _read_lens(path):
         with open(path, encoding="utf-8") as file:
             return from_dict(yaml.safe_load(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is not YAML ({_one_line(error)}): see the page on the command line"
-        ) from error
+        raise InputError(f"{path} is not YAML ({_one_line(error)}): see the docs of the command") from error
 
 
 def _read_psf(arguments):
@@ -232,9 +230,7 @@ def _read_table(path):
     try:
         return QTable.read(path)
     except Exception as error:
-        raise InputError(
-            f"{path} is not a table that astropy reads ({_one_line(error)}): give one"
-        ) from error
+        raise InputError(f"{path} is no table for astropy ({_one_line(error)}): give one") from error
 
 
 def _demo(arguments):

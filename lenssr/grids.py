@@ -160,10 +160,8 @@ class PixelGrid:
         else:
             raise InputError("a grid needs the size of its pixels: give pixel_scale=, matrix= or wcs=")
         if found is not None and abs(pixel_side(found) / self.pixel_scale - 1) > _wcs.SCALE_TOLERANCE:
-            raise InputError(
-                f"pixel_scale = {self.pixel_scale:g} arcsec, but the WCS says {pixel_side(found):g}: "
-                "give one of them"
-            )
+            scales = f"{self.pixel_scale:g} arcsec, but the WCS says {pixel_side(found):g}"
+            raise InputError(f"pixel_scale = {scales}: give one of them")
 
     def _set_matrix(self, matrix: NDArray[np.float64]) -> None:
         self.matrix, self.pixel_scale = matrix, float(pixel_side(matrix))
@@ -203,8 +201,7 @@ class PixelGrid:
         shift = np.abs(places[0] + offsets @ slopes - places).max() / self.pixel_scale
         if not shift < _wcs.DISTORTION_TOLERANCE:
             raise InputError(
-                f"the exposure is distorted by {shift:.3g} pixels against the reference: drizzle or "
-                "reproject both to plain TAN projections first"
+                f"the exposure is distorted by {shift:.3g} pixels: drizzle or reproject both to TAN"
             )
         twin = self._copy()
         twin._set_matrix(_wcs.checked_matrix(slopes.T))

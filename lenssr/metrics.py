@@ -98,7 +98,7 @@ def _pair(
             a = a * unit_a.to(unit_b)
         except u.UnitConversionError as error:
             raise InputError(
-                f"{names[0]} is in {unit_a}, which does not convert to the {unit_b} of {names[1]}"
+                f"{names[0]} in {unit_a} does not convert to the {unit_b} of {names[1]}"
             ) from error
     for array, name in zip((a, b), names, strict=True):
         bad = array.size - int(np.isfinite(array).sum())

@@ -127,10 +127,7 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
     if name in OWN_SOURCES:
         raise InputError(f"the source {name!r} is lenssr's own: give another name")
     if not callable(profile) or not isinstance(profile(), LightProfile):
-        raise InputError(
-            f"profile = {profile!r} makes no LightProfile: give a subclass of it that needs no arguments, or "
-            "a function that returns one"
-        )
+        raise InputError(f"profile = {profile!r} makes no LightProfile: give a class or function that does")
     SOURCES[name] = Source(method=PARAMETRIC, help=help, profile=profile)
     return SourceName(name)
 
@@ -150,9 +147,7 @@ def _check_source(name: str, value: Any) -> None:
 
 def _check_lens(name: str, value: Any) -> None:
     if not isinstance(value, named("lenssr.mass.base:MassModel")):
-        raise InputError(
-            f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None to fit one"
-        )
+        raise InputError(f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None")
 
 
 def _load_psf_out(plain: Any) -> Any:
@@ -232,36 +227,23 @@ class Settings(Options):
             value = getattr(self, name)
             if value != self.options()[name].default and not getattr(self._entry, trait):
                 known = [repr(kind) for kind, source in SOURCES.items() if getattr(source, trait)]
-                raise InputError(
-                    f"{name} = {value!r} with source = {self.source!r}: only the sources {', '.join(known)} "
-                    "know it, leave it out"
-                )
+                given = f"{name} = {value!r} with source = {self.source!r}"
+                raise InputError(f"{given}: only the sources {', '.join(known)} know it, leave it out")
         if self.psf_out is not None and self.kind == "interpolation":
-            raise InputError(
-                f"psf_out = {self.psf_out!r} with source = 'interpolation': an interpolated image keeps the "
-                "PSF of the telescope, leave it out"
-            )
+            raise InputError(f"psf_out = {self.psf_out!r} with source = 'interpolation': leave it out")
 
     def _check_lens_options(self) -> None:
         """Refuse options of an unknown lens where it is known, and of a known one where it is not."""
         if self.start != SEARCH and (self.lens is not None or self.kind == "interpolation"):
-            raise InputError(
-                f"start = {self.start!r}: it says where the fit of an unknown lens begins, leave it out "
-                "where none is fitted"
-            )
+            raise InputError(f"start = {self.start!r} is for a fit of an unknown lens: leave it out")
         if self.lens is None and self.fit_lens is False:
             raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
         if self.lens is None or not self.fit_lens:
             return
         if self.lens.needs_prior and any(not p.fixed for p in self.lens.parameters if p.name == "kappa"):
-            raise InputError(
-                "a free ConvergenceSheet is degenerate with the size of the source (mass-sheet degeneracy): "
-                "set its kappa.fixed = True"
-            )
+            raise InputError("a free ConvergenceSheet is degenerate (mass-sheet degeneracy): fix its kappa")
         if all(parameter.fixed for parameter in self.lens.parameters):
-            raise InputError(
-                "fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out"
-            )
+            raise InputError("fit_lens = True, but every parameter of the lens is fixed: free one")
 
     @property
     def kind(self) -> str:
@@ -314,8 +296,7 @@ class Settings(Options):
             raise InputError(f"{path} has the option {unknown[0]!r}, which is unknown here: update lenssr")
         if plain["source"] not in SOURCES:
             raise InputError(
-                f"{path} has source = {plain['source']!r}, which is not registered here: import the module "
-                "that calls lenssr.register_source with it, and load again"
+                f"{path} has source = {plain['source']!r}: import the module that registers it first"
             )
         for name, value in options.items():
             load = known[name].load

@@ -360,8 +360,7 @@ class SuperResolver:
         for name in ("psf", "noise", "mask"):
             if getattr(self, name) is not None:
                 raise InputError(
-                    f"{name}= belongs to images, and is not saved with a resolver: leave it out here, and "
-                    "give it with the images"
+                    f"{name}= is not saved with a resolver: leave it out, and give it with images"
                 )
         known = getattr(self._method, "networks", [])
         networks = [(one.network, one.card, one.origin) for one in known]
@@ -448,9 +447,7 @@ def _extras(count: int, **values: Any) -> list[list[Any]]:
     """One value for each image: those of a list, or one for all."""
     for name, value in values.items():
         if isinstance(value, list | tuple) and len(value) != count:
-            raise InputError(
-                f"{name} has {len(value)} entries for {count} images: give one each, or one for all"
-            )
+            raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one")
     return [list(one) if isinstance(one, list | tuple) else [one] * count for one in values.values()]
 
 

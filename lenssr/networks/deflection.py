@@ -240,7 +240,7 @@ def as_family(lens: MassModel, vectors: Tensor) -> Tensor:
     kinds = [type(part).__name__ for part in parts]
     if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
         raise InputError(
-            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or with shear"
+            f"{' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or one of them with shear"
         )
     # index finds x_0 and y_0 of the galaxy, which come before the shear's.
     names = [name for part in parts for name in part.param_names]

@@ -105,10 +105,7 @@ def _networks_in(name: str) -> Iterator[TrainedNetwork]:
     own = {"name": label, "checksum": hashlib.sha256(path.read_bytes()).hexdigest()}
     for network, card, origin in load_networks(path):
         if not isinstance(network, RelensingNetwork | SISR):
-            raise InputError(
-                f"weights = {name!r} are of a {network.kind}, which draws no image: give a "
-                "RelensingNetwork or an SISR"
-            )
+            raise InputError(f"{name!r}, a {network.kind}, draws no image: give a RelensingNetwork or SISR")
         yield TrainedNetwork(network=network.requires_grad_(False), card=card, **(origin or own))
 
 

@@ -154,9 +154,7 @@ class RelensingNetwork(nn.Module):
             self.again = UNet(CORRECTION_PLANES, 2, channels[:3])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:
-            raise InputError(
-                f"channels = {channels} make {number} parameters: give fewer, for less than {MAX_PARAMETERS}"
-            )
+            raise InputError(f"channels = {channels}: give fewer, for less than {MAX_PARAMETERS} parameters")
 
     def forward(
         self,

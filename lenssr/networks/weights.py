@@ -153,9 +153,9 @@ def find(weights: str | Path) -> Path:
         return PRETRAINED_FOLDER / f"{weights}.safetensors"
     if isinstance(weights, str | Path) and Path(weights).is_file():
         return Path(weights)
+    names = ", ".join(map(repr, available())) or "not installed"
     raise InputError(
-        f"weights = {str(weights)!r}: no file, and none that come with lenssr; these are "
-        f"{', '.join(map(repr, available())) or 'not installed'}"
+        f"weights = {str(weights)!r}: no file, and none that come with lenssr; these are {names}"
     )
 
 
@@ -216,9 +216,7 @@ def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, 
     """Network and `Card` of what a file says; refuse tensors whose names or shapes differ."""
     kind = about["kind"]
     if kind not in NETWORK_KINDS:
-        raise InputError(
-            f"{path} holds a {kind}, which this release does not know: it has {', '.join(NETWORK_KINDS)}"
-        )
+        raise InputError(f"{path} holds a {kind}, not one of {', '.join(NETWORK_KINDS)}: update lenssr")
     try:
         network = NETWORK_KINDS[kind](**about["settings"])
     except (TypeError, InputError) as error:
@@ -227,10 +225,7 @@ def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, 
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
     if wrong:
-        raise InputError(
-            f"{path} does not fit the {kind} that it describes: {wrong[0]}, {len(wrong)} in all; it "
-            "was written by another release"
-        )
+        raise InputError(f"{path} does not fit the {kind} that it describes ({wrong[0]}): get it anew")
     network.load_state_dict(tensors)
     known = {entry.name for entry in fields(Card)}
     return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})

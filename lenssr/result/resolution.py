@@ -208,10 +208,7 @@ class SuperResolution:
         """
         n, seed = positive_integer(n, "n"), positive_integer(seed, "seed", 0)
         if self.posterior is None:
-            raise InputError(
-                "this result has no posterior to draw from (files hold none, and interpolation has none): "
-                "run SuperResolver on the image again, with a model of the source, and sample before writing"
-            )
+            raise InputError("no posterior (files hold none): run SuperResolver again, with a source model")
         changes = self.posterior.changes(n, np.random.default_rng(seed))
         planes = zip((self.image, self.source), changes, strict=True)
         return Draws(*((plane.data + change) * plane.unit for plane, change in planes))

@@ -150,8 +150,7 @@ class BatchedLenses(LensDataset):
         cameras = {self._camera_number(number) for number in index}
         if len(cameras) != 1:
             raise InputError(
-                f"the lenses asked for are seen by {len(cameras)} cameras: a batch has one; "
-                "index_batches(size) gives indices that go together"
+                f"these lenses are seen by {len(cameras)} cameras: take batches of index_batches"
             )
         camera = self._camera(cameras.pop())
         draws = [self._draw(number) for number in index]
@@ -317,10 +316,7 @@ def write_dataset(
         raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
     existing = [name for name in (_MANIFEST, *map(_file_name, indices)) if (directory / name).exists()]
     if existing and not overwrite:
-        raise InputError(
-            f"{len(existing)} files exist, such as {directory / existing[0]}: choose another folder, or "
-            "overwrite=True"
-        )
+        raise InputError(f"{directory / existing[0]} exists: choose another folder, or overwrite=True")
     log.info("simulating %d lenses in %s", len(indices), directory)
     rows = []
     for index in tqdm(indices, "simulating", unit="lens", disable=not progress):

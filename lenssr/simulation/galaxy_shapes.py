@@ -124,9 +124,7 @@ class GalaxyShapes:
         named = (file for file in folder.glob("[!.]*") if file.name.lower().endswith(SUFFIXES))
         files = sorted(file for file in named if file.is_file())
         if not files:
-            raise InputError(
-                f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}"
-            )
+            raise InputError(f"{folder} holds no cutouts: put files there that end in {', '.join(SUFFIXES)}")
         return cls([_read(file) for file in files], [file.name for file in files])
 
     @classmethod
@@ -248,10 +246,7 @@ def _deep_field() -> NDArray:
     origin = getattr(importlib.util.find_spec("skimage"), "origin", None) or "scikit-image"
     file = Path(origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
     if not file.is_file():
-        raise InputError(
-            f"{file} is missing from this scikit-image: install version 0.22 or later from PyPI, or give a "
-            "folder of cutouts"
-        )
+        raise InputError(f"{file} is missing: install version 0.22 or later of scikit-image, or give cutouts")
     return imread(file).astype(np.float64).mean(axis=2)
 
 

@@ -281,10 +281,8 @@ class BroadLenses(BatchedLenses):
         if not 0 < self.largest <= 0.5:
             raise InputError(f"largest = {self.largest}: give a share of the side of the image, up to 0.5")
         if self.largest * self.pixels * self.pixel_scale[0] < 0.5:
-            raise InputError(
-                f'{self.pixels} pixels of {self.pixel_scale[0]}" do not hold a lens of 0.5": give more '
-                "pixels, or larger ones"
-            )
+            field = f'{self.pixels} pixels of {self.pixel_scale[0]}"'
+            raise InputError(f'{field} do not hold a lens of 0.5": give more pixels, or larger ones')
         self._shape_images: dict[int, tuple[np.ndarray, float]] = {}
 
     def _checked_sources(self) -> tuple[str, ...]:

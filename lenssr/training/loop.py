@@ -168,8 +168,7 @@ def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> Non
     changed = [name for name in now if name != "hardware" and now[name] != before[name]]
     if changed:
         raise InputError(
-            f"{', '.join(changed)} of the recipe are not those with which {folder} was begun: resume with "
-            f"{known}, or start anew in another folder"
+            f"{', '.join(changed)} differ from {known}: resume with it, or in another folder start anew"
         )
 
 

@@ -161,19 +161,13 @@ class Recipe:
         for name in ("data", "validation"):
             for number, dataset in enumerate(self.datasets(name)):
                 if scale not in (None, dataset.scale):
-                    raise InputError(
-                        f"the network makes images {scale} times finer, {name}.{number} {dataset.scale} "
-                        "times: give both the same scale"
-                    )
+                    place = f"{name}.{number}.scale = {dataset.scale}"
+                    raise InputError(f"{place}, of the network {scale}: give both the same scale")
 
     def _check_objectives(self) -> None:
         known = TASKS[self.task].objectives
-        _check_keys("objectives", self.objectives)
+        _check_keys("objectives", self.objectives, known)
         for name, weight in self.objectives.items():
-            if name not in known:
-                raise InputError(
-                    f"objectives.{name} is not known to the task {self.task!r}: give {_listed(known)}"
-                )
             if _checked_number(f"objectives.{name}", weight) < 0:
                 raise InputError(f"objectives.{name} = {weight}: give a weight that is not negative")
         if not any(self.objectives.values()):
@@ -200,9 +194,7 @@ class Recipe:
         """Make the data sets, each a `~lenssr.simulation.BatchedLenses`."""
         entries = getattr(self, name)
         if not isinstance(entries, list) or not entries:
-            raise InputError(
-                f"{name} = {entries!r}: give a list of data sets, each with dataset: and its options"
-            )
+            raise InputError(f"{name} = {entries!r}: give a list of data sets, each with dataset:")
         return [_dataset(f"{name}.{number}", entry) for number, entry in enumerate(entries)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,7 +238,7 @@ class Recipe:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(
-                f"{source} is neither a file nor the name of a recipe: {_listed(recipe_names())}"
+                f"{source} is no file, and none of the recipes {_listed(recipe_names())}"
             ) from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
@@ -272,9 +264,9 @@ def _load_start(name: str, network: Any, path: str) -> None:
     found, _ = load_weights(path, kind=network.kind)
     if found.settings != network.settings:
         differ = [key for key, value in network.settings.items() if found.settings[key] != value]
+        held, own = found.settings[differ[0]], network.settings[differ[0]]
         raise InputError(
-            f"start.{name} = {path} holds a network with {differ[0]} = {found.settings[differ[0]]!r}, the "
-            f"recipe has {network.settings[differ[0]]!r}: give both the same"
+            f"start.{name} = {path} has {differ[0]} = {held!r}, the recipe {own!r}: give both the same"
         )
     network.load_state_dict(found.state_dict())
 
@@ -307,9 +299,7 @@ def _entry(key: str, name: str, place: Any) -> Any:
     if not isinstance(place, list):
         raise InputError(f"{key}: {name} is in no section of the recipe; see the file for its keys")
     if not name.isdigit() or int(name) >= len(place):
-        raise InputError(
-            f"{key}: {name!r} is not a position in a list of {len(place)}: give 0 to {len(place) - 1}"
-        )
+        raise InputError(f"{key}: {name!r} is not a position in a list: give 0 to {len(place) - 1}")
     return int(name)
 
 

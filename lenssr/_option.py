@@ -197,9 +197,8 @@ def pair(value, name, *, integer=False):
     values = (value, value) if np.ndim(value) == 0 else tuple(value)
     good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
     if not good or (integer and any(int(v) != v for v in values)):
-        raise InputError(
-            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
-        )
+        kind = "integers" if integer else "numbers"
+        raise InputError(f"{name} = {value!r}: give one or two positive {kind}")
     return tuple(int(v) if integer else float(v) for v in values)
 
 

@@ -59,9 +59,7 @@ def arguments_of(model):
     names = [one.name for one in signature if one.kind not in kinds and one.name not in model.param_names]
     lost = [name for name in names if not hasattr(model, name)]
     if lost and not type(model).__module__.startswith("astropy."):
-        raise InputError(
-            f"a {type(model).__name__} does not keep its argument {lost[0]}: store it by this name"
-        )
+        raise InputError(f"a {type(model).__name__} does not keep its argument {lost[0]}: store it as such")
     return {name: getattr(model, name) for name in names if name not in lost}
 
 

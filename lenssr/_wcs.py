@@ -90,9 +90,7 @@ def unit_stretch(matrix: ArrayLike) -> NDArray[np.float64]:
 
 def checked_scale(pixel_scale: u.Quantity | float) -> float:
     if np.ndim(strip_unit(pixel_scale, u.arcsec, "pixel_scale")) != 0:
-        raise InputError(
-            f"pixel_scale = {pixel_scale} is not one number: for other pixels give a WCS, or matrix="
-        )
+        raise InputError(f"pixel_scale = {pixel_scale} is not one number: give one, or a WCS or matrix=")
     return positive_number(pixel_scale, u.arcsec, "pixel_scale")
 
 
@@ -152,9 +150,7 @@ def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
     if where:
         shift = np.abs(corners - _CORNERS * np.array(shape[::-1]) / 2 @ local.T).max() / pixel_side(local)
         if not shift < DISTORTION_TOLERANCE:
-            raise InputError(
-                f"the projection shifts corners by {shift:.3g} pixels: reproject to TAN at the centre"
-            )
+            raise InputError(f"the projection shifts corners by {shift:.3g} pixels: reproject to plain TAN")
     return unit_stretch(matrix) * math.sqrt(abs(np.linalg.det(matrix)))
 
 
@@ -174,9 +170,7 @@ def _refuse_distortions(wcs: WCS) -> None:
     codes = {name[-3:] for name in wcs.wcs.ctype if "-" in name}
     found += sorted(codes & {"TPV", "TPD", "TNX", "ZPX", "ZPN"})
     if found:
-        raise InputError(
-            f"the WCS has distortions ({', '.join(found)}): drizzle or reproject to a TAN projection"
-        )
+        raise InputError(f"the WCS has distortions ({', '.join(found)}): drizzle or reproject to plain TAN")
 
 
 def _refuse_hidden_distortion(wcs: WCS, shape: tuple[int, int]) -> None:

@@ -104,7 +104,7 @@ def _simulate_arguments(parser, add):
     add("--lens", help="sis, sie or sie+shear (default: sie; in models II and III sie+shear)")
     add("--noise", action="store_true", help="noise beyond Poisson's, which models II and III always have")
     add("--substructure", default="none", help="none, cdm or axion (default: none)")
-    add("-n", "--number", type=whole_number, default=100, help="how many (default: 100)")
+    add("-n", "--number", dest="size", type=whole_number, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
 
@@ -183,13 +183,9 @@ def _resolve(arguments):
     resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
     psf = arguments.psf if arguments.psf_file is None else None
     log.info("resolving %s", arguments.input)
-    result = resolver(
-        arguments.input,
-        psf=_read_psf(arguments),
-        pixel_scale=arguments.pixel_scale,
-        unit=arguments.unit,
-        hdus=_hdus(sci=arguments.sci, err=arguments.err, psf=psf),
-    )
+    named = _hdus(sci=arguments.sci, err=arguments.err, psf=psf)
+    reading = {"pixel_scale": arguments.pixel_scale, "unit": arguments.unit, "hdus": named}
+    result = resolver(arguments.input, psf=_read_psf(arguments), **reading)
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
@@ -270,14 +266,8 @@ def _scores(scene, result):
 def _simulate(arguments):
     from lenssr.simulation import DeepLense, write_dataset
 
-    dataset = DeepLense(
-        arguments.model,
-        lens=arguments.lens,
-        noise=arguments.noise or None,
-        size=arguments.number,
-        seed=arguments.seed,
-        substructure=arguments.substructure,
-    )
+    options = {name: getattr(arguments, name) for name in ("lens", "size", "seed", "substructure")}
+    dataset = DeepLense(arguments.model, noise=arguments.noise or None, **options)
     write_dataset(dataset, arguments.output, progress=not arguments.quiet)
     print(f"written        {len(dataset)} lenses in {arguments.output}")
 

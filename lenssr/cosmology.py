@@ -16,15 +16,9 @@ from lenssr.units import positive_number, strip_unit
 if TYPE_CHECKING:  # it takes long to import
     from astropy.cosmology import FLRW
 
-__all__ = [
-    "critical_surface_density",
-    "einstein_mass",
-    "einstein_radius_from_mass",
-    "einstein_radius_from_velocity_dispersion",
-    "lens_distances",
-    "nfw_from_mass",
-    "velocity_dispersion",
-]
+__all__ = ["critical_surface_density", "einstein_mass", "einstein_radius_from_mass"]
+__all__ += ["einstein_radius_from_velocity_dispersion", "lens_distances", "nfw_from_mass"]
+__all__ += ["velocity_dispersion"]
 
 Number: TypeAlias = u.Quantity | float
 Cosmology: TypeAlias = "FLRW | None"
@@ -57,9 +51,8 @@ def lens_distances(
     >>> lens_distances(0.5, 1.0)[0]
     <Quantity 1297.61108986 Mpc>
     """
-    z_lens, z_source = (
-        float(strip_unit(z, u.one, name)) for z, name in ((z_lens, "z_lens"), (z_source, "z_source"))
-    )
+    redshifts = {"z_lens": z_lens, "z_source": z_source}
+    z_lens, z_source = (float(strip_unit(z, u.one, name)) for name, z in redshifts.items())
     if not 0 < z_lens < z_source < math.inf:
         raise InputError(f"z_lens = {z_lens}, z_source = {z_source} are refused: give 0 < z_lens < z_source")
     cosmology = _planck18() if cosmology is None else cosmology

@@ -200,9 +200,7 @@ class PixelGrid:
         slopes = (places[[1, 3]] - places[[2, 4]]) / (2 * np.maximum(half, 1)[:, None])
         shift = np.abs(places[0] + offsets @ slopes - places).max() / self.pixel_scale
         if not shift < _wcs.DISTORTION_TOLERANCE:
-            raise InputError(
-                f"the exposure is distorted by {shift:.3g} pixels: drizzle or reproject both to TAN"
-            )
+            raise InputError(f"the exposure is distorted by {shift:.3g} pixels: drizzle or reproject to TAN")
         twin = self._copy()
         twin._set_matrix(_wcs.checked_matrix(slopes.T))
         x, y = places[0].tolist()

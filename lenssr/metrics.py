@@ -24,22 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer
 
-__all__ = [
-    "Scores",
-    "Summary",
-    "bicubic",
-    "coverage",
-    "flux_ratio",
-    "mse",
-    "oracle",
-    "psnr",
-    "reduced_chi2",
-    "scores_m",
-    "scores_t",
-    "ssim",
-    "stretch",
-    "summarize",
-]
+__all__ = ["Scores", "Summary", "bicubic", "coverage", "flux_ratio", "mse", "oracle", "psnr"]
+__all__ += ["reduced_chi2", "scores_m", "scores_t", "ssim", "stretch", "summarize"]
 
 # Values, perhaps with a unit; astropy's classes are Any to type checkers.
 Image: TypeAlias = "u.Quantity | ArrayLike"
@@ -97,9 +83,7 @@ def _pair(
         try:
             a = a * unit_a.to(unit_b)
         except u.UnitConversionError as error:
-            raise InputError(
-                f"{names[0]} in {unit_a} does not convert to the {unit_b} of {names[1]}"
-            ) from error
+            raise InputError(f"{names[0]} in {unit_a} does not convert to {unit_b} of {names[1]}") from error
     for array, name in zip((a, b), names, strict=True):
         bad = array.size - int(np.isfinite(array).sum())
         if finite and bad:
@@ -178,9 +162,7 @@ def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 
     image, truth = _pair(image, truth, ("image", "truth"))
     if truth.ndim != 2 or min(truth.shape) < _WINDOW:
-        raise InputError(
-            f"images of shape {truth.shape}: SSIM needs two dimensions, at least {_WINDOW} pixels"
-        )
+        raise InputError(f"images of shape {truth.shape}: SSIM needs two sides of at least {_WINDOW} pixels")
     return float(structural_similarity(image, truth, data_range=_range(truth, data_range)))
 
 

@@ -26,21 +26,8 @@ if TYPE_CHECKING:
     from lenssr.mass import MassModel
     from lenssr.networks import NetworkSource
 
-__all__ = [
-    "NETWORK",
-    "PHOTOMETRY",
-    "PIXEL",
-    "READING",
-    "RESOLVER",
-    "SEARCH",
-    "SOURCES",
-    "Option",
-    "PhotometryOptions",
-    "Settings",
-    "Source",
-    "SourceName",
-    "register_source",
-]
+__all__ = ["NETWORK", "PHOTOMETRY", "PIXEL", "READING", "RESOLVER", "SEARCH", "SOURCES", "Option"]
+__all__ += ["PhotometryOptions", "Settings", "Source", "SourceName", "register_source"]
 
 SourceKind = Literal["interpolation", "pixelated", "perturbed_sersic", "auto", "sersic", "network"]
 # Priors of a source on a grid: "auto", and the names of `lenssr.source.PRIORS`.
@@ -295,9 +282,7 @@ class Settings(Options):
         if unknown:
             raise InputError(f"{path} has the option {unknown[0]!r}, which is unknown here: update lenssr")
         if plain["source"] not in SOURCES:
-            raise InputError(
-                f"{path} has source = {plain['source']!r}: import the module that registers it first"
-            )
+            raise InputError(f"{path} has source = {plain['source']!r}: import the module that registers it")
         for name, value in options.items():
             load = known[name].load
             options[name] = load(value) if load and value is not None else value
@@ -364,10 +349,7 @@ class PhotometryOptions(Options):
     grouper: Any = option(
         "groups of galaxies that are fitted together",
         default="auto",
-        check=opt.such(
-            lambda value: value is None or callable(value) or (isinstance(value, str) and value == "auto"),
-            "a photutils SourceGrouper, 'auto' or None",
-        ),
+        check=opt.unless((None, "auto"), opt.such(callable, "a photutils SourceGrouper, 'auto' or None")),
     )
     loss: Literal["huber", "cauchy"] | None = option(
         "how residuals count: huber, cauchy, or None for squares", check=opt.one_of(("huber", "cauchy", None))

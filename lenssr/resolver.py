@@ -330,11 +330,8 @@ class SuperResolver:
 
     def fit(self, images: Sequence[ImageLike], **options: Any) -> Self:
         """Call `fine_tune`, with its arguments: its former name, deprecated."""
-        warnings.warn(
-            "SuperResolver.fit is deprecated: it trains a network, call fine_tune",
-            LensSRDeprecationWarning,
-            stacklevel=2,
-        )
+        told = "SuperResolver.fit is deprecated: it trains a network, call fine_tune"
+        warnings.warn(told, LensSRDeprecationWarning, stacklevel=2)
         return self.fine_tune(images, **options)
 
     @property
@@ -359,9 +356,7 @@ class SuperResolver:
 
         for name in ("psf", "noise", "mask"):
             if getattr(self, name) is not None:
-                raise InputError(
-                    f"{name}= is not saved with a resolver: leave it out, and give it with images"
-                )
+                raise InputError(f"{name}= is not saved with a resolver: leave it out, give it with images")
         known = getattr(self._method, "networks", [])
         networks = [(one.network, one.card, one.origin) for one in known]
         save_bundle(path, self.settings.save(), networks)
@@ -406,13 +401,9 @@ class SuperResolver:
         automatic = isinstance(mask, str)
         if automatic and mask != "auto":
             raise InputError(f"mask = {mask!r}: give an array of bool, 'auto' or None")
-        observation = Observation.from_any(
-            image,
-            psf=self.psf if psf is None else psf,
-            noise=self.noise if noise is None else noise,
-            mask=None if automatic else mask,
-            **reading,
-        )
+        psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
+        hidden = None if automatic else mask
+        observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **reading)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
             from lenssr.reconstruction.field_mask import auto_mask

@@ -239,9 +239,7 @@ def as_family(lens: MassModel, vectors: Tensor) -> Tensor:
     parts = getattr(lens, "components", (lens,))
     kinds = [type(part).__name__ for part in parts]
     if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
-        raise InputError(
-            f"{' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or one of them with shear"
-        )
+        raise InputError(f"{' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or either with shear")
     # index finds x_0 and y_0 of the galaxy, which come before the shear's.
     names = [name for part in parts for name in part.param_names]
     zero = torch.zeros_like(vectors[:, 0])

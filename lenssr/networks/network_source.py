@@ -111,11 +111,8 @@ def _networks_in(name: str) -> Iterator[TrainedNetwork]:
 
 def image_properties(observation: Any, image: Tensor, variance: Tensor) -> dict[str, float]:
     """Properties with ranges on cards, from the arcs (1, ny, nx) of an image and their variance."""
-    return {
-        "pixel_scale": observation.grid.pixel_scale,
-        "psf_fwhm": observation.psf_fwhm,
-        "snr": float(signal_to_noise(image, variance)),
-    }
+    properties = {"pixel_scale": observation.grid.pixel_scale, "psf_fwhm": observation.psf_fwhm}
+    return properties | {"snr": float(signal_to_noise(image, variance))}
 
 
 class LensNetwork:

@@ -144,9 +144,7 @@ def _plane_hdus(result, name, plane):
         why = "is prior, not data" if name == "source" else "has no data"
         hdus.append(_image_hdu(bad, plane.mask, f"1 where {plane.hdu} {why}", wcs=value.wcs))
     if value.psf is not None:
-        hdus.append(
-            _image_hdu(value.psf, plane.psf, f"point spread function of {plane.hdu}, at its sampling")
-        )
+        hdus.append(_image_hdu(value.psf, plane.psf, f"point spread function of {plane.hdu} at its sampling"))
     return hdus
 
 
@@ -262,9 +260,8 @@ def _native(array):
 
 def _ccddata(hdulist, name, plane, exact):
     header = hdulist[plane.hdu].header
-    std, bad, psf = (
-        _native(hdulist[hdu].data) if hdu in hdulist else None for hdu in (plane.error, plane.mask, plane.psf)
-    )
+    names = plane.error, plane.mask, plane.psf
+    std, bad, psf = (_native(hdulist[name].data) if name in hdulist else None for name in names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         wcs = WCS(header) if "CRPIX1" in header else None

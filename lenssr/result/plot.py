@@ -243,7 +243,7 @@ def draw(result, figure=None):
     coarse, fine = pixel_scales(result)
     if coarse is None:
         raise InputError(
-            "the pixel scale is not known: give a result with meta={'pixel_scale': ...}, in arcsec"
+            "the pixel scale is not known: give a result with meta={'pixel_scale': ...} (arcsec)"
         )
     if figure is None:
         figure = Figure(figsize=(15.0, 9.2), dpi=120, layout="constrained")

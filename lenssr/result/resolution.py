@@ -108,11 +108,7 @@ class SuperResolution:
     lens_light_image: CCDData | None = plane("LENS_LIGHT", "the lens galaxy alone", default=None)
     source: CCDData | None = plane("SOURCE", "the source galaxy, not lensed", beside=True, default=None)
     information: NDArray[np.float64] | None = plane(
-        "INFORMATION",
-        "1 - posterior / prior variance of SOURCE",
-        array=True,
-        wcs_of="source",
-        default=None,
+        "INFORMATION", "1 - posterior / prior variance of SOURCE", array=True, wcs_of="source", default=None
     )
     model_image: CCDData = plane("MODEL", "model on the grid of the input")
     residual: CCDData = plane("RESIDUAL", "data minus model", error="NOISE")

@@ -149,9 +149,7 @@ class BatchedLenses(LensDataset):
         index = self._indices(indices)
         cameras = {self._camera_number(number) for number in index}
         if len(cameras) != 1:
-            raise InputError(
-                f"these lenses are seen by {len(cameras)} cameras: take batches of index_batches"
-            )
+            raise InputError(f"the lenses are seen by {len(cameras)} cameras: take batches of index_batches")
         camera = self._camera(cameras.pop())
         draws = [self._draw(number) for number in index]
         scenes = make_scenes(self._lens, draws).to(device, dtype)

@@ -177,11 +177,7 @@ _MODELS = {
     "III": _Model(64, 0.08, _F160W, "sie+shear", True),
 }
 _SIE = SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0)
-_LENSES: dict[Any, Any] = {
-    "sie": _SIE,
-    "sis": SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0),
-    "sie+shear": _SIE + Shear(0.05, 0.0),
-}
+_LENSES: dict[Any, Any] = {"sie": _SIE, "sis": SIS(THETA_E), "sie+shear": _SIE + Shear(0.05, 0.0)}
 _SUBSTRUCTURE: dict[Any, Any] = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex}
 
 

@@ -309,7 +309,7 @@ class LensDraw:
     settings: dict = field(default_factory=dict)
 
 
-def make_scenes(lens: MassModel | MassSystem, draws: Sequence[LensDraw]) -> LensScenes:
+def make_scenes(kind: MassModel | MassSystem, draws: Sequence[LensDraw]) -> LensScenes:
     """`LensScenes` of a batch in float64, from the kind of lens and what was drawn."""
     more: dict[str, torch.Tensor] = {}
     if any(len(one.subhalos) for one in draws):
@@ -320,10 +320,8 @@ def make_scenes(lens: MassModel | MassSystem, draws: Sequence[LensDraw]) -> Lens
         images = [np.zeros_like(given) if one.source_image is None else one.source_image for one in draws]
         more["source_images"] = torch.from_numpy(np.stack(images))
         more["source_step"] = torch.tensor([one.source_step for one in draws])
-    lens_vector, source_vector = (
-        torch.from_numpy(np.stack([getattr(one, name) for one in draws])) for name in ("lens", "source")
-    )
-    return LensScenes(lens, lens_vector, source_vector, **more)
+    lens, source = (np.stack([getattr(one, name) for one in draws]) for name in ("lens", "source"))
+    return LensScenes(kind, torch.from_numpy(lens), torch.from_numpy(source), **more)
 
 
 def image(values: NDArray, grid: PixelGrid, exposure: float | None = None) -> CCDData:

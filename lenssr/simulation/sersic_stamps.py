@@ -115,7 +115,6 @@ class SersicStamps:
         """True parameters of all: a `~astropy.table.QTable` with the names of `~lenssr.SersicPhotometry`."""
         stamps = list(self)
         names = {"x": "x_0", "y": "y_0"} | {n: n for n in ("amplitude", "r_eff", "n", "ellip", "theta")}
-        columns = {
-            name: [float(getattr(stamp.truth, own).value) for stamp in stamps] for name, own in names.items()
-        }
+        truths = [stamp.truth for stamp in stamps]
+        columns = {name: [float(getattr(one, own).value) for one in truths] for name, own in names.items()}
         return QTable(columns | {"flux": [stamp.flux for stamp in stamps]})

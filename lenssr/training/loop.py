@@ -168,7 +168,7 @@ def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> Non
     changed = [name for name in now if name != "hardware" and now[name] != before[name]]
     if changed:
         raise InputError(
-            f"{', '.join(changed)} differ from {known}: resume with it, or in another folder start anew"
+            f"{', '.join(changed)} differ from {known}: resume with it, or start in another folder"
         )
 
 
@@ -178,12 +178,9 @@ def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> An
 
     optimisation, hardware = recipe.optimisation, asdict(recipe.hardware)
     hardware.pop("threads")
+    place: dict[str, Any] = {"dirpath": folder / CHECKPOINT_FOLDER, "enable_version_counter": False}
     # Save at the end of an epoch, from where a training resumes without repeating a step.
-    place: dict[str, Any] = {
-        "dirpath": folder / CHECKPOINT_FOLDER,
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-    }
+    place["save_on_train_epoch_end"] = True
     callbacks = [
         ModelCheckpoint(**place, filename="best", monitor="val_loss"),
         # Saved after the best one, which it refers to.

@@ -237,9 +237,7 @@ class Recipe:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise InputError(
-                f"{source} is no file, and none of the recipes {_listed(recipe_names())}"
-            ) from error
+            raise InputError(f"{source} is no file, and none of {_listed(recipe_names())}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
         _check_keys(str(source), values)
@@ -266,7 +264,7 @@ def _load_start(name: str, network: Any, path: str) -> None:
         differ = [key for key, value in network.settings.items() if found.settings[key] != value]
         held, own = found.settings[differ[0]], network.settings[differ[0]]
         raise InputError(
-            f"start.{name} = {path} has {differ[0]} = {held!r}, the recipe {own!r}: give both the same"
+            f"start.{name} = {path} has {differ[0]} = {held!r}, the recipe {own!r}: give the same"
         )
     network.load_state_dict(found.state_dict())
 

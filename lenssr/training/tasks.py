@@ -228,14 +228,8 @@ def _fitted(batch, rows):
     options |= {"oversampling": oversampling, "device": batch.device}
     noise = batch.noise.select(torch.tensor(rows, device=batch.device))
     stack = ImageStack(data, torch.ones_like(data, dtype=torch.bool), noise, grid, kernel, **options)
-    scene = Scene(
-        lens=batch.scenes.lens,
-        lens_free=False,
-        lens_light=0,
-        sky=False,
-        extent=0.5 * max(grid.shape) * grid.pixel_scale,
-        device=batch.device,
-    )
+    known = {"lens_free": False, "lens_light": 0, "sky": False, "device": batch.device}
+    scene = Scene(lens=batch.scenes.lens, extent=0.5 * max(grid.shape) * grid.pixel_scale, **known)
     fits = fit_known_lens(stack, scene, batch.scenes.lens_vector[rows].double())
     source = scene["source"].slice
     return [fit.physical[source].cpu() for fit in fits]

@@ -112,9 +112,7 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, text, message):
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(
-        InputError, match="esrgan is no file, and none of the recipes 'bicubic', 'deflection'"
-    ):
+    with pytest.raises(InputError, match="esrgan is no file, and none of 'bicubic', 'deflection'"):
         Recipe.load("esrgan")
 
 

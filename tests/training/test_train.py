@@ -259,5 +259,5 @@ def test_weights_and_cards_are_written_and_can_be_begun_with(tmp_path):
     assert all(torch.equal(a, b) for a, b in begun)
     with pytest.raises(InputError, match="start.lens is not known: give 'image', 'source'"):
         quick("lenssr-no-source", **{"start.lens": str(files["image"])})
-    with pytest.raises(InputError, match="has depth = 1, the recipe 2: give both the same"):
+    with pytest.raises(InputError, match="has depth = 1, the recipe 2: give the same"):
         quick("lenssr-no-source", **{"start.image": str(files["image"]), "network.depth": 2})

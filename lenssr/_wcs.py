@@ -182,10 +182,7 @@ def _refuse_hidden_distortion(wcs: WCS, shape: tuple[int, int]) -> None:
         raise InputError("a corner of the image lies outside the WCS projection: correct its CRPIX")
     shift = np.abs(plain.wcs_world2pix(sky, 0) - corners).max()
     if shift > DISTORTION_TOLERANCE:
-        raise InputError(
-            f"the WCS has distortions that shift the image's corners by {shift:.3g} pixels (as TPV does): "
-            "drizzle or reproject the cutout to a plain TAN projection first"
-        )
+        raise InputError(f"the WCS has distortions of {shift:.3g} pixels (as of TPV): reproject to plain TAN")
 
 
 def _local_matrix(wcs: WCS, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

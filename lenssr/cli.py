@@ -29,10 +29,8 @@ DEMO_SCALE, DEMO_SEED = 2, 6
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="lenssr",
-        description="Super-resolution of strong gravitational lenses with the physics of lensing.",
-    )
+    about = "Super-resolution of strong gravitational lenses with the physics of lensing."
+    parser = argparse.ArgumentParser(prog="lenssr", description=about)
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_arguments, help in (

@@ -59,9 +59,8 @@ class UNet(nn.Module):
 
 
 def _two_convolutions(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
-    )
+    first, second = (nn.Conv2d(number, after, 3, padding=1) for number in (before, after))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
 
 
 @dataclass(frozen=True)

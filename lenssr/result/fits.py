@@ -404,9 +404,8 @@ def _plain_of_layout_1(table, structure, arrays):
     """Plain models by label: layout 1 held parameters in LENS alone, the structure in META, maps by name."""
     models = {}
     for label, told in structure.items():
-        parts = [
-            _plain_part(part, table[table["component"] == part["label"]], arrays) for part in told["parts"]
-        ]
+        rows = (table[table["component"] == part["label"]] for part in told["parts"])
+        parts = [_plain_part(part, own, arrays) for part, own in zip(told["parts"], rows, strict=True)]
         covariance = arrays.get(f"cov.{label}")
         if told["kind"] == "system":
             models[label] = {"MassSystem": {"components": parts, "covariance": covariance}}

@@ -27,10 +27,7 @@ PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 class Draws(NamedTuple):
-    """Images (n, scale ny, scale nx) and the sources (n, my, mx) that belong to them, as the data allow.
-
-    They are on the pixels of ``image`` and ``source`` of a `SuperResolution`, whose `sample` draws them.
-    """
+    """Images (n, scale ny, scale nx) and sources (n, my, mx), as `SuperResolution.sample` draws them."""
 
     image: u.Quantity
     source: u.Quantity

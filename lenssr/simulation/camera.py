@@ -140,10 +140,8 @@ class _RayGrid:
         means = values.mean(1)
         number = min(_STEEP, means.shape[1])
         steep = (values.amax(1) - values.amin(1)).topk(number, dim=1, sorted=False).indices
-        x, y = (
-            (middle[steep].unsqueeze(-1) + offset).flatten(1)
-            for middle, offset in zip(self._pixels, self._finer, strict=True)
-        )
+        middles = zip(self._pixels, self._finer, strict=True)
+        x, y = ((middle[steep].unsqueeze(-1) + offset).flatten(1) for middle, offset in middles)
         finer = scenes.brightness(x, y).reshape(len(scenes), number, -1).mean(-1)
         return means.scatter(1, steep, finer)
 

@@ -167,9 +167,7 @@ def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> Non
     # Only the hardware may change.
     changed = [name for name in now if name != "hardware" and now[name] != before[name]]
     if changed:
-        raise InputError(
-            f"{', '.join(changed)} differ from {known}: resume with it, or start in another folder"
-        )
+        raise InputError(f"{', '.join(changed)} differ from {known}: resume with it, or start elsewhere")
 
 
 def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> Any:
@@ -312,8 +310,7 @@ def device_name(device: torch.device) -> str:
 
 def optimizers(parameters: Iterable[torch.nn.Parameter], optimisation: Optimisation) -> dict[str, Any]:
     """Optimizer and learning rate of each step, in the form of Lightning."""
-    optimizer = torch.optim.AdamW(
-        parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
-    )
+    rate, decay = optimisation.learning_rate, optimisation.weight_decay
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

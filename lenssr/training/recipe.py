@@ -62,11 +62,10 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         _check_section("optimisation", self)
-        if self.steps % self.check_every:
-            raise InputError(
-                f"optimisation.steps = {self.steps} is not a multiple of check_every = {self.check_every}: "
-                f"give {-(-self.steps // self.check_every) * self.check_every}"
-            )
+        steps, every = self.steps, self.check_every
+        if steps % every:
+            given = f"optimisation.steps = {steps} is not a multiple of check_every = {every}"
+            raise InputError(f"{given}: give {steps + every - steps % every}")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step in units of ``learning_rate``."""
@@ -260,12 +259,10 @@ def recipe_names() -> list[str]:
 
 def _load_start(name: str, network: Any, path: str) -> None:
     found, _ = load_weights(path, kind=network.kind)
-    if found.settings != network.settings:
-        differ = [key for key, value in network.settings.items() if found.settings[key] != value]
-        held, own = found.settings[differ[0]], network.settings[differ[0]]
-        raise InputError(
-            f"start.{name} = {path} has {differ[0]} = {held!r}, the recipe {own!r}: give the same"
-        )
+    for key, own in network.settings.items():
+        held = found.settings[key]
+        if held != own:
+            raise InputError(f"start.{name} = {path} has {key} = {held!r}, the recipe {own!r}: give the same")
     network.load_state_dict(found.state_dict())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
@@ -232,7 +233,8 @@ class SuperResolver:
             groups.setdefault(_group_key(observation), []).append((i, observation))
         parts = [part for members in groups.values() for part in self._method.parts(members)]
         solving = contextlib.closing(solve_parts(functools.partial(reconstruct, self._method), parts, jobs))
-        with _bar(len(images), progress) as bar, solving as solved:
+        bar = tqdm(total=len(images), disable=not progress, unit="image")
+        with bar, solving as solved:
             bar.update(sum(result is not None for result in results))
             for numbers, found in solved:
                 for i, result in zip(numbers, found, strict=True):
@@ -444,9 +446,3 @@ def _extras(count: int, **values: Any) -> list[list[Any]]:
 
 def _name(image: Any, number: int) -> str:
     return str(image) if isinstance(image, str | PathLike) else f"image {number}"
-
-
-def _bar(total: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=not shown, unit="image")

@@ -104,8 +104,10 @@ def to_hdulist(result):
     planes = planes_of(result)
     hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane)]
     models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
+    plain = {"lens": None if result.lens is None else result.lens._plain()}
+    plain |= {label: plain_light(model) for label, model in models.items() if label != "lens"}
     arrays = []
-    exact = {**_exact(result), "models": _without_arrays(_plain_models(**models), arrays)}
+    exact = {**_exact(result), "models": _without_arrays(plain, arrays)}
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
@@ -166,12 +168,6 @@ def _exact(result):
         if image is not None and not plane.array:
             exact |= {f"{name}.meta": image.meta, f"{name}.unit": image.unit.to_string()}
     return exact | {"parameters.meta": result.parameters.meta}
-
-
-def _plain_models(lens, source, lens_light):
-    """The models by label as plain data, maps and covariances as arrays."""
-    plain = {"source": plain_light(source), "lens_light": plain_light(lens_light)}
-    return {"lens": None if lens is None else lens._plain(), **plain}
 
 
 def _without_arrays(plain, arrays):

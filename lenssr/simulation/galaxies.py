@@ -102,10 +102,8 @@ class GalaxyLenses(LensDataset):
     shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None, optional
         The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
         `GalaxyShapes.hubble_deep_field`, for which scikit-image must be installed.
-    size : int, optional
-        Number of lenses; 100 by default.
-    seed : int, optional
-        Seed of the random numbers; 0 by default.
+    size, seed : int, optional
+        Number of lenses, and seed of the random numbers; 100 and 0 by default.
     pixel_scale : float or `~astropy.units.Quantity`, optional
         Side of the low pixels, in arcsec; 0.05 by default.
     fwhm : float or `~astropy.units.Quantity`, optional

@@ -83,10 +83,8 @@ class LensPopulation(LensDataset):
 
     Parameters
     ----------
-    size : int, optional
-        Number of lenses; 100 by default.
-    seed : int, optional
-        Seed of the random numbers; 0 by default.
+    size, seed : int, optional
+        Number of lenses, and seed of the random numbers; 100 and 0 by default.
     lens_light : bool or None, optional
         Whether all lenses shine, none does, or, the default, those with odd numbers.
     scale : int, optional
@@ -201,10 +199,8 @@ class BroadLenses(BatchedLenses):
 
     Parameters
     ----------
-    size : int, optional
-        Number of lenses; 1000 by default.
-    seed : int, optional
-        Seed of the random numbers; 0 by default.
+    size, seed : int, optional
+        Number of lenses, and seed of the random numbers; 1000 and 0 by default.
     shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
         Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`); none by
         default. Keep some for tests: ``shapes[::2]`` is one half, ``"hubble_deep_field[::2]"`` one half of

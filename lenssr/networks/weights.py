@@ -154,7 +154,7 @@ def find(weights: str | Path) -> Path:
     if isinstance(weights, str | Path) and Path(weights).is_file():
         return Path(weights)
     names = ", ".join(map(repr, available())) or "not installed"
-    raise InputError(f"weights = {str(weights)!r}: no file, and not one that comes with lenssr: {names}")
+    raise InputError(f"weights = {str(weights)!r}: no file, and none that come with lenssr: {names}")
 
 
 def load(weights: str | Path, *, kind: str | None = None) -> tuple[Any, Card]:

@@ -237,11 +237,6 @@ class SuperResolution:
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional
             Where to save it, in the format of its suffix, replacing what is there; not saved by default.
-
-        Raises
-        ------
-        InputError
-            If the path cannot be written.
         """
         from lenssr.result.plot import draw, save
 

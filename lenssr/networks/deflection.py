@@ -124,7 +124,7 @@ class DeflectionNetwork(nn.Module):
 
     An image of any shape is averaged to 64 x 64 pixels; the inputs are its signal-to-noise ratio, its
     brightness in units of its rms, and the positions of its pixels. Lengths are predicted in units of the
-    field, independent of the pixel scale.
+    field, independent of the pixel scale. ``DeflectionNetwork(**network.settings)`` builds a network again.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ class RelensingNetwork(nn.Module):
     widths, its noise, its coverage, and the width of the PSF, all in units of the image and of the grid. For
     each node it predicts weights of the smoothings, and a correction; both act on the logarithm of the
     brightness, which therefore is positive. No input depends on the lens model, the pixel scale or the
-    magnification.
+    magnification. ``RelensingNetwork(**network.settings)`` builds a network again.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class SISR(nn.Module):
     A convolution, residual blocks, one wide convolution with a skip connection from the first features, and a
     pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor an
     upper limit: its output is added to the bicubic image, in units of the rms of the image, so that flux is
-    conserved.
+    conserved. ``SISR(**network.settings)`` builds a network again.
 
     Parameters
     ----------

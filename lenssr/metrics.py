@@ -27,6 +27,7 @@ from lenssr.units import positive_integer
 __all__ = ["Scores", "Summary", "bicubic", "coverage", "flux_ratio", "mse", "oracle", "psnr"]
 __all__ += ["reduced_chi2", "scores_m", "scores_t", "ssim", "stretch", "summarize"]
 
+Array: TypeAlias = NDArray[np.float64]
 # Values, perhaps with a unit; astropy's classes are Any to type checkers.
 Image: TypeAlias = "u.Quantity | ArrayLike"
 # Side of the window of SSIM in pixels.
@@ -58,7 +59,7 @@ class Summary:
         return f"{self.mean:.2f} +- {self.standard_error:.2f} (worst {self.worst:.2f}: {self.worst_index})"
 
 
-def _plain(value: Any) -> tuple[NDArray[np.float64], Any]:
+def _plain(value: Any) -> tuple[Array, Any]:
     """Values as a float64 array, and their unit or `None`."""
     unit = getattr(value, "unit", None)
     if isinstance(value, u.Quantity):
@@ -70,9 +71,7 @@ def _plain(value: Any) -> tuple[NDArray[np.float64], Any]:
     return np.asarray(value, dtype=np.float64), unit
 
 
-def _pair(
-    first: Any, second: Any, names: tuple[str, str], *, finite: bool = True
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pair(first: Any, second: Any, names: tuple[str, str], *, finite: bool = True) -> tuple[Array, Array]:
     """Two images as float64 arrays in the unit of the second."""
     (a, unit_a), (b, unit_b) = _plain(first), _plain(second)
     if a.shape != b.shape:
@@ -91,7 +90,7 @@ def _pair(
     return a, b
 
 
-def _range(truth: NDArray[np.float64], data_range: Any) -> float:
+def _range(truth: Array, data_range: Any) -> float:
     data_range = float(truth.max()) if data_range is None else float(_plain(data_range)[0])
     if not data_range > 0:
         raise InputError(f"data_range = {data_range} is not positive: give one that is")
@@ -180,7 +179,7 @@ def scores_t(image: Image, truth: Image) -> Scores:
     return Scores(mse(image, truth), psnr(image, truth), ssim(image, truth))
 
 
-def stretch(image: Image) -> NDArray[np.float64]:
+def stretch(image: Image) -> Array:
     """Clip an image at zero and stretch it linearly to the range 0 to 1, without unit; a constant becomes 0.
 
     Examples
@@ -335,7 +334,7 @@ def coverage(
     return float(inside) if np.ndim(inside) == 0 else inside
 
 
-def summarize(values: Sequence[float] | NDArray[np.float64], *, higher_is_better: bool = True) -> Summary:
+def summarize(values: Sequence[float] | Array, *, higher_is_better: bool = True) -> Summary:
     """Mean, standard error and worst image of a score.
 
     Parameters

@@ -17,6 +17,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable, Table, vstack
 from astropy.units import UnitBase
 from astropy.wcs import FITSFixedWarning
+from numpy.random import Generator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -68,7 +69,7 @@ class LensDataset(ABC):
         names = inspect.signature(type(self)).parameters
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-    def rng(self, index: int, *purpose: int) -> np.random.Generator:
+    def rng(self, index: int, *purpose: int) -> Generator:
         """Start the random numbers of an item; ``purpose`` names another, independent stream of it."""
         return np.random.default_rng([self.seed, index, self._stream, *purpose])
 
@@ -248,9 +249,7 @@ def check_range(values: Any, unit: UnitBase, name: str, above: float = 0.0) -> t
     return low, high
 
 
-def observed(
-    truth: NDArray, grid: PixelGrid, scale: int, noise: PoissonNoise, rng: np.random.Generator
-) -> dict[str, Any]:
+def observed(truth: NDArray, grid: PixelGrid, scale: int, noise: PoissonNoise, rng: Generator) -> dict:
     """Both images of a `SimulatedLens`, the low one drawn first with ``noise``, from the high truth."""
     fine, low_truth = grid.upsample(scale), binned(truth, scale)
     high_noise = PoissonNoise(noise.exposure, noise.background_rms / scale)

@@ -295,20 +295,13 @@ RESOLVER: dict[str, Option] = {
     **Settings.options(),
     "psf": Option(help="the PSF of every image; by default the one in its file"),
     "noise": Option(help="the noise of every image; by default its error plane"),
-    "mask": Option(
-        help="pixels to hide; auto: other objects in the field", flag="--mask", choices=lambda: ("auto",)
-    ),
+    "mask": Option(help="what to hide; auto: other objects", flag="--mask", choices=lambda: ("auto",)),
 }
 
 # How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.
 READING: dict[str, Option] = {
-    "sci": Option(
-        help="name of the HDU of the image (default: SCI, IMAGE, or the first image)",
-        flag="--sci", metavar="HDU",
-    ),
-    "err": Option(
-        help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", metavar="HDU"
-    ),
+    "sci": Option(help="HDU of the image (default: SCI, IMAGE, or the first)", flag="--sci", metavar="HDU"),
+    "err": Option(help="HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", metavar="HDU"),
     "unit": Option(help="unit of the pixels, such as electron/s, where BUNIT does not say", flag="--unit"),
     "pixel_scale": Option(
         help="such as 0.05arcsec, where there is no WCS",

@@ -237,16 +237,10 @@ def _fields(hdulist, kind):
     table = QTable(hdulist["PARAMETERS"].data, meta=exact["parameters.meta"])
     for name, column in table.columns.items():
         table[name] = column.astype(str) if column.dtype.kind in "SU" else _native(column)
-    return {
-        **planes,
-        **{name: exact[name] for name in EXACT},
-        "covariance_names": tuple(exact["covariance_names"]),
-        "flags": tuple(exact["flags"]),
-        "lens": models["lens"],
-        "source_model": models["source"],
-        "lens_light": models["lens_light"],
-        "parameters": table,
-    }
+    told = {name: exact[name] for name in EXACT}
+    told |= {name: tuple(told[name]) for name in ("covariance_names", "flags")}
+    told |= {"lens": models["lens"], "source_model": models["source"], "lens_light": models["lens_light"]}
+    return planes | told | {"parameters": table}
 
 
 def _native(array):

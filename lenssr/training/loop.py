@@ -28,12 +28,8 @@ log = logging.getLogger(__name__)
 CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
 # Warnings of Lightning on intended choices: batches are made on the device, in a thread of their own.
 REMARKS = (
-    ".*does not have many workers.*",
-    ".*smaller than the logging interval.*",
-    ".*GPU available but not used.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*torch.jit.script.*",
-    ".*isinstance.treespec, LeafSpec.*",
+    ".*(does not have many workers|smaller than the logging interval|GPU available but not used"
+    "|Checkpoint directory .* exists and is not empty|torch.jit.script|isinstance.treespec, LeafSpec)"
 )
 
 
@@ -288,8 +284,7 @@ def undisturbed(threads: int | None = None) -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for remark in REMARKS:
-                warnings.filterwarnings("ignore", remark)
+            warnings.filterwarnings("ignore", REMARKS)
             yield
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):

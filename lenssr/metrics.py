@@ -273,9 +273,9 @@ def reduced_chi2(
     >>> reduced_chi2([1.0, 2.0, 3.0], [1.0, 1.0, 1.0], 0.5, n_parameters=1)
     10.0
     """
-    values, unit = _plain(data)
+    values, _ = _plain(data)
     if np.ndim(error) == 0:
-        error = np.full(values.shape, error) if unit is None else np.full(values.shape, 1) * error
+        error = np.multiply(np.ones(values.shape), error)
     model, _ = _pair(model, data, ("model", "data"), finite=False)
     error, _ = _pair(error, data, ("error", "data"), finite=False)
     good = np.ones(values.shape, bool) if mask is None else ~np.asarray(mask, bool)

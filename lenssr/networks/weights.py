@@ -62,18 +62,12 @@ class Card:
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         scores = [f"| {name} | {value:.4g} |" for name, value in self.scores.items()]
         ranges = [f"| {name} | {low:.4g} | {high:.4g} |" for name, (low, high) in self.limits.items()]
-        lines = [
-            f"# {kind}",
-            "",
-            f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps.",
-            f"- On {self.device}, {self.minutes:.1f} minutes.",
-            f"- With {versions}.",
-            *(["", self.notes] if self.notes else []),
-            *["", "| score on data held back | value |", "| --- | --- |", *scores],
-            *["", "| range of the training data | from | to |", "| --- | --- | --- |", *ranges],
-            *["", "```json", json.dumps(self.recipe, indent=1), "```", ""],
-        ]
-        return "\n".join(lines)
+        lines = [f"# {kind}", "", f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps."]
+        lines += [f"- On {self.device}, {self.minutes:.1f} minutes.", f"- With {versions}."]
+        lines += ["", self.notes] if self.notes else []
+        lines += ["", "| score on data held back | value |", "| --- | --- |", *scores]
+        lines += ["", "| range of the training data | from | to |", "| --- | --- | --- |", *ranges]
+        return "\n".join([*lines, "", "```json", json.dumps(self.recipe, indent=1), "```", ""])
 
 
 def _training_versions() -> dict[str, str]:

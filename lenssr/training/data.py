@@ -18,8 +18,9 @@ SAMPLED_BATCHES, SAMPLE_SIZE = 32, 4
 # Streams of the random numbers of one training: order of the lenses, hidden pixels.
 ORDER_STREAM, HIDDEN_STREAM = 1, 2
 
-# Rays along a side of a pixel, if light is integrated: enough for training. Operators that are kept.
-RAYS, OPERATORS_KEPT = 2, 8
+# Rays along a side of a pixel, if light is integrated: enough for training. Operators that are kept: some
+# recipes have eight cameras, each with two.
+RAYS, OPERATORS_KEPT = 2, 32
 
 
 class Schedule:

@@ -162,6 +162,15 @@ class SuperResolver:
         **reading
             ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not hold them; see
             `~lenssr.imaging.Observation.from_any`.
+
+        Returns
+        -------
+        result : `~lenssr.SuperResolution`
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used; the message names the value and the remedy.
         """
         started = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)

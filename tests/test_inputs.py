@@ -298,7 +298,7 @@ REFUSED = {
     "error not finite": (with_error(NAN_ERROR), {}, r"error plane is nan.*correct or mask"),
     "zero noise": (DATA, {"noise": 0.0}, r"noise is 0 in one of 400.*correct or mask"),
     "noise plane not finite": (DATA, {"noise": NAN_ERROR}, r"noise is nan.*correct or mask"),
-    "noise in another unit": (DATA * ELECTRON, {"noise": 1 * u.Jy}, r"noise is in Jy.*give it in that"),
+    "noise in another unit": (DATA * ELECTRON, {"noise": 1 * u.Jy}, r"noise = 1.0 Jy.*give it in"),
     "noise of no kind": (DATA, {"noise": "loud"}, r"noise = 'loud' is not a noise model.*give one"),
     "error of another shape": (with_error(np.ones((20, 19))), {}, r"\(20, 19\), the image \(20, 20\): give"),
     "noise of another shape": (DATA, {"noise": np.ones(20)}, r"noise has shape \(20,\).*give planes"),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
@@ -16,17 +14,24 @@ from lenssr._wcs import pixel_side
 from lenssr.imaging.operator import Convolution, reach_of, sharpened
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import Array
-from lenssr.units import positive_integer
 
 __all__ = ["CuspOperator", "IntegratingOperator", "TrackingOperator", "effective_kernel"]
 
 
-class CuspOperator(ABC):
+class CuspOperator:
     """Linear map from the brightness of profiles to the flux in pixels, with rays that follow their centres.
 
     Lengths are in pixels, from the centre of the image. The rays of a profile are a fixed
     ``lattice`` (rows, columns), ``step`` apart, then its own, concentrated around its centre; each carries a
-    share of the brightness. The images have ``shape`` (ny, nx).
+    share of the brightness. The images have ``shape`` (ny, nx). Subclasses give
+
+    - ``rays(x_0, y_0)``: rays x and y (B, R) of profiles with centres (B, 1), the M lattice points first, and
+      the share (B, M) of each of these;
+    - ``collect(values, x_0, y_0, share)``: flux in cells (B, P, rows, columns), additive over profiles, from
+      values (B, P, R) at the rays;
+    - ``convolve(cells)``: flux in pixels (..., ny, nx).
+
+    Options are the ``dtype``, by default float64, and the ``device`` of tensors.
     """
 
     shape: tuple[int, ...]
@@ -38,27 +43,24 @@ class CuspOperator(ABC):
         y, x = torch.meshgrid(*axes, indexing="ij")
         self.x, self.y = x.reshape(1, -1), y.reshape(1, -1)
 
+    def _add_patches(
+        self, cells: Tensor, patches: Tensor, middle: tuple[Tensor, ...], shape: tuple[int, ...]
+    ) -> Tensor:
+        """Add patches (B, P, W, W) around rows and columns (B, 1) to cells (B, P, M) of a shape, in place."""
+        reach = torch.arange(patches.shape[-1], device=cells.device) - patches.shape[-1] // 2
+        (row, in_rows), (column, in_columns) = (
+            (place + reach, (place + reach >= 0) & (place + reach < size))
+            for place, size in zip(middle, shape, strict=True)
+        )
+        inside = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)
+        index = torch.where(inside, row.unsqueeze(2) * shape[1] + column.unsqueeze(1), 0).flatten(1)
+        index = index.unsqueeze(1).expand(-1, cells.shape[1], -1)
+        cells.scatter_add_(-1, index, torch.where(inside.unsqueeze(1), patches, 0).flatten(2))
+        return cells.unflatten(-1, shape)
+
     def _with_lattice(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Lattice points, then rays (B, K) of the profiles themselves."""
         return torch.cat([self.x.expand(len(x), -1), x], 1), torch.cat([self.y.expand(len(y), -1), y], 1)
-
-    @abstractmethod
-    def rays(self, x_0: Tensor, y_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rays x and y (B, R) of profiles with centres (B, 1), and the share (B, M) of each lattice point.
-
-        The M lattice points come first, then the rays around the centre.
-        """
-
-    @abstractmethod
-    def collect(self, values: Tensor, x_0: Tensor, y_0: Tensor, share: Tensor) -> Tensor:
-        """Flux in cells (B, P, rows, columns), additive over profiles, from values (B, P, R) at rays.
-
-        ``x_0``, ``y_0`` and ``share`` are as in `rays`.
-        """
-
-    @abstractmethod
-    def convolve(self, cells: Tensor) -> Tensor:
-        """Flux in pixels (..., ny, nx) from cells (..., rows, columns) of `collect`."""
 
 
 # ---------------------------------------------------------------- behind a PSF
@@ -85,21 +87,19 @@ BEYOND_MARGIN, MOST_MARGIN = 0.02, 16
 
 
 def effective_kernel(
-    psf: PSF | None, pixel_scale: Any = 1.0, *, points_across: float = POINTS_ACROSS
+    psf: PSF, pixel_scale: Any = 1.0, points_across: float = POINTS_ACROSS
 ) -> tuple[Array, int]:
     """Response (odd sides) of a pixel with its PSF on a lattice, and the lattice points along a pixel.
 
     At least ``points_across`` points lie across the FWHM of the response, and at most 4 along a pixel.
-    Without a PSF it is the response of the pixel alone. ``pixel_scale`` (arcsec) is a number or a matrix.
+    ``pixel_scale`` (arcsec) is a number or a matrix.
     """
-    across, pixel = 0.0, True
-    if psf is not None:
-        across, pixel = psf.fwhm_at(pixel_scale) / pixel_side(pixel_scale), not psf.includes_pixel
-    across = math.hypot(across, PIXEL_WIDTH * pixel)
+    pixel = not psf.includes_pixel
+    across = math.hypot(psf.fwhm_at(pixel_scale) / pixel_side(pixel_scale), PIXEL_WIDTH * pixel)
     subsampling = min(MOST_POINTS, math.ceil(points_across / across))
     fine = 2 * max(3, math.ceil(3 / subsampling)) + 1
     side = fine * subsampling
-    kernel = np.ones((1, 1)) if psf is None else psf.kernel(pixel_scale, subsampling=side)
+    kernel = psf.kernel(pixel_scale, subsampling=side)
     if pixel:
         kernel = _box_mean(np.pad(kernel, side), side)
     middle = [size // 2 % fine for size in kernel.shape]
@@ -122,45 +122,28 @@ class TrackingOperator(CuspOperator):
     """Flux of profiles in pixels (ny, nx) behind a PSF, whose rays follow the centres of the profiles.
 
     The flux of a pixel is the integral of the brightness times the response of the pixel (``kernel``, from
-    `effective_kernel`). Both are smooth away from the centre, where a sum over a lattice of points
-    (``subsampling`` a pixel) is practically exact. Near the centre a smooth share of the brightness, which
-    falls off within a few pixels, is integrated on circles about the centre instead, concentrated towards it;
-    interpolation weights spread these rays over the lattice. Both parts are differentiable through the
-    brightness alone. ``margin`` pixels around the image are modelled as well, because the PSF scatters their
-    light in: by default enough for 98 % of the PSF, at most 16.
+    `effective_kernel`). Away from the centre a sum over a lattice (``subsampling`` points a pixel) is
+    practically exact. Near it a smooth share of the brightness is integrated on circles about the centre,
+    which interpolation weights spread over the lattice. A margin around the image, which holds 98 % of the
+    PSF, but of at most 16 pixels, is modelled as well, because the PSF scatters its light in.
 
     Profiles of r_eff = 2 to 8 pixels, n = 0.5 to 6, behind a PSF of 2.5 pixels FWHM, are right within 0.1 %
     of their norm with 1 point in a pixel, and within 0.01 % with 2.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        kernel: ArrayLike,
-        *,
-        subsampling: int = 1,
-        margin: int | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: Any = "cpu",
-    ) -> None:
-        kernel = np.asarray(kernel)
-        positive_integer(subsampling, "subsampling")
+    def __init__(self, shape: tuple[int, ...], kernel: Array, subsampling: int = 1, **options: Any) -> None:
+        kernel, options = np.asarray(kernel), {"dtype": torch.float64} | options
         self.shape, self.step = tuple(shape), 1 / subsampling
         # Whole pixels: the lattice must hit the pixel centres.
-        if margin is None:
-            margin = min(reach_of(kernel, 1 - BEYOND_MARGIN, subsampling), MOST_MARGIN)
-        margin, self._subsampling = margin * subsampling, subsampling
+        margin = min(reach_of(kernel, 1 - BEYOND_MARGIN, subsampling), MOST_MARGIN) * subsampling
+        self._subsampling = subsampling
         self.lattice = tuple((size - 1) * subsampling + 1 + 2 * margin for size in shape)
-        options: dict[str, Any] = {"dtype": dtype, "device": device}
         self._axes = [(torch.arange(size, **options) - (size - 1) / 2) * self.step for size in self.lattice]
         self._place_lattice(self._axes)
         self._offset_x, self._offset_y, self._weight = (torch.as_tensor(p).to(**options) for p in _circles())
         self._convolution = Convolution(kernel, self.lattice, margin=margin, **options)
-        self._half = math.ceil(SHARE_RADIUS + TAPS + 0.5)
-        self._tables = [
-            torch.as_tensor(_spread_tables(offset.cpu().numpy(), self._half)).to(**options)
-            for offset in (self._offset_y, self._offset_x)
-        ]
+        offsets = (offset.cpu().numpy() for offset in (self._offset_y, self._offset_x))
+        self._tables = [torch.as_tensor(_spread_tables(offset)).to(**options) for offset in offsets]
 
     def rays(self, x_0: Tensor, y_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lattice points, then circles about the centre; see `CuspOperator.rays`."""
@@ -174,26 +157,20 @@ class TrackingOperator(CuspOperator):
         """Spread the rays over the lattice; see `CuspOperator.collect`."""
         number = self.x.shape[1]
         cells = values[..., :number] * share.unsqueeze(1)
-        (rows, over_rows), (columns, over_columns) = (
+        (row, over_rows), (column, over_columns) = (
             self._spread(centre, axis, table)
             for centre, axis, table in zip((y_0, x_0), self._axes, self._tables, strict=True)
         )
         own = values[..., number:] * self._weight
-        patch = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
-        index = (rows.unsqueeze(2) * self.lattice[1] + columns.unsqueeze(1)).flatten(1)
-        cells.scatter_add_(-1, index.unsqueeze(1).expand(-1, values.shape[1], -1), patch.flatten(2))
-        return cells.reshape(*values.shape[:-1], *self.lattice)
+        patches = (own.unsqueeze(-1) * over_rows.unsqueeze(1)).mT @ over_columns.unsqueeze(1)
+        return self._add_patches(cells, patches, (row, column), self.lattice)
 
     def _spread(self, centre: Tensor, axis: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (B, W) of one axis near a centre (B, 1), and the weights (B, K, W) of the rays at them."""
+        """Point (B, 1) of one axis next to a centre (B, 1), and weights (B, K, W) of the rays around it."""
         at = (centre - axis[0]) / self.step
         nearest = at.round()
         powers = (at - nearest) ** torch.arange(len(table), dtype=at.dtype, device=at.device)
-        weights = (powers @ table.flatten(1)).reshape(len(at), *table.shape[1:])
-        reach = torch.arange(-self._half, self._half + 1, device=at.device)
-        points = nearest.long() + reach
-        inside = (points >= 0) & (points < len(axis))
-        return points.clamp(0, len(axis) - 1), weights * inside.unsqueeze(1)
+        return nearest.long(), (powers @ table.flatten(1)).unflatten(1, table.shape[1:])
 
     def convolve(self, cells: Tensor) -> Tensor:
         """Apply the response of the pixels to the lattice."""
@@ -215,11 +192,12 @@ def _circles() -> tuple[Array, ...]:
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _spread_tables(offsets: Array, half: int) -> Array:
-    """Weights of rays at the points around a centre, as polynomials in its place between two points.
+def _spread_tables(offsets: Array) -> Array:
+    """Weights of K rays at the W points around a centre, as polynomials in its place between two points.
 
-    Their shape is (degree + 1, rays, 2 * half + 1).
+    Their shape is (degree + 1, K, W).
     """
+    half = math.ceil(SHARE_RADIUS + TAPS + 0.5)
     # Chebyshev nodes make the polynomial accurate nearly to round-off over the whole pixel.
     nodes = np.cos(np.pi * (np.arange(SPREAD_DEGREE + 1) + 0.5) / (SPREAD_DEGREE + 1)) / 2
     distance = nodes[:, None, None] + offsets[:, None] - np.arange(-half, half + 1)
@@ -247,18 +225,10 @@ class IntegratingOperator(CuspOperator):
     0.5 to 6, are right within 0.1 % of their norm.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        *,
-        points: int = 2,
-        dtype: torch.dtype = torch.float64,
-        device: Any = "cpu",
-    ) -> None:
-        positive_integer(points, "points")
+    def __init__(self, shape: tuple[int, ...], *, points: int = 2, **options: Any) -> None:
+        options = {"dtype": torch.float64} | options
         self.shape, self.step, self._points = tuple(shape), 1 / points, points
         self.lattice = tuple(size * points for size in shape)
-        options: dict[str, Any] = {"dtype": dtype, "device": device}
         nodes, weights = _gauss(points)
         self._weights = torch.as_tensor(weights).to(**options)
         inside = torch.as_tensor(nodes - 0.5).to(**options)
@@ -270,10 +240,8 @@ class IntegratingOperator(CuspOperator):
     def rays(self, x_0: Tensor, y_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nodes in all pixels, then those near the centre; see `CuspOperator.rays`."""
         (rows, near_y, _), (columns, near_x, _) = self._near(y_0, 0), self._near(x_0, 1)
-        distances = (
-            (torch.arange(len(pixels), device=first.device) - first).abs()
-            for pixels, first in zip(self._pixels, (rows, columns), strict=True)
-        )
+        axes = zip(self._pixels, (rows, columns), strict=True)
+        distances = [(torch.arange(len(pixels)).to(first) - first).abs() for pixels, first in axes]
         far = [(distance > NEAR_PIXELS).repeat_interleave(self._points, dim=1) for distance in distances]
         share = (far[0].unsqueeze(2) | far[1].unsqueeze(1)).flatten(1).to(self.x.dtype)
         near_y, near_x = torch.broadcast_tensors(near_y.unsqueeze(2), near_x.unsqueeze(1))
@@ -286,16 +254,10 @@ class IntegratingOperator(CuspOperator):
         far = torch.where(share.unsqueeze(1) > 0, values[..., :number], 0)
         far = far.reshape(*values.shape[:2], ny, points, nx, points)
         cells = torch.einsum("bpyixj,i,j->bpyx", far, self._weights, self._weights).flatten(2)
-        (rows, near_y, over_rows), (columns, near_x, over_columns) = self._near(y_0, 0), self._near(x_0, 1)
+        (row, near_y, over_rows), (column, near_x, over_columns) = self._near(y_0, 0), self._near(x_0, 1)
         own = values[..., number:].reshape(*values.shape[:2], near_y.shape[1], near_x.shape[1])
-        patch = over_rows.mT.unsqueeze(1) @ own @ over_columns.unsqueeze(1)
-        reach = torch.arange(-NEAR_PIXELS, NEAR_PIXELS + 1, device=values.device)
-        rows, columns = rows + reach, columns + reach
-        inside = ((rows >= 0) & (rows < ny)).unsqueeze(2) & ((columns >= 0) & (columns < nx)).unsqueeze(1)
-        index = rows.clamp(0, ny - 1).unsqueeze(2) * nx + columns.clamp(0, nx - 1).unsqueeze(1)
-        patch = torch.where(inside.unsqueeze(1), patch, 0).flatten(2)
-        index = index.flatten(1).unsqueeze(1).expand(-1, values.shape[1], -1)
-        return cells.scatter_add(-1, index, patch).reshape(*values.shape[:2], ny, nx)
+        patches = over_rows.mT.unsqueeze(1) @ own @ over_columns.unsqueeze(1)
+        return self._add_patches(cells, patches, (row, column), self.shape)
 
     def convolve(self, cells: Tensor) -> Tensor:
         """Return the cells, which are the pixels."""
@@ -327,9 +289,8 @@ def _pieces(number: int) -> tuple[Array, ...]:
     for side in (-1, 1):
         pieces.append((side * 0.5, side, 0.0, 0.0, side, crowded))
         pieces += [(side * (k - 0.5), side, 0.0, 0.0, side * k, plain) for k in range(2, NEAR_PIXELS + 1)]
-    start, length, starts, lengths, pixels = (
-        np.concatenate([np.full(len(piece[5][0]), float(piece[k])) for piece in pieces]) for k in range(5)
-    )
+    rays = ([np.full(len(piece[5][0]), float(piece[k])) for piece in pieces] for k in range(5))
+    start, length, starts, lengths, pixels = map(np.concatenate, rays)
     within, weight = (np.concatenate([piece[5][k] for piece in pieces]) for k in (0, 1))
     member = (pixels[:, None] == np.arange(-NEAR_PIXELS, NEAR_PIXELS + 1)).astype(float)
     return start, length, np.stack([starts, lengths]), within, weight, member

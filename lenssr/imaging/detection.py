@@ -25,18 +25,7 @@ from lenssr.imaging.reading import Array, Mask
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation
 
-__all__ = [
-    "FieldObjects",
-    "LightCensus",
-    "Segment",
-    "label_objects",
-    "light_census",
-    "psf_width",
-    "signal_to_noise",
-    "significance_map",
-    "significant_pixels",
-    "variance_from_neighbours",
-]
+__all__ = ["LightCensus", "light_census"]
 
 # Error of the elliptical profile of a galaxy, over its light. Chosen: real galaxies are not ellipses.
 PROFILE_TRUST = 0.07
@@ -124,22 +113,21 @@ def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
-    pixels = max(5, round(fwhm**2))
+    least = max(5, round(fwhm**2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
         # photutils warns of segments with many peaks, whose levels it spaces linearly.
         warnings.simplefilter("ignore", AstropyUserWarning)
-        found = detect_sources(significance, threshold, pixels)
+        found = detect_sources(significance, threshold, least)
         if found is None:
             return None
         # Deblend large and bright segments only: a large empty image has thousands of others.
         peaks = ndimage.maximum(significance, found.data, found.labels)
-        large = found.labels[(found.areas >= DEBLENDED_AREA * pixels) & (np.asarray(peaks) > LEAST_PEAK)]
+        large = found.labels[(found.areas >= DEBLENDED_AREA * least) & (np.asarray(peaks) > LEAST_PEAK)]
         if not large.size:
             return found
-        return deblend_sources(
-            significance, found, pixels, labels=large, contrast=CONTRAST, progress_bar=False
-        )
+        options = {"labels": large, "contrast": CONTRAST, "progress_bar": False}
+        return deblend_sources(significance, found, least, **options)
 
 
 @dataclass(eq=False)
@@ -159,10 +147,8 @@ class Segment:
 
     def grown(self, margin: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], Mask]:
         """Return the box with a margin, within the image, and the pixels in it."""
-        box = tuple(
-            slice(max(side.start - margin, 0), min(side.stop + margin, size))
-            for side, size in zip(self.box, shape, strict=True)
-        )
+        sides = zip(self.box, shape, strict=True)
+        box = tuple(slice(max(one.start - margin, 0), min(one.stop + margin, size)) for one, size in sides)
         more = [(a.start - b.start, b.stop - a.stop) for a, b in zip(self.box, box, strict=True)]
         return box, np.pad(self.pixels, more)
 
@@ -195,9 +181,8 @@ class FieldObjects:
         significance = self.significance(self.residual, self.tolerance)
         objects = label_objects(significance, self.fwhm)
         found = [] if objects is None else objects.segments
-        segments = (
-            self._segment(one.slices, objects.data[one.slices] == one.label, significance) for one in found
-        )
+        parts = ((one.slices, objects.data[one.slices] == one.label) for one in found)
+        segments = (self._segment(*part, significance) for part in parts)
         return [segment for segment in segments if segment is not None]
 
     def _segment(self, box: tuple[slice, ...], pixels: Mask, significance: Array) -> Segment | None:

@@ -78,12 +78,7 @@ class Instrument:
     reference: str
 
     def psf(self) -> PSF:
-        """Gaussian PSF of the camera's width.
-
-        Returns
-        -------
-        psf : `~lenssr.imaging.PSF`
-        """
+        """Gaussian PSF of the camera's width."""
         return PSF.from_fwhm(self.psf_fwhm)
 
     def noise(
@@ -119,17 +114,7 @@ class Instrument:
         return self.count_rate(self.sky) * self.pixel_scale.to_value(u.arcsec) ** 2
 
     def count_rate(self, magnitude: u.Quantity | float) -> float:
-        """Electrons per second from an object.
-
-        Parameters
-        ----------
-        magnitude : float or `~astropy.units.Quantity`
-            AB magnitude.
-
-        Returns
-        -------
-        rate : float
-        """
+        """Electrons per second from an object of an AB magnitude, a number or a `~astropy.units.Quantity`."""
         value = magnitude.value if isinstance(magnitude, u.Quantity) else magnitude
         return 10 ** (-0.4 * (value - self.zero_point))
 

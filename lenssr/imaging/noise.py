@@ -23,6 +23,7 @@ from torch import Tensor
 from lenssr.exceptions import InputError
 from lenssr.imaging.reading import Array, Mask
 from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
+from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation
@@ -65,40 +66,14 @@ class NoiseModel(ABC):
 
     @abstractmethod
     def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
-        """Draw an image.
-
-        Parameters
-        ----------
-        model : array, shape (..., ny, nx)
-            Noise-free flux in the image's unit.
-        rng : `numpy.random.Generator`
-
-        Returns
-        -------
-        image : `~numpy.ndarray`, same shape
-        """
+        """Draw an image (..., ny, nx) around the noise-free flux of every pixel, in its unit."""
 
     @abstractmethod
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Return the same noise with plain numbers, for images in one unit.
 
-        Parameters
-        ----------
-        unit : `~astropy.units.Unit`
-            The unit of the images.
-        pixel_area : float, optional
-            Area of a pixel in arcsec2, which count rates per solid angle need.
-        gain : float, optional
-            Electrons in one adu or DN, for images in those.
-
-        Returns
-        -------
-        noise : `NoiseModel`
-
-        Raises
-        ------
-        InputError
-            If a unit does not convert.
+        ``pixel_area`` (arcsec2) is needed by count rates per solid angle; ``gain`` is the number of electrons
+        in one adu or DN. A unit that does not convert raises an `InputError`.
         """
 
     def with_numbers(self, *numbers: Any) -> Self:
@@ -110,10 +85,8 @@ class NoiseModel(ABC):
 
     def on(self, device: str | torch.device) -> Self:
         """The same noise with its numbers as float64 tensors on a device."""
-        numbers = (_plain(getattr(self, name)) for name in self.names)
-        return self.with_numbers(
-            *(torch.as_tensor(number, dtype=torch.float64, device=device) for number in numbers)
-        )
+        to: Any = {"dtype": torch.float64, "device": device}
+        return self.with_numbers(*(torch.as_tensor(_plain(getattr(self, name)), **to) for name in self.names))
 
     def select(self, index: int | list[int] | Tensor) -> Self:
         """The noise of some images of a stack, along the first axis of every number."""
@@ -133,14 +106,11 @@ class NoiseModel(ABC):
         return f"{kind[1]}({', '.join(f'{name}={value}' for name, value in settings)})"
 
     def _tensor(self, name: str, like: Tensor) -> Tensor:
-        """Return a number or a map as a tensor like ``like``; a map made of an array is kept."""
+        """Return a number or a map as a tensor like ``like``, which is kept."""
         value = _plain(getattr(self, name))
         if isinstance(value, Tensor):
             return value.to(like)
-        if np.ndim(value) == 0:
-            return torch.as_tensor(float(value), dtype=like.dtype, device=like.device)
-        cache = self.__dict__.setdefault("_cache", {})
-        key = (name, like.dtype, like.device)
+        cache, key = self.__dict__.setdefault("_cache", {}), (name, like.dtype, like.device)
         if key not in cache:
             cache[key] = torch.as_tensor(np.asarray(value, dtype=np.float64)).to(like)
         return cache[key]
@@ -189,7 +159,7 @@ class GaussianNoise(NoiseModel):
 
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Sigma in the image's unit; see `NoiseModel.in_unit`."""
-        return type(self)(_flux_number(self.sigma, unit, "sigma"))
+        return type(self)(strip_unit(self.sigma, unit, "sigma"))
 
 
 class PoissonNoise(NoiseModel):
@@ -248,7 +218,7 @@ class PoissonNoise(NoiseModel):
     def in_unit(self, unit: u.UnitBase, *, pixel_area: float | None = None, gain: float = 1.0) -> Self:
         """Exposure as counts per unit of the image; see `NoiseModel.in_unit`."""
         exposure = effective_exposure(self.exposure, unit, pixel_area=pixel_area, gain=gain)
-        return type(self)(exposure, _flux_number(self.background_rms, unit, "background_rms"))
+        return type(self)(exposure, strip_unit(self.background_rms, unit, "background_rms"))
 
 
 class DeepLenseNoise(PoissonNoise):
@@ -364,17 +334,16 @@ def effective_exposure(
     if unit.is_equivalent(u.dimensionless_unscaled):
         return _float_or_array(seconds * unit.to(u.dimensionless_unscaled))
     found = _count_unit(unit)
-    if found is not None:
-        reference, count, kind, per_area = found
-        if per_area and pixel_area is None:
-            raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
-        electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
-        electrons *= pixel_area if per_area else 1.0
-        return _float_or_array(electrons * (seconds if kind == "rate" else np.ones_like(seconds)))
-    raise InputError(
-        f"exposure = {_number_text(exposure)} does not say how many counts one {unit} is: give it in "
-        f"electron / ({unit}), or give an error plane"
-    )
+    if found is None:
+        text = f"a map with median {np.median(exposure):g}" if np.ndim(exposure) else f"{exposure:g}"
+        say = f"give it in electron / ({unit}), or an error plane"
+        raise InputError(f"exposure = {text} does not say how many counts one {unit} is: {say}")
+    reference, count, kind, per_area = found
+    if per_area and pixel_area is None:
+        raise InputError(f"counts in {unit} need the area of a pixel: give pixel_area=")
+    electrons = unit.to(reference) * (gain if count in (u.adu, u.DN) else 1.0)
+    electrons *= pixel_area if per_area else 1.0
+    return _float_or_array(electrons * (seconds if kind == "rate" else np.ones_like(seconds)))
 
 
 def count_kind(unit: u.UnitBase | str) -> str | None:
@@ -398,18 +367,7 @@ def _counts_in_unit(quantity: u.Quantity, unit: u.UnitBase) -> Any:
     for count in (*_COUNTS, u.dimensionless_unscaled):
         if (quantity.unit * unit).is_equivalent(count):
             return _float_or_array((quantity * (1 * unit)).to_value(count))
-    raise InputError(
-        f"exposure in {quantity.unit} is neither a time nor counts per {unit}: "
-        f"give seconds or electron / ({unit})"
-    )
-
-
-def _flux_number(value: Any, unit: u.UnitBase, name: str) -> Any:
-    if not isinstance(value, u.Quantity):
-        return value
-    if not value.unit.is_equivalent(unit):
-        raise InputError(f"{name} in {value.unit} does not convert to the image's unit '{unit}': use that")
-    return _float_or_array(value.to_value(unit))
+    raise InputError(f"exposure in {quantity.unit} is neither a time nor counts: give electron / ({unit})")
 
 
 def _checked(value: Any, name: str, *, positive: bool) -> Any:
@@ -433,10 +391,6 @@ def _float_or_array(value: ArrayLike) -> Any:
     return float(array) if array.ndim == 0 else array
 
 
-def _number_text(value: Any) -> str:
-    return f"a map with median {np.median(value):g}" if np.ndim(value) else f"{value:g}"
-
-
 # ---------------------------------------------------------------- error planes made from the observed counts
 
 # Side of the running median, in pixels, that separates light and exposure from noise.
@@ -455,18 +409,15 @@ _FLOOR = 1e-2
 def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNoise | None:
     """Photon noise model for an error plane that follows the observed counts; None if it does not.
 
-    ``counts`` is the number of counts in a unit of the image, (ny, nx) or one number, if known. The model's
-    background is the rest of the plane, so that its variance equals the plane's where the model equals the
-    data. Planes with fewer than 200 pixels of sky give None.
+    ``counts`` is the number of counts in a unit of the image, (ny, nx) or one number, if known. The
+    background is the rest of the plane. Planes with fewer than 200 pixels of sky give None.
 
-    Error planes are often made as ``sigma^2 = background^2 + max(data, 0) / exposure``. A pixel with a low
-    count then has a smaller error than its neighbour with a high one, and biases a fit: by one count in every
-    pixel, since ``sum (d - m) / d`` vanishes for m = 1 / <1 / d>, which is <d> - 1. The variance has to
-    follow the expected counts instead. A plane follows the data if, in the sky and after subtracting a
-    running median from both, variance and data have a rank correlation above 0.5, and if subtracting a
-    multiple of the data, clipped at zero or not, removes more than half of the scatter of the variance.
-    Neither holds for constant errors, weight maps, or variances of a model. Mighell 1999, ApJ 518, 380;
-    Humphrey, Liu & Buote 2009, ApJ 693, 822.
+    Errors made as ``sigma^2 = background^2 + max(data, 0) / exposure`` are smaller where counts are low, and
+    bias a fit by one count in every pixel: ``sum (d - m) / d`` vanishes for m = 1 / <1 / d> = <d> - 1
+    (Mighell 1999, ApJ 518, 380; Humphrey, Liu & Buote 2009, ApJ 693, 822). A plane follows the data if, in
+    the sky and without a running median, variance and data have a rank correlation above 0.5, and if
+    subtracting a multiple of the data, clipped at zero or not, removes more than half of the scatter of the
+    variance.
     """
     from scipy import stats
 

@@ -26,8 +26,9 @@ from lenssr.imaging.noise import (
     noise_of_counts,
 )
 from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
-from lenssr.imaging.reading import Array, Mask, Planes, parse_unit, read_planes
+from lenssr.imaging.reading import UNCERTAINTIES, Array, Mask, Planes, parse_unit, read_planes
 from lenssr.imaging.sky import SkyNoise, measure_sky
+from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -201,7 +202,7 @@ class Observation:
         if error is not None:
             noise = GaussianNoise(error)
             self = replace(self, error=error, noise=noise)
-            photons = None if as_it_is else noise_of_counts(self, _known_counts(planes, self))
+            photons = None if as_it_is else noise_of_counts(self, _unit_counts(planes, self, strict=False))
             if photons is not None:
                 noise = photons
                 flags.append("errors_follow_counts")
@@ -248,12 +249,9 @@ class Observation:
         return measure_sky(self)
 
     def sigma(self) -> Array:
-        """Standard deviation of every pixel, without a model of the image.
+        """Standard deviation (ny, nx) of every pixel, without a model of the image.
 
-        Returns
-        -------
-        sigma : `~numpy.ndarray`, shape (ny, nx)
-            The error plane, or the noise model's for the data themselves.
+        It is the error plane, or the noise model's for the data themselves.
         """
         import torch
 
@@ -264,21 +262,9 @@ class Observation:
         return np.broadcast_to(np.sqrt(variance.numpy()), self.shape).copy()
 
     def ab_magnitude(self, flux: ArrayLike) -> u.Quantity:
-        """AB magnitude of a flux in the image's unit.
+        """AB magnitude of the flux of a whole object in the image's unit, a number or an array.
 
-        Parameters
-        ----------
-        flux : float or array
-            In the image's unit, of the whole object.
-
-        Returns
-        -------
-        magnitude : `~astropy.units.Quantity`
-
-        Raises
-        ------
-        InputError
-            If the image has no zero point.
+        An image without a zero point raises an `InputError`.
         """
         zero_point = self.meta.get("zero_point")
         if zero_point is None:
@@ -286,17 +272,7 @@ class Observation:
         return (zero_point - 2.5 * np.log10(flux)) * u.ABmag
 
     def masked(self, mask: ArrayLike) -> Observation:
-        """Return the observation with more pixels masked.
-
-        Parameters
-        ----------
-        mask : array of bool, shape (ny, nx)
-            True where a pixel is not to be used either.
-
-        Returns
-        -------
-        observation : `Observation`
-        """
+        """Return the observation with more pixels masked, where ``mask`` (ny, nx) is True."""
         bad = self.mask | _checked_mask(mask, self.shape)
         _refuse_all_masked(bad)
         meta = dict(self.meta, masked=int(bad.sum()))
@@ -312,9 +288,7 @@ def _unit_of(planes: Planes, unit: Any, zero_point: Any, flags: list[str]) -> tu
         zero_point = planes.zero_point
     elif isinstance(zero_point, u.Quantity):
         if zero_point.unit not in (u.ABmag, u.mag):
-            raise InputError(
-                f"zero_point = {zero_point} is not an AB magnitude: give one, such as 25 * u.ABmag"
-            )
+            raise InputError(f"zero_point = {zero_point} is not an AB magnitude: give one like 25 * u.ABmag")
         zero_point = float(zero_point.value)
     if zero_point is not None and not math.isfinite(zero_point):
         raise InputError(f"zero_point = {zero_point} is not finite: give the AB magnitude of one unit")
@@ -379,12 +353,11 @@ def _same_shape(plane: ArrayLike, shape: Shape, name: str) -> None:
 
 def _error_of(planes: Planes, bad: Mask) -> Array | None:
     """Error plane from whichever of the three kinds is there, checked in unmasked pixels."""
-    kinds = (
-        (planes.error, "the error plane", 1),
-        (planes.variance, "the variance plane", 0.5),
-        (planes.inverse_variance, "the inverse variance plane", -0.5),
-    )
-    return next((_checked_error(kind[0], bad, *kind[1:]) for kind in kinds if kind[0] is not None), None)
+    for name, power in UNCERTAINTIES.values():
+        plane = getattr(planes, name)
+        if plane is not None:
+            return _checked_error(plane, bad, f"the {name.replace('_', ' ')} plane", 1 / power)
+    return None
 
 
 def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Array:
@@ -392,10 +365,8 @@ def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Arra
     good = plane[~bad]
     wrong = ~(np.isfinite(good) & (good > 0))
     if wrong.any():
-        raise InputError(
-            f"{name} is {good[wrong][0]:g} in one of {wrong.sum()} unmasked pixels where it is not positive "
-            "and finite: correct or mask them"
-        )
+        where = f"in one of {wrong.sum()} unmasked pixels where it is not positive and finite"
+        raise InputError(f"{name} is {good[wrong][0]:g} {where}: correct or mask them")
     error = np.empty(bad.shape)
     error[~bad] = good**power
     error[bad] = np.median(error[~bad])
@@ -404,16 +375,11 @@ def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Arra
 
 def _sigma_plane(noise: Any, observation: Observation) -> Array:
     """Error plane from a number, Quantity or array that the user gave as noise."""
-    if isinstance(noise, u.Quantity):
-        if not noise.unit.is_equivalent(observation.unit):
-            raise InputError(f"noise is in {noise.unit}, the image in '{observation.unit}': give it in that")
-        noise = noise.to_value(observation.unit)
+    noise = strip_unit(noise, observation.unit, "noise")
     try:
         plane = np.asarray(noise, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(
-            f"noise = {noise!r} is not a noise model, number or array: give one of these"
-        ) from None
+        raise InputError(f"noise = {noise!r} is not a noise model, number or array: give one") from None
     if plane.ndim == 0:
         plane = np.full(observation.shape, float(plane))
     return _checked_error(plane, observation.mask, "noise")
@@ -422,40 +388,30 @@ def _sigma_plane(noise: Any, observation: Observation) -> Array:
 def _noise_of(observation: Observation, planes: Planes, flags: list[str]) -> NoiseModel:
     """Noise of an image without an error plane."""
     sky, rms = _sky_level(observation.data[observation.valid])
-    if not _counts_are_known(observation, planes):
+    exposure = _unit_counts(planes, observation)
+    if exposure is None:
         flags.append("noise_guessed")
         return GaussianNoise(rms)
     flags.append("noise_from_exposure")
     if planes.gain is None and any(base in (u.adu, u.DN) for base in observation.unit.bases):
         flags.append("gain_guessed")
-    exposure = _counts_per_unit(planes, observation)
     # The rms of a sky that was not subtracted holds its photon noise, which the model's sky adds again.
     rest = rms**2 - np.maximum(sky, 0) / exposure
     return PoissonNoise(exposure, np.sqrt(np.maximum(rest, 1e-4 * rms**2)))
 
 
-def _counts_are_known(observation: Observation, planes: Planes) -> bool:
+def _unit_counts(planes: Planes, observation: Observation, *, strict: bool = True) -> Array | float | None:
+    """Counts in one unit of the image; None if they are not known, or not ``strict`` and a map has holes."""
     kind = count_kind(observation.unit)
-    return kind == "counts" or (kind == "rate" and planes.exposure is not None)
-
-
-def _known_counts(planes: Planes, observation: Observation) -> Array | float | None:
-    """Counts in one unit of the image, or None if they are not known."""
-    if not _counts_are_known(observation, planes):
+    if kind is None or (kind == "rate" and planes.exposure is None):
         return None
-    if count_kind(observation.unit) == "rate" and isinstance(planes.exposure, np.ndarray):
-        _same_shape(planes.exposure, observation.shape, "the exposure map")
-        if not (planes.exposure[observation.valid] > 0).all():
-            return None
-    return _counts_per_unit(planes, observation)
-
-
-def _counts_per_unit(planes: Planes, observation: Observation) -> Array | float:
     exposure = 1.0 if planes.exposure is None else planes.exposure
     if isinstance(exposure, np.ndarray):
         _same_shape(exposure, observation.shape, "the exposure map")
         good = np.isfinite(exposure) & (exposure > 0)
         if not good[observation.valid].all():
+            if not strict:
+                return None
             number = np.count_nonzero(~good & observation.valid)
             raise InputError(f"the exposure map is not positive in {number} unmasked pixels: mask them")
         exposure = np.where(good, exposure, np.median(exposure[good]))

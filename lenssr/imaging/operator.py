@@ -16,15 +16,8 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid, transformed
-from lenssr.imaging.quadrature import (
-    Brightness,
-    KnownLights,
-    Rule,
-    adaptive_rays,
-    gauss_rule,
-    midpoint_rule,
-    rays_in_cells,
-)
+from lenssr.imaging import quadrature
+from lenssr.imaging.quadrature import Brightness, KnownLights, Rule
 from lenssr.units import positive_integer
 
 __all__ = ["Convolution", "ImagingOperator", "margin_around", "reach_of"]
@@ -36,6 +29,7 @@ MARGIN_SHARE, MARGIN_CORES, CORE_SHARE = 0.99, 1.25, 0.95
 CORE_LIGHT, CORE_SAMPLES = 0.99, 600
 
 Device = torch.device | str
+Oversampling = int | Literal["auto"]
 
 
 class Convolution:
@@ -56,16 +50,13 @@ class Convolution:
     ) -> None:
         kernel = torch.as_tensor(kernel).to(device, torch.float64)
         if kernel.ndim != 2 or any(side % 2 == 0 for side in kernel.shape):
-            raise InputError(
-                f"kernel of shape {tuple(kernel.shape)}: give two odd sides, so that it has a middle"
-            )
+            raise InputError(f"kernel of shape {tuple(kernel.shape)}: give two odd sides, with a middle")
         if not bool(torch.isfinite(kernel).all()):
             raise InputError("the kernel holds values that are not finite: replace them, for example by 0")
         self.shape, self._margin = tuple(shape), margin
         # Cut the kernel to shifts within the image that end inside the frame.
-        half_y, half_x = (
-            min(side // 2, size - 1 - margin) for side, size in zip(kernel.shape, shape, strict=True)
-        )
+        sides = zip(kernel.shape, shape, strict=True)
+        half_y, half_x = (min(side // 2, size - 1 - margin) for side, size in sides)
         cut_y, cut_x = kernel.shape[0] // 2 - half_y, kernel.shape[1] // 2 - half_x
         self.kernel = kernel[cut_y : kernel.shape[0] - cut_y, cut_x : kernel.shape[1] - cut_x]
         # Light may wrap around into the frame, which is cut, and into as much padding as that lacks.
@@ -200,7 +191,7 @@ class ImagingOperator:
         grid: PixelGrid,
         kernel: ArrayLike | Tensor | None = None,
         *,
-        oversampling: int | Literal["auto"] = "auto",
+        oversampling: Oversampling = "auto",
         kernel_subsampling: int = 1,
         includes_pixel: bool = False,
         refine: Brightness | None = None,
@@ -209,7 +200,7 @@ class ImagingOperator:
         dtype: torch.dtype = torch.float64,
         device: Device = "cpu",
     ) -> None:
-        _check_options(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
+        _check(kernel, oversampling, kernel_subsampling, includes_pixel, refine)
         self.grid, self.shape = grid, grid.shape
         self._subsampling = k = kernel_subsampling
         # Weights of the cells of a pixel; a cell has 1 / k^2 of its area.
@@ -223,40 +214,42 @@ class ImagingOperator:
         cells = grid.padded(self.margin).upsample(k)
         self.cells, self._area = cells.shape, cells.pixel_area
         if oversampling == "auto":
-            rule, variance = gauss_rule(device=device), 1 / 12
+            rule, variance = quadrature.gauss_rule(device=device), 1 / 12
         else:
             parts = oversampling // k
-            rule, variance = midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
+            rule, variance = quadrature.midpoint_rule(parts, device=device), (1 - 1 / parts**2) / 12
         self._number = len(rule[0])
-        self._place_rays(cells, rule, refine, tolerance, device)
-        for name in ("x", "y", "_weight"):
-            setattr(self, name, getattr(self, name).to(dtype))
+        self._place_rays(cells, rule, refine, tolerance)
+        self._kernel = None if kernel is None else torch.as_tensor(kernel).to(device, torch.float64)
+        if self._kernel is not None and includes_pixel and variance:
+            self._kernel = sharpened(self._kernel, variance)
+        self._cast(dtype, device)
+
+    def _cast(self, dtype: torch.dtype, device: Device) -> None:
+        """Bring rays, weights and the kernel to a precision and a device."""
+        for name in ("x", "y", "_weight", "_pattern"):
+            setattr(self, name, getattr(self, name).to(device, dtype))
+        for name in ("_plain", "_divided", "_index"):
+            setattr(self, name, getattr(self, name).to(device))
         self._convolution: Convolution | None = None
-        if kernel is not None:
-            kernel = torch.as_tensor(kernel).to(device, torch.float64)
-            kernel = sharpened(kernel, variance) if includes_pixel and variance else kernel
-            self._convolution = self._blur(kernel, dtype, device)
+        if self._kernel is not None:
+            options: Any = {"margin": self.margin * self._subsampling, "dtype": dtype, "device": device}
+            self._convolution = Convolution(self._kernel, self.cells, **options)
 
-    def _blur(self, kernel: Tensor, dtype: torch.dtype, device: Device) -> Convolution:
-        margin = self.margin * self._subsampling
-        return Convolution(kernel, self.cells, margin=margin, dtype=dtype, device=device)
-
-    def _place_rays(
-        self, cells: PixelGrid, rule: Rule, refine: Brightness | None, tolerance: float, device: Device
-    ) -> None:
+    def _place_rays(self, cells: PixelGrid, rule: Rule, refine: Brightness | None, tolerance: float) -> None:
         """Put rays into cells: first those of undivided cells, cell by cell, then those of divided ones."""
-        x, y = (torch.as_tensor(centre, device=device).reshape(-1) for centre in (cells.x, cells.y))
+        x, y = (torch.as_tensor(centre, device=rule[0].device).reshape(-1) for centre in (cells.x, cells.y))
         side, unit_matrix = cells.pixel_scale, cells.unit_matrix
         extra_x = extra_y = self._weight = x[:0]
         self._divided = self._index = extra_x.long()
         if refine is not None:
             compact = refine.compact(side) if isinstance(refine, KnownLights) else None
-            self._divided, extra_x, extra_y, self._weight, self._index = adaptive_rays(
+            self._divided, extra_x, extra_y, self._weight, self._index = quadrature.adaptive_rays(
                 refine, x, y, side, unit_matrix=unit_matrix, compact=compact, tolerance=tolerance
             )
         plain = torch.ones_like(x, dtype=torch.bool).index_fill(0, self._divided, False)
         self._plain = plain.nonzero().squeeze(1)
-        base_x, base_y = rays_in_cells(x[plain], y[plain], side, transformed(unit_matrix, *rule))
+        base_x, base_y = quadrature.rays_in_cells(x[plain], y[plain], side, transformed(unit_matrix, *rule))
         self.x, self.y = torch.cat([base_x, extra_x]), torch.cat([base_y, extra_y])
 
     def __repr__(self) -> str:
@@ -266,13 +259,8 @@ class ImagingOperator:
 
     def to(self, dtype: torch.dtype, *, device: Device | None = None) -> ImagingOperator:
         """The same operator in another precision, or on another device (by default the same)."""
-        twin, device = copy.copy(self), self.x.device if device is None else device
-        for name in ("x", "y", "_weight", "_pattern"):
-            setattr(twin, name, getattr(self, name).to(device, dtype))
-        for name in ("_plain", "_divided", "_index"):
-            setattr(twin, name, getattr(self, name).to(device))
-        if self._convolution is not None:
-            twin._convolution = self._blur(self._convolution.kernel, dtype, device)
+        twin = copy.copy(self)
+        twin._cast(dtype, self.x.device if device is None else device)
         return twin
 
     @property
@@ -369,24 +357,17 @@ class ImagingOperator:
         return plain.reshape(*lead, *self.cells)
 
 
-def _check_options(
-    kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: bool, refine: Any
-) -> None:
+def _check(kernel: Any, oversampling: Any, kernel_subsampling: Any, includes_pixel: Any, refine: Any) -> None:
     positive_integer(kernel_subsampling, "kernel_subsampling")
     if oversampling != "auto" and positive_integer(oversampling, "oversampling") % kernel_subsampling:
-        raise InputError(
-            f"oversampling = {oversampling} is not a multiple of kernel_subsampling = {kernel_subsampling}: "
-            "each cell of the kernel needs the same number of rays"
-        )
+        text = f"oversampling = {oversampling} is not a multiple of kernel_subsampling"
+        raise InputError(f"{text} = {kernel_subsampling}: all cells need equally many rays")
     if refine is not None and oversampling != "auto":
         raise InputError(f"refine needs oversampling='auto', not {oversampling}: give one of them")
     if kernel is None and (kernel_subsampling != 1 or includes_pixel):
         raise InputError("kernel_subsampling and includes_pixel describe a kernel: give kernel=")
     if includes_pixel and kernel_subsampling % 2 == 0:
-        raise InputError(
-            f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one, so that a cell "
-            "lies at the pixel centre"
-        )
+        raise InputError(f"kernel_subsampling = {kernel_subsampling} with includes_pixel: give an odd one")
 
 
 def sharpened(kernel: Tensor, variance: float) -> Tensor:

@@ -95,12 +95,9 @@ class PSF:
         self.flags: tuple[str, ...] = ()
         if math.hypot(*self.offset) > CENTROID_TOLERANCE:
             self.flags = ("psf_off_centre",)
-            warnings.warn(
-                f"the PSF's centroid is {self.offset[0]:+.3f}, {self.offset[1]:+.3f} pixels off its centre "
-                "and shifts images by that much; PSF.recentered() moves it",
-                LensSRWarning,
-                stacklevel=2,
-            )
+            dx, dy = self.offset
+            message = f"the PSF's centroid is {dx:+.3f}, {dy:+.3f} pixels off its centre: see PSF.recentered"
+            warnings.warn(message, LensSRWarning, stacklevel=2)
 
     @classmethod
     def from_fwhm(cls, fwhm: u.Quantity) -> GaussianPSF:
@@ -213,8 +210,7 @@ class PSF:
     def fwhm_samples(self) -> float:
         """FWHM in samples of the array: the diameter of a circle with the area above half the peak."""
         fine = 5
-        height, width = self.array.shape
-        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in (height, width))
+        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in self.array.shape)
         padded = np.pad(self.array, 4)
         grid = np.meshgrid(rows + 4, columns + 4, indexing="ij")
         smooth = ndimage.map_coordinates(padded, grid, order=3, mode="nearest")
@@ -229,11 +225,8 @@ class PSF:
         """
         if self.pixel_scale is not None:
             return self.fwhm_at(self.pixel_scale) * u.arcsec
-        warnings.warn(
-            "PSF.fwhm in pixels is deprecated: give PSF(..., pixel_scale=), or ask fwhm_at(pixel_scale)",
-            LensSRDeprecationWarning,
-            stacklevel=2,
-        )
+        message = "PSF.fwhm in pixels is deprecated: give pixel_scale=, or ask fwhm_at(pixel_scale)"
+        warnings.warn(message, LensSRDeprecationWarning, stacklevel=2)
         return self.fwhm_at(1.0) * u.pix
 
     def fwhm_at(self, pixel_scale: PixelSize) -> float:
@@ -263,14 +256,7 @@ class PSF:
     def undersampled(self, pixel_scale: PixelSize, subsampling: int = 1) -> bool:
         """Whether the array has to be interpolated to a finer grid although its FWHM is under 2 samples.
 
-        Parameters
-        ----------
-        pixel_scale, subsampling
-            As for `kernel`.
-
-        Returns
-        -------
-        undersampled : bool
+        The parameters are those of `kernel`.
         """
         finer = self._sample_ratio(pixel_scale, subsampling) < 1 - 1e-6
         return bool(finer and self.fwhm_samples < SAMPLES_ACROSS)
@@ -308,37 +294,19 @@ class PSF:
         return _normalised(values if shape is None else _cut(values, shape))
 
     def cropped(self, shape: Shape) -> PSF:
-        """Return the PSF cut to fit within ``shape``, centre kept, normalised again.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Largest height and width in samples of the array.
-
-        Returns
-        -------
-        psf : `PSF`
-            The same object if it fits.
-        """
+        """Return the PSF cut to ``shape`` samples, centre kept, normalised again; itself if it fits."""
         if all(size <= limit for size, limit in zip(self.array.shape, shape, strict=True)):
             return self
         return self._with(_cut(self.array, shape))
 
     def recentered(self) -> PSF:
-        """Return the PSF with its core's centroid moved to the centre of an array with odd sides.
-
-        Returns
-        -------
-        psf : `PSF`
-        """
+        """Return the PSF with its core's centroid moved to the centre of an array with odd sides."""
         array = self.array
         for _ in range(10):
             dx, dy = _core_offset(array)
             middles = ((size - 1) / 2 for size in array.shape)
-            rows, columns = (
-                _positions(middle - 1e-6) + middle + shift
-                for middle, shift in zip(middles, (dy, dx), strict=True)
-            )
+            places = zip(middles, (dy, dx), strict=True)
+            rows, columns = (_positions(middle - 1e-6) + middle + shift for middle, shift in places)
             array = _sample(array, rows, columns, self._spline_order)
             if math.hypot(dx, dy) < 1e-3:
                 break
@@ -407,8 +375,7 @@ class GaussianPSF(PSF):
         sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / positive_integer(subsampling, "subsampling"))
         stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
         if np.array_equal(stretch, np.eye(2)):
-            positions = _positions(5 * sigma)
-            profile = np.exp(-0.5 * (positions / sigma) ** 2)
+            profile = np.exp(-0.5 * (_positions(5 * sigma) / sigma) ** 2)
             values = np.outer(profile, profile)
         else:
             # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
@@ -440,10 +407,8 @@ def _checked_array(array: ArrayLike) -> Array:
         raise InputError("the PSF is zero everywhere: give another, or psf=None for none")
     peak, low = array.max(), array.min()
     if low < -NEGATIVE_TOLERANCE * abs(peak) or array.sum() <= 0:
-        raise InputError(
-            f"the PSF goes down to {low:.3g}, more than a thousandth of its peak {peak:.3g} below zero: "
-            "subtract its background, or clip it"
-        )
+        text = f"the PSF goes down to {low:.3g}, more than a thousandth of its peak {peak:.3g} below zero"
+        raise InputError(f"{text}: subtract its background, or clip it")
     return array / array.sum()
 
 
@@ -473,12 +438,9 @@ def _sample(array: Array, rows: Array, columns: Array, order: int) -> Array:
 
 def _cut(array: Array, shape: Shape) -> Array:
     """Cut an array about its centre to sides within ``shape``, keeping the parity of its sides."""
-    slices = []
-    for size, limit in zip(array.shape, shape, strict=True):
-        keep = min(size, limit)
-        keep -= (size - keep) % 2
-        slices.append(slice((size - max(keep, 1)) // 2, (size + max(keep, 1)) // 2))
-    return array[tuple(slices)]
+    pairs = zip(array.shape, shape, strict=True)
+    starts = [min(max((size - limit + 1) // 2, 0), (size - 1) // 2) for size, limit in pairs]
+    return array[tuple(slice(start, size - start) for start, size in zip(starts, array.shape, strict=True))]
 
 
 def _normalised(values: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,23 +84,18 @@ def adaptive_rays(
     compact: Callable[[Tensor, Tensor, float], Tensor] | None = None,
     tolerance: float = 3e-4,
     max_rays: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Divide cells (C,) where the light is steep, until each has an accurate mean brightness.
 
-    A cell is a square of side ``side``, mapped by ``unit_matrix``, whose determinant is 1 or -1.
+    A cell, a square mapped by ``unit_matrix`` (determinant 1 or -1), starts with the 2 x 2 Gauss rule, which
+    is compared with that on its quarters, in sum and one by one (in sum the errors of a cusp can cancel).
+    Quarters replace a cell where they differ by more than ``CELL_SHARE`` of the ``tolerance``, relative to
+    the cell or to ``FLOOR`` times the brightest. ``brightness`` takes (M,) to (..., M); any scene may divide
+    a cell. Cells for which ``compact(x, y, side)`` says that a light may lie between the points are divided,
+    too. ``max_rays`` (by default 50 000 plus 16 a cell) go to the worst cells first.
 
-    Every cell starts with the 2 x 2 Gauss rule, which is compared with the same rule on its quarters, both in
-    sum and quarter by quarter (in sum the errors of a cusp can cancel). Where they differ by more than
-    ``CELL_SHARE`` of the tolerance, the quarters replace the cell and are tested in turn. ``brightness(x,
-    y)`` takes tensors (M,) to (M,), or to (..., M) for several scenes, whose cells are divided where any
-    scene needs it. ``tolerance`` is the relative error in cells brighter than ``FLOOR`` times the brightest;
-    fainter ones have the absolute error of those. ``compact(x, y, side)`` says which square cells hold a
-    light so small that it may lie between these points; they are divided until none does. ``max_rays`` bounds
-    the number of rays, the worst cells divided first; by default 50 000 plus 16 a cell.
-
-    Returns the numbers (D,) of the divided cells in ascending order; x and y (M,) of their rays; the weight
-    (M,) of each ray, which sum to 1 in a cell; and the position (M,) in the first array of the cell of each
-    ray.
+    Returns the numbers (D,) of divided cells, ascending; x, y and weight (M,) of their rays, which sum to 1
+    in a cell; and the place (M,) of the cell of each ray among the D.
     """
     rule = transformed(unit_matrix, *gauss_rule(dtype=x.dtype, device=x.device))
     quarters = transformed(unit_matrix, *midpoint_rule(2, dtype=x.dtype, device=x.device))
@@ -112,7 +107,7 @@ def adaptive_rays(
     if compact is not None:
         mean = torch.maximum(mean, torch.as_tensor(_light_of_compact(brightness, compact, x, y, side)))
     allowed = tolerance * torch.maximum(mean, FLOOR * mean.amax(-1, keepdim=True))
-    kept: list[tuple[Tensor, ...]] = []
+    kept = [(x[:0], y[:0], x[:0], owner[:0])]
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)
         child_x, child_y = rays_in_cells(x, y, 2 * child_side, quarters)
@@ -163,13 +158,8 @@ def _disagreement(samples: Tensor, children: Tensor) -> Tensor:
     return torch.maximum(difference.sum(-1).abs(), QUARTER_WEIGHT * difference.abs().sum(-1))
 
 
-def _rays_of_cells(
-    kept: list[tuple[Tensor, ...]], side: float, rule: Rule
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _rays_of_cells(kept: Sequence[tuple[Tensor, ...]], side: float, rule: Rule) -> tuple[Tensor, ...]:
     """Rays of the cells kept at all levels."""
-    if not kept:
-        empty = rule[0][:0]
-        return empty.long(), empty, empty, empty, empty.long()
     x, y, own_side, owner = (torch.cat(parts) for parts in zip(*kept, strict=True))
     rays = rays_in_cells(x, y, own_side[:, None], rule)
     number = len(rule[0])
@@ -210,10 +200,8 @@ class CompactLights:
     def _hidden(self, x: Tensor, y: Tensor, side: float) -> Tensor:
         half = side / 2
         corners = [(0.0, 0.0), (-half, -half), (half, -half), (-half, half), (half, half)]
-        landed = self.trace(
-            torch.cat([x + dx for dx, _ in corners]), torch.cat([y + dy for _, dy in corners])
-        )
-        low, high = ([part(axis.reshape(5, -1), 0) for axis in landed] for part in (torch.amin, torch.amax))
+        lands = self.trace(torch.cat([x + dx for dx, _ in corners]), torch.cat([y + dy for _, dy in corners]))
+        low, high = ([part(axis.reshape(5, -1), 0) for axis in lands] for part in (torch.amin, torch.amax))
         size = torch.maximum(high[0] - low[0], high[1] - low[1]).unsqueeze(1)
         near = size > CELL_RADII * self.small
         reach = REACH * self.large + BULGE * size

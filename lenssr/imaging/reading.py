@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -22,6 +22,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
+from lenssr.units import strip_unit
 
 __all__ = ["Planes", "find_image", "open_fits", "parse_unit", "read_planes"]
 
@@ -31,29 +32,20 @@ log = logging.getLogger(__name__)
 Array: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 
-# The names under which archives store each plane, in the order in which they are looked for.
-HDU_NAMES = {
-    "sci": ("SCI", "IMAGE"),
-    "err": ("ERR", "RMS"),
-    "var": ("VAR", "VARIANCE"),
-    "ivm": ("IVM", "WHT"),
-    "mask": ("DQ", "MASK"),
-    "psf": ("PSF", "PSFIMAGE"),
-    "exptime": ("EXPTIME",),
+# Field of `Planes`, and the names under which archives store it, in the order in which they are looked for.
+_ROLES = {
+    "sci": ("data", "SCI", "IMAGE"),
+    "err": ("error", "ERR", "RMS"),
+    "var": ("variance", "VAR", "VARIANCE"),
+    "ivm": ("inverse_variance", "IVM", "WHT"),
+    "mask": ("mask", "DQ", "MASK"),
+    "psf": ("psf", "PSF", "PSFIMAGE"),
+    "exptime": ("exposure", "EXPTIME"),
 }
-_KNOWN_NAMES = {"UNCERT"}.union(*HDU_NAMES.values())
+_KNOWN_NAMES = {"UNCERT"}.union(*(names[1:] for names in _ROLES.values()))
 _HDU_ALIASES = {"ivar": "ivm", "wht": "ivm", "rms": "err", "dq": "mask", "exposure": "exptime"}
-# Fields of `Planes`.
-_FIELDS = {
-    "err": "error",
-    "var": "variance",
-    "ivm": "inverse_variance",
-    "mask": "mask",
-    "psf": "psf",
-    "exptime": "exposure",
-}
 # Field and power of the image's unit. CCDData writes its uncertainty into one HDU whose UTYPE is the class.
-_UNCERTAINTIES = {
+UNCERTAINTIES = {
     StdDevUncertainty: ("error", 1),
     VarianceUncertainty: ("variance", 2),
     InverseVariance: ("inverse_variance", -2),
@@ -71,20 +63,14 @@ _WORDS = {
     u.DN: "dn dns",
     u.s: "s sec secs second seconds",
     u.Jy: "jy janskys",
-    u.mJy: "mjy",
-    u.uJy: "ujy",
-    u.nJy: "njy",
     photometric.nmgy: "nanomaggy nanomaggies nmgy",
     photometric.mgy: "maggy maggies",
-    u.erg: "erg",
-    u.cm**2: "cm2",
     u.AA: "a angstrom",
-    u.Hz: "hz",
     u.sr: "sr steradian",
     u.arcsec**2: "arcsec2 sqarcsec",
     u.dimensionless_unscaled: "pix pixel pixels",
-    u.beam: "beam",
 }
+_WORDS |= {unit: str(unit).lower() for unit in (u.mJy, u.uJy, u.nJy, u.erg, u.cm**2, u.Hz, u.beam)}
 SPELLINGS = {word: unit for unit, words in _WORDS.items() for word in words.split()}
 """Spellings in any case, alone or in quotients such as ``ELECTRONS/S`` and ``counts/pixel/s``.
 
@@ -100,13 +86,10 @@ def parse_unit(text: str | u.UnitBase) -> u.UnitBase:
 
     Magnitudes and unknown units are refused.
     """
-    if isinstance(text, str):
-        unit = _from_spelling(text.strip())
-    else:
-        try:
-            unit = u.Unit(text)
-        except TypeError:
-            raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
+    try:
+        unit = _from_spelling(text.strip()) if isinstance(text, str) else u.Unit(text)
+    except TypeError:
+        raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
     if isinstance(unit, u.function.FunctionUnitBase) or {u.mag, u.dex} & set(unit.bases):
         raise _magnitude(text)
     if isinstance(unit, u.UnrecognizedUnit):
@@ -223,7 +206,7 @@ def open_fits(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
     yield hdus
 
 
-def find_image(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+def find_image(hdus: fits.HDUList, names: Sequence[str], chosen: str | int | None = None) -> Any:
     """Image HDU that was chosen, or has one of the names, or else the first two-dimensional one."""
     found = _pick(hdus, names, chosen)
     if found is not None:
@@ -240,23 +223,24 @@ def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Pl
     chosen = {}
     for key, value in (hdus or {}).items():
         name = _HDU_ALIASES.get(key.lower(), key.lower())
-        if name not in HDU_NAMES:
-            raise InputError(f"hdus has a key {key!r}: use {', '.join(HDU_NAMES)}")
+        if name not in _ROLES:
+            raise InputError(f"hdus has a key {key!r}: use {', '.join(_ROLES)}")
         if value is not None:
             chosen[name] = value
-    science = find_image(opened, HDU_NAMES["sci"], chosen.get("sci"))
+    usual = _ROLES["sci"][1:]
+    science = find_image(opened, usual, chosen.get("sci"))
     planes = Planes(_as_image(science.data, f"HDU {science.name or 0}"))
-    if "sci" not in chosen and _pick(opened, HDU_NAMES["sci"]) is None and _rivals(opened, science):
+    if "sci" not in chosen and _pick(opened, usual) is None and _rivals(opened, science):
         planes.flags.append("hdu_guessed")
     uncertainty = _pick(opened, ("UNCERT",))
     if uncertainty is not None and uncertainty is not science:
         utype = uncertainty.header.get("UTYPE", "StdDevUncertainty")
-        for kind, (name, _) in _UNCERTAINTIES.items():
+        for kind, (name, _) in UNCERTAINTIES.items():
             if kind.__name__ == utype:
                 setattr(planes, name, np.array(uncertainty.data, dtype=np.float64))
-    for key, name in _FIELDS.items():
-        hdu = _pick(opened, HDU_NAMES[key], chosen.get(key))
-        if hdu is not None and hdu is not science:
+    for key, (name, *names) in _ROLES.items():
+        hdu = _pick(opened, names, chosen.get(key))
+        if hdu is not None and hdu is not science and key != "sci":
             setattr(planes, name, np.array(hdu.data, dtype=np.float64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
@@ -282,22 +266,14 @@ def _from_nddata(image: NDData) -> Planes:
 
 
 def _read_uncertainty(planes: Planes, uncertainty: Any, unit: u.UnitBase | None) -> None:
-    for kind, (name, power) in _UNCERTAINTIES.items():
-        if isinstance(uncertainty, kind):
-            values = np.asarray(uncertainty.array, dtype=np.float64)
-            if uncertainty.unit is not None and unit is not None:
-                try:
-                    values = values * uncertainty.unit.to(unit**power)
-                except u.UnitConversionError:
-                    raise InputError(
-                        f"the uncertainty is in {uncertainty.unit}, the image in {unit}: give {unit**power}"
-                    ) from None
-            setattr(planes, name, _spread(values, planes.data))
-            return
-    raise InputError(
-        f"an uncertainty of type {type(uncertainty).__name__} does not say sigma: give a "
-        "StdDevUncertainty, VarianceUncertainty or InverseVariance"
-    )
+    found = [place for kind, place in UNCERTAINTIES.items() if isinstance(uncertainty, kind)]
+    if not found:
+        kind, known = type(uncertainty).__name__, ", ".join(one.__name__ for one in UNCERTAINTIES)
+        raise InputError(f"an uncertainty of type {kind} does not say sigma: give one of {known}")
+    (name, power), values = found[0], np.asarray(uncertainty.array, dtype=np.float64)
+    if uncertainty.unit is not None and unit is not None:
+        values = strip_unit(values * uncertainty.unit, unit**power, "the uncertainty")
+    setattr(planes, name, _spread(values, planes.data))
 
 
 def _read_keywords(planes: Planes, headers: list[Any]) -> None:
@@ -322,7 +298,7 @@ def _read_keywords(planes: Planes, headers: list[Any]) -> None:
             planes.meta[name] = value
 
 
-def _pick(hdus: fits.HDUList, names: tuple[str, ...], chosen: str | int | None = None) -> Any:
+def _pick(hdus: fits.HDUList, names: Sequence[str], chosen: str | int | None = None) -> Any:
     """Image HDU that was chosen by name or number, or else has one of the names; None if there is none."""
     if chosen is None:
         images = [hdu for hdu in hdus if hdu.is_image and hdu.data is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import astropy.units as u
 import numpy as np
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid, without_angle
-from lenssr.imaging.operator import ImagingOperator, reach_of
+from lenssr.grids import PixelGrid
+from lenssr.imaging.operator import ImagingOperator, Oversampling, reach_of
 from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
 from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
 from lenssr.imaging.reading import Array
 from lenssr.light import PixelatedSource, Sersic, sersic_brightness
+from lenssr.light.pixelated_source import to_arcsec2
 
 if TYPE_CHECKING:
     from lenssr.mass import MassModel
@@ -40,7 +41,7 @@ def render(
     lens_light: Light | Sequence[Light] | None = None,
     sky: u.Quantity | float = 0.0,
     psf: PSF | Array | None = None,
-    oversampling: int | Literal["auto"] = "auto",
+    oversampling: Oversampling = "auto",
     scale: int = 1,
 ) -> Array | u.Quantity:
     """Image of a lens, its light and a source behind it.
@@ -116,11 +117,7 @@ def render(
 
 
 def kernel_options(
-    psf: PSF | Array | None,
-    pixel_scale: PixelSize,
-    *,
-    scale: int = 1,
-    oversampling: int | Literal["auto"] = "auto",
+    psf: PSF | Array | None, pixel_scale: PixelSize, *, scale: int = 1, oversampling: Oversampling = "auto"
 ) -> tuple[Array | None, dict[str, Any]]:
     """Kernel for an `~lenssr.imaging.ImagingOperator`, as finely sampled as the PSF and the rays allow.
 
@@ -180,7 +177,7 @@ def brightness_of(light: Light) -> tuple[Brightness, Any]:
     """
     if isinstance(light, Sersic):
         amplitude, *rest = light.vector.unbind()
-        factor, unit = _to_arcsec2(light.amplitude.unit)
+        factor, unit = to_arcsec2(light.amplitude.unit)
         return lambda x, y: sersic_brightness(x, y, factor * amplitude, *rest), unit
     if isinstance(light, PixelatedSource):
         return light.brightness, light.flux_unit
@@ -191,23 +188,11 @@ def brightness_of(light: Light) -> tuple[Brightness, Any]:
     raise InputError(f"{light!r} is not a light: give a Sersic, PixelatedSource, astropy model or a function")
 
 
-def _to_arcsec2(unit: u.UnitBase | None) -> tuple[float, Any]:
-    """Factor to a flux unit per arcsec2, and that flux unit."""
-    if unit is None:
-        return 1.0, None
-    flux = without_angle(unit)
-    if flux == unit:
-        raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2")
-    return unit.to(flux / u.arcsec**2), flux
-
-
 def _brightness_of_model(model: Model) -> tuple[Brightness, Any]:
     if model.n_inputs != 2 or model.n_outputs != 1:
-        raise InputError(
-            f"{model.name or type(model).__name__} is not a light: it must take x, y and give one value"
-        )
+        raise InputError(f"{model.name or type(model).__name__} is not a light: it must map x, y to a value")
     length = 1 if model.input_units is None else u.arcsec
-    factor, unit = _to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
+    factor, unit = to_arcsec2(getattr(model(0.0 * length, 0.0 * length), "unit", None))
 
     def brightness(x: Tensor, y: Tensor) -> Tensor:
         values = model(x.numpy() * length, y.numpy() * length)

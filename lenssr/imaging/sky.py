@@ -123,7 +123,8 @@ def sky_noise(image: Array, sigma: Array, free: Mask, *, radius: int = 3) -> Sky
     level = float(np.median(values))
     sigma = np.where(free, sigma, 1.0)
     z = np.where(free, (image - level) / sigma, 0.0)
-    z = np.where(free, z - _smooth_part(z, free), 0.0)
+    smooth, share = (ndimage.gaussian_filter(part, _SMOOTH_SCALE) for part in (z, free.astype(float)))
+    z = np.where(free, z - smooth / np.maximum(share, np.finfo(float).tiny), 0.0)
     variance = float((z[free] ** 2).mean())
     if variance == 0:
         return SkyNoise(level, pixels=values.size)
@@ -165,25 +166,14 @@ def source_mask(observation: Observation) -> Mask:
     return ndimage.binary_dilation(large[labels], iterations=4)
 
 
-def _smooth_part(z: Array, free: Mask) -> Array:
-    weight = ndimage.gaussian_filter(free.astype(float), _SMOOTH_SCALE)
-    smooth = ndimage.gaussian_filter(z, _SMOOTH_SCALE)
-    return np.divide(smooth, weight, out=np.zeros_like(z), where=weight > 1e-3)
-
-
-def _autocorrelation(
-    z: Array, free: Mask, variance: float, radius: int
-) -> dict[tuple[int, int], tuple[float, float]]:
+def _autocorrelation(z: Array, free: Mask, variance: float, radius: int) -> dict[tuple, tuple[float, float]]:
     """Correlation and its standard error at each lag of a half-plane within the radius."""
+    # Pixels that wrap around land in a frame that is no sky.
+    z, free = np.pad(z, radius), np.pad(free, radius)
+    reach = range(-radius, radius + 1)
     result = {}
-    rows, columns = z.shape
-    for dy in range(0, min(radius, rows - 1) + 1):
-        for dx in range(-radius, radius + 1):
-            if (dy == 0 and dx <= 0) or dx**2 + dy**2 > radius**2 or abs(dx) >= columns:
-                continue
-            here = (slice(0, rows - dy), slice(max(0, -dx), columns - max(0, dx)))
-            there = (slice(dy, rows), slice(max(0, dx), columns - max(0, -dx)))
-            pairs = int(np.count_nonzero(free[here] & free[there]))
-            mean = float((z[here] * z[there]).sum()) / max(pairs, 1)
-            result[dy, dx] = (mean / variance, 1 / math.sqrt(max(pairs, 1)))
+    for lag in ((dy, dx) for dy in reach for dx in reach if (dy, dx) > (0, 0) and dx**2 + dy**2 <= radius**2):
+        pairs = max(int(np.count_nonzero(free & np.roll(free, lag, (0, 1)))), 1)
+        mean = float((z * np.roll(z, lag, (0, 1))).sum()) / pairs
+        result[lag] = mean / variance, 1 / math.sqrt(pairs)
     return result

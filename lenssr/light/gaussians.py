@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Self, TypeAlias, no_type_check
@@ -14,23 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.light.profile import (
-    EllipticalLight,
-    Length,
-    LightProfile,
-    Real,
-    Unit,
-    Vector,
-    as_tensors,
-    bare,
-    check_ellipse,
-    growth_radii,
-    in_arcsec,
-    lengths_in_arcsec,
-    on_ellipse,
-    shape_derivatives,
-    with_covariance,
-)
+from lenssr.light import profile
+from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, as_tensors, bare
 from lenssr.light.sersic import Sersic, sersic_brightness
 from lenssr.units import strip_unit
 
@@ -147,7 +133,7 @@ def gaussians_brightness(
     tensor([0.9549, 0.2792], dtype=torch.float64)
     """
     x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
-    _, _, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
+    _, _, zeta_x, zeta_y, q2 = profile.on_ellipse(x, y, *shape)
     fall, peak = _exponents(sigma)
     return _summed(flux, peak * torch.exp(fall * ((zeta_x**2 + zeta_y**2) / q2).unsqueeze(-2)))
 
@@ -184,7 +170,7 @@ def gaussians_brightness_jacobian(
     (torch.Size([1, 3]), torch.Size([1, 6, 3]))
     """
     x, y, sigma, flux, *shape = _alike(x, y, sigma, flux, x_0, y_0, e1, e2)
-    ellipse = on_ellipse(x, y, *shape)
+    ellipse = profile.on_ellipse(x, y, *shape)
     _, _, zeta_x, zeta_y, q2 = ellipse
     radius2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y) / q2
     fall, peak = _exponents(sigma)
@@ -197,7 +183,7 @@ def gaussians_brightness_jacobian(
     # 2 d I / d r^2
     slope = _summed(flux * (2 * fall.squeeze(-1)), parts)
     slopes = zeta_x * (slope / q2), zeta_y * (slope / q2)
-    d_dx, d_dy = shape_derivatives(d_dp, ellipse, slopes, slope * radius2, *shape[2:])
+    d_dx, d_dy = profile.shape_derivatives(d_dp, ellipse, slopes, slope * radius2, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 
@@ -310,18 +296,18 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
         number = len(self.sigma)
         if np.shape(flux) not in ((), (number,)):
             raise InputError(f"{np.size(flux)} values of flux for {number} widths: give one each, or one")
-        names, unit = [f"flux_{k}" for k in range(number)], getattr(flux, "unit", 1)
+        names, unit = _flux_names(number), getattr(flux, "unit", 1)
         # Parameters of the instance, since their number is the user's; astropy's own take over from here.
-        self._param_names, self._bright = (*names, *SHAPE_NAMES), tuple(names)
+        self._param_names, self._bright = (*names, *SHAPE_NAMES), names
         for name in self._param_names:
-            parameter = Parameter(name, default=0.0, bounds=usual_bounds(name), description=_describe(name))
+            parameter = _declared(name)
             parameter.model = self
             self.__dict__[name] = parameter
         fluxes = dict(zip(names, np.broadcast_to(bare(flux), number) * unit, strict=True))
         super().__init__(**fluxes | {"x_0": x_0, "y_0": y_0, "e1": e1, "e2": e2} | kwargs)
         if any(getattr(self, name).value < 0 for name in self._bright):
             raise InputError("a flux is negative: light is positive")
-        check_ellipse(self.e1.value, self.e2.value)
+        profile.check_ellipse(self.e1.value, self.e2.value)
 
     @property
     def param_names(self) -> tuple[str, ...]:
@@ -339,7 +325,7 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
     def evaluate(self, x, y, *parameters):
         """Surface brightness at positions; called by the model itself."""
         *flux, x_0, y_0, e1, e2 = parameters
-        x, y, x_0, y_0 = lengths_in_arcsec(x, y, x_0, y_0)
+        x, y, x_0, y_0 = profile.lengths_in_arcsec(x, y, x_0, y_0)
         fluxes, shape = ([bare(value).item() for value in values] for values in (flux, (x_0, y_0, e1, e2)))
         arrays = (x, y, self.sigma, fluxes, *shape)
         brightness = gaussians_brightness(*(torch.as_tensor(np.array(array)) for array in arrays)).numpy()
@@ -363,7 +349,7 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
     @property
     def vector(self) -> Tensor:
         """The parameters as a float64 tensor of shape (K + 4,), lengths in arcsec."""
-        return torch.tensor(in_arcsec(self, self._param_names, ()))
+        return torch.tensor(profile.in_arcsec(self, self._param_names, ()))
 
     @classmethod
     def from_vector(
@@ -390,11 +376,10 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
         **kwargs
             Passed to `~lenssr.light.MultiGaussian`.
         """
-        values = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
-        flux, (x_0, y_0, e1, e2) = values[:-4], values[-4:]
-        if unit is not None:
-            flux, x_0, y_0 = flux * u.Unit(unit), x_0 * u.arcsec, y_0 * u.arcsec
-        return with_covariance(cls(sigma, flux, x_0, y_0, e1, e2, **kwargs), covariance)
+        bright = _flux_names(len(sigma))
+        unit = None if unit is None else u.Unit(unit)
+        values = profile.with_units((*bright, *SHAPE_NAMES), vector, (), bright, unit)
+        return profile.with_covariance(cls(sigma, **values, **kwargs), covariance)
 
     @classmethod
     def from_sersic(cls, sersic: Sersic, sigma: Widths | u.Quantity, **kwargs: Any) -> Self:
@@ -422,17 +407,16 @@ class MultiGaussian(EllipticalLight, Fittable2DModel):
         return cls.from_vector(torch.cat([flux, vector[3:]]), sigma, unit=unit, **kwargs)
 
 
-def usual_bounds(name: str) -> tuple[float | None, float | None]:
-    """Bounds that a parameter of a `~lenssr.light.MultiGaussian` has if nobody sets them."""
-    if name.startswith("flux"):
-        return (0.0, None)
-    return (-0.7, 0.7) if name.startswith("e") else (None, None)
+def _flux_names(number: int) -> tuple[str, ...]:
+    return tuple(f"flux_{k}" for k in range(number))
 
 
-def _describe(name: str) -> str:
-    if name.startswith("flux"):
-        return f"Total flux of Gaussian {name.removeprefix('flux_')}"
-    return {"x": "Centre along x (arcsec)", "y": "Centre along y (arcsec)"}.get(name[0], "Ellipticity")
+def _declared(name: str) -> Parameter:
+    """A parameter as a `~lenssr.light.MultiGaussian` declares it: centre and ellipticity as a Sérsic does."""
+    if name in SHAPE_NAMES:
+        return copy.copy(getattr(Sersic, name))
+    text = f"Total flux of Gaussian {name.removeprefix('flux_')}"
+    return Parameter(name, default=0.0, bounds=(0.0, None), description=text)
 
 
 # ---------------------------------------------------------------- in a fit
@@ -449,12 +433,12 @@ class GaussiansProfile(LightProfile):
     ) -> None:
         super().__init__(given, crowded=crowded)
         self.sigma = torch.as_tensor(self.given.sigma if sigma is None else sigma, dtype=torch.float64)
-        self.bright = tuple(f"flux_{k}" for k in range(len(self.sigma)))
+        self.bright = _flux_names(len(self.sigma))
         self.names = (*self.bright, *SHAPE_NAMES)
 
     def usual_bounds(self, name: str) -> tuple[float | None, float | None]:
         """Bounds that a parameter of the model has if nobody sets them."""
-        return usual_bounds(name)
+        return _declared(name).bounds
 
     @property
     def prior(self) -> tuple[float, ...]:
@@ -503,7 +487,7 @@ class GaussiansProfile(LightProfile):
         return vector[..., :-4].sum(-1)
 
     def _curve_of_growth(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        radii = growth_radii(vector)
+        radii = profile.growth_radii(vector)
         inside = -torch.expm1(-0.5 * (radii / self.sigma.to(vector).unsqueeze(-1)).square())
         return radii, vector[..., :-4] @ inside
 

@@ -31,10 +31,8 @@ def check_lens_light(lens_light: Any) -> None:
     for item in items:
         known = item in LENS_LIGHTS if isinstance(item, str) else isinstance(item, (Sersic, MultiGaussian))
         if not known:
-            raise InputError(
-                f"lens_light = {lens_light!r}: give one of None, {', '.join(map(repr, LENS_LIGHTS))}, "
-                "a Sersic, a MultiGaussian, or a list of these"
-            )
+            names = ", ".join([*map(repr, (None, *LENS_LIGHTS)), "a Sersic", "a MultiGaussian", "a list"])
+            raise InputError(f"lens_light = {lens_light!r}: give one of {names}")
     if lens_light is not None and not items:
         raise InputError(f"lens_light = {lens_light!r} is an empty list: give None for no light")
     # Profiles of given models check their constraints.

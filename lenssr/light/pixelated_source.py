@@ -200,9 +200,15 @@ def _per_arcsec2(
         if unit is not None and not conserves_sum(unit):
             raise InputError(f"unit {unit} is not flux per pixel: leave values= out")
         return data / pixel_area, None if unit is None else unit / u.arcsec**2
+    factor, flux = to_arcsec2(unit)
+    return data * factor, None if flux is None else flux / u.arcsec**2
+
+
+def to_arcsec2(unit: u.UnitBase | None) -> tuple[float, u.UnitBase | None]:
+    """Factor from a surface brightness to a flux unit per arcsec2, and that flux unit."""
     if unit is None:
-        return data, None
-    target = without_angle(unit) / u.arcsec**2
-    if not unit.is_equivalent(target):
-        raise InputError(f"unit {unit} is not a surface brightness per solid angle: convert it to MJy/sr")
-    return data * unit.to(target), target
+        return 1.0, None
+    flux = without_angle(unit)
+    if not unit.is_equivalent(flux / u.arcsec**2):
+        raise InputError(f"unit {unit} is not a surface brightness: give one per arcsec2, or MJy/sr")
+    return unit.to(flux / u.arcsec**2), flux

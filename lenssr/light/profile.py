@@ -17,12 +17,11 @@ from torch import Tensor
 
 from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
+from lenssr.mass.kernels import Pair, Real, elliptical
 from lenssr.units import strip_unit
 
 __all__ = ["LightProfile", "elliptical_radius"]
 
-Real: TypeAlias = Tensor | float
-Pair: TypeAlias = tuple[Tensor, Tensor]
 Length: TypeAlias = float | u.Quantity
 Vector: TypeAlias = Tensor | ArrayLike
 Unit: TypeAlias = u.UnitBase | None
@@ -53,18 +52,13 @@ def as_tensors(*values: Tensor | ArrayLike) -> list[Tensor]:
     return [value if isinstance(value, Tensor) else torch.as_tensor(value, **kind) for value in values]
 
 
-def turned(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor) -> Pair:
-    """Real and imaginary part of w - e conj(w) of w = x + i y and e = e1 + i e2."""
-    return torch.addcmul((1 - e1) * x, e2, y, value=-1), torch.addcmul((1 + e1) * y, e2, x, value=-1)
-
-
 def on_ellipse(x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: Tensor) -> tuple[Tensor, ...]:
     """Position dx, dy from the centre, zeta = w - e conj(w) of w = dx + i dy, and 1 - e^2.
 
     The elliptical radius is ``|zeta| / sqrt(1 - e^2)``, which needs no angle.
     """
     dx, dy = x - x_0, y - y_0
-    return dx, dy, *turned(dx, dy, e1, e2), 1 - e1**2 - e2**2
+    return dx, dy, *elliptical(dx, dy, e1, e2), 1 - e1**2 - e2**2
 
 
 def shape_derivatives(
@@ -76,7 +70,7 @@ def shape_derivatives(
     of `on_ellipse`.
     """
     (dx, dy, _, _, q2), (slope_x, slope_y) = ellipse, slope
-    d_dx, d_dy = turned(slope_x, slope_y, e1, e2)
+    d_dx, d_dy = elliptical(slope_x, slope_y, e1, e2)
     torch.neg(d_dx, out=d_dp[..., -4, :])
     torch.neg(d_dy, out=d_dp[..., -3, :])
     of_e1 = torch.addcmul(dy * slope_y, dx, slope_x, value=-1)
@@ -124,10 +118,14 @@ def ellipse_points(radius: Tensor, angle: Tensor, x_0: Tensor, y_0: Tensor, e1: 
     return x_0 + x, y_0 + y
 
 
+def axis_ratio_of(modulus: Any) -> Any:
+    """Minor over major axis, from the modulus of the ellipticity."""
+    return (1 - modulus) / (1 + modulus)
+
+
 def axis_ratio(e1: Any, e2: Any) -> Any:
     """Minor over major axis."""
-    modulus = np.hypot(e1, e2)
-    return (1 - modulus) / (1 + modulus)
+    return axis_ratio_of(np.hypot(e1, e2))
 
 
 def check_ellipse(e1: Any, e2: Any) -> None:
@@ -198,13 +196,12 @@ def in_arcsec(model: Model, names: Sequence[str], lengths: Sequence[str]) -> NDA
 
 
 def with_units(
-    values: Mapping[str, float], lengths: Sequence[str], bright: Sequence[str], unit: Unit
+    names: Sequence[str], vector: Vector, lengths: Sequence[str], bright: Sequence[str], unit: Unit
 ) -> dict[str, Any]:
     """Parameters of a model by name, with units if ``unit``, of ``bright``, is not None."""
-    if unit is None:
-        return dict(values)
     units = dict.fromkeys(("x_0", "y_0", *lengths), u.arcsec) | dict.fromkeys(bright, unit)
-    return {name: value * units.get(name, 1) for name, value in values.items()}
+    values = dict(zip(names, torch.as_tensor(vector).tolist(), strict=True))
+    return values if unit is None else {name: one * units.get(name, 1) for name, one in values.items()}
 
 
 def with_covariance(model: Any, covariance: Tensor | NDArray | None) -> Any:
@@ -251,6 +248,8 @@ class LightProfile(ABC):
         Ends of parameters in a fit, in place of the defaults of `limits`.
     shape_priors : dict of float
         Standard deviations of Gaussian priors around 0, by name, on a source that nobody has described.
+    crowded_priors : dict of float
+        Those of priors around the start, by name, of a ``crowded`` profile; by default none.
 
     Examples
     --------
@@ -281,6 +280,7 @@ class LightProfile(ABC):
     lengths: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = {}
     shape_priors: Mapping[str, float] = {"e1": 0.3, "e2": 0.3}
+    crowded_priors: Mapping[str, float] = {}
 
     def __init__(self, given: Model | None = None, *, crowded: bool = False) -> None:
         self.given: Any = given
@@ -300,8 +300,9 @@ class LightProfile(ABC):
 
     @property
     def prior(self) -> tuple[float, ...]:
-        """Standard deviations of priors around the start, in fit variables; infinite (none) by default."""
-        return (torch.inf,) * len(self.names)
+        """Standard deviations of priors around the start, in fit variables; infinite for none."""
+        widths = self.crowded_priors if self.crowded else {}
+        return tuple(widths.get(name, math.inf) for name in self.names)
 
     @property
     def evidence_widths(self) -> tuple[float, ...]:
@@ -509,12 +510,8 @@ class LightProfile(ABC):
         kind = type(self.given).__name__
         for name in self.bright:
             old = getattr(self.given, name)
-            if not old.unit.is_equivalent(unit):
-                raise InputError(
-                    f"{name} of a given {kind} is in {old.unit}: give a unit that converts to {unit}"
-                )
+            setattr(twin.given, name, strip_unit(old.quantity, unit, f"{name} of a given {kind}") * unit)
             factor = old.unit.to(unit)
-            setattr(twin.given, name, old.value * factor * unit)
             ends = tuple(None if end is None else end * factor for end in old.bounds)
             getattr(twin.given, name).bounds = ends
         return twin
@@ -552,10 +549,9 @@ class LightProfile(ABC):
         """The model as the vector has it; see `model`."""
         if self.model_class is None:
             raise InputError(f"{type(self).__name__} has no model for users: set its model_class")
-        values = dict(zip(self.names, torch.as_tensor(vector).tolist(), strict=True))
         unit = None if unit is None else u.Unit(unit) * self.bright_unit
-        model = self.model_class(**with_units(values, self.lengths, self.bright, unit))
-        return with_covariance(model, covariance)
+        values = with_units(self.names, vector, self.lengths, self.bright, unit)
+        return with_covariance(self.model_class(**values), covariance)
 
     def outward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives (P, P) of the parameters of the model with respect to the vector, an array."""
@@ -573,12 +569,10 @@ def _check_constraints(model: Model) -> None:
     if len(model) != 1:
         raise InputError(f"a {kind} of {len(model)} parameter sets is not one profile: give a list of them")
     for name in model.param_names:
-        parameter = getattr(model, name)
-        if parameter.tied:
+        one = getattr(model, name)
+        if one.tied:
             raise InputError(f"{name} of a given {kind} is tied, which fits do not follow: untie it")
-        low, high = parameter.bounds
+        low, high = one.bounds
         low, high = -math.inf if low is None else low, math.inf if high is None else high
-        if not parameter.fixed and not (low < high and low <= parameter.value <= high):
-            raise InputError(
-                f"{name} = {parameter.value:g} of a given {kind} is outside its bounds {low}, {high}"
-            )
+        if not one.fixed and not (low < high and low <= one.value <= high):
+            raise InputError(f"{name} = {one.value:g} of a given {kind} is outside its bounds {low}, {high}")

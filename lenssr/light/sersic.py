@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, Self, no_type_check
 
 import astropy.units as u
@@ -14,26 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.light.profile import (
-    EllipticalLight,
-    Length,
-    LightProfile,
-    Real,
-    Unit,
-    Vector,
-    as_tensors,
-    axis_ratio,
-    bare,
-    check_ellipse,
-    in_arcsec,
-    lengths_in_arcsec,
-    on_ellipse,
-    shape_derivatives,
-    with_covariance,
-    with_units,
-)
+from lenssr.light import profile
+from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, as_tensors, bare
 from lenssr.light.sersic_shape import N_RANGE, b_and_slope
-from lenssr.units import strip_unit
+from lenssr.mass.parameter import checked_ellipticity
 
 __all__ = ["Sersic", "SersicProfile", "sersic_brightness", "sersic_brightness_jacobian", "sersic_flux"]
 
@@ -79,7 +64,7 @@ def sersic_brightness(
     tensor([10.7134,  2.0000,  0.0130], dtype=torch.float64)
     """
     x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
-    _, _, zeta_x, zeta_y, q2 = on_ellipse(x, y, *shape)
+    _, _, zeta_x, zeta_y, q2 = profile.on_ellipse(x, y, *shape)
     radius2 = (zeta_x**2 + zeta_y**2) / (q2 * r_eff_circ**2)
     b = b_and_slope(n)[0]
     log_radius2 = torch.log(radius2.clamp(min=torch.finfo(radius2.dtype).tiny))
@@ -118,7 +103,7 @@ def sersic_brightness_jacobian(
     """
     x, y, amplitude, r_eff_circ, n, *shape = as_tensors(x, y, amplitude, r_eff_circ, n, x_0, y_0, e1, e2)
     b, db_dn = b_and_slope(n)
-    ellipse = on_ellipse(x, y, *shape)
+    ellipse = profile.on_ellipse(x, y, *shape)
     _, _, zeta_x, zeta_y, q2 = ellipse
     tiny = torch.finfo(zeta_x.dtype).tiny
     zeta2 = torch.addcmul(zeta_x.square(), zeta_y, zeta_y)
@@ -136,7 +121,7 @@ def sersic_brightness_jacobian(
     slope_n = torch.addcmul(db_dn * n / b, log_radius, -0.5 / n).mul_(rise)
     torch.addcmul(slope_n, brightness, db_dn, out=d_dp[..., 2, :])
     slopes = zeta_x.mul_(slope), zeta_y.mul_(slope)
-    d_dx, d_dy = shape_derivatives(d_dp, ellipse, slopes, rise, *shape[2:])
+    d_dx, d_dy = profile.shape_derivatives(d_dp, ellipse, slopes, rise, *shape[2:])
     return brightness, d_dx, d_dy, d_dp
 
 
@@ -177,7 +162,7 @@ def _check_shape(r_eff: Any, n: Any, e1: Any, e2: Any) -> None:
         raise InputError(f"r_eff = {r_eff} is not positive: give the semi-major axis in arcsec")
     if not np.all((np.asarray(n) >= N_RANGE[0]) & (np.asarray(n) <= N_RANGE[1])):
         raise InputError(f"Sérsic index n = {n} is outside {N_RANGE[0]} to {N_RANGE[1]}: give one inside")
-    check_ellipse(e1, e2)
+    profile.check_ellipse(e1, e2)
 
 
 class Sersic(EllipticalLight, Fittable2DModel):
@@ -222,9 +207,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
     """
 
     amplitude = Parameter(default=1.0, description="Surface brightness at r_eff, per arcsec2")
-    r_eff = Parameter(
-        default=1.0, bounds=(np.finfo(np.float64).tiny, None), description="Semi-major axis (arcsec)"
-    )
+    r_eff = Parameter(default=1.0, bounds=(sys.float_info.min, None), description="Semi-major axis (arcsec)")
     n = Parameter(default=1.0, bounds=N_RANGE, description="Sérsic index")
     x_0 = Parameter(default=0.0, description="Centre along x (arcsec)")
     y_0 = Parameter(default=0.0, description="Centre along y (arcsec)")
@@ -241,22 +224,21 @@ class Sersic(EllipticalLight, Fittable2DModel):
     @no_type_check  # astropy takes annotations of this method for units
     def evaluate(x, y, amplitude, r_eff, n, x_0, y_0, e1, e2):
         """Surface brightness at positions; called by the model itself."""
-        x, y, r_eff, x_0, y_0 = lengths_in_arcsec(x, y, r_eff, x_0, y_0)
+        x, y, r_eff, x_0, y_0 = profile.lengths_in_arcsec(x, y, r_eff, x_0, y_0)
         n, e1, e2 = bare(n), bare(e1), bare(e2)
         _check_shape(r_eff, n, e1, e2)
-        circular = r_eff * np.sqrt(axis_ratio(e1, e2))
-        arrays = (x, y, bare(amplitude), circular, n, x_0, y_0, e1, e2)
+        r_eff_circ = r_eff * np.sqrt(profile.axis_ratio(e1, e2))
+        arrays = (x, y, bare(amplitude), r_eff_circ, n, x_0, y_0, e1, e2)
         brightness = sersic_brightness(*(torch.as_tensor(np.array(array)) for array in arrays)).numpy()
         return brightness * getattr(amplitude, "unit", 1)
 
     @staticmethod
     def fit_deriv(x: Any, y: Any, *parameters: Any) -> list[NDArray[np.float64]]:
         """Differentiate with respect to the parameters; called by astropy's fitters."""
-        inner = _to_circular(np.array([bare(value).item() for value in parameters]))
+        inner, slope = circular(torch.tensor([bare(value).item() for value in parameters]).double())
         flat = (torch.as_tensor(np.ascontiguousarray(bare(position)).ravel()) for position in (x, y))
-        jacobian = sersic_brightness_jacobian(*flat, *torch.as_tensor(inner[:, None]))[3].numpy()
-        derivatives = np.linalg.inv(from_circular_jacobian(inner)).T @ jacobian
-        return [derivative.reshape(np.shape(x)) for derivative in derivatives]
+        derivatives = slope.T @ sersic_brightness_jacobian(*flat, *inner.unsqueeze(1))[3]
+        return list(derivatives.numpy().reshape(-1, *np.shape(x)))
 
     @property
     def r_eff_circ(self) -> Length:
@@ -272,7 +254,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
     @property
     def vector(self) -> Tensor:
         """The parameters of `sersic_brightness` as a float64 tensor of shape (7,): arcsec, `r_eff_circ`."""
-        return torch.as_tensor(_to_circular(in_arcsec(self, NAMES, LENGTHS)))
+        return circular(torch.as_tensor(profile.in_arcsec(self, NAMES, LENGTHS)))[0]
 
     @classmethod
     def from_vector(
@@ -292,15 +274,12 @@ class Sersic(EllipticalLight, Fittable2DModel):
         **kwargs
             Passed to `Sersic`.
         """
-        inner = torch.as_tensor(vector).detach().cpu().numpy().astype(np.float64)
-        values = dict(zip(NAMES, inner, strict=True))
-        values["r_eff"] /= np.sqrt(axis_ratio(*inner[5:]))
-        unit = None if unit is None else u.Unit(unit) * BRIGHT_UNIT
-        model = cls(**with_units(values, LENGTHS, BRIGHT, unit), **kwargs)
+        outer, slope = from_circular(vector)
         if covariance is not None:
-            slope = torch.as_tensor(from_circular_jacobian(inner))
             covariance = slope @ torch.as_tensor(covariance).detach().cpu().double() @ slope.T
-        return with_covariance(model, covariance)
+        unit = None if unit is None else u.Unit(unit) * BRIGHT_UNIT
+        values = profile.with_units(NAMES, outer, LENGTHS, BRIGHT, unit)
+        return profile.with_covariance(cls(**values, **kwargs), covariance)
 
     def to_sersic2d(self) -> Sersic2D:
         """Convert to astropy's model of the same profile, `~astropy.modeling.functional_models.Sersic2D`."""
@@ -316,9 +295,7 @@ class Sersic(EllipticalLight, Fittable2DModel):
         return cls.from_axis_ratio(*values, q=1 - float(model.ellip.value), phi=phi, **kwargs)
 
     @classmethod
-    def from_axis_ratio(
-        cls, *args: Length, q: float = 1.0, phi: u.Quantity = 0.0 * u.deg, **kwargs: Any
-    ) -> Self:
+    def from_axis_ratio(cls, *args: Length, q: float = 1, phi: u.Quantity = 0 * u.deg, **kwargs: Any) -> Self:
         """Build a model from an axis ratio and a direction.
 
         Parameters
@@ -330,11 +307,8 @@ class Sersic(EllipticalLight, Fittable2DModel):
         phi : `~astropy.units.Quantity`, optional
             Direction of the major axis, counter-clockwise from +x. Default 0 degrees.
         """
-        if not 0 < q <= 1:
-            raise InputError(f"q = {q} is not an axis ratio: give one above 0, at most 1")
-        angle, modulus = 2 * strip_unit(phi, u.rad, "phi", bare=False), (1 - q) / (1 + q)
-        shape = {"e1": modulus * np.cos(angle), "e2": modulus * np.sin(angle)}
-        return cls(*args, **shape, **kwargs)
+        e1, e2 = checked_ellipticity(q, phi)
+        return cls(*args, e1=e1, e2=e2, **kwargs)
 
 
 def _own(parameter: Parameter) -> Any:
@@ -342,24 +316,28 @@ def _own(parameter: Parameter) -> Any:
     return parameter.value if parameter.unit is None else parameter.quantity
 
 
-def _to_circular(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    inner = values.copy()
-    inner[1] *= np.sqrt(axis_ratio(*values[5:]))
-    return inner
+def circular(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Arguments (..., 7) of `sersic_brightness` from parameters (..., 7) of a `Sersic`, and derivatives.
 
-
-def from_circular_jacobian(inner: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Derivatives (7, 7) of the parameters of `Sersic` by the arguments of `sersic_brightness`.
-
-    At e = 0, where the axis ratio has a cone, its slope counts as zero.
+    A row of these (..., 7, 7) belongs to an argument. At e = 0, where the axis ratio has a cone, its slope
+    counts as zero.
     """
-    jacobian = np.eye(7)
-    modulus = np.hypot(*inner[5:])
-    jacobian[1, 1] = np.sqrt((1 + modulus) / (1 - modulus))
-    if modulus > 0:
-        of_modulus = inner[1] * jacobian[1, 1] / (1 - modulus**2)
-        jacobian[1, 5:] = of_modulus * inner[5:] / modulus
-    return jacobian
+    ellipticity = parameters[..., 5:]
+    modulus = torch.hypot(*ellipticity.unbind(-1))
+    inner, slope = parameters.clone(), torch.eye(7).to(parameters).repeat(*modulus.shape, 1, 1)
+    slope[..., 1, 1] = root = profile.axis_ratio_of(modulus).sqrt()
+    inner[..., 1] *= root
+    # d ln sqrt(q) / d e = -e / (|e| (1 - |e|^2))
+    of_modulus = inner[..., 1] / (modulus * (1 - modulus**2)).clamp_min(1e-30)
+    slope[..., 1, 5:] = -of_modulus.unsqueeze(-1) * ellipticity
+    return inner, slope
+
+
+def from_circular(inner: Vector) -> tuple[Tensor, Tensor]:
+    """Invert `circular` for one vector (7,)."""
+    outer = torch.as_tensor(inner).detach().cpu().double().clone()
+    outer[1] /= profile.axis_ratio(*outer[5:].tolist()) ** 0.5
+    return outer, torch.linalg.inv(circular(outer)[1])
 
 
 # ---------------------------------------------------------------- in a fit
@@ -373,55 +351,34 @@ class SersicProfile(LightProfile):
 
     names, model_class = NAMES, Sersic
     bright, bright_unit, lengths = BRIGHT, BRIGHT_UNIT, LENGTHS
-    ranges = {"n": (0.3, 8.0)}
+    ranges, crowded_priors = {"n": (0.3, 8.0)}, CROWDED
 
     def __init__(self, given: Sersic | None = None, *, crowded: bool = False) -> None:
         super().__init__(given, crowded=crowded)
-        self.major = given is not None and (
-            given.r_eff.fixed or any(end is not None for end in self.own_bounds("r_eff"))
-        )
+        self.major = given is not None and (given.r_eff.fixed or self.own_bounds("r_eff") != (None, None))
 
     @property
     def plain(self) -> bool:
         """Whether it is unconstrained."""
         return self.given is None
 
-    @property
-    def prior(self) -> tuple[float, ...]:
-        """Standard deviations of the priors."""
-        return tuple(CROWDED.get(name, math.inf) if self.crowded else math.inf for name in NAMES)
-
-    def _circular(self, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Parameters (B, 7) as the pure functions take them, and the factor (B,) on the radius."""
-        if not self.major:
-            return parameters, None
-        modulus = torch.hypot(parameters[:, 5], parameters[:, 6])
-        root = ((1 - modulus) / (1 + modulus)).sqrt()
-        parameters = parameters.clone()
-        parameters[:, 1] *= root
-        return parameters, root
+    def _inner(self, parameters: Tensor) -> Tensor:
+        """Parameters (..., 7) as the pure functions take them."""
+        return circular(parameters)[0] if self.major else parameters
 
     def brightness(self, x: Tensor, y: Tensor, parameters: Tensor) -> Tensor:
         """Surface brightness (B, R)."""
-        return sersic_brightness(x, y, *self._circular(parameters)[0].unsqueeze(-1).unbind(1))
+        return sersic_brightness(x, y, *self._inner(parameters).unsqueeze(-1).unbind(1))
 
     def jacobian(self, x: Tensor, y: Tensor, parameters: Tensor, cusp: float = 0.0) -> tuple[Tensor, ...]:
         """Surface brightness (B, R), its slopes, and its derivatives (B, 7, R)."""
-        circular, root = self._circular(parameters)
-        value, d_x, d_y, derivative = sersic_brightness_jacobian(x, y, *circular.unsqueeze(-1).unbind(1))
+        inner = self._inner(parameters).unsqueeze(-1).unbind(1)
+        value, d_x, d_y, derivative = sersic_brightness_jacobian(x, y, *inner)
         if cusp > 0:
             outside = torch.hypot(x - parameters[:, 3:4], y - parameters[:, 4:5]) > cusp
             d_x, d_y = d_x * outside, d_y * outside
             derivative[:, 3:5] *= outside.unsqueeze(1)
-        if root is not None:
-            # From the circular radius to the semi-major axis.
-            shape = parameters[:, 5:7]
-            square = shape.square().sum(1, keepdim=True)
-            # d ln sqrt(q) / d e = -e / (|e| (1 - |e|^2)); its cone at a round galaxy counts as flat.
-            turn = torch.where(square > 0, -shape / (square.sqrt() * (1 - square)).clamp_min(1e-30), 0)
-            derivative[:, 1] *= root[:, None]
-            derivative[:, 5:7] += (derivative[:, 1] * parameters[:, 1:2]).unsqueeze(1) * turn.unsqueeze(-1)
-        return value, d_x, d_y, derivative
+        return value, d_x, d_y, circular(parameters)[1].mT @ derivative if self.major else derivative
 
     def from_sersic(self, sersic: Tensor, rank: int, count: int) -> Tensor:
         """Where a fit begins (B, 7): several share a galaxy as bulge, disc and what lies between."""
@@ -437,12 +394,11 @@ class SersicProfile(LightProfile):
 
     def effective_radius(self, vector: Tensor) -> Tensor:
         """Half-light radius (...) of vectors (..., 7), in arcsec."""
-        return self._circular(vector.reshape(-1, 7))[0][:, 1].reshape(vector.shape[:-1])
+        return self._inner(vector)[..., 1]
 
     def flux(self, vector: Tensor) -> Tensor:
         """Total flux (...) of vectors (..., 7), in image unit."""
-        circular = self._circular(vector.reshape(-1, 7))[0]
-        return sersic_flux(*circular[:, :3].unbind(1)).reshape(vector.shape[:-1])
+        return sersic_flux(*self._inner(vector)[..., :3].unbind(-1))
 
     @property
     def given_vector(self) -> Tensor:
@@ -451,11 +407,10 @@ class SersicProfile(LightProfile):
 
     def _model(self, vector: Tensor, covariance: Tensor | None, unit: Unit) -> Sersic:
         if self.major:
-            vector = self._circular(torch.as_tensor(vector)[None])[0][0]
-            slope = torch.as_tensor(np.linalg.inv(from_circular_jacobian(vector.numpy())))
+            vector, slope = circular(torch.as_tensor(vector))
             covariance = None if covariance is None else slope @ covariance @ slope.T
         return Sersic.from_vector(vector, covariance=covariance, unit=unit)
 
     def outward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives (7, 7) of the model's parameters with respect to the vector's."""
-        return np.eye(7) if self.major else from_circular_jacobian(np.asarray(vector))
+        return np.eye(7) if self.major else from_circular(vector)[1].numpy()

@@ -86,9 +86,7 @@ class Parameter:
         try:
             number = float(number)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self.name} = {value!r} is not one number: use deflection_at for a batch of lenses"
-            ) from error
+            raise InputError(f"{self.name} = {value!r} is not one number: use deflection_at") from error
         low, high = self.limits
         if not math.isfinite(number) or not low < number < high:
             raise InputError(f"{self.name} = {number} is refused: give one between {low} and {high}")
@@ -118,14 +116,9 @@ class Parameter:
         return self._value
 
     def __repr__(self) -> str:
-        shown = {
-            "value": self._value,
-            "unit": None if self.unit == u.dimensionless_unscaled else str(self.unit),
-            "fixed": self.fixed or None,
-            "bounds": None if self._bounds == (None, None) else self._bounds,
-            "std": self.std,
-        }
-        said = ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+        usual = {"unit": u.dimensionless_unscaled, "fixed": False, "bounds": (None, None), "std": None}
+        shown = {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
+        said = ", ".join(f"{name}={value}" for name, value in {"value": self._value, **shown}.items())
         return f"Parameter({self.name!r}, {said})"
 
 
@@ -168,19 +161,9 @@ class Parametrised:
         return copy.deepcopy(self)
 
     def with_vector(self, vector: Vector, *, covariance: Vector | None = None) -> Self:
-        """Copy the model with other values.
+        """Copy the model, its ``fixed`` and ``bounds``, with other values (P,) in the parameters' units.
 
-        Parameters
-        ----------
-        vector : array_like or `torch.Tensor`, shape (P,)
-            The new values, in the parameters' units.
-        covariance : array_like, shape (P, P), optional
-            Their covariance; its diagonal sets ``std``.
-
-        Returns
-        -------
-        model : like this one
-            A copy with the same ``fixed`` and ``bounds``; `InputError` if a shape or a value is refused.
+        The diagonal of a ``covariance`` (P, P) sets ``std``. A wrong shape or value raises an `InputError`.
         """
         number, values = len(self.param_names), _to_array(vector)
         if values.shape != (number,):
@@ -202,11 +185,8 @@ class Parametrised:
     def to_dict(self) -> dict[str, Any] | list[dict[str, Any]]:
         """Describe the model completely in plain numbers and strings, ready for YAML.
 
-        Returns
-        -------
-        description : dict or list of dict
-            As `lenssr.mass.from_dict` takes it: ``fixed`` and ``bounds`` where they are not the usual ones,
-            ``std`` and ``covariance`` where a fit made some.
+        `lenssr.mass.from_dict` is the way back. ``fixed`` and ``bounds`` are there where they are not the
+        usual ones, ``std`` and ``covariance`` where a fit made some.
 
         Examples
         --------
@@ -243,6 +223,14 @@ def ellipticity(q: float, phi: float) -> tuple[float, float]:
     return modulus * math.cos(2 * phi), modulus * math.sin(2 * phi)
 
 
+def checked_ellipticity(q: float, phi: u.Quantity) -> tuple[float, float]:
+    """`ellipticity` for values that a user gives."""
+    q = float(strip_unit(q, u.dimensionless_unscaled, "q"))
+    if not 0 < q <= 1:
+        raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
+    return ellipticity(q, strip_unit(phi, u.rad, "phi", bare=False))
+
+
 class EllipticalMixin(Parametrised):
     """Axis ratio and angles, for mass models with parameters e1 and e2."""
 
@@ -271,10 +259,7 @@ class EllipticalMixin(Parametrised):
         phi : `~astropy.units.Quantity`
             Angle of the major axis, counter-clockwise from +x.
         """
-        q = float(strip_unit(q, u.dimensionless_unscaled, "q"))
-        if not 0 < q <= 1:
-            raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
-        e1, e2 = ellipticity(q, strip_unit(phi, u.rad, "phi", bare=False))
+        e1, e2 = checked_ellipticity(q, phi)
         build: Any = cls
         return build(*args, e1=e1, e2=e2, **values)
 
@@ -290,17 +275,9 @@ class EllipticalMixin(Parametrised):
         return Angle(0.5 * math.atan2(self.e2.value, self.e1.value) * u.rad).to(u.deg)
 
     def position_angle(self, wcs: WCS) -> Angle:
-        """Angle of the major axis on the sky.
+        """Angle of the major axis east of north on the sky of a WCS, in [0, 180) degrees.
 
-        Parameters
-        ----------
-        wcs : `~astropy.wcs.WCS`
-            The image's; north is taken at its reference pixel.
-
-        Returns
-        -------
-        angle : `~astropy.coordinates.Angle`
-            East of north, in [0, 180) degrees.
+        North is taken at the reference pixel of the WCS.
         """
         phi = self.phi.to_value(u.rad)
         east, north = frame_axes(wcs) @ np.array([math.cos(phi), math.sin(phi)])

@@ -48,11 +48,8 @@ class FitSettings(PhotometryOptions):
             # The disc of a bulge and a disc is exponential; give a model to free it.
             models[1] = Sersic2D(n=1.0, fixed={"n": True})
         given = self.fixed, self.bounds, self.tied
-        templates = (
-            ComponentConstraints(model, *(_of_component(one or {}, k, count) for one in given))
-            for k, model in enumerate(models)
-        )
-        object.__setattr__(self, "templates", tuple(templates))
+        own = ([_of_component(one or {}, k, count) for k in range(count)] for one in given)
+        object.__setattr__(self, "templates", tuple(map(ComponentConstraints, models, *own)))
 
     @property
     def reach(self):
@@ -97,9 +94,7 @@ class ComponentConstraints:
             own = dict(getattr(Sersic2D() if model is None else model, kind))
             own |= {ALIASES.get(name, name): value for name, value in given.items()}
             if unknown := own.keys() - set(NAMES):
-                raise InputError(
-                    f"{unknown.pop()!r} is not a parameter of a Sérsic: use one of {', '.join(NAMES)}"
-                )
+                raise InputError(f"a Sérsic has no parameter {unknown.pop()!r}: use {', '.join(NAMES)}")
             setattr(self, kind, own)
         for name in NAMES:
             self._check(name)
@@ -145,9 +140,7 @@ def _as_sersic2d(model):
         pairs = zip(old.bounds, usual, strict=True)
         new.bounds = tuple(None if end == other else end for end, other in pairs)
     if model.e1.fixed != model.e2.fixed:
-        raise InputError(
-            "e1 and e2 of the model must both be fixed, or both free: fix ellip or theta of a Sersic2D"
-        )
+        raise InputError("fix both e1 and e2 of the model, or neither: else fix ellip or theta of a Sersic2D")
     twin.ellip.fixed = twin.theta.fixed = model.e1.fixed
     return twin
 
@@ -223,18 +216,14 @@ def _held_value(tasks, own, name, galaxy):
     if np.isfinite(given).all():
         return [_coordinate(name, value) for value in given]
     if own.model is None:
-        raise InputError(
-            f"{name} is fixed, but nothing says where: give a column {name} in init_params, or model="
-        )
+        raise InputError(f"{name} is fixed, but nowhere given: give init_params a column {name}, or model=")
     return _coordinate(name, own.value(name))
 
 
 class _ParameterValue(float):
     """A number that answers like an astropy parameter."""
 
-    @property
-    def value(self):
-        return float(self)
+    value = property(float)
 
 
 def _tie(function, layout, galaxy, component, name, middle):

@@ -118,6 +118,7 @@ def flags_of(fit: GroupFit, galaxy: int) -> int:
         SersicFlag.PSF_SIZED: is_star,
         SersicFlag.MASKED_CENTRE: not cut(image.valid, first_pixel(x, y, (1, 1)), (1, 1), False).all(),
         SersicFlag.EDGE: (np.less(corner, 0) | (np.add(corner, box) > image.shape)).any(),
+        SersicFlag.BLENDED: galaxy in fit.blended,
         SersicFlag.POOR_FIT: fit.chi2 - fit.free > POOR_FIT_SIGMA * np.sqrt(2 * fit.free),
         SersicFlag.SMALL_STAMP: STAMP_RADII * radius > min(task.boxes[galaxy]),
         SersicFlag.PROFILE_INTERVAL: any(place[1] == galaxy for place in fit.intervals),

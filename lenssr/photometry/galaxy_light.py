@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from lenssr.light.sersic_shape import sersic_b
-from lenssr.photometry.flags import NOTICES, STAMP_RADII, SersicFlag
+from lenssr.photometry.flags import NOTICES, STAMP_RADII
 from lenssr.photometry.groups import cut, first_pixel, paste
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.task_batch import profile_images
@@ -59,8 +59,6 @@ def sky_image(fitted, shape, band):
     x, y = np.array([fit.values[galaxy, 0, band, :2] for fit, galaxy in fitted]).T
     skies = np.array([fit.sky(band)[0] for fit, _ in fitted])
     near = np.array([(min(fit.task.boxes[galaxy]) / 4) ** 2 for fit, galaxy in fitted])
-    if np.ptp(skies) == 0:
-        return np.full(shape, skies[0])
     rows, columns = (np.linspace(0, size - 1, -(-size // SKY_STEP) + 1) for size in shape)
     coarse = np.empty((len(rows), len(columns)))
     for k, row in enumerate(rows):
@@ -199,8 +197,9 @@ def refit_overlapping(tasks, rows, solver, fit):
             for task in new:
                 lights.renew(task)
     for task in tasks:
-        for row, share in _blended_shares(rows.fits[task.rows[0]][0].task, lights):
-            rows.columns["flags"][row] |= int(SersicFlag.BLENDED) * (share > BLENDED_SHARE)
+        fit, _ = rows.fits[task.rows[0]]
+        shares = _blended_shares(fit.task, lights)
+        fit.blended = [k for k, share in enumerate(shares) if share > BLENDED_SHARE]
 
 
 def _brightness_levels(tasks, rows, lights):
@@ -225,10 +224,8 @@ def _overlapping(tasks, lights):
         weights = [task.weight(band) for band in range(len(task.bands))] if near else []
         for other in near:
             rows = tasks[other].rows.tolist()
-            chi2 = sum(
-                _chi2_of_light(sum(lights.of(row, task, band) for row in rows), weight)
-                for band, weight in enumerate(weights)
-            )
+            parts = (sum(lights.of(row, task, band) for row in rows) for band in range(len(weights)))
+            chi2 = sum(map(_chi2_of_light, parts, weights))
             if chi2 > HALO_SIGMA**2:
                 touching[k].add(other)
                 touching[other].add(k)
@@ -254,22 +251,20 @@ def _without_others(task, rows, lights, settings):
 def _grown_box(task, galaxy, radius, settings):
     """Box of a galaxy: 8 r_eff where the options and the edges of the image allow."""
     wanted = int(np.ceil(STAMP_RADII * radius)) | 1
-    place, shape = task.places[galaxy, ::-1], task.bands[0].shape
-    grown = []
-    for old, first, at, size in zip(task.boxes[galaxy], settings.box, place, shape, strict=True):
-        within = 2 * int(min(at + 0.5, size - 0.5 - at)) + 1
-        grown.append(max(old, min(wanted, MOST_GROWTH * first | 1, within)))
-    return tuple(grown)
+    place, shape = task.places[galaxy, ::-1], np.array(task.bands[0].shape)
+    within = 2 * np.minimum(place + 0.5, shape - 0.5 - place).astype(int) + 1
+    most = np.minimum(within, MOST_GROWTH * np.array(settings.box) | 1)
+    return tuple(np.maximum(task.boxes[galaxy], np.minimum(wanted, most)).tolist())
 
 
 def _blended_shares(task, lights):
-    """Rows of a group, and the share of its flux by which each would be off if no neighbour were fitted."""
+    """Share of the flux of each galaxy of a group by which it would be off if no neighbour were fitted."""
     weight, total = task.weight(0), lights.others(task, 0)
     own = [lights.of(row, task, 0) for row in task.rows.tolist()]
     total = total + sum(own)
-    for row, light in zip(task.rows, own, strict=True):
+    for light in own:
         power = (weight * light**2).sum()
-        yield row, float((weight * light * (total - light)).sum() / power) if power > 0 else 0.0
+        yield float((weight * light * (total - light)).sum() / power) if power > 0 else 0.0
 
 
 # ---------------------------------------------------------------- figure
@@ -290,18 +285,13 @@ def plot_residuals(observation, model, table, *, path=None):
     left = {"vmin": -RESIDUAL_SIGMA, "vmax": RESIDUAL_SIGMA, "cmap": RESIDUAL_MAP}
     figure = Figure(figsize=(13.5, 4.6), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    images = (("data", data, light), ("model", model, light))
+    images = (*images, ("(data - model) / sigma", (data - model) / sigma, left))
     shown = []
-    for panel, title, image, options in zip(
-        panels,
-        ("data", "model", "(data - model) / sigma"),
-        (data, model, (data - model) / sigma),
-        (light, light, left),
-        strict=True,
-    ):
+    for panel, (title, image, options) in zip(panels, images, strict=True):
         shown.append(panel.imshow(image, origin="lower", interpolation="nearest", **options))
         panel.set_title(title, fontsize=10.5, loc="left")
-        panel.set_xlabel("x (pixel)")
-        panel.set_facecolor("0.62")
+        panel.set(xlabel="x (pixel)", facecolor="0.62")
     panels[0].set_ylabel("y (pixel)")
     figure.colorbar(shown[1], ax=list(panels[:2]), label=str(observation.unit) or "data", shrink=0.85)
     figure.colorbar(shown[2], ax=panels[2], label="sigma", shrink=0.85)

@@ -102,9 +102,7 @@ class GroupTask:
             corner, end = corners.min(0), (corners + self.boxes).max(0)
             size = end - corner if len(self.members) == 1 else -(-(end - corner) // SIDE_STEP) * SIDE_STEP
             self.corner, self.shape = tuple(corner.tolist()), tuple(size.tolist())
-        self.middle = tuple(
-            start + (side - 1) / 2 for start, side in zip(self.corner[::-1], self.shape[::-1], strict=True)
-        )
+        self.middle = tuple((np.array(self.corner) + (np.array(self.shape) - 1) / 2)[::-1])
         self.centres = self.places - self.middle
 
     @property

@@ -185,9 +185,8 @@ class _IntervalSearch:
     def _rise(self, value, start, active):
         """Rise of chi2 (b,) with parameters held at values (b,), and where the others end, z (b, Z)."""
         held = torch.arange(start.shape[1], device=start.device) == self.place[active].unsqueeze(1)
-        lower, upper, start = (
-            torch.where(held, value.unsqueeze(1), part) for part in (self.lower, self.upper, start)
-        )
+        parts = self.lower, self.upper, start
+        lower, upper, start = (torch.where(held, value.unsqueeze(1), part) for part in parts)
         start = start.clamp(lower, upper)
         options = {"tolerance": REFIT_TOLERANCE * self.scale**2, "max_iterations": REFIT_ITERATIONS}
         options |= {"index": self.index[active], "bands": self.bands, "bounds": (lower, upper)}

@@ -64,11 +64,8 @@ class ParameterLayout:
         """Names of all smooth coordinates."""
         ends = [""] if self.bands == 1 else [f"[{band}]" for band in range(self.bands)]
         own = [*(f"log_amplitude{end}" for end in ends), "log_r_eff_circ", *SMOOTH[2:]]
-        places = [
-            (f"[galaxy {galaxy}]" if self.galaxies > 1 else "") + (f"_{k}" if self.components > 1 else "")
-            for galaxy in range(self.galaxies)
-            for k in range(self.components)
-        ]
+        place = "[galaxy {0}]" * (self.galaxies > 1) + "_{1}" * (self.components > 1)
+        places = [place.format(*one) for one in np.ndindex(self.galaxies, self.components)]
         skies = [f"sky{end}" for end in ends] if self.sky else []
         return [name + place for place in places for name in own] + skies
 

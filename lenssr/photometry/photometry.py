@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import astropy.units as u
 import numpy as np
@@ -40,6 +40,15 @@ log = logging.getLogger(__name__)
 CPU_BATCH_VALUES, GPU_BATCH_VALUES = 2**19, 2**25
 # Lag-1 autocorrelation of the border pixels above which the sky's correlation is measured. Chosen.
 SUSPECT_CORRELATION = 0.1
+
+
+class Drawn(TypedDict, total=False):
+    """Keywords of `SersicPhotometry.make_model_image`."""
+
+    image: int
+    band: str | None
+    model_shape: int | tuple[int, int] | None
+    include_sky: bool
 
 
 class SersicPhotometry:
@@ -178,7 +187,8 @@ class SersicPhotometry:
         InputError
             If the input cannot be used; the message names the value and the remedy.
         """
-        return self._run([(image, mask, error, init_params, psf)], unit, hdus, numbered=False)
+        reading = {"unit": unit, "hdus": hdus}
+        return self._run([(image, mask, error, init_params, psf)], reading, numbered=False)
 
     def map(
         self,
@@ -220,10 +230,10 @@ class SersicPhotometry:
             if not isinstance(value, list | tuple):
                 extras[name] = [value] * len(images)
             elif len(value) != len(images):
-                raise InputError(
-                    f"{name} has {len(value)} entries for {len(images)} images: give one each, or one for all"
-                )
-        return self._run(list(zip(images, *extras.values(), strict=True)), unit, hdus, numbered=True)
+                number = len(images)
+                raise InputError(f"{name} has {len(value)} entries for {number} images: give one each or one")
+        reading = {"unit": unit, "hdus": hdus}
+        return self._run(list(zip(images, *extras.values(), strict=True)), reading, numbered=True)
 
     @property
     def models(self) -> list:
@@ -282,32 +292,22 @@ class SersicPhotometry:
             made = made + sky_image(fitted, tuple(shape), number)
         return made * unit if str(unit) else made
 
-    def make_residual_image(
-        self,
-        data: Any,
-        *,
-        image: int = 0,
-        band: str | None = None,
-        model_shape: int | tuple[int, int] | None = None,
-        include_sky: bool = False,
-    ) -> Any:
+    def make_residual_image(self, data: Any, **drawn: Unpack[Drawn]) -> Any:
         """Image minus `make_model_image`.
 
         Parameters
         ----------
         data : `~astropy.nddata.NDData`, Quantity or array, shape (ny, nx)
             The image.
-        image, band, model_shape, include_sky : optional
-            As for `make_model_image`.
+        **drawn
+            ``image``, ``band``, ``model_shape`` and ``include_sky`` as for `make_model_image`.
 
         Returns
         -------
         residual : same kind as ``data``
         """
         values = data.data if isinstance(data, NDData) else data
-        model = self.make_model_image(
-            np.shape(values), image=image, band=band, model_shape=model_shape, include_sky=include_sky
-        )
+        model = self.make_model_image(np.shape(values), **drawn)
         if isinstance(model, u.Quantity) and not isinstance(values, u.Quantity):
             model = model.to_value(getattr(data, "unit", None) or model.unit)
         if not isinstance(data, NDData):
@@ -359,12 +359,12 @@ class SersicPhotometry:
             raise InputError(f"band = {band!r}: the last run had {', '.join(map(repr, bands))}")
         return bands.index(band)
 
-    def _run(self, images: Sequence[tuple], unit: Any, hdus: dict | None, *, numbered: bool) -> QTable:
+    def _run(self, images: Sequence[tuple], reading: dict, *, numbered: bool) -> QTable:
         """Fit images, each with its mask, error, init_params and psf."""
         entries, tasks, row = [], [], 0
         names: list[str] = []
         for image, mask, error, param, psf in images:
-            observed = self._observe(image, mask, error, psf, unit, hdus)
+            observed = self._observe(image, mask, error, psf, reading)
             if names not in ([], list(observed)):
                 raise InputError(f"images in the bands {names} and {list(observed)}: give the same for all")
             names, bands = list(observed), list(observed.values())
@@ -389,24 +389,21 @@ class SersicPhotometry:
         limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
         for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
             for fit in self._solver.solve(batch, profile=last):
-                self._results().fill(fit)
+                for galaxy, row in enumerate(fit.task.rows):
+                    self._results().fits[row] = fit, galaxy
 
-    def _observe(
-        self, image: Any, mask: Any, error: Any, psf: Any, unit: Any, hdus: dict | None
-    ) -> dict[str, Observation]:
+    def _observe(self, image: Any, mask: Any, error: Any, psf: Any, reading: dict) -> dict[str, Observation]:
         """Observations of one image by band; a single band is named ""."""
-        parts = mask, error, self.psf if psf is None else psf
-        if not isinstance(image, dict):
-            return {"": _observation(image, *parts, unit=unit, hdus=hdus)}
-        found = {}
-        for name, one in image.items():
-            own = (part[name] if isinstance(part, dict) else part for part in parts)
-            found[str(name)] = _observation(one, *own, unit=unit, hdus=hdus)
+        several, found = isinstance(image, dict), {}
+        for name, one in (image if several else {"": image}).items():
+            parts = mask, error, self.psf if psf is None else psf
+            own = (part[name] if several and isinstance(part, dict) else part for part in parts)
+            found[str(name)] = _observation(one, *own, reading=reading)
         return found
 
 
-def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus: Any) -> Observation:
-    planes = read_planes(image, hdus)
+def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
+    planes = read_planes(image, reading["hdus"])
     wcs = planes.wcs if planes.wcs is not None and planes.wcs.has_celestial else None
     scale = 1.0
     if wcs is not None:
@@ -416,12 +413,9 @@ def _observation(image: Any, mask: Any, error: Any, psf: Any, *, unit: Any, hdus
         psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
     elif psf is not None:
         psf = PSF.from_any(psf, shape=planes.data.shape)
-    observation = Observation.from_any(
-        image, psf=psf, noise=error, mask=mask, pixel_scale=scale, unit=unit, hdus=hdus
-    )
-    observation.meta.update(
-        no_scale=wcs is None, sigma=observation.sigma(), widening=_correlation_widening(observation)
-    )
+    observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, pixel_scale=scale, **reading)
+    widening = _correlation_widening(observation)
+    observation.meta.update(no_scale=wcs is None, sigma=observation.sigma(), widening=widening)
     return observation
 
 

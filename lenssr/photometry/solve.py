@@ -7,14 +7,9 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from lenssr.imaging.cusp_operator import (
-    BEYOND_MARGIN,
-    FINE_POINTS_ACROSS,
-    POINTS_ACROSS,
-    IntegratingOperator,
-    TrackingOperator,
-    effective_kernel,
-)
+from lenssr.imaging import cusp_operator
+from lenssr.imaging.cusp_operator import FINE_POINTS_ACROSS, POINTS_ACROSS
+from lenssr.imaging.operator import reach_of
 from lenssr.photometry.fit_constraints import make_transform
 from lenssr.photometry.groups import GroupTask, telescope
 from lenssr.photometry.intervals import profile_intervals, wants_profile
@@ -44,7 +39,7 @@ OTHER_STARTS = ((1.6, 0.8), (0.6, 4.0))
 # converged: the wings make each step several times as slow.
 CORE_RADIUS, CORE_SHARE = 8, 0.9
 # Most iterations of the refinement on the finer lattice.
-SHARP_ITERATIONS = 40
+SHARP_STEPS = 40
 # Variance of a parameter below which it is held, over that of its coordinates if nothing cancels. Chosen.
 ROUND_OFF = 1e-12
 # Without a PSF: quadrature nodes along a pixel, on the coarse and the fine lattice.
@@ -58,9 +53,9 @@ class GroupFit:
     ``coordinates`` (C,) are smooth, with ``covariance`` (C, C); ``parameters`` is the number of free ones.
     ``at_bound`` and ``held`` list columns on a bound, and columns of the shapes of points, which mean
     nothing. ``intervals`` holds pairs of ends by (name, galaxy, component, band), ``signal`` the signal to
-    noise of each galaxy, sqrt(sum(model^2 / sigma^2)). ``values`` (galaxies, components, bands, 8) are those
-    of `MEASURED`, in pixels of the image and radians; ``fwhm`` is that of the PSF in pixels, ``free`` the
-    number of degrees of freedom.
+    noise of each galaxy, sqrt(sum(model^2 / sigma^2)); ``blended`` lists galaxies that overlap with others.
+    ``values`` (galaxies, components, bands, 8) are those of `MEASURED`, in pixels of the image and radians;
+    ``fwhm`` is that of the PSF in pixels, ``free`` the number of degrees of freedom.
     """
 
     task: GroupTask
@@ -76,6 +71,7 @@ class GroupFit:
     held: list
     signal: list
     intervals: dict = field(default_factory=dict)
+    blended: list = field(default_factory=list)
 
     def __post_init__(self):
         self.fwhm, self.free = psf_fwhm_in_pixels(self.task.bands[0]), max(self.pixels - self.parameters, 1)
@@ -97,8 +93,7 @@ class GroupFit:
     def total_flux(self, galaxy, band):
         """Flux of all components of a galaxy in a band, and its error, NaN if it is not known."""
         place, slope = MEASURED.index("flux"), np.zeros(self.layout.size)
-        for columns, slopes in zip(self.layout.profiles[galaxy], self._slopes[galaxy], strict=True):
-            slope[columns[band]] += slopes[band, place]
+        slope[self.layout.profiles[galaxy, :, band]] = self._slopes[galaxy, :, band, place]
         variance = slope @ self.covariance.numpy() @ slope
         return self.values[galaxy, :, band, place].sum(), np.sqrt(variance) if variance > 0 else np.nan
 
@@ -160,10 +155,11 @@ class Solver:
         if key not in self._operators:
             options = {"dtype": dtype, "device": self.settings.torch_device}
             if image.psf is None:
-                made = IntegratingOperator(shape, points=NO_PSF_POINTS[points_across], **options)
+                points = NO_PSF_POINTS[points_across]
+                made = cusp_operator.IntegratingOperator(shape, points=points, **options)
             else:
                 kernel, subsampling = self._kernel(image, points_across, whole=whole)
-                made = TrackingOperator(shape, kernel, subsampling=subsampling, **options)
+                made = cusp_operator.TrackingOperator(shape, kernel, subsampling=subsampling, **options)
             self._operators[key] = made
         return self._operators[key]
 
@@ -171,7 +167,7 @@ class Solver:
         """Pixel response, and points of its lattice along a pixel."""
         key = telescope(image), points_across, whole
         if key not in self._kernels:
-            kernel, subsampling = effective_kernel(image.psf, image.grid.matrix, points_across=points_across)
+            kernel, subsampling = cusp_operator.effective_kernel(image.psf, image.grid.matrix, points_across)
             self._kernels[key] = kernel if whole else _core(kernel, subsampling), subsampling
         return self._kernels[key]
 
@@ -259,9 +255,8 @@ class _BatchFit:
             bounds = [torch.where(held, z, ends[index]) for ends in (transform.lower, transform.upper)]
             # Correlated noise widens the distribution of chi2 by this factor.
             wide = fit.chi2.new_tensor([batch.tasks[i].widening for i in index.tolist()])
-            good = self._adopt(
-                self._minimise(z, index=index, bounds=bounds), index, POINT_RISE * wide.square()
-            )
+            points_fit = self._minimise(z, index=index, bounds=bounds)
+            good = self._adopt(points_fit, index, POINT_RISE * wide.square())
             points[index[good]] = True
             transform.lower[index[good]], transform.upper[index[good]] = (ends[good] for ends in bounds)
         return points
@@ -294,9 +289,7 @@ class _BatchFit:
         # The finer lattice has more points: fewer stamps fit into the same memory.
         for part in index.split(max(1, int(len(batch) * coarse / fine))) if len(index) else ():
             bands = self.solver.finer(batch, batch.bands)
-            again = self._minimise(
-                fit.parameters[part], index=part, bands=bands, max_iterations=SHARP_ITERATIONS
-            )
+            again = self._minimise(fit.parameters[part], index=part, bands=bands, max_iterations=SHARP_STEPS)
             self._replace(part, again)
 
     def _collect(self, covariance=None):
@@ -334,10 +327,9 @@ class _BatchFit:
         for i in which:
             names = wants_profile(fits[i], batch.settings)
             if names:
-                lattices = [
-                    batch.bands,
-                    *([self.solver.finer(batch, batch.bands)] if self.sharpened[i] else []),
-                ]
+                lattices = [batch.bands]
+                if self.sharpened[i]:
+                    lattices.append(self.solver.finer(batch, batch.bands))
                 found[i] = profile_intervals(batch, i, fits[i], self.weights, names, lattices=lattices)
         return {i: better for i, better in found.items() if better is not None}
 
@@ -365,11 +357,9 @@ class _BatchFit:
 
 def _core(kernel, subsampling):
     """Cut a kernel with wide wings to its core and keep its sum; others stay."""
-    rows, columns = (np.abs(np.arange(size) - size // 2) for size in kernel.shape)
-    distance = np.maximum(rows[:, None], columns)
-    inside = np.cumsum(np.bincount(distance.ravel(), kernel.ravel()))
-    if np.argmax(inside > (1 - BEYOND_MARGIN) * inside[-1]) <= CORE_RADIUS * subsampling:
+    if reach_of(kernel, 1 - cusp_operator.BEYOND_MARGIN) <= CORE_RADIUS * subsampling:
         return kernel
-    radius = int(np.argmax(inside > CORE_SHARE * inside[-1]))
-    core = kernel[np.ix_(rows <= radius, columns <= radius)]
-    return core / inside[radius] * inside[-1]
+    radius = reach_of(kernel, CORE_SHARE)
+    starts = [max(size // 2 - radius, 0) for size in kernel.shape]
+    core = kernel[tuple(slice(start, size - start) for start, size in zip(starts, kernel.shape, strict=True))]
+    return core / core.sum() * kernel.sum()

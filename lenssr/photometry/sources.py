@@ -11,6 +11,7 @@ from astropy.table import Table
 from lenssr.exceptions import InputError
 from lenssr.imaging.detection import label_objects, psf_width, significance_map
 from lenssr.photometry.parameters import smooth_from_axes
+from lenssr.units import strip_unit
 
 __all__ = ["Sources", "find_sources", "initial_coordinates", "psf_fwhm_in_pixels"]
 
@@ -68,19 +69,15 @@ def find_sources(init_params, observation):
         return _of_segments(np.asarray(init_params.data), observation)
     if isinstance(init_params, np.ndarray) and init_params.dtype.names is None and init_params.ndim == 2:
         if not np.issubdtype(init_params.dtype, np.integer):
-            raise InputError(
-                f"init_params is an array of {init_params.dtype}: give a table with x and y, or labels of "
-                "segments as integers"
-            )
+            kind = init_params.dtype
+            raise InputError(f"init_params is an array of {kind}: give a table, or segments as integers")
         return _of_segments(init_params, observation)
     return _of_table(_columns_of(init_params), observation)
 
 
 def _of_table(columns, observation):
-    x, y = (
-        _column(columns, (axis, f"{axis}_init", f"{axis}_centroid", f"{axis}centroid", f"{axis}_0"), u.pix)
-        for axis in "xy"
-    )
+    names = ("{}", "{}_init", "{}_centroid", "{}centroid", "{}_0")
+    x, y = (_column(columns, [name.format(axis) for name in names], u.pix) for axis in "xy")
     if x is None or y is None:
         x, y = _from_sky(columns, observation)
     units = GUESSED | {"amplitude": observation.unit}
@@ -92,17 +89,15 @@ def _of_table(columns, observation):
 
 def _columns_of(init_params):
     """Columns of anything like a table, by name."""
-    if isinstance(init_params, dict) and all(isinstance(v, np.ndarray) for v in init_params.values()):
-        # Cutouts have one row each: to make a Table would take longer than all else here.
-        if {v.shape for v in init_params.values()} == {(1,)}:
-            return init_params
+    values = list(init_params.values()) if isinstance(init_params, dict) else [None]
+    # Cutouts have one row each: to make a Table would take longer than all else here.
+    if all(isinstance(one, np.ndarray) and one.shape == (1,) for one in values):
+        return init_params
     try:
         table = init_params if isinstance(init_params, Table) else Table(init_params)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"init_params is a {type(init_params).__name__}: give a table with x and y or skycoord, a "
-            "SourceCatalog, a segmentation image, or None to detect galaxies"
-        ) from error
+        kind = type(init_params).__name__
+        raise InputError(f"init_params is a {kind}: give a table, a SourceCatalog or segments") from error
     return {name: table[name] for name in table.colnames}
 
 
@@ -115,20 +110,15 @@ def _column(columns, names, unit):
     values = getattr(column, "value", column)
     given = u.Unit(getattr(column, "unit", None) or "")
     if unit is not None and given != u.dimensionless_unscaled:
-        try:
-            values = u.Quantity(column).to_value(unit)
-        except u.UnitConversionError:
-            raise InputError(f"{name} of init_params is in {given}: give {unit}") from None
+        values = strip_unit(u.Quantity(column), unit, f"{name} of init_params")
     return np.array(np.ma.filled(values, np.nan), dtype=float)
 
 
 def _from_sky(columns, observation):
     name = next((n for n in ("skycoord", "sky_centroid") if n in columns), None)
     if name is None:
-        raise InputError(
-            f"init_params has the columns {', '.join(columns) or '(none)'}: give x and y (or x_init "
-            "and y_init) in zero-based pixels, or skycoord"
-        )
+        given = ", ".join(columns) or "no columns"
+        raise InputError(f"init_params has {given}: give x and y in zero-based pixels, or skycoord")
     if observation.grid.wcs is None:
         raise InputError(f"init_params gives {name}, but the image has no WCS: give x and y in pixels")
     return observation.grid.wcs.world_to_pixel(columns[name])
@@ -136,9 +126,7 @@ def _from_sky(columns, observation):
 
 def _of_segments(plane, observation):
     if plane.shape != observation.shape:
-        raise InputError(
-            f"the segmentation image has shape {plane.shape}, the image {observation.shape}: give one alike"
-        )
+        raise InputError(f"the segments have shape {plane.shape}, the image {observation.shape}: give one")
     if not (plane > 0).any():
         return Sources([], [])
     from photutils.segmentation import SegmentationImage, SourceCatalog
@@ -249,9 +237,8 @@ def moments(light, weight, centres, fwhm):
     # photutils 2 calls it fluxfrac_radius.
     name = "flux_radius" if hasattr(SourceCatalog, "flux_radius") else "fluxfrac_radius"
     half = getattr(catalog, name)(0.5).value
-    for place, flux, radius, spread in zip(
-        catalog.labels - 1, catalog.kron_flux, half, catalog.covariance.value, strict=True
-    ):
+    parts = catalog.labels - 1, catalog.kron_flux, half, catalog.covariance.value
+    for place, flux, radius, spread in zip(*parts, strict=True):
         if np.isfinite(flux + radius) and flux > 0:
             squared = max(radius**2 - (PSF_HALF_LIGHT * fwhm) ** 2, MIN_HALF_LIGHT_RADIUS**2)
             found[place] = flux, np.sqrt(squared), *_ellipticity(spread, fwhm)

@@ -20,7 +20,7 @@ SKY_COLUMNS = {"skycoord": "y", "position_angle": "theta", "ellip_sky": "ellip",
 
 
 class Rows:
-    """Values of all galaxies of a run, NaN where there is no fit.
+    """All galaxies of a run.
 
     ``images`` lists (observations by band, sources, group numbers) in the order of the rows; a single band is
     named "". ``fits`` has (fit of the group, number in the group) or None for each row. ``suffixes`` and
@@ -31,9 +31,7 @@ class Rows:
         self.images, self.bands, self.components, self.sky = images, bands, components, sky
         self.suffixes = [""] if components == 1 else [f"_{k}" for k in range(components)]
         self.endings = [f"_{band}" if band else "" for band in bands]
-        count = sum(len(sources) for _, sources, _ in images)
-        self.columns = {name: np.full(count, value) for name, value in self._entries()}
-        self.fits, self.table = [None] * count, None
+        self.fits, self.table = [None] * sum(len(sources) for _, sources, _ in images), None
 
     def of_image(self, number):
         """Where the rows of an image lie, as a slice."""
@@ -49,12 +47,10 @@ class Rows:
             for band, ending in enumerate(endings)
         ]
 
-    def fill(self, fit):
-        """Enter the fit of a group."""
-        for galaxy, row in enumerate(fit.task.rows):
-            self.fits[row] = fit, galaxy
-            for name, value in self._entries(fit, galaxy):
-                self.columns[name][row] = value
+    def columns(self):
+        """Values of all galaxies by column, NaN where there is no fit."""
+        found = [dict(self._entries(*(place or ()))) for place in self.fits]
+        return {name: np.array([one[name] for one in found], type(empty)) for name, empty in self._entries()}
 
     def _entries(self, fit=None, galaxy=0):
         """Names of all columns, and the values of a galaxy, or those without a fit."""
@@ -80,26 +76,17 @@ class Rows:
 
 def make_table(rows, settings, *, numbered=False):
     """Table for users; ``settings`` go into its meta, ``numbered`` adds the column ``image``."""
-    parts = [
-        {
-            "id": sources.id,
-            "group_id": groups,
-            "group_size": np.bincount(groups, minlength=1)[groups],
-            "x_init": sources.x,
-            "y_init": sources.y,
-            "image": np.full(len(sources), number),
-        }
-        for number, (_, sources, groups) in enumerate(rows.images)
-    ]
-    table = QTable()
-    for name in parts[0]:
-        if name != "image" or numbered:
-            table[name] = np.concatenate([part[name] for part in parts])
+    sources, groups = [one for _, one, _ in rows.images], [one for _, _, one in rows.images]
+    table = QTable({"id": np.concatenate([one.id for one in sources]), "group_id": np.concatenate(groups)})
+    table["group_size"] = np.concatenate([np.bincount(one, minlength=1)[one] for one in groups])
+    table["x_init"], table["y_init"] = (np.concatenate([getattr(one, x) for one in sources]) for x in "xy")
+    if numbered:
+        table["image"] = np.repeat(np.arange(len(sources)), [len(one) for one in sources])
     observation = rows.images[0][0][0]
     flux_unit, flux_factor = total_flux_unit(observation)
     units = {"flux": flux_unit, "amplitude": observation.unit, "sky": observation.unit}
     units |= {"r_eff": u.pix, "theta": u.rad}
-    for name, values in rows.columns.items():
+    for name, values in rows.columns().items():
         kind = next((kind for kind in units if name.startswith(kind)), None)
         values = values * flux_factor if kind == "flux" else values
         unit = units.get(kind)
@@ -132,9 +119,9 @@ def _add_sky_columns(table, rows):
     from astropy.coordinates import SkyCoord, concatenate
 
     for suffix in rows.suffixes:
-        found = {name: [] for name in SKY_COLUMNS}
         names = [name + suffix for name in ("x", "y", "r_eff", "ellip", "theta")]
         pixels = np.stack([u.Quantity(table[name]).value for name in names])
+        parts = []
         for number, (images, _, _) in enumerate(rows.images):
             grid = images[0].grid
             x, y, r_eff, ellip, theta = pixels[:, rows.of_image(number)]
@@ -142,17 +129,14 @@ def _add_sky_columns(table, rows):
             step_x, step_y = grid.to_square(np.cos(turn), np.sin(turn))
             here = grid.wcs.pixel_to_world(x, y)
             ahead = grid.wcs.pixel_to_world(x + 0.5 * step_x, y + 0.5 * step_y)
-            found["skycoord"].append(here)
-            found["position_angle"].append(here.position_angle(ahead).to_value(u.deg) % 180)
-            found["ellip_sky"].append(flat)
-            found["r_eff_sky"].append(r_eff * (grid.pixel_scale * longer))
-        units = {"position_angle": u.deg, "r_eff_sky": u.arcsec}
-        for name, parts in found.items():
-            if name == "skycoord":
-                values = SkyCoord(parts[0] if len(parts) == 1 else concatenate(parts))
-            else:
-                values = np.concatenate(parts) * units.get(name, 1)
-            after = table.colnames.index(f"{SKY_COLUMNS[name]}{suffix}_err") + 1
+            angle = here.position_angle(ahead).to_value(u.deg) % 180
+            parts.append((here, angle, flat, r_eff * (grid.pixel_scale * longer)))
+        places, *others = zip(*parts, strict=True)
+        angle, flat, radius = map(np.concatenate, others)
+        place = SkyCoord(places[0] if len(places) == 1 else concatenate(places))
+        columns = place, angle * u.deg, flat, radius * u.arcsec
+        for (name, pixel), values in zip(SKY_COLUMNS.items(), columns, strict=True):
+            after = table.colnames.index(f"{pixel}{suffix}_err") + 1
             table.add_column(values, name=f"{name}{suffix}", index=after)
 
 

@@ -108,9 +108,8 @@ class TaskBatch:
     def __init__(self, tasks, settings, operator):
         self.tasks, self.settings, self.shape = tasks, settings, tasks[0].shape
         self.device, images = settings.torch_device, tasks[0].bands
-        self.layout = ParameterLayout(
-            len(tasks[0].members), settings.n_components, len(images), sky=settings.sky is not None
-        )
+        components, sky = settings.n_components, settings.sky is not None
+        self.layout = ParameterLayout(len(tasks[0].members), components, len(images), sky=sky)
         self.bands = []
         for band, image in enumerate(images):
             planes = ([kind(task, band) for task in tasks] for kind in (GroupTask.data, GroupTask.weight))
@@ -147,9 +146,7 @@ class TaskBatch:
             model, kind = self.function(transform, bands), bands[0].data.dtype
             data = torch.cat([band.data[index] for band in bands], 1)
             weight = torch.cat([part[index].to(kind) for part in weights], 1)
-            return levenberg_marquardt(
-                lambda z, which: model(z, index[which]), z, data, weight, **(options | more)
-            )
+            return levenberg_marquardt(lambda z, own: model(z, index[own]), z, data, weight, **options | more)
 
         before = 0
         if rough and self.rough is not self.bands:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from astropy.modeling.models import Sersic2D
 
-from lenssr.exceptions import InputError
 from lenssr.imaging import PSF
 from lenssr.imaging.cusp_operator import IntegratingOperator, TrackingOperator, effective_kernel
 from lenssr.light import sersic_brightness
@@ -157,8 +156,3 @@ def test_psfs_that_include_the_pixel_stay_as_they_are():
     assert subsampling == 1
     assert kernel.shape == array.shape
     assert np.allclose(kernel, array, atol=1e-6)
-
-
-def test_bad_subsampling_is_refused():
-    with pytest.raises(InputError, match="subsampling"):
-        TrackingOperator(SHAPE, np.ones((3, 3)) / 9, subsampling=1.5)

@@ -141,7 +141,7 @@ def test_count_kind(unit, kind):
         (lambda: DeepLenseNoise(100, 0), "background_rms = 0"),
         (lambda: PoissonNoise(100).in_unit(u.nJy), "give it in electron / "),
         (lambda: PoissonNoise(100 * u.m).in_unit(u.electron), "neither a time"),
-        (lambda: GaussianNoise(1 * u.nJy).in_unit(u.electron), "does not convert"),
+        (lambda: GaussianNoise(1 * u.nJy).in_unit(u.electron), "not convertible"),
         (lambda: PoissonNoise(100).in_unit(u.electron / u.arcsec**2), "pixel_area="),
     ],
 )

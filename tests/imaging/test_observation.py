@@ -332,7 +332,7 @@ NAN_ERROR[2, 3] = np.nan
         (image(), dict(noise=0), "noise is 0"),
         (image(), dict(noise=BAD_ERROR), "noise is 0 in one of 1 unmasked"),
         (image(), dict(noise=NAN_ERROR), "noise is nan"),
-        (image(), dict(noise=1 * u.s), "noise is in s"),
+        (image(), dict(noise=1 * u.s), "noise = 1.0 s"),
         (image(), dict(noise="loud"), "noise = 'loud'"),
         (image(), dict(zero_point=3 * u.s), "zero_point = 3.0 s"),
         (image(), dict(hdus={"sci": 1}), "hdus"),

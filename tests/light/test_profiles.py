@@ -141,7 +141,7 @@ def test_a_given_model_is_taken_in_the_unit_of_the_image():
     assert profile.bounds(2.0)[0][0] == pytest.approx(1000.0)
     (profile,) = profiles_of(MultiGaussian([0.1], [2.0] * u.mJy), unit=u.uJy)
     assert float(profile.given_vector[0]) == pytest.approx(2000.0)
-    with pytest.raises(InputError, match="converts"):
+    with pytest.raises(InputError, match="convertible"):
         profiles_of(MultiGaussian([0.1], [2.0] * u.mJy), unit=u.electron)
 
 

@@ -211,7 +211,7 @@ def test_impossible_shape_is_refused_when_built(wrong, match):
         Sersic(**wrong)
 
 
-@pytest.mark.parametrize("q, phi, match", [(0.0, 0 * u.deg, "axis ratio"), (0.5, 30.0, "no unit")])
+@pytest.mark.parametrize("q, phi, match", [(0.0, 0 * u.deg, "minor over major"), (0.5, 30.0, "no unit")])
 def test_axis_ratio_is_checked(q, phi, match):
     with pytest.raises(InputError, match=match):
         Sersic.from_axis_ratio(q=q, phi=phi)

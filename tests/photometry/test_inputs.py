@@ -106,8 +106,8 @@ def test_an_empty_image_gives_an_empty_table_with_all_columns(field, noisy):
         ({"ra": [1.0]}, "ra"),
         ({"skycoord": SkyCoord([1.0], [2.0], unit="deg")}, "no WCS"),
         (5, "int"),
-        (np.zeros((3, 3), dtype=int), "segmentation image has shape"),
-        (np.zeros((60, 90)), "labels"),
+        (np.zeros((3, 3), dtype=int), "segments have shape"),
+        (np.zeros((60, 90)), "segments"),
     ],
     ids=["no_position", "no_wcs", "number", "shape", "floats"],
 )
@@ -163,7 +163,7 @@ def test_fixed_values_come_from_the_table_first(field):
 
 
 def test_fixed_without_a_value_is_refused(field):
-    with pytest.raises(InputError, match="ellip is fixed, but nothing says where"):
+    with pytest.raises(InputError, match="ellip is fixed, but nowhere given"):
         fit(field, HERE, fixed={"ellip": True})
 
 
@@ -206,7 +206,7 @@ def test_our_own_model_constrains_too(field):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"fixed": {"m": True}}, "'m' is not a parameter"),
+        ({"fixed": {"m": True}}, "has no parameter 'm'"),
         ({"fixed": {"n": 4}}, "True or False"),
         ({"tied": {"n": 4}}, "function"),
         ({"bounds": {"n": (3, 1)}}, "not below"),

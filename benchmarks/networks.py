@@ -47,7 +47,7 @@ from lenssr.mass import MassSystem, PointMass
 from lenssr.networks import load
 from lenssr.networks.weights import find
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
-from lenssr.training.data import Telescopes, View
+from lenssr.training.data import View
 from lenssr.training.tasks import NoSource
 
 SCALE = 2
@@ -417,12 +417,12 @@ def alone_table(number, seed):
         ("relensing", "SIE noisy"),
         ("lenssr-no-source", "SIE noisy"),
     ):
-        dataset, telescopes, spent = DEEP_LENSE[cell](number, seed), Telescopes(), []
+        dataset, spent = DEEP_LENSE[cell](number, seed), []
         for index in range(number):
             batch = dataset.batch([index])
             start = time.process_time()
             with torch.no_grad():
-                predicted(loaded(name), View(batch, telescopes))
+                predicted(loaded(name), View(batch))
             spent.append(1e3 * (time.process_time() - start))
         middle = statistics.median(spent)
         bar = ("<= 12", "yes" if middle <= 12 else "NO") if name == ALONE.name else ("", "")

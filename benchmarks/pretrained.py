@@ -24,7 +24,7 @@ from lenssr.grids import PixelGrid
 from lenssr.networks import load_weights, save_weights
 from lenssr.networks.deflection import as_family
 from lenssr.simulation import GALAXY_CELLS, BroadLenses, DeepLense, GalaxyLenses
-from lenssr.training.data import Telescopes, View
+from lenssr.training.data import View
 
 SEED = 9001
 KEPT = "hubble_deep_field[1::2]"
@@ -53,7 +53,7 @@ def batches(data, **options):
     """All lenses of a data set, a few at a time."""
     for indices in data.index_batches(TOGETHER):
         batch = data.batch(indices, **options)
-        yield batch, View(batch, Telescopes())
+        yield batch, View(batch)
 
 
 def deep_lense(network, number):
@@ -98,7 +98,7 @@ def view_of(item):
         device=low.device,
         scenes=scenes,
     )
-    return View(batch, Telescopes())
+    return View(batch)
 
 
 def lenses(network, number):

@@ -15,9 +15,9 @@ from lenssr.imaging.psf import PSF
 from lenssr.light.sersic import sersic_brightness
 from lenssr.simulation import LensPopulation, SimulatedLens
 from lenssr.simulation.camera import render_steep, sky_grid
-from lenssr.simulation.dataset import check_count
 from lenssr.simulation.population import BACKGROUND_RMS, FWHM, PIXEL_SCALE
 from lenssr.simulation.scenes import image
+from lenssr.units import positive_integer
 
 __all__ = ["SPOILED_KINDS", "Spoiled", "spoiled"]
 
@@ -142,7 +142,7 @@ def spoiled(kind, seed=0):
     -------
     case : `Spoiled`
     """
-    seed = check_count(seed, "seed", 0)
+    seed = positive_integer(seed, "seed", 0)
     if kind not in SPOILED_KINDS:
         raise InputError(f"kind = {kind!r} is not known: give one of {', '.join(SPOILED_KINDS)}")
     rng = np.random.default_rng([seed, SPOILED_KINDS.index(kind), _STREAM])

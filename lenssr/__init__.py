@@ -28,18 +28,9 @@ if _typing.TYPE_CHECKING:  # the same names for type checkers; a test compares b
     from lenssr.grids import PixelGrid as PixelGrid
     from lenssr.imaging import PSF as PSF, Observation as Observation, render as render
     from lenssr.light import PixelatedSource as PixelatedSource, Sersic as Sersic
-    from lenssr.mass import (
-        EPL as EPL,
-        NFW as NFW,
-        SIE as SIE,
-        SIS as SIS,
-        ConvergenceSheet as ConvergenceSheet,
-        MassModel as MassModel,
-        MassSystem as MassSystem,
-        PixelatedDeflection as PixelatedDeflection,
-        PointMass as PointMass,
-        Shear as Shear,
-    )
+    from lenssr.mass import EPL as EPL, NFW as NFW, SIE as SIE, SIS as SIS, Shear as Shear
+    from lenssr.mass import MassModel as MassModel, MassSystem as MassSystem, PointMass as PointMass
+    from lenssr.mass import ConvergenceSheet as ConvergenceSheet, PixelatedDeflection as PixelatedDeflection
     from lenssr.networks import NetworkSource as NetworkSource
     from lenssr.options import register_source as register_source
     from lenssr.photometry import SersicPhotometry as SersicPhotometry

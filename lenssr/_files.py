@@ -9,8 +9,6 @@ from pathlib import Path
 
 from lenssr.exceptions import InputError
 
-__all__ = ["atomic", "check_output", "package_version"]
-
 
 def package_version(name: str = "lenssr") -> str:
     """Version of an installed package; "unknown" for one that is not installed."""
@@ -38,15 +36,6 @@ def atomic(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Pat
     """Give a temporary name beside ``path``, with its suffix: renamed to it if the block ends well.
 
     It is deleted if not, and if writing fails, which raises `InputError`.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from lenssr._files import atomic
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic(Path(folder) / "note.txt") as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     print([path.name for path in Path(folder).iterdir()])
-    ['note.txt']
     """
     check_output(path, overwrite)
     path = Path(path)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,6 +13,17 @@ from lenssr.exceptions import InputError
 
 # Words that options may be: where an unknown lens is looked for, and pixels as the PSF of the output.
 SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
+
+
+def named(path: str) -> Any:
+    """Import the object that ``"module:name"`` stands for, when it is needed."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def late(path: str) -> Callable[..., Any]:
+    """Make a function that calls the one which `named` finds."""
+    return lambda *values: named(path)(*values)
 
 
 # ---------------------------------------------------------------- declarations
@@ -49,9 +61,8 @@ class Option:
         if self.switch:
             parser.add_argument(self.flag, dest=name, action="store_true", default=None, help=self.text)
             return
-        choices = self.choices() if self.choices else None
-        about = {"metavar": self.metavar, "type": self.parse, "choices": choices, "help": self.text}
-        parser.add_argument(self.flag, dest=name, **about)
+        about = {"metavar": self.metavar, "type": self.parse, "choices": self.choices and self.choices()}
+        parser.add_argument(self.flag, dest=name, help=self.text, **about)
 
 
 def option(help: str, **more: Any) -> Any:
@@ -83,9 +94,7 @@ class Options:
     @property
     def torch_device(self):
         """The device that "auto" stands for here."""
-        from lenssr._tensors import choose_device
-
-        return choose_device(self.device)
+        return named("lenssr._tensors:choose_device")(self.device)
 
 
 # ---------------------------------------------------------------- values from texts of the command line
@@ -97,13 +106,11 @@ def angle(text):
 
     try:
         read = u.Quantity(text)
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an angle: write, for example, 0.1arcsec"
-        ) from error
+    except (TypeError, ValueError):
+        read = np.nan * u.arcsec
     if read.unit.is_equivalent(u.dimensionless_unscaled):
         raise argparse.ArgumentTypeError(f"{text!r} has no unit: write {text}arcsec if it is in arcsec")
-    if not read.isscalar or not read.unit.is_equivalent(u.arcsec) or not 0 < read.value < float("inf"):
+    if not is_angle(read):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive angle: write, for example, 0.1arcsec")
     return read
 
@@ -130,12 +137,9 @@ def psf_text(text):
     return width if width.unit == u.pix else angle(text)
 
 
-def psf_out_text(text):
-    return text if text == PIXEL else angle(text)
-
-
-def side_text(text):
-    return text if text == "auto" else whole_number(text)
+def word_or(word, parse):
+    """Make a parser that leaves a word as it is."""
+    return lambda text: text if text == word else parse(text)
 
 
 def names_text(text):
@@ -166,25 +170,26 @@ def whole(least):
 
 
 def one_of(choices):
-    """Make a check that a value is one of these names, or None where that is among them."""
+    """Make a check that a value is one of these words, numbers, or None."""
     return such(
-        lambda value: (value is None or isinstance(value, str)) and value in choices,
+        lambda value: isinstance(value, str | int | np.generic | None) and value in choices,
         f"one of {', '.join(map(repr, choices))}",
     )
 
 
-check_fit_lens = such(lambda value: value in (None, True, False), "True, False or None")
-check_positive = such(lambda value: isinstance(value, bool | np.bool_), "True or False")
-check_components = such(lambda value: value in (1, 2), "1, or 2 for a bulge and a disc")
-check_grouper = such(
-    lambda value: value is None or callable(value) or (isinstance(value, str) and value == "auto"),
-    "a photutils SourceGrouper, 'auto' or None",
-)
+def unless(others, check):
+    """Make a check that takes other values (words, or None), too."""
+
+    def either(name, value):
+        if not isinstance(value, str | None) or value not in others:
+            check(name, value)
+
+    return either
 
 
-def or_auto(check):
-    """Make a check that takes "auto" too."""
-    return lambda name, value: None if isinstance(value, str) and value == "auto" else check(name, value)
+def checked_by(path):
+    """Make a check by a function of the value alone, which `named` finds."""
+    return lambda name, value: named(path)(value)
 
 
 def pair(value, name, *, integer=False):
@@ -192,85 +197,14 @@ def pair(value, name, *, integer=False):
     values = (value, value) if np.ndim(value) == 0 else tuple(value)
     good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
     if not good or (integer and any(int(v) != v for v in values)):
-        raise InputError(
-            f"{name} = {value!r}: give one or two positive {'integers' if integer else 'numbers'}"
-        )
+        kind = "integers" if integer else "numbers"
+        raise InputError(f"{name} = {value!r}: give one or two positive {kind}")
     return tuple(int(v) if integer else float(v) for v in values)
 
 
-def check_lens(name, value):
-    if value is None:
-        return
-    from lenssr.mass.base import MassModel
-
-    if not isinstance(value, MassModel):
-        raise InputError(
-            f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None to fit one"
-        )
-
-
-def check_lens_light(name, value):
-    from lenssr.light.lens_light import check_lens_light
-
-    check_lens_light(value)
-
-
-def check_device(name, value):
-    from lenssr._tensors import choose_device
-
-    choose_device(value)
-
-
-def check_psf_out(name, value):
-    if value is None or (isinstance(value, str) and value == PIXEL):
-        return
+def is_angle(value):
+    """Whether a value is one positive angle with a unit."""
     import astropy.units as u
 
-    if not isinstance(value, u.Quantity) or not value.isscalar:
-        raise InputError(f"{name} = {value!r}: give a FWHM such as 0.1 * u.arcsec, 'pixel' or None")
-    if not value.unit.is_equivalent(u.arcsec) or not 0 < value.value < np.inf:
-        raise InputError(f"{name} = {value} is not a positive angle: give arcsec")
-
-
-def check_fit_shape(name, value):
-    pair(value, name, integer=True)
-
-
-def check_xy_bounds(name, value):
-    if value is not None:
-        pair(value, name)
-
-
-# ---------------------------------------------------------------- forms in files
-
-
-def save_lens(lens):
-    return None if lens is None else lens.to_dict()
-
-
-def load_lens(plain):
-    from lenssr.mass import from_dict
-
-    return None if plain is None else from_dict(plain)
-
-
-def save_light(light):
-    from lenssr.light import to_dict
-
-    return to_dict(light)
-
-
-def load_light(plain):
-    from lenssr.light import from_dict
-
-    return from_dict(plain)
-
-
-def save_psf_out(value):
-    return value if value is None or isinstance(value, str) else [float(value.value), str(value.unit)]
-
-
-def load_psf_out(plain):
-    import astropy.units as u
-
-    return u.Quantity(*plain) if isinstance(plain, list) else plain
+    known = isinstance(value, u.Quantity) and value.isscalar and value.unit.is_equivalent(u.arcsec)
+    return known and 0 < value.value < np.inf

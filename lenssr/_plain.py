@@ -12,8 +12,6 @@ import numpy as np
 
 from lenssr.exceptions import InputError
 
-__all__ = ["arguments_of", "as_lists", "plain_model", "read_models"]
-
 # Keys of an entry that describe its parameters.
 ABOUT = ("units", "fixed", "bounds", "std", "covariance")
 
@@ -44,10 +42,9 @@ def plain_model(model):
         if declared[name] is None or _ends(one.bounds) != _ends(declared[name].bounds)
     }
     std = {name: float(one.std) for name, one in parameters.items() if one.std is not None}
-    entry |= {"units": units} if units else {}
     entry |= {"fixed": fixed} if fixed != usual else {}
-    entry |= {"bounds": bounds} if bounds else {}
-    entry |= {"std": std} if std else {}
+    about = {"units": units, "bounds": bounds, "std": std}
+    entry |= {key: values for key, values in about.items() if values}
     if getattr(model, "covariance", None) is not None:
         entry["covariance"] = np.asarray(model.covariance, dtype=np.float64)
     return {cls.__name__: entry}
@@ -62,10 +59,7 @@ def arguments_of(model):
     names = [one.name for one in signature if one.kind not in kinds and one.name not in model.param_names]
     lost = [name for name in names if not hasattr(model, name)]
     if lost and not type(model).__module__.startswith("astropy."):
-        raise InputError(
-            f"a {type(model).__name__} is built from {lost[0]}, which it does not keep: store it as an "
-            "attribute of this name"
-        )
+        raise InputError(f"a {type(model).__name__} does not keep its argument {lost[0]}: store it as such")
     return {name: getattr(model, name) for name in names if name not in lost}
 
 
@@ -96,28 +90,20 @@ def read_models(description, base, kind):
 
 
 def _read(name, entry, base, kind):
-    known = _by_name(base)
+    # Of several classes of a name by users the newest, and none that replaces one of lenssr.
+    found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
+    known = {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
     if name not in known:
-        raise InputError(
-            f"{name!r} is not a {kind}: give one of {', '.join(sorted(known))}; one of your own has to be "
-            "imported first"
-        )
+        names = ", ".join(sorted(known))
+        raise InputError(f"{name!r} is not a {kind}: give one of {names}; one's own has to be imported first")
     if not isinstance(entry, dict):
-        raise InputError(
-            f"{name}: {entry!r} is not a set of parameters: give a dictionary such as theta_E: 1.2"
-        )
+        raise InputError(f"{name}: {entry!r} are no parameters: give a dictionary such as theta_E: 1.2")
     values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
     for key, unit in (entry.get("units") or {}).items():
         values[key] = u.Quantity(values[key], unit)
     model = _build(known[name], name, values)
     _describe(model, name, {key: entry[key] for key in ABOUT if entry.get(key) is not None})
     return model
-
-
-def _by_name(base):
-    """Classes of models by name; of several by users the newest, and none that replaces one of lenssr."""
-    found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
-    return {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
 
 
 def _descendants(cls):

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from lenssr.exceptions import InputError
 
-__all__ = ["choose_device", "forward_jacobian"]
-
 
 def choose_device(name: str) -> torch.device:
     """Device that an option names: "auto" is CUDA where there is one, else the CPU."""
@@ -45,8 +43,6 @@ def forward_jacobian(function: Callable[..., Any], parameters: Tensor) -> tuple[
         single = isinstance(results, Tensor)
         pairs = [forward_ad.unpack_dual(result) for result in ((results,) if single else results)]
     values = tuple(pair.primal[0] for pair in pairs)
-    jacobians = tuple(
-        (torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent).movedim(0, 1)
-        for pair in pairs
-    )
+    slopes = (torch.zeros_like(one.primal) if one.tangent is None else one.tangent for one in pairs)
+    jacobians = tuple(slope.movedim(0, 1) for slope in slopes)
     return (values[0], jacobians[0]) if single else (values, jacobians)

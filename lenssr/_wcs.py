@@ -37,21 +37,10 @@ def scale_matrix(wcs: WCS) -> NDArray[np.float64]:
 
 
 def wcs_of_resampled(wcs: WCS, factor: float) -> WCS:
-    """WCS of the same field with pixels ``factor`` times smaller.
+    """WCS, of two axes without distortions, of the same field with ``factor`` times smaller pixels.
 
     The outer edges of the image stay where they are: CRPIX' = (CRPIX - 0.5) f + 0.5. The matrix is written
     once, as CD, so that headers which hold CD and PC together do not keep a stale one.
-
-    Parameters
-    ----------
-    wcs : `~astropy.wcs.WCS`
-        A WCS of two axes without distortions.
-    factor : float
-        Number of new pixels along an old one.
-
-    Returns
-    -------
-    resampled : `~astropy.wcs.WCS`
 
     Examples
     --------
@@ -101,10 +90,7 @@ def unit_stretch(matrix: ArrayLike) -> NDArray[np.float64]:
 
 def checked_scale(pixel_scale: u.Quantity | float) -> float:
     if np.ndim(strip_unit(pixel_scale, u.arcsec, "pixel_scale")) != 0:
-        raise InputError(
-            f"pixel_scale = {pixel_scale} is not one number: pixels that are not squares need a WCS, "
-            "or matrix= of a PixelGrid"
-        )
+        raise InputError(f"pixel_scale = {pixel_scale} is not one number: give one, or a WCS or matrix=")
     return positive_number(pixel_scale, u.arcsec, "pixel_scale")
 
 
@@ -148,10 +134,8 @@ def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
     try:
         to_arcsec = [u.Unit(unit).to(u.arcsec) for unit in wcs.wcs.cunit]
     except u.UnitConversionError:
-        raise InputError(
-            f"the WCS has no angular axes (CTYPE {list(wcs.wcs.ctype)}, "
-            f"CUNIT {[str(unit) for unit in wcs.wcs.cunit]}): give pixel_scale="
-        ) from None
+        axes = f"CTYPE {list(wcs.wcs.ctype)}, CUNIT {[str(unit) for unit in wcs.wcs.cunit]}"
+        raise InputError(f"the WCS has no angular axes ({axes}): give pixel_scale=") from None
     matrix, where = scale_matrix(wcs) * np.array(to_arcsec)[:, None], ""
     _refuse_empty(matrix, "the WCS has", where)
     if wcs.has_celestial:
@@ -166,10 +150,7 @@ def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
     if where:
         shift = np.abs(corners - _CORNERS * np.array(shape[::-1]) / 2 @ local.T).max() / pixel_side(local)
         if not shift < DISTORTION_TOLERANCE:
-            raise InputError(
-                f"the projection shifts the image's corners by {shift:.3g} pixels, the field is distorted: "
-                "reproject the cutout to a TAN projection about its centre"
-            )
+            raise InputError(f"the projection shifts corners by {shift:.3g} pixels: reproject to plain TAN")
     return unit_stretch(matrix) * math.sqrt(abs(np.linalg.det(matrix)))
 
 
@@ -189,10 +170,7 @@ def _refuse_distortions(wcs: WCS) -> None:
     codes = {name[-3:] for name in wcs.wcs.ctype if "-" in name}
     found += sorted(codes & {"TPV", "TPD", "TNX", "ZPX", "ZPN"})
     if found:
-        raise InputError(
-            f"the WCS has distortions ({', '.join(found)}), so its pixels are not all alike: "
-            "drizzle or reproject the cutout to a plain TAN projection first"
-        )
+        raise InputError(f"the WCS has distortions ({', '.join(found)}): drizzle or reproject to plain TAN")
 
 
 def _refuse_hidden_distortion(wcs: WCS, shape: tuple[int, int]) -> None:
@@ -204,10 +182,7 @@ def _refuse_hidden_distortion(wcs: WCS, shape: tuple[int, int]) -> None:
         raise InputError("a corner of the image lies outside the WCS projection: correct its CRPIX")
     shift = np.abs(plain.wcs_world2pix(sky, 0) - corners).max()
     if shift > DISTORTION_TOLERANCE:
-        raise InputError(
-            f"the WCS has distortions that shift the image's corners by {shift:.3g} pixels (as TPV does): "
-            "drizzle or reproject the cutout to a plain TAN projection first"
-        )
+        raise InputError(f"the WCS has distortions of {shift:.3g} pixels (as of TPV): reproject to plain TAN")
 
 
 def _local_matrix(wcs: WCS, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

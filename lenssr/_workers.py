@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import logging.handlers
-import multiprocessing.context
+import multiprocessing.connection
 import os
 import pickle
 import queue
@@ -15,8 +15,6 @@ import signal
 import sys
 import traceback
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
@@ -28,6 +26,9 @@ NOT_STARTED = (
     "the processes of jobs= do not start: a script that calls map needs the line "
     'if __name__ == "__main__": above what it does; or give jobs=1'
 )
+
+# Seconds in which a process ends that has closed its pipe. Chosen.
+PATIENCE = 10
 
 log = logging.getLogger("lenssr")
 
@@ -43,10 +44,7 @@ def count_jobs(jobs, device):
         raise InputError(f"jobs = {jobs!r}: give a number of processes, 1 or more, or -1 for one a core")
     if device.type != "cpu":
         if not everything and jobs > 1:
-            raise InputError(
-                f"jobs = {jobs} with device = {str(device)!r}: images are solved in batches there; give "
-                "jobs=1, or device='cpu'"
-            )
+            raise InputError(f"jobs = {jobs} with device = '{device}', which takes batches: give 1, or 'cpu'")
         return 1
     if not everything:
         return int(jobs)
@@ -134,12 +132,19 @@ def _portable(error):
 _records = queue.SimpleQueue()
 
 
-def _begin(level):
-    """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
+def _serve(pipe, level):
+    """Answer the tasks that come through a pipe, after a first word that the process has started.
+
+    Log records of ``level`` are kept, and sent with the next results.
+    """
     # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.setLevel(level)
     log.addHandler(logging.handlers.QueueHandler(_records))
+    pipe.send_bytes(b"started")
+    with contextlib.suppress(EOFError):  # the other side has ended
+        while True:
+            pipe.send_bytes(_answer(pipe.recv_bytes()))
 
 
 def _answer(task):
@@ -148,11 +153,7 @@ def _answer(task):
         solve, observations = pickle.loads(task)
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
         return dumps((f"{type(error).__name__}: {error}", []))
-    try:
-        found = solve_part(solve, observations)
-    except BaseException:  # a sys.exit somewhere, which an executor would hand on to the other side
-        traceback.print_exc()
-        os._exit(1)
+    found = solve_part(solve, observations)
     results = [_portable(one) if isinstance(one, Exception) else one for one in found]
     records = [_records.get() for _ in range(_records.qsize())]
     try:
@@ -164,38 +165,32 @@ def _answer(task):
 # ---------------------------------------------------------------- this side
 
 
-class _Context(multiprocessing.context.SpawnContext):
-    """Starts processes afresh (a fork of a process with threads, as torch's is, may hang); keeps the last."""
-
-    def Process(self, *args, **options):  # noqa: N802 - its name there
-        self.process = super().Process(*args, **options)
-        return self.process
-
-
 class _Worker:
-    """One process in an executor of its own: when it ends by itself, the part that it had is known."""
+    """One process, with the part that it works on: it is known when the process ends by itself."""
 
     def __init__(self):
-        self.context, self.part, self.ready = _Context(), None, False
-        self.executor = ProcessPoolExecutor(1, self.context, _begin, (log.getEffectiveLevel(),))
+        # Started afresh: a fork of a process with threads, as torch's is, may hang.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        arguments = (other, log.getEffectiveLevel())
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         with _few_threads():
-            self.future = self.executor.submit(int)
+            self.process.start()
+        other.close()
+        self.part, self.ready = None, False
 
     def give(self, solve, part):
         """Begin with a part."""
-        self.part, task = part, _task(solve, part)
-        try:
-            self.future = self.executor.submit(_answer, task)
-        except BrokenProcessPool as error:  # it has ended while it had nothing to do
-            self.future = Future()
-            self.future.set_exception(error)
+        self.part = part
+        with contextlib.suppress(OSError):  # the process has ended, which is found out when it is waited for
+            self.pipe.send_bytes(_task(solve, part))
 
-    def end(self):
-        """End the process, whatever it does, and return its exit code."""
-        if self.context.process.is_alive():
-            self.context.process.kill()
-        self.executor.shutdown()
-        return self.context.process.exitcode
+    def end(self, patience=0):
+        """End the process, whatever it does, after some seconds, and return its exit code."""
+        self.process.join(patience)
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode
 
 
 @contextlib.contextmanager
@@ -217,24 +212,25 @@ def _in_processes(solve, parts, jobs):
         for _ in range(jobs):
             workers.append(_Worker())
         while waiting or any(worker.part for worker in workers):
-            for worker in [one for one in workers if not one.future]:
-                if waiting:
+            for worker in workers:
+                if waiting and worker.ready and not worker.part:
                     worker.give(solve, waiting.popleft())
-            done, _ = wait([one.future for one in workers if one.future], return_when=FIRST_COMPLETED)
-            for worker in [one for one in workers if one.future in done]:
-                part, future = worker.part, worker.future
-                worker.part = worker.future = None
-                if isinstance(future.exception(), BrokenProcessPool):
+            told = multiprocessing.connection.wait([worker.pipe for worker in workers])
+            for worker in [one for one in workers if one.pipe in told]:
+                part, worker.part = worker.part, None
+                try:
+                    message = worker.pipe.recv_bytes()
+                except (EOFError, OSError):
                     workers.remove(worker)
-                    yield from _failed(part or [], worker.end(), waiting)
+                    yield from _failed(part or [], worker.end(PATIENCE), waiting)
                     if waiting and worker.ready:
                         workers.append(_Worker())
                     elif waiting and not workers:
-                        raise InputError(NOT_STARTED)
+                        raise InputError(NOT_STARTED) from None
                     continue
                 worker.ready = True
                 if part:
-                    yield [number for number, _ in part], _results(future.result())
+                    yield [number for number, _ in part], _results(message)
     finally:
         for worker in workers:
             worker.end()
@@ -244,18 +240,13 @@ def _task(solve, part):
     try:
         return dumps((solve, [one for _, one in part]))
     except Exception as error:  # noqa: BLE001 - whatever a class does when it is copied
-        raise InputError(
-            f"the resolver and its images cannot be sent to other processes ({error}): give jobs=1"
-        ) from error
+        raise InputError(f"this cannot be sent to other processes ({error}): give jobs=1") from error
 
 
 def _results(message):
     found, records = pickle.loads(message)
     if isinstance(found, str):
-        raise InputError(
-            f"other processes do not know a class of the resolver ({found}): define its classes in a module "
-            "that can be imported, or give jobs=1"
-        )
+        raise InputError(f"{found}: define the classes of the resolver in a module, or give jobs=1")
     for record in records:
         logging.getLogger(record.name).handle(record)
     return found

@@ -29,10 +29,8 @@ DEMO_SCALE, DEMO_SEED = 2, 6
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="lenssr",
-        description="Super-resolution of strong gravitational lenses with the physics of lensing.",
-    )
+    about = "Super-resolution of strong gravitational lenses with the physics of lensing."
+    parser = argparse.ArgumentParser(prog="lenssr", description=about)
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_arguments, help in (
@@ -104,7 +102,7 @@ def _simulate_arguments(parser, add):
     add("--lens", help="sis, sie or sie+shear (default: sie; in models II and III sie+shear)")
     add("--noise", action="store_true", help="noise beyond Poisson's, which models II and III always have")
     add("--substructure", default="none", help="none, cdm or axion (default: none)")
-    add("-n", "--number", type=whole_number, default=100, help="how many (default: 100)")
+    add("-n", "--number", dest="size", type=whole_number, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
     add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
 
@@ -146,9 +144,7 @@ def _read_lens(path):
         with open(path, encoding="utf-8") as file:
             return from_dict(yaml.safe_load(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is not YAML ({_one_line(error)}): see the page on the command line"
-        ) from error
+        raise InputError(f"{path} is not YAML ({_one_line(error)}): see the docs of the command") from error
 
 
 def _read_psf(arguments):
@@ -185,13 +181,9 @@ def _resolve(arguments):
     resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
     psf = arguments.psf if arguments.psf_file is None else None
     log.info("resolving %s", arguments.input)
-    result = resolver(
-        arguments.input,
-        psf=_read_psf(arguments),
-        pixel_scale=arguments.pixel_scale,
-        unit=arguments.unit,
-        hdus=_hdus(sci=arguments.sci, err=arguments.err, psf=psf),
-    )
+    named = _hdus(sci=arguments.sci, err=arguments.err, psf=psf)
+    reading = {"pixel_scale": arguments.pixel_scale, "unit": arguments.unit, "hdus": named}
+    result = resolver(arguments.input, psf=_read_psf(arguments), **reading)
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
@@ -232,9 +224,7 @@ def _read_table(path):
     try:
         return QTable.read(path)
     except Exception as error:
-        raise InputError(
-            f"{path} is not a table that astropy reads ({_one_line(error)}): give one"
-        ) from error
+        raise InputError(f"{path} is no table for astropy ({_one_line(error)}): give one") from error
 
 
 def _demo(arguments):
@@ -274,23 +264,20 @@ def _scores(scene, result):
 def _simulate(arguments):
     from lenssr.simulation import DeepLense, write_dataset
 
-    dataset = DeepLense(
-        arguments.model,
-        lens=arguments.lens,
-        noise=arguments.noise or None,
-        size=arguments.number,
-        seed=arguments.seed,
-        substructure=arguments.substructure,
-    )
+    options = {name: getattr(arguments, name) for name in ("lens", "size", "seed", "substructure")}
+    dataset = DeepLense(arguments.model, noise=arguments.noise or None, **options)
     write_dataset(dataset, arguments.output, progress=not arguments.quiet)
     print(f"written        {len(dataset)} lenses in {arguments.output}")
 
 
 def _train(arguments):
-    from lenssr.training.loop import run
+    from lenssr.training import Recipe, train
+    from lenssr.training.recipe import read_changes
 
-    options = {"resume": arguments.resume, "progress": sys.stdout.isatty() and not arguments.quiet}
-    trained = run(arguments.recipe, arguments.output, arguments.set, **options)
+    recipe = Recipe.load(arguments.recipe, read_changes(arguments.set))
+    folder = arguments.output or f"train-{Path(arguments.recipe).stem}"
+    shown = sys.stdout.isatty() and not arguments.quiet
+    trained = train(recipe, folder, resume=arguments.resume, progress=shown)
     if trained.is_first:  # of several processes only one prints
         print(trained.summary())
 
@@ -323,27 +310,25 @@ def _one_line(value):
 def _logged(arguments):
     """Send records and warnings to standard error, and all of them, with tracebacks, to the log file."""
     logger = logging.getLogger("lenssr")
-    before = logger.level
+    level, others = logger.level, list(logger.handlers)
     stream = logging.StreamHandler(sys.stderr)
     quiet, verbose = arguments.quiet, arguments.verbose
     stream.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     stream.setFormatter(_Line(arguments.debug))
-    handlers = [stream] if arguments.log_file is None else [stream, _file_handler(arguments.log_file)]
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: logger.warning("%s", _one_line(message))
-        for handler in handlers:
-            logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
-            for handler in handlers:
-                logger.removeHandler(handler)
-                handler.close()
+    logger.addHandler(stream)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: logger.warning("%s", _one_line(message))
+            yield logger
+    finally:
+        logger.setLevel(level)
+        for handler in [one for one in logger.handlers if one not in others]:
+            logger.removeHandler(handler)
+            handler.close()
 
 
-def _file_handler(path):
+def _log_file(path):
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
@@ -357,25 +342,19 @@ def _file_handler(path):
 
 def _run(arguments):
     """Run a command and return its exit code."""
-    try:
-        with _logged(arguments):
-            return _run_logged(arguments)
-    except InputError as error:  # the log file cannot be opened
-        print(f"lenssr: error: {error}", file=sys.stderr)
-        return 1
-
-
-def _run_logged(arguments):
-    try:
-        arguments.run(arguments)
-    except KeyboardInterrupt:
-        log.critical("interrupted")
-        return 130
-    except Exception as error:
-        # A user of a command wants the reason of any error, not our stack.
-        name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
-        log.error("%s%s", name, _one_line(error), exc_info=True)
-        return 1
+    with _logged(arguments) as logger:
+        try:
+            if arguments.log_file is not None:
+                logger.addHandler(_log_file(arguments.log_file))
+            arguments.run(arguments)
+        except KeyboardInterrupt:
+            log.critical("interrupted")
+            return 130
+        except Exception as error:
+            # A user of a command wants the reason of any error, not our stack.
+            name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
+            log.error("%s%s", name, _one_line(error), exc_info=True)
+            return 1
     return 0
 
 

@@ -1,7 +1,7 @@
 """Distances, critical density, and Einstein radii of velocity dispersions and masses.
 
-Redshifts are 0 < z_lens < z_source, otherwise `~lenssr.exceptions.InputError` is raised. ``cosmology`` is an
-`~astropy.cosmology.FLRW`, by default astropy's ``Planck18``.
+All take redshifts 0 < ``z_lens`` < ``z_source``, otherwise `~lenssr.exceptions.InputError` is raised, and a
+``cosmology``, an `~astropy.cosmology.FLRW`, by default astropy's ``Planck18``.
 """
 
 import math
@@ -16,15 +16,9 @@ from lenssr.units import positive_number, strip_unit
 if TYPE_CHECKING:  # it takes long to import
     from astropy.cosmology import FLRW
 
-__all__ = [
-    "critical_surface_density",
-    "einstein_mass",
-    "einstein_radius_from_mass",
-    "einstein_radius_from_velocity_dispersion",
-    "lens_distances",
-    "nfw_from_mass",
-    "velocity_dispersion",
-]
+__all__ = ["critical_surface_density", "einstein_mass", "einstein_radius_from_mass"]
+__all__ += ["einstein_radius_from_velocity_dispersion", "lens_distances", "nfw_from_mass"]
+__all__ += ["velocity_dispersion"]
 
 Number: TypeAlias = u.Quantity | float
 Cosmology: TypeAlias = "FLRW | None"
@@ -36,26 +30,20 @@ def _planck18() -> "FLRW":
     return Planck18
 
 
+def _radians(arcsec: float) -> float:
+    return (arcsec * u.arcsec).to_value(u.rad)
+
+
 def lens_distances(
     z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> tuple[u.Quantity, u.Quantity, u.Quantity]:
-    """Angular diameter distances of a lens.
+    """Angular diameter distances to the lens, to the source, and from lens to source, in Mpc.
 
     Parameters
     ----------
     z_lens, z_source : float
         Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
-
-    Returns
-    -------
-    d_lens, d_source, d_lens_source : `~astropy.units.Quantity`
-        To the lens, to the source, and from lens to source, in Mpc.
-
-    Raises
-    ------
-    InputError
-        If the redshifts are not in order.
 
     Examples
     --------
@@ -63,42 +51,21 @@ def lens_distances(
     >>> lens_distances(0.5, 1.0)[0]
     <Quantity 1297.61108986 Mpc>
     """
-    z_lens, z_source = (
-        float(strip_unit(z, u.dimensionless_unscaled, name))
-        for z, name in ((z_lens, "z_lens"), (z_source, "z_source"))
-    )
+    redshifts = {"z_lens": z_lens, "z_source": z_source}
+    z_lens, z_source = (float(strip_unit(z, u.one, name)) for name, z in redshifts.items())
     if not 0 < z_lens < z_source < math.inf:
         raise InputError(f"z_lens = {z_lens}, z_source = {z_source} are refused: give 0 < z_lens < z_source")
     cosmology = _planck18() if cosmology is None else cosmology
-    return (
-        cosmology.angular_diameter_distance(z_lens).to(u.Mpc),
-        cosmology.angular_diameter_distance(z_source).to(u.Mpc),
-        _distance_between(cosmology, z_lens, z_source),
-    )
-
-
-def _distance_between(cosmology: "FLRW", z_lens: float, z_source: float) -> u.Quantity:
+    d_l, d_s = (cosmology.angular_diameter_distance(z).to(u.Mpc) for z in (z_lens, z_source))
     try:
-        distance = cosmology.angular_diameter_distance(z_lens, z_source)
+        d_ls = cosmology.angular_diameter_distance(z_lens, z_source)
     except TypeError:  # astropy before 7.1 has another name for it
-        distance = cosmology.angular_diameter_distance_z1z2(z_lens, z_source)
-    return distance.to(u.Mpc)
+        d_ls = cosmology.angular_diameter_distance_z1z2(z_lens, z_source)
+    return d_l, d_s, d_ls.to(u.Mpc)
 
 
 def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Cosmology = None) -> u.Quantity:
-    """Surface density at which the convergence is one: c^2 D_s / (4 pi G D_l D_ls).
-
-    Parameters
-    ----------
-    z_lens, z_source : float
-        Redshifts.
-    cosmology : `~astropy.cosmology.FLRW`, optional
-
-    Returns
-    -------
-    density : `~astropy.units.Quantity`
-        In solar masses per kpc2.
-    """
+    """Surface density with a convergence of one, c^2 D_s / (4 pi G D_l D_ls), in solar masses per kpc2."""
     d_l, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
     return (const.c**2 * d_s / (4 * math.pi * const.G * d_l * d_ls)).to(u.Msun / u.kpc**2)
 
@@ -106,20 +73,14 @@ def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Cosmo
 def einstein_radius_from_velocity_dispersion(
     sigma_v: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
-    """Einstein radius of an isothermal lens: 4 pi (sigma_v / c)^2 D_ls / D_s.
+    """Einstein radius in arcsec of an isothermal lens, 4 pi (sigma_v / c)^2 D_ls / D_s.
 
     Parameters
     ----------
     sigma_v : `~astropy.units.Quantity` or float
         Velocity dispersion; a bare number is in km/s.
-    z_lens, z_source : float
-        Redshifts.
-    cosmology : `~astropy.cosmology.FLRW`, optional
-
-    Returns
-    -------
-    theta_E : `~astropy.units.Quantity`
-        In arcsec.
+    z_lens, z_source, cosmology
+        As for `lens_distances`.
 
     Examples
     --------
@@ -128,52 +89,40 @@ def einstein_radius_from_velocity_dispersion(
     <Quantity 1.14155155 arcsec>
     """
     _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
-    ratio = positive_number(sigma_v, u.km / u.s, "sigma_v") / const.c.to_value(u.km / u.s)
-    return (4 * math.pi * ratio**2 * (d_ls / d_s).to_value(u.one) * u.rad).to(u.arcsec)
+    ratio = positive_number(sigma_v, u.km / u.s, "sigma_v") * (u.km / u.s) / const.c
+    return (4 * math.pi * ratio**2 * d_ls / d_s).to(u.arcsec, u.dimensionless_angles())
 
 
 def velocity_dispersion(
     theta_E: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
-    """Velocity dispersion of an isothermal lens of a given Einstein radius.
+    """Velocity dispersion in km/s of an isothermal lens of a given Einstein radius.
 
     Parameters
     ----------
     theta_E : `~astropy.units.Quantity` or float
         Einstein radius; a bare number is in arcsec.
-    z_lens, z_source : float
-        Redshifts.
-    cosmology : `~astropy.cosmology.FLRW`, optional
-
-    Returns
-    -------
-    sigma_v : `~astropy.units.Quantity`
-        In km/s.
+    z_lens, z_source, cosmology
+        As for `lens_distances`.
     """
     _, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
-    angle = (positive_number(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
-    return (const.c * math.sqrt(angle / (4 * math.pi) * (d_s / d_ls).to_value(u.one))).to(u.km / u.s)
+    square = _radians(positive_number(theta_E, u.arcsec, "theta_E")) / (4 * math.pi) * d_s / d_ls
+    return (const.c * square**0.5).to(u.km / u.s)
 
 
 def einstein_mass(
     theta_E: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
-    """Mass inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
+    """Solar masses inside the Einstein radius: pi (D_l theta_E)^2 times the critical surface density.
 
     Parameters
     ----------
     theta_E : `~astropy.units.Quantity` or float
         Einstein radius; a bare number is in arcsec.
-    z_lens, z_source : float
-        Redshifts.
-    cosmology : `~astropy.cosmology.FLRW`, optional
-
-    Returns
-    -------
-    mass : `~astropy.units.Quantity`
-        In solar masses.
+    z_lens, z_source, cosmology
+        As for `lens_distances`.
     """
-    angle = (positive_number(theta_E, u.arcsec, "theta_E") * u.arcsec).to_value(u.rad)
+    angle = _radians(positive_number(theta_E, u.arcsec, "theta_E"))
     radius = angle * lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
     return (math.pi * radius**2 * density).to(u.Msun)
@@ -182,26 +131,19 @@ def einstein_mass(
 def einstein_radius_from_mass(
     mass: Number, z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> u.Quantity:
-    """Einstein radius of a mass that lies all inside it.
+    """Einstein radius in arcsec of a mass that lies all inside it.
 
     Parameters
     ----------
     mass : `~astropy.units.Quantity` or float
         A bare number is in solar masses.
-    z_lens, z_source : float
-        Redshifts.
-    cosmology : `~astropy.cosmology.FLRW`, optional
-
-    Returns
-    -------
-    theta_E : `~astropy.units.Quantity`
-        In arcsec.
+    z_lens, z_source, cosmology
+        As for `lens_distances`.
     """
     mass = positive_number(mass, u.Msun, "mass") * u.Msun
     density = critical_surface_density(z_lens, z_source, cosmology=cosmology)
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
-    angle = (((mass / (math.pi * density)) ** 0.5) / d_l).to_value(u.one)
-    return (angle * u.rad).to(u.arcsec)
+    return ((mass / (math.pi * density)) ** 0.5 / d_l).to(u.arcsec, u.dimensionless_angles())
 
 
 def nfw_from_mass(
@@ -216,9 +158,8 @@ def nfw_from_mass(
         masses.
     concentration : float
         That radius over the scale radius.
-    z_lens, z_source : float
-        Redshifts.
-    cosmology : `~astropy.cosmology.FLRW`, optional
+    z_lens, z_source, cosmology
+        As for `lens_distances`.
 
     Returns
     -------
@@ -232,12 +173,12 @@ def nfw_from_mass(
     .. [1] Wright & Brainerd 2000, ApJ 534, 34
     """
     mass = positive_number(m200, u.Msun, "m200") * u.Msun
-    c = positive_number(concentration, u.dimensionless_unscaled, "concentration")
+    c = positive_number(concentration, u.one, "concentration")
     cosmology = _planck18() if cosmology is None else cosmology
     d_l = lens_distances(z_lens, z_source, cosmology=cosmology)[0]
     density = cosmology.critical_density(z_lens)
     radius = ((3 * mass / (4 * math.pi * 200 * density)) ** (1 / 3)).to(u.kpc) / c
     rho = mass / (4 * math.pi * radius**3 * (math.log1p(c) - c / (1 + c)))
     kappa = (rho * radius / critical_surface_density(z_lens, z_source, cosmology=cosmology)).to_value(u.one)
-    r_s = ((radius / d_l).to_value(u.one) * u.rad).to(u.arcsec)
+    r_s = (radius / d_l).to(u.arcsec, u.dimensionless_angles())
     return r_s, 4 * kappa * (1 - math.log(2)) * r_s

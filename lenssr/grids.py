@@ -21,17 +21,8 @@ from astropy.coordinates import Angle, SkyCoord
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
-from lenssr._wcs import (
-    DISTORTION_TOLERANCE,
-    SCALE_TOLERANCE,
-    checked_matrix,
-    checked_scale,
-    matrix_of,
-    pixel_side,
-    scale_matrix,
-    unit_stretch,
-    wcs_of_resampled,
-)
+from lenssr import _wcs
+from lenssr._wcs import pixel_side, scale_matrix, wcs_of_resampled
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer, strip_unit
 
@@ -41,21 +32,9 @@ __all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"
 def conserves_sum(unit: u.UnitBase | str) -> bool:
     """Whether an image in this unit keeps its sum, rather than its mean, when it is resampled.
 
-    Parameters
-    ----------
-    unit : `~astropy.units.Unit` or str
-        The unit of the pixel values.
-
-    Returns
-    -------
-    conserves : bool
-        True for values per pixel (electron, adu, nJy, no unit at all, ...), False for surface brightness,
-        which is anything per solid angle or per beam (MJy/sr, nJy/arcsec2, ...).
-
-    Raises
-    ------
-    InputError
-        For magnitudes and other logarithms, which are neither.
+    True for values per pixel (electron, adu, nJy, no unit at all, ...), False for surface brightness, which
+    is anything per solid angle or per beam (MJy/sr, nJy/arcsec2, ...). Magnitudes and other logarithms, which
+    are neither, are refused by an `InputError`.
 
     Examples
     --------
@@ -77,19 +56,9 @@ def conserves_sum(unit: u.UnitBase | str) -> bool:
 
 
 def resampling_factor(unit: u.UnitBase | str, factor: float) -> float:
-    """Factor for the value of a pixel when it is cut into ``factor`` x ``factor`` equal ones.
+    """Factor for the value of a pixel in a unit that is cut into ``factor`` x ``factor`` equal ones.
 
-    Parameters
-    ----------
-    unit : `~astropy.units.Unit` or str
-        The unit of the pixel values.
-    factor : float
-        Number of new pixels along an old one.
-
-    Returns
-    -------
-    multiplier : float
-        ``1 / factor**2`` for values per pixel, 1 for surface brightness.
+    It is ``1 / factor**2`` for values per pixel, 1 for surface brightness.
     """
     return 1 / factor**2 if conserves_sum(unit) else 1.0
 
@@ -111,7 +80,7 @@ def transformed(matrix: ArrayLike, x: Any, y: Any) -> tuple[Any, Any]:
 def frame_axes(wcs: WCS) -> NDArray[np.float64]:
     """Axes of the image frame as columns, (east, north) as rows, in units of a celestial WCS per pixel."""
     matrix = scale_matrix(wcs.celestial)
-    return matrix @ np.linalg.inv(unit_stretch(matrix))
+    return matrix @ np.linalg.inv(_wcs.unit_stretch(matrix))
 
 
 class PixelGrid:
@@ -180,21 +149,19 @@ class PixelGrid:
         self.wcs = wcs
         x, y = (float(strip_unit(place, u.arcsec, "origin")) for place in origin)
         self.origin = x, y
-        found = None if wcs is None else matrix_of(wcs, self.shape)
+        found = None if wcs is None else _wcs.matrix_of(wcs, self.shape)
         if matrix is not None:
-            self._set_matrix(checked_matrix(matrix))
+            self._set_matrix(_wcs.checked_matrix(matrix))
         elif pixel_scale is not None:
             stretch = np.eye(2) if found is None else found / pixel_side(found)
-            self._set_matrix(stretch * checked_scale(pixel_scale))
+            self._set_matrix(stretch * _wcs.checked_scale(pixel_scale))
         elif found is not None:
             self._set_matrix(found)
         else:
             raise InputError("a grid needs the size of its pixels: give pixel_scale=, matrix= or wcs=")
-        if found is not None and abs(pixel_side(found) / self.pixel_scale - 1) > SCALE_TOLERANCE:
-            raise InputError(
-                f"pixel_scale = {self.pixel_scale:g} arcsec, but the WCS says {pixel_side(found):g}: "
-                "give one of them"
-            )
+        if found is not None and abs(pixel_side(found) / self.pixel_scale - 1) > _wcs.SCALE_TOLERANCE:
+            scales = f"{self.pixel_scale:g} arcsec, but the WCS says {pixel_side(found):g}"
+            raise InputError(f"pixel_scale = {scales}: give one of them")
 
     def _set_matrix(self, matrix: NDArray[np.float64]) -> None:
         self.matrix, self.pixel_scale = matrix, float(pixel_side(matrix))
@@ -202,24 +169,10 @@ class PixelGrid:
 
     @classmethod
     def from_wcs(cls, wcs: WCS, shape: Sequence[int]) -> PixelGrid:
-        """Grid with the pixels of a WCS.
+        """Grid with the pixels of a WCS, of a ``shape`` (ny, nx).
 
-        Parameters
-        ----------
-        wcs : `~astropy.wcs.WCS`
-            A celestial or linear angular WCS; rotated and mirrored ones are fine, and pixels stretched by up
-            to 5 %.
-        shape : tuple of int
-            ``(ny, nx)``.
-
-        Returns
-        -------
-        grid : `PixelGrid`
-
-        Raises
-        ------
-        InputError
-            If the pixels are stretched more, or the WCS is distorted or has no angular axes.
+        The WCS is celestial, or linear and angular; rotated and mirrored ones are fine, and pixels stretched
+        by up to 5 %. `InputError` if they are stretched more, or the WCS is distorted or has no angular axes.
         """
         if wcs.naxis != 2 and wcs.has_celestial:
             wcs = wcs.celestial
@@ -228,17 +181,8 @@ class PixelGrid:
     def seen_from(self, reference: PixelGrid) -> PixelGrid:
         """Return the same pixels in the image frame of another grid, by the WCSs of both.
 
-        Exposures of one lens, dithered and turned against each other, then share one frame.
-
-        Parameters
-        ----------
-        reference : `PixelGrid`
-
-        Returns
-        -------
-        grid : `PixelGrid`
-            Its ``matrix`` and ``origin`` are those in the frame of ``reference``, linear about its own
-            centre.
+        Exposures of one lens, dithered and turned against each other, then share one frame: ``matrix`` and
+        ``origin`` are those in the frame of ``reference``, linear about the own centre.
 
         Raises
         ------
@@ -255,13 +199,10 @@ class PixelGrid:
         places = np.array([axis.to_value(u.arcsec) for axis in reference.from_sky(sky)]).T
         slopes = (places[[1, 3]] - places[[2, 4]]) / (2 * np.maximum(half, 1)[:, None])
         shift = np.abs(places[0] + offsets @ slopes - places).max() / self.pixel_scale
-        if not shift < DISTORTION_TOLERANCE:
-            raise InputError(
-                f"the exposure is distorted by {shift:.3g} pixels against the reference: drizzle or "
-                "reproject both to plain TAN projections first"
-            )
+        if not shift < _wcs.DISTORTION_TOLERANCE:
+            raise InputError(f"the exposure is distorted by {shift:.3g} pixels: drizzle or reproject to TAN")
         twin = self._copy()
-        twin._set_matrix(checked_matrix(slopes.T))
+        twin._set_matrix(_wcs.checked_matrix(slopes.T))
         x, y = places[0].tolist()
         twin.origin = x, y
         return twin
@@ -309,25 +250,15 @@ class PixelGrid:
     @cached_property
     def x(self) -> NDArray[np.float64]:
         """Positions of the pixel centres along x in arcsec, shape (ny, nx)."""
-        return self.from_pixel(np.arange(self.shape[1]), np.arange(self.shape[0])[:, None])[0]
+        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[0]
 
     @cached_property
     def y(self) -> NDArray[np.float64]:
         """Positions of the pixel centres along y in arcsec, shape (ny, nx)."""
-        return self.from_pixel(np.arange(self.shape[1]), np.arange(self.shape[0])[:, None])[1]
+        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[1]
 
     def upsample(self, factor: int) -> PixelGrid:
-        """Grid of the same field with pixels ``factor`` times smaller.
-
-        Parameters
-        ----------
-        factor : int
-            Number of new pixels along an old one.
-
-        Returns
-        -------
-        grid : `PixelGrid`
-        """
+        """Grid of the same field with ``factor`` times smaller pixels, a whole number."""
         factor = positive_integer(factor, "factor")
         if factor == 1:
             return self
@@ -343,26 +274,17 @@ class PixelGrid:
     def padded(self, pixels: int) -> PixelGrid:
         """Grid of a field that is wider by some pixels on each side; the origin stays where it is.
 
-        Parameters
-        ----------
-        pixels : int
-
-        Returns
-        -------
-        grid : `PixelGrid`
-
         Examples
         --------
         >>> from lenssr.grids import PixelGrid
         >>> PixelGrid((3, 4), 0.1).padded(2)
         PixelGrid((7, 8), 0.1)
         """
-        if int(pixels) != pixels or pixels < 0:
-            raise InputError(f"pixels = {pixels} is not a whole number of 0 or more")
+        pixels = positive_integer(pixels, "pixels", 0)
         if pixels == 0:
             return self
         wider = self._copy()
-        wider.shape = self.shape[0] + 2 * int(pixels), self.shape[1] + 2 * int(pixels)
+        wider.shape = self.shape[0] + 2 * pixels, self.shape[1] + 2 * pixels
         if self.wcs is not None:
             wider.wcs = wcs_of_resampled(self.wcs, 1)
             wider.wcs.wcs.crpix = wider.wcs.wcs.crpix + pixels
@@ -371,41 +293,18 @@ class PixelGrid:
         return wider
 
     def to_pixel(self, x: u.Quantity | ArrayLike, y: u.Quantity | ArrayLike) -> tuple[Any, Any]:
-        """Zero-based pixel coordinates of positions in the image frame.
-
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, float or array
-            Positions; numbers are in arcsec.
-
-        Returns
-        -------
-        column, row : float or array
-        """
+        """Zero-based pixel (column, row) of positions in the image frame; numbers are in arcsec."""
         x, y = (strip_unit(value, u.arcsec, "position") for value in (x, y))
         x, y = transformed(self._inverse, x - self.origin[0], y - self.origin[1])
         return x / self.pixel_scale + self.center[0], y / self.pixel_scale + self.center[1]
 
     def from_pixel(self, column: Any, row: Any) -> tuple[Any, Any]:
-        """Positions in the image frame, in arcsec, of zero-based pixel coordinates.
-
-        Parameters
-        ----------
-        column, row : float or array
-            Pixel coordinates, 0 at the centre of the first pixel.
-
-        Returns
-        -------
-        x, y : float or array
-        """
+        """Positions (x, y) in the image frame, in arcsec, of zero-based pixel coordinates."""
         x, y = transformed(self.matrix, column - self.center[0], row - self.center[1])
         return x + self.origin[0], y + self.origin[1]
 
     def to_square(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Columns and rows from the image centre, times ``pixel_scale``, of positions relative to it.
-
-        x and y are floats, arrays or tensors, in arcsec.
-        """
+        """Columns and rows from the image centre, times ``pixel_scale``, of positions in arcsec from it."""
         return transformed(self._inverse, x, y)
 
     @property
@@ -416,79 +315,28 @@ class PixelGrid:
         return np.array([[yy, -xy], [-yx, xx]]) * sign
 
     def to_sky(self, x: u.Quantity | ArrayLike, y: u.Quantity | ArrayLike) -> SkyCoord:
-        """Sky coordinates of positions in the image frame.
+        """Sky coordinates of positions in the image frame; numbers are in arcsec.
 
-        Parameters
-        ----------
-        x, y : `~astropy.units.Quantity`, float or array
-            Positions; numbers are in arcsec.
-
-        Returns
-        -------
-        sky : `~astropy.coordinates.SkyCoord`
-
-        Raises
-        ------
-        InputError
-            If the grid has no celestial WCS.
+        `InputError` if the grid has no celestial WCS.
         """
         return self._celestial().pixel_to_world(*self.to_pixel(x, y))
 
     def from_sky(self, sky: SkyCoord) -> tuple[u.Quantity, u.Quantity]:
-        """Positions in the image frame of sky coordinates.
-
-        Parameters
-        ----------
-        sky : `~astropy.coordinates.SkyCoord`
-
-        Returns
-        -------
-        x, y : `~astropy.units.Quantity`
-            In arcsec.
-
-        Raises
-        ------
-        InputError
-            If the grid has no celestial WCS.
-        """
+        """Positions (x, y) in the image frame, in arcsec, of sky coordinates: the inverse of `to_sky`."""
         x, y = self.from_pixel(*self._celestial().world_to_pixel(sky))
         return x * u.arcsec, y * u.arcsec
 
     def position_angle(self, phi: u.Quantity) -> Angle:
-        """Position angle, east of north at the image centre, of a direction in the image frame.
+        """Position angle, east of north at the image centre, of an angle counter-clockwise from +x.
 
-        Parameters
-        ----------
-        phi : `~astropy.units.Quantity`
-            Angle counter-clockwise from +x.
-
-        Returns
-        -------
-        angle : `~astropy.coordinates.Angle`
-            In [0, 360) degrees.
-
-        Raises
-        ------
-        InputError
-            If the grid has no celestial WCS, or ``phi`` has no unit.
+        In [0, 360) degrees. `InputError` if the grid has no celestial WCS, or ``phi`` has no unit.
         """
         phi = strip_unit(phi, u.rad, "phi", bare=False)
         east, north = self._axes_on_sky @ np.array([np.cos(phi), np.sin(phi)])
         return Angle(np.arctan2(east, north), u.rad).wrap_at(360 * u.deg).to(u.deg)
 
     def image_angle(self, position_angle: u.Quantity) -> Angle:
-        """Angle counter-clockwise from +x of a position angle east of north: the inverse of `position_angle`.
-
-        Parameters
-        ----------
-        position_angle : `~astropy.units.Quantity`
-            East of north, at the image centre.
-
-        Returns
-        -------
-        phi : `~astropy.coordinates.Angle`
-            In [0, 360) degrees.
-        """
+        """Angle counter-clockwise from +x of one east of north: the inverse of `position_angle`."""
         angle = strip_unit(position_angle, u.rad, "position_angle", bare=False)
         x, y = np.linalg.solve(self._axes_on_sky, np.array([np.sin(angle), np.cos(angle)]))
         return Angle(np.arctan2(y, x), u.rad).wrap_at(360 * u.deg).to(u.deg)

@@ -5,9 +5,9 @@ Two scores are used throughout lenssr. **T** compares a reconstruction with the 
 stretched to the range 0 to 1 (`scores_m`); errors of scale do not change it, so it serves for comparison
 with published numbers only.
 
-Images are arrays, quantities or `~astropy.nddata.CCDData`. Two images have equal shapes, and where both have
-units, the first is converted to the unit of the second. `~lenssr.exceptions.InputError` is raised if shapes
-differ, units do not convert, or a value is not finite.
+Images (``image``, ``truth``, ...) are arrays, quantities or `~astropy.nddata.CCDData`. Two images have equal
+shapes, and where both have units, the first is converted to the unit of the second.
+`~lenssr.exceptions.InputError` is raised if shapes differ, units do not convert, or a value is not finite.
 """
 
 from __future__ import annotations
@@ -24,25 +24,13 @@ from numpy.typing import ArrayLike, NDArray
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer
 
-__all__ = [
-    "Scores",
-    "Summary",
-    "bicubic",
-    "coverage",
-    "flux_ratio",
-    "mse",
-    "oracle",
-    "psnr",
-    "reduced_chi2",
-    "scores_m",
-    "scores_t",
-    "ssim",
-    "stretch",
-    "summarize",
-]
+__all__ = ["Scores", "Summary", "bicubic", "coverage", "flux_ratio", "mse", "oracle", "psnr"]
+__all__ += ["reduced_chi2", "scores_m", "scores_t", "ssim", "stretch", "summarize"]
 
+Array: TypeAlias = NDArray[np.float64]
 # Values, perhaps with a unit; astropy's classes are Any to type checkers.
 Image: TypeAlias = "u.Quantity | ArrayLike"
+# Side of the window of SSIM in pixels.
 _WINDOW = 7
 
 
@@ -56,18 +44,9 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over many images: `summarize` makes it.
+    """A score over ``count`` images, as `summarize` makes it; a single one has the standard error NaN.
 
-    Attributes
-    ----------
-    mean, standard_error : float
-        The mean and the standard error of the mean (NaN for a single image).
-    worst : float
-        The score of the worst image.
-    worst_index : int
-        The number of that image, from 0.
-    count : int
-        Number of images.
+    ``worst`` is the score of the worst image, ``worst_index`` its number, from 0.
     """
 
     mean: float
@@ -80,7 +59,7 @@ class Summary:
         return f"{self.mean:.2f} +- {self.standard_error:.2f} (worst {self.worst:.2f}: {self.worst_index})"
 
 
-def _plain(value: Any) -> tuple[NDArray[np.float64], Any]:
+def _plain(value: Any) -> tuple[Array, Any]:
     """Values as a float64 array, and their unit or `None`."""
     unit = getattr(value, "unit", None)
     if isinstance(value, u.Quantity):
@@ -92,9 +71,7 @@ def _plain(value: Any) -> tuple[NDArray[np.float64], Any]:
     return np.asarray(value, dtype=np.float64), unit
 
 
-def _pair(
-    first: Any, second: Any, names: tuple[str, str], *, finite: bool = True
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pair(first: Any, second: Any, names: tuple[str, str], *, finite: bool = True) -> tuple[Array, Array]:
     """Two images as float64 arrays in the unit of the second."""
     (a, unit_a), (b, unit_b) = _plain(first), _plain(second)
     if a.shape != b.shape:
@@ -105,9 +82,7 @@ def _pair(
         try:
             a = a * unit_a.to(unit_b)
         except u.UnitConversionError as error:
-            raise InputError(
-                f"{names[0]} is in {unit_a}, which does not convert to the {unit_b} of {names[1]}"
-            ) from error
+            raise InputError(f"{names[0]} in {unit_a} does not convert to {unit_b} of {names[1]}") from error
     for array, name in zip((a, b), names, strict=True):
         bad = array.size - int(np.isfinite(array).sum())
         if finite and bad:
@@ -115,7 +90,7 @@ def _pair(
     return a, b
 
 
-def _range(truth: NDArray[np.float64], data_range: Any) -> float:
+def _range(truth: Array, data_range: Any) -> float:
     data_range = float(truth.max()) if data_range is None else float(_plain(data_range)[0])
     if not data_range > 0:
         raise InputError(f"data_range = {data_range} is not positive: give one that is")
@@ -123,16 +98,7 @@ def _range(truth: NDArray[np.float64], data_range: Any) -> float:
 
 
 def mse(image: Image, truth: Image) -> float:
-    """Mean squared error.
-
-    Parameters
-    ----------
-    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-
-    Returns
-    -------
-    float
-        In the square of the unit of ``truth``.
+    """Mean squared error, in the square of the unit of ``truth``.
 
     Examples
     --------
@@ -145,23 +111,13 @@ def mse(image: Image, truth: Image) -> float:
 
 
 def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
-    """Peak signal-to-noise ratio, ``10 log10(data_range^2 / mse)``.
+    """Peak signal-to-noise ratio in dB, ``10 log10(data_range^2 / mse)``; infinite for equal images.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
     data_range : float, optional
-        The range of the values, in the unit of ``truth``; its peak by default.
-
-    Returns
-    -------
-    float
-        In dB; infinite for equal images.
-
-    Raises
-    ------
-    InputError
-        If the range is not positive.
+        The range of the values, positive, in the unit of ``truth``; its peak by default.
 
     Examples
     --------
@@ -175,24 +131,14 @@ def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 
 
 def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
-    """Structural similarity: scikit-image's ``structural_similarity`` with its defaults.
+    """Structural similarity: scikit-image's ``structural_similarity`` with its defaults; 1 for equal images.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
         At least 7 x 7 pixels.
     data_range : float, optional
-        The range of the values, in the unit of ``truth``; its peak by default.
-
-    Returns
-    -------
-    float
-        1 for equal images.
-
-    Raises
-    ------
-    InputError
-        If the range is not positive, or the images are not two-dimensional or smaller than the 7 x 7 window.
+        The range of the values, positive, in the unit of ``truth``; its peak by default.
 
     Notes
     -----
@@ -215,24 +161,12 @@ def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 
     image, truth = _pair(image, truth, ("image", "truth"))
     if truth.ndim != 2 or min(truth.shape) < _WINDOW:
-        raise InputError(
-            f"images of shape {truth.shape}: SSIM needs two dimensions, at least {_WINDOW} pixels"
-        )
+        raise InputError(f"images of shape {truth.shape}: SSIM needs two sides of at least {_WINDOW} pixels")
     return float(structural_similarity(image, truth, data_range=_range(truth, data_range)))
 
 
 def scores_t(image: Image, truth: Image) -> Scores:
     """Score a reconstruction against the noise-free truth in flux (T), the truth's peak as range.
-
-    Parameters
-    ----------
-    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        The reconstruction and the noise-free high-resolution image.
-
-    Returns
-    -------
-    Scores
-        ``mse`` in squared flux, ``psnr`` in dB, ``ssim``.
 
     Examples
     --------
@@ -242,21 +176,11 @@ def scores_t(image: Image, truth: Image) -> Scores:
     >>> scores_t(truth + 0.49, truth).psnr  # doctest: +FLOAT_CMP
     40.0
     """
-    image, truth = _pair(image, truth, ("image", "truth"))
     return Scores(mse(image, truth), psnr(image, truth), ssim(image, truth))
 
 
-def stretch(image: Image) -> NDArray[np.float64]:
-    """Clip an image at zero and stretch it linearly to the range 0 to 1; a constant becomes 0.
-
-    Parameters
-    ----------
-    image : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        float64, without unit.
+def stretch(image: Image) -> Array:
+    """Clip an image at zero and stretch it linearly to the range 0 to 1, without unit; a constant becomes 0.
 
     Examples
     --------
@@ -275,12 +199,7 @@ def scores_m(image: Image, target: Image) -> Scores:
     Parameters
     ----------
     image, target : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        The reconstruction and the noisy high-resolution image. Each is put through `stretch`.
-
-    Returns
-    -------
-    Scores
-        ``mse``, ``psnr`` in dB and ``ssim``, all with a range of 1.
+        The reconstruction and the noisy high-resolution image. Each is put through `stretch`; the range is 1.
 
     Examples
     --------
@@ -296,17 +215,7 @@ def scores_m(image: Image, target: Image) -> Scores:
 
 
 def oracle(truth: Image, target: Image) -> Scores:
-    """Score the noise-free truth itself in M: no honest reconstruction does better on average.
-
-    Parameters
-    ----------
-    truth, target : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
-        The noise-free and the noisy high-resolution image.
-
-    Returns
-    -------
-    Scores
-    """
+    """Score the noise-free truth itself as `scores_m`: no honest reconstruction does better on average."""
     return scores_m(truth, target)
 
 
@@ -325,11 +234,6 @@ def bicubic(image: Image, scale: int) -> Any:
     `~numpy.ndarray` or `~astropy.units.Quantity`, shape (..., scale ny, scale nx)
         PyTorch's bicubic interpolation (``align_corners=False``) divided by ``scale**2``; a Quantity where
         the image has a unit.
-
-    Raises
-    ------
-    InputError
-        If ``scale`` is not a positive integer or the image has fewer than two dimensions.
 
     Examples
     --------
@@ -363,24 +267,15 @@ def reduced_chi2(
     n_parameters : int, optional
         Number of fitted parameters.
 
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InputError
-        If an unmasked error is not positive and finite, or no degree of freedom is left.
-
     Examples
     --------
     >>> from lenssr.metrics import reduced_chi2
     >>> reduced_chi2([1.0, 2.0, 3.0], [1.0, 1.0, 1.0], 0.5, n_parameters=1)
     10.0
     """
-    values, unit = _plain(data)
+    values, _ = _plain(data)
     if np.ndim(error) == 0:
-        error = np.full(values.shape, error) if unit is None else np.full(values.shape, 1) * error
+        error = np.multiply(np.ones(values.shape), error)
     model, _ = _pair(model, data, ("model", "data"), finite=False)
     error, _ = _pair(error, data, ("error", "data"), finite=False)
     good = np.ones(values.shape, bool) if mask is None else ~np.asarray(mask, bool)
@@ -397,19 +292,6 @@ def reduced_chi2(
 
 def flux_ratio(image: Image, truth: Image) -> float:
     """Total flux of an image over the total flux of the truth.
-
-    Parameters
-    ----------
-    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InputError
-        If the truth sums to zero.
 
     Examples
     --------
@@ -438,15 +320,6 @@ def coverage(
         The axis to average along, for example the one of images when the other is for parameters; all by
         default.
 
-    Returns
-    -------
-    float or `~numpy.ndarray`
-
-    Raises
-    ------
-    InputError
-        If an error is negative.
-
     Examples
     --------
     >>> from lenssr.metrics import coverage
@@ -461,7 +334,7 @@ def coverage(
     return float(inside) if np.ndim(inside) == 0 else inside
 
 
-def summarize(values: Sequence[float] | NDArray[np.float64], *, higher_is_better: bool = True) -> Summary:
+def summarize(values: Sequence[float] | Array, *, higher_is_better: bool = True) -> Summary:
     """Mean, standard error and worst image of a score.
 
     Parameters
@@ -470,15 +343,6 @@ def summarize(values: Sequence[float] | NDArray[np.float64], *, higher_is_better
         The score of each image.
     higher_is_better : bool, optional
         Whether the worst image has the lowest score, the default; false for errors.
-
-    Returns
-    -------
-    Summary
-
-    Raises
-    ------
-    InputError
-        If there are no values, or one is NaN.
 
     Examples
     --------

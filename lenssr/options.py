@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, NewType, get_args
 
 import numpy as np
 
 from lenssr import _option as opt
-from lenssr._option import NETWORK, PIXEL, SEARCH, Option, Options, option
+from lenssr._option import NETWORK, PIXEL, SEARCH, Option, Options, named, option
 from lenssr.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -27,21 +26,8 @@ if TYPE_CHECKING:
     from lenssr.mass import MassModel
     from lenssr.networks import NetworkSource
 
-__all__ = [
-    "NETWORK",
-    "PHOTOMETRY",
-    "PIXEL",
-    "READING",
-    "RESOLVER",
-    "SEARCH",
-    "SOURCES",
-    "Option",
-    "PhotometryOptions",
-    "Settings",
-    "Source",
-    "SourceName",
-    "register_source",
-]
+__all__ = ["NETWORK", "PHOTOMETRY", "PIXEL", "READING", "RESOLVER", "SEARCH", "SOURCES", "Option"]
+__all__ += ["PhotometryOptions", "Settings", "Source", "SourceName", "register_source"]
 
 SourceKind = Literal["interpolation", "pixelated", "perturbed_sersic", "auto", "sersic", "network"]
 # Priors of a source on a grid: "auto", and the names of `lenssr.source.PRIORS`.
@@ -111,12 +97,6 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
     name : str
         The same name. A type checker accepts it as ``source=``, where it knows lenssr's own names only.
 
-    Raises
-    ------
-    InputError
-        If the name is not such a word or belongs to a source of lenssr, or ``profile`` makes no light
-        profile.
-
     Examples
     --------
     >>> from lenssr import Sersic, SuperResolver, register_source
@@ -134,41 +114,36 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
     if name in OWN_SOURCES:
         raise InputError(f"the source {name!r} is lenssr's own: give another name")
     if not callable(profile) or not isinstance(profile(), LightProfile):
-        raise InputError(
-            f"profile = {profile!r} makes no LightProfile: give a subclass of it that needs no arguments, or "
-            "a function that returns one"
-        )
+        raise InputError(f"profile = {profile!r} makes no LightProfile: give a class or function that does")
     SOURCES[name] = Source(method=PARAMETRIC, help=help, profile=profile)
     return SourceName(name)
 
 
-def _named(text: str) -> Any:
-    """Import the object that ``"module:name"`` stands for."""
-    module, _, name = text.partition(":")
-    return getattr(import_module(module), name)
-
-
 # ---------------------------------------------------------------- SuperResolver
+
+NETWORK_SOURCE = "lenssr.networks.network_source:NetworkSource"
+_check_light = opt.checked_by("lenssr.light.lens_light:check_lens_light")
+_check_device = opt.checked_by("lenssr._tensors:choose_device")
+_check_angle = opt.such(opt.is_angle, "a positive FWHM such as 0.1 * u.arcsec, 'pixel' or None")
 
 
 def _check_source(name: str, value: Any) -> None:
-    if not isinstance(value, str | None):
-        from lenssr.networks.network_source import NetworkSource
+    if isinstance(value, str | None) or not isinstance(value, named(NETWORK_SOURCE)):
+        opt.one_of(SOURCES)(name, value)
 
-        if isinstance(value, NetworkSource):
-            return
-    opt.one_of(SOURCES)(name, value)
+
+def _check_lens(name: str, value: Any) -> None:
+    if not isinstance(value, named("lenssr.mass.base:MassModel")):
+        raise InputError(f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None")
+
+
+def _load_psf_out(plain: Any) -> Any:
+    return plain if isinstance(plain, str) else named("astropy.units:Quantity")(*plain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Options):
-    """The options of a `~lenssr.SuperResolver`, checked; it describes them.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning; the message lists those that have.
-    """
+    """The options of a `~lenssr.SuperResolver`, checked."""
 
     scale: int = option(
         "output pixels along an input pixel",
@@ -181,38 +156,44 @@ class Settings(Options):
     )  # fmt: skip
     lens: MassModel | None = option(
         "the lens, if it is known; by default SIE and shear are fitted",
-        check=opt.check_lens, flag="--lens", metavar="lens.yaml", save=opt.save_lens, load=opt.load_lens,
+        check=opt.unless((None,), _check_lens), flag="--lens", metavar="lens.yaml",
+        save=lambda lens: lens.to_dict(), load=opt.late("lenssr.mass:from_dict"),
     )  # fmt: skip
     fit_lens: bool | None = option(
-        "whether a lens that is given is refined", check=opt.check_fit_lens, flag="--fit-lens", switch=True
-    )
+        "whether a lens that is given is refined",
+        check=opt.one_of((None, True, False)), flag="--fit-lens", switch=True,
+    )  # fmt: skip
     start: str | PathLike[str] = option(
         "where the fit of an unknown lens begins: search, network, or a file of a network's weights",
         default=SEARCH, flag="--start",
     )  # fmt: skip
     lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
         "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
-        check=opt.check_lens_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
-        save=opt.save_light, load=opt.load_light,
+        check=_check_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
+        save=opt.late("lenssr.light:to_dict"), load=opt.late("lenssr.light:from_dict"),
     )  # fmt: skip
     sky: Literal["constant"] | None = option(
         "the sky that is fitted: constant, or None", default="constant", check=opt.one_of((None, "constant"))
     )
     oversampling: int | Literal["auto"] = option(
         "points along a pixel at which the model is sampled; auto integrates over the pixel",
-        default="auto", check=opt.or_auto(opt.whole(1)),
+        default="auto", check=opt.unless(("auto",), opt.whole(1)),
     )  # fmt: skip
     psf_out: Quantity | Literal["pixel"] | None = option(
         "FWHM of a Gaussian PSF of the output, or pixel for none; by default the telescope's",
-        check=opt.check_psf_out, flag="--psf-out", metavar="ANGLE", parse=opt.psf_out_text,
-        save=opt.save_psf_out, load=opt.load_psf_out,
+        check=opt.unless((None, PIXEL), _check_angle),
+        flag="--psf-out", metavar="ANGLE", parse=opt.word_or(PIXEL, opt.angle),
+        save=lambda value: value if isinstance(value, str) else [float(value.value), str(value.unit)],
+        load=_load_psf_out,
     )  # fmt: skip
     prior: PriorName = option(
         "prior on the roughness of a source on a grid",
         default="auto", check=opt.one_of(PRIORS), flag="--prior", metavar="PRIOR", choices=lambda: PRIORS,
     )  # fmt: skip
-    positive: bool = option("whether a source on a grid is positive", default=True, check=opt.check_positive)
-    device: str = option("cpu, cuda or auto", default="auto", check=opt.check_device, flag="--device")
+    positive: bool = option(
+        "whether a source on a grid is positive", default=True, check=opt.one_of((True, False))
+    )
+    device: str = option("cpu, cuda or auto", default="auto", check=_check_device, flag="--device")
     seed: int = option("of the starts of the search, and of draws", default=0, check=opt.whole(0))
     # Kept with the settings: another process has not registered the source.
     _entry: Source = field(init=False, repr=False, compare=False)
@@ -233,36 +214,23 @@ class Settings(Options):
             value = getattr(self, name)
             if value != self.options()[name].default and not getattr(self._entry, trait):
                 known = [repr(kind) for kind, source in SOURCES.items() if getattr(source, trait)]
-                raise InputError(
-                    f"{name} = {value!r} with source = {self.source!r}: only the sources {', '.join(known)} "
-                    "know it, leave it out"
-                )
+                given = f"{name} = {value!r} with source = {self.source!r}"
+                raise InputError(f"{given}: only the sources {', '.join(known)} know it, leave it out")
         if self.psf_out is not None and self.kind == "interpolation":
-            raise InputError(
-                f"psf_out = {self.psf_out!r} with source = 'interpolation': an interpolated image keeps the "
-                "PSF of the telescope, leave it out"
-            )
+            raise InputError(f"psf_out = {self.psf_out!r} with source = 'interpolation': leave it out")
 
     def _check_lens_options(self) -> None:
         """Refuse options of an unknown lens where it is known, and of a known one where it is not."""
         if self.start != SEARCH and (self.lens is not None or self.kind == "interpolation"):
-            raise InputError(
-                f"start = {self.start!r}: it says where the fit of an unknown lens begins, leave it out "
-                "where none is fitted"
-            )
+            raise InputError(f"start = {self.start!r} is for a fit of an unknown lens: leave it out")
         if self.lens is None and self.fit_lens is False:
             raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
         if self.lens is None or not self.fit_lens:
             return
         if self.lens.needs_prior and any(not p.fixed for p in self.lens.parameters if p.name == "kappa"):
-            raise InputError(
-                "a free ConvergenceSheet is degenerate with the size of the source (mass-sheet degeneracy): "
-                "set its kappa.fixed = True"
-            )
+            raise InputError("a free ConvergenceSheet is degenerate (mass-sheet degeneracy): fix its kappa")
         if all(parameter.fixed for parameter in self.lens.parameters):
-            raise InputError(
-                "fit_lens = True, but every parameter of the lens is fixed: free one, or leave fit_lens out"
-            )
+            raise InputError("fit_lens = True, but every parameter of the lens is fixed: free one")
 
     @property
     def kind(self) -> str:
@@ -274,27 +242,23 @@ class Settings(Options):
         """Which network draws the source, or None."""
         if self.kind != "network":
             return None
-        from lenssr.networks.network_source import NetworkSource
-
-        return self.source if isinstance(self.source, NetworkSource) else NetworkSource()
+        return named(NETWORK_SOURCE)() if isinstance(self.source, str) else self.source
 
     def profile(self) -> LightProfile:
         """Make the profile of a parametric source; for others the Sérsic that their fit begins with."""
         make = self._entry.profile
-        return (_named(make) if isinstance(make, str) else make)()
+        return (named(make) if isinstance(make, str) else make)()
 
     def method(self) -> Any:
         """Make the object that solves images with these settings."""
-        return _named(self._entry.method)(self)
+        return named(self._entry.method)(self)
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for people."""
-        from lenssr.light.lens_light import describe_lens_light
-
         return {name: getattr(self, name) for name in self.names()} | {
             "source": self.kind,
             "lens": None if self.lens is None else repr(self.lens),
-            "lens_light": describe_lens_light(self.lens_light),
+            "lens_light": named("lenssr.light.lens_light:describe_lens_light")(self.lens_light),
             "psf_out": None if self.psf_out is None else str(self.psf_out),
             "device": str(self.torch_device),
         }
@@ -304,38 +268,26 @@ class Settings(Options):
         plain = {}
         for name, one in self.options().items():
             value = self.kind if name == "source" else getattr(self, name)
-            value = one.save(value) if one.save else value
+            value = one.save(value) if one.save and value is not None else value
             plain[name] = value.item() if isinstance(value, np.generic) else value
         plain["refine"] = 0 if self.network is None else int(self.network.refine)
         return plain
 
     @classmethod
     def load(cls, plain: dict[str, Any], path: str | PathLike[str]) -> dict[str, Any]:
-        """Options for a `~lenssr.SuperResolver` that `save` made plain; the file ``path`` holds the networks.
-
-        Raises
-        ------
-        InputError
-            If the file has options that are unknown here, or a source that is not registered.
-        """
-        known = cls.options()
-        unknown = [name for name in plain if name not in known and name != "refine"]
+        """Options for a resolver that `save` made plain; the file ``path`` holds the networks."""
+        known, options = cls.options(), dict(plain)
+        refine = options.pop("refine", 0)
+        unknown = [name for name in options if name not in known]
         if unknown:
             raise InputError(f"{path} has the option {unknown[0]!r}, which is unknown here: update lenssr")
         if plain["source"] not in SOURCES:
-            raise InputError(
-                f"{path} has source = {plain['source']!r}, which is not registered here: import the module "
-                "that calls lenssr.register_source with it, and load again"
-            )
-        options = {
-            name: one.load(plain[name]) if one.load else plain[name]
-            for name, one in known.items()
-            if name in plain
-        }
+            raise InputError(f"{path} has source = {plain['source']!r}: import the module that registers it")
+        for name, value in options.items():
+            load = known[name].load
+            options[name] = load(value) if load and value is not None else value
         if plain["source"] == "network":
-            from lenssr.networks.network_source import NetworkSource
-
-            options["source"] = NetworkSource(path, plain.get("refine", 0))
+            options["source"] = named(NETWORK_SOURCE)(path, refine)
         return options
 
 
@@ -343,20 +295,13 @@ RESOLVER: dict[str, Option] = {
     **Settings.options(),
     "psf": Option(help="the PSF of every image; by default the one in its file"),
     "noise": Option(help="the noise of every image; by default its error plane"),
-    "mask": Option(
-        help="pixels to hide; auto: other objects in the field", flag="--mask", choices=lambda: ("auto",)
-    ),
+    "mask": Option(help="what to hide; auto: other objects", flag="--mask", choices=lambda: ("auto",)),
 }
 
 # How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.
 READING: dict[str, Option] = {
-    "sci": Option(
-        help="name of the HDU of the image (default: SCI, IMAGE, or the first image)",
-        flag="--sci", metavar="HDU",
-    ),
-    "err": Option(
-        help="name of the HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", metavar="HDU"
-    ),
+    "sci": Option(help="HDU of the image (default: SCI, IMAGE, or the first)", flag="--sci", metavar="HDU"),
+    "err": Option(help="HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", metavar="HDU"),
     "unit": Option(help="unit of the pixels, such as electron/s, where BUNIT does not say", flag="--unit"),
     "pixel_scale": Option(
         help="such as 0.05arcsec, where there is no WCS",
@@ -370,18 +315,12 @@ READING: dict[str, Option] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometryOptions(Options):
-    """The options of a `~lenssr.SersicPhotometry`, checked; it describes them.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning; the message lists those that have.
-    """
+    """The options of a `~lenssr.SersicPhotometry`, checked."""
 
     fit_shape: int | tuple[int, int] | Literal["auto"] = option(
         "side of the stamps in pixels; auto: 51, more for those whose light reaches others",
-        default="auto", check=opt.or_auto(opt.check_fit_shape),
-        flag="--fit-shape", metavar="N", parse=opt.side_text,
+        default="auto", check=opt.unless(("auto",), lambda name, value: opt.pair(value, name, integer=True)),
+        flag="--fit-shape", metavar="N", parse=opt.word_or("auto", opt.whole_number),
     )  # fmt: skip
     sky: Literal["constant"] | None = option(
         "the sky under each group: constant, or None",
@@ -390,7 +329,7 @@ class PhotometryOptions(Options):
     )
     n_components: Literal[1, 2] = option(
         "2: a bulge and a disc",
-        default=1, check=opt.check_components, flag="--components", parse=int, choices=lambda: (1, 2),
+        default=1, check=opt.one_of((1, 2)), flag="--components", parse=int, choices=lambda: (1, 2),
     )  # fmt: skip
     model: Any = option("a Sersic2D or Sersic whose fixed, bounds and tied hold")
     fixed: dict[str, bool] | None = option("parameters that are held, by name")
@@ -398,10 +337,12 @@ class PhotometryOptions(Options):
     tied: dict[str, Any] | None = option("functions that tie parameters, by name")
     xy_bounds: Any = option(
         "how far centres may move in pixels; by default a quarter of the stamp, at most 10",
-        check=opt.check_xy_bounds,
+        check=opt.unless((None,), lambda name, value: opt.pair(value, name)),
     )
     grouper: Any = option(
-        "groups of galaxies that are fitted together", default="auto", check=opt.check_grouper
+        "groups of galaxies that are fitted together",
+        default="auto",
+        check=opt.unless((None, "auto"), opt.such(callable, "a photutils SourceGrouper, 'auto' or None")),
     )
     loss: Literal["huber", "cauchy"] | None = option(
         "how residuals count: huber, cauchy, or None for squares", check=opt.one_of(("huber", "cauchy", None))
@@ -409,7 +350,7 @@ class PhotometryOptions(Options):
     intervals: Literal["auto", "gaussian", "profile"] = option(
         "where errors come from", default="auto", check=opt.one_of(("auto", "gaussian", "profile"))
     )
-    device: str = option("cpu, cuda or auto", default="auto", check=opt.check_device, flag="--device")
+    device: str = option("cpu, cuda or auto", default="auto", check=_check_device, flag="--device")
 
     def __post_init__(self) -> None:
         super().__post_init__()

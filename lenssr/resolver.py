@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
@@ -96,11 +97,6 @@ class SuperResolver:
     seed : int, optional
         Seed of the random starts of the search for an unknown lens, and of the draws that give a pixelated
         source its errors; by default 0.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning.
 
     Examples
     --------
@@ -220,12 +216,6 @@ class SuperResolver:
             In the order of the images: a `~lenssr.SuperResolution` each, or where an image failed a
             `~lenssr.FailedResolution` with the error.
 
-        Raises
-        ------
-        InputError
-            If the numbers of images and of PSFs, noise models or masks differ, ``jobs`` is not a number of
-            processes, or they cannot be started.
-
         Notes
         -----
         A script that asks for several processes must do so below ``if __name__ == "__main__":``, because each
@@ -247,7 +237,8 @@ class SuperResolver:
             groups.setdefault(_group_key(observation), []).append((i, observation))
         parts = [part for members in groups.values() for part in self._method.parts(members)]
         solving = contextlib.closing(solve_parts(functools.partial(reconstruct, self._method), parts, jobs))
-        with _bar(len(images), progress) as bar, solving as solved:
+        bar = tqdm(total=len(images), disable=not progress, unit="image")
+        with bar, solving as solved:
             bar.update(sum(result is not None for result in results))
             for numbers, found in solved:
                 for i, result in zip(numbers, found, strict=True):
@@ -344,22 +335,9 @@ class SuperResolver:
         return self
 
     def fit(self, images: Sequence[ImageLike], **options: Any) -> Self:
-        """Call `fine_tune`: its former name, deprecated.
-
-        Parameters
-        ----------
-        images, **options
-            Those of `fine_tune`.
-
-        Returns
-        -------
-        resolver : `SuperResolver`
-        """
-        warnings.warn(
-            "SuperResolver.fit is deprecated: it trains a network, call fine_tune",
-            LensSRDeprecationWarning,
-            stacklevel=2,
-        )
+        """Call `fine_tune`, with its arguments: its former name, deprecated."""
+        told = "SuperResolver.fit is deprecated: it trains a network, call fine_tune"
+        warnings.warn(told, LensSRDeprecationWarning, stacklevel=2)
         return self.fine_tune(images, **options)
 
     @property
@@ -376,26 +354,15 @@ class SuperResolver:
     def save(self, path: str | Path) -> None:
         """Write the settings, and the networks of a source that is one, to a file that cannot run code.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            Ends in ``.safetensors``. An existing file is replaced atomically.
-
-        Raises
-        ------
-        InputError
-            If the resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters.
-        ImportError
-            If safetensors is not installed (extra ``networks``).
+        The path ends in ``.safetensors``; an existing file is replaced atomically. `InputError` if the
+        resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters;
+        `ImportError` if safetensors is not installed (extra ``networks``).
         """
         from lenssr.networks.weights import save_bundle
 
         for name in ("psf", "noise", "mask"):
             if getattr(self, name) is not None:
-                raise InputError(
-                    f"{name}= belongs to images, and is not saved with a resolver: leave it out here, and "
-                    "give it with the images"
-                )
+                raise InputError(f"{name}= is not saved with a resolver: leave it out, give it with images")
         known = getattr(self._method, "networks", [])
         networks = [(one.network, one.card, one.origin) for one in known]
         save_bundle(path, self.settings.save(), networks)
@@ -404,26 +371,12 @@ class SuperResolver:
     def load(cls, path: str | Path) -> Self:
         """Read a resolver from a file of `save`, without running any code in it.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-
-        Returns
-        -------
-        resolver : `SuperResolver`
-            Its results are identical, to the last bit.
-
-        Raises
-        ------
-        InputError
-            If the file was not written by `save`, is damaged, or has a source or a model that is not known
-            here: import the modules that define them first.
-        ImportError
-            If safetensors is not installed (extra ``networks``).
+        Its results are identical, to the last bit. `InputError` if the file was not written by `save`, is
+        damaged, or has a source or a model that is not known here: import the modules that define them first.
         """
         from lenssr.networks.weights import load_bundle
 
-        return cls(**Settings.load(load_bundle(path)[0], path))
+        return cls(**Settings.load(load_bundle(path), path))
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Self:
@@ -436,15 +389,6 @@ class SuperResolver:
         **options
             Options of the resolver except ``source``; by default an SISR brings its scale.
 
-        Returns
-        -------
-        resolver : `SuperResolver`
-
-        Raises
-        ------
-        InputError
-            If there are no such weights.
-
         Examples
         --------
         >>> from lenssr import SuperResolver
@@ -456,20 +400,16 @@ class SuperResolver:
 
         network, _ = load(name)
         own: dict[str, Any] = {"scale": network.scale} if network.kind == "SISR" else {}
-        return cls(source=NetworkSource(name), **{**own, **options})
+        return cls(source=NetworkSource(name), **own | options)
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
         automatic = isinstance(mask, str)
         if automatic and mask != "auto":
             raise InputError(f"mask = {mask!r}: give an array of bool, 'auto' or None")
-        observation = Observation.from_any(
-            image,
-            psf=self.psf if psf is None else psf,
-            noise=self.noise if noise is None else noise,
-            mask=None if automatic else mask,
-            **reading,
-        )
+        psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
+        hidden = None if automatic else mask
+        observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **reading)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
             from lenssr.reconstruction.field_mask import auto_mask
@@ -484,10 +424,7 @@ def reconstruct(method: Any, observations: list[Observation]) -> list[SuperResol
 
 
 def _finisher(settings: Settings, count: int, started: float) -> Callable[[Any, Observation], Any]:
-    """Function that makes a result when an image is solved, with its share of the seconds since the start.
-
-    A method calls it before it turns to the next image, so that one inversion is held at a time.
-    """
+    """Function that makes the result of a solved image, with its share of the seconds since the start."""
 
     def seconds() -> float:
         return (time.perf_counter() - started) / count
@@ -507,17 +444,9 @@ def _extras(count: int, **values: Any) -> list[list[Any]]:
     """One value for each image: those of a list, or one for all."""
     for name, value in values.items():
         if isinstance(value, list | tuple) and len(value) != count:
-            raise InputError(
-                f"{name} has {len(value)} entries for {count} images: give one each, or one for all"
-            )
+            raise InputError(f"{name} has {len(value)} entries for {count} images: give one each, or one")
     return [list(one) if isinstance(one, list | tuple) else [one] * count for one in values.values()]
 
 
 def _name(image: Any, number: int) -> str:
     return str(image) if isinstance(image, str | PathLike) else f"image {number}"
-
-
-def _bar(total: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=not shown, unit="image")

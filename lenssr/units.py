@@ -41,11 +41,11 @@ def positive_number(value: Any, unit: u.UnitBase | None, name: str, *, bare: boo
     return float(number)
 
 
-def positive_integer(value: Any, name: str) -> int:
-    """Return a value that has to be an integer of 1 or more."""
+def positive_integer(value: Any, name: str, least: int = 1) -> int:
+    """Return a value that has to be an integer of at least ``least``."""
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or value < 1 or value % 1 != 0:
-        raise InputError(f"{name} = {value!r}: give a positive integer")
+    if not number or value < least or value % 1 != 0:
+        raise InputError(f"{name} = {value!r}: give an integer of at least {least}")
     return int(value)
 
 

@@ -191,7 +191,7 @@ def test_errors_are_one_line(cutout, tmp_out, capsys, changes, message):
         ("--pixel-scale", "0.05", "write 0.05arcsec if it is in arcsec"),
         ("--pixel-scale", "5m", "not a positive angle"),
         ("--pixel-scale", "-1arcsec", "not a positive angle"),
-        ("--pixel-scale", "narcsec", "not an angle"),
+        ("--pixel-scale", "narcsec", "not a positive angle"),
         ("--scale", "0", "below 1"),
         ("--scale", "2.5", "not a whole number"),
         ("--refine", "-1", "below 0"),

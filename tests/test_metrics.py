@@ -77,7 +77,7 @@ def test_bicubic_keeps_the_unit():
 
 @pytest.mark.parametrize("scale", [0, 1.5, -2])
 def test_bicubic_refuses_scale(scale):
-    with pytest.raises(InputError, match="positive integer"):
+    with pytest.raises(InputError, match="an integer of at least 1"):
         bicubic(np.ones((4, 4)), scale)
 
 

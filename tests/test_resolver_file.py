@@ -81,7 +81,7 @@ def test_a_registered_source_loads_where_it_is_registered(tmp_path, monkeypatch)
     SuperResolver(source="disc").save(tmp_path / "one.safetensors")
     assert SuperResolver.load(tmp_path / "one.safetensors").settings.source == "disc"
     monkeypatch.delitem(SOURCES, "disc")
-    with pytest.raises(InputError, match="source = 'disc', which is not registered here: import the module"):
+    with pytest.raises(InputError, match="source = 'disc': import the module that registers it"):
         SuperResolver.load(tmp_path / "one.safetensors")
 
 
@@ -115,8 +115,8 @@ class Forgetful(MassModel):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"psf": 0.1 * u.arcsec}, "psf= belongs to images"),
-        ({"lens": Forgetful(1.0, [2.0])}, "a Forgetful is built from table, which it does not keep"),
+        ({"psf": 0.1 * u.arcsec}, "psf= is not saved with a resolver"),
+        ({"lens": Forgetful(1.0, [2.0])}, "a Forgetful does not keep its argument table"),
     ],
 )
 def test_what_has_no_plain_form_is_refused(options, message, tmp_path):

@@ -36,7 +36,7 @@ class Method:
             if image == "raises":
                 raise Odd("this", "that")
             if image == "waits":
-                print(os.getpid(), flush=True)
+                os.write(1, b"%d\\n" % os.getpid())  # at once, whatever others write
                 time.sleep(300)
         value = (lambda: 0) if "unsendable" in images else os.environ.get("OMP_NUM_THREADS")
         return [types.SimpleNamespace(value=(image, value)) for image in images]
@@ -127,7 +127,7 @@ def test_a_script_without_a_guard_is_told(tmp_path):
 def test_classes_that_processes_do_not_know_are_refused():
     done = run([sys.executable, "-c", METHOD + 'run([["a"], ["b"]], 2)'])
     assert done.returncode == 1
-    assert "define its classes in a module" in done.stderr.splitlines()[-1]
+    assert "define the classes of the resolver in a module" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")

@@ -6,16 +6,5 @@ from lenssr.networks.relensing import PredictedSource, RelensingNetwork
 from lenssr.networks.sisr import SISR
 from lenssr.networks.weights import Card, available, load, load_weights, save_weights
 
-__all__ = [
-    "SISR",
-    "Card",
-    "DeflectionNetwork",
-    "PredictedSource",
-    "LensEstimate",
-    "NetworkSource",
-    "RelensingNetwork",
-    "available",
-    "load",
-    "load_weights",
-    "save_weights",
-]
+__all__ = ["SISR", "Card", "DeflectionNetwork", "PredictedSource", "LensEstimate", "NetworkSource"]
+__all__ += ["RelensingNetwork", "available", "load", "load_weights", "save_weights"]

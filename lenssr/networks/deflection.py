@@ -14,8 +14,6 @@ from lenssr.exceptions import InputError
 from lenssr.mass import SIE, MassModel, MassSystem, Shear
 from lenssr.mass.pixelated import spline_values
 
-__all__ = ["DeflectionNetwork", "LensEstimate"]
-
 LENS_NAMES = ("theta_E", "e1", "e2", "x_0", "y_0", "gamma1", "gamma2")
 # The family that is estimated; the origin of the shear is 0.
 FAMILY = SIE(1.0) + Shear(0.0, 0.0)
@@ -39,22 +37,13 @@ class LensEstimate:
 
     The network predicts unbounded numbers, which `vector` maps to the range of each parameter. Vectors hold
     theta_E, e1, e2, x_0, y_0, gamma1 and gamma2, lengths in arcsec.
-
-    Attributes
-    ----------
-    free : `torch.Tensor`, shape (B, 7)
-        Means of the free numbers.
-    root : `torch.Tensor`, shape (B, 7, 7)
-        Lower triangle whose product ``root.T @ root`` is their precision.
-    half : float
-        Half the field in arcsec.
-    coefficients : `torch.Tensor`, shape (B, K + 2, K + 2), or None
-        Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field.
     """
 
-    free: Tensor
-    root: Tensor
-    half: float
+    free: Tensor  # means of the free numbers, shape (B, 7)
+    root: Tensor  # lower triangle (B, 7, 7) whose product root.T @ root is their precision
+    half: float  # half the field in arcsec
+    # Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field, shape
+    # (B, K + 2, K + 2).
     coefficients: Tensor | None = None
 
     @property
@@ -89,22 +78,10 @@ class LensEstimate:
         return torch.stack([_bounded(self.free + sign * step, self.half) for sign in (0, 1, -1)], 1)
 
     def negative_log_likelihood(self, vector: Tensor, *, hold_mean: bool = False) -> Tensor:
-        """Negative logarithm of the likelihood of the true parameters, as free numbers.
+        """Negative logarithm (B,) of the likelihood of the true parameters (B, 7), as free numbers u.
 
-        Parameters
-        ----------
-        vector : `torch.Tensor`, shape (B, 7)
-        hold_mean : bool, optional
-            Whether gradients reach the errors only; by default also the mean.
-
-        Returns
-        -------
-        loss : `torch.Tensor`, shape (B,)
-
-        Notes
-        -----
-        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2`` with the free numbers u of the
-        truth.
+        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2``; with ``hold_mean`` its gradients
+        reach the errors only.
         """
         miss = self.miss(vector)
         miss = self._whitened(miss.detach() if hold_mean else miss)
@@ -119,17 +96,9 @@ class LensEstimate:
         return FAMILY.with_vector(_append_shear_origin(vector.double().cpu()), covariance=whole)
 
     def deflection(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Deflection at positions, differentiable, the correction included.
+        """Deflection (B, R) at positions broadcastable with (B, R), in arcsec, the correction included.
 
-        Parameters
-        ----------
-        x, y : `torch.Tensor`, broadcastable with (B, R)
-            In arcsec.
-
-        Returns
-        -------
-        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
-            In arcsec; the gradient of one potential, so that its curl is zero.
+        It is differentiable, and the gradient of one potential, so that its curl is zero.
         """
         ax, ay = FAMILY.deflection_at(x, y, _append_shear_origin(self.vector))
         return ax + self._spline(x, y, 1, 0), ay + self._spline(x, y, 0, 1)
@@ -155,7 +124,7 @@ class DeflectionNetwork(nn.Module):
 
     An image of any shape is averaged to 64 x 64 pixels; the inputs are its signal-to-noise ratio, its
     brightness in units of its rms, and the positions of its pixels. Lengths are predicted in units of the
-    field, independent of the pixel scale.
+    field, independent of the pixel scale. ``DeflectionNetwork(**network.settings)`` builds a network again.
 
     Parameters
     ----------
@@ -165,11 +134,6 @@ class DeflectionNetwork(nn.Module):
         Numbers between features and parameters; 128 by default.
     knots : int or None, optional
         Knots along a side of a correction of the potential, at least 4; None, the default, for no correction.
-
-    Attributes
-    ----------
-    settings : dict
-        The options; ``DeflectionNetwork(**settings)`` builds the network again.
 
     Notes
     -----
@@ -203,7 +167,6 @@ class DeflectionNetwork(nn.Module):
         if knots is not None and (not isinstance(knots, int) or knots < 4):
             raise InputError(f"knots = {knots!r}: give an integer of at least 4, or None")
         self.settings: dict[str, Any] = {"channels": tuple(channels), "hidden": hidden, "knots": knots}
-        self.knots = knots
         layers: list[nn.Module] = []
         for before, after in zip((INPUT_PLANES, *channels), channels, strict=False):
             layers += [nn.Conv2d(before, after, 5, 2, 2), nn.ReLU()]
@@ -236,10 +199,6 @@ class DeflectionNetwork(nn.Module):
         views : {1, 2, 4, 8}, optional
             Number of mirrored and rotated copies of the images, over which the estimate is averaged. With all
             8, the default, it is equivariant. Errors and the correction of the potential come from the first.
-
-        Returns
-        -------
-        estimate : `LensEstimate`
         """
         half = max(image.shape[-2:]) * float(pixel_scale) / 2
         features = self.features(_input_planes(image, sigma))
@@ -248,8 +207,8 @@ class DeflectionNetwork(nn.Module):
         others = [self._seen_from(side, image, sigma) for side in _SIDES[1:views]]
         free = torch.stack([free, *others]).mean(0)
         coefficients = None
-        if self.correction is not None and self.knots is not None:
-            size = (self.knots + 2,) * 2
+        if self.correction is not None:
+            size = (self.settings["knots"] + 2,) * 2
             planes = interpolate(self.correction(features), size=size, mode="bilinear", align_corners=True)
             coefficients = CORRECTION * half**2 * self.last(planes)[:, 0].tanh().to(image)
         return LensEstimate(free, root, half, coefficients)
@@ -280,9 +239,7 @@ def as_family(lens: MassModel, vectors: Tensor) -> Tensor:
     parts = getattr(lens, "components", (lens,))
     kinds = [type(part).__name__ for part in parts]
     if kinds[0] not in ("SIS", "SIE") or kinds[1:] not in ([], ["Shear"]):
-        raise InputError(
-            f"a lens of {' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or with shear"
-        )
+        raise InputError(f"{' + '.join(kinds)} is not an SIE with shear: give SIS, SIE, or either with shear")
     # index finds x_0 and y_0 of the galaxy, which come before the shear's.
     names = [name for part in parts for name in part.param_names]
     zero = torch.zeros_like(vectors[:, 0])

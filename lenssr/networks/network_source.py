@@ -1,12 +1,12 @@
 """Trained networks at work: for the source, with the domain of their images, and for the start of a lens."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,18 +16,17 @@ from lenssr.model.initial_guess import light_start, without_light
 from lenssr.networks.deflection import LensEstimate
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
-from lenssr.networks.weights import Card, available, find, is_bundle, load, load_bundle
-
-__all__ = ["LensNetwork", "NetworkSource"]
+from lenssr.networks.weights import Card, available, find, load, load_networks
+from lenssr.units import positive_integer
 
 # Default weights, those with the narrower training ranges first.
 DEFAULT_WEIGHTS = ("relensing", "relensing-broad")
-# Factors on the ends of the training ranges, which were measured on a sample of the images.
-RANGE_TOLERANCE = {"pixel_scale": 1.02, "psf_fwhm": 1.05, "snr": 1.5}
-MESSAGES = {
-    "pixel_scale": 'pixel scale {value:.4g}", trained on {low:.4g}" to {high:.4g}"',
-    "psf_fwhm": 'FWHM of the PSF {value:.4g}", trained on {low:.4g}" to {high:.4g}"',
-    "snr": "signal-to-noise ratio {value:.4g}, trained on {low:.4g} to {high:.4g}",
+# Training ranges: their names for people, unit, and the factor on their ends, which were measured on a sample
+# of the images.
+RANGES = {
+    "pixel_scale": ("pixel scale", '"', 1.02),
+    "psf_fwhm": ("FWHM of the PSF", '"', 1.05),
+    "snr": ("signal-to-noise ratio", "", 1.5),
 }
 
 
@@ -46,11 +45,6 @@ class NetworkSource:
         Gauss-Newton steps of the free-form source that follow, beginning with the source of the network; 0
         by default. An unknown lens moves with them.
 
-    Raises
-    ------
-    InputError
-        If there are no such weights, or the number of steps has no meaning.
-
     Examples
     --------
     >>> from lenssr import NetworkSource
@@ -66,18 +60,12 @@ class NetworkSource:
             object.__setattr__(self, "weights", fspath(self.weights))
         if self.weights is not None:
             find(self.weights)
-        refine = self.refine
-        if isinstance(refine, bool) or not isinstance(refine, int | np.integer) or refine < 0:
-            raise InputError(f"refine = {refine!r}: give a number of steps, 0 or more")
+        object.__setattr__(self, "refine", positive_integer(self.refine, "refine", 0))
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network with its origin.
-
-    ``name`` belongs to weights of lenssr, or to a file; ``checksum`` the SHA-256 of the file, or
-    ``weights.checksum_of`` without a file.
-    """
+    """A network with the name of its weights, and the SHA-256 of their file (else `weights.checksum_of`)."""
 
     name: str
     network: torch.nn.Module
@@ -85,15 +73,12 @@ class TrainedNetwork:
     checksum: str
 
     def out_of_domain(self, properties: dict[str, float]) -> list[str]:
-        """Properties of an image that lie outside the training ranges, in words.
-
-        ``properties`` holds ``pixel_scale`` and ``psf_fwhm`` in arcsec, and ``snr``.
-        """
+        """Those `image_properties` that lie outside the training ranges, in words."""
         found = []
         for name, (low, high) in self.card.limits.items():
-            value, more = properties[name], RANGE_TOLERANCE[name]
+            value, (what, unit, more) = properties[name], RANGES[name]
             if not low / more <= value <= high * more:
-                found.append(MESSAGES[name].format(value=value, low=low, high=high))
+                found.append(f"{what} {value:.4g}{unit}, trained on {low:.4g}{unit} to {high:.4g}{unit}")
         return found
 
     @property
@@ -103,7 +88,7 @@ class TrainedNetwork:
 
     def describe(self) -> dict[str, Any]:
         """Name, kind and checksum as plain values."""
-        return {"name": self.name, "kind": self.network.kind, "checksum": self.checksum}
+        return {**self.origin, "kind": self.network.kind}
 
 
 def trained_networks(weights: str | None) -> list[TrainedNetwork]:
@@ -111,32 +96,23 @@ def trained_networks(weights: str | None) -> list[TrainedNetwork]:
     names = [weights] if weights is not None else [name for name in DEFAULT_WEIGHTS if name in available()]
     if not names:
         raise InputError("no weights come with this copy of lenssr: name a file, NetworkSource(weights=...)")
-    found = []
-    for name in names:
-        path = find(name)
-        if is_bundle(path):
-            for network, card, origin in load_bundle(path)[1]:
-                found.append(TrainedNetwork(network=network.requires_grad_(False), card=card, **origin))
-            continue
-        network, card = load(name)
+    return [network for name in names for network in _networks_in(name)]
+
+
+def _networks_in(name: str) -> Iterator[TrainedNetwork]:
+    path = find(name)
+    label = name if name in available() else path.name
+    own = {"name": label, "checksum": hashlib.sha256(path.read_bytes()).hexdigest()}
+    for network, card, origin in load_networks(path):
         if not isinstance(network, RelensingNetwork | SISR):
-            raise InputError(
-                f"weights = {name!r} are of a {network.kind}, which draws no image: give a "
-                "RelensingNetwork or an SISR"
-            )
-        label = name if name in available() else path.name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.append(TrainedNetwork(label, network.requires_grad_(False), card, digest))
-    return found
+            raise InputError(f"{name!r}, a {network.kind}, draws no image: give a RelensingNetwork or SISR")
+        yield TrainedNetwork(network=network.requires_grad_(False), card=card, **(origin or own))
 
 
 def image_properties(observation: Any, image: Tensor, variance: Tensor) -> dict[str, float]:
     """Properties with ranges on cards, from the arcs (1, ny, nx) of an image and their variance."""
-    return {
-        "pixel_scale": observation.grid.pixel_scale,
-        "psf_fwhm": observation.psf_fwhm,
-        "snr": float(signal_to_noise(image, variance)),
-    }
+    properties = {"pixel_scale": observation.grid.pixel_scale, "psf_fwhm": observation.psf_fwhm}
+    return properties | {"snr": float(signal_to_noise(image, variance))}
 
 
 class LensNetwork:

@@ -12,8 +12,7 @@ from lenssr.exceptions import InputError
 from lenssr.imaging import ImagingOperator
 from lenssr.imaging.detection import significant_pixels
 from lenssr.source import SourceGrid
-
-__all__ = ["PredictedSource", "RelensingNetwork"]
+from lenssr.units import positive_integer
 
 # Largest |g|, where the brightness is exp(g) times the unit: exp(g) stays within float32.
 LARGEST_LOG = 30.0
@@ -30,10 +29,9 @@ MAX_PARAMETERS = 300_000
 
 
 class UNet(nn.Module):
-    """U-Net from ``before`` to ``after`` planes: two convolutions at each resolution, down and up again.
+    """U-Net: two convolutions at each resolution, down and up again; its output is zero at first.
 
-    ``channels`` are given by resolution, the finest first; sizes halve from one to the next. The last
-    convolution, and so the output, is zero at first.
+    ``channels`` are given by resolution, the finest first; sizes halve from one to the next.
     """
 
     def __init__(self, before: int, after: int, channels: Sequence[int]) -> None:
@@ -61,23 +59,16 @@ class UNet(nn.Module):
 
 
 def _two_convolutions(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
-    )
+    first, second = (nn.Conv2d(number, after, 3, padding=1) for number in (before, after))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
 
 
 @dataclass(frozen=True)
 class PredictedSource:
-    """Sources on grids behind their lenses, one for each image of a batch.
-
-    Attributes
-    ----------
-    plane : `~lenssr.source.SourceGrid`
-    log_brightness : `torch.Tensor`, shape (B, side, side)
-        Logarithm of the brightness at the nodes, per arcsec2, rows of equal y first.
-    """
+    """Sources on grids behind their lenses, one for each image of a batch."""
 
     plane: SourceGrid
+    # Logarithm (B, side, side) of the brightness at the nodes, per arcsec2, rows of equal y first.
     log_brightness: Tensor
 
     @property
@@ -86,26 +77,14 @@ class PredictedSource:
         return self.log_brightness.exp()
 
     def at(self, x: Tensor, y: Tensor) -> Tensor:
-        """Brightness (B, R), per arcsec2, at positions (B, R), in arcsec, in the source plane.
-
-        It is bilinear between nodes, and zero outside the grid.
-        """
+        """Brightness (B, R), per arcsec2, at positions (B, R) in arcsec: bilinear, zero outside the grid."""
         return self.plane.rays(x, y).interpolate(self.brightness)
 
     def image(self, operator: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """The lensed image of the sources.
+        """The lensed image (B, ny, nx) of the sources.
 
-        Parameters
-        ----------
-        operator : callable
-            Brightness at rays (B, R) to flux in pixels (B, ny, nx), such as an
-            `~lenssr.imaging.ImagingOperator`; of any resolution.
-        x, y : `torch.Tensor`, shape (B, R)
-            Positions of its rays in the source plane, in arcsec.
-
-        Returns
-        -------
-        image : `torch.Tensor`, shape (B, ny, nx)
+        ``operator``, such as an `~lenssr.imaging.ImagingOperator`, makes pixels of the brightness at its
+        rays, which are at x and y (B, R) in the source plane, in arcsec.
         """
         return operator(self.at(x, y))
 
@@ -118,7 +97,7 @@ class RelensingNetwork(nn.Module):
     widths, its noise, its coverage, and the width of the PSF, all in units of the image and of the grid. For
     each node it predicts weights of the smoothings, and a correction; both act on the logarithm of the
     brightness, which therefore is positive. No input depends on the lens model, the pixel scale or the
-    magnification.
+    magnification. ``RelensingNetwork(**network.settings)`` builds a network again.
 
     Parameters
     ----------
@@ -132,19 +111,10 @@ class RelensingNetwork(nn.Module):
         Number of predictions; 1 by default. After the first one the source is lensed and convolved, and a
         second, smaller U-Net corrects it by the residual of the image. Use 3 with a PSF, 1 without.
 
-    Attributes
-    ----------
-    settings : dict
-        The options; ``RelensingNetwork(**settings)`` builds the network again.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning, or the network would have 300 000 parameters or more.
-
     Notes
     -----
-    An untrained network returns nearly the gridded brightness, gaps filled from around.
+    An untrained network returns nearly the gridded brightness, gaps filled from around. Networks of 300 000
+    parameters or more are refused.
 
     Examples
     --------
@@ -171,23 +141,19 @@ class RelensingNetwork(nn.Module):
         passes: int = 1,
     ) -> None:
         super().__init__()
-        if not isinstance(side, int) or side < 2 ** len(channels):
-            raise InputError(f"side = {side!r}: give an integer of at least {2 ** len(channels)} nodes")
+        self.side = positive_integer(side, "side", 2 ** len(channels))
+        self.passes = positive_integer(passes, "passes")
         if not 0 <= stretch <= 3:
             raise InputError(f"stretch = {stretch!r}: give a number between 0 and 3")
-        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
-            raise InputError(f"passes = {passes!r}: give a positive integer")
-        self.side, self.stretch, self.passes = side, float(stretch), passes
-        self.settings: dict[str, Any] = {"side": side, "stretch": self.stretch, "channels": tuple(channels)}
-        self.settings["passes"] = passes
+        self.stretch = float(stretch)
+        self.settings: dict[str, Any] = {"side": self.side, "stretch": self.stretch}
+        self.settings |= {"channels": tuple(channels), "passes": self.passes}
         self.net = UNet(INPUT_PLANES, 1 + SMOOTHINGS, channels)
-        if passes > 1:
+        if self.passes > 1:
             self.again = UNet(CORRECTION_PLANES, 2, channels[:3])
         number = sum(parameter.numel() for parameter in self.net.parameters())
         if number >= MAX_PARAMETERS:
-            raise InputError(
-                f"channels = {channels} make {number} parameters: give fewer, for less than {MAX_PARAMETERS}"
-            )
+            raise InputError(f"channels = {channels}: give fewer, for less than {MAX_PARAMETERS} parameters")
 
     def forward(
         self,
@@ -216,10 +182,6 @@ class RelensingNetwork(nn.Module):
             Standard deviation of the PSF along an axis, in arcsec; 0, the default, where there is none.
         plane : `~lenssr.source.SourceGrid`, optional
             The grids; by default around significant light.
-
-        Returns
-        -------
-        source : `PredictedSource`
         """
         if plane is None:
             significant = to_rays(significant_pixels(image, sigma), operator)
@@ -269,12 +231,12 @@ def gridded_image(
 
     The brightness is the mean, per arcsec2, of the pixels whose rays arrive, weighted by the adjoint of the
     bilinear map (0 without rays); the error is its standard deviation (of an average ray, without rays), the
-    coverage is in pixels. Rays of one pixel share its noise: their number in a pixel counts once. Pixels of
-    infinite ``sigma`` are ignored.
+    coverage is in pixels. Pixels of infinite ``sigma`` are ignored.
     """
     area, seen = operator.grid.pixel_area, torch.isfinite(sigma)
     brightness, error = (torch.where(seen, values, 0) / area for values in (image, sigma))
     ones, values, variances = (to_rays(a, operator) for a in (seen.to(image), brightness, error.square()))
+    # Rays of one pixel share its noise: their number in a pixel counts once.
     number = int(operator.inside.sum()) / image[0].numel()
     weight, total = bilinear.adjoint(ones), bilinear.adjoint(values)
     variance = bilinear.adjoint(variances, power=2) * number

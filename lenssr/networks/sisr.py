@@ -7,24 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lenssr._option import one_of
 from lenssr.exceptions import InputError
-
-__all__ = ["SISR"]
+from lenssr.units import positive_integer
 
 HEADS = ("flux", "sigmoid")
-# Options by the name of a configuration; "lenssr" is the published network.
-_CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "lean": {},
-    "lenssr": {
-        "channels": 64,
-        "depth": 3,
-        "kernels": (3, 5),
-        "last_kernel": 9,
-        "batch_norm": True,
-        "with_noise": False,
-        "head": "sigmoid",
-    },
-}
+# The published network, LensSR.
+_PUBLISHED: dict[str, Any] = {"channels": 64, "kernels": (3, 5), "last_kernel": 9}
+_PUBLISHED |= {"batch_norm": True, "with_noise": False, "head": "sigmoid"}
+# Options by the name of a configuration.
+_CONFIGURATIONS: dict[str, dict[str, Any]] = {"lean": {}, "lenssr": _PUBLISHED}
 
 
 class SISR(nn.Module):
@@ -33,7 +25,7 @@ class SISR(nn.Module):
     A convolution, residual blocks, one wide convolution with a skip connection from the first features, and a
     pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor an
     upper limit: its output is added to the bicubic image, in units of the rms of the image, so that flux is
-    conserved.
+    conserved. ``SISR(**network.settings)`` builds a network again.
 
     Parameters
     ----------
@@ -54,16 +46,6 @@ class SISR(nn.Module):
     head : {"flux", "sigmoid"}, optional
         "flux" (the default) adds to the bicubic image and conserves the flux of the whole image exactly.
         "sigmoid" ends in a sigmoid between the least and the largest pixel of the image, as in LensSR.
-
-    Attributes
-    ----------
-    settings : dict
-        The options; ``SISR(**settings)`` builds the network again.
-
-    Raises
-    ------
-    InputError
-        If an option has no meaning.
 
     References
     ----------
@@ -97,19 +79,17 @@ class SISR(nn.Module):
         head: Literal["flux", "sigmoid"] = "flux",
     ) -> None:
         super().__init__()
-        for name, value in (("scale", scale), ("channels", channels), ("depth", depth)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} = {value!r}: give a positive integer")
+        scale, channels = positive_integer(scale, "scale"), positive_integer(channels, "channels")
+        depth = positive_integer(depth, "depth")
         for side in (*kernels, first_kernel, last_kernel):
             if not isinstance(side, int) or side < 1 or side % 2 == 0:
                 raise InputError(f"a kernel of side {side!r}: give a positive odd integer")
-        if head not in HEADS:
-            raise InputError(f"head = {head!r}: give one of {', '.join(map(repr, HEADS))}")
+        one_of(HEADS)("head", head)
         self.settings: dict[str, Any] = {"scale": scale, "channels": channels, "depth": depth}
         self.settings |= {"kernels": tuple(kernels), "first_kernel": first_kernel, "last_kernel": last_kernel}
         self.settings |= {"batch_norm": batch_norm, "with_noise": with_noise, "head": head}
         self.scale, self.head, self.with_noise = scale, head, with_noise
-        self.first = _layers(1 + with_noise, channels, first_kernel, batch_norm, relu=True)
+        self.first = _layers(1 + with_noise, channels, first_kernel, batch_norm)
         self.blocks = nn.ModuleList(_block(channels, kernels, batch_norm) for _ in range(depth))
         self.wide = _convolution(channels, channels, last_kernel)
         self.finer = nn.Sequential(*(_shuffle(channels, factor) for factor in _prime_factors(scale)))
@@ -123,24 +103,12 @@ class SISR(nn.Module):
 
     @classmethod
     def named(cls, name: Literal["lean", "lenssr"], scale: int = 2) -> Self:
-        """Build a known configuration.
+        """Build a known configuration: the default, "lean", or LensSR.
 
-        Parameters
-        ----------
-        name : {"lean", "lenssr"}
-            The default, or LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
-            batch norm, a 9 x 9 convolution behind them, and a sigmoid.
-        scale : int, optional
-            Magnification; 2 by default.
-
-        Returns
-        -------
-        network : `SISR`
+        That has 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with batch norm, a 9 x 9 convolution
+        behind them, and a sigmoid.
         """
-        if name not in _CONFIGURATIONS:
-            raise InputError(
-                f"configuration {name!r} is not known: give one of {', '.join(map(repr, _CONFIGURATIONS))}"
-            )
+        one_of(_CONFIGURATIONS)("configuration", name)
         return cls(scale, **_CONFIGURATIONS[name])
 
     @classmethod
@@ -201,17 +169,16 @@ def _convolution(before: int, after: int, side: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, side, padding=side // 2)
 
 
-def _layers(before: int, after: int, side: int, batch_norm: bool, *, relu: bool) -> nn.Sequential:
+def _layers(before: int, after: int, side: int, batch_norm: bool, *, relu: bool = True) -> nn.Sequential:
     """A convolution, its batch norm, and a ReLU."""
     norm, end = [nn.BatchNorm2d(after)] if batch_norm else [], [nn.ReLU()] if relu else []
     return nn.Sequential(_convolution(before, after, side), *norm, *end)
 
 
 def _block(channels: int, kernels: Sequence[int], batch_norm: bool) -> nn.Sequential:
+    layers = [_layers(channels, channels, side, batch_norm) for side in kernels[:-1]]
     # Without batch norm the sum of all blocks would only ever grow if a ReLU came last.
-    ends = [batch_norm or k < len(kernels) - 1 for k in range(len(kernels))]
-    pairs = zip(kernels, ends, strict=True)
-    return nn.Sequential(*(_layers(channels, channels, side, batch_norm, relu=end) for side, end in pairs))
+    return nn.Sequential(*layers, _layers(channels, channels, kernels[-1], batch_norm, relu=batch_norm))
 
 
 def _shuffle(channels: int, factor: int) -> nn.Sequential:
@@ -219,10 +186,5 @@ def _shuffle(channels: int, factor: int) -> nn.Sequential:
 
 
 def _prime_factors(number: int) -> list[int]:
-    factors, divisor = [], 2
-    while number > 1:
-        while number % divisor == 0:
-            factors.append(divisor)
-            number //= divisor
-        divisor += 1
-    return factors
+    least = next((factor for factor in range(2, number + 1) if number % factor == 0), None)
+    return [] if least is None else [least, *_prime_factors(number // least)]

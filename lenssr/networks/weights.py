@@ -17,8 +17,6 @@ from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.sisr import SISR
 
-__all__ = ["Card", "available", "load", "load_weights", "save_weights"]
-
 Network: TypeAlias = SISR | RelensingNetwork | DeflectionNetwork
 Tensors: TypeAlias = dict[str, Tensor]
 
@@ -43,24 +41,10 @@ MAGIC = {
 class Card:
     """How weights were trained, and on which range of images.
 
-    Attributes
-    ----------
-    recipe : dict
-        Recipe of the training: task, objectives, data sets, optimisation.
-    seed : int
-    versions : dict of str to str
-        Of lenssr, PyTorch and Python.
-    device : str
-    minutes : float
-        Duration of the training.
-    steps : int
-    scores : dict of str to float
-        On validation data.
-    limits : dict of str to list of float
-        Ranges of the training data by name: ``pixel_scale`` and ``psf_fwhm`` in arcsec (0: no PSF), ``snr``
-        of an image. The network has not been tested outside.
-    notes : str
-        Further remarks, such as which galaxies were kept for tests.
+    ``recipe`` is the recipe as a dictionary; ``scores`` are those on validation data. ``limits`` are ranges
+    of the training data by name, outside which the network has not been tested: ``pixel_scale`` and
+    ``psf_fwhm`` in arcsec (0: no PSF), ``snr`` of an image. ``notes`` are further remarks, such as which
+    galaxies were kept for tests, ``versions`` those of lenssr, PyTorch and Python.
     """
 
     recipe: dict
@@ -78,18 +62,12 @@ class Card:
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         scores = [f"| {name} | {value:.4g} |" for name, value in self.scores.items()]
         ranges = [f"| {name} | {low:.4g} | {high:.4g} |" for name, (low, high) in self.limits.items()]
-        lines = [
-            f"# {kind}",
-            "",
-            f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps.",
-            f"- On {self.device}, {self.minutes:.1f} minutes.",
-            f"- With {versions}.",
-            *(["", self.notes] if self.notes else []),
-            *["", "| score on data held back | value |", "| --- | --- |", *scores],
-            *["", "| range of the training data | from | to |", "| --- | --- | --- |", *ranges],
-            *["", "```json", json.dumps(self.recipe, indent=1), "```", ""],
-        ]
-        return "\n".join(lines)
+        lines = [f"# {kind}", "", f"- Trained by the recipe below, seed {self.seed}, {self.steps} steps."]
+        lines += [f"- On {self.device}, {self.minutes:.1f} minutes.", f"- With {versions}."]
+        lines += ["", self.notes] if self.notes else []
+        lines += ["", "| score on data held back | value |", "| --- | --- |", *scores]
+        lines += ["", "| range of the training data | from | to |", "| --- | --- | --- |", *ranges]
+        return "\n".join([*lines, "", "```json", json.dumps(self.recipe, indent=1), "```", ""])
 
 
 def _training_versions() -> dict[str, str]:
@@ -102,20 +80,9 @@ def _training_versions() -> dict[str, str]:
 def save_weights(network: Network, path: str | Path, card: Card) -> None:
     """Write a network, in the safetensors format, and its card as a page beside it.
 
-    Parameters
-    ----------
-    network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
-    path : str or `~pathlib.Path`
-        Ends in ``.safetensors``; the page ends in ``.md`` instead. Files there are
-        replaced, each at once and whole.
-    card : `Card`
-
-    Raises
-    ------
-    InputError
-        If the path ends otherwise, or a weight is not finite.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
+    The path ends in ``.safetensors``, the page in ``.md`` instead. Files there are replaced, each at once and
+    whole. `InputError` if it ends otherwise, or a weight is not finite; `ImportError` if safetensors is not
+    installed (extra ``networks``).
     """
     tensors = _tensors_of(network)
     spoiled = next((name for name, one in tensors.items() if not bool(torch.isfinite(one).all())), None)
@@ -146,12 +113,9 @@ def load_weights(path: str | Path, *, kind: str | None = None) -> tuple[Any, Car
     InputError
         If the file is of another form or kind, is damaged (its checksum differs), or its shapes do not fit
         the network that it describes.
-    ImportError
-        If safetensors is not installed (extra ``networks``).
     """
     path = Path(path)
     about, tensors = _read(path)
-    _check(path, about, tensors)
     if kind is not None and about["kind"] in NETWORK_KINDS and about["kind"] != kind:
         raise InputError(f"{path} holds a {about['kind']}, not a {kind}: give a file of that kind")
     return _network(path, about, tensors)
@@ -168,10 +132,6 @@ def checksum_of(network: Network) -> str:
 def available() -> tuple[str, ...]:
     """Names of the weights that come with lenssr.
 
-    Returns
-    -------
-    names : tuple of str
-
     Examples
     --------
     >>> from lenssr.networks import available
@@ -187,27 +147,12 @@ def find(weights: str | Path) -> Path:
         return PRETRAINED_FOLDER / f"{weights}.safetensors"
     if isinstance(weights, str | Path) and Path(weights).is_file():
         return Path(weights)
-    raise InputError(
-        f"weights = {str(weights)!r}: no file, and none that come with lenssr; these are "
-        f"{', '.join(map(repr, available())) or 'not installed'}"
-    )
+    names = ", ".join(map(repr, available())) or "not installed"
+    raise InputError(f"weights = {str(weights)!r}: no file, and none that come with lenssr: {names}")
 
 
 def load(weights: str | Path, *, kind: str | None = None) -> tuple[Any, Card]:
-    """Read a network that comes with lenssr, or one from a file.
-
-    Parameters
-    ----------
-    weights : str or `~pathlib.Path`
-        One of `available`, or a file of `save_weights`.
-    kind : {"SISR", "RelensingNetwork", "DeflectionNetwork"}, optional
-        Required kind; by default any.
-
-    Returns
-    -------
-    network, card
-        As `load_weights` does, whose errors it raises; `InputError` for an unknown name.
-    """
+    """Read a network that comes with lenssr, one of `available`, or from a file, as `load_weights` does."""
     return load_weights(find(weights), kind=kind)
 
 
@@ -225,24 +170,26 @@ def save_bundle(path: str | Path, settings: dict, networks: list[tuple[Network, 
     _write(path, {"kind": BUNDLE, "settings": settings, "card": {}, "networks": told}, tensors)
 
 
-def load_bundle(path: str | Path) -> tuple[dict, list[tuple[Any, Card, dict]]]:
-    """Settings and networks of a file of `save_bundle`."""
+def load_bundle(path: str | Path) -> dict:
+    """Settings of a file of `save_bundle`."""
+    about, _ = _read(Path(path))
+    if about["kind"] != BUNDLE:
+        raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
+    return about["settings"]
+
+
+def load_networks(path: str | Path) -> list[tuple[Any, Card, dict]]:
+    """Networks of a file of `save_bundle`, or the one of `save_weights` (without plain values)."""
     path = Path(path)
     about, tensors = _read(path)
     if about["kind"] != BUNDLE:
-        raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
-    _check(path, about, tensors)
+        return [(*_network(path, about, tensors), {})]
     found = []
     for number, told in enumerate(about["networks"]):
         start = f"{number}."
         own = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
         found.append((*_network(path, told, own), told["told"]))
-    return about["settings"], found
-
-
-def is_bundle(path: str | Path) -> bool:
-    """Whether a file is one of `save_bundle`."""
-    return _read(Path(path))[0]["kind"] == BUNDLE
+    return found
 
 
 # ---------------------------------------------------------------- the file
@@ -261,9 +208,7 @@ def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, 
     """Network and `Card` of what a file says; refuse tensors whose names or shapes differ."""
     kind = about["kind"]
     if kind not in NETWORK_KINDS:
-        raise InputError(
-            f"{path} holds a {kind}, which this release does not know: it has {', '.join(NETWORK_KINDS)}"
-        )
+        raise InputError(f"{path} holds a {kind}, not one of {', '.join(NETWORK_KINDS)}: update lenssr")
     try:
         network = NETWORK_KINDS[kind](**about["settings"])
     except (TypeError, InputError) as error:
@@ -272,10 +217,7 @@ def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, 
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
     if wrong:
-        raise InputError(
-            f"{path} does not fit the {kind} that it describes: {wrong[0]}, {len(wrong)} in all; it "
-            "was written by another release"
-        )
+        raise InputError(f"{path} does not fit the {kind} that it describes ({wrong[0]}): get it anew")
     network.load_state_dict(tensors)
     known = {entry.name for entry in fields(Card)}
     return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
@@ -293,7 +235,7 @@ def _write(path: str | Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Description and tensors of a file of `_write`, not yet compared with the checksum."""
+    """Description and tensors of a file of `_write`, not damaged."""
     library = _library("safetensors")
     try:
         with library.safe_open(path, framework="pt") as file:
@@ -306,13 +248,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is a safetensors file, but not of lenssr") from error
-    return about, tensors
-
-
-def _check(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
-    """Refuse a damaged file, whose checksum differs."""
     if about.get("checksum") != _checksum(about, tensors):
         raise InputError(f"{path} is damaged: its checksum differs; get the file again")
+    return about, tensors
 
 
 def _checksum(about: dict[str, Any], tensors: Tensors) -> str:

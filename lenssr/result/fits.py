@@ -7,6 +7,7 @@ input, the models to the last digit) as JSON into the META table, for `read`. No
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,38 +58,24 @@ LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 # Fields that META holds as they are.
 EXACT = "reduced_chi2 sky sky_error covariance_names flags ok magnification magnification_error meta".split()
 # Columns of the LENS table, one row a parameter.
-LENS_COLUMNS = {
-    "component": str,
-    "model": str,
-    "name": str,
-    "value": float,
-    "error": float,
-    "unit": str,
-    "fixed": bool,
-    "lower": float,
-    "upper": float,
-}
+LENS_COLUMNS = {"component": str, "model": str, "name": str, "value": float, "error": float}
+LENS_COLUMNS |= {"unit": str, "fixed": bool, "lower": float, "upper": float}
 
 # ---------------------------------------------------------------- planes of a result
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The FITS form of one field that is an image.
+    """The FITS form of one field that is an image."""
 
-    ``hdu``, ``error``, ``mask`` and ``psf`` name the HDUs of a `~astropy.nddata.CCDData`; an ``array`` has
-    the first only, and the WCS of the field ``wcs_of``. Error and mask follow the image if ``beside`` is
-    true, else they come at the end of the file.
-    """
-
-    hdu: str
+    hdu: str  # names of the HDUs of a `~astropy.nddata.CCDData`
     error: str
     mask: str
     psf: str
     comment: str
-    beside: bool = False
-    array: bool = False
-    wcs_of: str | None = None
+    beside: bool = False  # whether error and mask follow the image, rather than come at the end of the file
+    array: bool = False  # an array has the first HDU only,
+    wcs_of: str | None = None  # and the WCS of this field
 
 
 def plane(hdu, comment, *, default=MISSING, error=None, mask=None, psf=None, **more):
@@ -117,12 +104,14 @@ def to_hdulist(result):
     planes = planes_of(result)
     hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane)]
     models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
+    plain = {"lens": None if result.lens is None else result.lens._plain()}
+    plain |= {label: plain_light(model) for label, model in models.items() if label != "lens"}
     arrays = []
-    exact = {**_exact(result), "models": _without_arrays(_plain_models(models), arrays)}
+    exact = {**_exact(result), "models": _without_arrays(plain, arrays)}
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
-    text = Table({"key": list(exact), "json": [to_json(value) for value in exact.values()]})
+    text = Table({"key": list(exact), "json": [json.dumps(one, default=_encode) for one in exact.values()]})
     tables = {"LENS": lens_table(models), "PARAMETERS": parameters, "META": text}
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
@@ -157,9 +146,7 @@ def _plane_hdus(result, name, plane):
         why = "is prior, not data" if name == "source" else "has no data"
         hdus.append(_image_hdu(bad, plane.mask, f"1 where {plane.hdu} {why}", wcs=value.wcs))
     if value.psf is not None:
-        hdus.append(
-            _image_hdu(value.psf, plane.psf, f"point spread function of {plane.hdu}, at its sampling")
-        )
+        hdus.append(_image_hdu(value.psf, plane.psf, f"point spread function of {plane.hdu} at its sampling"))
     return hdus
 
 
@@ -179,17 +166,8 @@ def _exact(result):
     for name, plane in planes_of(result).items():
         image = getattr(result, name)
         if image is not None and not plane.array:
-            exact[f"{name}.meta"] = image.meta if isinstance(image.meta, fits.Header) else dict(image.meta)
-            exact[f"{name}.unit"] = image.unit.to_string()
-    exact["parameters.meta"] = dict(result.parameters.meta)
-    return exact
-
-
-def _plain_models(models):
-    """The models by label as plain data, maps and covariances as arrays."""
-    lens = models["lens"]
-    lights = {label: plain_light(model) for label, model in models.items() if label != "lens"}
-    return {"lens": None if lens is None else lens._plain(), **lights}
+            exact |= {f"{name}.meta": image.meta, f"{name}.unit": image.unit.to_string()}
+    return exact | {"parameters.meta": result.parameters.meta}
 
 
 def _without_arrays(plain, arrays):
@@ -248,7 +226,8 @@ def read(path, kind):
 
 
 def _fields(hdulist, kind):
-    exact = {str(row["key"]): from_json(str(row["json"])) for row in hdulist["META"].data}
+    told = hdulist["META"].data
+    exact = {str(row["key"]): json.loads(str(row["json"]), object_hook=_decode) for row in told}
     models = _models(hdulist, exact["models"])
     planes = {
         name: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, name, plane, exact)
@@ -258,16 +237,10 @@ def _fields(hdulist, kind):
     table = QTable(hdulist["PARAMETERS"].data, meta=exact["parameters.meta"])
     for name, column in table.columns.items():
         table[name] = column.astype(str) if column.dtype.kind in "SU" else _native(column)
-    return {
-        **planes,
-        **{name: exact[name] for name in EXACT},
-        "covariance_names": tuple(exact["covariance_names"]),
-        "flags": tuple(exact["flags"]),
-        "lens": models["lens"],
-        "source_model": models["source"],
-        "lens_light": models["lens_light"],
-        "parameters": table,
-    }
+    told = {name: exact[name] for name in EXACT}
+    told |= {name: tuple(told[name]) for name in ("covariance_names", "flags")}
+    told |= {"lens": models["lens"], "source_model": models["source"], "lens_light": models["lens_light"]}
+    return planes | told | {"parameters": table}
 
 
 def _native(array):
@@ -277,9 +250,8 @@ def _native(array):
 
 def _ccddata(hdulist, name, plane, exact):
     header = hdulist[plane.hdu].header
-    std, bad, psf = (
-        _native(hdulist[hdu].data) if hdu in hdulist else None for hdu in (plane.error, plane.mask, plane.psf)
-    )
+    names = plane.error, plane.mask, plane.psf
+    std, bad, psf = (_native(hdulist[name].data) if name in hdulist else None for name in names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         wcs = WCS(header) if "CRPIX1" in header else None
@@ -318,33 +290,19 @@ def _with_arrays(plain, arrays):
 # ---------------------------------------------------------------- JSON
 
 
-def to_json(value):
-    """Write a value as JSON text; headers and quantities included."""
-    return json.dumps(_encode(value))
-
-
-def from_json(text):
-    """Read what `to_json` wrote."""
-    return json.loads(text, object_hook=_decode)
-
-
 def _encode(value):
-    """Plain data of dicts, lists, strings and numbers."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+    """JSON form of what JSON does not know."""
     if isinstance(value, u.Quantity):
         return {"__quantity__": np.asarray(value.value).tolist(), "unit": value.unit.to_string()}
     if isinstance(value, fits.Header):
         return {"__header__": value.tostring(sep="\n", endcard=False, padding=False)}
-    if isinstance(value, dict):
-        return {str(key): _encode(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
         return sorted(value)
-    if isinstance(value, (np.generic, np.ndarray)):
+    if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, (u.UnitBase, Path)):
+    if isinstance(value, u.UnitBase | Path):
         return str(value)
     kind = type(value).__name__
     raise TypeError(f"meta holds a {kind}, which JSON cannot hold: leave it out, or store str(...) of it")
@@ -436,9 +394,8 @@ def _plain_of_layout_1(table, structure, arrays):
     """Plain models by label: layout 1 held parameters in LENS alone, the structure in META, maps by name."""
     models = {}
     for label, told in structure.items():
-        parts = [
-            _plain_part(part, table[table["component"] == part["label"]], arrays) for part in told["parts"]
-        ]
+        rows = (table[table["component"] == part["label"]] for part in told["parts"])
+        parts = [_plain_part(part, own, arrays) for part, own in zip(told["parts"], rows, strict=True)]
         covariance = arrays.get(f"cov.{label}")
         if told["kind"] == "system":
             models[label] = {"MassSystem": {"components": parts, "covariance": covariance}}

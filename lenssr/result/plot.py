@@ -242,10 +242,7 @@ def draw(result, figure=None):
     """Draw the five panels and the verdict into a figure, by default a new one."""
     coarse, fine = pixel_scales(result)
     if coarse is None:
-        raise InputError(
-            "the pixel scale is not known: give a result whose meta has it, by dataclasses.replace(result, "
-            'meta={**result.meta, "pixel_scale": 0.05}), in arcsec'
-        )
+        raise InputError("the pixel scale is not known: give a result with meta={'pixel_scale': arcsec}")
     if figure is None:
         figure = Figure(figsize=(15.0, 9.2), dpi=120, layout="constrained")
     axes = figure.subplots(2, 3)

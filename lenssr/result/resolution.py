@@ -17,26 +17,17 @@ from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.result.fits import plane, read, write
 from lenssr.result.text import describe, pixel_scales
+from lenssr.units import positive_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
     from astropy.modeling import Model
 
-__all__ = ["PARAMETER_COLUMNS", "Draws", "FailedResolution", "SuperResolution"]
-
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 class Draws(NamedTuple):
-    """Images and sources that the data allow, as `SuperResolution.sample` draws them.
-
-    Attributes
-    ----------
-    image : `~astropy.units.Quantity`, shape (n, scale ny, scale nx)
-        Super-resolved images, on the pixels of ``result.image``.
-    source : `~astropy.units.Quantity`, shape (n, my, mx)
-        The sources that belong to them, on the pixels of ``result.source``.
-    """
+    """Images (n, scale ny, scale nx) and sources (n, my, mx), as `SuperResolution.sample` draws them."""
 
     image: u.Quantity
     source: u.Quantity
@@ -114,11 +105,7 @@ class SuperResolution:
     lens_light_image: CCDData | None = plane("LENS_LIGHT", "the lens galaxy alone", default=None)
     source: CCDData | None = plane("SOURCE", "the source galaxy, not lensed", beside=True, default=None)
     information: NDArray[np.float64] | None = plane(
-        "INFORMATION",
-        "1 - posterior / prior variance of SOURCE",
-        array=True,
-        wcs_of="source",
-        default=None,
+        "INFORMATION", "1 - posterior / prior variance of SOURCE", array=True, wcs_of="source", default=None
     )
     model_image: CCDData = plane("MODEL", "model on the grid of the input")
     residual: CCDData = plane("RESIDUAL", "data minus model", error="NOISE")
@@ -197,11 +184,6 @@ class SuperResolution:
         seed : int, optional
             The same seed gives the same draws; 0 by default.
 
-        Returns
-        -------
-        draws : `Draws`
-            ``draws.image`` and ``draws.source``, with units.
-
         Raises
         ------
         InputError
@@ -217,54 +199,27 @@ class SuperResolution:
         >>> draws.image.shape, draws.source.unit
         ((3, 150, 150), Unit("electron / (s arcsec2)"))
         """
-        for name, value, least in (("n", n, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise InputError(f"{name} = {value!r}: give an integer, {least} or larger")
+        n, seed = positive_integer(n, "n"), positive_integer(seed, "seed", 0)
         if self.posterior is None:
-            raise InputError(
-                "this result has no posterior to draw from (files hold none, and interpolation has none): "
-                "run SuperResolver on the image again, with a model of the source, and sample before writing"
-            )
-        changes = self.posterior.changes(int(n), np.random.default_rng(int(seed)))
+            raise InputError("no posterior (files hold none): run SuperResolver again, with a source model")
+        changes = self.posterior.changes(n, np.random.default_rng(seed))
         planes = zip((self.image, self.source), changes, strict=True)
         return Draws(*((plane.data + change) * plane.unit for plane, change in planes))
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to one FITS file: all of it, or nothing.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The file to make. It is written under a temporary name in the same folder, then renamed.
-        overwrite : bool, optional
-            Whether an existing file may be replaced; no by default.
-
-        Raises
-        ------
-        InputError
-            If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
+        It is written under a temporary name in the same folder, then renamed. `InputError` if the file exists
+        and ``overwrite`` is false, or its folder is missing or not writable.
         """
         write(self, path, overwrite)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file that `write` made.
+        """Read a file that `write` made, every field as it was written, models included.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The file.
-
-        Returns
-        -------
-        result : `SuperResolution`
-            With every field as it was written, models included. A mass model of your own is found by its
-            name; import the module that defines it first.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, damaged or not a result.
+        A mass model of your own is found by its name; import the module that defines it first. `InputError`
+        if the file is missing, damaged or not a result.
         """
         return read(path, cls)
 
@@ -282,15 +237,6 @@ class SuperResolution:
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional
             Where to save it, in the format of its suffix, replacing what is there; not saved by default.
-
-        Returns
-        -------
-        figure : `~matplotlib.figure.Figure`
-
-        Raises
-        ------
-        InputError
-            If the path cannot be written.
         """
         from lenssr.result.plot import draw, save
 
@@ -300,13 +246,7 @@ class SuperResolution:
         return figure
 
     def summary(self) -> str:
-        """Say in a few lines of text what came out.
-
-        Returns
-        -------
-        text : str
-            Verdict, sizes, fit quality, and a table of the parameters with errors.
-        """
+        """Say in a few lines of text what came out: verdict, sizes, fit quality, parameters with errors."""
         return describe(self)
 
     def __repr__(self) -> str:
@@ -322,19 +262,13 @@ class SuperResolution:
 class FailedResolution:
     """Stands for a result that could not be made in the list of `~lenssr.SuperResolver.map`.
 
+    It is false, so that ``filter(None, results)`` keeps the results.
+
     Parameters
     ----------
     error : Exception
-        The exception.
     name : str
         Name of the image.
-
-    Attributes
-    ----------
-    ok : bool
-        False. The object itself is false too, so that ``filter(None, results)`` keeps the results.
-    flags : tuple of str
-        ``("failed",)``.
 
     Examples
     --------
@@ -350,13 +284,10 @@ class FailedResolution:
     flags = ("failed",)
 
     def __init__(self, error: Exception, name: str) -> None:
-        self.error = error
-        self.name = name
+        self.error, self.name = error, name
 
     def __bool__(self) -> bool:
-        """Be false, as a result that is not there."""
         return False
 
     def __repr__(self) -> str:
-        """Say which image failed and why."""
         return f"<FailedResolution {self.name}: {self.error}>"

@@ -57,9 +57,8 @@ def rows_text(result):
 
 def einstein_text(result):
     """Einstein radius of the lens with its error, if it has one parameter of that name; otherwise None."""
-    radii = [
-        row for row in result.parameters if row["component"] == "lens" and row["name"].startswith("theta_E")
-    ]
+    lens = [row for row in result.parameters if row["component"] == "lens"]
+    radii = [row for row in lens if row["name"].startswith("theta_E")]
     return number_text(float(radii[0]["value"]), float(radii[0]["error"])) if len(radii) == 1 else None
 
 

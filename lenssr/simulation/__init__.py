@@ -8,22 +8,6 @@ from lenssr.simulation.population import BroadLenses, LensPopulation
 from lenssr.simulation.scenes import LensBatch, LensScenes, SimulatedLens
 from lenssr.simulation.sersic_stamps import SersicStamp, SersicStamps
 
-__all__ = [
-    "GALAXY_CELLS",
-    "AxionVortex",
-    "BatchedLenses",
-    "BroadLenses",
-    "ColdSubhalos",
-    "DeepLense",
-    "GalaxyLens",
-    "GalaxyLenses",
-    "GalaxyShapes",
-    "LensBatch",
-    "LensDataset",
-    "LensPopulation",
-    "LensScenes",
-    "SersicStamp",
-    "SersicStamps",
-    "SimulatedLens",
-    "write_dataset",
-]
+__all__ = ["GALAXY_CELLS", "AxionVortex", "BatchedLenses", "BroadLenses", "ColdSubhalos", "DeepLense"]
+__all__ += ["GalaxyLens", "GalaxyLenses", "GalaxyShapes", "LensBatch", "LensDataset", "LensPopulation"]
+__all__ += ["LensScenes", "SersicStamp", "SersicStamps", "SimulatedLens", "write_dataset"]

@@ -10,11 +10,11 @@ import torch
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, xlogy
+from torch import Tensor
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
-from lenssr.imaging.operator import Convolution, ImagingOperator, reach_of
-from lenssr.imaging.psf import PSF
+from lenssr.imaging import PSF, DeepLenseNoise, ImagingOperator, PoissonNoise
+from lenssr.imaging.operator import Convolution, reach_of
 from lenssr.imaging.quadrature import gauss_rule, midpoint_rule, rays_in_cells
 from lenssr.imaging.render_scene import MARGIN_SHARE
 from lenssr.mass import MassModel
@@ -31,7 +31,7 @@ _STEPS, _TOP, _COLUMNS = 8, 128, 256
 _ROWS = _TOP * _STEPS
 
 # Brightness of a scene at x and y in arcsec.
-_Brightness = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_Brightness = Callable[[Tensor, Tensor], Tensor]
 
 # ---------------------------------------------------------------- noise-free images
 
@@ -52,12 +52,7 @@ class Camera:
         self.oversampling: Literal["auto"] | int = 1 if psf is None else "auto"
         self._ray_grids: dict[Any, list[_RayGrid]] = {}
 
-    @property
-    def pixel_scale(self) -> float:
-        """Side of the low pixels in arcsec."""
-        return self.grid.pixel_scale
-
-    def render(self, scenes: Any, common_lens: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def render(self, scenes: Any, common_lens: Any = None) -> tuple[Tensor, Tensor]:
         """Noise-free images in electron / s per pixel: high (B, ny scale, nx scale) and low (B, ny, nx).
 
         ``common_lens`` is the one lens of all scenes: rays are then traced through it once. On a CPU scenes
@@ -95,7 +90,7 @@ class Camera:
         return {**self.__dict__, "_ray_grids": {}}
 
 
-def _image_memory(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+def _image_memory(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Memory for images; numpy asks the system for large pages, which is several times faster."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
@@ -123,7 +118,7 @@ class _RayGrid:
             parts = rays_in_cells(x, y, 1 / _PARTS, gauss_rule())
             self._finer = [(offset * operator.grid.pixel_scale).to(self.x) for offset in parts]
 
-    def __call__(self, scenes: Any) -> torch.Tensor:
+    def __call__(self, scenes: Any) -> Tensor:
         """Images (B, ny, nx) of scenes."""
         values = self._values(scenes)
         values = values.reshape(len(scenes), -1, math.prod(self._operator.cells))
@@ -131,7 +126,7 @@ class _RayGrid:
         pixels = pixels.reshape(len(scenes), *self._operator.cells)
         return self._operator.convolve(pixels.mul_(self._operator.grid.pixel_area))
 
-    def _values(self, scenes: Any) -> torch.Tensor:
+    def _values(self, scenes: Any) -> Tensor:
         x, y = self.x[None], self.y[None]
         if self._lens is None:
             return scenes.brightness(x, y)
@@ -141,15 +136,13 @@ class _RayGrid:
             beta_x, beta_y = beta_x - alpha_x, beta_y - alpha_y
         return scenes.source(beta_x, beta_y)
 
-    def _refined(self, scenes: Any, values: torch.Tensor) -> torch.Tensor:
+    def _refined(self, scenes: Any, values: Tensor) -> Tensor:
         """Means over pixels, with many more rays in the steepest: cusps, and light near a mass."""
         means = values.mean(1)
         number = min(_STEEP, means.shape[1])
         steep = (values.amax(1) - values.amin(1)).topk(number, dim=1, sorted=False).indices
-        x, y = (
-            (middle[steep].unsqueeze(-1) + offset).flatten(1)
-            for middle, offset in zip(self._pixels, self._finer, strict=True)
-        )
+        middles = zip(self._pixels, self._finer, strict=True)
+        x, y = ((middle[steep].unsqueeze(-1) + offset).flatten(1) for middle, offset in middles)
         finer = scenes.brightness(x, y).reshape(len(scenes), number, -1).mean(-1)
         return means.scatter(1, steep, finer)
 
@@ -176,7 +169,7 @@ def binned(values: NDArray, factor: int) -> NDArray:
 def lensed(lens: MassModel, brightness: _Brightness) -> _Brightness:
     """Brightness function of the image plane, at positions (M,), from the one of the source plane."""
 
-    def seen(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def seen(x: Tensor, y: Tensor) -> Tensor:
         alpha_x, alpha_y = lens.deflection_at(x[None], y[None], lens.vector[None])
         return brightness(x - alpha_x[0], y - alpha_y[0])
 
@@ -186,7 +179,7 @@ def lensed(lens: MassModel, brightness: _Brightness) -> _Brightness:
 def render_steep(grid: PixelGrid, psf: PSF, *brightness: _Brightness) -> list[NDArray]:
     """Flux per pixel (ny, nx) of scenes, each ``brightness(x, y)``, within 0.1 % wherever it is bright."""
 
-    def scenes(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def scenes(x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([function(x, y) for function in brightness])
 
     kernel = psf.kernel(grid.pixel_scale)
@@ -194,7 +187,7 @@ def render_steep(grid: PixelGrid, psf: PSF, *brightness: _Brightness) -> list[ND
     return [scene.numpy() for scene in operator(scenes(operator.x, operator.y))]
 
 
-def render_densely(grid: PixelGrid, psf: PSF | None, brightness: _Brightness) -> torch.Tensor:
+def render_densely(grid: PixelGrid, psf: PSF | None, brightness: _Brightness) -> Tensor:
     """Flux per pixel before the PSF, from rays 0.006" apart, on a field wider by half of the PSF's kernel."""
     rim = 0 if psf is None else max(psf.kernel(grid.pixel_scale).shape) // 2
     wide = PixelGrid(tuple(side + 2 * rim for side in grid.shape), grid.pixel_scale)
@@ -204,7 +197,7 @@ def render_densely(grid: PixelGrid, psf: PSF | None, brightness: _Brightness) ->
     return operator(torch.cat([brightness(x, y) for x, y in blocks]))
 
 
-def convolve_and_crop(scene: torch.Tensor, grid: PixelGrid, psf: PSF | None) -> NDArray:
+def convolve_and_crop(scene: Tensor, grid: PixelGrid, psf: PSF | None) -> NDArray:
     """Image (ny, nx) of a scene of `render_densely`: convolved with a PSF, cut to the pixels of the grid."""
     if psf is not None:
         scene = Convolution(psf.kernel(grid.pixel_scale), scene.shape)(scene)
@@ -215,9 +208,7 @@ def convolve_and_crop(scene: torch.Tensor, grid: PixelGrid, psf: PSF | None) -> 
 # ---------------------------------------------------------------- noise
 
 
-def draw_noise(
-    draws: Any, truth: torch.Tensor, low_truth: torch.Tensor, high: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def draw_noise(draws: Any, truth: Tensor, low_truth: Tensor, high: bool) -> tuple[Tensor, Tensor | None]:
     """Noisy low images of a batch, and high ones (None unless ``high``), from their truths.
 
     ``draws`` are `~lenssr.simulation.scenes.LensDraw`.

@@ -17,6 +17,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable, Table, vstack
 from astropy.units import UnitBase
 from astropy.wcs import FITSFixedWarning
+from numpy.random import Generator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -27,9 +28,7 @@ from lenssr.imaging.noise import PoissonNoise, stack_noise
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.simulation.camera import Camera, binned, draw_noise
 from lenssr.simulation.scenes import LensBatch, LensDraw, SimulatedLens, image, make_scenes
-from lenssr.units import strip_unit
-
-__all__ = ["BatchedLenses", "LensDataset", "check_count", "check_range", "observed", "write_dataset"]
+from lenssr.units import positive_integer, strip_unit
 
 # Cameras that are kept with their rays.
 _CAMERAS_KEPT = 8
@@ -39,17 +38,10 @@ log = logging.getLogger(__name__)
 
 
 class LensDataset(ABC):
-    """A seeded sequence of simulated lenses.
+    """A seeded sequence of ``size`` simulated lenses.
 
     Item i depends on the seed and on i only, not on the items made before it. Subclasses make an item in
     ``_item(index)``. Their settings are those arguments of their call that are attributes of the same name.
-
-    Parameters
-    ----------
-    size : int
-        Number of lenses.
-    seed : int
-        Seed of the random numbers; not negative.
     """
 
     size: int
@@ -57,8 +49,7 @@ class LensDataset(ABC):
     _stream = 0
 
     def __init__(self, size: int, seed: int) -> None:
-        self.size = check_count(size, "size", 1)
-        self.seed = check_count(seed, "seed", 0)
+        self.size, self.seed = positive_integer(size, "size"), positive_integer(seed, "seed", 0)
 
     def __len__(self) -> int:
         return self.size
@@ -78,7 +69,7 @@ class LensDataset(ABC):
         names = inspect.signature(type(self)).parameters
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-    def rng(self, index: int, *purpose: int) -> np.random.Generator:
+    def rng(self, index: int, *purpose: int) -> Generator:
         """Start the random numbers of an item; ``purpose`` names another, independent stream of it."""
         return np.random.default_rng([self.seed, index, self._stream, *purpose])
 
@@ -141,24 +132,13 @@ class BatchedLenses(LensDataset):
         Parameters
         ----------
         indices : slice, sequence of int or None, optional
-            Which lenses; all by default. They must have one camera (see `index_batches`).
+            Which lenses, at least one; all by default. They must have one camera (see `index_batches`).
         device : `torch.device` or str, optional
             Where images are rendered, and stay; the CPU by default.
         dtype : `torch.dtype`, optional
             Of all tensors; float32 by default.
         high : bool, optional
             Whether to draw noisy high images too; False by default.
-
-        Returns
-        -------
-        batch : `~lenssr.simulation.LensBatch`
-
-        Raises
-        ------
-        IndexError
-            If an index is out of range.
-        InputError
-            If there is no index, or the lenses have different cameras.
 
         Notes
         -----
@@ -170,24 +150,14 @@ class BatchedLenses(LensDataset):
         index = self._indices(indices)
         cameras = {self._camera_number(number) for number in index}
         if len(cameras) != 1:
-            raise InputError(
-                f"the lenses asked for are seen by {len(cameras)} cameras: a batch has one; "
-                "index_batches(size) gives indices that go together"
-            )
+            raise InputError(f"the lenses are seen by {len(cameras)} cameras: take batches of index_batches")
         camera = self._camera(cameras.pop())
         draws = [self._draw(number) for number in index]
         scenes = make_scenes(self._lens, draws).to(device, dtype)
         truth, low_truth = camera.render(scenes, self._common_lens)
         low, many = draw_noise(draws, truth, low_truth, high)
-
-        def numbers(values: Any) -> torch.Tensor:
-            return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(truth)
-
-        def stacked(noises: list[PoissonNoise]) -> PoissonNoise:
-            noise = stack_noise(noises)
-            return noise.with_numbers(*(numbers(getattr(noise, name)) for name in noise.names))
-
-        noise = stacked([one.noise for one in draws])
+        noise = stack_noise([one.noise for one in draws]).on("cpu")
+        settings = {name: [one.settings[name] for one in draws] for name in draws[0].settings}
         return LensBatch(
             index=torch.tensor(index),
             low=low,
@@ -201,9 +171,9 @@ class BatchedLenses(LensDataset):
             oversampling=camera.oversampling,
             exposure=noise.exposure.flatten(),
             high=many,
-            high_noise=stacked([one.high_noise for one in draws]) if high else None,
-            settings={name: numbers([one.settings[name] for one in draws]) for name in draws[0].settings},
-        )
+            high_noise=stack_noise([one.high_noise for one in draws]).on("cpu") if high else None,
+            settings={name: torch.tensor(numbers).double() for name, numbers in settings.items()},
+        ).to(device, dtype)
 
     def index_batches(
         self, size: int, *, indices: Iterable[int] | None = None, seed: int | None = None
@@ -217,11 +187,7 @@ class BatchedLenses(LensDataset):
         indices : iterable of int, optional
             Which lenses; all by default.
         seed : int, optional
-            Shuffle lenses, and batches; the same seed gives the same order. By default they stay in order.
-
-        Returns
-        -------
-        batches : list of list of int
+            Shuffles lenses, and batches. By default they stay in order.
 
         Examples
         --------
@@ -229,19 +195,16 @@ class BatchedLenses(LensDataset):
         >>> DeepLense(size=5).index_batches(2)
         [[0, 1], [2, 3], [4]]
         """
-        size = check_count(size, "size", 1)
+        size = positive_integer(size, "size")
         cameras: dict[int, list[int]] = {}
         for number in self._indices(indices):
             cameras.setdefault(self._camera_number(number), []).append(number)
-        rng = None if seed is None else np.random.default_rng([check_count(seed, "seed", 0), 0])
+        seen = cameras.values()
+        rng = None if seed is None else np.random.default_rng([positive_integer(seed, "seed", 0), 0])
         if rng is not None:
-            for numbers in cameras.values():
+            for numbers in seen:
                 rng.shuffle(numbers)
-        batches = [
-            numbers[start : start + size]
-            for numbers in cameras.values()
-            for start in range(0, len(numbers), size)
-        ]
+        batches = [numbers[n : n + size] for numbers in seen for n in range(0, len(numbers), size)]
         if rng is not None:
             rng.shuffle(batches)
         return batches
@@ -277,17 +240,6 @@ class BatchedLenses(LensDataset):
         return index
 
 
-def check_count(value: Any, name: str, least: int) -> int:
-    """Return an integer that is at least ``least``, or raise an `InputError`."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise InputError(f"{name} = {value!r} is not an integer: give one of at least {least}") from error
-    if number < least:
-        raise InputError(f"{name} = {number} is below {least}: give a larger one")
-    return number
-
-
 def check_range(values: Any, unit: UnitBase, name: str, above: float = 0.0) -> tuple[float, float]:
     """Return (least, largest) as floats in ``unit``, the first above a limit, or raise an `InputError`."""
     low, high = (float(strip_unit(value, unit, name)) for value in values)
@@ -297,13 +249,8 @@ def check_range(values: Any, unit: UnitBase, name: str, above: float = 0.0) -> t
     return low, high
 
 
-def observed(
-    truth: NDArray, grid: PixelGrid, scale: int, noise: PoissonNoise, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Both images of a `SimulatedLens`, their truths and noise, from the truth at the high pixels.
-
-    ``noise`` belongs to the low image, which is drawn first.
-    """
+def observed(truth: NDArray, grid: PixelGrid, scale: int, noise: PoissonNoise, rng: Generator) -> dict:
+    """Both images of a `SimulatedLens`, the low one drawn first with ``noise``, from the high truth."""
     fine, low_truth = grid.upsample(scale), binned(truth, scale)
     high_noise = PoissonNoise(noise.exposure, noise.background_rms / scale)
     return {
@@ -332,13 +279,12 @@ def write_dataset(
     Parameters
     ----------
     dataset : `~lenssr.simulation.LensDataset`
-        The data set.
     directory : str or `~pathlib.Path`
         Where to; made if it does not exist.
     indices : iterable of int, optional
         Which lenses; all by default.
     overwrite : bool, optional
-        Whether files may be replaced; False by default.
+        Whether files may be replaced; False by default: an existing one is refused, and nothing is written.
     progress : bool, optional
         Whether to show a progress bar; False by default.
 
@@ -347,11 +293,6 @@ def write_dataset(
     manifest : `~astropy.table.Table`
         One row for each lens: file, true parameters, exposures. Its ``meta`` holds the settings of the data
         set and the version of lenssr.
-
-    Raises
-    ------
-    InputError
-        If a file exists, before anything is written.
 
     Examples
     --------
@@ -372,18 +313,16 @@ def write_dataset(
         raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
     existing = [name for name in (_MANIFEST, *map(_file_name, indices)) if (directory / name).exists()]
     if existing and not overwrite:
-        raise InputError(
-            f"{len(existing)} files exist, such as {directory / existing[0]}: choose another folder, or "
-            "overwrite=True"
-        )
+        raise InputError(f"{directory / existing[0]} exists: choose another folder, or overwrite=True")
     log.info("simulating %d lenses in %s", len(indices), directory)
     rows = []
     for index in tqdm(indices, "simulating", unit="lens", disable=not progress):
         item = dataset[index]
         path = _write_item(item, directory, dataset.settings(), overwrite)
+        lens, light = _true_numbers(item)
         exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
-        numbers = {**_lens_numbers(item), **_light_numbers(item), **exposures, **item.settings}
-        rows.append(Table([{"file": path.name, "index": item.index, **numbers}]))
+        first = {"file": path.name, "index": item.index}
+        rows.append(Table([first | lens | light | exposures | item.settings]))
     manifest = vstack(rows, metadata_conflicts="silent")
     manifest.meta = {**dataset.settings(), "version": package_version()}
     with atomic(directory / _MANIFEST) as temporary:
@@ -396,12 +335,7 @@ def _file_name(index: int) -> str:
 
 
 def _write_item(item: SimulatedLens, directory: str | Path, settings: dict, overwrite: bool) -> Path:
-    """Write one simulated lens as a FITS file named by its index; return the path.
-
-    Its HDUs: SCI (the low image), ERR (expected errors, where the noise does not follow from EXPTIME), PSF
-    (at low pixels, if any), HIGH, TRUTH, LOWTRUTH, the tables LENS, LIGHT and, for point masses beside the
-    lens, SUBHALOS. ``settings`` go into the primary header.
-    """
+    """Write one simulated lens as a FITS file named by its index; return the path."""
     path = Path(directory) / _file_name(item.index)
     with atomic(path, overwrite) as temporary:
         fits.HDUList(list(_hdus(item, settings))).writeto(temporary)
@@ -409,6 +343,11 @@ def _write_item(item: SimulatedLens, directory: str | Path, settings: dict, over
 
 
 def _hdus(item: SimulatedLens, settings: dict[str, Any]) -> Iterator[Any]:
+    """HDUs of a file; ``settings`` go into the primary header.
+
+    SCI (the low image), ERR (expected errors, where the noise does not follow from EXPTIME), PSF (at low
+    pixels, if any), HIGH, TRUTH, LOWTRUTH, tables SUBHALOS (point masses beside the lens), LENS and LIGHT.
+    """
     primary = fits.PrimaryHDU()
     primary.header.update(ORIGIN=f"lenssr {package_version()}", INDEX=item.index)
     primary.header.update({name[:8].upper(): value for name, value in settings.items()})
@@ -423,12 +362,12 @@ def _hdus(item: SimulatedLens, settings: dict[str, Any]) -> Iterator[Any]:
         yield fits.ImageHDU(item.psf.kernel(pixels), name="PSF")
     for name in ("high", "truth", "low_truth"):
         yield _ccd_hdu(getattr(item, name), name.replace("_", "").upper())
-    masses = [component for component in _components(item) if isinstance(component, PointMass)]
+    masses = [part for part in getattr(item.lens, "components", ()) if isinstance(part, PointMass)]
     if masses:
         names: tuple[str, ...] = PointMass.param_names
         columns = {name: [getattr(mass, name).value for mass in masses] for name in names}
         yield fits.BinTableHDU(QTable(columns, units=dict.fromkeys(columns, "arcsec")), name="SUBHALOS")
-    for name, numbers in (("LENS", _lens_numbers(item)), ("LIGHT", _light_numbers(item))):
+    for name, numbers in zip(("LENS", "LIGHT"), _true_numbers(item), strict=True):
         values = np.array(list(numbers.values()), dtype=np.float64)
         yield fits.BinTableHDU(Table({"name": list(numbers), "value": values}), name=name)
 
@@ -436,32 +375,17 @@ def _hdus(item: SimulatedLens, settings: dict[str, Any]) -> Iterator[Any]:
 def _ccd_hdu(image: CCDData, name: str, data: NDArray | None = None) -> fits.ImageHDU:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
-        header = image.wcs.to_header()
-    hdu = fits.ImageHDU(np.ascontiguousarray(image.data if data is None else data), header=header, name=name)
-    hdu.header["BUNIT"] = str(image.unit)
-    if "EXPTIME" in image.meta:
-        hdu.header["EXPTIME"] = image.meta["EXPTIME"], "seconds"
-    return hdu
+        header = image.to_hdu()[0].header
+    return fits.ImageHDU(np.ascontiguousarray(image.data if data is None else data), header, name)
 
 
-def _components(item: SimulatedLens) -> Sequence[MassModel]:
-    return item.lens.components if isinstance(item.lens, MassSystem) else [item.lens]
-
-
-def _lens_numbers(item: SimulatedLens) -> dict[str, float]:
-    # The origin of a shear, at (0, 0), has the names of the galaxy's centre: leave it out.
-    return _numbers("lens", *_components(item))
-
-
-def _light_numbers(item: SimulatedLens) -> dict[str, float]:
-    light = [] if item.lens_light is None else [item.lens_light]
-    return _numbers("source", item.source) | _numbers("light", *light)
-
-
-def _numbers(prefix: str, *models: Any) -> dict[str, float]:
-    """Parameters of models by name; of equal names the first model's counts."""
-    numbers: dict[str, float] = {}
-    for model in models:
-        for name in model.param_names:
-            numbers.setdefault(f"{prefix}_{name}", float(getattr(model, name).value))
-    return numbers
+def _true_numbers(item: SimulatedLens) -> tuple[dict[str, float], dict[str, float]]:
+    """Parameters of lens and lights by name."""
+    lens: dict[str, float] = {}
+    for part in getattr(item.lens, "components", (item.lens,)):
+        for name in part.param_names:
+            # The origin of a shear, at (0, 0), has the names of the galaxy's centre, which comes first.
+            lens.setdefault(f"lens_{name}", float(getattr(part, name).value))
+    lights = [("source", item.source), ("light", item.lens_light)]
+    known = [(prefix, model) for prefix, model in lights if model is not None]
+    return lens, {f"{p}_{name}": float(getattr(m, name).value) for p, m in known for name in m.param_names}

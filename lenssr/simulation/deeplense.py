@@ -9,18 +9,16 @@ import astropy.units as u
 import numpy as np
 from numpy.typing import NDArray
 
+from lenssr._option import one_of
 from lenssr.exceptions import InputError
 from lenssr.imaging.instruments import EUCLID_VIS, HST_WFC3_IR, Instrument
 from lenssr.imaging.noise import DeepLenseNoise, PoissonNoise
-from lenssr.light.sersic import sersic_flux
-from lenssr.light.sersic_shape import sersic_from_lenstronomy
+from lenssr.light import sersic_flux, sersic_from_lenstronomy
 from lenssr.mass import SIE, SIS, Shear
 from lenssr.simulation.camera import Camera
-from lenssr.simulation.dataset import BatchedLenses, check_count, check_range
+from lenssr.simulation.dataset import BatchedLenses, check_range
 from lenssr.simulation.scenes import LensDraw
-from lenssr.units import positive_number
-
-__all__ = ["AxionVortex", "ColdSubhalos", "DeepLense"]
+from lenssr.units import positive_integer, positive_number
 
 # Einstein radius of the lens in arcsec, noise of the sky in electron / s (DeepLenseSim).
 THETA_E = 1.28149057
@@ -59,11 +57,6 @@ class ColdSubhalos:
         Least and largest distance from the centre in arcsec, uniform in between, as the angle is; (0.25, 2)
         by default.
 
-    Raises
-    ------
-    InputError
-        If a setting is out of range.
-
     References
     ----------
     Alexander et al. 2020, ApJ 893, 15. DeepLenseSim, https://github.com/mwt5345/DeepLenseSim,
@@ -89,7 +82,7 @@ class ColdSubhalos:
         if not math.isfinite(self.slope):
             raise InputError(f"slope = {self.slope}: give the exponent of the mass function, such as -1.9")
         self.__dict__.update(
-            number=check_count(self.number, "number", 1),
+            number=positive_integer(self.number, "number"),
             slope=float(self.slope),
             poisson=bool(self.poisson),
             masses=check_range(self.masses, u.Msun, "masses"),
@@ -128,11 +121,6 @@ class AxionVortex:
         Least and largest decimal logarithm of the axion's mass in eV, uniform in between; (-24, -22) by
         default.
 
-    Raises
-    ------
-    InputError
-        If a setting is out of range.
-
     References
     ----------
     Alexander et al. 2020, ApJ 893, 15. DeepLenseSim, https://github.com/mwt5345/DeepLenseSim,
@@ -157,7 +145,7 @@ class AxionVortex:
         self.__dict__.update(
             mass=positive_number(self.mass, u.Msun, "mass"),
             # A point mass at each end.
-            number=check_count(self.number, "number", 2),
+            number=positive_integer(self.number, "number", 2),
             log_axion_mass=check_range(self.log_axion_mass, one, "log_axion_mass", -math.inf),
         )
 
@@ -177,7 +165,7 @@ class _Model:
     pixels: int
     pixel_scale: float
     instrument: Instrument | None
-    lens: str
+    lens: Literal["sie", "sie+shear"]
     noise: bool
 
 
@@ -189,8 +177,8 @@ _MODELS = {
     "III": _Model(64, 0.08, _F160W, "sie+shear", True),
 }
 _SIE = SIE(theta_E=THETA_E, e1=0.1, e2=0.0, x_0=0.0, y_0=0.0)
-_LENSES = {"sie": _SIE, "sis": SIS(theta_E=THETA_E, x_0=0.0, y_0=0.0), "sie+shear": _SIE + Shear(0.05, 0.0)}
-_SUBSTRUCTURE = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex}
+_LENSES: dict[Any, Any] = {"sie": _SIE, "sis": SIS(THETA_E), "sie+shear": _SIE + Shear(0.05, 0.0)}
+_SUBSTRUCTURE: dict[Any, Any] = {"none": lambda: None, "cdm": ColdSubhalos, "axion": AxionVortex}
 
 
 @dataclass(repr=False, eq=False)
@@ -236,11 +224,6 @@ class DeepLense(BatchedLenses):
         Point masses beside the lens; "none" by default. A name stands for the class with its defaults, as in
         DeepLenseSim.
 
-    Raises
-    ------
-    InputError
-        If a setting is none of these.
-
     Notes
     -----
     Model I samples light at pixel centres, as the original does, so its low image is not the sum of the
@@ -284,19 +267,19 @@ class DeepLense(BatchedLenses):
 
     def __post_init__(self) -> None:
         super().__init__(self.size, self.seed)
-        self._model = _named(self.model, _MODELS, "model")
-        if self.lens is None:
-            self.lens = self._model.lens
-        if self.noise is None:
-            self.noise = self._model.noise
-        if not isinstance(self.noise, bool | np.bool_):
-            raise InputError(f"noise = {self.noise!r}: give True or False")
-        self.noise, self.scale = bool(self.noise), check_count(self.scale, "scale", 1)
-        self._common_lens = self._lens = _named(self.lens, _LENSES, "lens")
+        one_of(_MODELS)("model", self.model)
+        self._model = _MODELS[self.model]
+        self.lens = self._model.lens if self.lens is None else self.lens
+        self.noise = self._model.noise if self.noise is None else self.noise
+        one_of(_LENSES)("lens", self.lens)
+        one_of((True, False))("noise", self.noise)
+        self.noise, self.scale = bool(self.noise), positive_integer(self.scale, "scale")
+        self._common_lens = self._lens = _LENSES[self.lens]
         self._lens_vector = self._lens.vector.numpy()
         self._subhalos: Any = self.substructure
         if not isinstance(self.substructure, ColdSubhalos | AxionVortex):
-            self._subhalos = _named(self.substructure, _SUBSTRUCTURE, "substructure")()
+            one_of(_SUBSTRUCTURE)("substructure", self.substructure)
+            self._subhalos = _SUBSTRUCTURE[self.substructure]()
 
     def _make_camera(self, number: int) -> Camera:
         instrument = self._model.instrument
@@ -307,21 +290,21 @@ class DeepLense(BatchedLenses):
         rng = self.rng(index)
         centre = rng.uniform(-_LARGEST_OFFSET, _LARGEST_OFFSET, 2)
         exposures = 10 ** rng.uniform(3.0, 3.5, 2)
-        # The first data sets draw all noise from the stream of the source, the high image's first.
-        first = self._subhalos is None and self._model.instrument is None
-        more: dict[str, Any] = {}
-        if self._subhalos is not None:
-            masses, x, y, more["settings"] = self._subhalos.draw(self.rng(index, 3))
-            more["subhalos"] = np.stack([THETA_E * np.sqrt(masses / _MASS), x, y], axis=1)
         noise, high_noise = self._noises(*map(float, exposures))
-        return LensDraw(
+        draw = LensDraw(
             lens=self._lens_vector,
             source=np.array([*self._source, *centre, *_ELLIPTICITY]),
             noise=noise,
             high_noise=high_noise,
-            streams=(rng, rng) if first else (self.rng(index, 1), self.rng(index, 2)),
-            **more,
+            # The first data sets draw all noise from the stream of the source, the high image's first.
+            streams=(rng, rng),
         )
+        if self._model.instrument is not None or self._subhalos is not None:
+            draw.streams = self.rng(index, 1), self.rng(index, 2)
+        if self._subhalos is not None:
+            masses, x, y, draw.settings = self._subhalos.draw(self.rng(index, 3))
+            draw.subhalos = np.stack([THETA_E * np.sqrt(masses / _MASS), x, y], axis=1)
+        return draw
 
     @cached_property
     def _source(self) -> tuple[float, float, float]:
@@ -341,9 +324,3 @@ class DeepLense(BatchedLenses):
         noise = instrument.noise()
         rms = noise.background_rms if self.noise else 0.0
         return PoissonNoise(noise.exposure, rms), PoissonNoise(noise.exposure, rms / self.scale)
-
-
-def _named(name: Any, table: dict[str, Any], what: str) -> Any:
-    if not isinstance(name, str) or name not in table:
-        raise InputError(f"{what} = {name!r} is not known: give one of {', '.join(map(repr, table))}")
-    return table[name]

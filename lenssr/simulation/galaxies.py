@@ -12,19 +12,15 @@ from astropy.nddata import CCDData
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.operator import ImagingOperator
-from lenssr.imaging.psf import PSF
+from lenssr.imaging import PSF, ImagingOperator, PoissonNoise
 from lenssr.imaging.render_scene import brightness_of
-from lenssr.light.pixelated_source import PixelatedSource
+from lenssr.light import PixelatedSource
 from lenssr.mass import SIE, Shear
 from lenssr.simulation.camera import convolve_and_crop, lensed, render_densely, sky_grid
-from lenssr.simulation.dataset import LensDataset, check_count, observed
+from lenssr.simulation.dataset import LensDataset, observed
 from lenssr.simulation.galaxy_shapes import GalaxyShapes, resample_shape
 from lenssr.simulation.scenes import UNIT, SimulatedLens, image
-from lenssr.units import positive_number, strip_unit
-
-__all__ = ["GALAXY_CELLS", "GalaxyLens", "GalaxyLenses"]
+from lenssr.units import positive_integer, positive_number, strip_unit
 
 #: Settings of `GalaxyLenses` for two cameras, by the side of their pixels.
 GALAXY_CELLS = {
@@ -57,15 +53,8 @@ class GalaxyLens(SimulatedLens):
     def truth_behind(self, psf: PSF | u.Quantity | ArrayLike | None) -> CCDData:
         """Noise-free high image behind another PSF.
 
-        Parameters
-        ----------
-        psf : `~lenssr.imaging.PSF`, `~astropy.units.Quantity`, array or None
-            Anything that `~lenssr.imaging.PSF.from_any` takes, such as the FWHM of a Gaussian; None for
-            none, which gives ``pixel_truth``.
-
-        Returns
-        -------
-        truth : `~astropy.nddata.CCDData`
+        ``psf`` is anything that `~lenssr.imaging.PSF.from_any` takes, such as the FWHM of a Gaussian; None
+        for none, which gives ``pixel_truth``.
         """
         grid = PixelGrid.from_wcs(self.truth.wcs, self.truth.shape)
         known = None if psf is None else PSF.from_any(psf)
@@ -79,7 +68,7 @@ class GalaxyLens(SimulatedLens):
         x_0: float | u.Quantity = 0.0,
         y_0: float | u.Quantity = 0.0,
     ) -> NDArray[np.float64]:
-        """Surface brightness of the source averaged over pixels.
+        """Surface brightness of the source averaged over pixels (ny, nx), in electron / s per arcsec2.
 
         Parameters
         ----------
@@ -89,18 +78,11 @@ class GalaxyLens(SimulatedLens):
             Their side, in arcsec.
         x_0, y_0 : float or `~astropy.units.Quantity`, optional
             Where their common centre lies in the source plane, in arcsec. Default 0.
-
-        Returns
-        -------
-        brightness : `~numpy.ndarray`, shape (ny, nx)
-            In electron / s per arcsec2.
         """
         lengths = ((pixel_scale, "pixel_scale"), (x_0, "x_0"), (y_0, "y_0"))
         side, x, y = (strip_unit(value, u.arcsec, name) for value, name in lengths)
-        grid = PixelGrid(shape, side)
-        operator = ImagingOperator(
-            grid, oversampling=max(2, math.ceil(2 * side / self.source.grid.pixel_scale))
-        )
+        grid, rays = PixelGrid(shape, side), max(2, math.ceil(2 * side / self.source.grid.pixel_scale))
+        operator = ImagingOperator(grid, oversampling=rays)
         values = brightness_of(self.source)[0](operator.x + x, operator.y + y)
         return operator(values).numpy() / grid.pixel_area
 
@@ -120,10 +102,8 @@ class GalaxyLenses(LensDataset):
     shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None, optional
         The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
         `GalaxyShapes.hubble_deep_field`, for which scikit-image must be installed.
-    size : int, optional
-        Number of lenses; 100 by default.
-    seed : int, optional
-        Seed of the random numbers; 0 by default.
+    size, seed : int, optional
+        Number of lenses, and seed of the random numbers; 100 and 0 by default.
     pixel_scale : float or `~astropy.units.Quantity`, optional
         Side of the low pixels, in arcsec; 0.05 by default.
     fwhm : float or `~astropy.units.Quantity`, optional
@@ -137,11 +117,6 @@ class GalaxyLenses(LensDataset):
         some 13 times as much.
     scale : int, optional
         High pixels along a low one; 2 by default.
-
-    Raises
-    ------
-    InputError
-        If a setting is out of range, or the shapes cannot be read.
 
     Notes
     -----
@@ -181,7 +156,8 @@ class GalaxyLenses(LensDataset):
 
     def __post_init__(self) -> None:
         super().__init__(self.size, self.seed)
-        self.pixels, self.scale = check_count(self.pixels, "pixels", 8), check_count(self.scale, "scale", 1)
+        self.pixels = positive_integer(self.pixels, "pixels", 8)
+        self.scale = positive_integer(self.scale, "scale")
         for name, unit in {"pixel_scale": u.arcsec, "fwhm": u.arcsec, "sky_rms": None, "flux": None}.items():
             setattr(self, name, positive_number(getattr(self, name), unit, name))
         self.shapes = GalaxyShapes.from_any(self.shapes)
@@ -196,13 +172,15 @@ class GalaxyLenses(LensDataset):
         number = index % len(shapes)
         galaxy = rng.uniform(1.0, 1.25), *rng.uniform(-0.15, 0.15, 2), *rng.normal(0.0, 0.02, 2)
         lens = SIE(*galaxy) + Shear(*rng.uniform(-0.05, 0.05, 2))
-        angle, centre = rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25, 2)
-        exposure = 10 ** rng.uniform(3.0, 3.5)
+        angle, (x_0, y_0) = rng.uniform(0, 2 * math.pi), rng.uniform(-0.25, 0.25, 2)
+        noise = PoissonNoise(10 ** rng.uniform(3.0, 3.5), self.sky_rms)
         grid = sky_grid((self.pixels, self.pixels), self.pixel_scale)
         fine, psf = grid.upsample(self.scale), PSF.from_fwhm(self.fwhm * u.arcsec)
-        source = _pixelated_source(shapes[number], angle, self.flux, centre)
+        nodes = resample_shape(shapes[number], _NODES, angle)
+        brightness = self.flux * (nodes / (nodes.mean() * _SOURCE_SIDE**2)) * (UNIT / u.arcsec**2)
+        source = PixelatedSource(brightness, _SOURCE_SIDE / _NODES * u.arcsec, x_0=x_0, y_0=y_0)
         scene = render_densely(fine, psf, lensed(lens, brightness_of(source)[0]))
-        truth, noise = convolve_and_crop(scene, fine, psf), PoissonNoise(exposure, self.sky_rms)
+        truth = convolve_and_crop(scene, fine, psf)
         return GalaxyLens(
             index=index,
             **observed(truth, grid, self.scale, noise, rng),
@@ -213,12 +191,3 @@ class GalaxyLenses(LensDataset):
             settings={"shape": number, "angle": math.degrees(angle)},
             galaxy=shapes.names[number],
         )
-
-
-def _pixelated_source(shape: NDArray, angle: float, flux: float, centre: NDArray) -> PixelatedSource:
-    """A shape turned counter-clockwise, on the nodes of the source."""
-    nodes = resample_shape(shape, _NODES, angle)
-    brightness = flux * (nodes / (nodes.mean() * _SOURCE_SIDE**2))
-    return PixelatedSource(
-        brightness * (UNIT / u.arcsec**2), _SOURCE_SIDE / _NODES * u.arcsec, x_0=centre[0], y_0=centre[1]
-    )

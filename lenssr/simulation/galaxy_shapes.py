@@ -18,17 +18,6 @@ from scipy import ndimage
 from lenssr.exceptions import InputError
 from lenssr.imaging.reading import find_image, open_fits
 
-__all__ = [
-    "HALF_BOX",
-    "NODES",
-    "GalaxyShapes",
-    "blend_galaxies",
-    "clumpy_disc",
-    "half_light_radius",
-    "resample_shape",
-    "rotate_or_mirror",
-]
-
 # Nodes along a side of an image of a source; light is bilinear between them.
 NODES = 128
 # Half the side of the box of a clumpy disc, in effective radii of the disc.
@@ -76,16 +65,6 @@ class GalaxyShapes:
     names : sequence of str, optional
         What they are called; their numbers by default.
 
-    Attributes
-    ----------
-    names : tuple of str
-
-    Raises
-    ------
-    InputError
-        If there is none, or one is too small, has another number of dimensions, or no light above its
-        background.
-
     Notes
     -----
     The blur is a Gaussian with a standard deviation of 0.8 pixels, or of a 250th of the box if that is more.
@@ -120,17 +99,10 @@ class GalaxyShapes:
         The image is a JPEG with a non-linear stretch: bright cores are compressed and faint outskirts raised.
         Use the galaxies for their shapes, not for photometry.
 
-        Returns
-        -------
-        shapes : `GalaxyShapes`
-            Some twenty galaxies in boxes of 31 to 65 pixels a side, named by their column and row in the
-            image, in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at
-            the edge of the image, or under 350 pixels are left out, and so are the stars.
-
-        Raises
-        ------
-        InputError
-            If scikit-image came without the image. Nothing is downloaded.
+        They are some twenty galaxies in boxes of 31 to 65 pixels a side, named by their column and row in the
+        image, in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at the
+        edge of the image, or under 350 pixels are left out, and so are the stars. `InputError` if
+        scikit-image came without the image: nothing is downloaded.
 
         References
         ----------
@@ -142,22 +114,9 @@ class GalaxyShapes:
     def from_folder(cls, path: str | Path) -> "GalaxyShapes":
         """Cutouts from the files of a folder.
 
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The folder. All its FITS, PNG and NPY files are taken, in the order of their names, as the
-            names of the shapes; of a FITS file the HDU ``SCI`` or ``IMAGE``, or the first two-dimensional
-            one.
-
-        Returns
-        -------
-        shapes : `GalaxyShapes`
-
-        Raises
-        ------
-        InputError
-            If the folder does not exist or is empty, or a file cannot be read or is not a cutout (see
-            `GalaxyShapes`); the message names the file.
+        All its FITS, PNG and NPY files are taken, in the order of their names, as the names of the shapes; of
+        a FITS file the HDU ``SCI`` or ``IMAGE``, or the first two-dimensional one. `InputError` if the folder
+        does not exist or is empty, or a file cannot be read or is not a cutout; the message names the file.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -165,24 +124,15 @@ class GalaxyShapes:
         named = (file for file in folder.glob("[!.]*") if file.name.lower().endswith(SUFFIXES))
         files = sorted(file for file in named if file.is_file())
         if not files:
-            raise InputError(
-                f"{folder} holds no cutouts: put files into it that end in {', '.join(SUFFIXES)}"
-            )
+            raise InputError(f"{folder} holds no cutouts: put files there that end in {', '.join(SUFFIXES)}")
         return cls([_read(file) for file in files], [file.name for file in files])
 
     @classmethod
     def from_any(cls, shapes: "GalaxyShapes | str | Path | Sequence[ArrayLike] | None") -> "GalaxyShapes":
         """Shapes from a folder, cutouts, or the name of a collection.
 
-        Parameters
-        ----------
-        shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None
-            A folder, or cutouts; None and ``"hubble_deep_field"`` stand for `hubble_deep_field`,
-            ``"hubble_deep_field[::2]"`` for every second of its galaxies.
-
-        Returns
-        -------
-        shapes : `GalaxyShapes`
+        None and ``"hubble_deep_field"`` stand for `hubble_deep_field`, ``"hubble_deep_field[::2]"`` for every
+        second of its galaxies.
         """
         if isinstance(shapes, GalaxyShapes):
             return shapes
@@ -296,10 +246,7 @@ def _deep_field() -> NDArray:
     origin = getattr(importlib.util.find_spec("skimage"), "origin", None) or "scikit-image"
     file = Path(origin).parent / "data" / f"{_DEEP_FIELD}.jpg"
     if not file.is_file():
-        raise InputError(
-            f"{file} is missing from this scikit-image: install version 0.22 or later from PyPI, or give a "
-            "folder of cutouts"
-        )
+        raise InputError(f"{file} is missing: install version 0.22 or later of scikit-image, or give cutouts")
     return imread(file).astype(np.float64).mean(axis=2)
 
 

@@ -13,24 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.noise import PoissonNoise
-from lenssr.imaging.psf import PSF
-from lenssr.light.sersic import Sersic, sersic_brightness, sersic_flux
+from lenssr.imaging import PSF, PoissonNoise
+from lenssr.light import Sersic, sersic_brightness, sersic_flux
 from lenssr.mass import SIE, Shear
 from lenssr.mass.parameter import ellipticity
+from lenssr.simulation import galaxy_shapes
 from lenssr.simulation.camera import Camera, binned, lensed, render_steep, sky_grid
-from lenssr.simulation.dataset import BatchedLenses, LensDataset, check_count, check_range, observed
-from lenssr.simulation.galaxy_shapes import (
-    GalaxyShapes,
-    blend_galaxies,
-    clumpy_disc,
-    half_light_radius,
-    resample_shape,
-    rotate_or_mirror,
-)
+from lenssr.simulation.dataset import BatchedLenses, LensDataset, check_range, observed
+from lenssr.simulation.galaxy_shapes import GalaxyShapes
 from lenssr.simulation.scenes import UNIT, LensDraw, SimulatedLens
-
-__all__ = ["BroadLenses", "LensPopulation"]
+from lenssr.units import positive_integer
 
 # Side of a low pixel and FWHM of the PSF, in arcsec, and noise of the sky, in electron / s.
 PIXEL_SCALE = 0.05
@@ -56,10 +48,7 @@ _LENS = SIE(1.0) + Shear(0.0, 0.0)
 def _draw_lens(
     rng: Generator, largest: float, least_q: float, offset: float, shear: float
 ) -> tuple[NDArray, float, float]:
-    """Parameters (9,) of an SIE with shear, and the axis ratio and direction of the SIE.
-
-    ``largest`` and ``offset`` are the largest Einstein radius and |x| and |y| of the centre in arcsec.
-    """
+    """Parameters (9,) of an SIE up to a ``largest`` radius, with shear, and its axis ratio and direction."""
     theta_E, q, phi = rng.uniform(0.5, largest), rng.uniform(least_q, 1.0), rng.uniform(0, math.pi)
     x_0, y_0 = rng.uniform(-offset, offset, 2)
     gamma, angle = rng.uniform(0, shear), rng.uniform(0, math.pi)
@@ -94,10 +83,8 @@ class LensPopulation(LensDataset):
 
     Parameters
     ----------
-    size : int, optional
-        Number of lenses; 100 by default.
-    seed : int, optional
-        Seed of the random numbers; 0 by default.
+    size, seed : int, optional
+        Number of lenses, and seed of the random numbers; 100 and 0 by default.
     lens_light : bool or None, optional
         Whether all lenses shine, none does, or, the default, those with odd numbers.
     scale : int, optional
@@ -129,7 +116,7 @@ class LensPopulation(LensDataset):
     def __post_init__(self) -> None:
         super().__init__(self.size, self.seed)
         self.lens_light = None if self.lens_light is None else bool(self.lens_light)
-        self.scale = check_count(self.scale, "scale", 1)
+        self.scale = positive_integer(self.scale, "scale")
 
     def _item(self, index: int) -> SimulatedLens:
         rng = self.rng(index)
@@ -212,10 +199,8 @@ class BroadLenses(BatchedLenses):
 
     Parameters
     ----------
-    size : int, optional
-        Number of lenses; 1000 by default.
-    seed : int, optional
-        Seed of the random numbers; 0 by default.
+    size, seed : int, optional
+        Number of lenses, and seed of the random numbers; 1000 and 0 by default.
     shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
         Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`); none by
         default. Keep some for tests: ``shapes[::2]`` is one half, ``"hubble_deep_field[::2]"`` one half of
@@ -236,11 +221,6 @@ class BroadLenses(BatchedLenses):
         High pixels along a low one; 2 by default.
     largest : float, optional
         Largest Einstein radius over the side of the image; 0.26 by default, which keeps the arcs inside.
-
-    Raises
-    ------
-    InputError
-        If a setting is out of range, or the shapes cannot be read.
 
     Notes
     -----
@@ -288,7 +268,8 @@ class BroadLenses(BatchedLenses):
         if self.shapes is not None:
             self.shapes = GalaxyShapes.from_any(self.shapes)
         self.sources = self._kinds = self._checked_sources()
-        self.pixels, self.scale = check_count(self.pixels, "pixels", 16), check_count(self.scale, "scale", 1)
+        self.pixels = positive_integer(self.pixels, "pixels", 16)
+        self.scale = positive_integer(self.scale, "scale")
         self.pixel_scale = check_range(self.pixel_scale, u.arcsec, "pixel_scale")
         self.fwhm = check_range(self.fwhm, u.dimensionless_unscaled, "fwhm")
         self.snr = check_range(self.snr, u.dimensionless_unscaled, "snr")
@@ -296,10 +277,8 @@ class BroadLenses(BatchedLenses):
         if not 0 < self.largest <= 0.5:
             raise InputError(f"largest = {self.largest}: give a share of the side of the image, up to 0.5")
         if self.largest * self.pixels * self.pixel_scale[0] < 0.5:
-            raise InputError(
-                f'{self.pixels} pixels of {self.pixel_scale[0]}" do not hold a lens of 0.5": give more '
-                "pixels, or larger ones"
-            )
+            field = f'{self.pixels} pixels of {self.pixel_scale[0]}"'
+            raise InputError(f'{field} do not hold a lens of 0.5": give more pixels, or larger ones')
         self._shape_images: dict[int, tuple[np.ndarray, float]] = {}
 
     def _checked_sources(self) -> tuple[str, ...]:
@@ -308,11 +287,8 @@ class BroadLenses(BatchedLenses):
         sources = (self.sources,) if isinstance(self.sources, str) else tuple(self.sources)
         if not sources or not set(sources) <= set(_SOURCES):
             raise InputError(f"sources = {sources}: give some of {', '.join(map(repr, _SOURCES))}")
-        lacking = [kind for kind in sources if kind in ("shapes", "blends") and self.shapes is None]
-        if lacking:
-            raise InputError(
-                f"sources hold {lacking[0]!r}: give shapes=, cutouts of galaxies or their folder"
-            )
+        if self.shapes is None and not set(sources) <= {"sersic", "clumpy"}:
+            raise InputError(f"sources = {sources} without shapes=: give cutouts of galaxies or their folder")
         return sources
 
     def _camera_numbers(self, number: int) -> tuple[float, float, float]:
@@ -365,13 +341,14 @@ class BroadLenses(BatchedLenses):
             return np.array([amplitude, r_eff, n, *place, *ellipticity(q, phi)]), None, 1.0, r_eff
         vector = np.array([1.0, np.nan, np.nan, *place, np.nan, np.nan])
         if kind == "clumpy":
-            source_image, step = clumpy_disc(rng, r_eff, q, phi)
-            return vector, source_image, step, half_light_radius(source_image) * len(source_image) * step
+            source_image, step = galaxy_shapes.clumpy_disc(rng, r_eff, q, phi)
+            radius = galaxy_shapes.half_light_radius(source_image) * len(source_image) * step
+            return vector, source_image, step, radius
         source_image, radius = self._draw_shape(rng)
-        source_image = rotate_or_mirror(source_image, int(rng.integers(8)))
+        source_image = galaxy_shapes.rotate_or_mirror(source_image, int(rng.integers(8)))
         if kind == "blends":
-            source_image = blend_galaxies(rng, source_image, self._draw_shape(rng)[0])
-            radius = half_light_radius(source_image)
+            source_image = galaxy_shapes.blend_galaxies(rng, source_image, self._draw_shape(rng)[0])
+            radius = galaxy_shapes.half_light_radius(source_image)
         step = r_eff / radius / len(source_image)
         return vector, source_image / step**2, step, r_eff
 
@@ -380,9 +357,9 @@ class BroadLenses(BatchedLenses):
         shapes = GalaxyShapes.from_any(self.shapes)
         number = int(rng.integers(len(shapes)))
         if number not in self._shape_images:
-            source_image = resample_shape(shapes[number])
+            source_image = galaxy_shapes.resample_shape(shapes[number])
             source_image = source_image / source_image.sum()
-            self._shape_images[number] = source_image, half_light_radius(source_image)
+            self._shape_images[number] = source_image, galaxy_shapes.half_light_radius(source_image)
         return self._shape_images[number]
 
 

@@ -13,16 +13,11 @@ from astropy.nddata import CCDData
 from numpy.typing import NDArray
 
 from lenssr.grids import PixelGrid
-from lenssr.imaging.noise import NoiseModel, PoissonNoise
-from lenssr.imaging.psf import PSF
-from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
-from lenssr.light.sersic import Sersic, sersic_brightness
-from lenssr.light.sersic_shape import sersic_b
+from lenssr.imaging import PSF, NoiseModel, PoissonNoise
+from lenssr.light import PixelatedSource, Sersic, interpolate_image, sersic_b, sersic_brightness
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.mass.kernels import tracked
 from lenssr.mass.point import point_masses_deflection
-
-__all__ = ["UNIT", "LensBatch", "LensDraw", "LensScenes", "SimulatedLens", "image", "make_scenes"]
 
 UNIT = u.electron / u.s
 
@@ -53,15 +48,13 @@ class LensScenes(_Tensors):
     lens_vector : `torch.Tensor`, shape (B, P)
         The lenses, in the order of ``lens.param_names``.
     source_vector : `torch.Tensor`, shape (B, 7)
-        The sources, as `~lenssr.light.sersic_brightness` takes them: brightness at the effective radius in
-        electron / s per arcsec2, r_eff_circ, n, x_0, y_0, e1, e2. For a source that is an image: its factor
-        and centre, NaN elsewhere.
+        The sources, as `~lenssr.light.sersic_brightness` takes them, in electron / s per arcsec2 and arcsec.
+        For a source that is an image: its factor and centre, NaN elsewhere.
     subhalos : `torch.Tensor`, shape (B, N, 3), or None
         Point masses: Einstein radius, x and y, in arcsec; shorter lists are padded with zeros.
-    source_images : `torch.Tensor`, shape (B, S, S), or None
-        Sources that are images, surface brightness before the factor; zeros for the others.
-    source_step : `torch.Tensor`, shape (B,), or None
-        Step of the pixels of these images in arcsec.
+    source_images, source_step : `torch.Tensor`, shape (B, S, S) and (B,), or None
+        Sources that are images, surface brightness before the factor (zeros for the others), and the step of
+        their pixels in arcsec.
     """
 
     lens: MassModel | MassSystem
@@ -112,10 +105,8 @@ class LensScenes(_Tensors):
         return alpha_x + sub_x, alpha_y + sub_y
 
     def substructure_deflection(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Deflection by the substructure alone in arcsec, zeros where there is none."""
-        if self.subhalos is None:
-            zeros = torch.zeros_like(x + y).expand(len(self), -1)
-            return zeros, zeros
+        """Deflection by the substructure alone in arcsec."""
+        assert self.subhalos is not None
         return point_masses_deflection(x, y, *self.subhalos.unbind(-1))
 
     def source(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -168,20 +159,14 @@ class SimulatedLens:
     ----------
     index : int
         Its place in the data set.
-    low, high : `~astropy.nddata.CCDData`
-        The noisy images; ``high`` has ``scale`` times as many pixels along a side.
-    low_truth, truth : `~astropy.nddata.CCDData`
-        The same without noise.
+    low, high, low_truth, truth : `~astropy.nddata.CCDData`
+        The noisy images; ``high`` has ``scale`` times as many pixels along a side; and both without noise.
     lens : `~lenssr.mass.MassModel`
-        The true lens.
-    source : `~lenssr.light.Sersic` or `~lenssr.light.PixelatedSource`
-        The true source, in electron / s per arcsec2.
+    source, lens_light : `~lenssr.light.Sersic`, `~lenssr.light.PixelatedSource` or None
+        The true source, and the light of the lens galaxy, in electron / s per arcsec2.
     noise, high_noise : `~lenssr.imaging.NoiseModel`
         How ``low`` and ``high`` were made from their truths; numbers are in electron / s and seconds.
-    lens_light : `~lenssr.light.Sersic` or None
-        The true light of the lens galaxy.
     psf : `~lenssr.imaging.PSF` or None
-        The true point spread function.
     settings : dict
         Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
     """
@@ -216,22 +201,17 @@ class LensBatch(_Tensors):
     ----------
     index : `torch.Tensor`, shape (B,), int64
         Numbers of the lenses in the data set; on the CPU.
-    low : `torch.Tensor`, shape (B, ny, nx)
-        The noisy images.
-    low_truth : `torch.Tensor`, shape (B, ny, nx)
-        The same without noise.
+    low, low_truth : `torch.Tensor`, shape (B, ny, nx)
+        The noisy images, and the same without noise.
     truth : `torch.Tensor`, shape (B, ny * scale, nx * scale)
         The noise-free images with ``scale`` times as many pixels along a side.
-    noise : `~lenssr.imaging.NoiseModel`
-        Noise of ``low``. ``noise.moments(model)`` takes images of that shape; its numbers are tensors
-        (B, 1, 1).
+    noise, high_noise : `~lenssr.imaging.NoiseModel`
+        Noise of ``low`` and of ``high`` (or None), whose numbers are tensors (B, 1, 1).
     scenes : `LensScenes`
-        Lenses and sources.
     grid : `~lenssr.grids.PixelGrid`
         Pixels of ``low``.
     scale : int
     psf : `~lenssr.imaging.PSF` or None
-        The point spread function.
     oversampling : "auto" or int
         Integration over pixels, as the option of `~lenssr.SuperResolver`; 1 where the data set samples light
         at pixel centres.
@@ -239,8 +219,6 @@ class LensBatch(_Tensors):
         Of ``low``, in seconds.
     high : `torch.Tensor`, shape (B, ny * scale, nx * scale), or None
         Noisy images of the shape of ``truth``, if they were asked for.
-    high_noise : `~lenssr.imaging.NoiseModel` or None
-        Noise of ``high``.
     settings : dict of str to `torch.Tensor`, shape (B,)
         Numbers of the simulation that belong to no model, such as the signal-to-noise ratio.
     """
@@ -284,18 +262,7 @@ class LensBatch(_Tensors):
         return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
 
     def kernel(self, subsampling: int = 1) -> torch.Tensor | None:
-        """Kernel of the PSF for `torch.Tensor` images.
-
-        Parameters
-        ----------
-        subsampling : int, optional
-            Samples along a low pixel; 1 by default, ``scale`` for images of the shape of ``truth``.
-
-        Returns
-        -------
-        kernel : `torch.Tensor`, odd sides, or None
-            Normalised to a sum of 1; None without a PSF.
-        """
+        """Kernel of the PSF, normalised, for `torch.Tensor` images with some samples along a low pixel."""
         if self.psf is None:
             return None
         return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)
@@ -328,40 +295,33 @@ class LensBatch(_Tensors):
 
 @dataclass
 class LensDraw:
-    """Random numbers of one lens, before anything is rendered: plain numbers and float64 arrays.
+    """Random numbers of one lens, before anything is rendered: plain numbers and float64 arrays."""
 
-    ``lens`` (P,), ``source`` (7,) and ``subhalos`` (N, 3) are as in `LensScenes`; ``source_image`` (S, S) is
-    the source as an image, with pixels of ``source_step`` arcsec. ``streams`` are the generators for the
-    noise of the high and of the low image; if they are one, the high image's noise is always drawn first.
-    """
-
-    lens: np.ndarray
+    lens: np.ndarray  # shape (P,); this and the next as in `LensScenes`
     source: np.ndarray
     noise: PoissonNoise
     high_noise: PoissonNoise
+    # For the noise of the high and of the low image; if they are one, the high image's is drawn first.
     streams: tuple[np.random.Generator, np.random.Generator]
     subhalos: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    source_image: "np.ndarray | None" = None
+    source_image: "np.ndarray | None" = None  # shape (S, S), if it is one, and the side of its pixels
     source_step: float = 1.0
     settings: dict = field(default_factory=dict)
 
 
-def make_scenes(lens: MassModel | MassSystem, draws: Sequence[LensDraw]) -> LensScenes:
+def make_scenes(kind: MassModel | MassSystem, draws: Sequence[LensDraw]) -> LensScenes:
     """`LensScenes` of a batch in float64, from the kind of lens and what was drawn."""
     more: dict[str, torch.Tensor] = {}
-    number = max(len(one.subhalos) for one in draws)
-    if number:
-        padded = [np.pad(one.subhalos, ((0, number - len(one.subhalos)), (0, 0))) for one in draws]
-        more["subhalos"] = torch.from_numpy(np.stack(padded))
+    if any(len(one.subhalos) for one in draws):
+        masses = [torch.from_numpy(one.subhalos) for one in draws]
+        more["subhalos"] = torch.nn.utils.rnn.pad_sequence(masses, batch_first=True)
     given = next((one.source_image for one in draws if one.source_image is not None), None)
     if given is not None:
         images = [np.zeros_like(given) if one.source_image is None else one.source_image for one in draws]
         more["source_images"] = torch.from_numpy(np.stack(images))
         more["source_step"] = torch.tensor([one.source_step for one in draws])
-    lens_vector, source_vector = (
-        torch.from_numpy(np.stack([getattr(one, name) for one in draws])) for name in ("lens", "source")
-    )
-    return LensScenes(lens, lens_vector, source_vector, **more)
+    lens, source = (np.stack([getattr(one, name) for one in draws]) for name in ("lens", "source"))
+    return LensScenes(kind, torch.from_numpy(lens), torch.from_numpy(source), **more)
 
 
 def image(values: NDArray, grid: PixelGrid, exposure: float | None = None) -> CCDData:

@@ -16,25 +16,15 @@ from lenssr.light import Sersic
 from lenssr.simulation.camera import binned
 from lenssr.units import positive_number
 
-__all__ = ["SersicStamp", "SersicStamps"]
-
 # Sub-pixels along a side of a pixel, which keep the place of a cusp within the pixel.
 FINE = 5
 
 
 @dataclass(frozen=True)
 class SersicStamp:
-    """One galaxy.
+    """One galaxy: its ``image`` (ny, nx) with noise and uncertainty.
 
-    Attributes
-    ----------
-    image : `~astropy.nddata.CCDData`
-        With noise and its uncertainty.
-    truth : `~astropy.modeling.functional_models.Sersic2D`
-        In zero-based pixels of the stamp.
-    noise_free : `~numpy.ndarray`, shape (ny, nx)
-        Without sky.
-    sky : float
+    ``noise_free`` (ny, nx) is without ``sky``; ``truth`` is in zero-based pixels of the stamp.
     """
 
     image: CCDData
@@ -125,7 +115,6 @@ class SersicStamps:
         """True parameters of all: a `~astropy.table.QTable` with the names of `~lenssr.SersicPhotometry`."""
         stamps = list(self)
         names = {"x": "x_0", "y": "y_0"} | {n: n for n in ("amplitude", "r_eff", "n", "ellip", "theta")}
-        columns = {
-            name: [float(getattr(stamp.truth, own).value) for stamp in stamps] for name, own in names.items()
-        }
+        truths = [stamp.truth for stamp in stamps]
+        columns = {name: [float(getattr(one, own).value) for one in truths] for name, own in names.items()}
         return QTable(columns | {"flux": [stamp.flux for stamp in stamps]})

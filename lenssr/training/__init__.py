@@ -17,23 +17,7 @@ from lenssr.training.objectives import (
 )
 from lenssr.training.recipe import Hardware, Optimisation, Recipe, recipe_names
 
-__all__ = [
-    "Hardware",
-    "Optimisation",
-    "Recipe",
-    "Trained",
-    "data_consistency",
-    "draw_hidden",
-    "lens_equation",
-    "lens_error",
-    "lens_likelihood",
-    "multi_scale",
-    "pixel_intensity",
-    "positive_convergence",
-    "recipe_names",
-    "source_intensity",
-    "source_smoothness",
-    "target_error",
-    "train",
-    "variation_density",
-]
+__all__ = ["Hardware", "Optimisation", "Recipe", "Trained", "data_consistency", "draw_hidden"]
+__all__ += ["lens_equation", "lens_error", "lens_likelihood", "multi_scale", "pixel_intensity"]
+__all__ += ["positive_convergence", "recipe_names", "source_intensity", "source_smoothness", "target_error"]
+__all__ += ["train", "variation_density"]

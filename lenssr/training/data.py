@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -12,16 +12,15 @@ from lenssr.imaging.detection import signal_to_noise, variance_from_neighbours
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.render_scene import kernel_options
 
-__all__ = ["Prefetcher", "Schedule", "Telescopes", "View", "hidden_pixel_generator", "training_ranges"]
-
 # Batches, and images in each, from which the properties of a data set are measured.
 SAMPLED_BATCHES, SAMPLE_SIZE = 32, 4
 
 # Streams of the random numbers of one training: order of the lenses, hidden pixels.
 ORDER_STREAM, HIDDEN_STREAM = 1, 2
 
-# Rays along a side of a pixel, if light is integrated: enough for training. Operators that are kept.
-RAYS, OPERATORS_KEPT = 2, 8
+# Rays along a side of a pixel, if light is integrated: enough for training. Operators that are kept: some
+# recipes have eight cameras, each with two.
+RAYS, OPERATORS_KEPT = 2, 32
 
 
 class Schedule:
@@ -29,8 +28,7 @@ class Schedule:
 
     def __init__(self, datasets, batch_size, seed):
         self.datasets, self.batch_size, self.seed = datasets, batch_size, seed
-        self._pass, self._order = None, None
-        self._count = len(self.batches())
+        self._count, self._order = len(self.batches()), lru_cache(1)(self._shuffled)
 
     def __len__(self):
         """Count the batches of one pass through the data."""
@@ -39,11 +37,12 @@ class Schedule:
     def __getitem__(self, number):
         """Data set and indices of a batch; numbers continue over passes."""
         which, place = divmod(number, len(self))
-        if which != self._pass:
-            order = self.batches(which)
-            np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
-            self._pass, self._order = which, order
-        return self._order[place]
+        return self._order(which)[place]
+
+    def _shuffled(self, which):
+        order = self.batches(which)
+        np.random.default_rng([self.seed, ORDER_STREAM, which]).shuffle(order)
+        return order
 
     def batches(self, which=None):
         """All batches of a pass; None stands for the unshuffled order."""
@@ -107,25 +106,13 @@ def _keep_to_one_core():
     torch.set_num_threads(1)
 
 
-class Telescopes:
-    """Operators from rays to pixels, built once for each camera; the last few are kept."""
-
-    def __init__(self):
-        self._operators = {}
-
-    def __call__(self, batch, scale=1):
-        """Operator of a batch, for ``scale`` times finer pixels."""
-        # The value holds the PSF, too, so that its id stays unique.
-        key = batch.grid.shape, batch.pixel_scale, id(batch.psf), scale, batch.low.dtype, batch.device
-        if key not in self._operators:
-            if len(self._operators) >= OPERATORS_KEPT:
-                self._operators.pop(next(iter(self._operators)))
-            grid = batch.grid.upsample(scale)
-            rays = RAYS if batch.oversampling == "auto" else batch.oversampling
-            kernel, options = kernel_options(batch.psf, grid.pixel_scale, oversampling=rays)
-            options |= {"oversampling": rays, "dtype": batch.low.dtype, "device": batch.device}
-            self._operators[key] = batch.psf, ImagingOperator(grid, kernel, **options)
-        return self._operators[key][1]
+@lru_cache(OPERATORS_KEPT)
+def _operator(grid, psf, oversampling, dtype, device, scale):
+    """Operator from rays to ``scale`` times finer pixels, built once for each camera (by its objects)."""
+    fine = grid.upsample(scale)
+    rays = RAYS if oversampling == "auto" else oversampling
+    kernel, options = kernel_options(psf, fine.pixel_scale, oversampling=rays)
+    return ImagingOperator(fine, kernel, oversampling=rays, dtype=dtype, device=device, **options)
 
 
 class View:
@@ -134,9 +121,8 @@ class View:
     ``hidden`` (B, ny, nx) marks pixels that the network must not see.
     """
 
-    def __init__(self, batch, telescopes, hidden=None):
+    def __init__(self, batch, hidden=None):
         self.batch, self.image, self.hidden = batch, batch.low, hidden
-        self._telescopes = telescopes
 
     @cached_property
     def variance(self):
@@ -155,15 +141,19 @@ class View:
         """Standard deviation of the PSF along an axis in arcsec, 0 without a PSF."""
         return self.batch.psf_fwhm * gaussian_fwhm_to_sigma
 
-    @cached_property
+    @property
     def operator(self):
         """`~lenssr.imaging.ImagingOperator` of the images."""
-        return self._telescopes(self.batch)
+        return self._pixels(1)
 
-    @cached_property
+    @property
     def fine_operator(self):
         """Operator of ``batch.scale`` times finer pixels."""
-        return self._telescopes(self.batch, self.batch.scale)
+        return self._pixels(self.batch.scale)
+
+    def _pixels(self, scale):
+        batch = self.batch
+        return _operator(batch.grid, batch.psf, batch.oversampling, self.image.dtype, batch.device, scale)
 
     @cached_property
     def rays(self):
@@ -181,10 +171,6 @@ class View:
         alpha = scenes.lens.deflection_at(operator.x, operator.y, scenes.lens_vector)
         return tuple(place - shift for place, shift in zip((operator.x, operator.y), alpha, strict=True))
 
-    def expected(self, model):
-        """Expected data (B, ny, nx) of noise-free images; noise may shift the mean."""
-        return self.batch.noise.moments(model)[0]
-
 
 def hidden_pixel_generator(seed, number):
     """Generator for the hidden pixels of a batch; negative numbers are for validation."""
@@ -200,7 +186,7 @@ def training_ranges(datasets):
     for dataset in datasets:
         batches = dataset.index_batches(SAMPLE_SIZE)
         for place in np.unique(np.linspace(0, len(batches) - 1, SAMPLED_BATCHES).round().astype(int)):
-            view = View(dataset.batch(batches[place]), Telescopes())
+            view = View(dataset.batch(batches[place]))
             found["pixel_scale"].append(view.batch.pixel_scale)
             found["psf_fwhm"].append(view.batch.psf_fwhm)
             found["snr"] += signal_to_noise(view.image, view.variance).tolist()

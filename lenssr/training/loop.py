@@ -20,30 +20,16 @@ from lenssr.exceptions import InputError
 from lenssr.networks.weights import Card, save_weights
 from lenssr.simulation import LensBatch
 from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator, training_ranges
-from lenssr.training.recipe import Optimisation, Recipe, read_changes
+from lenssr.training.recipe import Optimisation, Recipe
 from lenssr.training.tasks import batch_psnr, weighted_sum
-
-__all__ = [
-    "Trained",
-    "batch_numbers",
-    "device_name",
-    "import_lightning",
-    "optimizers",
-    "train",
-    "undisturbed",
-]
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
 # Warnings of Lightning on intended choices: batches are made on the device, in a thread of their own.
 REMARKS = (
-    ".*does not have many workers.*",
-    ".*smaller than the logging interval.*",
-    ".*GPU available but not used.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*torch.jit.script.*",
-    ".*isinstance.treespec, LeafSpec.*",
+    ".*(does not have many workers|smaller than the logging interval|GPU available but not used"
+    "|Checkpoint directory .* exists and is not empty|torch.jit.script|isinstance.treespec, LeafSpec)"
 )
 
 
@@ -51,22 +37,10 @@ REMARKS = (
 class Trained:
     """Result of a training.
 
-    Attributes
-    ----------
-    task : `torch.nn.Module`
-        The trained task, with the weights of the best validation; ``task.networks`` are its networks.
-    recipe : `Recipe`
-    folder : `~pathlib.Path`
-    scores : dict of str to float
-        Scores of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted.
-    steps : int
-        Number of steps.
-    minutes : float
-        Duration, resumed parts together.
-    device : str
-        Name of the device.
-    is_first : bool
-        Whether this is the first of the processes that trained together, which writes the files.
+    ``task`` has the weights of the best validation; ``task.networks`` are its networks. ``scores`` are those
+    of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted. The duration
+    in ``minutes`` is that of resumed parts together. Of the processes that train together the one that
+    ``is_first`` writes the files.
     """
 
     task: torch.nn.Module
@@ -132,10 +106,6 @@ def train(
     progress : bool, optional
         Whether to show a progress bar; False by default.
 
-    Returns
-    -------
-    trained : `Trained`
-
     Raises
     ------
     InputError
@@ -177,12 +147,6 @@ def train(
     return trained
 
 
-def run(source: str, folder: str | None, changes: Iterable[str], **options: bool) -> Trained:
-    """Train by a recipe (file or name) with changes KEY=VALUE; options are those of `train`."""
-    recipe = Recipe.load(source, read_changes(changes))
-    return train(recipe, folder or f"train-{Path(source).stem}", **options)
-
-
 def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> None:
     known = folder / RECIPE_FILE
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
@@ -199,10 +163,7 @@ def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> Non
     # Only the hardware may change.
     changed = [name for name in now if name != "hardware" and now[name] != before[name]]
     if changed:
-        raise InputError(
-            f"{', '.join(changed)} of the recipe are not those with which {folder} was begun: resume with "
-            f"{known}, or start anew in another folder"
-        )
+        raise InputError(f"{', '.join(changed)} differ from {known}: resume with it, or start elsewhere")
 
 
 def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> Any:
@@ -211,12 +172,9 @@ def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> An
 
     optimisation, hardware = recipe.optimisation, asdict(recipe.hardware)
     hardware.pop("threads")
+    place: dict[str, Any] = {"dirpath": folder / CHECKPOINT_FOLDER, "enable_version_counter": False}
     # Save at the end of an epoch, from where a training resumes without repeating a step.
-    place: dict[str, Any] = {
-        "dirpath": folder / CHECKPOINT_FOLDER,
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-    }
+    place["save_on_train_epoch_end"] = True
     callbacks = [
         ModelCheckpoint(**place, filename="best", monitor="val_loss"),
         # Saved after the best one, which it refers to.
@@ -271,13 +229,10 @@ def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> A
             return total
 
         def validation_step(self, _: int) -> None:
-            sums: dict[str, Any] = {}
-            count = 0
-            for place, chosen in enumerate(held_back):
-                scores, size = self._score(chosen, -1 - place), len(chosen[1])
-                sums = {name: sums.get(name, 0.0) + size * score for name, score in scores.items()}
-                count += size
-            self.last_scores = {f"val_{name}": float(value) / count for name, value in sums.items()}
+            found = [(len(chosen[1]), self._score(chosen, -1 - n)) for n, chosen in enumerate(held_back)]
+            count = sum(size for size, _ in found)
+            means = {name: sum(size * score[name] for size, score in found) / count for name in found[0][1]}
+            self.last_scores = {f"val_{name}": float(value) for name, value in means.items()}
             self.log_dict(self.last_scores, prog_bar=True, sync_dist=True, batch_size=count)
 
         def _score(self, chosen: Any, number: int) -> dict[str, torch.Tensor]:
@@ -329,8 +284,7 @@ def undisturbed(threads: int | None = None) -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for remark in REMARKS:
-                warnings.filterwarnings("ignore", remark)
+            warnings.filterwarnings("ignore", REMARKS)
             yield
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):
@@ -351,8 +305,7 @@ def device_name(device: torch.device) -> str:
 
 def optimizers(parameters: Iterable[torch.nn.Parameter], optimisation: Optimisation) -> dict[str, Any]:
     """Optimizer and learning rate of each step, in the form of Lightning."""
-    optimizer = torch.optim.AdamW(
-        parameters, optimisation.learning_rate, weight_decay=optimisation.weight_decay
-    )
+    rate, decay = optimisation.learning_rate, optimisation.weight_decay
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, optimisation.rate)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,7 +1,7 @@
 """Objectives of a training without high-resolution images, one function each.
 
-All are smallest (most zero) for the truth, means over pixels and images, and independent of the unit of the
-images. Recipes add them with weights.
+All are scalars, smallest (most zero) for the truth, means over pixels and images, and independent of the unit
+of the images. Recipes add them with weights.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from lenssr.networks import LensEstimate
 
-__all__ = [
-    "data_consistency",
-    "draw_hidden",
-    "lens_equation",
-    "lens_error",
-    "lens_likelihood",
-    "multi_scale",
-    "pixel_intensity",
-    "positive_convergence",
-    "source_intensity",
-    "source_smoothness",
-    "target_error",
-    "variation_density",
-]
-
 
 def data_consistency(model: Tensor, data: Tensor, variance: Tensor, seen: Tensor | None = None) -> Tensor:
-    r"""Mean squared residual in units of the noise.
+    r"""Mean squared residual in units of the noise: 1 for the truth.
 
     .. math:: \frac{1}{N} \sum_i \frac{(d_i - m_i)^2}{\sigma_i^2}
 
@@ -39,11 +24,6 @@ def data_consistency(model: Tensor, data: Tensor, variance: Tensor, seen: Tensor
         Expected data, data, and their variance; pixels whose variance is not finite do not count.
     seen : `torch.Tensor` of bool, shape (B, ny, nx), optional
         Pixels that count; all by default.
-
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-        1 for the truth.
 
     References
     ----------
@@ -56,7 +36,7 @@ def data_consistency(model: Tensor, data: Tensor, variance: Tensor, seen: Tensor
 
 
 def draw_hidden(like: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    r"""Choose pixels to hide from a network, which it is trained to predict.
+    r"""Choose pixels (B, ny, nx) to hide from a network, which it is trained to predict.
 
     A network cannot copy the noise of hidden pixels: for noise that is independent from pixel to pixel, the
     loss on them is that against the truth up to a constant,
@@ -70,10 +50,6 @@ def draw_hidden(like: Tensor, fraction: float, generator: torch.Generator) -> Te
         Share of the pixels, drawn independently.
     generator : `torch.Generator`
         On the CPU; the choice is the same on every device.
-
-    Returns
-    -------
-    hidden : `torch.Tensor` of bool, shape (B, ny, nx)
 
     References
     ----------
@@ -93,10 +69,6 @@ def lens_equation(image: Tensor, relensed: Tensor, data: Tensor) -> Tensor:
         Flux in fine pixels: image of one network, lensed source of another.
     data : `torch.Tensor`, shape (B, ny, nx)
         The low image, which sets the unit.
-
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
 
     References
     ----------
@@ -119,10 +91,6 @@ def source_intensity(image: Tensor, relensed: Tensor, data: Tensor) -> Tensor:
     image, relensed, data : `torch.Tensor`
         As for `lens_equation`.
 
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-
     References
     ----------
     As for `lens_equation`.
@@ -141,10 +109,6 @@ def pixel_intensity(image: Tensor, data: Tensor, variance: Tensor) -> Tensor:
     image : `torch.Tensor`, shape (B, ny k, nx k)
         Flux in fine pixels.
     data, variance : `torch.Tensor`, shape (B, ny, nx)
-
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
 
     References
     ----------
@@ -172,28 +136,26 @@ def multi_scale(
         Resolutions relative to the data: 1 over an integer, or an integer that divides k; (0.5, 1, 2) by
         default.
 
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-
     References
     ----------
     Lai et al. 2017, CVPR, 5835 (losses at each resolution of a pyramid).
     """
-    fine, losses = _factor(image, data), []
-    for factor in factors:
-        if factor < 1:
-            coarse, known = round(1 / factor), torch.isfinite(variance)
-            kept = [torch.where(known, part, 0) for part in (data, variance)]
-            # A block with a masked pixel does not count.
-            missing = _block_sums((~known).to(data), coarse) > 0
-            flux, counts, noise = (_block_sums(part, coarse) for part in (_block_sums(image, fine), *kept))
-            losses.append(data_consistency(flux, counts, noise, ~missing))
-            continue
+    losses = [_at_resolution(image, data, variance, factor) for factor in factors]
+    return torch.stack(losses).mean()
+
+
+def _at_resolution(image: Tensor, data: Tensor, variance: Tensor, factor: float) -> Tensor:
+    """`data_consistency` of pixels 1 / ``factor`` times as large as those of the data."""
+    fine = _factor(image, data)
+    if factor >= 1:
         finer = data if factor == 1 else enlarged(data, int(factor))
         spread = variance.repeat_interleave(int(factor), -2).repeat_interleave(int(factor), -1)
-        losses.append(data_consistency(_block_sums(image, fine // int(factor)), finer, spread / factor**2))
-    return torch.stack(losses).mean()
+        return data_consistency(_block_sums(image, fine // int(factor)), finer, spread / factor**2)
+    coarse, known = round(1 / factor), torch.isfinite(variance)
+    # A block with a masked pixel does not count: its variance is infinite.
+    kept = torch.where(known, data, 0), torch.where(known, variance, torch.inf)
+    flux, counts, noise = (_block_sums(part, coarse) for part in (_block_sums(image, fine), *kept))
+    return data_consistency(flux, counts, noise)
 
 
 def target_error(image: Tensor, target: Tensor) -> Tensor:
@@ -205,10 +167,6 @@ def target_error(image: Tensor, target: Tensor) -> Tensor:
     ----------
     image, target : `torch.Tensor`, shape (B, ny, nx)
 
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-
     References
     ----------
     Dong et al. 2016, IEEE TPAMI 38, 295 (super-resolution learned from known images).
@@ -217,7 +175,7 @@ def target_error(image: Tensor, target: Tensor) -> Tensor:
 
 
 def variation_density(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: float) -> Tensor:
-    r"""Total variation of a deflection, per unit area.
+    r"""Total variation of a deflection per unit area; twice the convergence for a sheet of mass.
 
     .. math::
 
@@ -230,11 +188,6 @@ def variation_density(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: float) -> T
         Deflection at pixel centres, in arcsec.
     pixel_scale : float
         In arcsec.
-
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-        Dimensionless; twice the convergence for a sheet of mass.
 
     References
     ----------
@@ -257,10 +210,6 @@ def source_smoothness(log_brightness: Tensor) -> Tensor:
     ----------
     log_brightness : `torch.Tensor`, shape (B, side, side)
 
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-
     References
     ----------
     Suyu et al. 2006, MNRAS 371, 983 (curvature of the source as a prior; here of its logarithm).
@@ -278,10 +227,6 @@ def positive_convergence(kappa: Tensor) -> Tensor:
     ----------
     kappa : `torch.Tensor`
         Convergence at positions.
-
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
 
     References
     ----------
@@ -301,10 +246,6 @@ def lens_error(estimate: LensEstimate, vector: Tensor) -> Tensor:
     vector : `torch.Tensor`, shape (B, 7)
         The truth.
 
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-
     References
     ----------
     Hezaveh, Perreault Levasseur & Marshall 2017, Nature 548, 555.
@@ -322,11 +263,6 @@ def lens_likelihood(estimate: LensEstimate, vector: Tensor) -> Tensor:
     estimate : `~lenssr.networks.LensEstimate`
     vector : `torch.Tensor`, shape (B, 7)
         The truth.
-
-    Returns
-    -------
-    loss : `torch.Tensor`, scalar
-        For free numbers u, per image.
 
     References
     ----------

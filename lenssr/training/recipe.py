@@ -9,12 +9,11 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 import yaml
 
+from lenssr._option import one_of
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import load_weights
 from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.tasks import TASKS
-
-__all__ = ["DATASETS", "Hardware", "Optimisation", "Recipe", "read_changes", "recipe_names"]
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 DATASETS = {kind.__name__: kind for kind in (BroadLenses, DeepLense)}
@@ -63,11 +62,10 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         _check_section("optimisation", self)
-        if self.steps % self.check_every:
-            raise InputError(
-                f"optimisation.steps = {self.steps} is not a multiple of check_every = {self.check_every}: "
-                f"give {-(-self.steps // self.check_every) * self.check_every}"
-            )
+        steps, every = self.steps, self.check_every
+        if steps % every:
+            given = f"optimisation.steps = {steps} is not a multiple of check_every = {every}"
+            raise InputError(f"{given}: give {steps + every - steps % every}")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step in units of ``learning_rate``."""
@@ -135,11 +133,6 @@ class Recipe:
     optimisation : `Optimisation`
     hardware : `Hardware`
 
-    Raises
-    ------
-    InputError
-        If anything is missing, unknown or invalid; the message names the key and the remedy.
-
     Examples
     --------
     >>> from lenssr.training import Recipe
@@ -159,7 +152,7 @@ class Recipe:
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        _check_one_of("task", self.task, TASKS)
+        one_of(TASKS)("task", self.task)
         if not 0 <= _checked_number("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
@@ -167,19 +160,13 @@ class Recipe:
         for name in ("data", "validation"):
             for number, dataset in enumerate(self.datasets(name)):
                 if scale not in (None, dataset.scale):
-                    raise InputError(
-                        f"the network makes images {scale} times finer, {name}.{number} {dataset.scale} "
-                        "times: give both the same scale"
-                    )
+                    place = f"{name}.{number}.scale = {dataset.scale}"
+                    raise InputError(f"{place}, of the network {scale}: give both the same scale")
 
     def _check_objectives(self) -> None:
         known = TASKS[self.task].objectives
-        _check_keys("objectives", self.objectives)
+        _check_keys("objectives", self.objectives, known)
         for name, weight in self.objectives.items():
-            if name not in known:
-                raise InputError(
-                    f"objectives.{name} is not known to the task {self.task!r}: give {_listed(known)}"
-                )
             if _checked_number(f"objectives.{name}", weight) < 0:
                 raise InputError(f"objectives.{name} = {weight}: give a weight that is not negative")
         if not any(self.objectives.values()):
@@ -206,9 +193,7 @@ class Recipe:
         """Make the data sets, each a `~lenssr.simulation.BatchedLenses`."""
         entries = getattr(self, name)
         if not isinstance(entries, list) or not entries:
-            raise InputError(
-                f"{name} = {entries!r}: give a list of data sets, each with dataset: and its options"
-            )
+            raise InputError(f"{name} = {entries!r}: give a list of data sets, each with dataset:")
         return [_dataset(f"{name}.{number}", entry) for number, entry in enumerate(entries)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -241,22 +226,17 @@ class Recipe:
             Values to put in place of the file's, by keys such as ``"optimisation.steps"`` or
             ``"data.0.size"``.
 
-        Returns
-        -------
-        recipe : `Recipe`
-
         Raises
         ------
         InputError
-            If there is no such recipe, it is not YAML, or a value is invalid.
+            If there is no such recipe, or anything is missing, unknown or invalid; the message names the key
+            and the remedy.
         """
         path = RECIPE_FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise InputError(
-                f"{source} is neither a file nor the name of a recipe: {_listed(recipe_names())}"
-            ) from error
+            raise InputError(f"{source} is no file, and none of {_listed(recipe_names())}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
         _check_keys(str(source), values)
@@ -267,10 +247,6 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with lenssr.
-
-    Returns
-    -------
-    names : list of str
 
     Examples
     --------
@@ -283,12 +259,10 @@ def recipe_names() -> list[str]:
 
 def _load_start(name: str, network: Any, path: str) -> None:
     found, _ = load_weights(path, kind=network.kind)
-    if found.settings != network.settings:
-        differ = [key for key, value in network.settings.items() if found.settings[key] != value]
-        raise InputError(
-            f"start.{name} = {path} holds a network with {differ[0]} = {found.settings[differ[0]]!r}, the "
-            f"recipe has {network.settings[differ[0]]!r}: give both the same"
-        )
+    for key, own in network.settings.items():
+        held = found.settings[key]
+        if held != own:
+            raise InputError(f"start.{name} = {path} has {key} = {held!r}, the recipe {own!r}: give the same")
     network.load_state_dict(found.state_dict())
 
 
@@ -296,8 +270,7 @@ def _dataset(place: str, entry: Any) -> Any:
     _check_keys(place, entry)
     options = dict(entry)
     name = options.pop("dataset", None)
-    if name not in DATASETS:
-        raise InputError(f"{place}.dataset = {name!r}: give one of {_listed(DATASETS)}")
+    one_of(DATASETS)(f"{place}.dataset", name)
     _check_keys(place, options, inspect.signature(DATASETS[name]).parameters)
     try:
         return DATASETS[name](**options)
@@ -321,9 +294,7 @@ def _entry(key: str, name: str, place: Any) -> Any:
     if not isinstance(place, list):
         raise InputError(f"{key}: {name} is in no section of the recipe; see the file for its keys")
     if not name.isdigit() or int(name) >= len(place):
-        raise InputError(
-            f"{key}: {name!r} is not a position in a list of {len(place)}: give 0 to {len(place) - 1}"
-        )
+        raise InputError(f"{key}: {name!r} is not a position in a list: give 0 to {len(place) - 1}")
     return int(name)
 
 
@@ -360,7 +331,7 @@ def _check_section(section: str, holder: Any) -> None:
     for one in fields(holder):
         key, value, least = f"{section}.{one.name}", getattr(holder, one.name), _LEAST.get(one.name, 1)
         if get_origin(one.type) is Literal:
-            _check_one_of(key, value, get_args(one.type))
+            one_of(get_args(one.type))(key, value)
         elif one.type is float:
             bound = "of at least 0" if least == 0 else "above 0"
             if _checked_number(key, value) < 0 or value == 0 < least:
@@ -368,11 +339,6 @@ def _check_section(section: str, holder: Any) -> None:
         elif value is not None or one.type is int:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{key} = {value!r}: give an integer of at least {least}")
-
-
-def _check_one_of(key: str, value: Any, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise InputError(f"{key} = {value!r}: give one of {_listed(choices)}")
 
 
 def _checked_number(key: str, value: Any) -> float:

@@ -18,7 +18,7 @@ from lenssr.networks.deflection import as_family
 from lenssr.networks.relensing import gridded_image, to_rays
 from lenssr.source import SourceGrid
 from lenssr.training import objectives as goals
-from lenssr.training.data import Telescopes, View
+from lenssr.training.data import View
 
 __all__ = ["TASKS", "SersicFitter", "TrainingTask", "batch_psnr", "weighted_sum"]
 
@@ -36,14 +36,14 @@ class TrainingTask(ABC, nn.Module):
 
     def __init__(self, settings, hidden=0.0):
         super().__init__()
-        self.hidden, self.telescopes = hidden, Telescopes()
+        self.hidden = hidden
         for name in self.names:
             setattr(self, name, self.builds(**settings))
 
     @classmethod
     def options(cls):
         """Names of the options of the networks."""
-        return (*list(inspect.signature(cls.builds).parameters), *cls.more_options)
+        return (*inspect.signature(cls.builds).parameters, *cls.more_options)
 
     @abstractmethod
     def losses(self, view):
@@ -55,9 +55,8 @@ class TrainingTask(ABC, nn.Module):
 
     def view(self, batch, generator):
         """The inputs of the network, with random pixels hidden unless ``generator`` is None."""
-        if not self.hidden or generator is None:
-            return View(batch, self.telescopes)
-        return View(batch, self.telescopes, goals.draw_hidden(batch.low, self.hidden, generator))
+        hides = self.hidden and generator is not None
+        return View(batch, goals.draw_hidden(batch.low, self.hidden, generator) if hides else None)
 
     @property
     def networks(self):
@@ -65,10 +64,10 @@ class TrainingTask(ABC, nn.Module):
         return dict(self.named_children())
 
 
-class _ImageTask(TrainingTask):
-    """One `SISR` that predicts finer images."""
+class ImageTask(TrainingTask):
+    """One `SISR` that predicts finer images, towards a ``target`` (B, ny * scale, nx * scale)."""
 
-    objectives = ("pixel_intensity", "multi_scale")
+    objectives = ("target_error", "pixel_intensity", "multi_scale")
 
     @property
     def scale(self):
@@ -83,58 +82,42 @@ class _ImageTask(TrainingTask):
     def _losses(self, view, finer):
         data = view.image, view.variance
         return {
+            "target_error": lambda: goals.target_error(finer, self.target(view)),
             "pixel_intensity": lambda: goals.pixel_intensity(finer, *data),
             "multi_scale": lambda: goals.multi_scale(finer, *data),
         }
 
 
-class _TargetTask(_ImageTask):
-    """The same, towards a target."""
-
-    objectives = ("target_error", *_ImageTask.objectives)
-
-    def _losses(self, view, finer):
-        target = {"target_error": lambda: goals.target_error(finer, self.target(view))}
-        return target | super()._losses(view, finer)
-
-    @abstractmethod
-    def target(self, view):
-        """Target (B, ny * scale, nx * scale) of the finer image."""
-
-
-class Bicubic(_TargetTask):
+class Bicubic(ImageTask):
     """Train an `SISR` on the bicubic image, as a start."""
 
     def target(self, view):
         return goals.enlarged(view.image, self.image.scale)
 
 
-class Supervised(_TargetTask):
+class Supervised(ImageTask):
     """Train an `SISR` on the true image: the bound of methods without such images."""
 
     def target(self, view):
         return view.batch.truth
 
 
-class WithSource(_TargetTask):
+class WithSource(ImageTask):
     """LensSR with source: the target is a Sérsic fitted to the image, lensed at the finer resolution."""
 
     def __init__(self, settings, hidden=0.0):
         super().__init__(settings, hidden)
-        self.reader = SersicFitter()
-
-    def target(self, view):
-        return self.reader(view)
+        self.target = SersicFitter()
 
 
-class NoSource(_ImageTask):
+class NoSource(ImageTask):
     """LensSR without source: an `SISR` for the image and one for the source, tied by the lens.
 
     The input of the second is the image gridded in the source plane. Options: those of `SISR` for both, and
     ``side``, the nodes along a side of that grid, 38 by default.
     """
 
-    objectives = ("lens_equation", "source_intensity", *_ImageTask.objectives)
+    objectives = ("lens_equation", "source_intensity", "pixel_intensity", "multi_scale")
     names = ("image", "source")
     more_options = ("side",)
 
@@ -175,7 +158,8 @@ class Relensing(TrainingTask):
 
     def losses(self, view):
         drawn = self.draw(view)
-        expected = view.expected(drawn.image(view.operator, *view.rays))
+        # Noise may shift the mean of the data.
+        expected = view.batch.noise.moments(drawn.image(view.operator, *view.rays))[0]
         data = view.image, view.variance
         return {
             "hidden_pixels": lambda: goals.data_consistency(expected, *data, view.hidden),
@@ -193,13 +177,7 @@ class Relensing(TrainingTask):
 class Deflection(TrainingTask):
     """Train a `DeflectionNetwork` on the lenses of simulations."""
 
-    objectives = (
-        "lens_error",
-        "lens_likelihood",
-        "deflection_error",
-        "variation_density",
-        "positive_convergence",
-    )
+    objectives = "lens_error lens_likelihood deflection_error variation_density positive_convergence".split()
     names, builds = ("lens",), DeflectionNetwork
 
     def losses(self, view):
@@ -215,9 +193,7 @@ class Deflection(TrainingTask):
         return {
             "lens_error": lambda: goals.lens_error(estimate, truth),
             "lens_likelihood": lambda: goals.lens_likelihood(estimate, truth),
-            "deflection_error": lambda: goals.target_error(
-                *(maps(lenses).flatten(0, 1) for lenses in (estimate, batch.scenes))
-            ),
+            "deflection_error": lambda: goals.target_error(maps(estimate), maps(batch.scenes)),
             "variation_density": lambda: goals.variation_density(*maps(estimate), batch.pixel_scale),
             "positive_convergence": lambda: goals.positive_convergence(estimate.convergence(*grid)),
         }
@@ -252,14 +228,8 @@ def _fitted(batch, rows):
     options |= {"oversampling": oversampling, "device": batch.device}
     noise = batch.noise.select(torch.tensor(rows, device=batch.device))
     stack = ImageStack(data, torch.ones_like(data, dtype=torch.bool), noise, grid, kernel, **options)
-    scene = Scene(
-        lens=batch.scenes.lens,
-        lens_free=False,
-        lens_light=0,
-        sky=False,
-        extent=0.5 * max(grid.shape) * grid.pixel_scale,
-        device=batch.device,
-    )
+    known = {"lens_free": False, "lens_light": 0, "sky": False, "device": batch.device}
+    scene = Scene(lens=batch.scenes.lens, extent=0.5 * max(grid.shape) * grid.pixel_scale, **known)
     fits = fit_known_lens(stack, scene, batch.scenes.lens_vector[rows].double())
     source = scene["source"].slice
     return [fit.physical[source].cpu() for fit in fits]

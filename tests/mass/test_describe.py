@@ -102,7 +102,7 @@ def test_what_a_model_does_not_keep_cannot_be_described():
         def __init__(self, theta_E, table):
             super().__init__(theta_E=theta_E)
 
-    with pytest.raises(InputError, match="a Forgetful is built from table, which it does not keep"):
+    with pytest.raises(InputError, match="a Forgetful does not keep its argument table"):
         Forgetful(1.0, [1, 2]).to_dict()
 
 

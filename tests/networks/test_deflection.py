@@ -19,7 +19,7 @@ def network(**options):
     """A small one whose correction is not zero."""
     torch.manual_seed(4)
     net = DeflectionNetwork(**{**SMALL, **options})
-    if net.knots:
+    if net.settings["knots"]:
         torch.nn.init.normal_(net.last.weight, 0, 1.0)
     return net.double()
 

@@ -25,7 +25,7 @@ def test_what_there_is_can_be_loaded(shelf):
 
 
 def test_an_unknown_name_lists_what_there_is(shelf):
-    with pytest.raises(InputError, match="'big': no file, and none .* these are 'small'"):
+    with pytest.raises(InputError, match="'big': no file, and none that come with lenssr: 'small'"):
         load("big")
 
 

@@ -10,7 +10,7 @@ from lenssr.metrics import bicubic, psnr
 from lenssr.networks import load_weights
 from lenssr.networks.deflection import as_family
 from lenssr.simulation import BroadLenses, DeepLense
-from lenssr.training.data import Telescopes, View
+from lenssr.training.data import View
 
 FOLDER = Path(lenssr.__file__).parent / "networks" / "pretrained"
 FILES = sorted(FOLDER.glob("*.safetensors"))
@@ -30,7 +30,7 @@ def test_each_is_whole_and_does_what_it_is_for(path):
     assert card.minutes > 0 and card.steps > 0 and card.scores
     trained_on = {"DeepLense": DeepLense, "BroadLenses": BroadLenses}[card.recipe["data"][0]["dataset"]]
     batch = trained_on(size=4, seed=77).batch(range(4))
-    view = View(batch, Telescopes())
+    view = View(batch)
     for name, values in (("pixel_scale", batch.pixel_scale), ("psf_fwhm", batch.psf_fwhm)):
         low, high = card.limits[name]
         assert 0.9 * low <= values <= 1.1 * high

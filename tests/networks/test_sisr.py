@@ -108,8 +108,8 @@ def test_the_settings_build_it_again():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 0}, "scale = 0: give a positive integer"),
-        ({"scale": 2.5}, "scale = 2.5: give a positive integer"),
+        ({"scale": 0}, "scale = 0: give an integer of at least 1"),
+        ({"scale": 2.5}, "scale = 2.5: give an integer of at least 1"),
         ({"channels": True}, "channels = True"),
         ({"kernels": (3, 4)}, "side 4: give a positive odd integer"),
         ({"head": "tanh"}, "head = 'tanh': give one of 'flux', 'sigmoid'"),
@@ -121,7 +121,7 @@ def test_meaningless_options_are_refused(options, message):
 
 
 def test_unknown_configurations_are_refused():
-    with pytest.raises(InputError, match="'edsr' is not known: give one of 'lean', 'lenssr'"):
+    with pytest.raises(InputError, match="configuration = 'edsr': give one of 'lean', 'lenssr'"):
         SISR.named("edsr")
 
 

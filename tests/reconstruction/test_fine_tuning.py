@@ -150,7 +150,7 @@ def test_it_warns_where_training_makes_it_worse(items):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lenses": [SIE(1.0)]}, "lenses has 1 entries for 3 images: give one each, or one for all"),
+        ({"lenses": [SIE(1.0)]}, "lenses has 1 entries for 3 images: give one each, or one"),
         ({"lenses": ["SIE", None, None]}, "image 0: lens = 'SIE' is not a mass model"),
         ({"psf": [None]}, "psf has 1 entries for 3 images"),
         ({"steps": 0}, "steps = 0: give"),

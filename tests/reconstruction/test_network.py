@@ -267,5 +267,5 @@ def test_what_an_sisr_does_not_know_is_refused(options, message, shelf):
 
 
 def test_a_network_that_draws_nothing_is_refused(shelf):
-    with pytest.raises(InputError, match="of a DeflectionNetwork, which draws no image"):
+    with pytest.raises(InputError, match="a DeflectionNetwork, draws no image"):
         SuperResolver(source=NetworkSource(shelf / "lens.safetensors"))

@@ -74,8 +74,8 @@ def test_cameras_change_every_64_lenses():
     data = BroadLenses(size=200, seed=0)
     cameras = [data.batch([index]) for index in (0, 63, 64, 128)]
     assert cameras[0].pixel_scale == cameras[1].pixel_scale
-    assert len({camera.pixel_scale for camera in cameras}) == 3
-    assert all(0.05 <= camera.pixel_scale <= 0.12 for camera in cameras)
+    assert len({camera.grid.pixel_scale for camera in cameras}) == 3
+    assert all(0.05 <= camera.grid.pixel_scale <= 0.12 for camera in cameras)
     with pytest.raises(InputError, match="2 cameras"):
         data.batch([63, 64])
     batches = data.index_batches(40, seed=1)
@@ -89,7 +89,7 @@ def test_psfs_are_gaussians_and_moffats_of_the_width_drawn():
     kinds = [type(camera.psf).__name__ for camera in cameras]
     assert 10 < kinds.count("GaussianPSF") < 30 and set(kinds) == {"GaussianPSF", "PSF"}
     for camera in cameras:
-        assert 0.95 < camera.psf.fwhm.to_value("arcsec") / camera.pixel_scale < 2.6
+        assert 0.95 < camera.psf.fwhm.to_value("arcsec") / camera.grid.pixel_scale < 2.6
 
 
 @pytest.mark.parametrize("source", ["sersic", "clumpy", "shapes", "blends"])

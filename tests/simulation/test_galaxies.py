@@ -326,8 +326,8 @@ def test_lengths_may_have_units():
         ({"sky_rms": np.nan}, "sky_rms = nan"),
         ({"pixel_scale": 0}, "pixel_scale = 0"),
         ({"fwhm": 1 * u.s}, "not convertible to arcsec"),
-        ({"pixels": 76.5}, "pixels = 76.5 is not an integer"),
-        ({"scale": 0}, "scale = 0 is below 1"),
+        ({"pixels": 76.5}, "pixels = 76.5: give an integer"),
+        ({"scale": 0}, "scale = 0: give an integer of at least 1"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):

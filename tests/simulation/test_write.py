@@ -104,7 +104,7 @@ def test_some_indices(tmp_path):
 
 def test_existing_files_are_refused_before_anything_is_written(tmp_path):
     DATA.write(3, tmp_path)
-    with pytest.raises(InputError, match="000003.fits: choose another folder"):
+    with pytest.raises(InputError, match="000003.fits exists: choose another folder"):
         write_dataset(DATA, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["000003.fits"]
 

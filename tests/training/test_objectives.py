@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lenssr import SIE, ConvergenceSheet, metrics
+from lenssr import SIE, ConvergenceSheet, metrics, training
 from lenssr.grids import PixelGrid
 from lenssr.networks import LensEstimate
 from lenssr.training import objectives
@@ -34,7 +34,7 @@ def draw(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.5
 
 
-@pytest.mark.parametrize("name", objectives.__all__)
+@pytest.mark.parametrize("name", [name for name in training.__all__ if hasattr(objectives, name)])
 def test_formula_and_reference_are_in_the_docstring(name):
     text = inspect.getdoc(getattr(objectives, name))
     assert ".. math::" in text and "References\n" in text

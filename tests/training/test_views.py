@@ -7,7 +7,7 @@ import torch
 
 from lenssr.imaging import ImagingOperator
 from lenssr.simulation import DeepLense
-from lenssr.training.data import Prefetcher, Schedule, Telescopes, View, hidden_pixel_generator
+from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator
 from lenssr.training.objectives import draw_hidden
 from lenssr.training.tasks import SersicFitter, batch_psnr
 
@@ -15,7 +15,7 @@ from lenssr.training.tasks import SersicFitter, batch_psnr
 def view(hidden=None, model="I", size=3, dtype=torch.float32, **options):
     batch = DeepLense(model, size=size, seed=3, **options).batch(dtype=dtype)
     chosen = None if hidden is None else draw_hidden(batch.low, hidden, torch.Generator().manual_seed(1))
-    return View(batch, Telescopes(), chosen)
+    return View(batch, chosen)
 
 
 def test_variance_is_near_the_true_one():
@@ -31,7 +31,7 @@ def test_variance_of_a_hidden_pixel_does_not_know_its_value():
     before = shown.variance.clone()
     batch = shown.batch
     batch.low[shown.hidden] += 100 * torch.rand(int(shown.hidden.sum()))
-    torch.testing.assert_close(View(batch, Telescopes(), shown.hidden).variance, before)
+    torch.testing.assert_close(View(batch, shown.hidden).variance, before)
 
 
 def test_hidden_pixels_have_no_finite_noise():
@@ -59,14 +59,11 @@ def test_substructure_is_not_known():
     torch.testing.assert_close(plain.rays, spoiled.rays)
 
 
-def test_cameras_are_built_once_and_forgotten_in_the_end():
-    telescopes = Telescopes()
-    batches = [DeepLense(size=1, scale=scale).batch() for scale in range(1, 11)]
-    first = telescopes(batches[0], 2)
-    assert telescopes(batches[0], 2) is first and isinstance(first, ImagingOperator)
-    for batch in batches:
-        telescopes(batch, batch.scale)
-    assert len(telescopes._operators) <= 8
+def test_cameras_are_built_once():
+    batch = DeepLense(size=1).batch()
+    first = View(batch).operator
+    assert View(batch).operator is first and isinstance(first, ImagingOperator)
+    assert View(batch).fine_operator is not first
 
 
 def test_a_sersic_read_off_an_image_is_the_source():

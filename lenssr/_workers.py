@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import logging.handlers
-import multiprocessing.connection
+import multiprocessing.context
 import os
 import pickle
 import queue
@@ -15,6 +15,8 @@ import signal
 import sys
 import traceback
 from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
@@ -26,9 +28,6 @@ NOT_STARTED = (
     "the processes of jobs= do not start: a script that calls map needs the line "
     'if __name__ == "__main__": above what it does; or give jobs=1'
 )
-
-# Seconds in which a process ends that has closed its pipe. Chosen.
-PATIENCE = 10
 
 log = logging.getLogger("lenssr")
 
@@ -132,19 +131,12 @@ def _portable(error):
 _records = queue.SimpleQueue()
 
 
-def _serve(pipe, level):
-    """Answer the tasks that come through a pipe, after a first word that the process has started.
-
-    Log records of ``level`` are kept, and sent with the next results.
-    """
+def _begin(level):
+    """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
     # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.setLevel(level)
     log.addHandler(logging.handlers.QueueHandler(_records))
-    pipe.send_bytes(b"started")
-    with contextlib.suppress(EOFError):  # the other side has ended
-        while True:
-            pipe.send_bytes(_answer(pipe.recv_bytes()))
 
 
 def _answer(task):
@@ -153,7 +145,11 @@ def _answer(task):
         solve, observations = pickle.loads(task)
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
         return dumps((f"{type(error).__name__}: {error}", []))
-    found = solve_part(solve, observations)
+    try:
+        found = solve_part(solve, observations)
+    except BaseException:  # a sys.exit somewhere, which an executor would hand on to the other side
+        traceback.print_exc()
+        os._exit(1)
     results = [_portable(one) if isinstance(one, Exception) else one for one in found]
     records = [_records.get() for _ in range(_records.qsize())]
     try:
@@ -165,32 +161,38 @@ def _answer(task):
 # ---------------------------------------------------------------- this side
 
 
+class _Context(multiprocessing.context.SpawnContext):
+    """Starts processes afresh (a fork of a process with threads, as torch's is, may hang); keeps the last."""
+
+    def Process(self, *args, **options):  # noqa: N802 - its name there
+        self.process = super().Process(*args, **options)
+        return self.process
+
+
 class _Worker:
-    """One process, with the part that it works on: it is known when the process ends by itself."""
+    """One process in an executor of its own: when it ends by itself, the part that it had is known."""
 
     def __init__(self):
-        # Started afresh: a fork of a process with threads, as torch's is, may hang.
-        context = multiprocessing.get_context("spawn")
-        self.pipe, other = context.Pipe()
-        arguments = (other, log.getEffectiveLevel())
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        self.context, self.part, self.ready = _Context(), None, False
+        self.executor = ProcessPoolExecutor(1, self.context, _begin, (log.getEffectiveLevel(),))
         with _few_threads():
-            self.process.start()
-        other.close()
-        self.part, self.ready = None, False
+            self.future = self.executor.submit(int)
 
     def give(self, solve, part):
         """Begin with a part."""
-        self.part = part
-        with contextlib.suppress(OSError):  # the process has ended, which is found out when it is waited for
-            self.pipe.send_bytes(_task(solve, part))
+        self.part, task = part, _task(solve, part)
+        try:
+            self.future = self.executor.submit(_answer, task)
+        except BrokenProcessPool as error:  # it has ended while it had nothing to do
+            self.future = Future()
+            self.future.set_exception(error)
 
-    def end(self, patience=0):
-        """End the process, whatever it does, after some seconds, and return its exit code."""
-        self.process.join(patience)
-        self.process.kill()
-        self.process.join()
-        return self.process.exitcode
+    def end(self):
+        """End the process, whatever it does, and return its exit code."""
+        if self.context.process.is_alive():
+            self.context.process.kill()
+        self.executor.shutdown()
+        return self.context.process.exitcode
 
 
 @contextlib.contextmanager
@@ -212,25 +214,24 @@ def _in_processes(solve, parts, jobs):
         for _ in range(jobs):
             workers.append(_Worker())
         while waiting or any(worker.part for worker in workers):
-            for worker in workers:
-                if waiting and worker.ready and not worker.part:
+            for worker in [one for one in workers if not one.future]:
+                if waiting:
                     worker.give(solve, waiting.popleft())
-            told = multiprocessing.connection.wait([worker.pipe for worker in workers])
-            for worker in [one for one in workers if one.pipe in told]:
-                part, worker.part = worker.part, None
-                try:
-                    message = worker.pipe.recv_bytes()
-                except (EOFError, OSError):
+            done, _ = wait([one.future for one in workers if one.future], return_when=FIRST_COMPLETED)
+            for worker in [one for one in workers if one.future in done]:
+                part, future = worker.part, worker.future
+                worker.part = worker.future = None
+                if isinstance(future.exception(), BrokenProcessPool):
                     workers.remove(worker)
-                    yield from _failed(part or [], worker.end(PATIENCE), waiting)
+                    yield from _failed(part or [], worker.end(), waiting)
                     if waiting and worker.ready:
                         workers.append(_Worker())
                     elif waiting and not workers:
-                        raise InputError(NOT_STARTED) from None
+                        raise InputError(NOT_STARTED)
                     continue
                 worker.ready = True
                 if part:
-                    yield [number for number, _ in part], _results(message)
+                    yield [number for number, _ in part], _results(future.result())
     finally:
         for worker in workers:
             worker.end()

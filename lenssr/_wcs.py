@@ -37,10 +37,21 @@ def scale_matrix(wcs: WCS) -> NDArray[np.float64]:
 
 
 def wcs_of_resampled(wcs: WCS, factor: float) -> WCS:
-    """WCS, of two axes without distortions, of the same field with ``factor`` times smaller pixels.
+    """WCS of the same field with pixels ``factor`` times smaller.
 
     The outer edges of the image stay where they are: CRPIX' = (CRPIX - 0.5) f + 0.5. The matrix is written
     once, as CD, so that headers which hold CD and PC together do not keep a stale one.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.WCS`
+        A WCS of two axes without distortions.
+    factor : float
+        Number of new pixels along an old one.
+
+    Returns
+    -------
+    resampled : `~astropy.wcs.WCS`
 
     Examples
     --------

@@ -37,13 +37,23 @@ def _radians(arcsec: float) -> float:
 def lens_distances(
     z_lens: float, z_source: float, *, cosmology: Cosmology = None
 ) -> tuple[u.Quantity, u.Quantity, u.Quantity]:
-    """Angular diameter distances to the lens, to the source, and from lens to source, in Mpc.
+    """Angular diameter distances of a lens.
 
     Parameters
     ----------
     z_lens, z_source : float
         Redshifts.
     cosmology : `~astropy.cosmology.FLRW`, optional
+
+    Returns
+    -------
+    d_lens, d_source, d_lens_source : `~astropy.units.Quantity`
+        To the lens, to the source, and from lens to source, in Mpc.
+
+    Raises
+    ------
+    InputError
+        If the redshifts are not in order.
 
     Examples
     --------
@@ -65,7 +75,19 @@ def lens_distances(
 
 
 def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Cosmology = None) -> u.Quantity:
-    """Surface density with a convergence of one, c^2 D_s / (4 pi G D_l D_ls), in solar masses per kpc2."""
+    """Surface density at which the convergence is one: c^2 D_s / (4 pi G D_l D_ls).
+
+    Parameters
+    ----------
+    z_lens, z_source : float
+        Redshifts.
+    cosmology : `~astropy.cosmology.FLRW`, optional
+
+    Returns
+    -------
+    density : `~astropy.units.Quantity`
+        In solar masses per kpc2.
+    """
     d_l, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
     return (const.c**2 * d_s / (4 * math.pi * const.G * d_l * d_ls)).to(u.Msun / u.kpc**2)
 

@@ -32,9 +32,21 @@ __all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"
 def conserves_sum(unit: u.UnitBase | str) -> bool:
     """Whether an image in this unit keeps its sum, rather than its mean, when it is resampled.
 
-    True for values per pixel (electron, adu, nJy, no unit at all, ...), False for surface brightness, which
-    is anything per solid angle or per beam (MJy/sr, nJy/arcsec2, ...). Magnitudes and other logarithms, which
-    are neither, are refused by an `InputError`.
+    Parameters
+    ----------
+    unit : `~astropy.units.Unit` or str
+        The unit of the pixel values.
+
+    Returns
+    -------
+    conserves : bool
+        True for values per pixel (electron, adu, nJy, no unit at all, ...), False for surface brightness,
+        which is anything per solid angle or per beam (MJy/sr, nJy/arcsec2, ...).
+
+    Raises
+    ------
+    InputError
+        For magnitudes and other logarithms, which are neither.
 
     Examples
     --------
@@ -56,9 +68,19 @@ def conserves_sum(unit: u.UnitBase | str) -> bool:
 
 
 def resampling_factor(unit: u.UnitBase | str, factor: float) -> float:
-    """Factor for the value of a pixel in a unit that is cut into ``factor`` x ``factor`` equal ones.
+    """Factor for the value of a pixel when it is cut into ``factor`` x ``factor`` equal ones.
 
-    It is ``1 / factor**2`` for values per pixel, 1 for surface brightness.
+    Parameters
+    ----------
+    unit : `~astropy.units.Unit` or str
+        The unit of the pixel values.
+    factor : float
+        Number of new pixels along an old one.
+
+    Returns
+    -------
+    multiplier : float
+        ``1 / factor**2`` for values per pixel, 1 for surface brightness.
     """
     return 1 / factor**2 if conserves_sum(unit) else 1.0
 
@@ -169,10 +191,24 @@ class PixelGrid:
 
     @classmethod
     def from_wcs(cls, wcs: WCS, shape: Sequence[int]) -> PixelGrid:
-        """Grid with the pixels of a WCS, of a ``shape`` (ny, nx).
+        """Grid with the pixels of a WCS.
 
-        The WCS is celestial, or linear and angular; rotated and mirrored ones are fine, and pixels stretched
-        by up to 5 %. `InputError` if they are stretched more, or the WCS is distorted or has no angular axes.
+        Parameters
+        ----------
+        wcs : `~astropy.wcs.WCS`
+            A celestial or linear angular WCS; rotated and mirrored ones are fine, and pixels stretched by up
+            to 5 %.
+        shape : tuple of int
+            ``(ny, nx)``.
+
+        Returns
+        -------
+        grid : `PixelGrid`
+
+        Raises
+        ------
+        InputError
+            If the pixels are stretched more, or the WCS is distorted or has no angular axes.
         """
         if wcs.naxis != 2 and wcs.has_celestial:
             wcs = wcs.celestial
@@ -181,8 +217,17 @@ class PixelGrid:
     def seen_from(self, reference: PixelGrid) -> PixelGrid:
         """Return the same pixels in the image frame of another grid, by the WCSs of both.
 
-        Exposures of one lens, dithered and turned against each other, then share one frame: ``matrix`` and
-        ``origin`` are those in the frame of ``reference``, linear about the own centre.
+        Exposures of one lens, dithered and turned against each other, then share one frame.
+
+        Parameters
+        ----------
+        reference : `PixelGrid`
+
+        Returns
+        -------
+        grid : `PixelGrid`
+            Its ``matrix`` and ``origin`` are those in the frame of ``reference``, linear about its own
+            centre.
 
         Raises
         ------
@@ -258,7 +303,17 @@ class PixelGrid:
         return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[1]
 
     def upsample(self, factor: int) -> PixelGrid:
-        """Grid of the same field with ``factor`` times smaller pixels, a whole number."""
+        """Grid of the same field with pixels ``factor`` times smaller.
+
+        Parameters
+        ----------
+        factor : int
+            Number of new pixels along an old one.
+
+        Returns
+        -------
+        grid : `PixelGrid`
+        """
         factor = positive_integer(factor, "factor")
         if factor == 1:
             return self
@@ -273,6 +328,14 @@ class PixelGrid:
 
     def padded(self, pixels: int) -> PixelGrid:
         """Grid of a field that is wider by some pixels on each side; the origin stays where it is.
+
+        Parameters
+        ----------
+        pixels : int
+
+        Returns
+        -------
+        grid : `PixelGrid`
 
         Examples
         --------
@@ -293,13 +356,33 @@ class PixelGrid:
         return wider
 
     def to_pixel(self, x: u.Quantity | ArrayLike, y: u.Quantity | ArrayLike) -> tuple[Any, Any]:
-        """Zero-based pixel (column, row) of positions in the image frame; numbers are in arcsec."""
+        """Zero-based pixel coordinates of positions in the image frame.
+
+        Parameters
+        ----------
+        x, y : `~astropy.units.Quantity`, float or array
+            Positions; numbers are in arcsec.
+
+        Returns
+        -------
+        column, row : float or array
+        """
         x, y = (strip_unit(value, u.arcsec, "position") for value in (x, y))
         x, y = transformed(self._inverse, x - self.origin[0], y - self.origin[1])
         return x / self.pixel_scale + self.center[0], y / self.pixel_scale + self.center[1]
 
     def from_pixel(self, column: Any, row: Any) -> tuple[Any, Any]:
-        """Positions (x, y) in the image frame, in arcsec, of zero-based pixel coordinates."""
+        """Positions in the image frame, in arcsec, of zero-based pixel coordinates.
+
+        Parameters
+        ----------
+        column, row : float or array
+            Pixel coordinates, 0 at the centre of the first pixel.
+
+        Returns
+        -------
+        x, y : float or array
+        """
         x, y = transformed(self.matrix, column - self.center[0], row - self.center[1])
         return x + self.origin[0], y + self.origin[1]
 
@@ -315,28 +398,79 @@ class PixelGrid:
         return np.array([[yy, -xy], [-yx, xx]]) * sign
 
     def to_sky(self, x: u.Quantity | ArrayLike, y: u.Quantity | ArrayLike) -> SkyCoord:
-        """Sky coordinates of positions in the image frame; numbers are in arcsec.
+        """Sky coordinates of positions in the image frame.
 
-        `InputError` if the grid has no celestial WCS.
+        Parameters
+        ----------
+        x, y : `~astropy.units.Quantity`, float or array
+            Positions; numbers are in arcsec.
+
+        Returns
+        -------
+        sky : `~astropy.coordinates.SkyCoord`
+
+        Raises
+        ------
+        InputError
+            If the grid has no celestial WCS.
         """
         return self._celestial().pixel_to_world(*self.to_pixel(x, y))
 
     def from_sky(self, sky: SkyCoord) -> tuple[u.Quantity, u.Quantity]:
-        """Positions (x, y) in the image frame, in arcsec, of sky coordinates: the inverse of `to_sky`."""
+        """Positions in the image frame of sky coordinates.
+
+        Parameters
+        ----------
+        sky : `~astropy.coordinates.SkyCoord`
+
+        Returns
+        -------
+        x, y : `~astropy.units.Quantity`
+            In arcsec.
+
+        Raises
+        ------
+        InputError
+            If the grid has no celestial WCS.
+        """
         x, y = self.from_pixel(*self._celestial().world_to_pixel(sky))
         return x * u.arcsec, y * u.arcsec
 
     def position_angle(self, phi: u.Quantity) -> Angle:
-        """Position angle, east of north at the image centre, of an angle counter-clockwise from +x.
+        """Position angle, east of north at the image centre, of a direction in the image frame.
 
-        In [0, 360) degrees. `InputError` if the grid has no celestial WCS, or ``phi`` has no unit.
+        Parameters
+        ----------
+        phi : `~astropy.units.Quantity`
+            Angle counter-clockwise from +x.
+
+        Returns
+        -------
+        angle : `~astropy.coordinates.Angle`
+            In [0, 360) degrees.
+
+        Raises
+        ------
+        InputError
+            If the grid has no celestial WCS, or ``phi`` has no unit.
         """
         phi = strip_unit(phi, u.rad, "phi", bare=False)
         east, north = self._axes_on_sky @ np.array([np.cos(phi), np.sin(phi)])
         return Angle(np.arctan2(east, north), u.rad).wrap_at(360 * u.deg).to(u.deg)
 
     def image_angle(self, position_angle: u.Quantity) -> Angle:
-        """Angle counter-clockwise from +x of one east of north: the inverse of `position_angle`."""
+        """Angle counter-clockwise from +x of a position angle east of north: the inverse of `position_angle`.
+
+        Parameters
+        ----------
+        position_angle : `~astropy.units.Quantity`
+            East of north, at the image centre.
+
+        Returns
+        -------
+        phi : `~astropy.coordinates.Angle`
+            In [0, 360) degrees.
+        """
         angle = strip_unit(position_angle, u.rad, "position_angle", bare=False)
         x, y = np.linalg.solve(self._axes_on_sky, np.array([np.sin(angle), np.cos(angle)]))
         return Angle(np.arctan2(y, x), u.rad).wrap_at(360 * u.deg).to(u.deg)

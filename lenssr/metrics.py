@@ -44,9 +44,18 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over ``count`` images, as `summarize` makes it; a single one has the standard error NaN.
+    """A score over many images: `summarize` makes it.
 
-    ``worst`` is the score of the worst image, ``worst_index`` its number, from 0.
+    Attributes
+    ----------
+    mean, standard_error : float
+        The mean and the standard error of the mean (NaN for a single image).
+    worst : float
+        The score of the worst image.
+    worst_index : int
+        The number of that image, from 0.
+    count : int
+        Number of images.
     """
 
     mean: float
@@ -98,7 +107,16 @@ def _range(truth: Array, data_range: Any) -> float:
 
 
 def mse(image: Image, truth: Image) -> float:
-    """Mean squared error, in the square of the unit of ``truth``.
+    """Mean squared error.
+
+    Parameters
+    ----------
+    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
+
+    Returns
+    -------
+    float
+        In the square of the unit of ``truth``.
 
     Examples
     --------
@@ -111,13 +129,23 @@ def mse(image: Image, truth: Image) -> float:
 
 
 def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
-    """Peak signal-to-noise ratio in dB, ``10 log10(data_range^2 / mse)``; infinite for equal images.
+    """Peak signal-to-noise ratio, ``10 log10(data_range^2 / mse)``.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
     data_range : float, optional
-        The range of the values, positive, in the unit of ``truth``; its peak by default.
+        The range of the values, in the unit of ``truth``; its peak by default.
+
+    Returns
+    -------
+    float
+        In dB; infinite for equal images.
+
+    Raises
+    ------
+    InputError
+        If the range is not positive.
 
     Examples
     --------
@@ -131,14 +159,24 @@ def psnr(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 
 
 def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = None) -> float:
-    """Structural similarity: scikit-image's ``structural_similarity`` with its defaults; 1 for equal images.
+    """Structural similarity: scikit-image's ``structural_similarity`` with its defaults.
 
     Parameters
     ----------
     image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
         At least 7 x 7 pixels.
     data_range : float, optional
-        The range of the values, positive, in the unit of ``truth``; its peak by default.
+        The range of the values, in the unit of ``truth``; its peak by default.
+
+    Returns
+    -------
+    float
+        1 for equal images.
+
+    Raises
+    ------
+    InputError
+        If the range is not positive, or the images are not two-dimensional or smaller than the 7 x 7 window.
 
     Notes
     -----
@@ -168,6 +206,16 @@ def ssim(image: Image, truth: Image, *, data_range: u.Quantity | float | None = 
 def scores_t(image: Image, truth: Image) -> Scores:
     """Score a reconstruction against the noise-free truth in flux (T), the truth's peak as range.
 
+    Parameters
+    ----------
+    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
+        The reconstruction and the noise-free high-resolution image.
+
+    Returns
+    -------
+    Scores
+        ``mse`` in squared flux, ``psnr`` in dB, ``ssim``.
+
     Examples
     --------
     >>> import numpy as np
@@ -180,7 +228,16 @@ def scores_t(image: Image, truth: Image) -> Scores:
 
 
 def stretch(image: Image) -> Array:
-    """Clip an image at zero and stretch it linearly to the range 0 to 1, without unit; a constant becomes 0.
+    """Clip an image at zero and stretch it linearly to the range 0 to 1; a constant becomes 0.
+
+    Parameters
+    ----------
+    image : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
+
+    Returns
+    -------
+    `~numpy.ndarray`
+        float64, without unit.
 
     Examples
     --------
@@ -215,7 +272,17 @@ def scores_m(image: Image, target: Image) -> Scores:
 
 
 def oracle(truth: Image, target: Image) -> Scores:
-    """Score the noise-free truth itself as `scores_m`: no honest reconstruction does better on average."""
+    """Score the noise-free truth itself in M: no honest reconstruction does better on average.
+
+    Parameters
+    ----------
+    truth, target : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`, shape (ny, nx)
+        The noise-free and the noisy high-resolution image.
+
+    Returns
+    -------
+    Scores
+    """
     return scores_m(truth, target)
 
 
@@ -234,6 +301,11 @@ def bicubic(image: Image, scale: int) -> Any:
     `~numpy.ndarray` or `~astropy.units.Quantity`, shape (..., scale ny, scale nx)
         PyTorch's bicubic interpolation (``align_corners=False``) divided by ``scale**2``; a Quantity where
         the image has a unit.
+
+    Raises
+    ------
+    InputError
+        If ``scale`` is not a positive integer or the image has fewer than two dimensions.
 
     Examples
     --------
@@ -267,6 +339,15 @@ def reduced_chi2(
     n_parameters : int, optional
         Number of fitted parameters.
 
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        If an unmasked error is not positive and finite, or no degree of freedom is left.
+
     Examples
     --------
     >>> from lenssr.metrics import reduced_chi2
@@ -292,6 +373,19 @@ def reduced_chi2(
 
 def flux_ratio(image: Image, truth: Image) -> float:
     """Total flux of an image over the total flux of the truth.
+
+    Parameters
+    ----------
+    image, truth : array, `~astropy.units.Quantity` or `~astropy.nddata.CCDData`
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        If the truth sums to zero.
 
     Examples
     --------
@@ -320,6 +414,15 @@ def coverage(
         The axis to average along, for example the one of images when the other is for parameters; all by
         default.
 
+    Returns
+    -------
+    float or `~numpy.ndarray`
+
+    Raises
+    ------
+    InputError
+        If an error is negative.
+
     Examples
     --------
     >>> from lenssr.metrics import coverage
@@ -343,6 +446,15 @@ def summarize(values: Sequence[float] | Array, *, higher_is_better: bool = True)
         The score of each image.
     higher_is_better : bool, optional
         Whether the worst image has the lowest score, the default; false for errors.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    InputError
+        If there are no values, or one is NaN.
 
     Examples
     --------

@@ -97,6 +97,12 @@ def register_source(name: str, profile: Callable[[], LightProfile], help: str = 
     name : str
         The same name. A type checker accepts it as ``source=``, where it knows lenssr's own names only.
 
+    Raises
+    ------
+    InputError
+        If the name is not such a word or belongs to a source of lenssr, or ``profile`` makes no light
+        profile.
+
     Examples
     --------
     >>> from lenssr import Sersic, SuperResolver, register_source
@@ -143,7 +149,13 @@ def _load_psf_out(plain: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Options):
-    """The options of a `~lenssr.SuperResolver`, checked."""
+    """The options of a `~lenssr.SuperResolver`, checked; it describes them.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning; the message lists those that have.
+    """
 
     scale: int = option(
         "output pixels along an input pixel",
@@ -275,7 +287,13 @@ class Settings(Options):
 
     @classmethod
     def load(cls, plain: dict[str, Any], path: str | PathLike[str]) -> dict[str, Any]:
-        """Options for a resolver that `save` made plain; the file ``path`` holds the networks."""
+        """Options for a `~lenssr.SuperResolver` that `save` made plain; the file ``path`` holds the networks.
+
+        Raises
+        ------
+        InputError
+            If the file has options that are unknown here, or a source that is not registered.
+        """
         known, options = cls.options(), dict(plain)
         refine = options.pop("refine", 0)
         unknown = [name for name in options if name not in known]
@@ -315,7 +333,13 @@ READING: dict[str, Option] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometryOptions(Options):
-    """The options of a `~lenssr.SersicPhotometry`, checked."""
+    """The options of a `~lenssr.SersicPhotometry`, checked; it describes them.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning; the message lists those that have.
+    """
 
     fit_shape: int | tuple[int, int] | Literal["auto"] = option(
         "side of the stamps in pixels; auto: 51, more for those whose light reaches others",

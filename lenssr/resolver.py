@@ -98,6 +98,11 @@ class SuperResolver:
         Seed of the random starts of the search for an unknown lens, and of the draws that give a pixelated
         source its errors; by default 0.
 
+    Raises
+    ------
+    InputError
+        If an option has no meaning.
+
     Examples
     --------
     >>> from lenssr import SIE, SuperResolver
@@ -215,6 +220,12 @@ class SuperResolver:
         results : list
             In the order of the images: a `~lenssr.SuperResolution` each, or where an image failed a
             `~lenssr.FailedResolution` with the error.
+
+        Raises
+        ------
+        InputError
+            If the numbers of images and of PSFs, noise models or masks differ, ``jobs`` is not a number of
+            processes, or they cannot be started.
 
         Notes
         -----
@@ -335,7 +346,17 @@ class SuperResolver:
         return self
 
     def fit(self, images: Sequence[ImageLike], **options: Any) -> Self:
-        """Call `fine_tune`, with its arguments: its former name, deprecated."""
+        """Call `fine_tune`: its former name, deprecated.
+
+        Parameters
+        ----------
+        images, **options
+            Those of `fine_tune`.
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+        """
         told = "SuperResolver.fit is deprecated: it trains a network, call fine_tune"
         warnings.warn(told, LensSRDeprecationWarning, stacklevel=2)
         return self.fine_tune(images, **options)
@@ -354,9 +375,17 @@ class SuperResolver:
     def save(self, path: str | Path) -> None:
         """Write the settings, and the networks of a source that is one, to a file that cannot run code.
 
-        The path ends in ``.safetensors``; an existing file is replaced atomically. `InputError` if the
-        resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters;
-        `ImportError` if safetensors is not installed (extra ``networks``).
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            Ends in ``.safetensors``. An existing file is replaced atomically.
+
+        Raises
+        ------
+        InputError
+            If the resolver has a PSF, noise or mask, which belong to images, or a model with tied parameters.
+        ImportError
+            If safetensors is not installed (extra ``networks``).
         """
         from lenssr.networks.weights import save_bundle
 
@@ -371,8 +400,22 @@ class SuperResolver:
     def load(cls, path: str | Path) -> Self:
         """Read a resolver from a file of `save`, without running any code in it.
 
-        Its results are identical, to the last bit. `InputError` if the file was not written by `save`, is
-        damaged, or has a source or a model that is not known here: import the modules that define them first.
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+            Its results are identical, to the last bit.
+
+        Raises
+        ------
+        InputError
+            If the file was not written by `save`, is damaged, or has a source or a model that is not known
+            here: import the modules that define them first.
+        ImportError
+            If safetensors is not installed (extra ``networks``).
         """
         from lenssr.networks.weights import load_bundle
 
@@ -388,6 +431,15 @@ class SuperResolver:
             One of `lenssr.networks.available`, or a file of weights.
         **options
             Options of the resolver except ``source``; by default an SISR brings its scale.
+
+        Returns
+        -------
+        resolver : `SuperResolver`
+
+        Raises
+        ------
+        InputError
+            If there are no such weights.
 
         Examples
         --------

@@ -37,6 +37,17 @@ class LensEstimate:
 
     The network predicts unbounded numbers, which `vector` maps to the range of each parameter. Vectors hold
     theta_E, e1, e2, x_0, y_0, gamma1 and gamma2, lengths in arcsec.
+
+    Attributes
+    ----------
+    free : `torch.Tensor`, shape (B, 7)
+        Means of the free numbers.
+    root : `torch.Tensor`, shape (B, 7, 7)
+        Lower triangle whose product ``root.T @ root`` is their precision.
+    half : float
+        Half the field in arcsec.
+    coefficients : `torch.Tensor`, shape (B, K + 2, K + 2), or None
+        Of the cubic B-spline of a correction of the potential, in arcsec2, on K x K knots over the field.
     """
 
     free: Tensor  # means of the free numbers, shape (B, 7)
@@ -78,10 +89,22 @@ class LensEstimate:
         return torch.stack([_bounded(self.free + sign * step, self.half) for sign in (0, 1, -1)], 1)
 
     def negative_log_likelihood(self, vector: Tensor, *, hold_mean: bool = False) -> Tensor:
-        """Negative logarithm (B,) of the likelihood of the true parameters (B, 7), as free numbers u.
+        """Negative logarithm of the likelihood of the true parameters, as free numbers.
 
-        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2``; with ``hold_mean`` its gradients
-        reach the errors only.
+        Parameters
+        ----------
+        vector : `torch.Tensor`, shape (B, 7)
+        hold_mean : bool, optional
+            Whether gradients reach the errors only; by default also the mean.
+
+        Returns
+        -------
+        loss : `torch.Tensor`, shape (B,)
+
+        Notes
+        -----
+        ``|root (u - free)|^2 / 2 - sum(log diag(root)) + 7 log(2 pi) / 2`` with the free numbers u of the
+        truth.
         """
         miss = self.miss(vector)
         miss = self._whitened(miss.detach() if hold_mean else miss)
@@ -96,9 +119,17 @@ class LensEstimate:
         return FAMILY.with_vector(_append_shear_origin(vector.double().cpu()), covariance=whole)
 
     def deflection(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Deflection (B, R) at positions broadcastable with (B, R), in arcsec, the correction included.
+        """Deflection at positions, differentiable, the correction included.
 
-        It is differentiable, and the gradient of one potential, so that its curl is zero.
+        Parameters
+        ----------
+        x, y : `torch.Tensor`, broadcastable with (B, R)
+            In arcsec.
+
+        Returns
+        -------
+        alpha_x, alpha_y : `torch.Tensor`, shape (B, R)
+            In arcsec; the gradient of one potential, so that its curl is zero.
         """
         ax, ay = FAMILY.deflection_at(x, y, _append_shear_origin(self.vector))
         return ax + self._spline(x, y, 1, 0), ay + self._spline(x, y, 0, 1)
@@ -124,7 +155,7 @@ class DeflectionNetwork(nn.Module):
 
     An image of any shape is averaged to 64 x 64 pixels; the inputs are its signal-to-noise ratio, its
     brightness in units of its rms, and the positions of its pixels. Lengths are predicted in units of the
-    field, independent of the pixel scale. ``DeflectionNetwork(**network.settings)`` builds a network again.
+    field, independent of the pixel scale.
 
     Parameters
     ----------
@@ -134,6 +165,11 @@ class DeflectionNetwork(nn.Module):
         Numbers between features and parameters; 128 by default.
     knots : int or None, optional
         Knots along a side of a correction of the potential, at least 4; None, the default, for no correction.
+
+    Attributes
+    ----------
+    settings : dict
+        The options; ``DeflectionNetwork(**settings)`` builds the network again.
 
     Notes
     -----

@@ -45,6 +45,11 @@ class NetworkSource:
         Gauss-Newton steps of the free-form source that follow, beginning with the source of the network; 0
         by default. An unknown lens moves with them.
 
+    Raises
+    ------
+    InputError
+        If there are no such weights, or the number of steps has no meaning.
+
     Examples
     --------
     >>> from lenssr import NetworkSource

@@ -65,7 +65,14 @@ def _two_convolutions(before: int, after: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class PredictedSource:
-    """Sources on grids behind their lenses, one for each image of a batch."""
+    """Sources on grids behind their lenses, one for each image of a batch.
+
+    Attributes
+    ----------
+    plane : `~lenssr.source.SourceGrid`
+    log_brightness : `torch.Tensor`, shape (B, side, side)
+        Logarithm of the brightness at the nodes, per arcsec2, rows of equal y first.
+    """
 
     plane: SourceGrid
     # Logarithm (B, side, side) of the brightness at the nodes, per arcsec2, rows of equal y first.
@@ -81,10 +88,19 @@ class PredictedSource:
         return self.plane.rays(x, y).interpolate(self.brightness)
 
     def image(self, operator: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """The lensed image (B, ny, nx) of the sources.
+        """The lensed image of the sources.
 
-        ``operator``, such as an `~lenssr.imaging.ImagingOperator`, makes pixels of the brightness at its
-        rays, which are at x and y (B, R) in the source plane, in arcsec.
+        Parameters
+        ----------
+        operator : callable
+            Brightness at rays (B, R) to flux in pixels (B, ny, nx), such as an
+            `~lenssr.imaging.ImagingOperator`; of any resolution.
+        x, y : `torch.Tensor`, shape (B, R)
+            Positions of its rays in the source plane, in arcsec.
+
+        Returns
+        -------
+        image : `torch.Tensor`, shape (B, ny, nx)
         """
         return operator(self.at(x, y))
 
@@ -97,7 +113,7 @@ class RelensingNetwork(nn.Module):
     widths, its noise, its coverage, and the width of the PSF, all in units of the image and of the grid. For
     each node it predicts weights of the smoothings, and a correction; both act on the logarithm of the
     brightness, which therefore is positive. No input depends on the lens model, the pixel scale or the
-    magnification. ``RelensingNetwork(**network.settings)`` builds a network again.
+    magnification.
 
     Parameters
     ----------
@@ -111,10 +127,19 @@ class RelensingNetwork(nn.Module):
         Number of predictions; 1 by default. After the first one the source is lensed and convolved, and a
         second, smaller U-Net corrects it by the residual of the image. Use 3 with a PSF, 1 without.
 
+    Attributes
+    ----------
+    settings : dict
+        The options; ``RelensingNetwork(**settings)`` builds the network again.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning, or the network would have 300 000 parameters or more.
+
     Notes
     -----
-    An untrained network returns nearly the gridded brightness, gaps filled from around. Networks of 300 000
-    parameters or more are refused.
+    An untrained network returns nearly the gridded brightness, gaps filled from around.
 
     Examples
     --------

@@ -25,7 +25,7 @@ class SISR(nn.Module):
     A convolution, residual blocks, one wide convolution with a skip connection from the first features, and a
     pixel shuffle for each prime factor of the magnification. The lean default has neither batch norm nor an
     upper limit: its output is added to the bicubic image, in units of the rms of the image, so that flux is
-    conserved. ``SISR(**network.settings)`` builds a network again.
+    conserved.
 
     Parameters
     ----------
@@ -46,6 +46,16 @@ class SISR(nn.Module):
     head : {"flux", "sigmoid"}, optional
         "flux" (the default) adds to the bicubic image and conserves the flux of the whole image exactly.
         "sigmoid" ends in a sigmoid between the least and the largest pixel of the image, as in LensSR.
+
+    Attributes
+    ----------
+    settings : dict
+        The options; ``SISR(**settings)`` builds the network again.
+
+    Raises
+    ------
+    InputError
+        If an option has no meaning.
 
     References
     ----------
@@ -103,10 +113,19 @@ class SISR(nn.Module):
 
     @classmethod
     def named(cls, name: Literal["lean", "lenssr"], scale: int = 2) -> Self:
-        """Build a known configuration: the default, "lean", or LensSR.
+        """Build a known configuration.
 
-        That has 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with batch norm, a 9 x 9 convolution
-        behind them, and a sigmoid.
+        Parameters
+        ----------
+        name : {"lean", "lenssr"}
+            The default, or LensSR: 64 channels, 3 blocks of a 3 x 3 and a 5 x 5 convolution with
+            batch norm, a 9 x 9 convolution behind them, and a sigmoid.
+        scale : int, optional
+            Magnification; 2 by default.
+
+        Returns
+        -------
+        network : `SISR`
         """
         one_of(_CONFIGURATIONS)("configuration", name)
         return cls(scale, **_CONFIGURATIONS[name])

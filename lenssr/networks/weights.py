@@ -41,10 +41,24 @@ MAGIC = {
 class Card:
     """How weights were trained, and on which range of images.
 
-    ``recipe`` is the recipe as a dictionary; ``scores`` are those on validation data. ``limits`` are ranges
-    of the training data by name, outside which the network has not been tested: ``pixel_scale`` and
-    ``psf_fwhm`` in arcsec (0: no PSF), ``snr`` of an image. ``notes`` are further remarks, such as which
-    galaxies were kept for tests, ``versions`` those of lenssr, PyTorch and Python.
+    Attributes
+    ----------
+    recipe : dict
+        Recipe of the training: task, objectives, data sets, optimisation.
+    seed : int
+    versions : dict of str to str
+        Of lenssr, PyTorch and Python.
+    device : str
+    minutes : float
+        Duration of the training.
+    steps : int
+    scores : dict of str to float
+        On validation data.
+    limits : dict of str to list of float
+        Ranges of the training data by name: ``pixel_scale`` and ``psf_fwhm`` in arcsec (0: no PSF), ``snr``
+        of an image. The network has not been tested outside.
+    notes : str
+        Further remarks, such as which galaxies were kept for tests.
     """
 
     recipe: dict
@@ -80,9 +94,20 @@ def _training_versions() -> dict[str, str]:
 def save_weights(network: Network, path: str | Path, card: Card) -> None:
     """Write a network, in the safetensors format, and its card as a page beside it.
 
-    The path ends in ``.safetensors``, the page in ``.md`` instead. Files there are replaced, each at once and
-    whole. `InputError` if it ends otherwise, or a weight is not finite; `ImportError` if safetensors is not
-    installed (extra ``networks``).
+    Parameters
+    ----------
+    network : `SISR`, `RelensingNetwork` or `DeflectionNetwork`
+    path : str or `~pathlib.Path`
+        Ends in ``.safetensors``; the page ends in ``.md`` instead. Files there are
+        replaced, each at once and whole.
+    card : `Card`
+
+    Raises
+    ------
+    InputError
+        If the path ends otherwise, or a weight is not finite.
+    ImportError
+        If safetensors is not installed (extra ``networks``).
     """
     tensors = _tensors_of(network)
     spoiled = next((name for name, one in tensors.items() if not bool(torch.isfinite(one).all())), None)
@@ -152,7 +177,20 @@ def find(weights: str | Path) -> Path:
 
 
 def load(weights: str | Path, *, kind: str | None = None) -> tuple[Any, Card]:
-    """Read a network that comes with lenssr, one of `available`, or from a file, as `load_weights` does."""
+    """Read a network that comes with lenssr, or one from a file.
+
+    Parameters
+    ----------
+    weights : str or `~pathlib.Path`
+        One of `available`, or a file of `save_weights`.
+    kind : {"SISR", "RelensingNetwork", "DeflectionNetwork"}, optional
+        Required kind; by default any.
+
+    Returns
+    -------
+    network, card
+        As `load_weights` does, whose errors it raises; `InputError` for an unknown name.
+    """
     return load_weights(find(weights), kind=kind)
 
 

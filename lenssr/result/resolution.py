@@ -27,7 +27,15 @@ PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
 class Draws(NamedTuple):
-    """Images (n, scale ny, scale nx) and sources (n, my, mx), as `SuperResolution.sample` draws them."""
+    """Images and sources that the data allow, as `SuperResolution.sample` draws them.
+
+    Attributes
+    ----------
+    image : `~astropy.units.Quantity`, shape (n, scale ny, scale nx)
+        Super-resolved images, on the pixels of ``result.image``.
+    source : `~astropy.units.Quantity`, shape (n, my, mx)
+        The sources that belong to them, on the pixels of ``result.source``.
+    """
 
     image: u.Quantity
     source: u.Quantity
@@ -209,17 +217,39 @@ class SuperResolution:
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to one FITS file: all of it, or nothing.
 
-        It is written under a temporary name in the same folder, then renamed. `InputError` if the file exists
-        and ``overwrite`` is false, or its folder is missing or not writable.
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The file to make. It is written under a temporary name in the same folder, then renamed.
+        overwrite : bool, optional
+            Whether an existing file may be replaced; no by default.
+
+        Raises
+        ------
+        InputError
+            If the file exists and ``overwrite`` is false, or its folder is missing or not writable.
         """
         write(self, path, overwrite)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file that `write` made, every field as it was written, models included.
+        """Read a file that `write` made.
 
-        A mass model of your own is found by its name; import the module that defines it first. `InputError`
-        if the file is missing, damaged or not a result.
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The file.
+
+        Returns
+        -------
+        result : `SuperResolution`
+            With every field as it was written, models included. A mass model of your own is found by its
+            name; import the module that defines it first.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or not a result.
         """
         return read(path, cls)
 
@@ -237,6 +267,15 @@ class SuperResolution:
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional
             Where to save it, in the format of its suffix, replacing what is there; not saved by default.
+
+        Returns
+        -------
+        figure : `~matplotlib.figure.Figure`
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written.
         """
         from lenssr.result.plot import draw, save
 
@@ -262,13 +301,19 @@ class SuperResolution:
 class FailedResolution:
     """Stands for a result that could not be made in the list of `~lenssr.SuperResolver.map`.
 
-    It is false, so that ``filter(None, results)`` keeps the results.
-
     Parameters
     ----------
     error : Exception
+        The exception.
     name : str
         Name of the image.
+
+    Attributes
+    ----------
+    ok : bool
+        False. The object itself is false too, so that ``filter(None, results)`` keeps the results.
+    flags : tuple of str
+        ``("failed",)``.
 
     Examples
     --------

@@ -38,10 +38,17 @@ log = logging.getLogger(__name__)
 
 
 class LensDataset(ABC):
-    """A seeded sequence of ``size`` simulated lenses.
+    """A seeded sequence of simulated lenses.
 
     Item i depends on the seed and on i only, not on the items made before it. Subclasses make an item in
     ``_item(index)``. Their settings are those arguments of their call that are attributes of the same name.
+
+    Parameters
+    ----------
+    size : int
+        Number of lenses.
+    seed : int
+        Seed of the random numbers; not negative.
     """
 
     size: int
@@ -132,13 +139,24 @@ class BatchedLenses(LensDataset):
         Parameters
         ----------
         indices : slice, sequence of int or None, optional
-            Which lenses, at least one; all by default. They must have one camera (see `index_batches`).
+            Which lenses; all by default. They must have one camera (see `index_batches`).
         device : `torch.device` or str, optional
             Where images are rendered, and stay; the CPU by default.
         dtype : `torch.dtype`, optional
             Of all tensors; float32 by default.
         high : bool, optional
             Whether to draw noisy high images too; False by default.
+
+        Returns
+        -------
+        batch : `~lenssr.simulation.LensBatch`
+
+        Raises
+        ------
+        IndexError
+            If an index is out of range.
+        InputError
+            If there is no index, or the lenses have different cameras.
 
         Notes
         -----
@@ -279,12 +297,13 @@ def write_dataset(
     Parameters
     ----------
     dataset : `~lenssr.simulation.LensDataset`
+        The data set.
     directory : str or `~pathlib.Path`
         Where to; made if it does not exist.
     indices : iterable of int, optional
         Which lenses; all by default.
     overwrite : bool, optional
-        Whether files may be replaced; False by default: an existing one is refused, and nothing is written.
+        Whether files may be replaced; False by default.
     progress : bool, optional
         Whether to show a progress bar; False by default.
 
@@ -293,6 +312,11 @@ def write_dataset(
     manifest : `~astropy.table.Table`
         One row for each lens: file, true parameters, exposures. Its ``meta`` holds the settings of the data
         set and the version of lenssr.
+
+    Raises
+    ------
+    InputError
+        If a file exists, before anything is written.
 
     Examples
     --------

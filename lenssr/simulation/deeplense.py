@@ -57,6 +57,11 @@ class ColdSubhalos:
         Least and largest distance from the centre in arcsec, uniform in between, as the angle is; (0.25, 2)
         by default.
 
+    Raises
+    ------
+    InputError
+        If a setting is out of range.
+
     References
     ----------
     Alexander et al. 2020, ApJ 893, 15. DeepLenseSim, https://github.com/mwt5345/DeepLenseSim,
@@ -120,6 +125,11 @@ class AxionVortex:
     log_axion_mass : tuple of float, optional
         Least and largest decimal logarithm of the axion's mass in eV, uniform in between; (-24, -22) by
         default.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range.
 
     References
     ----------
@@ -223,6 +233,11 @@ class DeepLense(BatchedLenses):
     substructure : {"none", "cdm", "axion"}, `ColdSubhalos` or `AxionVortex`, optional
         Point masses beside the lens; "none" by default. A name stands for the class with its defaults, as in
         DeepLenseSim.
+
+    Raises
+    ------
+    InputError
+        If a setting is none of these.
 
     Notes
     -----

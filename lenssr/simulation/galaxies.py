@@ -53,8 +53,15 @@ class GalaxyLens(SimulatedLens):
     def truth_behind(self, psf: PSF | u.Quantity | ArrayLike | None) -> CCDData:
         """Noise-free high image behind another PSF.
 
-        ``psf`` is anything that `~lenssr.imaging.PSF.from_any` takes, such as the FWHM of a Gaussian; None
-        for none, which gives ``pixel_truth``.
+        Parameters
+        ----------
+        psf : `~lenssr.imaging.PSF`, `~astropy.units.Quantity`, array or None
+            Anything that `~lenssr.imaging.PSF.from_any` takes, such as the FWHM of a Gaussian; None for
+            none, which gives ``pixel_truth``.
+
+        Returns
+        -------
+        truth : `~astropy.nddata.CCDData`
         """
         grid = PixelGrid.from_wcs(self.truth.wcs, self.truth.shape)
         known = None if psf is None else PSF.from_any(psf)
@@ -102,8 +109,10 @@ class GalaxyLenses(LensDataset):
     shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None, optional
         The galaxies: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`). By default
         `GalaxyShapes.hubble_deep_field`, for which scikit-image must be installed.
-    size, seed : int, optional
-        Number of lenses, and seed of the random numbers; 100 and 0 by default.
+    size : int, optional
+        Number of lenses; 100 by default.
+    seed : int, optional
+        Seed of the random numbers; 0 by default.
     pixel_scale : float or `~astropy.units.Quantity`, optional
         Side of the low pixels, in arcsec; 0.05 by default.
     fwhm : float or `~astropy.units.Quantity`, optional
@@ -117,6 +126,11 @@ class GalaxyLenses(LensDataset):
         some 13 times as much.
     scale : int, optional
         High pixels along a low one; 2 by default.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or the shapes cannot be read.
 
     Notes
     -----

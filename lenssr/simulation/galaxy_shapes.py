@@ -65,6 +65,16 @@ class GalaxyShapes:
     names : sequence of str, optional
         What they are called; their numbers by default.
 
+    Attributes
+    ----------
+    names : tuple of str
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is too small, has another number of dimensions, or no light above its
+        background.
+
     Notes
     -----
     The blur is a Gaussian with a standard deviation of 0.8 pixels, or of a 250th of the box if that is more.
@@ -99,10 +109,17 @@ class GalaxyShapes:
         The image is a JPEG with a non-linear stretch: bright cores are compressed and faint outskirts raised.
         Use the galaxies for their shapes, not for photometry.
 
-        They are some twenty galaxies in boxes of 31 to 65 pixels a side, named by their column and row in the
-        image, in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at the
-        edge of the image, or under 350 pixels are left out, and so are the stars. `InputError` if
-        scikit-image came without the image: nothing is downloaded.
+        Returns
+        -------
+        shapes : `GalaxyShapes`
+            Some twenty galaxies in boxes of 31 to 65 pixels a side, named by their column and row in the
+            image, in the order of rows. Neighbours are taken out of a cutout; galaxies with bright ones, at
+            the edge of the image, or under 350 pixels are left out, and so are the stars.
+
+        Raises
+        ------
+        InputError
+            If scikit-image came without the image. Nothing is downloaded.
 
         References
         ----------
@@ -114,9 +131,22 @@ class GalaxyShapes:
     def from_folder(cls, path: str | Path) -> "GalaxyShapes":
         """Cutouts from the files of a folder.
 
-        All its FITS, PNG and NPY files are taken, in the order of their names, as the names of the shapes; of
-        a FITS file the HDU ``SCI`` or ``IMAGE``, or the first two-dimensional one. `InputError` if the folder
-        does not exist or is empty, or a file cannot be read or is not a cutout; the message names the file.
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            The folder. All its FITS, PNG and NPY files are taken, in the order of their names, as the
+            names of the shapes; of a FITS file the HDU ``SCI`` or ``IMAGE``, or the first two-dimensional
+            one.
+
+        Returns
+        -------
+        shapes : `GalaxyShapes`
+
+        Raises
+        ------
+        InputError
+            If the folder does not exist or is empty, or a file cannot be read or is not a cutout (see
+            `GalaxyShapes`); the message names the file.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -131,8 +161,15 @@ class GalaxyShapes:
     def from_any(cls, shapes: "GalaxyShapes | str | Path | Sequence[ArrayLike] | None") -> "GalaxyShapes":
         """Shapes from a folder, cutouts, or the name of a collection.
 
-        None and ``"hubble_deep_field"`` stand for `hubble_deep_field`, ``"hubble_deep_field[::2]"`` for every
-        second of its galaxies.
+        Parameters
+        ----------
+        shapes : `GalaxyShapes`, str, `~pathlib.Path`, sequence of array, or None
+            A folder, or cutouts; None and ``"hubble_deep_field"`` stand for `hubble_deep_field`,
+            ``"hubble_deep_field[::2]"`` for every second of its galaxies.
+
+        Returns
+        -------
+        shapes : `GalaxyShapes`
         """
         if isinstance(shapes, GalaxyShapes):
             return shapes

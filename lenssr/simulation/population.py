@@ -199,8 +199,10 @@ class BroadLenses(BatchedLenses):
 
     Parameters
     ----------
-    size, seed : int, optional
-        Number of lenses, and seed of the random numbers; 1000 and 0 by default.
+    size : int, optional
+        Number of lenses; 1000 by default.
+    seed : int, optional
+        Seed of the random numbers; 0 by default.
     shapes : `GalaxyShapes`, str, `~pathlib.Path` or sequence of array, optional
         Real galaxies to draw from: a folder of cutouts, or cutouts (see `GalaxyShapes.from_any`); none by
         default. Keep some for tests: ``shapes[::2]`` is one half, ``"hubble_deep_field[::2]"`` one half of
@@ -221,6 +223,11 @@ class BroadLenses(BatchedLenses):
         High pixels along a low one; 2 by default.
     largest : float, optional
         Largest Einstein radius over the side of the image; 0.26 by default, which keeps the arcs inside.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or the shapes cannot be read.
 
     Notes
     -----

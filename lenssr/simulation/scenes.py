@@ -262,7 +262,18 @@ class LensBatch(_Tensors):
         return self.noise.moments(self.low_truth)[2].expand(self.low.shape)
 
     def kernel(self, subsampling: int = 1) -> torch.Tensor | None:
-        """Kernel of the PSF, normalised, for `torch.Tensor` images with some samples along a low pixel."""
+        """Kernel of the PSF for `torch.Tensor` images.
+
+        Parameters
+        ----------
+        subsampling : int, optional
+            Samples along a low pixel; 1 by default, ``scale`` for images of the shape of ``truth``.
+
+        Returns
+        -------
+        kernel : `torch.Tensor`, odd sides, or None
+            Normalised to a sum of 1; None without a PSF.
+        """
         if self.psf is None:
             return None
         return torch.as_tensor(self.psf.kernel(self.pixel_scale, subsampling)).to(self.low)

@@ -22,9 +22,17 @@ FINE = 5
 
 @dataclass(frozen=True)
 class SersicStamp:
-    """One galaxy: its ``image`` (ny, nx) with noise and uncertainty.
+    """One galaxy.
 
-    ``noise_free`` (ny, nx) is without ``sky``; ``truth`` is in zero-based pixels of the stamp.
+    Attributes
+    ----------
+    image : `~astropy.nddata.CCDData`
+        With noise and its uncertainty.
+    truth : `~astropy.modeling.functional_models.Sersic2D`
+        In zero-based pixels of the stamp.
+    noise_free : `~numpy.ndarray`, shape (ny, nx)
+        Without sky.
+    sky : float
     """
 
     image: CCDData

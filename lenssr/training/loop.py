@@ -37,10 +37,22 @@ REMARKS = (
 class Trained:
     """Result of a training.
 
-    ``task`` has the weights of the best validation; ``task.networks`` are its networks. ``scores`` are those
-    of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted. The duration
-    in ``minutes`` is that of resumed parts together. Of the processes that train together the one that
-    ``is_first`` writes the files.
+    Attributes
+    ----------
+    task : `torch.nn.Module`
+        The trained task, with the weights of the best validation; ``task.networks`` are its networks.
+    recipe : `Recipe`
+    folder : `~pathlib.Path`
+    scores : dict of str to float
+        Scores of that validation: the loss, its parts, and ``psnr`` (T in dB) where images are predicted.
+    steps : int
+        Number of steps.
+    minutes : float
+        Duration, resumed parts together.
+    device : str
+        Name of the device.
+    is_first : bool
+        Whether this is the first of the processes that trained together, which writes the files.
     """
 
     task: torch.nn.Module

@@ -133,6 +133,11 @@ class Recipe:
     optimisation : `Optimisation`
     hardware : `Hardware`
 
+    Raises
+    ------
+    InputError
+        If anything is missing, unknown or invalid; the message names the key and the remedy.
+
     Examples
     --------
     >>> from lenssr.training import Recipe

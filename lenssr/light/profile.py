@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
-from lenssr.mass.kernels import Pair, Real, elliptical
+from lenssr.mass.kernels import Pair, Real
 from lenssr.units import strip_unit
 
 __all__ = ["LightProfile", "elliptical_radius"]
@@ -52,13 +52,18 @@ def as_tensors(*values: Tensor | ArrayLike) -> list[Tensor]:
     return [value if isinstance(value, Tensor) else torch.as_tensor(value, **kind) for value in values]
 
 
+def turned(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor) -> Pair:
+    """Real and imaginary part of w - e conj(w) of w = x + i y and e = e1 + i e2, without temporary arrays."""
+    return torch.addcmul((1 - e1) * x, e2, y, value=-1), torch.addcmul((1 + e1) * y, e2, x, value=-1)
+
+
 def on_ellipse(x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, e1: Tensor, e2: Tensor) -> tuple[Tensor, ...]:
     """Position dx, dy from the centre, zeta = w - e conj(w) of w = dx + i dy, and 1 - e^2.
 
     The elliptical radius is ``|zeta| / sqrt(1 - e^2)``, which needs no angle.
     """
     dx, dy = x - x_0, y - y_0
-    return dx, dy, *elliptical(dx, dy, e1, e2), 1 - e1**2 - e2**2
+    return dx, dy, *turned(dx, dy, e1, e2), 1 - e1**2 - e2**2
 
 
 def shape_derivatives(
@@ -70,7 +75,7 @@ def shape_derivatives(
     of `on_ellipse`.
     """
     (dx, dy, _, _, q2), (slope_x, slope_y) = ellipse, slope
-    d_dx, d_dy = elliptical(slope_x, slope_y, e1, e2)
+    d_dx, d_dy = turned(slope_x, slope_y, e1, e2)
     torch.neg(d_dx, out=d_dp[..., -4, :])
     torch.neg(d_dy, out=d_dp[..., -3, :])
     of_e1 = torch.addcmul(dy * slope_y, dx, slope_x, value=-1)

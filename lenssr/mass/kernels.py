@@ -82,7 +82,7 @@ def elliptical(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor) -> Pair:
 
     Its modulus is the elliptical radius times sqrt(1 - e^2). Without angles it is smooth at e = 0.
     """
-    return torch.addcmul((1 - e1) * x, e2, y, value=-1), torch.addcmul((1 + e1) * y, e2, x, value=-1)
+    return (1 - e1) * x - e2 * y, (1 + e1) * y - e2 * x
 
 
 def argument(nx: Tensor, ny: Tensor, e1: Tensor, e2: Tensor) -> Triple:

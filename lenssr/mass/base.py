@@ -15,7 +15,7 @@ from lenssr._plain import read_models
 from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
-from lenssr.mass.kernels import Pair, Term, Triple, WithJacobian, plain_numbers, sum_in_blocks
+from lenssr.mass.kernels import Pair, Triple, WithJacobian, lift, plain_numbers, sum_in_blocks
 from lenssr.mass.parameter import Length, Parameter, Parametrised
 from lenssr.units import Boundary
 
@@ -32,10 +32,9 @@ Kind = Literal["all", "tangential", "radial"]
 SHARED_CENTRE = 0.1
 
 
-def _batch(x: Tensor, y: Tensor, params: Tensor) -> tuple[Tensor, ...]:
-    """Positions (B, R) for parameters (B, P), and the columns of these, (B, 1) each."""
-    shape = torch.broadcast_shapes(x.shape, y.shape, (len(params), 1))
-    return x.expand(shape), y.expand(shape), *params.unsqueeze(-2).unbind(-1)
+def _columns(params: Tensor) -> tuple[Tensor, ...]:
+    """The columns of (B, P) parameters, each (B, 1)."""
+    return params.unsqueeze(-2).unbind(-1)
 
 
 class MassModel(Parametrised):
@@ -90,37 +89,26 @@ class MassModel(Parametrised):
         potential : `torch.Tensor`, shape (B, R)
             In arcsec2.
         """
-        return self._potential(*_batch(x, y, params))
+        return self._potential(x, y, *_columns(params))
 
     def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:
         """Deflection alpha_x, alpha_y in arcsec, (B, R) each, as `potential_at`."""
-        return self._bend(*_batch(x, y, params))
+        return self._deflection(x, y, *_columns(params))
 
     def hessian_at(self, x: Tensor, y: Tensor, params: Tensor) -> Triple:
         """Second derivatives psi_xx, psi_xy, psi_yy of the potential, (B, R) each, as `potential_at`."""
-        return self._hessian(*_batch(x, y, params))
+        return self._hessian(x, y, *_columns(params))
 
     def deflection_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> WithJacobian:
         """Deflection, (B, R) each, and its derivatives by the parameters, (B, P, R) each."""
         if self._deflection_jacobian is not None:
-            return self._deflection_jacobian(*_batch(x, y, params))
+            return self._deflection_jacobian(x, y, *_columns(params))
         (ax, ay), (dax, day) = forward_jacobian(lambda *p: self._deflection(x, y, *p), params)
         return ax, ay, dax, day
 
-    def _bend(self, x: Tensor, y: Tensor, *params: Tensor) -> Pair:
-        """Deflection, block by block for one lens and no derivatives."""
-        numbers = plain_numbers(x, y, *params)
-        if numbers is None:
-            return self._deflection(x, y, *params)
-        return sum_in_blocks(x, y, self._terms(numbers))
-
-    def _terms(self, numbers: Sequence[float]) -> list[Term]:
-        """Terms of the deflection for `sum_in_blocks`."""
-        return [(self._add_deflection, numbers)]
-
     def _add_deflection(self, ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
-        """Add the deflection in place; models with a faster way override it."""
-        dx, dy = self._deflection(x, y, *(x.new_tensor(number) for number in numbers))
+        """Add the deflection in place, for `kernels.sum_in_blocks`; models with a faster way override it."""
+        dx, dy = self._deflection(x, y, *numbers)
         ax.add_(dx)
         ay.add_(dy)
 
@@ -137,7 +125,7 @@ class MassModel(Parametrised):
 
     def deflection(self, x: Position, y: Position) -> tuple[Values, Values]:
         """Deflection angle in arcsec, so that the source is at position minus deflection."""
-        boundary, (ax, ay) = self._evaluate("_bend", x, y)
+        boundary, (ax, ay) = self._evaluate("_deflection", x, y)
         return boundary.leave(ax, u.arcsec), boundary.leave(ay, u.arcsec)
 
     def convergence(self, x: Position, y: Position) -> Values:
@@ -191,7 +179,9 @@ class MassModel(Parametrised):
         """Critical curves, mapped to the source plane, as `critical_curves`; an isothermal cut is not one."""
         return _with_unit(critical.caustics(self, extent, kind=kind), extent)
 
-    def image_positions(self, x: Position, y: Position, *, extent: Length | None = None) -> tuple[Any, Any]:
+    def image_positions(
+        self, x: Position, y: Position, *, extent: Length | None = None
+    ) -> tuple[Values, Values]:
         """Images of a point source.
 
         Parameters
@@ -404,11 +394,13 @@ class MassSystem(MassModel):
     def _potential(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
         return sum(component._potential(x, y, *params[part]) for component, part in self._parts())
 
-    def _terms(self, numbers: Sequence[float]) -> list[Term]:
-        return [term for component, part in self._parts() for term in component._terms(numbers[part])]
-
     def _deflection(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
-        return self._sum("_deflection", x, y, params)
+        x, y, *lifted = lift(x, y, *params)
+        numbers = plain_numbers(x, y, *lifted)
+        if numbers is None:
+            return self._sum("_deflection", x, y, lifted)
+        terms = ((component._add_deflection, numbers[part]) for component, part in self._parts())
+        return sum_in_blocks(x, y, *terms)
 
     def _hessian(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
         return self._sum("_hessian", x, y, params)
@@ -473,10 +465,13 @@ def _system(components: list[dict[str, Any]], covariance: ArrayLike | None = Non
         *components, last = components
         covariance = last["covariance"]
     system = MassSystem(*read_models(components, MassModel, "mass model"))
-    if covariance is not None:
-        system.covariance = np.array(covariance, dtype=np.float64)
-        for component, part in system._parts():
-            component.covariance = system.covariance[part, part]
+    if covariance is None:
+        return system
+    errors = [parameter.std for parameter in system.parameters]
+    system._take(system.vector.numpy(), np.array(covariance, dtype=np.float64))
+    # Set last: a covariance has 0 for a parameter that is fixed, which is not an error.
+    for parameter, std in zip(system.parameters, errors, strict=True):
+        parameter.std = std
     return system
 
 

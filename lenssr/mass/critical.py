@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
-from lenssr.units import positive_number
+from lenssr.units import strip_unit
 
 __all__ = ["caustics", "critical_curves", "einstein_radius", "image_positions"]
 
@@ -61,7 +61,10 @@ def _field(lens: Any, extent: Any, source: Point | None = None) -> tuple[float, 
     and, if there is a source, positions map outside of it.
     """
     if extent is not None:
-        return 0.0, 0.0, positive_number(extent, u.arcsec, "extent")
+        half = float(strip_unit(extent, u.arcsec, "extent"))
+        if not 0 < half < math.inf:
+            raise InputError(f"extent = {extent} is refused: give the half-width in arcsec, above 0")
+        return 0.0, 0.0, half
     if lens._field is not None:
         return lens._field
     centres = np.array(lens._centres() or [(0.0, 0.0)])
@@ -149,15 +152,20 @@ def einstein_radius_gradient(lens: Any) -> tuple[float, Array]:
     radius = math.sqrt(_area(places, steps) / math.pi)
     values = lens.vector.numpy()
 
-    eigenvalue = partial(_eigenvalue, kind="tangential")
+    def eigenvalue(model: Any, at: Array) -> Array:
+        return _eigenvalue(model, at[0], at[1], "tangential")
+
+    def across(step: Array) -> Array:
+        return eigenvalue(lens, places + step) - eigenvalue(lens, places - step)
+
+    def move(step: Array) -> Array:
+        high, low = (lens.with_vector(values + sign * step) for sign in (1, -1))
+        return eigenvalue(high, places) - eigenvalue(low, places)
+
     # The factors 2 of central differences cancel in the ratio.
-    ends = ((places + step, places - step) for step in SMALL * np.eye(2)[..., None] * radius)
-    gradient = [(eigenvalue(lens, *high) - eigenvalue(lens, *low)) / radius for high, low in ends]
+    gradient = [across(axis * radius) / radius for axis in SMALL * np.eye(2)[..., None]]
     weights = np.hypot(*steps) / np.hypot(*gradient)
-    area_slopes = []
-    for step in SMALL * np.eye(len(values)):
-        high, low = (eigenvalue(lens.with_vector(values + sign * step), *places) for sign in (1, -1))
-        area_slopes.append(-np.sum((high - low) * weights))
+    area_slopes = [-np.sum(move(step) * weights) for step in SMALL * np.eye(len(values))]
     return radius, np.array(area_slopes) / (2 * math.pi * radius)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lenssr.cosmology import Cosmology, einstein_radius_from_velocity_dispersion
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, safe_divisor, times
+from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, Parametrised, centre, ellipticities
 
 __all__ = ["SIE", "SIS"]
@@ -21,45 +21,82 @@ __all__ = ["SIE", "SIS"]
 ROUND = 0.03
 """Ellipticity below which the SIE is a power series: derivatives of its closed form divide by e."""
 
-NO_ELLIPTICITY = 1e-16
-"""Least ellipticity in the closed form of the SIE, which divides by e; it changes nothing but round-off."""
+NO_ELLIPTICITY = 1e-12
+"""Ellipticity below which the SIE is computed as an SIS: its closed form divides by e."""
 
 VANISHING = 1e-36
 """Squared radius in arcsec2 that avoids 0 / 0 at the centre; far below `CORE` squared."""
 
 
-def sis_potential(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Tensor:
+def sis_potential(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
     """Potential of a singular isothermal sphere in arcsec2, positions in arcsec."""
-    return sie_potential(x, y, theta_E, 0.0, 0.0, x_0, y_0)
+    zero = torch.zeros((), dtype=torch.float64)
+    return sie_potential(x, y, theta_E, zero, zero, x_0, y_0)
 
 
-def sis_deflection(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Pair:
+def sis_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Real, y_0: Real) -> Pair:
     """Deflection by a singular isothermal sphere in arcsec."""
-    x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
+    x, y, *params = lift(x, y, theta_E, x_0, y_0)
+    numbers = kernels.plain_numbers(x, y, *params)
+    if numbers is not None:
+        return kernels.sum_in_blocks(x, y, (_add_sis, numbers))
+    x, y, theta_E = centred(x, y, *params)
     scale = theta_E * torch.rsqrt(safe_divisor(x * x + y * y))
     return x * scale, y * scale
 
 
-def sis_hessian(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Triple:
+def _add_sis(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+    """Add `sis_deflection` for numbers in place."""
+    theta_E, x_0, y_0 = numbers
+    x, y = x - x_0, y - y_0
+    inverse = safe_divisor(x * x + y * y).rsqrt_()
+    ax.addcmul_(x, inverse, value=theta_E)
+    ay.addcmul_(y, inverse, value=theta_E)
+
+
+def sis_hessian(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a singular isothermal sphere."""
-    return sie_hessian(x, y, theta_E, 0.0, 0.0, x_0, y_0)
+    zero = torch.zeros((), dtype=torch.float64)
+    return sie_hessian(x, y, theta_E, zero, zero, x_0, y_0)
 
 
-def sie_potential(x: Real, y: Real, theta_E: Real, e1: Real, e2: Real, x_0: Real, y_0: Real) -> Tensor:
+def sis_deflection_jacobian(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> WithJacobian:
+    """Deflection (B, R) by a singular isothermal sphere, and derivatives (B, 3, R) by its parameters."""
+    x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
+    scale = torch.rsqrt(safe_divisor(x * x + y * y))
+    nx, ny = x * scale, y * scale
+    curvature = theta_E * scale
+    xx, xy, yy = curvature * ny * ny, -curvature * nx * ny, curvature * nx * nx
+    dax = torch.stack((nx, -xx, -xy), dim=-2)
+    day = torch.stack((ny, -xy, -yy), dim=-2)
+    return theta_E * nx, theta_E * ny, dax, day
+
+
+def sie_potential(
+    x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
+) -> Tensor:
     """Potential of a singular isothermal ellipsoid in arcsec2, positions in arcsec."""
     x, y, theta_E, e1, e2 = centred(x, y, theta_E, e1, e2, x_0, y_0)
     ax, ay = sie_deflection(x, y, theta_E, e1, e2, 0.0, 0.0)
     return x * ax + y * ay
 
 
-def sie_deflection(x: Real, y: Real, theta_E: Real, e1: Real, e2: Real, x_0: Real, y_0: Real) -> Pair:
+def sie_deflection(
+    x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Real, y_0: Real
+) -> Pair:
     """Deflection by a singular isothermal ellipsoid in arcsec.
 
     With w the position from the centre, zeta = w - e conj(w), n = zeta / abs(zeta) and s = theta_E sqrt(1 -
     e^2), it is alpha = s n arctan(sqrt(v)) / sqrt(v), v = conj(e) n^2: Kormann, Schneider & Bartelmann 1994,
     A&A 284, 285, in complex form; Tessore & Metcalf 2015, A&A 580, A79, equation 13 for t = 1.
     """
-    x, y, theta_E, e1, e2 = centred(x, y, theta_E, e1, e2, x_0, y_0)
+    x, y, *params = lift(x, y, theta_E, e1, e2, x_0, y_0)
+    numbers = kernels.plain_numbers(x, y, *params)
+    if numbers is not None:
+        return kernels.sum_in_blocks(x, y, (_add_sie, numbers))
+    x, y, theta_E, e1, e2 = centred(x, y, *params)
+    if kernels.e_range(e1, e2)[1] == 0 and not kernels.tracked(e1, e2):
+        return sis_deflection(x, y, theta_E, 0.0, 0.0)
     return _by_ellipticity(e1, e2, partial(_sie_series, x, y, theta_E), partial(_sie_closed, x, y, theta_E))
 
 
@@ -114,7 +151,9 @@ def _add_sie(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     here the cosine of the angle of the axes; where that is small, x and y are exchanged.
     """
     theta_E, e1, e2, x_0, y_0 = numbers
-    e = max(math.hypot(e1, e2), NO_ELLIPTICITY)
+    e = math.hypot(e1, e2)
+    if e < NO_ELLIPTICITY:
+        return _add_sis(ax, ay, x, y, theta_E, x_0, y_0)
     if e1 < 0:
         return _add_sie(ay, ax, y, x, theta_E, -e1, e2, y_0, x_0)
     angle = math.atan2(e2, e1) / 2
@@ -134,7 +173,9 @@ def _add_sie(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     ay.add_(p, alpha=sin).add_(q, alpha=cos)
 
 
-def sie_hessian(x: Real, y: Real, theta_E: Real, e1: Real, e2: Real, x_0: Real, y_0: Real) -> Triple:
+def sie_hessian(
+    x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
+) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a singular isothermal ellipsoid.
 
     The convergence is kappa = s / (2 abs(zeta)), capped inside 1e-9 arcsec, and the shear points to the
@@ -247,7 +288,9 @@ class SIS(_FromVelocityDispersion, MassModel):
     x_0, y_0 = centre()
     _potential = staticmethod(sis_potential)
     _deflection = staticmethod(sis_deflection)
+    _add_deflection = staticmethod(_add_sis)
     _hessian = staticmethod(sis_hessian)
+    _deflection_jacobian = staticmethod(sis_deflection_jacobian)
 
     def __init__(self, theta_E: Length, x_0: Length = 0.0, y_0: Length = 0.0) -> None:
         super().__init__(theta_E=theta_E, x_0=x_0, y_0=y_0)

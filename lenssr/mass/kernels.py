@@ -17,8 +17,6 @@ Real = Tensor | float
 Pair = tuple[Tensor, Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]
 WithJacobian = tuple[Tensor, Tensor, Tensor, Tensor]
-# A kernel ``add(ax, ay, x, y, *numbers)``, which adds in place and leaves x and y alone, and its numbers.
-Term = tuple[Callable[..., None], Sequence[float]]
 
 CORE = 1e-9
 """Radius in arcsec inside which singular models are regularised; far below what can be measured."""
@@ -128,9 +126,11 @@ def plain_numbers(x: Tensor, y: Tensor, *params: Tensor) -> tuple[float, ...] | 
 
     They need one model, on the CPU, in float32 or float64, and no derivatives.
     """
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or y.dtype != x.dtype:
+    if x.device.type != "cpu" or x.shape != y.shape or any(p.numel() != 1 for p in params):
         return None
-    if any(p.numel() != 1 for p in params) or tracked(x, y, *params) or not _has_memory(x, y):
+    if x.dtype not in (torch.float32, torch.float64) or y.dtype != x.dtype:
+        return None
+    if any(p.ndim > x.ndim for p in params) or tracked(x, y, *params) or not _has_memory(x, y):
         return None
     return tuple(p.item() for p in params)
 
@@ -145,8 +145,12 @@ def _has_memory(*tensors: Tensor) -> bool:
     return True
 
 
-def sum_in_blocks(x: Tensor, y: Tensor, terms: Sequence[Term]) -> Pair:
-    """Sum of deflections (in arcsec, of the shape of x and y) of several models, on the CPU."""
+def sum_in_blocks(x: Tensor, y: Tensor, *terms: tuple[Callable[..., None], Sequence[float]]) -> Pair:
+    """Sum of deflections (in arcsec, of the shape of x and y) of several models, block by block, on the CPU.
+
+    Each term is a kernel ``add(ax, ay, x, y, *numbers)``, which adds in place and leaves x and y alone, and
+    its numbers.
+    """
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     # numpy gets huge pages from the system, which is six times faster.
     kind = flat_x[:0].detach().numpy().dtype

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lenssr.cosmology import Cosmology, nfw_from_mass
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, safe_divisor
+from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["NFW"]
@@ -26,7 +26,7 @@ INNER = 0.5
 """Radius, in scale radii, inside which the functions have forms without cancellation."""
 
 
-def nfw_potential(x: Real, y: Real, r_s: Real, alpha_rs: Real, x_0: Real, y_0: Real) -> Tensor:
+def nfw_potential(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
     """Potential of an NFW halo in arcsec2 (Meneghetti, Bartelmann & Moscardini 2003, MNRAS 340, 105)."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     radius = _radius(x, y, r_s)
@@ -38,14 +38,14 @@ def nfw_potential(x: Real, y: Real, r_s: Real, alpha_rs: Real, x_0: Real, y_0: R
     return alpha_rs * r_s / (2 * NORM) * torch.where(inside, -rest * (2 * logarithm + rest), outside)
 
 
-def nfw_deflection(x: Real, y: Real, r_s: Real, alpha_rs: Real, x_0: Real, y_0: Real) -> Pair:
+def nfw_deflection(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by an NFW halo in arcsec (Bartelmann 1996, A&A 313, 697)."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     mean = alpha_rs / (NORM * r_s) * _profile(_radius(x, y, r_s))[2]
     return mean * x, mean * y
 
 
-def nfw_hessian(x: Real, y: Real, r_s: Real, alpha_rs: Real, x_0: Real, y_0: Real) -> Triple:
+def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
     """Second derivatives xx, xy, yy of the potential of an NFW halo."""
     x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
     _, density, mean = _profile(_radius(x, y, r_s))

@@ -86,7 +86,9 @@ class Parameter:
         try:
             number = float(number)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{self.name} = {value!r} is not one number: use deflection_at") from error
+            raise InputError(
+                f"{self.name} = {value!r} is not one number: use deflection_at for a batch of lenses"
+            ) from error
         low, high = self.limits
         if not math.isfinite(number) or not low < number < high:
             raise InputError(f"{self.name} = {number} is refused: give one between {low} and {high}")
@@ -116,9 +118,14 @@ class Parameter:
         return self._value
 
     def __repr__(self) -> str:
-        usual = {"unit": u.dimensionless_unscaled, "fixed": False, "bounds": (None, None), "std": None}
-        shown = {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
-        said = ", ".join(f"{name}={value}" for name, value in {"value": self._value, **shown}.items())
+        shown = {
+            "value": self._value,
+            "unit": None if self.unit == u.dimensionless_unscaled else str(self.unit),
+            "fixed": self.fixed or None,
+            "bounds": None if self._bounds == (None, None) else self._bounds,
+            "std": self.std,
+        }
+        said = ", ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
         return f"Parameter({self.name!r}, {said})"
 
 

@@ -6,14 +6,13 @@ import astropy.units as u
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import Pair, Triple, WithJacobian
 from lenssr.mass.parameter import Length
-from lenssr.units import positive_number, strip_unit
+from lenssr.units import strip_unit
 
 __all__ = ["PixelatedDeflection"]
 
@@ -21,16 +20,24 @@ OUTSIDE_MARGIN = 1.0
 """Pixels beyond the outermost centres up to which the last polynomials are continued."""
 
 
-def _coefficient_matrix(number: int) -> Tensor:
-    """Matrix from values at the knots to B-spline coefficients, one more at each end."""
-    knots, spline = np.arange(-1, number + 1), make_interp_spline(np.arange(number), np.eye(number))
-    return torch.as_tensor(spline(knots) - spline.derivative(2)(knots) / 6)
+def _collocation(number: int, like: Tensor) -> Tensor:
+    """Matrix from the coefficients of a cubic B-spline to its values at the knots, ends not-a-knot."""
+    matrix = like.new_zeros(number + 2, number + 2)
+    rows = torch.arange(number, device=like.device)
+    for offset, weight in enumerate((1 / 6, 2 / 3, 1 / 6)):
+        matrix[rows, rows + offset] = weight
+    # The third derivative is continuous at the second knot from either end.
+    matrix[number, :5] = matrix[number + 1, -5:] = like.new_tensor([1.0, -4.0, 6.0, -4.0, 1.0])
+    return matrix
 
 
 def spline_coefficients(values: Tensor) -> Tensor:
     """Coefficients (..., ny + 2, nx + 2) of the cubic spline through a map (..., ny, nx), both at least 4."""
-    along_y, along_x = (_coefficient_matrix(size).to(values) for size in values.shape[-2:])
-    return along_y @ values @ along_x.T
+    for axis in (-2, -1):
+        moved = values.movedim(axis, -2)
+        padded = torch.nn.functional.pad(moved, (0, 0, 0, 2))
+        values = torch.linalg.solve(_collocation(moved.shape[-2], values), padded).movedim(-2, axis)
+    return values
 
 
 def _weights(t: Tensor, order: int) -> tuple[Tensor, ...]:
@@ -64,10 +71,10 @@ def spline_values(
     return values
 
 
-def _derivative_matrix(number: int) -> Tensor:
+def _derivative_matrix(number: int, like: Tensor) -> Tensor:
     """Matrix from values at the knots to derivatives of the spline there."""
-    knots = np.arange(number)
-    return torch.as_tensor(make_interp_spline(knots, np.eye(number)).derivative()(knots))
+    inverse = torch.linalg.inv(_collocation(number, like))[:, :number]
+    return (inverse[2:] - inverse[:-2]) / 2
 
 
 def potential_from_deflection(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: float) -> Tensor:
@@ -77,7 +84,7 @@ def potential_from_deflection(alpha_x: Tensor, alpha_y: Tensor, pixel_scale: flo
     separable and solved exactly in the eigenvectors of the two axes.
     """
     ny, nx = alpha_x.shape
-    along_x, along_y = _derivative_matrix(nx), _derivative_matrix(ny)
+    along_x, along_y = _derivative_matrix(nx, alpha_x), _derivative_matrix(ny, alpha_x)
     values_x, vectors_x = torch.linalg.eigh(along_x.T @ along_x)
     values_y, vectors_y = torch.linalg.eigh(along_y.T @ along_y)
     right = vectors_y.T @ (alpha_x @ along_x + along_y.T @ alpha_y) @ vectors_x
@@ -126,10 +133,12 @@ class PixelatedDeflection(MassModel):
         self, alpha_x: ArrayLike | u.Quantity, alpha_y: ArrayLike | u.Quantity, pixel_scale: Length
     ) -> None:
         super().__init__()
-        self.pixel_scale = positive_number(pixel_scale, u.arcsec, "pixel_scale")
+        self.pixel_scale = _positive_scale(pixel_scale)
         self.alpha_x, self.alpha_y = _map(alpha_x, u.arcsec, "alpha_x"), _map(alpha_y, u.arcsec, "alpha_y")
         if self.alpha_x.shape != self.alpha_y.shape:
-            raise InputError(f"alpha_x, alpha_y: {self.alpha_x.shape}, {self.alpha_y.shape}: give one shape")
+            raise InputError(
+                f"alpha_x, alpha_y: {self.alpha_x.shape} and {self.alpha_y.shape}, give one shape"
+            )
         maps = torch.tensor(np.stack((self.alpha_x, self.alpha_y)))
         potential = potential_from_deflection(maps[0], maps[1], self.pixel_scale)
         self.potential_map: NDArray[np.float64] = potential.numpy()
@@ -149,8 +158,8 @@ class PixelatedDeflection(MassModel):
             Side of a pixel, in arcsec.
         """
         values = torch.tensor(_map(potential, u.arcsec**2, "potential"))
-        scale = positive_number(pixel_scale, u.arcsec, "pixel_scale")
-        along_y, along_x = (_derivative_matrix(size) for size in values.shape)
+        scale = _positive_scale(pixel_scale)
+        along_y, along_x = (_derivative_matrix(size, values) for size in values.shape)
         model = cls((values @ along_x.T / scale).numpy(), (along_y @ values / scale).numpy(), scale)
         model.potential_map = values.numpy()
         model._psi = spline_coefficients(values)
@@ -176,8 +185,10 @@ class PixelatedDeflection(MassModel):
             outside = ~(index.detach().abs() <= middle + OUTSIDE_MARGIN)
             if outside.any():
                 limit = (middle + OUTSIDE_MARGIN) * self.pixel_scale
-                text = f"{int(outside.sum())} positions lie outside the deflection map"
-                raise InputError(f"{text}, |{name}| > {limit:.6g} arcsec: give a wider map")
+                raise InputError(
+                    f"{int(outside.sum())} positions lie outside the deflection map, |{name}| > {limit:.6g} "
+                    "arcsec: give a wider map"
+                )
             pixels.append(index + middle)
         return pixels
 
@@ -201,12 +212,23 @@ class PixelatedDeflection(MassModel):
         )
         return xx, (xy + yx) / 2, yy
 
-    def _bend(self, x: Tensor, y: Tensor, *params: Tensor) -> Pair:
-        # Not in blocks, so that an error counts all positions outside the map.
-        return self._deflection(x, y)
+    def potential_at(self, x: Tensor, y: Tensor, params: Tensor) -> Tensor:
+        """Potential, the same for each of a batch."""
+        return _repeat(self._potential(x, y), params)
 
-    def _deflection_jacobian(self, x: Tensor, y: Tensor) -> WithJacobian:
+    def deflection_at(self, x: Tensor, y: Tensor, params: Tensor) -> Pair:
+        """Deflection, the same for each of a batch."""
         ax, ay = self._deflection(x, y)
+        return _repeat(ax, params), _repeat(ay, params)
+
+    def hessian_at(self, x: Tensor, y: Tensor, params: Tensor) -> Triple:
+        """Second derivatives, the same for each of a batch."""
+        xx, xy, yy = self._hessian(x, y)
+        return _repeat(xx, params), _repeat(xy, params), _repeat(yy, params)
+
+    def deflection_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> WithJacobian:
+        """Deflection, and the empty set of its derivatives."""
+        ax, ay = self.deflection_at(x, y, params)
         none = ax.new_zeros(ax.shape[0], 0, ax.shape[1])
         return ax, ay, none, none
 
@@ -220,6 +242,17 @@ class PixelatedDeflection(MassModel):
     def __repr__(self) -> str:
         ny, nx = self.shape
         return f"<PixelatedDeflection of {ny} x {nx} pixels of {self.pixel_scale} arcsec>"
+
+
+def _repeat(values: Tensor, params: Tensor) -> Tensor:
+    return values.expand(torch.broadcast_shapes(values.shape, (params.shape[0], 1)))
+
+
+def _positive_scale(pixel_scale: Length) -> float:
+    scale = float(strip_unit(pixel_scale, u.arcsec, "pixel_scale"))
+    if not np.isfinite(scale) or scale <= 0:
+        raise InputError(f"pixel_scale = {pixel_scale} is refused: give a finite number above 0")
+    return scale
 
 
 def _map(values: Any, unit: u.UnitBase, name: str) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """A point mass, and the sum of many, the substructure of a lens."""
 
 import math
-from typing import Self
+from collections.abc import Callable
+from typing import Self, TypeAlias
 
 import astropy.units as u
 import torch
@@ -9,30 +10,32 @@ from torch import Tensor
 
 from lenssr.cosmology import Cosmology, einstein_radius_from_mass
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, safe_divisor
+from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor, tracked
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["PointMass"]
+
+Pairwise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 # Pairs of a mass and a ray at once, on a CPU (they fit into the cache) and elsewhere; least rays at once.
 _CPU_PAIRS, _GPU_PAIRS = 2**17, 2**26
 _FEWEST_RAYS = 256
 
 
-def point_potential(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Tensor:
+def point_potential(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
     """Potential of a point mass in arcsec2, theta_E^2 ln(r), constant inside 1e-9 arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     return theta_E * theta_E / 2 * torch.log((x * x + y * y).clamp_min(CORE**2))
 
 
-def point_deflection(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Pair:
+def point_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by a point mass in arcsec, theta_E^2 / r, and 0 inside 1e-9 arcsec."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     scale = theta_E * theta_E / safe_divisor(x * x + y * y)
     return scale * x, scale * y
 
 
-def point_hessian(x: Real, y: Real, theta_E: Real, x_0: Real, y_0: Real) -> Triple:
+def point_hessian(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a point mass; its convergence is 0."""
     x, y, theta_E = centred(x, y, theta_E, x_0, y_0)
     inverse = 1 / safe_divisor(x * x + y * y)
@@ -103,23 +106,32 @@ def point_masses_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x_0: Tensor, 
     x, y = x.expand(rays), y.expand(rays)
     mass = theta_E * theta_E
     moments = torch.stack((mass, mass * x_0, mass * y_0), dim=-2)
-    sums = _in_blocks(x, y, x_0, y_0, moments)
+    inverse = _inverse_squares if tracked(x, y, theta_E, x_0, y_0) else _inverse_squares_in_place
+    sums = _in_blocks(inverse, x, y, x_0, y_0, moments)
     if not bool(torch.isfinite(sums).all()):
         # A ray meets a mass, which is too rare to check each pair from the start.
-        sums = _in_blocks(x, y, x_0, y_0, moments, core=CORE)
+        sums = _in_blocks(_inverse_squares_or_zero, x, y, x_0, y_0, moments)
     total, towards_x, towards_y = sums.unbind(-2)
     return x * total - towards_x, y * total - towards_y
 
 
-def _in_blocks(x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, moments: Tensor, core: float = 0.0) -> Tensor:
-    """Sums over masses of moments over squared distances, shape (B, 3, R); none for rays in the core."""
+def _in_blocks(inverse: Pairwise, x: Tensor, y: Tensor, x_0: Tensor, y_0: Tensor, moments: Tensor) -> Tensor:
+    """Sums over masses of moments over squared distances, shape (B, 3, R)."""
     x_0, y_0, x, y = x_0.unsqueeze(-1), y_0.unsqueeze(-1), x.unsqueeze(-2), y.unsqueeze(-2)
     held = _CPU_PAIRS if x.device.type == "cpu" else _GPU_PAIRS
     step = max(_FEWEST_RAYS, held // max(x_0.numel(), 1))
     blocks = zip(x.split(step, dim=-1), y.split(step, dim=-1), strict=True)
-    return torch.cat([moments @ _inverse_squares(xs - x_0, ys - y_0, core) for xs, ys in blocks], dim=-1)
+    return torch.cat([moments @ inverse(xs - x_0, ys - y_0) for xs, ys in blocks], dim=-1)
 
 
-def _inverse_squares(dx: Tensor, dy: Tensor, core: float) -> Tensor:
-    square = dx.square().addcmul_(dy, dy)
-    return (torch.where(square > core**2, square, torch.inf) if core else square).reciprocal_()
+def _inverse_squares(dx: Tensor, dy: Tensor) -> Tensor:
+    return torch.addcmul(dx * dx, dy, dy).reciprocal()
+
+
+def _inverse_squares_in_place(dx: Tensor, dy: Tensor) -> Tensor:
+    return dx.square_().addcmul_(dy, dy).reciprocal_()
+
+
+def _inverse_squares_or_zero(dx: Tensor, dy: Tensor) -> Tensor:
+    square = torch.addcmul(dx * dx, dy, dy)
+    return torch.where(square > CORE**2, square, torch.inf).reciprocal()

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, safe_divisor, times
+from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
 
 __all__ = ["EPL"]
 
 
 def epl_potential(
-    x: Real, y: Real, theta_E: Real, gamma: Real, e1: Real, e2: Real, x_0: Real, y_0: Real
+    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
 ) -> Tensor:
     """Potential of an elliptical power law in arcsec2, positions in arcsec."""
     x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
@@ -26,7 +26,7 @@ def epl_potential(
 
 
 def epl_deflection(
-    x: Real, y: Real, theta_E: Real, gamma: Real, e1: Real, e2: Real, x_0: Real, y_0: Real
+    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Real, y_0: Real
 ) -> Pair:
     """Deflection by an elliptical power law in arcsec.
 
@@ -34,7 +34,11 @@ def epl_deflection(
     theta_E sqrt(1 - e^2), it is s (s / abs(zeta))^(t - 1) n 2F1(1, t/2; 2 - t/2; -conj(e) n^2): Tessore &
     Metcalf 2015, A&A 580, A79, equation 13.
     """
-    x, y, theta_E, gamma, e1, e2 = centred(x, y, theta_E, gamma, e1, e2, x_0, y_0)
+    x, y, *params = lift(x, y, theta_E, gamma, e1, e2, x_0, y_0)
+    numbers = kernels.plain_numbers(x, y, *params)
+    if numbers is not None:
+        return kernels.sum_in_blocks(x, y, (_add_epl, numbers))
+    x, y, theta_E, gamma, e1, e2 = centred(x, y, *params)
     nx, ny, argument = _epl_geometry(x, y, theta_E, gamma, e1, e2)
     coefficients = _coefficients(gamma - 1, kernels.number_of_terms(kernels.e_range(e1, e2)[1], x.dtype))
     return times(nx, ny, *kernels.power_series(coefficients, *argument))
@@ -107,7 +111,7 @@ def _unit_series(coefficients: Sequence[float], modulus: float, twice: Tensor) -
 
 
 def epl_hessian(
-    x: Real, y: Real, theta_E: Real, gamma: Real, e1: Real, e2: Real, x_0: Real, y_0: Real
+    x: Tensor, y: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
 ) -> Triple:
     """Second derivatives xx, xy, yy of the potential of an elliptical power law.
 

@@ -4,21 +4,25 @@ import torch
 from torch import Tensor
 
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import Pair, Real, Triple, WithJacobian, centred, lift
+from lenssr.mass.kernels import Pair, Triple, WithJacobian, centred, lift, plain_numbers, sum_in_blocks
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["ConvergenceSheet", "Shear"]
 
 
-def shear_potential(x: Real, y: Real, gamma1: Real, gamma2: Real, x_0: Real, y_0: Real) -> Tensor:
+def shear_potential(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: Tensor, y_0: Tensor) -> Tensor:
     """Potential of a constant shear in arcsec2, positions in arcsec."""
     x, y, gamma1, gamma2 = centred(x, y, gamma1, gamma2, x_0, y_0)
     return gamma1 * (x * x - y * y) / 2 + gamma2 * x * y
 
 
-def shear_deflection(x: Real, y: Real, gamma1: Real, gamma2: Real, x_0: Real, y_0: Real) -> Pair:
+def shear_deflection(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by a constant shear in arcsec."""
-    x, y, gamma1, gamma2 = centred(x, y, gamma1, gamma2, x_0, y_0)
+    x, y, *params = lift(x, y, gamma1, gamma2, x_0, y_0)
+    numbers = plain_numbers(x, y, *params)
+    if numbers is not None:
+        return sum_in_blocks(x, y, (_add_shear, numbers))
+    x, y, gamma1, gamma2 = centred(x, y, *params)
     return torch.addcmul(gamma1 * x, gamma2, y), torch.addcmul(gamma2 * x, gamma1, y, value=-1)
 
 
@@ -32,7 +36,7 @@ def _add_shear(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
         ay.sub_(gamma2 * x_0 - gamma1 * y_0)
 
 
-def shear_hessian(x: Real, y: Real, gamma1: Real, gamma2: Real, x_0: Real, y_0: Real) -> Triple:
+def shear_hessian(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a constant shear."""
     x, y, gamma1, gamma2 = centred(x, y, gamma1, gamma2, x_0, y_0)
     # 0 * x has the shape, dtype and device of x, and a zero derivative.
@@ -86,19 +90,19 @@ class Shear(MassModel):
         return []
 
 
-def sheet_potential(x: Real, y: Real, kappa: Real) -> Tensor:
+def sheet_potential(x: Tensor, y: Tensor, kappa: Tensor) -> Tensor:
     """Potential of a sheet of constant convergence in arcsec2, positions in arcsec."""
     x, y, kappa = lift(x, y, kappa)
     return kappa * (x * x + y * y) / 2
 
 
-def sheet_deflection(x: Real, y: Real, kappa: Real) -> Pair:
+def sheet_deflection(x: Tensor, y: Tensor, kappa: Tensor) -> Pair:
     """Deflection by a sheet of constant convergence in arcsec."""
     x, y, kappa = lift(x, y, kappa)
     return kappa * x, kappa * y
 
 
-def sheet_hessian(x: Real, y: Real, kappa: Real) -> Triple:
+def sheet_hessian(x: Tensor, y: Tensor, kappa: Tensor) -> Triple:
     """Second derivatives xx, xy, yy of the potential of a sheet of constant convergence."""
     x, y, kappa = lift(x, y, kappa)
     flat = 0 * (x + y)

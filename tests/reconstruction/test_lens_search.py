@@ -117,7 +117,7 @@ def test_likely_lenses_are_one_sigma_apart():
     [
         ({"start": "nowhere"}, "start: weights = 'nowhere'"),
         ({"start": "relensing"}, "holds a RelensingNetwork, not a DeflectionNetwork"),
-        ({"start": "network", "lens": SIE(1.0)}, "leave it out where none is fitted"),
+        ({"start": "network", "lens": SIE(1.0)}, "is for a fit of an unknown lens: leave it out"),
     ],
 )
 def test_starts_without_meaning_are_refused(options, message):

@@ -43,7 +43,10 @@ def count_jobs(jobs, device):
         raise InputError(f"jobs = {jobs!r}: give a number of processes, 1 or more, or -1 for one a core")
     if device.type != "cpu":
         if not everything and jobs > 1:
-            raise InputError(f"jobs = {jobs} with device = '{device}', which takes batches: give 1, or 'cpu'")
+            raise InputError(
+                f"jobs = {jobs} with device = {str(device)!r}: images are solved in batches there; give "
+                "jobs=1, or device='cpu'"
+            )
         return 1
     if not everything:
         return int(jobs)
@@ -241,13 +244,18 @@ def _task(solve, part):
     try:
         return dumps((solve, [one for _, one in part]))
     except Exception as error:  # noqa: BLE001 - whatever a class does when it is copied
-        raise InputError(f"this cannot be sent to other processes ({error}): give jobs=1") from error
+        raise InputError(
+            f"the resolver and its images cannot be sent to other processes ({error}): give jobs=1"
+        ) from error
 
 
 def _results(message):
     found, records = pickle.loads(message)
     if isinstance(found, str):
-        raise InputError(f"{found}: define the classes of the resolver in a module, or give jobs=1")
+        raise InputError(
+            f"other processes do not know a class of the resolver ({found}): define its classes in a module "
+            "that can be imported, or give jobs=1"
+        )
     for record in records:
         logging.getLogger(record.name).handle(record)
     return found

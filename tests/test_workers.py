@@ -127,7 +127,7 @@ def test_a_script_without_a_guard_is_told(tmp_path):
 def test_classes_that_processes_do_not_know_are_refused():
     done = run([sys.executable, "-c", METHOD + 'run([["a"], ["b"]], 2)'])
     assert done.returncode == 1
-    assert "define the classes of the resolver in a module" in done.stderr.splitlines()[-1]
+    assert "define its classes in a module" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")

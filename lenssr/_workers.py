@@ -7,12 +7,14 @@ import contextlib
 import io
 import logging
 import logging.handlers
+import multiprocessing
 import multiprocessing.context
 import os
 import pickle
 import queue
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
+from lenssr._limits import memory_limit, set_memory_limit
 from lenssr.exceptions import InputError
 
 # Processes side by side, each with as many threads as there are cores, slow one another down.
@@ -134,12 +137,25 @@ def _portable(error):
 _records = queue.SimpleQueue()
 
 
-def _begin(level):
-    """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
+def _begin(level, memory):
+    """Prepare a new process: records of ``level`` are kept, and sent with the next results.
+
+    It may need ``memory`` bytes, and ends with the process that started it, however that one ends.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_memory_limit(memory)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.setLevel(level)
     log.addHandler(logging.handlers.QueueHandler(_records))
+
+
+def _end_with_parent():
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _answer(task):
@@ -177,7 +193,9 @@ class _Worker:
 
     def __init__(self):
         self.context, self.part, self.ready = _Context(), None, False
-        self.executor = ProcessPoolExecutor(1, self.context, _begin, (log.getEffectiveLevel(),))
+        self.executor = ProcessPoolExecutor(
+            1, self.context, _begin, (log.getEffectiveLevel(), memory_limit())
+        )
         with _few_threads():
             self.future = self.executor.submit(int)
 

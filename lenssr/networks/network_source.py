@@ -80,7 +80,7 @@ class TrainedNetwork:
     def out_of_domain(self, properties: dict[str, float]) -> list[str]:
         """Those `image_properties` that lie outside the training ranges, in words."""
         found = []
-        for name, (low, high) in self.card.limits.items():
+        for name, (low, high) in ((name, ends) for name, ends in self.card.limits.items() if name in RANGES):
             value, (what, unit, more) = properties[name], RANGES[name]
             if not low / more <= value <= high * more:
                 found.append(f"{what} {value:.4g}{unit}, trained on {low:.4g}{unit} to {high:.4g}{unit}")

@@ -37,7 +37,7 @@ def package_version(name: str = "lenssr") -> str:
 
 
 def local_path(path: Any, what: str = "") -> Path:
-    """Path of something on this machine; addresses such as ``http://...`` are refused, as nothing is fetched."""
+    """Path of something on this machine; ``http://...`` and the like are refused: nothing is fetched."""
     what = f"{what} = " if what else ""
     try:
         text = os.fspath(path)
@@ -124,9 +124,8 @@ def check_output(path: StrPath, overwrite: bool = False, inputs: Iterable[Any] =
     if not regular:
         raise InputError(f"{path} is a device, a FIFO or a socket: give the name of a file")
     for one in inputs:
-        with contextlib.suppress(OSError, TypeError, ValueError):
-            if os.path.samefile(path, one):
-                raise InputError(f"{path} is an input of this run: give the output another name")
+        if _same_file(path, one):
+            raise InputError(f"{path} is an input of this run: give the output another name")
     if exists and not overwrite:
         raise InputError(f"{path} exists: give another name, or overwrite=True (--overwrite)")
     folder = _target(path).parent
@@ -134,6 +133,13 @@ def check_output(path: StrPath, overwrite: bool = False, inputs: Iterable[Any] =
         raise InputError(f"the folder {folder} does not exist: make it, or give another path")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"the folder {folder} is not writable: give another path")
+
+
+def _same_file(path: Path, other: Any) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def check_outputs(paths: Iterable[StrPath], overwrite: bool = False, inputs: Iterable[Any] = ()) -> None:

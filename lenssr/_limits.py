@@ -57,7 +57,8 @@ def check_memory(need: float, what: str, remedy: str) -> None:
     """Refuse what needs more bytes than `memory_limit`; the message has both numbers."""
     if need <= SMALL_BYTES or need + BASE_BYTES <= memory_limit():
         return
-    told = f"{what} needs about {_readable(need + BASE_BYTES)} of memory, the limit is {_readable(memory_limit())}"
+    total, limit = map(_readable, (need + BASE_BYTES, memory_limit()))
+    told = f"{what} needs about {total} of memory, the limit is {limit}"
     raise InputError(f"{told}: {remedy}, or raise the limit (--max-memory, {VARIABLE})")
 
 
@@ -65,7 +66,7 @@ def check_memory(need: float, what: str, remedy: str) -> None:
 def limited(
     *, memory: float | None = None, jobs: int | None = None, per_pixel: float | None = None
 ) -> Iterator[None]:
-    """Set the limit in bytes, the number of processes that share it, or what follows a pixel that is read."""
+    """Set the limit in bytes, how many processes share it, or what follows each pixel that is read."""
     given = ((_chosen, memory), (_share, jobs), (_per_pixel, per_pixel))
     tokens = [(variable, variable.set(value)) for variable, value in given if value is not None]
     try:

@@ -15,8 +15,8 @@ _before: list[warnings.catch_warnings] = []
 def quiet(category: type[Warning] = Warning, *, message: str = "", action: str = "ignore") -> Iterator[None]:
     """Ignore warnings of a category, those whose text matches ``message``, also from several threads.
 
-    ``warnings.catch_warnings`` in two threads may leave the filters of one behind. Here the first one in keeps
-    the filters of the process, and the last one out brings them back.
+    ``warnings.catch_warnings`` in two threads may leave the filters of one behind. Here the first one in
+    keeps the filters of the process, and the last one out brings them back.
     """
     with _lock:
         if not _open:

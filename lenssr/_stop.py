@@ -23,8 +23,8 @@ class Terminated(BaseException):
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Terminated` and KeyboardInterrupt, the first of them only.
 
-    What does not end within `GRACE`, such as a long call into a library, is ended from a thread that sees signals
-    at once. In a thread of its own a command has no signals.
+    What does not end within `GRACE`, such as a long call into a library, is ended from a thread that sees
+    signals at once. In a thread of its own a command has no signals.
     """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         yield

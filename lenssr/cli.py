@@ -377,8 +377,8 @@ def _run(arguments):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``lenssr`` command; ``argv`` are its arguments, by default those of the process.
 
-    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted (SIGINT), 143 if
-    it was terminated (SIGTERM). Invalid arguments end the process with 2, as argparse does.
+    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted (SIGINT),
+    143 if it was terminated (SIGTERM). Invalid arguments end the process with 2, as argparse does.
 
     >>> from lenssr.cli import main
     >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
@@ -392,4 +392,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help()
         return 2
-    return _run(arguments)
+    code = _run(arguments)
+    if argv is None and code in (130, 143):
+        # Libraries take seconds to end, and there is nothing that they could still save.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

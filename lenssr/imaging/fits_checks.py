@@ -1,7 +1,7 @@
 """FITS files are checked before astropy walks them: every HDU that a file announces is there, and fits.
 
-A file is read once, decompressed where it has to be, header by header: sizes, sums and units are those that the
-FITS standard 4.0 allows, and the memory that an image will take is known before its pixels are read.
+A file is read once, decompressed where it has to be, header by header: sizes, sums and units are those that
+the FITS standard 4.0 allows, and the memory that an image will take is known before its pixels are read.
 """
 
 import bz2
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +51,7 @@ _LATIN = "latin-1"
 
 
 def read_checked(path: str | PathLike[str]) -> tuple[io.BytesIO, int]:
-    """Content of a FITS file without compression, and the number of its HDUs; `InputError` for a damaged one."""
+    """Content of a FITS file, decompressed, and the number of its HDUs; `InputError` for a damaged one."""
     place = local_file(path)
     try:
         with _decompressed(place) as (file, size):
@@ -91,7 +91,7 @@ def same_hdus(path: Any, hdus: Any, number: int) -> None:
 
 
 @contextmanager
-def _decompressed(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
+def _decompressed(path: Path) -> Iterator[tuple[Any, int | None]]:
     """File as a stream without compression, and its size where that is known before it is read."""
     with open(path, "rb") as file:
         start = file.read(6)
@@ -119,7 +119,7 @@ def _decompressed(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
 class _Walk:
     """The walk through a file, HDU after HDU; what was read is kept."""
 
-    def __init__(self, path: Path, file: BinaryIO, size: int | None) -> None:
+    def __init__(self, path: Path, file: Any, size: int | None) -> None:
         self.path, self.file, self.size = path, file, size
         self.content, self.pixels = bytearray(), 0
 
@@ -144,7 +144,8 @@ class _Walk:
 
     def _header(self, number: int) -> bytes | None:
         """Blocks of the next header; None after the last HDU."""
-        begins, blocks = (b"SIMPLE  =", b"XTENSION=")[number > 0], []
+        begins = (b"SIMPLE  =", b"XTENSION=")[number > 0]
+        blocks: list[bytes] = []
         while True:
             block = self._take(BLOCK)
             if not blocks:
@@ -153,7 +154,8 @@ class _Walk:
                 if not block.startswith(begins):
                     if number == 0:
                         raise InputError(f"{self.path} is not a readable FITS file (no SIMPLE): give one")
-                    return self._filler(block, number)
+                    self._filler(block, number)
+                    return None
             if len(block) < BLOCK:
                 raise self._truncated(f"the header of HDU {number} ends without END")
             blocks.append(block)
@@ -182,7 +184,7 @@ class _Walk:
         if known is not None and known < size:
             raise self._truncated(f"HDU {about.hdu} announces {size} bytes, {known} are left")
         self.pixels += about.pixels
-        need = len(self.content) + 2 * padded + READING_BYTES * self.pixels
+        need = float(len(self.content) + 2 * padded + READING_BYTES * self.pixels)
         need += bytes_per_pixel() * about.pixels
         sides = " x ".join(map(str, reversed(about.sides)))
         check_memory(need, f"{self.path}, with {sides} values in HDU {about.hdu},", "give a smaller cutout")
@@ -239,7 +241,7 @@ def _equal_sums(total: int) -> tuple[int, ...]:
 
 
 def _cards(header: bytes) -> dict[bytes, bytes]:
-    """The first card of each keyword with a value, by its eight bytes; sizes that differ are kept as a list."""
+    """The first card with a value of each keyword, by its eight bytes; two sizes that differ are refused."""
     found: dict[bytes, bytes] = {}
     for at in range(0, len(header), CARD):
         name = header[at : at + 8]
@@ -331,7 +333,7 @@ class _Structure:
                 raise self._refuse("WCSAXES", f"0 to {MOST_WCS_AXES}")
 
     def _check_table(self) -> None:
-        """Refuse a binary table whose columns do not fill its rows, or a compressed image without all tiles."""
+        """Refuse a binary table whose columns do not fill its rows, or an image that lacks tiles."""
         if self.number("BITPIX") != 8 or len(self.sides) != 2:
             raise self._refuse("NAXIS", "2 with BITPIX = 8 for a table")
         fields = self.number("TFIELDS")

@@ -240,7 +240,7 @@ def _told_networks(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """Descriptions of the networks of a saved resolver, of the right types."""
     told = about.get("networks")
     kinds = {"kind": str, "settings": dict, "card": dict, "told": dict}
-    entries = told if isinstance(told, list) and len(told) <= 100 else [None]
+    entries: list[Any] = told if isinstance(told, list) and len(told) <= 100 else [None]
     for one in entries:
         good = isinstance(one, dict) and all(isinstance(one.get(name), kind) for name, kind in kinds.items())
         names = one["told"] if good else {}
@@ -317,7 +317,7 @@ def sane(value: Any, depth: int = 0) -> bool:
 
 def _card(path: Path, told: Any) -> Card:
     """Card of plain values, each of its type."""
-    kinds = {"recipe": dict, "seed": int, "device": str, "minutes": int | float, "steps": int}
+    kinds: dict[str, Any] = {"recipe": dict, "seed": int, "device": str, "minutes": int | float, "steps": int}
     kinds |= {"scores": dict, "limits": dict, "notes": str, "versions": dict}
     card = {entry.name: told[entry.name] for entry in fields(Card) if entry.name in told}
     wrong = [name for name, value in card.items() if not isinstance(value, kinds[name])]

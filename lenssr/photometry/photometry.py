@@ -434,7 +434,7 @@ class SersicPhotometry:
                     self._results().fits[row] = fit, galaxy
 
     def _solved(self, batch: list[GroupTask], last: bool) -> list[GroupFit]:
-        """Fits of a batch; after a failure those of each group by itself, so that only the guilty ones fail."""
+        """Fits of a batch; after a failure each group by itself, so that only the guilty ones fail."""
         try:
             ny, nx = batch[0].shape
             what = f"a stamp of {ny} x {nx} pixels"

@@ -12,18 +12,18 @@ from lenssr.options import Settings
 
 __all__ = ["check_lens", "check_need", "check_sense", "pixel_need"]
 
-# Bytes that a run takes for a pixel of the image, and for one of the output, by the kind of source; measured on
-# images of 200 to 1000 pixels a side behind a PSF of 2 pixels. An unknown lens takes more.
+# Bytes that a run takes for a pixel of the image, and for one of the output, by the kind of source; measured
+# on images of 200 to 1000 pixels a side behind a PSF of 2 pixels. An unknown lens takes more.
 PIXEL_BYTES = {"interpolation": (110, 40), "sersic": (800, 520), "network": (14_000, 500)}
 OTHER_BYTES, UNKNOWN_LENS_BYTES = (16_000, 500), 2500
 # Largest external shear of a lens that is given: its images would be straight lines.
 LARGEST_SHEAR = 1.0
-# An image is a negative if as many pixels of its mean over 5 x 5 lie this far below its median, and none above it
-# beyond noise.
+# An image is a negative if as many pixels of its mean over 5 x 5 lie this far below its median, and none
+# above it beyond noise.
 NEGATIVE_SIGMA, NEGATIVE_PIXELS, NOISE_SIGMA, SMOOTH = 7.0, 12, 6.0, 5
-# Largest pixel in arcsec, largest pixel in FWHM of the PSF, and largest value of a pixel. Chosen: no lens has its
-# images in one pixel, nothing is left of a PSF 20 times as small as one, and squares of more overflow in single
-# precision.
+# Largest pixel in arcsec, largest pixel in FWHM of the PSF, and largest value of a pixel. Chosen: no lens has
+# its images in one pixel, nothing is left of a PSF 20 times as small as one, and squares of more overflow in
+# single precision.
 LARGEST_PIXEL, LARGEST_RATIO, LARGEST_VALUE = 20.0, 20.0, 1e18
 
 

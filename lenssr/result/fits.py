@@ -29,8 +29,8 @@ from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
 from lenssr.result.text import is_model
 
-# Layout 1 held the models in the LENS table alone; from layout 3 on every HDU has CHECKSUM and DATASUM, and META
-# lists them all.
+# Layout 1 held the models in the LENS table alone; from layout 3 on every HDU has CHECKSUM and DATASUM, and
+# META lists them all.
 FILE_VERSION, FIRST_WITH_SUMS = 3, 3
 
 # A FITS comment holds 72 characters.

@@ -304,8 +304,8 @@ def write_dataset(
 ) -> Table:
     """Write the lenses of a data set as FITS files, and ``manifest.ecsv``, a table of them.
 
-    One lens after the other is made and written. Where an earlier call with the same data set was interrupted,
-    this one goes on: what the folder lacks is written.
+    One lens after the other is made and written. Where an earlier call with the same data set was
+    interrupted, this one goes on: what the folder lacks is written.
 
     Parameters
     ----------
@@ -329,8 +329,8 @@ def write_dataset(
     Raises
     ------
     InputError
-        If a file exists, before anything is written; if the folder holds the beginning of another data set; or
-        if the files would not fit on the disk.
+        If a file exists, before anything is written; if the folder holds the beginning of another data set;
+        or if the files would not fit on the disk.
 
     Examples
     --------

@@ -40,7 +40,7 @@ class Notes:
 
     def _lines(self) -> list[Any]:
         """Values of all whole lines."""
-        found = []
+        found: list[Any] = []
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:

@@ -17,8 +17,9 @@ CHECKPOINT_FOLDER, LAST, BEFORE = "checkpoints", "last.ckpt", "before.ckpt"
 def whole_checkpoints() -> Any:
     """Plugin of Lightning that writes a checkpoint beside its place, and renames it.
 
-    Lightning itself writes into a folder for temporary files, from where it copies if that is another file system: a
-    process that is killed then leaves half a file. The last checkpoint is kept as `BEFORE` when the next one comes.
+    Lightning itself writes into a folder for temporary files, from where it copies if that is another file
+    system: a process that is killed then leaves half a file. The last checkpoint is kept as `BEFORE` when the
+    next one comes.
     """
     from lightning.pytorch.plugins.io import TorchCheckpointIO
 

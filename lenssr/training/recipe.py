@@ -21,8 +21,8 @@ from lenssr.training.tasks import TASKS
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 DATASETS = {kind.__name__: kind for kind in (BroadLenses, DeepLense)}
-# Largest recipe, and bytes that a training takes for a byte of weights (with gradients and Adam's moments), for a
-# lens of a data set (its number), and for a pixel of a batch; measured.
+# Largest recipe, and bytes that a training takes for a byte of weights (with gradients and Adam's moments),
+# for a lens of a data set (its number), and for a pixel of a batch; measured.
 MOST_RECIPE_BYTES, WEIGHT_FACTOR, LENS_BYTES, PIXEL_BYTES = 2**20, 6, 250, 20_000
 # Least values of numbers; the others are positive.
 _LEAST = {"warmup": 0, "seed": 0, "weight_decay": 0}
@@ -165,8 +165,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         one_of(TASKS)("task", self.task)
-        for name in ("objectives", "network", "start"):
-            check_keys(name, getattr(self, name))
+        for section in ("objectives", "network", "start"):
+            check_keys(section, getattr(self, section))
         if not 0 <= _checked_number("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
@@ -198,7 +198,8 @@ class Recipe:
             weights = network_bytes(self._task())
         check_memory(WEIGHT_FACTOR * weights, f"the network {quoted(self.network)}", "give a smaller one")
         batch = self.optimisation.batch_size
-        for name in ("data", "validation"):
+        names: tuple[Literal["data", "validation"], ...] = ("data", "validation")
+        for name in names:
             for number, dataset in enumerate(self.datasets(name)):
                 place = f"{name}.{number}"
                 what = f"{place} with size = {dataset.size}"
@@ -207,7 +208,7 @@ class Recipe:
                 what = f"a batch of {place} with batch_size = {batch}"
                 check_memory(PIXEL_BYTES * pixels, what, "give a smaller batch_size or fewer pixels")
 
-    def _task(self) -> torch.nn.Module:
+    def _task(self) -> Any:
         try:
             return TASKS[self.task](self.network, self.hidden)
         except InputError:
@@ -223,7 +224,7 @@ class Recipe:
         check_keys("network", self.network, TASKS[self.task].options())
         with usual_torch(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.optimisation.seed % 2**63)
-            task = self._task().float()
+            task: Any = self._task().float()
         check_keys("start", self.start, task.networks)
         for name, path in self.start.items():
             _load_start(name, task.networks[name], path)

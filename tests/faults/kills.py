@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def kill_runs(n, seed):
+    return {}

@@ -1,7 +1,7 @@
 """Damage inputs by the thousand, and print what becomes of them: one table.
 
-``python benchmarks/faults.py`` takes hours with the counts of the issue of each kind; ``--share 0.02`` takes a
-fiftieth of them. ``--kills N`` ends runs at random moments and looks what is left. The engines are those of
+``python benchmarks/faults.py`` takes hours with the counts of the issue of each kind; ``--share 0.02`` takes
+a fiftieth of them. ``--kills N`` ends runs at random moments and looks what is left. The engines are those of
 ``tests/faults``.
 """
 

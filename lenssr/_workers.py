@@ -10,7 +10,9 @@ import logging.handlers
 import multiprocessing
 import multiprocessing.context
 import os
-import pickle
+
+# Between processes of one run only: nothing that a file holds is unpickled.
+import pickle  # nosec B403
 import queue
 import signal
 import sys
@@ -126,7 +128,7 @@ def _portable(error):
     """An error that survives the way between processes, with the traceback as a note."""
     error.add_note("".join(traceback.format_exception(error)).rstrip())
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.loads(pickle.dumps(error))  # nosec B301
     except Exception:  # noqa: BLE001 - whatever its class does when it is copied
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
@@ -161,7 +163,7 @@ def _end_with_parent():
 def _answer(task):
     """Bytes of the results of a task (or a str, why it cannot be read), and of log records."""
     try:
-        solve, observations = pickle.loads(task)
+        solve, observations = pickle.loads(task)  # nosec B301
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
         return dumps((f"{type(error).__name__}: {error}", []))
     try:
@@ -268,7 +270,7 @@ def _task(solve, part):
 
 
 def _results(message):
-    found, records = pickle.loads(message)
+    found, records = pickle.loads(message)  # nosec B301
     if isinstance(found, str):
         raise InputError(
             f"other processes do not know a class of the resolver ({found}): define its classes in a module "

@@ -96,7 +96,7 @@ def parse_unit(text: str | u.UnitBase) -> u.UnitBase:
         raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
     if isinstance(unit, u.function.FunctionUnitBase) or {u.mag, u.dex} & set(unit.bases):
         raise _magnitude(text)
-    if isinstance(unit, u.UnrecognizedUnit):
+    if isinstance(unit, u.UnrecognizedUnit) or not 0 < abs(getattr(unit, "scale", 1.0)) < math.inf:
         raise _unknown(text)
     return unit
 

@@ -21,6 +21,7 @@ LARGEST_SHEAR = 1.0
 # An image is a negative if as many pixels of its mean over 5 x 5 lie this far below its median, and none
 # above it beyond noise.
 NEGATIVE_SIGMA, NEGATIVE_PIXELS, NOISE_SIGMA, SMOOTH = 7.0, 12, 6.0, 5
+NEGATIVE_SHARE = 0.1  # of the lowest, beyond which the highest is light
 # Largest pixel in arcsec, largest pixel in FWHM of the PSF, and largest value of a pixel. Chosen: no lens has
 # its images in one pixel, nothing is left of a PSF 20 times as small as one, and squares of more overflow in
 # single precision.
@@ -71,7 +72,7 @@ def check_sense(observation: Observation) -> None:
     pulls[valid] = (values - middle) / sigma
     pulls = ndimage.uniform_filter(pulls, SMOOTH) * SMOOTH
     number = int((pulls < -NEGATIVE_SIGMA).sum())
-    if number >= NEGATIVE_PIXELS and pulls.max() < NOISE_SIGMA:
+    if number >= NEGATIVE_PIXELS and pulls.max() < max(NOISE_SIGMA, -NEGATIVE_SHARE * pulls.min()):
         raise InputError(f"{number} pixels are darker than the sky and none is brighter: check the sign")
     if values.max() <= 0 and values.min() < values.max():
         raise InputError(

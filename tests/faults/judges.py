@@ -18,7 +18,8 @@ from lenssr._limits import limited
 from lenssr._yaml import read_yaml
 
 OUTCOMES = ("accepted", "refused", "other exception", "hung", "over 2 GB", "silently changed")
-SECONDS, MEMORY = 10, 2e9
+# Seconds of the processor, or of a clock for what waits without working, and bytes.
+SECONDS, WAITING, MEMORY = 10, 150, 2e9
 
 
 def digest(planes):
@@ -160,7 +161,7 @@ class Judge:
             self._judge(rest, writing)
             os._exit(0)
         os.close(writing)
-        done, began, pending = 0, time.monotonic(), b""
+        done, began, worked, pending = 0, time.monotonic(), 0.0, b""
         os.set_blocking(reading, False)
         while True:
             with contextlib.suppress(BlockingIOError):
@@ -168,13 +169,14 @@ class Judge:
                 if not data:
                     break
                 pending += data
-                began = time.monotonic()
+                began, worked = time.monotonic(), _processor(child)
             *lines, pending = pending.split(b"\n")
             for line in lines:
                 result, message = json.loads(line)
                 self._note(result, rest[done][1], message)
                 done += 1
-            stuck = "hung" if time.monotonic() - began > SECONDS else None
+            busy = _processor(child)
+            stuck = "hung" if busy - worked > SECONDS or time.monotonic() - began > WAITING else None
             stuck = "over 2 GB" if _memory(child) > MEMORY else stuck
             if stuck and done < len(rest):
                 os.kill(child, signal.SIGKILL)
@@ -204,6 +206,14 @@ class Judge:
                 found = outcome(self.read, mutant, path, self.expected)
                 path.unlink()
             os.write(writing, json.dumps([found[0], found[1][:300]]).encode() + b"\n")
+
+
+def _processor(process):
+    """Seconds that a process has worked, which do not grow while it is paused."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _memory(process):

@@ -1,7 +1,8 @@
-"""Seeded engines that damage good inputs, one a kind: what is made of them says whether a change may be silent.
+"""Seeded engines that damage good inputs, one a kind, and say which changes may not pass in silence.
 
-Each yields `Mutant`s: the content of a file (or arguments of a command), and whether the change is betrayed, by a
-sum, by a size that a header announces, or by a plane that is there by its name. A betrayed change must not pass.
+Each yields `Mutant`s: the content of a file (or arguments of a command), and whether the change is betrayed,
+by a sum, by a size that a header announces, or by a plane that is there by its name. A betrayed change must
+not pass.
 """
 
 import bz2
@@ -266,10 +267,8 @@ def table_mutants(rng, count):
             suffix = ".csv"
         else:
             kinds = ["float64", "int64", "string", "object", "bool", "float16"]
-            about = (
-                f"# - {{name: {name}, unit: {units[rng.integers(len(units))]}, datatype: {kinds[rng.integers(6)]}}}"
-                for name in chosen
-            )
+            said = ((name, units[rng.integers(len(units))], kinds[rng.integers(6)]) for name in chosen)
+            about = (f"# - {{name: {name}, unit: {unit}, datatype: {kind}}}" for name, unit, kind in said)
             lines = ["# %ECSV 1.0", "# ---", "# datatype:", *about, "# schema: astropy-2.0", " ".join(chosen)]
             lines += [" ".join(cell or '""' for cell in row) for row in rows]
             suffix = ".ecsv"

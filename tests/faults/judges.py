@@ -100,6 +100,7 @@ def run_command(arguments, folder):
     from lenssr.cli import main
 
     said = io.StringIO()
+    os.chdir(folder)  # a fork of its own, where hostile names of logs and figures do no harm
     out = str(Path(folder) / "out.fits")
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:

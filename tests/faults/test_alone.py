@@ -11,13 +11,13 @@ from lenssr.exceptions import LensSRWarning
 from lenssr.photometry import decode_flags
 
 RNG = np.random.default_rng(3)
-Y, X = np.indices((60, 60))
+Y, X = np.indices((60, 60))  # two galaxies
 FIELD = Sersic2D(1, 4, 1, 20.3, 19.6, 0.3, 0.5)(X, Y) + Sersic2D(1, 4, 1, 42.2, 40.6, 0.2, 0.5)(X, Y)
 FIELD = FIELD + RNG.normal(0, 0.02, FIELD.shape)
 
 
 def photometry(**options):
-    return SersicPhotometry(psf=2 * u.pix, fit_shape=25, intervals="gaussian", **options)
+    return SersicPhotometry(psf=2 * u.pix, fit_shape=17, intervals="gaussian", **options)
 
 
 def names(table):
@@ -58,14 +58,13 @@ def test_map_takes_a_folder_a_pattern_or_one_path(tmp_path):
 
 
 def test_images_that_fail_are_rows_of_a_table():
-    places = {"x": [20.0, 42.0], "y": [20.0, 41.0]}
-    images = [FIELD, "missing.fits", np.ones((3, 3, 3)), FIELD]
-    with pytest.warns(LensSRWarning, match=r"2 of 6 rows failed, the first is row 2 \(missing.fits"):
-        table = photometry().map(images, error=0.02, init_params=places)
-    assert names(table) == [set(), set(), {"NO_DATA", "FAILED"}, {"NO_DATA", "FAILED"}, set(), set()]
-    assert "3 dimensions" in table.meta["failures"]["3"]
-    assert list(table["image"]) == [0, 0, 1, 2, 3, 3]
-    assert table["x"][:2] == pytest.approx([20.3, 42.2], abs=0.2)
+    images = [FIELD, "missing.fits", np.ones((3, 3, 3))]
+    with pytest.warns(LensSRWarning, match=r"2 of 3 rows failed, the first is row 1 \(missing.fits"):
+        table = photometry().map(images, error=0.02, init_params={"x": [20.0], "y": [20.0]})
+    assert names(table) == [set(), {"NO_DATA", "FAILED"}, {"NO_DATA", "FAILED"}]
+    assert "3 dimensions" in table.meta["failures"]["2"]
+    assert list(table["image"]) == [0, 1, 2]
+    assert table["x"][0] == pytest.approx(20.3, abs=0.2)
 
 
 def test_a_grouper_that_raises_is_named():
@@ -74,10 +73,10 @@ def test_a_grouper_that_raises_is_named():
             raise KeyError("two")
         return np.arange(len(x)) + 1
 
-    places = [{"x": [20.0], "y": [20.0]}, {"x": [20.0, 42.0], "y": [20.0, 41.0]}]
+    places = [{"x": [200.0], "y": [20.0]}, {"x": [20.0], "y": [20.0]}, {"x": [20.0, 42.0], "y": [20.0, 41.0]}]
     with pytest.warns(LensSRWarning, match="KeyError: 'two'"):
-        table = photometry(grouper=group).map([FIELD] * 2, error=0.02, init_params=places)
-    assert names(table) == [set(), {"NO_DATA", "FAILED"}] or len(table) == 2
+        table = photometry(grouper=group).map([FIELD] * 3, error=0.02, init_params=places)
+    assert names(table) == [{"NO_DATA"}, set(), {"NO_DATA", "FAILED"}]
 
 
 def test_rows_that_mean_nothing_are_flagged():
@@ -101,7 +100,7 @@ def test_bands_of_unequal_shapes_are_refused():
         (lambda image: image * 1e30, {"noise": 1e28}, "a value of"),
         (lambda image: image, {"pixel_scale": 3600.0}, "hold whole lenses"),
         (lambda image: image, {"noise": 1e25}, "the errors reach"),
-        (lambda image: -image - 10, {}, "no pixel is above 0"),
+        (lambda image: -image - 10, {}, "check the sign"),
         (lambda image: image, {"psf": 100 * u.arcsec}, "larger than the image"),
         (lambda image: image, {"psf": 0.001 * u.arcsec}, "times as large as the PSF"),
     ],

@@ -171,6 +171,7 @@ def read_planes(image: Any, hdus: Mapping[str, str | int] | None = None) -> Plan
         planes.meta["file"] = Path(image).name
         return planes
     if isinstance(image, fits.HDUList):
+        refuse_unreadable(image, _KNOWN_NAMES)
         return _from_hdus(image, hdus)
     if hdus is not None:
         raise InputError(f"hdus = {hdus} names HDUs, but the image is a {type(image).__name__}: leave it out")

@@ -1,5 +1,7 @@
 """What a run needs and what makes sense, before it begins: memory by pixels, sizes and values of an image."""
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -9,6 +11,7 @@ from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import GaussianPSF
 from lenssr.mass import MassModel, Shear
 from lenssr.options import Settings
+from lenssr.reconstruction.fine_images import LARGE_IMAGE
 
 __all__ = ["check_lens", "check_need", "check_sense", "pixel_need"]
 
@@ -16,6 +19,8 @@ __all__ = ["check_lens", "check_need", "check_sense", "pixel_need"]
 # on images of 200 to 1000 pixels a side behind a PSF of 2 pixels. An unknown lens takes more.
 PIXEL_BYTES = {"interpolation": (110, 40), "sersic": (800, 520), "network": (14_000, 500)}
 OTHER_BYTES, UNKNOWN_LENS_BYTES = (16_000, 500), 2500
+# The same for large images, which are fitted and drawn in parts.
+IN_PARTS_BYTES, IN_PARTS_UNKNOWN_BYTES = (260, 50), 800
 # Largest external shear of a lens that is given: its images would be straight lines.
 LARGEST_SHEAR = 1.0
 # An image is a negative if as many pixels of its mean over 5 x 5 lie this far below its median, and none
@@ -28,20 +33,22 @@ NEGATIVE_SHARE = 0.1  # of the lowest, beyond which the highest is light
 LARGEST_PIXEL, LARGEST_RATIO, LARGEST_VALUE = 20.0, 20.0, 1e18
 
 
-def pixel_need(settings: Settings) -> float:
-    """Bytes that a run with these settings takes for each pixel of an image."""
-    own, finer = PIXEL_BYTES.get(settings.kind, OTHER_BYTES)
+def pixel_need(settings: Settings, pixels: float = math.inf) -> float:
+    """Bytes that a run with these settings takes for each of the ``pixels`` of an image, by default many."""
+    in_parts = settings.kind == "sersic" and pixels * settings.scale**2 > LARGE_IMAGE
+    own, finer = IN_PARTS_BYTES if in_parts else PIXEL_BYTES.get(settings.kind, OTHER_BYTES)
     need = own + finer * settings.scale**2
     fitted = settings.kind != "interpolation" and (settings.lens is None or bool(settings.fit_lens))
     points = settings.oversampling if isinstance(settings.oversampling, int) else 1
-    return (need + UNKNOWN_LENS_BYTES * fitted) * max(1.0, points**2 / 4)
+    unknown = IN_PARTS_UNKNOWN_BYTES if in_parts else UNKNOWN_LENS_BYTES
+    return (need + unknown * fitted) * max(1.0, points**2 / 4)
 
 
 def check_need(settings: Settings, observation: Observation) -> None:
     """Refuse an image for which a run would take more memory than there is."""
     ny, nx = observation.shape
     what = f"an image of {ny} x {nx} pixels with source = {settings.kind!r} and scale = {settings.scale}"
-    check_memory(pixel_need(settings) * ny * nx, what, "give a smaller cutout or scale")
+    check_memory(pixel_need(settings, ny * nx) * ny * nx, what, "give a smaller cutout or scale")
 
 
 def check_lens(lens: MassModel | None) -> None:

@@ -76,7 +76,8 @@ def check_sense(observation: Observation) -> None:
         raise InputError(f"the errors reach {sigma.max():.3g}: correct them, or mask those pixels")
     middle = np.median(values)
     pulls = np.zeros(observation.shape)
-    pulls[valid] = (values - middle) / sigma
+    # One sigma for all: where errors follow the light, bright pixels would count for less than dark ones.
+    pulls[valid] = (values - middle) / np.median(sigma)
     pulls = ndimage.uniform_filter(pulls, SMOOTH) * SMOOTH
     number = int((pulls < -NEGATIVE_SIGMA).sum())
     if number >= NEGATIVE_PIXELS and pulls.max() < max(NOISE_SIGMA, -NEGATIVE_SHARE * pulls.min()):

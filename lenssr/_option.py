@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lenssr._limits import check_unit_text, memory_size, quoted
 from lenssr.exceptions import InputError
 
 # Words that options may be: where an unknown lens is looked for, and pixels as the PSF of the output.
@@ -105,14 +106,23 @@ def angle(text):
     import astropy.units as u
 
     try:
+        check_unit_text(text, "an angle")
         read = u.Quantity(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         read = np.nan * u.arcsec
     if read.unit.is_equivalent(u.dimensionless_unscaled):
         raise argparse.ArgumentTypeError(f"{text!r} has no unit: write {text}arcsec if it is in arcsec")
     if not is_angle(read):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive angle: write, for example, 0.1arcsec")
     return read
+
+
+def memory_text(text):
+    """Read a size of memory such as ``2GB``."""
+    try:
+        return memory_size(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def whole_number(text, least=1):
@@ -131,8 +141,9 @@ def psf_text(text):
     import astropy.units as u
 
     try:
+        check_unit_text(text, "a width")
         width = u.Quantity(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         return text
     return width if width.unit == u.pix else angle(text)
 
@@ -156,7 +167,7 @@ def such(test, wanted):
 
     def check(name, value):
         if not test(value):
-            raise InputError(f"{name} = {value!r}: give {wanted}")
+            raise InputError(f"{name} = {quoted(value)}: give {wanted}")
 
     return check
 
@@ -194,11 +205,14 @@ def checked_by(path):
 
 def pair(value, name, *, integer=False):
     """One or two positive numbers as a pair; an `InputError` names the value."""
-    values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    try:
+        values = (value, value) if np.ndim(value) == 0 else tuple(value)
+    except (TypeError, ValueError):
+        values = ()
     good = len(values) == 2 and all(isinstance(v, Real) and np.isfinite(v) and v > 0 for v in values)
     if not good or (integer and any(int(v) != v for v in values)):
         kind = "integers" if integer else "numbers"
-        raise InputError(f"{name} = {value!r}: give one or two positive {kind}")
+        raise InputError(f"{name} = {quoted(value)}: give one or two positive {kind}")
     return tuple(int(v) if integer else float(v) for v in values)
 
 

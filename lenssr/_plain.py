@@ -10,6 +10,7 @@ import inspect
 import astropy.units as u
 import numpy as np
 
+from lenssr._limits import check_unit_text, quoted
 from lenssr.exceptions import InputError
 
 # Keys of an entry that describe its parameters.
@@ -86,7 +87,17 @@ def read_models(description, base, kind):
     found once they are imported.
     """
     entries = description if isinstance(description, list) else [description]
-    return [_read(name, entry, base, kind) for one in entries for name, entry in one.items()]
+    if not all(isinstance(one, dict) for one in entries):
+        raise InputError(
+            f"{quoted(description)} describes no {kind}: give names of models and their parameters"
+        )
+    try:
+        return [_read(str(name), entry, base, kind) for one in entries for name, entry in one.items()]
+    except InputError:
+        raise
+    except Exception as error:  # whatever a model of a user, or a value of another type, makes of it
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{quoted(description)} describes no {kind} ({why}): see its docs") from error
 
 
 def _read(name, entry, base, kind):
@@ -97,9 +108,14 @@ def _read(name, entry, base, kind):
         names = ", ".join(sorted(known))
         raise InputError(f"{name!r} is not a {kind}: give one of {names}; one's own has to be imported first")
     if not isinstance(entry, dict):
-        raise InputError(f"{name}: {entry!r} are no parameters: give a dictionary such as theta_E: 1.2")
+        raise InputError(f"{name}: {quoted(entry)} are no parameters: give a dictionary such as theta_E: 1.2")
     values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
+    declared = known[name].param_names if isinstance(known[name].param_names, tuple) else ()
+    for key in values.keys() & set(declared):
+        if isinstance(values[key], bool | None):
+            raise InputError(f"{name}.{key} = {values[key]!r} is neither a number nor a quantity: give one")
     for key, unit in (entry.get("units") or {}).items():
+        check_unit_text(unit, f"the unit of {name}.{key}")
         values[key] = u.Quantity(values[key], unit)
     model = _build(known[name], name, values)
     _describe(model, name, {key: entry[key] for key in ABOUT if entry.get(key) is not None})
@@ -115,10 +131,11 @@ def _descendants(cls):
 def _number(item, name):
     if not isinstance(item, str):
         return item
+    check_unit_text(item, name)
     try:
         return u.Quantity(item)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} = {item!r} is neither a number nor a quantity") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{name} = {quoted(item)} is neither a number nor a quantity") from error
 
 
 def _build(cls, name, values):

@@ -1,14 +1,33 @@
 """Tensors: where they live, and Jacobians of functions of them by forward-mode differentiation."""
 
-import warnings
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from lenssr._quiet import quiet
 from lenssr.exceptions import InputError
+
+
+@contextlib.contextmanager
+def usual_torch() -> Iterator[None]:
+    """Have torch work here as it does by default, whatever the modes of the caller; they come back after.
+
+    Arithmetic needs derivatives, and makes its tensors on the CPU unless it says otherwise.
+    """
+    with contextlib.ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        if torch.is_autocast_enabled("cpu"):
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
 def choose_device(name: str) -> torch.device:
@@ -17,8 +36,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
+        if torch.zeros(1, device=device).is_meta:
+            raise TypeError("a tensor there holds no numbers")
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise InputError(f"device = {name!r} is not available here: give 'cpu' or 'auto'") from error
     return device
 
@@ -35,9 +55,8 @@ def forward_jacobian(function: Callable[..., Any], parameters: Tensor) -> tuple[
     tangents = torch.eye(number, dtype=parameters.dtype, device=parameters.device)
     tangents = tangents.unsqueeze(1).expand_as(repeated).contiguous()
     with forward_ad.dual_level():
-        with warnings.catch_warnings():
-            # The first call in a process imports a part of torch that uses what torch itself deprecates.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        # The first call in a process imports a part of torch that uses what torch itself deprecates.
+        with quiet(DeprecationWarning):
             dual = forward_ad.make_dual(repeated, tangents)
         results = function(*(dual[..., k : k + 1] for k in range(number)))
         single = isinstance(results, Tensor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import astropy.units as u
@@ -11,6 +10,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
+from lenssr._quiet import quiet
 from lenssr.exceptions import InputError
 from lenssr.units import positive_number, strip_unit
 
@@ -31,8 +31,7 @@ _ARCSEC_PER_RADIAN = 180 / math.pi * 3600
 
 def scale_matrix(wcs: WCS) -> NDArray[np.float64]:
     """CD matrix (2, 2) of a WCS in its own units, also where a header holds CD and PC together."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="cdelt will be ignored", category=RuntimeWarning)
+    with quiet(RuntimeWarning, message="cdelt will be ignored"):
         return np.array(wcs.pixel_scale_matrix, dtype=float)
 
 

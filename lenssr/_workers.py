@@ -7,12 +7,16 @@ import contextlib
 import io
 import logging
 import logging.handlers
+import multiprocessing
 import multiprocessing.context
 import os
-import pickle
+
+# Between processes of one run only: nothing that a file holds is unpickled.
+import pickle  # nosec B403
 import queue
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
+from lenssr._limits import memory_limit, set_memory_limit
 from lenssr.exceptions import InputError
 
 # Processes side by side, each with as many threads as there are cores, slow one another down.
@@ -123,7 +128,7 @@ def _portable(error):
     """An error that survives the way between processes, with the traceback as a note."""
     error.add_note("".join(traceback.format_exception(error)).rstrip())
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.loads(pickle.dumps(error))  # nosec B301
     except Exception:  # noqa: BLE001 - whatever its class does when it is copied
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
@@ -134,18 +139,31 @@ def _portable(error):
 _records = queue.SimpleQueue()
 
 
-def _begin(level):
-    """Prepare a new process: records of ``level`` are kept, and sent with the next results."""
+def _begin(level, memory):
+    """Prepare a new process: records of ``level`` are kept, and sent with the next results.
+
+    It may need ``memory`` bytes, and ends with the process that started it, however that one ends.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_memory_limit(memory)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.setLevel(level)
     log.addHandler(logging.handlers.QueueHandler(_records))
 
 
+def _end_with_parent():
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _answer(task):
     """Bytes of the results of a task (or a str, why it cannot be read), and of log records."""
     try:
-        solve, observations = pickle.loads(task)
+        solve, observations = pickle.loads(task)  # nosec B301
     except Exception as error:  # noqa: BLE001 - classes of a notebook, say, which nobody else has
         return dumps((f"{type(error).__name__}: {error}", []))
     try:
@@ -177,7 +195,9 @@ class _Worker:
 
     def __init__(self):
         self.context, self.part, self.ready = _Context(), None, False
-        self.executor = ProcessPoolExecutor(1, self.context, _begin, (log.getEffectiveLevel(),))
+        self.executor = ProcessPoolExecutor(
+            1, self.context, _begin, (log.getEffectiveLevel(), memory_limit())
+        )
         with _few_threads():
             self.future = self.executor.submit(int)
 
@@ -250,7 +270,7 @@ def _task(solve, part):
 
 
 def _results(message):
-    found, records = pickle.loads(message)
+    found, records = pickle.loads(message)  # nosec B301
     if isinstance(found, str):
         raise InputError(
             f"other processes do not know a class of the resolver ({found}): define its classes in a module "

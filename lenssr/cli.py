@@ -7,15 +7,19 @@ a network. Imports stay inside the commands, so that ``lenssr --help`` does not 
 import argparse
 import contextlib
 import logging
+import os
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lenssr._files import atomic, check_output, package_version
-from lenssr._option import angle, whole_number
-from lenssr.exceptions import InputError
+from lenssr._files import atomic, check_outputs, local_path, package_version, read_text
+from lenssr._limits import limited
+from lenssr._option import angle, memory_text, whole_number
+from lenssr._stop import Terminated, stoppable
+from lenssr.exceptions import InputError, short_line
 from lenssr.options import PHOTOMETRY, READING, RESOLVER
 
 __all__ = ["main"]
@@ -28,9 +32,16 @@ DEMO_SCALE, DEMO_SEED = 2, 6
 # ---------------------------------------------------------------- arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages quote no more than a line of what it was given."""
+
+    def error(self, message):
+        super().error(short_line(message))
+
+
 def _parser():
     about = "Super-resolution of strong gravitational lenses with the physics of lensing."
-    parser = argparse.ArgumentParser(prog="lenssr", description=about)
+    parser = _Parser(prog="lenssr", description=about)
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_arguments, help in (
@@ -46,6 +57,8 @@ def _parser():
         loud = command.add_mutually_exclusive_group()
         loud.add_argument("--quiet", action="store_true", help="show warnings and errors only")
         loud.add_argument("--verbose", action="store_true", help="show every stage in detail")
+        memory = "refuse what needs more memory, such as 2GB (default: 70 %% of the machine's or cgroup's)"
+        command.add_argument("--max-memory", metavar="SIZE", type=memory_text, help=memory)
         command.add_argument("--log-file", metavar="FILE", help="append all messages to a file, dated")
         command.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     return parser
@@ -123,11 +136,17 @@ def _outputs(arguments):
     from lenssr.result.plot import check_figure
 
     outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
-    for path in outputs:
-        check_output(path, arguments.overwrite)
+    check_outputs(outputs, arguments.overwrite, _inputs(arguments))
     if arguments.plot is not None:
         check_figure(arguments.plot)
     return outputs
+
+
+def _inputs(arguments):
+    """Files that a command reads."""
+    names = ("input", "psf_file", "psf", "lens", "mask", "init", "weights", "start", "recipe")
+    given = (getattr(arguments, name, None) for name in names)
+    return [path for path in given if isinstance(path, str)]
 
 
 def _hdus(**named):
@@ -136,15 +155,10 @@ def _hdus(**named):
 
 def _read_lens(path):
     """Read a lens from YAML: the form of `lenssr.mass.from_dict`."""
-    import yaml
-
+    from lenssr._yaml import MOST_BYTES, read_yaml
     from lenssr.mass import from_dict
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            return from_dict(yaml.safe_load(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML ({_one_line(error)}): see the docs of the command") from error
+    return from_dict(read_yaml(read_text(path, MOST_BYTES, "--lens"), str(path)))
 
 
 def _read_psf(arguments):
@@ -195,13 +209,14 @@ def _sersic(arguments):
     from lenssr.imaging.reading import find_image, open_fits
     from lenssr.photometry import SersicPhotometry
     from lenssr.photometry.flags import NOTICES
+    from lenssr.photometry.positions import read_positions
 
     outputs = _outputs(arguments)
     mask = None
     if arguments.mask is not None:
         with open_fits(arguments.mask) as hdus:
             mask = find_image(hdus, ("MASK", "DQ")).data != 0
-    positions = None if arguments.init is None else _read_table(arguments.init)
+    positions = None if arguments.init is None else read_positions(arguments.init)
     phot = SersicPhotometry(**_given(arguments, PHOTOMETRY))
     log.info("fitting %s", arguments.input)
     named = _hdus(sci=arguments.sci, err=arguments.err, psf=arguments.psf_hdu)
@@ -209,7 +224,7 @@ def _sersic(arguments):
     with atomic(arguments.output, arguments.overwrite) as temporary:
         try:
             table.write(temporary)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:
             raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
     if arguments.plot is not None:
         phot.plot(arguments.plot)
@@ -218,18 +233,10 @@ def _sersic(arguments):
     print(f"written        {', '.join(outputs)}")
 
 
-def _read_table(path):
-    from astropy.table import QTable
-
-    try:
-        return QTable.read(path)
-    except Exception as error:
-        raise InputError(f"{path} is no table for astropy ({_one_line(error)}): give one") from error
-
-
 def _demo(arguments):
-    folder = Path(arguments.output)
+    folder = local_path(arguments.output, "output")
     folder.mkdir(parents=True, exist_ok=True)
+    check_outputs([folder / "demo.fits", folder / "demo.png"], overwrite=True)
     log.info("simulating a lens")
     from lenssr.resolver import SuperResolver
     from lenssr.simulation import LensPopulation
@@ -328,7 +335,12 @@ def _logged(arguments):
             handler.close()
 
 
-def _log_file(path):
+def _log_file(path, arguments):
+    taken = [*_inputs(arguments), *(getattr(arguments, name, None) for name in ("output", "plot"))]
+    if any(one is not None and os.path.realpath(one) == os.path.realpath(path) for one in taken):
+        raise InputError(f"--log-file {path} is an input or another output of this run: give another")
+    if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+        raise InputError(f"--log-file {path} is a FIFO: give a file")
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
@@ -345,15 +357,19 @@ def _run(arguments):
     with _logged(arguments) as logger:
         try:
             if arguments.log_file is not None:
-                logger.addHandler(_log_file(arguments.log_file))
-            arguments.run(arguments)
+                logger.addHandler(_log_file(arguments.log_file, arguments))
+            with stoppable(), limited(memory=arguments.max_memory):
+                arguments.run(arguments)
         except KeyboardInterrupt:
             log.critical("interrupted")
             return 130
+        except Terminated:
+            log.critical("terminated")
+            return 143
         except Exception as error:
             # A user of a command wants the reason of any error, not our stack.
             name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
-            log.error("%s%s", name, _one_line(error), exc_info=True)
+            log.error("%s%s", name, short_line(_one_line(error)), exc_info=True)
             return 1
     return 0
 
@@ -361,8 +377,8 @@ def _run(arguments):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``lenssr`` command; ``argv`` are its arguments, by default those of the process.
 
-    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted. Invalid
-    arguments end the process with 2, as argparse does.
+    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted (SIGINT),
+    143 if it was terminated (SIGTERM). Invalid arguments end the process with 2, as argparse does.
 
     >>> from lenssr.cli import main
     >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
@@ -376,4 +392,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help()
         return 2
-    return _run(arguments)
+    code = _run(arguments)
+    if argv is None and code in (130, 143):
+        # Libraries take seconds to end, and there is nothing that they could still save.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from lenssr._files import listed
+from lenssr._limits import limited
+from lenssr._tensors import usual_torch
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
 from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
+from lenssr.reconstruction.needs import check_lens, check_need, check_sense, pixel_need
 from lenssr.result import FailedResolution, SuperResolution
 
 if TYPE_CHECKING:
@@ -136,13 +140,16 @@ class SuperResolver:
     ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
         self.psf, self.noise, self.mask = psf, noise, mask
-        self.settings = Settings(**{name: options[name] for name in Settings.names()})
-        self._method = self.settings.method()
+        with usual_torch():
+            self.settings = Settings(**{name: options[name] for name in Settings.names()})
+            check_lens(self.settings.lens)
+            self._method = self.settings.method()
 
     def __repr__(self) -> str:
         values = {name: getattr(self.settings, name, getattr(self, name, None)) for name in RESOLVER}
         return f"SuperResolver({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
+    @usual_torch()
     def __call__(
         self,
         image: ImageLike,
@@ -179,14 +186,16 @@ class SuperResolver:
         """
         started = time.perf_counter()
         observation = self._observe(image, psf, noise, mask, reading)
+        check_need(self.settings, observation)
         (result,) = self._method.solve([observation], _finisher(self.settings, 1, started))
         if isinstance(result, Exception):
             raise result
         return result
 
+    @usual_torch()
     def map(
         self,
-        images: Iterable[ImageLike],
+        images: Iterable[ImageLike] | str,
         *,
         psf: PSFLike | Sequence[PSFLike] | None = None,
         noise: NoiseLike | Sequence[NoiseLike] | None = None,
@@ -202,8 +211,9 @@ class SuperResolver:
 
         Parameters
         ----------
-        images : sequence
-            Each as in `__call__`.
+        images : sequence or str
+            Each as in `__call__`; or one path, a pattern such as ``"cutouts/*.fits"``, or a folder, for the
+            FITS files in it in the order of their names.
         psf, noise, mask : optional
             As in `__call__`: one for all images, or a list with one for each.
         jobs : int, optional
@@ -224,8 +234,8 @@ class SuperResolver:
         Raises
         ------
         InputError
-            If the numbers of images and of PSFs, noise models or masks differ, ``jobs`` is not a number of
-            processes, or they cannot be started.
+            If the numbers of images and of PSFs, noise models or masks differ, a pattern or folder has no
+            files, ``jobs`` is not a number of processes, or they cannot be started.
 
         Notes
         -----
@@ -233,7 +243,7 @@ class SuperResolver:
         of them imports the script. If a process ends, for example for lack of memory, only its image fails.
         Log records of other processes reach the handlers of this one with the results.
         """
-        images = list(images)
+        images = listed(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
         names = [_name(image, i) for i, image in enumerate(images)]
         psfs, noises, masks = _extras(len(images), psf=psf, noise=noise, mask=mask)
@@ -241,15 +251,18 @@ class SuperResolver:
         groups: dict[tuple[Any, ...], list[tuple[int, Observation]]] = {}
         for i, image in enumerate(images):
             try:
-                observation = self._observe(image, psfs[i], noises[i], masks[i], reading)
-            except (InputError, OSError, ValueError, TypeError) as error:
+                with limited(jobs=jobs):
+                    observation = self._observe(image, psfs[i], noises[i], masks[i], reading)
+                    check_need(self.settings, observation)
+                key = _group_key(observation)
+            except Exception as error:  # noqa: BLE001 - one image must not stop the rest
                 results[i] = FailedResolution(error, names[i])
                 continue
-            groups.setdefault(_group_key(observation), []).append((i, observation))
+            groups.setdefault(key, []).append((i, observation))
         parts = [part for members in groups.values() for part in self._method.parts(members)]
         solving = contextlib.closing(solve_parts(functools.partial(reconstruct, self._method), parts, jobs))
         bar = tqdm(total=len(images), disable=not progress, unit="image")
-        with bar, solving as solved:
+        with limited(jobs=jobs), bar, solving as solved:
             bar.update(sum(result is not None for result in results))
             for numbers, found in solved:
                 for i, result in zip(numbers, found, strict=True):
@@ -258,6 +271,7 @@ class SuperResolver:
                 bar.update(len(numbers))
         return results
 
+    @usual_torch()
     def fine_tune(
         self,
         images: Sequence[ImageLike],
@@ -335,7 +349,7 @@ class SuperResolver:
         from lenssr.reconstruction.fine_tuning import check_method, fine_tune
 
         check_method(self._method)
-        if isinstance(images, str | PathLike) or not (images := list(images)):
+        if isinstance(images, str | PathLike) or not (images := listed(images)):
             raise InputError("images is empty: give a list of one or more")
         names = [_name(image, i) for i, image in enumerate(images)]
         *extras, lenses = _extras(len(images), psf=psf, noise=noise, mask=mask, lenses=lenses)
@@ -419,7 +433,13 @@ class SuperResolver:
         """
         from lenssr.networks.weights import load_bundle
 
-        return cls(**Settings.load(load_bundle(path), path))
+        try:
+            return cls(**Settings.load(load_bundle(path), path))
+        except InputError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path} holds no settings of a resolver ({why}): save it again") from error
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Self:
@@ -461,7 +481,9 @@ class SuperResolver:
             raise InputError(f"mask = {mask!r}: give an array of bool, 'auto' or None")
         psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
         hidden = None if automatic else mask
-        observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **reading)
+        with limited(per_pixel=pixel_need(self.settings)):
+            observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **reading)
+        check_sense(observation)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
             from lenssr.reconstruction.field_mask import auto_mask

@@ -162,7 +162,7 @@ def test_overwrite_replaces(cutout, tmp_out):
         (["{cutout}", "--lens-light", "magic"], "lens_light = 'magic'"),
         (["{cutout}", "--prior", "gradient"], "prior = 'gradient' with source = 'sersic'"),
         (["{cutout}", "--lens", "missing.yaml"], "missing.yaml"),
-        (["{cutout}", "--lens", "{cutout}"], "is not YAML"),
+        (["{cutout}", "--lens", "{cutout}"], "cannot be read as text in UTF-8"),
         (["{cutout}", "--sci", "FOO"], "FOO"),
         (["{cutout}", "--unit", "bananas"], "bananas"),
         (["{cutout}", "--psf", "PSF", "--psf-fwhm", "0.1arcsec"], "both name a PSF"),

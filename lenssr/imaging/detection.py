@@ -7,7 +7,6 @@ into segments, which `lenssr.reconstruction.field_mask` classifies.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from lenssr._quiet import quiet
 from lenssr.imaging.reading import Array, Mask
 
 if TYPE_CHECKING:
@@ -114,10 +114,8 @@ def label_objects(significance: Array, fwhm: float, *, threshold: float = PIXEL_
     from photutils.utils.exceptions import NoDetectionsWarning
 
     least = max(5, round(fwhm**2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)
-        # photutils warns of segments with many peaks, whose levels it spaces linearly.
-        warnings.simplefilter("ignore", AstropyUserWarning)
+    # photutils warns of segments with many peaks, whose levels it spaces linearly.
+    with quiet(NoDetectionsWarning), quiet(AstropyUserWarning):
         found = detect_sources(significance, threshold, least)
         if found is None:
             return None
@@ -224,9 +222,8 @@ def _center(observation: Observation, sigma: float, sky: float, error: Array) ->
     row, column = np.unravel_index(np.argmax(np.where(near, smooth, -np.inf)), observation.shape)
     if smooth[row, column] < CENTRE_SIGMA * error[row, column]:
         return middle
-    with warnings.catch_warnings():
-        # Where the fit fails: the brightest pixel.
-        warnings.simplefilter("ignore", AstropyUserWarning)
+    # Where the fit fails: the brightest pixel.
+    with quiet(AstropyUserWarning):
         (x,), (y,) = centroid_sources(smooth, column, row, box_size=5, centroid_func=centroid_quadratic)
     return (float(x), float(y)) if np.isfinite(x + y) else (float(column), float(row))
 

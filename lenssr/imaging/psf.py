@@ -15,6 +15,8 @@ from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from lenssr._limits import check_memory
+from lenssr._quiet import quiet
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
 from lenssr.grids import transformed
@@ -25,6 +27,10 @@ __all__ = ["PSF", "GaussianPSF"]
 
 # Negative pixels of measured PSFs are noise down to this fraction of the peak; a PSF has none beyond it.
 NEGATIVE_TOLERANCE = 1e-3
+# Arrays with longer sides are measured around their peak only: all of them would take gigabytes.
+LARGE_SIDE = 301
+# Bytes of a sample of a kernel while it is made: its values, and the coordinates of a spline.
+SAMPLE_BYTES = 64
 # In image pixels; a shift of all the light by this much is a tenth of a well-measured source position.
 CENTROID_TOLERANCE = 0.05
 # Fewer samples across the FWHM than this cannot be interpolated without aliasing.
@@ -209,9 +215,14 @@ class PSF:
     @cached_property
     def fwhm_samples(self) -> float:
         """FWHM in samples of the array: the diameter of a circle with the area above half the peak."""
-        fine = 5
-        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in self.array.shape)
-        padded = np.pad(self.array, 4)
+        array, fine = self.array, 5
+        if max(array.shape) > LARGE_SIDE:
+            bright = np.nonzero(array > array.max() / 4)
+            inside = tuple(slice(max(int(k.min()) - 8, 0), int(k.max()) + 9) for k in bright)
+            array = array[inside]
+            fine = 5 if max(array.shape) <= LARGE_SIDE else 1
+        rows, columns = (np.arange(-0.5, size - 0.5, 1 / fine) + 0.5 / fine for size in array.shape)
+        padded = np.pad(array, 4)
         grid = np.meshgrid(rows + 4, columns + 4, indexing="ij")
         smooth = ndimage.map_coordinates(padded, grid, order=3, mode="nearest")
         return 2 * math.sqrt(np.count_nonzero(smooth > smooth.max() / 2) / math.pi) / fine
@@ -296,7 +307,11 @@ class PSF:
         """
         ratio = self._sample_ratio(pixel_scale, subsampling)
         middles = ((size - 1) / 2 for size in self.array.shape)
-        rows, columns = (_positions(middle / ratio - 1e-6) * ratio + middle for middle in middles)
+        rows, columns = (
+            _positions(_within(middle / ratio - 1e-6, limit)) * ratio + middle
+            for middle, limit in zip(middles, (None, None) if shape is None else shape, strict=True)
+        )
+        _check_samples(len(rows) * len(columns), f"a PSF of {self.array.shape} samples", pixel_scale)
         values = _sample(self.array, rows, columns, self._spline_order)
         return _normalised(values if shape is None else _cut(values, shape))
 
@@ -336,8 +351,7 @@ class PSF:
         return self._with(array)
 
     def _with(self, array: Array) -> PSF:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LensSRWarning)
+        with quiet(LensSRWarning):
             return PSF(array, self.oversampling, self.includes_pixel, self.pixel_scale)
 
     @property
@@ -398,11 +412,18 @@ class GaussianPSF(PSF):
         sigma = self._fwhm * gaussian_fwhm_to_sigma / (side / positive_integer(subsampling, "subsampling"))
         stretch = np.eye(2) if np.ndim(pixel_scale) == 0 else np.asarray(pixel_scale) / side
         if np.array_equal(stretch, np.eye(2)):
-            profile = np.exp(-0.5 * (_positions(5 * sigma) / sigma) ** 2)
-            values = np.outer(profile, profile)
+            reaches = [_within(5 * sigma, limit, exact=True) for limit in shape or (None, None)]
+            _check_samples(
+                4 * reaches[0] * reaches[1], f"a PSF with a FWHM of {self._fwhm:g} arcsec", pixel_scale
+            )
+            values = np.outer(*(np.exp(-0.5 * (_positions(reach) / sigma) ** 2) for reach in reaches))
         else:
             # Along an axis of the pixels, 5 sigma reach as far as the row of the inverse is long.
-            columns, rows = (_positions(5 * sigma * np.hypot(*row)) for row in np.linalg.inv(stretch))
+            reaches = [5 * sigma * np.hypot(*row) for row in np.linalg.inv(stretch)]
+            _check_samples(
+                4 * reaches[0] * reaches[1], f"a PSF with a FWHM of {self._fwhm:g} arcsec", pixel_scale
+            )
+            columns, rows = map(_positions, reaches)
             x, y = transformed(stretch, columns, rows[:, None])
             values = np.exp(-0.5 * (x**2 + y**2) / sigma**2)
         return _normalised(values if shape is None else _cut(values, shape))
@@ -439,13 +460,24 @@ def _core_offset(array: Array) -> tuple[float, ...]:
     """Centre of the Gaussian that fits an array best, relative to the array's centre: (columns, rows)."""
     from photutils.centroids import centroid_2dg, centroid_com
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyUserWarning)  # A fit that ends early is near enough.
+    shape = array.shape
+    array, corner = _around_peak(array)
+    with quiet(AstropyUserWarning):  # A fit that ends early is near enough.
         try:
             centre = centroid_2dg(np.pad(array, 1)) - 1
         except ValueError:  # One pixel, or one row of them, has no Gaussian.
             centre = centroid_com(array)
-    return tuple(float(c - (size - 1) / 2) for c, size in zip(centre, array.shape[::-1], strict=True))
+    middles = ((size - 1) / 2 for size in shape[::-1])
+    return tuple(float(c + first - m) for c, first, m in zip(centre, corner[::-1], middles, strict=True))
+
+
+def _around_peak(array: Array) -> tuple[Array, tuple[int, ...]]:
+    """Part of a large array that holds the core of its PSF, and the first row and column of it."""
+    if max(array.shape) <= LARGE_SIDE:
+        return array, (0, 0)
+    peak = np.unravel_index(np.argmax(array), array.shape)
+    corner = tuple(max(int(place) - LARGE_SIDE // 2, 0) for place in peak)
+    return array[tuple(slice(first, first + LARGE_SIDE) for first in corner)], corner
 
 
 def _sample(array: Array, rows: Array, columns: Array, order: int) -> Array:
@@ -473,6 +505,19 @@ def _normalised(values: Array) -> Array:
 def _positions(reach: float) -> NDArray[np.int_]:
     """Whole numbers from -reach to reach, at least."""
     return np.arange(-math.ceil(reach), math.ceil(reach) + 1)
+
+
+def _within(reach: float, limit: int | None, exact: bool = False) -> float:
+    """Reach of a kernel that will be cut to sides of at most ``limit``; short ones are cut afterwards."""
+    if limit is None or not (exact or reach > LARGE_SIDE):
+        return reach
+    return min(reach, max(limit - 1, 0) // 2)
+
+
+def _check_samples(count: float, what: str, pixel_scale: PixelSize) -> None:
+    """Refuse a kernel that would take too much memory."""
+    remedy = f"check the PSF, and the pixel scale of {pixel_side(pixel_scale):g} arcsec"
+    check_memory(SAMPLE_BYTES * count, what, remedy)
 
 
 def _side_in_arcsec(pixel_scale: PixelSize) -> float:

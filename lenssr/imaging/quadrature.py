@@ -20,6 +20,8 @@ Rule = tuple[Tensor, Tensor]
 
 # Rays whose brightness is computed at once: they fit into the cache.
 _BLOCK = 2**17
+# Cells whose quarters are looked at together.
+MANY_CELLS = 2**18
 # Most times that a cell is divided.
 MAX_LEVEL = 12
 # Brightness of a cell, over the brightest, below which the absolute error counts.
@@ -110,9 +112,21 @@ def adaptive_rays(
     kept = [(x[:0], y[:0], x[:0], owner[:0])]
     for level in range(MAX_LEVEL + 1):
         child_side = side / 2 ** (level + 1)
-        child_x, child_y = rays_in_cells(x, y, 2 * child_side, quarters)
-        children = _brightness_in_cells(brightness, child_x, child_y, child_side, rule)
-        error = _disagreement(samples, children) / 4**level
+
+        def divided(x: Tensor, y: Tensor, child_side: float = child_side) -> tuple[Tensor, ...]:
+            """Centres of the quarters of cells, and the brightness in them."""
+            places = rays_in_cells(x, y, 2 * child_side, quarters)
+            return *places, _brightness_in_cells(brightness, *places, child_side, rule)
+
+        # Of many cells few are divided: the quarters of all of them would take gigabytes.
+        many = len(x) > MANY_CELLS
+        if many:
+            blocks = zip(x.split(MANY_CELLS), y.split(MANY_CELLS), samples.split(MANY_CELLS, -2), strict=True)
+            error = torch.cat([_disagreement(part, divided(*cells)[2]) for *cells, part in blocks], -1)
+        else:
+            child_x, child_y, children = divided(x, y)
+            error = _disagreement(samples, children)
+        error = error / 4**level
         ratio = (error / allowed[..., owner]).nan_to_num(0.0).reshape(-1, len(x)).amax(0)
         if compact is not None:
             ratio[compact(x, y, 2 * child_side)] = torch.inf
@@ -125,8 +139,11 @@ def adaptive_rays(
         budget -= 12 * int(split.sum())
         if not split.any():
             break
-        four = split.repeat_interleave(4)
-        x, y, samples = child_x[four], child_y[four], children[..., four, :]
+        if many:
+            x, y, samples = divided(x[split], y[split])
+        else:
+            four = split.repeat_interleave(4)
+            x, y, samples = child_x[four], child_y[four], children[..., four, :]
         owner = owner[split].repeat_interleave(4)
     return _rays_of_cells(kept, side, rule)
 

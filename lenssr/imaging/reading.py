@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -21,7 +20,10 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS, FITSFixedWarning
 from numpy.typing import NDArray
 
+from lenssr._limits import check_unit_text
+from lenssr._quiet import quiet
 from lenssr.exceptions import InputError
+from lenssr.imaging.fits_checks import read_checked, refuse_unreadable, same_hdus
 from lenssr.units import strip_unit
 
 __all__ = ["Planes", "find_image", "open_fits", "parse_unit", "read_planes"]
@@ -86,13 +88,15 @@ def parse_unit(text: str | u.UnitBase) -> u.UnitBase:
 
     Magnitudes and unknown units are refused.
     """
+    if isinstance(text, str):
+        check_unit_text(text, "unit")
     try:
         unit = _from_spelling(text.strip()) if isinstance(text, str) else u.Unit(text)
     except TypeError:
         raise InputError(f"unit = {text!r} is not a unit: give one such as 'electron/s'") from None
     if isinstance(unit, u.function.FunctionUnitBase) or {u.mag, u.dex} & set(unit.bases):
         raise _magnitude(text)
-    if isinstance(unit, u.UnrecognizedUnit):
+    if isinstance(unit, u.UnrecognizedUnit) or not 0 < abs(getattr(unit, "scale", 1.0)) < math.inf:
         raise _unknown(text)
     return unit
 
@@ -104,8 +108,7 @@ def _from_spelling(text: str) -> u.UnitBase:
     if quotient is not None:
         return quotient
     for form in (None, "fits"):
-        with contextlib.suppress(ValueError, TypeError), warnings.catch_warnings():
-            warnings.simplefilter("ignore", u.UnitsWarning)
+        with contextlib.suppress(ValueError, TypeError, ArithmeticError), quiet(u.UnitsWarning):
             return u.Unit(text, format=form) if text else u.dimensionless_unscaled
     raise _unknown(text)
 
@@ -163,11 +166,12 @@ class Planes:
 def read_planes(image: Any, hdus: Mapping[str, str | int] | None = None) -> Planes:
     """Planes of an image in any form, as `~lenssr.imaging.Observation.from_any` takes it."""
     if isinstance(image, (str, PathLike)):
-        with open_fits(image) as opened:
+        with open_fits(image) as opened, as_input_error(image):
             planes = _from_hdus(opened, hdus)
         planes.meta["file"] = Path(image).name
         return planes
     if isinstance(image, fits.HDUList):
+        refuse_unreadable(image, _KNOWN_NAMES)
         return _from_hdus(image, hdus)
     if hdus is not None:
         raise InputError(f"hdus = {hdus} names HDUs, but the image is a {type(image).__name__}: leave it out")
@@ -184,22 +188,34 @@ def read_planes(image: Any, hdus: Mapping[str, str | int] | None = None) -> Plan
 
 
 @contextlib.contextmanager
+def as_input_error(path: Any) -> Iterator[None]:
+    """Turn whatever a damaged header makes astropy raise into an `InputError` with the exception's type."""
+    try:
+        yield
+    except (InputError, Warning):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} cannot be used ({why}): correct its header, or get it again") from error
+
+
+@contextlib.contextmanager
 def open_fits(path: str | PathLike[str]) -> Iterator[fits.HDUList]:
     """Open a FITS file in memory; an `InputError` says why it cannot be read."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist or is not a file: check the name")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)
-        warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
+    content, number = read_checked(path)
+    with quiet(VerifyWarning), quiet(message=".*truncated.*", category=AstropyUserWarning, action="error"):
         try:
-            # astropy does not close a file that it fails to read.
-            with open(path, "rb") as file, fits.open(file, memmap=False, lazy_load_hdus=False) as hdus:
+            with fits.open(content, memmap=False, lazy_load_hdus=False) as hdus:
                 for hdu in hdus:
                     if hdu.is_image:
                         hdu.data  # noqa: B018 - reading reveals a truncated file
+            same_hdus(path, hdus, number)
+            refuse_unreadable(hdus, _KNOWN_NAMES)
         except AstropyUserWarning as error:
             raise InputError(f"{path} is truncated ({error}): copy or download it again") from error
-        except (OSError, TypeError, ValueError, EOFError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # whatever astropy raises for a header that it cannot take
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"{path} is not a readable FITS file ({reason}): give one") from error
     log.debug("read %s: %s", path, ", ".join(hdu.name or "no name" for hdu in hdus))
@@ -242,8 +258,7 @@ def _from_hdus(opened: fits.HDUList, hdus: Mapping[str, str | int] | None) -> Pl
         hdu = _pick(opened, names, chosen.get(key))
         if hdu is not None and hdu is not science and key != "sci":
             setattr(planes, name, np.array(hdu.data, dtype=np.float64))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
+    with quiet(FITSFixedWarning):
         planes.wcs = _meaningful(WCS(science.header, fobj=opened))
     _read_keywords(planes, [science.header] if science is opened[0] else [science.header, opened[0].header])
     return planes

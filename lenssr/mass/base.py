@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lenssr._limits import quoted
 from lenssr._plain import read_models
 from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
@@ -453,7 +454,20 @@ def from_dict(description: dict[str, Any] | list[dict[str, Any]]) -> MassModel:
     """
     entries = description if isinstance(description, list) else [description]
     if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
-        raise InputError(f'{description!r} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}}, or a list')
+        given = quoted(description)
+        raise InputError(f'{given} describes no lens: give {{"SIE": {{"theta_E": 1.2}}}}, or a list')
+    try:
+        return _from_entries(entries)
+    except InputError:
+        raise
+    except Exception as error:  # values of another type or shape
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{quoted(description)} describes no lens ({why}): see lenssr.mass.from_dict"
+        ) from error
+
+
+def _from_entries(entries: list[dict[str, Any]]) -> MassModel:
     if list(entries[0]) == ["MassSystem"]:
         return _system(**entries[0]["MassSystem"])
     return _system(entries) if len(entries) > 1 else read_models(entries, MassModel, "mass model")[0]

@@ -18,6 +18,10 @@ OPTIONS = {"oversampling": "auto", "kernel_subsampling": 1, "includes_pixel": Fa
 OPTIONS |= {"device": "cpu", "dtype": torch.float64}
 
 
+# Values of derivatives at rays, and rays, above which they are computed in parts, and of a part.
+MOST_VALUES, PART_RAYS = 2**23, 2**18
+
+
 def bin_kernel(kernel: NDArray, factor: int) -> NDArray:
     """The kernel (odd sides) for pixels ``factor`` times larger, of light that is flat within them."""
 
@@ -136,8 +140,20 @@ class ImageStack:
     def image(self, scene, physical, *, positions=None, roles=("source", "lens_light", "sky")):
         """Model images (b, N) without noise, in the unit of the data."""
         operator = self.operator
-        value = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=positions)
-        image = operator(value).flatten(-2) * self.factor
+        if operator.x.numel() * len(physical) > MOST_VALUES // 4:
+
+            def evaluate(rays):
+                here = None if positions is None else tuple(axis[:, rays] for axis in positions)
+                light = scene.brightness(
+                    operator.x[rays], operator.y[rays], physical, roles=roles, positions=here
+                )
+                return (light,)
+
+            (cells,) = operator.collect_in_parts(evaluate, PART_RAYS)
+            image = operator.convolve(cells).flatten(-2) * self.factor
+        else:
+            value = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=positions)
+            image = operator(value).flatten(-2) * self.factor
         if scene["sky"] is not None and "sky" in roles:
             image = image + physical[:, scene["sky"].slice].to(image)
         return image
@@ -150,15 +166,20 @@ class ImageStack:
     def model(self, scene, template):
         """The function that `levenberg_marquardt` fits: expected data and Jacobian from fit vectors."""
         operator = self.operator
-        positions = None if scene.lens_moves else scene.source_positions(operator.x, operator.y, template)
+        # Positions of all rays of a large image would take more memory than time.
+        traced = scene.lens_moves or operator.x.numel() * len(template) > MOST_VALUES // 4
+        positions = None if traced else scene.source_positions(operator.x, operator.y, template)
 
         def evaluate(fit, index):
             physical = scene.to_physical(fit, template[index])
             here = None if positions is None else tuple(axis[index] for axis in positions)
-            options = {"positions": here, "cusp": self.cusp}
-            value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, **options)
-            image = operator(value).flatten(-2) * self.factor
-            jacobian = operator(jacobian).flatten(-2)
+            if operator.x.numel() * fit.numel() > MOST_VALUES:
+                image, jacobian = self._in_parts(scene, physical, here)
+            else:
+                options = {"positions": here, "cusp": self.cusp}
+                value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, **options)
+                image, jacobian = operator(value).flatten(-2), operator(jacobian).flatten(-2)
+            image = image * self.factor
             if self.factor != 1:
                 jacobian.mul_(self.factor)
             if scene["sky"] is not None:
@@ -170,6 +191,21 @@ class ImageStack:
             return image, jacobian
 
         return evaluate
+
+    def _in_parts(self, scene, physical, positions):
+        """Images (b, N) and derivatives (b, P, N) of large images, a part of the rays at a time."""
+        operator = self.operator
+
+        def evaluate(rays):
+            here = None if positions is None else tuple(axis[:, rays] for axis in positions)
+            options = {"positions": here, "cusp": self.cusp}
+            return scene.brightness_jacobian(operator.x[rays], operator.y[rays], physical, **options)
+
+        value, slopes = operator.collect_in_parts(evaluate, PART_RAYS)
+        jacobian = slopes.new_empty(*slopes.shape[:2], operator.shape[0] * operator.shape[1])
+        for k in range(slopes.shape[1]):
+            jacobian[:, k] = operator.convolve(slopes[:, k]).flatten(-2)
+        return operator.convolve(value).flatten(-2), jacobian
 
     def binned(self, factor):
         """The stack with ``factor`` x ``factor`` pixels summed; masked ones take the mean of their block."""

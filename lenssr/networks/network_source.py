@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lenssr._limits import quoted
 from lenssr.exceptions import InputError
 from lenssr.imaging.detection import signal_to_noise, variance_from_neighbours
 from lenssr.model.initial_guess import light_start, without_light
@@ -21,6 +22,8 @@ from lenssr.units import positive_integer
 
 # Default weights, those with the narrower training ranges first.
 DEFAULT_WEIGHTS = ("relensing", "relensing-broad")
+# Largest number of Gauss-Newton steps: a fit ends after some ten.
+MOST_STEPS = 1000
 # Training ranges: their names for people, unit, and the factor on their ends, which were measured on a sample
 # of the images.
 RANGES = {
@@ -65,7 +68,10 @@ class NetworkSource:
             object.__setattr__(self, "weights", fspath(self.weights))
         if self.weights is not None:
             find(self.weights)
-        object.__setattr__(self, "refine", positive_integer(self.refine, "refine", 0))
+        refine = positive_integer(self.refine, "refine", 0)
+        if refine > MOST_STEPS:
+            raise InputError(f"refine = {quoted(self.refine)}: give at most {MOST_STEPS} steps")
+        object.__setattr__(self, "refine", refine)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class TrainedNetwork:
     def out_of_domain(self, properties: dict[str, float]) -> list[str]:
         """Those `image_properties` that lie outside the training ranges, in words."""
         found = []
-        for name, (low, high) in self.card.limits.items():
+        for name, (low, high) in ((name, ends) for name, ends in self.card.limits.items() if name in RANGES):
             value, (what, unit, more) = properties[name], RANGES[name]
             if not low / more <= value <= high * more:
                 found.append(f"{what} {value:.4g}{unit}, trained on {low:.4g}{unit} to {high:.4g}{unit}")

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lenssr._files import atomic, package_version
+from lenssr._files import atomic, local_file, local_path, package_version
+from lenssr._limits import check_memory, quoted
+from lenssr._tensors import usual_torch
 from lenssr.exceptions import InputError
 from lenssr.networks.deflection import DeflectionNetwork
 from lenssr.networks.relensing import RelensingNetwork
@@ -24,6 +26,8 @@ PRETRAINED_FOLDER = Path(__file__).parent / "pretrained"
 # Classes of networks by the kind that files name, and the kind of a file of a saved resolver.
 NETWORK_KINDS: dict[str, Any] = {kind.kind: kind for kind in (SISR, RelensingNetwork, DeflectionNetwork)}
 BUNDLE = "SuperResolver"
+# Largest number among the settings of a network: its layers are made one by one.
+LARGEST_SETTING = 4096
 # Key of the description in the metadata of a file.
 ENTRY = "lenssr"
 # First bytes of files of other kinds.
@@ -118,6 +122,7 @@ def save_weights(network: Network, path: str | Path, card: Card) -> None:
         temporary.write_text(card.to_markdown(network.kind), encoding="utf-8")
 
 
+@usual_torch()
 def load_weights(path: str | Path, *, kind: str | None = None) -> tuple[Any, Card]:
     """Read a network from a file of `save_weights`. Nothing in it is run.
 
@@ -139,7 +144,7 @@ def load_weights(path: str | Path, *, kind: str | None = None) -> tuple[Any, Car
         If the file is of another form or kind, is damaged (its checksum differs), or its shapes do not fit
         the network that it describes.
     """
-    path = Path(path)
+    path = local_path(path, "weights")
     about, tensors = _read(path)
     if kind is not None and about["kind"] in NETWORK_KINDS and about["kind"] != kind:
         raise InputError(f"{path} holds a {about['kind']}, not a {kind}: give a file of that kind")
@@ -170,7 +175,7 @@ def find(weights: str | Path) -> Path:
     """Path of the file of weights: one of `available`, or a file; `InputError` if there is none."""
     if isinstance(weights, str) and weights in available():
         return PRETRAINED_FOLDER / f"{weights}.safetensors"
-    if isinstance(weights, str | Path) and Path(weights).is_file():
+    if isinstance(weights, str | Path) and local_path(weights, "weights").is_file():
         return Path(weights)
     names = ", ".join(map(repr, available())) or "not installed"
     raise InputError(f"weights = {str(weights)!r}: no file, and none that come with lenssr: {names}")
@@ -210,12 +215,13 @@ def save_bundle(path: str | Path, settings: dict, networks: list[tuple[Network, 
 
 def load_bundle(path: str | Path) -> dict:
     """Settings of a file of `save_bundle`."""
-    about, _ = _read(Path(path))
+    about, _ = _read(local_path(path))
     if about["kind"] != BUNDLE:
         raise InputError(f"{path} holds a {about['kind']}, not a saved resolver: NetworkSource takes it")
     return about["settings"]
 
 
+@usual_torch()
 def load_networks(path: str | Path) -> list[tuple[Any, Card, dict]]:
     """Networks of a file of `save_bundle`, or the one of `save_weights` (without plain values)."""
     path = Path(path)
@@ -223,11 +229,24 @@ def load_networks(path: str | Path) -> list[tuple[Any, Card, dict]]:
     if about["kind"] != BUNDLE:
         return [(*_network(path, about, tensors), {})]
     found = []
-    for number, told in enumerate(about["networks"]):
+    for number, told in enumerate(_told_networks(path, about)):
         start = f"{number}."
         own = {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
         found.append((*_network(path, told, own), told["told"]))
     return found
+
+
+def _told_networks(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Descriptions of the networks of a saved resolver, of the right types."""
+    told = about.get("networks")
+    kinds = {"kind": str, "settings": dict, "card": dict, "told": dict}
+    entries: list[Any] = told if isinstance(told, list) and len(told) <= 100 else [None]
+    for one in entries:
+        good = isinstance(one, dict) and all(isinstance(one.get(name), kind) for name, kind in kinds.items())
+        names = one["told"] if good else {}
+        if not good or not all(isinstance(value, str) for value in names.values()):
+            raise InputError(f"{path} is damaged: its networks are not described; get the file again")
+    return entries
 
 
 # ---------------------------------------------------------------- the file
@@ -247,18 +266,72 @@ def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, 
     kind = about["kind"]
     if kind not in NETWORK_KINDS:
         raise InputError(f"{path} holds a {kind}, not one of {', '.join(NETWORK_KINDS)}: update lenssr")
-    try:
-        network = NETWORK_KINDS[kind](**about["settings"])
-    except (TypeError, InputError) as error:
-        raise InputError(f"{path} describes a {kind} of another release: {error}") from error
+    network = _without_values(path, kind, about["settings"])
     expected = network.state_dict()
     wrong = sorted(set(expected) ^ set(tensors))
-    wrong += [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
+    for name in expected.keys() & tensors.keys():
+        same = expected[name].shape == tensors[name].shape and expected[name].dtype == tensors[name].dtype
+        wrong += [] if same else [name]
     if wrong:
         raise InputError(f"{path} does not fit the {kind} that it describes ({wrong[0]}): get it anew")
+    spoiled = next((name for name, one in tensors.items() if not bool(torch.isfinite(one).all())), None)
+    if spoiled is not None:
+        raise InputError(f"{path} holds values in {spoiled} that are not finite: get it anew")
+    network = network.to_empty(device="cpu")
     network.load_state_dict(tensors)
-    known = {entry.name for entry in fields(Card)}
-    return network.eval(), Card(**{name: value for name, value in about["card"].items() if name in known})
+    return network.eval(), _card(path, about["card"])
+
+
+def _without_values(path: Path, kind: str, settings: Any) -> Any:
+    """Network of a kind whose weights have shapes only, so that its size is known before it takes memory.
+
+    It draws no random numbers, either.
+    """
+    if not isinstance(settings, dict) or not sane(settings):
+        raise InputError(f"{path} describes a {kind} with settings {quoted(settings)}: get it anew")
+    try:
+        with torch.device("meta"):
+            network = NETWORK_KINDS[kind](**settings)
+    except Exception as error:  # whatever a class does with settings of another kind
+        why = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} describes a {kind} of another release: {why}") from error
+    network = network.float()
+    check_memory(network_bytes(network), f"the {kind} in {path}", "give a smaller one")
+    return network
+
+
+def network_bytes(network: torch.nn.Module) -> float:
+    """Bytes of the weights of a network, also of one that has only their shapes."""
+    return float(sum(one.numel() * one.element_size() for one in network.state_dict().values()))
+
+
+def sane(value: Any, depth: int = 0) -> bool:
+    """Whether plain settings are few and small enough to build a network from them."""
+    if isinstance(value, dict | list | tuple):
+        items = value.values() if isinstance(value, dict) else value
+        return depth < 4 and len(value) <= 64 and all(sane(one, depth + 1) for one in items)
+    if isinstance(value, int | float):
+        return abs(value) <= LARGEST_SETTING
+    return value is None or isinstance(value, str) and len(value) <= 1000
+
+
+def _card(path: Path, told: Any) -> Card:
+    """Card of plain values, each of its type."""
+    kinds: dict[str, Any] = {"recipe": dict, "seed": int, "device": str, "minutes": int | float, "steps": int}
+    kinds |= {"scores": dict, "limits": dict, "notes": str, "versions": dict}
+    card = {entry.name: told[entry.name] for entry in fields(Card) if entry.name in told}
+    wrong = [name for name, value in card.items() if not isinstance(value, kinds[name])]
+    numbers = [*card.get("scores", {}).values()] if not wrong else []
+    for pair in card.get("limits", {}).values() if not wrong else ():
+        wrong += [] if isinstance(pair, list | tuple) and len(pair) == 2 else ["limits"]
+        numbers += pair if isinstance(pair, list | tuple) else []
+    wrong += [] if all(isinstance(one, int | float) for one in numbers) else ["scores or limits"]
+    try:
+        if not wrong:
+            return Card(**card)
+    except TypeError as error:
+        wrong = [str(error)]
+    raise InputError(f"the card in {path} is damaged ({wrong[0]}): get the file again")
 
 
 def _write(path: str | Path, about: dict[str, Any], tensors: Tensors) -> None:
@@ -275,16 +348,21 @@ def _write(path: str | Path, about: dict[str, Any], tensors: Tensors) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     """Description and tensors of a file of `_write`, not damaged."""
     library = _library("safetensors")
+    path = local_file(path, "weights") if path.exists() else path
+    check_memory(3 * path.stat().st_size if path.exists() else 0, str(path), "give a smaller file")
     try:
         with library.safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (library.SafetensorError, OSError) as error:
+    except Exception as error:  # the library has errors of its own, and of Rust
         raise InputError(_why_not(path, error)) from error
     try:
         about = json.loads(told[ENTRY])
-        about["kind"], about["settings"], about["card"]  # noqa: B018 - only whether they are there
-    except (KeyError, TypeError, ValueError) as error:
+        kind, card = about["kind"], about["card"]
+        about["settings"]  # noqa: B018 - only whether it is there
+        if not isinstance(kind, str) or not isinstance(card, dict):
+            raise TypeError("kind or card")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is a safetensors file, but not of lenssr") from error
     if about.get("checksum") != _checksum(about, tensors):
         raise InputError(f"{path} is damaged: its checksum differs; get the file again")

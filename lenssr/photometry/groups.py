@@ -14,6 +14,8 @@ __all__ = ["AutoGrouper", "GroupTask", "batches", "cut", "first_pixel", "make_ta
 SIDE_STEP = 8
 # Factor on the separation that splits a group with too many members. Chosen.
 SHRINK = 0.7
+# Separation in pixels below which a group is not split any more.
+NO_SEPARATION = 1e-3
 
 
 class AutoGrouper:
@@ -37,6 +39,8 @@ class AutoGrouper:
         pairs = cKDTree(places).query_pairs(separation, output_type="ndarray")
         links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(places), len(places)))
         groups = connected_components(links, directed=False)[1]
+        if separation < NO_SEPARATION:
+            return groups
         for group in np.flatnonzero(np.bincount(groups) > self.most):
             own = np.flatnonzero(groups == group)
             groups[own] = groups.max() + 1 + self._split(places[own], SHRINK * separation)
@@ -97,7 +101,7 @@ class GroupTask:
         self.widening = max(band.meta["widening"] for band in self.bands)
         self.places = np.stack([self.sources.x[self.members], self.sources.y[self.members]], axis=1)
         self.corner = self.shape = (0, 0)
-        if np.isfinite(self.places).all():
+        if self.sources.fitted[self.members].all():
             corners = np.array(self._box_corners)
             corner, end = corners.min(0), (corners + self.boxes).max(0)
             size = end - corner if len(self.members) == 1 else -(-(end - corner) // SIDE_STEP) * SIDE_STEP
@@ -141,7 +145,7 @@ class GroupTask:
             labels = self.cut(sources.segments)
             return inside & ((labels <= 0) | np.isin(labels, sources.labels[self.members]))
         x, y = self.middle
-        near = np.flatnonzero(np.hypot(sources.x - x, sources.y - y) < 2 * max(self.shape))
+        near = np.flatnonzero(sources.fitted & (np.hypot(sources.x - x, sources.y - y) < 2 * max(self.shape)))
         others = np.setdiff1d(near, self.members)
         if not len(others):
             return inside
@@ -155,13 +159,15 @@ class GroupTask:
 def make_tasks(bands, sources, fit_shape, grouper, first_row=0):
     """Tasks of the galaxies of an image, and the number (G,) of the group of each, from ``grouper(x, y)``."""
     count = len(sources)
+    known = sources.fitted
     if sources.group is not None:
         groups = np.unique(sources.group, return_inverse=True)[1] + 1
+        # What cannot be fitted must not take its group with it.
+        groups[~known] = groups.max(initial=0) + 1 + np.arange((~known).sum())
     elif grouper is None or count < 2:
         groups = np.arange(1, count + 1)
     else:
         groups = np.zeros(count, dtype=int)
-        known = np.isfinite(sources.x + sources.y)
         groups[known] = grouper(sources.x[known], sources.y[known]) if known.any() else 0
         groups[~known] = groups.max() + 1 + np.arange((~known).sum())
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]

@@ -4,6 +4,7 @@ from __future__ import annotations  # astropy makes a compound model of "Sersic2
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -15,8 +16,11 @@ from astropy.nddata import NDData
 from astropy.table import QTable
 from astropy.wcs.utils import proj_plane_pixel_area
 
+from lenssr._files import listed
+from lenssr._limits import check_memory, limited
 from lenssr._option import pair
-from lenssr.exceptions import InputError
+from lenssr._tensors import usual_torch
+from lenssr.exceptions import InputError, LensSRWarning, short_line
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
@@ -26,7 +30,7 @@ from lenssr.photometry.galaxy_light import model_image, plot_residuals, refit_ov
 from lenssr.photometry.groups import GroupTask, batches, make_tasks
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.solve import GroupFit, Solver
-from lenssr.photometry.sources import find_sources
+from lenssr.photometry.sources import Sources, find_sources
 from lenssr.photometry.table import Rows, make_table
 
 if TYPE_CHECKING:
@@ -40,6 +44,10 @@ log = logging.getLogger(__name__)
 CPU_BATCH_VALUES, GPU_BATCH_VALUES = 2**19, 2**25
 # Lag-1 autocorrelation of the border pixels above which the sky's correlation is measured. Chosen.
 SUSPECT_CORRELATION = 0.1
+# Largest value of a pixel: squares of more overflow.
+LARGEST_VALUE = 1e25
+# Bytes that take a pixel of an image that is read, and of a stamp that is fitted, measured.
+READING_PIXEL_BYTES, STAMP_PIXEL_BYTES = 150, 3500
 
 
 class Drawn(TypedDict, total=False):
@@ -192,7 +200,7 @@ class SersicPhotometry:
 
     def map(
         self,
-        images: Sequence,
+        images: Sequence | str | PathLike,
         *,
         mask: Any = None,
         error: Any = None,
@@ -205,8 +213,9 @@ class SersicPhotometry:
 
         Parameters
         ----------
-        images : sequence
-            Each as in `__call__`.
+        images : sequence or str
+            Each as in `__call__`; or one path, a pattern such as ``"cutouts/*.fits"``, or a folder, for the
+            FITS files in it in the order of their names.
         mask, error, init_params, psf : optional
             As in `__call__`: one for all images, or a list with one for each.
         unit, hdus : optional
@@ -215,14 +224,22 @@ class SersicPhotometry:
         Returns
         -------
         table : `~astropy.table.QTable`
-            One row a galaxy; the column ``image`` says which image it is in.
+            One row a galaxy; the column ``image`` says which image it is in. An image that cannot be used, or
+            a fit that fails, has a row of NaN with the flag ``FAILED``, and ``table.meta["failures"]`` says
+            why by the number of the row.
 
         Raises
         ------
         InputError
-            If the input cannot be used; the message names the value and the remedy.
+            If no image can be used, or numbers of images and of masks, errors, positions or PSFs differ; the
+            message names the value and the remedy.
+
+        Warns
+        -----
+        LensSRWarning
+            With the number of rows that failed.
         """
-        images = list(images)
+        images = listed(images)
         if not images:
             raise InputError("images is empty: give at least one")
         extras = {"mask": mask, "error": error, "init_params": init_params, "psf": psf}
@@ -254,6 +271,7 @@ class SersicPhotometry:
         """
         return [None if entry is None else entry[0].describe() for entry in self._results().fits]
 
+    @usual_torch()
     def make_model_image(
         self,
         shape: tuple[int, int],
@@ -359,27 +377,50 @@ class SersicPhotometry:
             raise InputError(f"band = {band!r}: the last run had {', '.join(map(repr, bands))}")
         return bands.index(band)
 
+    @usual_torch()
     def _run(self, images: Sequence[tuple], reading: dict, *, numbered: bool) -> QTable:
         """Fit images, each with its mask, error, init_params and psf."""
-        entries, tasks, row = [], [], 0
+        entries: list[Any] = []
+        tasks: list[list[GroupTask]] = []
         names: list[str] = []
+        failures: dict[int, Exception] = {}
+        row = 0
         for image, mask, error, param, psf in images:
-            observed = self._observe(image, mask, error, psf, reading)
-            if names not in ([], list(observed)):
-                raise InputError(f"images in the bands {names} and {list(observed)}: give the same for all")
-            names, bands = list(observed), list(observed.values())
-            sources = find_sources(param, bands[0])
-            new, groups = make_tasks(bands, sources, self.settings.box, self.grouper, row)
+            try:
+                observed = self._observe(image, mask, error, psf, reading)
+                if names not in ([], list(observed)):
+                    raise InputError(
+                        f"images in the bands {names} and {list(observed)}: give the same for all"
+                    )
+                bands = list(observed.values())
+                sources = find_sources(param, bands[0])
+                new, groups = make_tasks(bands, sources, self.settings.box, self.grouper, row)
+                names = list(observed)
+            except Exception as problem:
+                if not numbered:
+                    raise
+                # A row of NaN says that this image failed; it must not stop the rest.
+                failures[row], new, groups = problem, [], np.ones(1, dtype=int)
+                bands, sources = [], Sources([np.nan], [np.nan])
             entries.append((bands, sources, groups))
             tasks.append(new)
             row += len(sources)
+        good = next((bands for bands, _, _ in entries if bands), None)
+        if good is None:
+            raise next(iter(failures.values()))
+        entries = [(bands or good, *others) for bands, *others in entries]
         rows = Rows(entries, names, self.settings.n_components, sky=self.settings.sky is not None)
-        self._rows, self._solver = rows, Solver(self.settings)
+        rows.failures = {row: _reason(problem) for row, problem in failures.items()}
+        self._rows, self._solver, self._problems = rows, Solver(self.settings), failures
         together = [task for own in tasks for task in own]
         log.info("%d galaxies in %d groups", row, len(together))
         self._fit(together)
         for own in tasks:
-            refit_overlapping(own, rows, self._solver, self._fit)
+            try:
+                refit_overlapping(own, rows, self._solver, self._fit)
+            except Exception as problem:  # noqa: BLE001 - the first fits stand
+                self._note(problem, [row for task in own for row in task.rows.tolist()])
+        self._report()
         settings = {"psf": repr(self.psf), **self.settings.describe(), "grouper": repr(self.grouper)}
         self.table = rows.table = make_table(rows, settings, numbered=numbered)
         return rows.table
@@ -388,9 +429,39 @@ class SersicPhotometry:
         """Fit groups and enter the results, with Gaussian intervals if they will be fitted again."""
         limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
         for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
-            for fit in self._solver.solve(batch, profile=last):
+            for fit in self._solved(batch, last):
                 for galaxy, row in enumerate(fit.task.rows):
                     self._results().fits[row] = fit, galaxy
+
+    def _solved(self, batch: list[GroupTask], last: bool) -> list[GroupFit]:
+        """Fits of a batch; after a failure each group by itself, so that only the guilty ones fail."""
+        try:
+            ny, nx = batch[0].shape
+            what = f"a stamp of {ny} x {nx} pixels"
+            check_memory(STAMP_PIXEL_BYTES * ny * nx * len(batch[0].bands), what, "give a smaller fit_shape")
+            return self._solver.solve(batch, profile=last)
+        except Exception as problem:  # noqa: BLE001 - one galaxy must not stop the rest
+            if len(batch) > 1:
+                return [fit for task in batch for fit in self._solved([task], last)]
+            self._note(problem, batch[0].rows.tolist())
+            return []
+
+    def _note(self, problem: Exception, rows: list[int]) -> None:
+        """Keep what went wrong in the fits of some rows."""
+        for row in rows:
+            self._problems.setdefault(row, problem)
+            self._results().failures.setdefault(row, _reason(problem))
+
+    def _report(self) -> None:
+        """Warn of rows that failed; raise the reason where none was fitted."""
+        failures, fits = self._results().failures, self._results().fits
+        if not failures:
+            return
+        if not any(fits):
+            raise next(iter(self._problems.values()))
+        row, why = min(failures.items())
+        told = f"{len(failures)} of {len(fits)} rows failed, the first is row {row} ({why})"
+        warnings.warn(f"{told}: see table.meta['failures']", LensSRWarning, stacklevel=4)
 
     def _observe(self, image: Any, mask: Any, error: Any, psf: Any, reading: dict) -> dict[str, Observation]:
         """Observations of one image by band; a single band is named ""."""
@@ -398,12 +469,25 @@ class SersicPhotometry:
         for name, one in (image if several else {"": image}).items():
             parts = mask, error, self.psf if psf is None else psf
             own = (part[name] if several and isinstance(part, dict) else part for part in parts)
-            found[str(name)] = _observation(one, *own, reading=reading)
+            with limited(per_pixel=READING_PIXEL_BYTES):
+                found[str(name)] = _observation(one, *own, reading=reading)
+        shapes = {name: one.shape for name, one in found.items()}
+        if len(set(shapes.values())) > 1:
+            raise InputError(f"the bands have the shapes {shapes}: give images on one grid of pixels")
         return found
+
+
+def _reason(problem: Exception) -> str:
+    """Type of an exception, unless it is one of lenssr's own, and its message."""
+    kind = "" if isinstance(problem, InputError) else f"{type(problem).__name__}: "
+    return f"{kind}{short_line(problem)}"
 
 
 def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
     planes = read_planes(image, reading["hdus"])
+    values = np.abs(planes.data[np.isfinite(planes.data)])
+    if values.size and not values.max() <= LARGEST_VALUE:
+        raise InputError(f"the image has a value of {values.max():.3g}: give it in another unit")
     wcs = planes.wcs if planes.wcs is not None and planes.wcs.has_celestial else None
     scale = 1.0
     if wcs is not None:

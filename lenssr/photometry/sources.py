@@ -10,6 +10,7 @@ from astropy.table import Table
 
 from lenssr.exceptions import InputError
 from lenssr.imaging.detection import label_objects, psf_width, significance_map
+from lenssr.photometry.flags import SersicFlag
 from lenssr.photometry.parameters import smooth_from_axes
 from lenssr.units import strip_unit
 
@@ -17,6 +18,16 @@ __all__ = ["Sources", "find_sources", "initial_coordinates", "psf_fwhm_in_pixels
 
 # Columns of init_params that give initial guesses, with their units; "amplitude" is in that of the image.
 GUESSED = {"amplitude": None, "flux": None, "r_eff": u.pix, "n": None, "ellip": None, "theta": u.rad}
+# Ends of what guesses may be, and largest position in pixels.
+MEANINGFUL = {
+    "amplitude": (0, 1e30),
+    "flux": (0, 1e30),
+    "r_eff": (0, 1e6),
+    "n": (0, 100),
+    "ellip": (-1e-9, 1),
+}
+MEANINGFUL |= {"theta": (-1e6, 1e6)}
+FARTHEST = 1e7
 # Significance of the peak of a galaxy in the smoothed image, in sigma. Theory: noise exceeds it in one pixel
 # of 3.5 million.
 PEAK_SIGMA = 5.0
@@ -47,6 +58,34 @@ class Sources:
         self.id = np.arange(1, len(self.x) + 1) if id is None else np.atleast_1d(id)
         self.group, self.guesses = group, guesses or {}
         self.segments, self.labels = segments, labels
+        self.flags = np.zeros(len(self.x), dtype=int)
+        if not len(self.x) == len(self.y) == len(self.id):
+            raise InputError(
+                f"init_params has {len(self.x)} x, {len(self.y)} y and {len(self.id)} ids: give as many"
+            )
+        self._set_aside()
+
+    def _set_aside(self):
+        """Flag guesses that mean nothing, which become unknown, and positions that are given again."""
+        for name, values in self.guesses.items():
+            lowest, highest = MEANINGFUL[name]
+            bad = np.isinf(values) | (values <= lowest) | (values >= highest)
+            self.guesses[name] = np.where(bad, np.nan, values)
+            self.flags[bad] |= int(SersicFlag.BAD_START)
+        places = np.stack([self.x, self.y], axis=1)
+        known = np.flatnonzero(self.known)
+        _, first = np.unique(places[known], axis=0, return_index=True)
+        self.flags[np.setdiff1d(known, known[first])] |= int(SersicFlag.DUPLICATE)
+
+    @property
+    def known(self):
+        """Whether the position of each galaxy (G,) is near an image."""
+        return (np.abs(self.x) < FARTHEST) & (np.abs(self.y) < FARTHEST)
+
+    @property
+    def fitted(self):
+        """Whether each galaxy (G,) can be fitted."""
+        return self.known & (self.flags & int(SersicFlag.DUPLICATE) == 0)
 
     def __len__(self):
         return len(self.x)
@@ -72,7 +111,13 @@ def find_sources(init_params, observation):
             kind = init_params.dtype
             raise InputError(f"init_params is an array of {kind}: give a table, or segments as integers")
         return _of_segments(init_params, observation)
-    return _of_table(_columns_of(init_params), observation)
+    try:
+        return _of_table(_columns_of(init_params), observation)
+    except InputError:
+        raise
+    except Exception as error:  # columns of another type or shape
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"init_params cannot be used ({why}): give numbers in x and y") from error
 
 
 def _of_table(columns, observation):
@@ -111,7 +156,10 @@ def _column(columns, names, unit):
     given = u.Unit(getattr(column, "unit", None) or "")
     if unit is not None and given != u.dimensionless_unscaled:
         values = strip_unit(u.Quantity(column), unit, f"{name} of init_params")
-    return np.array(np.ma.filled(values, np.nan), dtype=float)
+    numbers = np.ma.asarray(values)
+    if numbers.ndim != 1:
+        raise InputError(f"{name} of init_params has the shape {numbers.shape}: give one number a row")
+    return np.array(np.ma.filled(numbers.astype(float), np.nan), dtype=float)
 
 
 def _from_sky(columns, observation):

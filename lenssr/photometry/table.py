@@ -24,7 +24,8 @@ class Rows:
 
     ``images`` lists (observations by band, sources, group numbers) in the order of the rows; a single band is
     named "". ``fits`` has (fit of the group, number in the group) or None for each row. ``suffixes`` and
-    ``endings`` are the ends of the columns of each component and of each band; ``table`` is what users get.
+    ``endings`` are the ends of the columns of each component and of each band; ``failures`` says why by the
+    numbers of rows that failed; ``table`` is what users get.
     """
 
     def __init__(self, images, bands, components, *, sky):
@@ -32,6 +33,7 @@ class Rows:
         self.suffixes = [""] if components == 1 else [f"_{k}" for k in range(components)]
         self.endings = [f"_{band}" if band else "" for band in bands]
         self.fits, self.table = [None] * sum(len(sources) for _, sources, _ in images), None
+        self.failures = {}
 
     def of_image(self, number):
         """Where the rows of an image lie, as a slice."""
@@ -50,6 +52,9 @@ class Rows:
     def columns(self):
         """Values of all galaxies by column, NaN where there is no fit."""
         found = [dict(self._entries(*(place or ()))) for place in self.fits]
+        starts = np.concatenate([sources.flags for _, sources, _ in self.images])
+        for row, entry in enumerate(found):
+            entry["flags"] |= int(starts[row]) | int(SersicFlag.FAILED) * (row in self.failures)
         return {name: np.array([one[name] for one in found], type(empty)) for name, empty in self._entries()}
 
     def _entries(self, fit=None, galaxy=0):
@@ -98,6 +103,8 @@ def make_table(rows, settings, *, numbered=False):
     today = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="seconds")
     versions = {name: package_version(name) for name in RECORDED_PACKAGES}
     table.meta = {"date": today, "versions": versions, "settings": settings}
+    if rows.failures:
+        table.meta["failures"] = {str(row): why for row, why in sorted(rows.failures.items())}
     return table
 
 

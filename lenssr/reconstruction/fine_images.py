@@ -3,6 +3,7 @@
 That PSF is the telescope's at the finer sampling, a narrower Gaussian, or none.
 """
 
+import copy
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from lenssr.options import PIXEL
 from lenssr.reconstruction import decisions
 
 PIECE = 2**22  # values of the derivatives of a fine image that are in memory at a time
+# Fine pixels above which an image is made in strips, and cells of a strip with its margin.
+LARGE_IMAGE, STRIP_CELLS = 2**20, 2**17
 SOURCE_SIDE = 80  # pixels along the side of the image of a parametric source
 # Parts into which a side of the field is cut to follow the light that falls beside it.
 PARTS = 32
@@ -86,9 +89,10 @@ def fine_kernel(observation, scale, psf_out=None):
     return None if psf is None else psf.kernel(observation.grid.matrix, subsampling=scale)
 
 
-def fine_operator(observation, scale, oversampling, psf_out=None, **options):
+def fine_operator(observation, scale, oversampling, psf_out=None, *, grid=None, **options):
     """The `~lenssr.imaging.ImagingOperator` from rays to the fine images; it takes ``options``."""
-    grid, psf = observation.grid.upsample(scale), _output_psf(psf_out, observation)
+    psf = _output_psf(psf_out, observation)
+    grid = observation.grid.upsample(scale) if grid is None else grid
     kernel, how = kernel_options(psf, grid.matrix, scale=scale, oversampling=oversampling)
     return ImagingOperator(grid, kernel, oversampling=oversampling, **how, **options)
 
@@ -136,9 +140,15 @@ class FineScene:
         self._seen = observation, {"scale": scale, "oversampling": oversampling, "psf_out": psf_out}
         self.grid = observation.grid.upsample(scale)
         self.kernel = fine_kernel(observation, scale, psf_out)
+        self._prepare()
+
+    def _prepare(self, **options):
+        """Make the operator, with its ``options``, and trace its rays."""
+        scene, (observation, seen) = self.scene, self._seen
+        oversampling, scale = seen["oversampling"], seen["scale"]
         refine = scene.brightness_at(self.physical) if oversampling == "auto" else None
-        options = {"refine": refine, "device": physical.device}
-        self.operator = fine_operator(observation, scale, oversampling, psf_out, **options)
+        options = {"refine": refine, "device": self.physical.device, **options}
+        self.operator = fine_operator(observation, scale, oversampling, seen["psf_out"], **options)
         self.positions = scene.source_positions(self.operator.x, self.operator.y, self.physical)
         self.cusp = CUSP_PIXELS * self.grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1.0 if conserves_sum(observation.unit) else 1 / self.grid.pixel_area
@@ -157,10 +167,10 @@ class FineScene:
 
     def products(self, source):
         """All images of the scene, with a given image of its source."""
-        lensed, light = self.image("source"), self.image("lens_light")
-        images = (lensed + light + self.image("sky"), lensed, light)
-        errors, flux = self.errors()
-        magnification, magnification_error = self.magnification(flux)
+        lensed, light, errors, flux, inside = self.measured()
+        sky = self.scene.sky_of(self.physical[0]) * self.sky_factor if self.scene["sky"] is not None else 0.0
+        images = (lensed + light + sky, lensed, light)
+        magnification, magnification_error = self.magnification(flux, inside)
         fields = {
             "source": source,
             "posterior": ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen),
@@ -168,6 +178,16 @@ class FineScene:
             "magnification_error": magnification_error,
         }
         return Products(images, errors, self.grid.wcs, self.kernel, self.scene.count("source"), fields)
+
+    def measured(self):
+        """Images (ny, nx) of source and lens light, `errors`, and flux of the lensed source in the field."""
+        return self.image("source"), self.image("lens_light"), *self.errors(), self.lensed_flux()
+
+    def lensed_flux(self) -> Tensor:
+        """Flux of the lensed source in the field, before the PSF."""
+        rays, operator = (self.operator.x, self.operator.y, self.physical), self.operator
+        here = self.scene.brightness(*rays, roles=("source",), positions=self.positions)
+        return operator.crop(operator.collect(here)).sum()
 
     def errors(self) -> tuple[tuple[NDArray, ...], Tensor]:
         """Standard deviations (ny, nx) of scene, source and lens light, and changes (F,) of the lensed flux.
@@ -198,14 +218,12 @@ class FineScene:
             sky = columns[self.scene.fit_rows("sky")].sum(0)[:, None, None] * self.sky_factor
             yield sum(parts) + sky, *parts, operator.crop(cells[0]).sum((-2, -1))
 
-    def magnification(self, flux_changes: Tensor) -> tuple[float, float]:
-        """Total magnification and its standard deviation, from the changes of flux that `changes` yields."""
-        scene, operator = self.scene, self.operator
-        rays, roles = (operator.x, operator.y, self.physical), ("source",)
-        here = scene.brightness(*rays, roles=roles, positions=self.positions)
+    def magnification(self, flux_changes: Tensor, inside: Tensor) -> tuple[float, float]:
+        """Total magnification and its standard deviation, from the flux in the field and its changes."""
+        scene, roles = self.scene, ("source",)
         x, y, area = (torch.as_tensor(part).to(self.physical) for part in surroundings(self.observation.grid))
         beyond = scene.brightness(x, y, self.physical, roles=roles)[0]
-        lensed = operator.crop(operator.collect(here)).sum() + (beyond * area).sum()
+        lensed = inside + (beyond * area).sum()
         flux, flux_slope = _source_flux(scene, self.physical[0])
         value = lensed / flux
         root, rows = self.root_covariance(), scene.fit_rows("lens", "source")
@@ -238,6 +256,76 @@ class FineScene:
         return [torch.cat(pieces, dim=1) for pieces in found]
 
 
+class TiledScene(FineScene):
+    """A `FineScene` of a large image, strip after strip: its rays would take gigabytes together.
+
+    Each strip has a margin of the whole PSF.
+    """
+
+    def _prepare(self, **options):
+        """Leave the operators to the strips."""
+        observation, seen = self._seen
+        self.sky_factor = resampling_factor(observation.unit, seen["scale"])
+
+    def _strips(self):
+        """Rows of the fine image, and the scene there."""
+        observation, seen = self._seen
+        grid, _ = self.grid, self.kernel
+        kernel, how = kernel_options(
+            _output_psf(seen["psf_out"], observation),
+            grid.matrix,
+            scale=seen["scale"],
+            oversampling=seen["oversampling"],
+        )
+        margin = 0 if kernel is None else -(-(max(kernel.shape) // 2) // how.get("kernel_subsampling", 1))
+        cells = how.get("kernel_subsampling", 1) ** 2 * (grid.shape[1] + 2 * margin)
+        rows = max(STRIP_CELLS // cells, 4 * margin, 8)
+        for first in range(0, grid.shape[0], rows):
+            last = min(first + rows, grid.shape[0])
+            middle = ((first + last - 1) - (grid.shape[0] - 1)) / 2 * grid.pixel_scale
+            x, y = transformed(grid.unit_matrix, 0.0, middle)
+            origin = grid.origin[0] + float(x), grid.origin[1] + float(y)
+            strip = copy.copy(self)
+            strip.__class__ = FineScene
+            strip.grid = PixelGrid((last - first, grid.shape[1]), matrix=grid.matrix, origin=origin)
+            strip._prepare(grid=strip.grid, margin=margin)
+            yield slice(first, last), strip
+
+    def measured(self):
+        """As `FineScene.measured`."""
+        lensed, light, *errors = (np.zeros(self.grid.shape) for _ in range(5))
+        flux, inside = 0.0, 0.0
+        for rows, strip in self._strips():
+            found = strip.measured()
+            lensed[rows] = found[0]
+            if self.scene.lights:  # planes that nothing touches take no memory
+                light[rows] = found[1]
+            for error, part in zip(errors, found[2][: 2 + bool(self.scene.lights)], strict=False):
+                error[rows] = part
+            flux, inside = flux + found[3], inside + found[4]
+        return lensed, light, tuple(errors), flux, inside
+
+    def changes(self, directions):
+        """As `FineScene.changes`, all directions at once."""
+        planes, fluxes = None, 0.0
+        for rows, strip in self._strips():
+            parts = [torch.cat(one) for one in zip(*strip.changes(directions), strict=True)]
+            *images, flux = parts
+            if planes is None:
+                planes = [one.new_zeros(len(one), *self.grid.shape) for one in images]
+            for plane, image in zip(planes, images, strict=True):
+                plane[:, rows] = image
+            fluxes = fluxes + flux
+        yield *planes, fluxes
+
+
+def fine_scene(scene, physical, covariance, observation, *, scale, **options):
+    """A `FineScene`, or for a large image a `TiledScene`."""
+    large = observation.data.size * scale**2 > LARGE_IMAGE
+    kind = TiledScene if large else FineScene
+    return kind(scene, physical, covariance, observation, scale=scale, **options)
+
+
 def _source_flux(scene, physical):
     """Flux of the source without a lens, and its derivatives with respect to the fit vector (F,)."""
     vector = physical.detach().clone().requires_grad_()
@@ -258,7 +346,7 @@ class ParametricPosterior:
     def changes(self, count, rng):
         """Differences of draws from the most likely image and source, (count, ny, nx) and (count, my, mx)."""
         scene = self.scene
-        fine = FineScene(scene, self.physical, self.covariance, self.observation, **self.options)
+        fine = fine_scene(scene, self.physical, self.covariance, self.observation, **self.options)
         root = fine.root_covariance()
         normals = torch.as_tensor(rng.standard_normal((count, len(root)))).to(root)
         directions = root @ normals.T

@@ -15,7 +15,7 @@ from lenssr.networks.network_source import LensNetwork
 from lenssr.options import NETWORK, SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.assemble import Solved, flux_unit
-from lenssr.reconstruction.fine_images import FineScene, source_image
+from lenssr.reconstruction.fine_images import fine_scene, source_image
 from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.lens_search import (
     find_lens,
@@ -76,7 +76,7 @@ class ParametricReconstruction:
         results : list
             What ``finish`` returns, for every image.
         """
-        _, scene, fits = self.fit(observations)
+        scene, fits = self.fit(observations)[1:]  # the stack is large, and not needed any more
         pairs = zip(fits, observations, strict=True)
         return [finish(self.solved(scene, fit, one), one) for fit, one in pairs]
 
@@ -130,7 +130,7 @@ class ParametricReconstruction:
         def products(widening):
             covariance = fit.covariance * widening**2
             options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
-            fine = FineScene(scene, fit.physical, covariance, observation, **options)
+            fine = fine_scene(scene, fit.physical, covariance, observation, **options)
             return fine.products(source_image(scene, fit.physical, covariance, observation))
 
         return Solved(scene, fit, products, meta=meta)

@@ -6,7 +6,6 @@ input, the models to the last digit) as JSON into the META table, for `read`. No
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
@@ -20,15 +19,19 @@ from astropy.table import QTable, Table
 from astropy.wcs import WCS, FITSFixedWarning
 
 from lenssr._files import atomic, package_version
+from lenssr._limits import check_unit_text
+from lenssr._quiet import quiet
 from lenssr._wcs import scale_matrix
 from lenssr.exceptions import InputError
+from lenssr.imaging.fits_checks import read_checked, same_hdus
 from lenssr.light import from_dict as light_from_dict
 from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
 from lenssr.result.text import is_model
 
-# Layout 1 held the models in the LENS table alone.
-FILE_VERSION = 2
+# Layout 1 held the models in the LENS table alone; from layout 3 on every HDU has CHECKSUM and DATASUM, and
+# META lists them all.
+FILE_VERSION, FIRST_WITH_SUMS = 3, 3
 
 # A FITS comment holds 72 characters.
 ERRORS_NOTE = "Errors are conditional on the model and correlated between pixels."
@@ -96,7 +99,7 @@ def planes_of(result):
 def write(result, path, overwrite):
     """Write a result: all of it, or nothing."""
     with atomic(path, overwrite) as temporary:
-        to_hdulist(result).writeto(temporary, output_verify="exception")
+        to_hdulist(result).writeto(temporary, output_verify="exception", checksum=True)
 
 
 def to_hdulist(result):
@@ -111,8 +114,12 @@ def to_hdulist(result):
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
+    tables = {"LENS": lens_table(models), "PARAMETERS": parameters}
+    exact["hdus"] = {hdu.name: list(hdu.shape) for hdu in hdus} | {
+        name: len(one) for name, one in tables.items()
+    }
     text = Table({"key": list(exact), "json": [json.dumps(one, default=_encode) for one in exact.values()]})
-    tables = {"LENS": lens_table(models), "PARAMETERS": parameters, "META": text}
+    tables["META"] = text
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
     hdus.sort(key=lambda hdu: order.index(hdu.name) if hdu.name in order else len(order))
@@ -209,25 +216,44 @@ def _lens_rows(label, model):
 
 def read(path, kind):
     """Read a result of a kind, `~lenssr.SuperResolution` or a subclass; `InputError` if it is not one."""
+    content, number = read_checked(path)
     try:
-        with fits.open(path, memmap=False) as hdulist:
+        with fits.open(content, memmap=False, lazy_load_hdus=False) as hdulist:
+            same_hdus(path, hdulist, number)
             version = hdulist[0].header.get("FILEVER")
-            if version is None or "META" not in hdulist:
+            if not isinstance(version, int) or "META" not in hdulist:
                 raise InputError(f"{path} was not written by lenssr: give a file from SuperResolution.write")
             if version > FILE_VERSION:
                 raise InputError(f"{path} has layout {version}, newer than {FILE_VERSION}: update lenssr")
-            return kind(**_fields(hdulist, kind))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist: check the path") from error
-    except InputError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a lenssr result ({error}): write it again") from error
+            told = hdulist["META"].data
+            exact = {str(row["key"]): json.loads(str(row["json"]), object_hook=_decode) for row in told}
+            if version >= FIRST_WITH_SUMS:
+                _check_whole(hdulist, exact["hdus"])
+            return kind(**_fields(hdulist, kind, exact))
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+    except Exception as error:  # whatever astropy, JSON and the models make of a damaged file
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} cannot be read as a lenssr result ({why}): write it again") from error
 
 
-def _fields(hdulist, kind):
-    told = hdulist["META"].data
-    exact = {str(row["key"]): json.loads(str(row["json"]), object_hook=_decode) for row in told}
+def _check_whole(hdulist, listed):
+    """Refuse a file that lacks an HDU or its sums, or holds one of another shape than its list says."""
+    sizes = {hdu.name: list(hdu.shape) if hdu.is_image else len(hdu.data) for hdu in hdulist[1:]}
+    for name, size in listed.items():
+        if name not in sizes:
+            raise InputError(f"the HDU {name} is missing: get the file again")
+        if sizes[name] != size:
+            raise InputError(f"the HDU {name} has the size {sizes[name]}, not {size}: get the file again")
+    more = sizes.keys() - listed.keys() - {"META"}
+    if more or len(sizes) != len(hdulist) - 1:
+        raise InputError(f"the HDU {min(more, default='META')} is not in the list of the file: take it out")
+    bare = next((hdu.name for hdu in hdulist if not {"CHECKSUM", "DATASUM"} <= set(hdu.header)), None)
+    if bare is not None:
+        raise InputError(f"the HDU {bare or 'PRIMARY'} has no CHECKSUM or DATASUM: get the file again")
+
+
+def _fields(hdulist, kind, exact):
     models = _models(hdulist, exact["models"])
     planes = {
         name: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, name, plane, exact)
@@ -251,9 +277,15 @@ def _native(array):
 def _ccddata(hdulist, name, plane, exact):
     header = hdulist[plane.hdu].header
     names = plane.error, plane.mask, plane.psf
-    std, bad, psf = (_native(hdulist[name].data) if name in hdulist else None for name in names)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
+    std, bad, psf = (_native(hdulist[one].data) if one in hdulist else None for one in names)
+    shape = hdulist[plane.hdu].shape
+    for one, values in zip(names[:2], (std, bad), strict=True):
+        if values is not None and values.shape != shape:
+            raise InputError(
+                f"the HDU {one} has the shape {values.shape}, {plane.hdu} {shape}: get the file again"
+            )
+    check_unit_text(exact[f"{name}.unit"], f"the unit of {name}")
+    with quiet(FITSFixedWarning):
         wcs = WCS(header) if "CRPIX1" in header else None
     return CCDData(
         _native(hdulist[plane.hdu].data),
@@ -310,6 +342,7 @@ def _encode(value):
 
 def _decode(item):
     if "__quantity__" in item:
+        check_unit_text(item["unit"], "a unit")
         return u.Quantity(item["__quantity__"], item["unit"])
     if "__header__" in item:
         return fits.Header.fromstring(item["__header__"], sep="\n")
@@ -321,8 +354,7 @@ def _decode(item):
 
 def wcs_cards(wcs):
     """Header of a WCS with one CD matrix and all digits; ``to_header`` rounds to twelve, and splits it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
+    with quiet(FITSFixedWarning):
         header = wcs.to_header(relax=True)
     if wcs.naxis != 2 or wcs.wcs.has_pc() is False and wcs.wcs.has_cd() is False:
         return header

@@ -12,7 +12,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable
 from numpy.typing import NDArray
 
-from lenssr.exceptions import InputError
+from lenssr.exceptions import InputError, short_line
 from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.result.fits import plane, read, write
@@ -320,7 +320,7 @@ class FailedResolution:
     >>> from lenssr.result import FailedResolution
     >>> failed = FailedResolution(ValueError("all pixels are masked"), "image 3")
     >>> failed
-    <FailedResolution image 3: all pixels are masked>
+    <FailedResolution image 3: ValueError: all pixels are masked>
     >>> bool(failed), failed.ok, failed.flags
     (False, False, ('failed',))
     """
@@ -335,4 +335,6 @@ class FailedResolution:
         return False
 
     def __repr__(self) -> str:
-        return f"<FailedResolution {self.name}: {self.error}>"
+        # Of an error that lenssr did not mean to raise the type says more than the message.
+        kind = "" if isinstance(self.error, InputError) else f"{type(self.error).__name__}: "
+        return f"<FailedResolution {self.name}: {kind}{short_line(self.error)}>"

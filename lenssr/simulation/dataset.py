@@ -1,10 +1,13 @@
 """The bases of simulated data sets, and the files that they write."""
 
 import inspect
+import io
 import logging
 import math
 import operator
-import warnings
+import os
+import re
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,25 +17,31 @@ import numpy as np
 import torch
 from astropy.io import fits
 from astropy.nddata import CCDData
-from astropy.table import QTable, Table, vstack
+from astropy.table import QTable, Table
 from astropy.units import UnitBase
 from astropy.wcs import FITSFixedWarning
 from numpy.random import Generator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lenssr._files import atomic, package_version
+from lenssr._files import atomic, local_path, package_version, sweep
+from lenssr._limits import check_memory
+from lenssr._quiet import quiet
+from lenssr._tensors import usual_torch
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import PoissonNoise, stack_noise
 from lenssr.mass import MassModel, MassSystem, PointMass
 from lenssr.simulation.camera import Camera, binned, draw_noise
+from lenssr.simulation.notes import Notes
 from lenssr.simulation.scenes import LensBatch, LensDraw, SimulatedLens, image, make_scenes
 from lenssr.units import positive_integer, strip_unit
 
 # Cameras that are kept with their rays.
 _CAMERAS_KEPT = 8
 _MANIFEST = "manifest.ecsv"
+# Rows of the manifest while a data set is written; bytes of one in memory.
+_NOTES, ROW_BYTES = "manifest.unfinished.jsonl", 1500
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +134,7 @@ class BatchedLenses(LensDataset):
         super().__init__(size, seed)
         self._cameras: dict[int, Camera] = {}
 
+    @usual_torch()
     @torch.no_grad()
     def batch(
         self,
@@ -294,6 +304,9 @@ def write_dataset(
 ) -> Table:
     """Write the lenses of a data set as FITS files, and ``manifest.ecsv``, a table of them.
 
+    One lens after the other is made and written. Where an earlier call with the same data set was
+    interrupted, this one goes on: what the folder lacks is written.
+
     Parameters
     ----------
     dataset : `~lenssr.simulation.LensDataset`
@@ -316,7 +329,8 @@ def write_dataset(
     Raises
     ------
     InputError
-        If a file exists, before anything is written.
+        If a file exists, before anything is written; if the folder holds the beginning of another data set;
+        or if the files would not fit on the disk.
 
     Examples
     --------
@@ -327,31 +341,64 @@ def write_dataset(
     >>> list(manifest["file"])
     ['000000.fits', '000001.fits', '000002.fits']
     """
-    directory = Path(directory)
-    indices = list(range(len(dataset)) if indices is None else indices)
-    if not indices:
+    directory = local_path(directory, "directory")
+    chosen = range(len(dataset)) if indices is None else [dataset._checked_index(one) for one in indices]
+    if not chosen:
         raise InputError("there are no indices: name at least one lens")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{directory} cannot be made ({error.strerror}): give another folder") from error
-    existing = [name for name in (_MANIFEST, *map(_file_name, indices)) if (directory / name).exists()]
-    if existing and not overwrite:
-        raise InputError(f"{directory / existing[0]} exists: choose another folder, or overwrite=True")
-    log.info("simulating %d lenses in %s", len(indices), directory)
-    rows = []
-    for index in tqdm(indices, "simulating", unit="lens", disable=not progress):
-        item = dataset[index]
-        path = _write_item(item, directory, dataset.settings(), overwrite)
-        lens, light = _true_numbers(item)
-        exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
-        first = {"file": path.name, "index": item.index}
-        rows.append(Table([first | lens | light | exposures | item.settings]))
-    manifest = vstack(rows, metadata_conflicts="silent")
-    manifest.meta = {**dataset.settings(), "version": package_version()}
+    told = {**dataset.settings(), "version": package_version()}
+    notes = Notes(directory / _NOTES, told)
+    done = None if overwrite else notes.read()
+    if done is None and not overwrite:
+        _refuse_existing(directory, chosen)
+    notes.begin()
+    sweep(directory)
+    log.info("simulating %d lenses in %s", len(chosen) - len(done or ()), directory)
+    with notes:
+        checked = False
+        for index in tqdm(chosen, "simulating", unit="lens", disable=not progress):
+            if index in (done or ()):
+                continue
+            item = dataset[index]
+            hdus = fits.HDUList(list(_hdus(item, dataset.settings())))
+            if not checked:
+                _check_space(hdus, len(chosen) - len(done or ()), directory)
+                checked = True
+            name = _file_name(item.index)
+            with atomic(directory / name, overwrite=True, alone=False) as temporary:
+                hdus.writeto(temporary, checksum=True)
+            lens, light = _true_numbers(item)
+            exposures = {"exposure": item.low.meta["EXPTIME"], "high_exposure": item.high.meta["EXPTIME"]}
+            notes.add({"file": name, "index": item.index} | lens | light | exposures | item.settings)
+    manifest = notes.table(chosen)
+    manifest.meta = told
     with atomic(directory / _MANIFEST) as temporary:
         manifest.write(temporary, format="ascii.ecsv")
+    notes.discard()
     return manifest
+
+
+def _refuse_existing(directory: Path, chosen: Sequence[int]) -> None:
+    """Refuse a folder that holds a file of this data set."""
+    wanted = chosen if isinstance(chosen, range) else set(chosen)
+    for name in sorted(entry.name for entry in os.scandir(directory)):
+        match = re.fullmatch(r"(\d{6,12})\.fits", name)
+        if name == _MANIFEST or (match and int(match[1]) in wanted and name == _file_name(int(match[1]))):
+            raise InputError(f"{directory / name} exists: choose another folder, or overwrite=True")
+
+
+def _check_space(hdus: fits.HDUList, count: int, directory: Path) -> None:
+    """Refuse a number of lenses whose files, or whose table, would not fit."""
+    buffer = io.BytesIO()
+    hdus.writeto(buffer)
+    need, free = count * buffer.tell(), shutil.disk_usage(directory).free
+    if need > free:
+        text = f"{count} lenses need {need / 1e9:.3g} GB of disk, {directory} has {free / 1e9:.3g} GB"
+        raise InputError(f"{text}: simulate fewer, or choose another folder")
+    check_memory(ROW_BYTES * count, f"a manifest of {count} lenses", "simulate fewer into each folder")
 
 
 def _file_name(index: int) -> str:
@@ -360,9 +407,9 @@ def _file_name(index: int) -> str:
 
 def _write_item(item: SimulatedLens, directory: str | Path, settings: dict, overwrite: bool) -> Path:
     """Write one simulated lens as a FITS file named by its index; return the path."""
-    path = Path(directory) / _file_name(item.index)
+    path = local_path(directory, "directory") / _file_name(item.index)
     with atomic(path, overwrite) as temporary:
-        fits.HDUList(list(_hdus(item, settings))).writeto(temporary)
+        fits.HDUList(list(_hdus(item, settings))).writeto(temporary, checksum=True)
     return path
 
 
@@ -397,8 +444,7 @@ def _hdus(item: SimulatedLens, settings: dict[str, Any]) -> Iterator[Any]:
 
 
 def _ccd_hdu(image: CCDData, name: str, data: NDArray | None = None) -> fits.ImageHDU:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
+    with quiet(FITSFixedWarning):
         header = image.to_hdu()[0].header
     return fits.ImageHDU(np.ascontiguousarray(image.data if data is None else data), header, name)
 

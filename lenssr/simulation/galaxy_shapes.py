@@ -5,7 +5,6 @@ import functools
 import importlib.util
 import math
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from lenssr._quiet import quiet
 from lenssr.exceptions import InputError
 from lenssr.imaging.reading import find_image, open_fits
 
@@ -262,9 +262,8 @@ def _from_deep_field() -> GalaxyShapes:
     smooth = ndimage.gaussian_filter(image, 1.0)
     threshold = _DETECTION_SIGMA * sigma_clipped_stats(smooth, sigma=3.0)[2]
     finder = SourceFinder(_LEAST_PIXELS, contrast=_DEBLEND_CONTRAST, progress_bar=False)
-    with warnings.catch_warnings():
-        # photutils warns that small objects have too few pixels for all levels.
-        warnings.simplefilter("ignore")
+    # photutils warns that small objects have too few pixels for all levels.
+    with quiet():
         segments = finder(smooth, threshold)
     cutouts = [
         _isolated_cutout(image, segments.data, label, box)

@@ -15,17 +15,21 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from lenssr._files import atomic
+from lenssr._files import atomic, local_path, read_text, sweep
+from lenssr._quiet import same_environment
+from lenssr._tensors import usual_torch
+from lenssr._yaml import read_yaml
 from lenssr.exceptions import InputError
 from lenssr.networks.weights import Card, save_weights
 from lenssr.simulation import LensBatch
+from lenssr.training.checkpoints import BEFORE, CHECKPOINT_FOLDER, LAST, is_whole, whole_checkpoints
 from lenssr.training.data import Prefetcher, Schedule, View, hidden_pixel_generator, training_ranges
-from lenssr.training.recipe import Optimisation, Recipe
+from lenssr.training.recipe import MOST_RECIPE_BYTES, Optimisation, Recipe, check_keys
 from lenssr.training.tasks import batch_psnr, weighted_sum
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_FOLDER, WEIGHTS_FOLDER, RECIPE_FILE = "checkpoints", "weights", "recipe.yaml"
+WEIGHTS_FOLDER, RECIPE_FILE = "weights", "recipe.yaml"
 # Warnings of Lightning on intended choices: batches are made on the device, in a thread of their own.
 REMARKS = (
     ".*(does not have many workers|smaller than the logging interval|GPU available but not used"
@@ -125,16 +129,16 @@ def train(
         or one by another recipe and ``resume`` is True.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    folder = Path(folder)
-    lightning = import_lightning()
-    last = folder / CHECKPOINT_FOLDER / "last.ckpt"
-    _check_folder(recipe, folder, last, resume)
+    folder = local_path(folder, "folder")
+    with same_environment():
+        lightning = import_lightning()
+    last = _check_folder(recipe, folder, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
-    with undisturbed(recipe.hardware.threads), Prefetcher(schedule) as batches:
+    with usual_torch(), undisturbed(recipe.hardware.threads), Prefetcher(schedule) as batches:
         trainer = _trainer(lightning, recipe, folder, progress)
         module = _module(lightning, task, recipe, batches)
-        options = {"ckpt_path": str(last), "weights_only": True} if resume else {}
+        options = {"ckpt_path": str(last), "weights_only": True} if last is not None else {}
         if trainer.is_global_zero:
             verb = "resuming" if resume else "training"
             log.info("%s %s, %d steps, in %s", verb, recipe.task, optimisation.steps, folder)
@@ -159,23 +163,35 @@ def train(
     return trained
 
 
-def _check_folder(recipe: Recipe, folder: Path, last: Path, resume: bool) -> None:
+def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> Path | None:
+    """Make the folder, or find the checkpoint to resume: the last, or the one before if that is damaged."""
     known = folder / RECIPE_FILE
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
+    kept = [folder / CHECKPOINT_FOLDER / name for name in (LAST, BEFORE)]
     if not resume:
-        if last.exists():
+        if any(path.exists() for path in kept):
             raise InputError(f"{folder} holds a training already: resume it, or name another folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}): give another folder") from error
         with atomic(known) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        return
-    if not last.exists() or not known.exists():
+        return None
+    if not any(path.exists() for path in kept) or not known.exists():
         raise InputError(f"{folder} holds no checkpoint to resume: start without resuming")
-    before, now = yaml.safe_load(known.read_text(encoding="utf-8")), yaml.safe_load(text)
+    before, now = (read_yaml(one, str(known)) for one in (read_text(known, MOST_RECIPE_BYTES), text))
+    check_keys(str(known), before)
     # Only the hardware may change.
-    changed = [name for name in now if name != "hardware" and now[name] != before[name]]
+    changed = [name for name in now if name != "hardware" and now[name] != before.get(name)]
     if changed:
         raise InputError(f"{', '.join(changed)} differ from {known}: resume with it, or start elsewhere")
+    sweep(folder / CHECKPOINT_FOLDER)
+    sweep(folder / WEIGHTS_FOLDER)
+    whole = next((path for path in kept if is_whole(path)), None)
+    if whole is None:
+        raise InputError(f"the checkpoints in {folder} are damaged: start anew in another folder")
+    return whole
 
 
 def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> Any:
@@ -190,13 +206,14 @@ def _trainer(lightning: Any, recipe: Recipe, folder: Path, progress: bool) -> An
     callbacks = [
         ModelCheckpoint(**place, filename="best", monitor="val_loss"),
         # Saved after the best one, which it refers to.
-        ModelCheckpoint(**place, filename="last", save_top_k=1, monitor=None),
+        ModelCheckpoint(**place, filename=Path(LAST).stem, save_top_k=1, monitor=None),
         LearningRateMonitor("step"),
     ]
     if optimisation.patience is not None:
         callbacks.append(EarlyStopping("val_loss", patience=optimisation.patience))
     loggers = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
     return lightning.Trainer(
+        plugins=[whole_checkpoints()],
         # Counted in epochs, since Lightning resumes a training counted in steps inside the last one.
         max_epochs=optimisation.steps // optimisation.check_every,
         **hardware,
@@ -290,12 +307,13 @@ def undisturbed(threads: int | None = None) -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels, cores = [logger.level for logger in loggers], torch.get_num_threads()
+    derivatives = torch.is_grad_enabled()
     on_interrupt = signal.getsignal(signal.SIGINT)
     torch.set_num_threads(threads or cores)
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with same_environment():
             warnings.filterwarnings("ignore", REMARKS)
             yield
     except SystemExit as end:
@@ -304,6 +322,7 @@ def undisturbed(threads: int | None = None) -> Iterator[None]:
         raise
     finally:
         torch.set_num_threads(cores)
+        torch.set_grad_enabled(derivatives)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():

@@ -1,22 +1,29 @@
 """Recipes of trainings: task, data and objectives, read from YAML and checked before anything starts."""
 
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import torch
-import yaml
 
+from lenssr._files import local_path, read_text
+from lenssr._limits import check_memory, quoted
 from lenssr._option import one_of
-from lenssr.exceptions import InputError
-from lenssr.networks.weights import load_weights
+from lenssr._tensors import usual_torch
+from lenssr._yaml import read_yaml
+from lenssr.exceptions import InputError, short_line
+from lenssr.networks.weights import load_weights, network_bytes, sane
 from lenssr.simulation import BroadLenses, DeepLense
 from lenssr.training.tasks import TASKS
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 DATASETS = {kind.__name__: kind for kind in (BroadLenses, DeepLense)}
+# Largest recipe, and bytes that a training takes for a byte of weights (with gradients and Adam's moments),
+# for a lens of a data set (its number), and for a pixel of a batch; measured.
+MOST_RECIPE_BYTES, WEIGHT_FACTOR, LENS_BYTES, PIXEL_BYTES = 2**20, 6, 250, 20_000
 # Least values of numbers; the others are positive.
 _LEAST = {"warmup": 0, "seed": 0, "weight_decay": 0}
 
@@ -158,9 +165,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         one_of(TASKS)("task", self.task)
+        for section in ("objectives", "network", "start"):
+            check_keys(section, getattr(self, section))
         if not 0 <= _checked_number("hidden", self.hidden) <= 0.9:
             raise InputError(f"hidden = {self.hidden}: give a share of the pixels between 0 and 0.9")
         self._check_objectives()
+        self._check_sizes()
         scale = self.build().scale
         for name in ("data", "validation"):
             for number, dataset in enumerate(self.datasets(name)):
@@ -170,7 +180,7 @@ class Recipe:
 
     def _check_objectives(self) -> None:
         known = TASKS[self.task].objectives
-        _check_keys("objectives", self.objectives, known)
+        check_keys("objectives", self.objectives, known)
         for name, weight in self.objectives.items():
             if _checked_number(f"objectives.{name}", weight) < 0:
                 raise InputError(f"objectives.{name} = {weight}: give a weight that is not negative")
@@ -179,17 +189,43 @@ class Recipe:
         if "hidden_pixels" in self.objectives and not self.hidden:
             raise InputError("objectives.hidden_pixels needs hidden pixels: give hidden, for example 0.3")
 
+    def _check_sizes(self) -> None:
+        """Refuse what would take more memory than there is, before any of it is made."""
+        check_keys("network", self.network, TASKS[self.task].options())
+        if not sane(self.network):
+            raise InputError(f"network = {quoted(self.network)}: give fewer and smaller numbers")
+        with torch.device("meta"):
+            weights = network_bytes(self._task())
+        check_memory(WEIGHT_FACTOR * weights, f"the network {quoted(self.network)}", "give a smaller one")
+        batch = self.optimisation.batch_size
+        names: tuple[Literal["data", "validation"], ...] = ("data", "validation")
+        for name in names:
+            for number, dataset in enumerate(self.datasets(name)):
+                place = f"{name}.{number}"
+                what = f"{place} with size = {dataset.size}"
+                check_memory(LENS_BYTES * dataset.size, what, "give fewer lenses")
+                pixels = getattr(dataset, "pixels", 75) ** 2 * min(batch, dataset.size)
+                what = f"a batch of {place} with batch_size = {batch}"
+                check_memory(PIXEL_BYTES * pixels, what, "give a smaller batch_size or fewer pixels")
+
+    def _task(self) -> Any:
+        try:
+            return TASKS[self.task](self.network, self.hidden)
+        except InputError:
+            raise
+        except Exception as error:  # such as a list instead of a number
+            given = f"network = {quoted(self.network)}"
+            raise InputError(
+                f"{given}: {type(error).__name__}, {error}; see the class for its options"
+            ) from error
+
     def build(self) -> torch.nn.Module:
         """Make the task, a `torch.nn.Module` with its networks, initial weights from the seed."""
-        _check_keys("network", self.network, TASKS[self.task].options())
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.optimisation.seed)
-            try:
-                task = TASKS[self.task](self.network, self.hidden)
-            except TypeError as error:  # such as a list instead of a number
-                message = f"network = {self.network}: {error}; see the class for its options"
-                raise InputError(message) from error
-        _check_keys("start", self.start, task.networks)
+        check_keys("network", self.network, TASKS[self.task].options())
+        with usual_torch(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.optimisation.seed % 2**63)
+            task: Any = self._task().float()
+        check_keys("start", self.start, task.networks)
         for name, path in self.start.items():
             _load_start(name, task.networks[name], path)
         return task
@@ -198,7 +234,7 @@ class Recipe:
         """Make the data sets, each a `~lenssr.simulation.BatchedLenses`."""
         entries = getattr(self, name)
         if not isinstance(entries, list) or not entries:
-            raise InputError(f"{name} = {entries!r}: give a list of data sets, each with dataset:")
+            raise InputError(f"{name} = {quoted(entries)}: give a list of data sets, each with dataset:")
         return [_dataset(f"{name}.{number}", entry) for number, entry in enumerate(entries)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,14 +244,14 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """Read a recipe from plain values."""
-        _check_keys("recipe", values, inspect.signature(cls).parameters)
+        check_keys("recipe", values, inspect.signature(cls).parameters)
         for name in ("task", "objectives", "data", "validation"):
             if name not in values:
                 raise InputError(f"the recipe has no {name}: add it")
         sections: dict[str, Any] = {}
         for name, kind in {"optimisation": Optimisation, "hardware": Hardware}.items():
             section = values.get(name, {})
-            _check_keys(name, section, inspect.signature(kind).parameters)
+            check_keys(name, section, inspect.signature(kind).parameters)
             sections[name] = kind(**section)
         return cls(**values | sections)
 
@@ -237,14 +273,12 @@ class Recipe:
             If there is no such recipe, or anything is missing, unknown or invalid; the message names the key
             and the remedy.
         """
-        path = RECIPE_FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise InputError(f"{source} is no file, and none of {_listed(recipe_names())}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())}") from error
-        _check_keys(str(source), values)
+        own = str(source) in recipe_names()
+        path = RECIPE_FOLDER / f"{source}.yaml" if own else local_path(source, "recipe")
+        if not path.exists():
+            raise InputError(f"{short_line(source, 95)} is no file, and none of {_listed(recipe_names())}")
+        values = read_yaml(read_text(path, MOST_RECIPE_BYTES), str(source))
+        check_keys(str(source), values)
         for key, value in (changes or {}).items():
             _put(values, key, value)
         return cls.from_dict(values)
@@ -263,7 +297,7 @@ def recipe_names() -> list[str]:
 
 
 def _load_start(name: str, network: Any, path: str) -> None:
-    found, _ = load_weights(path, kind=network.kind)
+    found, _ = load_weights(local_path(path, f"start.{name}"), kind=network.kind)
     for key, own in network.settings.items():
         held = found.settings[key]
         if held != own:
@@ -272,19 +306,23 @@ def _load_start(name: str, network: Any, path: str) -> None:
 
 
 def _dataset(place: str, entry: Any) -> Any:
-    _check_keys(place, entry)
+    check_keys(place, entry)
     options = dict(entry)
     name = options.pop("dataset", None)
     one_of(DATASETS)(f"{place}.dataset", name)
-    _check_keys(place, options, inspect.signature(DATASETS[name]).parameters)
+    check_keys(place, options, inspect.signature(DATASETS[name]).parameters)
     try:
         return DATASETS[name](**options)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
+    except Exception as error:  # such as a list instead of a number
+        raise InputError(f"{place} = {quoted(entry)}: {type(error).__name__}, {error}") from error
 
 
 def _put(values: Any, key: str, value: Any) -> None:
     """Set a value by a dotted key: list items by their number; a missing section starts empty."""
+    if len(key) > 200:
+        raise InputError(f"{quoted(key)} is no key of a recipe: give one such as optimisation.steps")
     place, (*path, last) = values, key.split(".")
     for name in path:
         entry = _entry(key, name, place)
@@ -309,11 +347,10 @@ def read_changes(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise InputError(f"--set {text}: write KEY=VALUE, for example optimisation.steps=100")
-        try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {text}: {' '.join(str(error).split())}") from error
+            raise InputError(f"--set {quoted(text)}: write KEY=VALUE, for example optimisation.steps=100")
+        if key in changes:
+            raise InputError(f"--set gives {quoted(key)} twice: give it once")
+        changes[key] = read_yaml(value, f"--set {quoted(key)}")
     return changes
 
 
@@ -321,14 +358,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _check_keys(place: str, values: Any, known: Iterable[str] = ()) -> None:
+def check_keys(place: str, values: Any, known: Iterable[str] = ()) -> None:
     """Refuse what is not a dictionary, or has other keys than the known ones (empty: any)."""
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(f"{place} = {values!r}: give keys and values")
+        raise InputError(f"{place} = {quoted(values)}: give keys and values")
     prefix = "" if place == "recipe" else f"{place}."
     for key in values:
         if known and key not in known:
-            raise InputError(f"{prefix}{key} is not known: give {_listed(known)}")
+            raise InputError(f"{prefix}{quoted(key)[1:-1]} is not known: give {_listed(known)}")
 
 
 def _check_section(section: str, holder: Any) -> None:
@@ -340,13 +377,15 @@ def _check_section(section: str, holder: Any) -> None:
         elif one.type is float:
             bound = "of at least 0" if least == 0 else "above 0"
             if _checked_number(key, value) < 0 or value == 0 < least:
-                raise InputError(f"{key} = {value!r}: give a number {bound}")
+                raise InputError(f"{key} = {quoted(value)}: give a number {bound}")
         elif value is not None or one.type is int:
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{key} = {value!r}: give an integer of at least {least}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not least <= value < 2**63:
+                raise InputError(f"{key} = {quoted(value)}: give an integer of at least {least}")
 
 
 def _checked_number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise InputError(f"{key} = {value!r} is not a number: write, for example, 0.001 or 1.0e-3")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) < math.inf:
+        raise InputError(f"{key} = {quoted(value)} is not a number: write, for example, 0.001 or 1.0e-3")
     return value

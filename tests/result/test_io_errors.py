@@ -73,7 +73,7 @@ def test_other_fits_is_refused(tmp_path):
 
 def test_text_file_is_refused(tmp_path):
     (tmp_path / "text.fits").write_text("not FITS")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not a readable FITS file"):
         SuperResolution.read(tmp_path / "text.fits")
 
 

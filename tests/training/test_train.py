@@ -117,7 +117,11 @@ def test_logs_and_checkpoints_are_written(tmp_path):
     step = next(row for row in rows if row["seconds"])
     assert 0 <= float(step["waited"]) < float(step["seconds"])
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "before.ckpt",
+        "best.ckpt",
+        "last.ckpt",
+    }
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])

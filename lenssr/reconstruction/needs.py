@@ -1,0 +1,100 @@
+"""What a run needs and what makes sense, before it begins: memory by pixels, sizes and values of an image."""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from lenssr._limits import check_memory
+from lenssr.exceptions import InputError
+from lenssr.imaging.observation import Observation
+from lenssr.imaging.psf import GaussianPSF
+from lenssr.mass import MassModel, Shear
+from lenssr.options import Settings
+from lenssr.reconstruction.fine_images import LARGE_IMAGE
+
+__all__ = ["check_lens", "check_need", "check_sense", "pixel_need"]
+
+# Bytes that a run takes for a pixel of the image, and for one of the output, by the kind of source; measured
+# on images of 200 to 1000 pixels a side behind a PSF of 2 pixels. An unknown lens takes more.
+PIXEL_BYTES = {"interpolation": (110, 40), "sersic": (800, 520), "network": (14_000, 500)}
+OTHER_BYTES, UNKNOWN_LENS_BYTES = (16_000, 500), 2500
+# The same for large images, which are fitted and drawn in parts.
+IN_PARTS_BYTES, IN_PARTS_UNKNOWN_BYTES = (260, 50), 800
+# Largest external shear of a lens that is given: its images would be straight lines.
+LARGEST_SHEAR = 1.0
+# An image is a negative if as many pixels of its mean over 5 x 5 lie this far below its median, and none
+# above it beyond noise.
+NEGATIVE_SIGMA, NEGATIVE_PIXELS, NOISE_SIGMA, SMOOTH = 7.0, 12, 6.0, 5
+NEGATIVE_SHARE = 0.1  # of the lowest, beyond which the highest is light
+# Largest pixel in arcsec, largest pixel in FWHM of the PSF, and largest value of a pixel. Chosen: no lens has
+# its images in one pixel, nothing is left of a PSF 20 times as small as one, and squares of more overflow in
+# single precision.
+LARGEST_PIXEL, LARGEST_RATIO, LARGEST_VALUE = 20.0, 20.0, 1e18
+
+
+def pixel_need(settings: Settings, pixels: float = math.inf) -> float:
+    """Bytes that a run with these settings takes for each of the ``pixels`` of an image, by default many."""
+    in_parts = settings.kind == "sersic" and pixels * settings.scale**2 > LARGE_IMAGE
+    own, finer = IN_PARTS_BYTES if in_parts else PIXEL_BYTES.get(settings.kind, OTHER_BYTES)
+    need = own + finer * settings.scale**2
+    fitted = settings.kind != "interpolation" and (settings.lens is None or bool(settings.fit_lens))
+    points = settings.oversampling if isinstance(settings.oversampling, int) else 1
+    unknown = IN_PARTS_UNKNOWN_BYTES if in_parts else UNKNOWN_LENS_BYTES
+    return (need + unknown * fitted) * max(1.0, points**2 / 4)
+
+
+def check_need(settings: Settings, observation: Observation) -> None:
+    """Refuse an image for which a run would take more memory than there is."""
+    ny, nx = observation.shape
+    what = f"an image of {ny} x {nx} pixels with source = {settings.kind!r} and scale = {settings.scale}"
+    check_memory(pixel_need(settings, ny * nx) * ny * nx, what, "give a smaller cutout or scale")
+
+
+def check_lens(lens: MassModel | None) -> None:
+    """Refuse a lens that no galaxy or cluster is: an external shear of 1 has no image that is whole."""
+    shears = [one for one in getattr(lens, "components", [lens]) if isinstance(one, Shear)]
+    for shear in shears:
+        modulus = float(np.hypot(shear.gamma1.value, shear.gamma2.value))
+        if not modulus < LARGEST_SHEAR:
+            raise InputError(f"a shear of {modulus:.4g}: give one below {LARGEST_SHEAR:g}")
+
+
+def check_sense(observation: Observation) -> None:
+    """Refuse images that show no lens, whatever the fit would say."""
+    side, valid = observation.pixel_scale, observation.valid
+    if not side <= LARGEST_PIXEL:
+        raise InputError(f"pixels of {side:g} arcsec hold whole lenses: check the WCS, or give pixel_scale=")
+    values = observation.data[valid]
+    largest = float(np.abs(values).max())
+    if not largest <= LARGEST_VALUE:
+        raise InputError(
+            f"the image has a value of {largest:.3g}: give it in a unit with values below {LARGEST_VALUE:g}"
+        )
+    sigma = observation.sigma()[valid]
+    if not (np.all(np.isfinite(sigma)) and sigma.max() <= LARGEST_VALUE):
+        raise InputError(f"the errors reach {sigma.max():.3g}: correct them, or mask those pixels")
+    middle = np.median(values)
+    pulls = np.zeros(observation.shape)
+    # One sigma for all: where errors follow the light, bright pixels would count for less than dark ones.
+    pulls[valid] = (values - middle) / np.median(sigma)
+    pulls = ndimage.uniform_filter(pulls, SMOOTH) * SMOOTH
+    number = int((pulls < -NEGATIVE_SIGMA).sum())
+    if number >= NEGATIVE_PIXELS and pulls.max() < max(NOISE_SIGMA, -NEGATIVE_SHARE * pulls.min()):
+        raise InputError(f"{number} pixels are darker than the sky and none is brighter: check the sign")
+    if values.max() <= 0 and values.min() < values.max():
+        raise InputError(
+            f"no pixel is above 0 (the highest is {values.max():.3g}): check the sign, or add the sky back"
+        )
+    psf = observation.psf
+    if isinstance(psf, GaussianPSF):
+        fwhm, field = psf.fwhm_at(side), side * max(observation.shape)
+        if fwhm > field:
+            raise InputError(
+                f"the PSF, {fwhm:.4g} arcsec wide, is larger than the image, {field:.4g}: correct it"
+            )
+        if side > LARGEST_RATIO * fwhm:
+            ratio = f"{side / fwhm:.3g} times as large as the PSF ({fwhm:.4g} arcsec)"
+            raise InputError(
+                f"pixels of {side:.4g} arcsec are {ratio}: correct pixel_scale (or the WCS), or psf"
+            )

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
+from lenssr.imaging.cutting import MOST_PIXELS
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
 from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     LightChoice = Literal["sersic", "mge"] | Sersic | MultiGaussian
 
 __all__ = ["SuperResolver"]
+
+# Frames that are interpolated only may be larger than those that are fitted.
+MOST_INTERPOLATED = 4096**2
 
 
 class SuperResolver:
@@ -156,16 +160,19 @@ class SuperResolver:
 
         Parameters
         ----------
-        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.CCDData` or `~astropy.nddata.NDData`
-            The cutout, shape (ny, nx), lens near the middle.
+        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.NDData`, array, `~lenssr.Observation`, ...
+            The cutout, shape (ny, nx), lens near the middle; or a larger frame, of which ``centre=`` and
+            ``size=`` cut it.
         psf : `~lenssr.imaging.PSF`, array, path, FWHM as a Quantity, kernel or photutils PSF model, optional
             Instead of the one of the resolver or the file.
         noise : `~lenssr.imaging.NoiseModel`, Quantity, number or array, optional
             Noise model, or one standard deviation per pixel. By default the error plane of the image.
-        mask : array of bool, shape (ny, nx), or "auto", optional
+        mask : array of bool, shape (ny, nx), "auto", path or HDU, optional
             True hides a pixel; "auto" hides other objects in the field and keeps the arcs.
         **reading
-            ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not hold them; see
+            ``pixel_scale``, ``unit``, ``zero_point``, ``hdus``, ``band``, ``centre``, ``size``, ``error``,
+            ``weight``, ``weight_kind``, ``exposure``, ``mask_bits``, ``psf_oversampling`` and
+            ``psf_includes_pixel``, where the image does not hold or say them; see
             `~lenssr.imaging.Observation.from_any`.
 
         Returns
@@ -456,12 +463,14 @@ class SuperResolver:
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
-        automatic = isinstance(mask, str)
+        automatic = isinstance(mask, str) and not Path(mask).is_file()
         if automatic and mask != "auto":
-            raise InputError(f"mask = {mask!r}: give an array of bool, 'auto' or None")
+            raise InputError(f"mask = {mask!r}: give an array of bool, a file, 'auto' or None")
         psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
         hidden = None if automatic else mask
-        observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **reading)
+        limit = MOST_INTERPOLATED if self.settings.kind == "interpolation" else MOST_PIXELS
+        given: Any = {"most_pixels": limit, **reading}
+        observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **given)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
             from lenssr.reconstruction.field_mask import auto_mask

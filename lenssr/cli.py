@@ -201,8 +201,10 @@ def _source(arguments):
 
 def _resolve(arguments):
     from lenssr.resolver import SuperResolver
+    from lenssr.result.fits import check_name
 
     outputs = _outputs(arguments)
+    check_name(arguments.output)
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
     resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
     log.info("resolving %s", arguments.input)

@@ -116,7 +116,8 @@ def window_of(wcs: WCS | None, shape: tuple[int, int], request: Request) -> tupl
     sides = [max(round(side / scale), 1) for side in cut_size(request.size)]
     window = []
     for middle, side, full in zip((row, column), sides, shape, strict=True):
-        start = math.floor(middle - (side - 1) / 2 + 0.5)
+        # A place in the middle of a pixel is half a pixel off the middle of an even side: always to one side.
+        start = math.floor(middle - (side - 1) / 2 + 0.5 - 1e-3)
         window.append(slice(max(start, 0), min(start + side, full)))
     rows, columns = window
     pixels = (rows.stop - rows.start) * (columns.stop - columns.start)

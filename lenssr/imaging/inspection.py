@@ -14,6 +14,15 @@ from lenssr.imaging.observation import Observation
 __all__ = ["describe_reading"]
 
 
+# Planes of a file, as ``meta["reading"]`` calls them.
+PLANES = ("image", "error", "variance", "inverse variance", "weight", "exposure", "mask", "psf")
+# Flags of what reading had to guess or found odd.
+GUESSES = (
+    "weight_guessed mask_guessed psf_place_guessed errors_missing border_without_data single_exposure "
+    "cosmic_rays hdu_guessed gain_guessed noise_guessed noise_from_exposure unit_missing"
+).split()
+
+
 def describe_reading(path: Any, **options: Any) -> Iterator[str]:
     """Lines that say what is read in a file, from which HDU and keyword, and what is assumed."""
     with warnings.catch_warnings(record=True) as caught:
@@ -37,7 +46,7 @@ def describe_reading(path: Any, **options: Any) -> Iterator[str]:
             yield f"{name.lower():<18}{meta[name]}"
     assumed = meta.get("assumed", {})
     for flag in seen.flags:
-        yield f"{'assumed':<18}{flag}" + (f": {assumed[flag]}" if flag in assumed else "")
+        yield f"{'flag':<18}{flag}" + (f", assumed: {assumed[flag]}" if flag in assumed else "")
     for warning in caught:
         yield f"{'warning':<18}{warning.message}"
 

@@ -238,7 +238,8 @@ class Observation:
         flags = list(planes.flags)
         unit, zero_point = _unit_of(planes, unit, zero_point, flags)
         grid = _grid_of(planes, pixel_scale)
-        bad = _mask_of(planes, None if stored else mask, flags, own_noise=noise is not None)
+        noise = planes.cut(noise) if isinstance(noise, np.ndarray) else noise
+        bad = _mask_of(planes, None if stored else planes.cut(mask), flags, own_noise=noise is not None)
         sigma = _error_of(planes, bad)
         data = np.where(bad, 0.0, planes.data)
         if min(data.shape) < SMALL_SIDE:
@@ -247,6 +248,8 @@ class Observation:
             flags.append("constant_image")
         meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point)
         meta["exposure"] = None if planes.exposure is None else float(np.median(planes.exposure))
+        if psf is not None and is_stored(psf):
+            meta["reading"] = meta.get("reading", {}) | {"psf": str(getattr(psf, "name", psf)).split("/")[-1]}
         told = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
         given = psf_of_image(planes.psf if psf is None else psf, grid, flags, meta, told, centre)
         self = cls(data, bad, None, unit, grid, given, meta=meta)

@@ -64,6 +64,8 @@ class Planes:
         What the archive's weight maps hold, also those in files of their own.
     bits : `BitMask`, optional
         What the bits of its masks mean.
+    frame : tuple of int, optional
+        Shape of the frame that the planes were cut from.
     found : dict of str, optional
         Where each plane and number comes from, in words: ``lenssr inspect`` prints it.
     """
@@ -83,7 +85,25 @@ class Planes:
     meta: dict[str, Any] = field(default_factory=dict)
     weight_kind: str | None = None
     bits: Any = None
+    frame: tuple[int, int] | None = None
     found: dict[str, str] = field(default_factory=dict)
+
+    def cut(self, values: Any) -> Any:
+        """A plane of the whole frame cut as the image was; any other as it is.
+
+        Parameters
+        ----------
+        values : array
+            The plane.
+
+        Returns
+        -------
+        values : array
+        """
+        if self.frame is None or np.shape(values) != self.frame:
+            return values
+        (column, row), (height, width) = self.meta["corner"], self.data.shape
+        return values[row : row + height, column : column + width]
 
     def guess(self, flag: str, what: str) -> None:
         """Note something that had to be assumed.

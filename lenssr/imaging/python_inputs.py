@@ -163,7 +163,7 @@ def _cut(planes: Planes, request: Request) -> Planes:
             setattr(planes, name, np.asarray(plane)[window])
     rows, columns = window
     planes.wcs = _wcs.cut_wcs(planes.wcs, planes.data.shape, (columns.start, rows.start))
-    planes.meta["corner"] = [int(columns.start), int(rows.start)]
+    planes.meta["corner"], planes.frame = [int(columns.start), int(rows.start)], shape
     return planes
 
 

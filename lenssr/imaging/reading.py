@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from lenssr.imaging.separate_planes import add_planes
 
 __all__ = ["read_planes"]
 
+# The checksum of a larger file would take longer than to cut it: that of the pixels stands for it. In bytes.
+WHOLE_CHECKSUM = 2**26
 _HDUS = (fits.ImageHDU, fits.PrimaryHDU, fits.CompImageHDU)
 
 
@@ -33,10 +36,16 @@ def read_planes(
     """
     request = request or Request()
     planes = _read(image, request)
+    planes.meta.setdefault("input_checksum", _checksum(np.ascontiguousarray(planes.data, ">f8"), "pixels"))
     add_planes(planes, request, beside or {})
     if planes.found:
         planes.meta["reading"] = dict(planes.found)
     return planes
+
+
+def _checksum(content: Any, what: str = "file") -> str:
+    """Say which input this was: a SHA-256 of the file, or of the pixels that were read."""
+    return f"sha256 of {what}: {hashlib.sha256(content).hexdigest()[:40]}"
 
 
 def _read(image: Any, request: Request) -> Planes:
@@ -75,6 +84,8 @@ def _from_path(path: Any, request: Request) -> Planes:
             planes = _from_hdus(opened, request, name)
     if not hasattr(path, "read"):
         planes.meta["file"] = Path(path).name
+        if Path(path).stat().st_size <= WHOLE_CHECKSUM:
+            planes.meta["input_checksum"] = _checksum(Path(path).read_bytes())
     return planes
 
 

@@ -54,9 +54,9 @@ class _Plane:
         elif is_stored(value):
             self._read(fits.HDUList([fits.PrimaryHDU(), value]), roles, planes, request)
         elif isinstance(value, NDData):
-            self.pixels = value.data
+            self.pixels = planes.cut(value.data)
         else:
-            self.pixels = value
+            self.pixels = planes.cut(value)
         if isinstance(self.pixels, u.Quantity):
             self.header["BUNIT"], self.pixels = self.pixels.unit.to_string(), self.pixels.value
 
@@ -77,10 +77,10 @@ class _Plane:
     @staticmethod
     def _window(hdu: Any, planes: Planes) -> tuple[slice, slice] | None:
         """The window of the image, for a plane of the whole frame."""
-        corner, shape = planes.meta.get("corner"), planes.data.shape
-        if corner is None or shape_of(hdu)[-2:] == shape:
+        shape = planes.data.shape
+        if planes.frame is None or shape_of(hdu)[-2:] != planes.frame:
             return None
-        column, row = corner
+        column, row = planes.meta["corner"]
         return slice(row, row + shape[0]), slice(column, column + shape[1])
 
 

@@ -437,7 +437,8 @@ def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) 
     }
     observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, **given)
     widening = _correlation_widening(observation)
-    observation.meta.update(no_scale=wcs is None, sigma=observation.sigma(), widening=widening)
+    no_scale = wcs is None and reading.get("pixel_scale") is None
+    observation.meta.update(no_scale=no_scale, sigma=observation.sigma(), widening=widening)
     return observation
 
 

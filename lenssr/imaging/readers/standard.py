@@ -13,6 +13,7 @@ from lenssr.imaging import psf_files
 from lenssr.imaging.archive_units import parse_unit
 from lenssr.imaging.bit_masks import BitMask, named_bits, unusable
 from lenssr.imaging.cutting import cut_file
+from lenssr.imaging.fits_files import shape_of
 from lenssr.imaging.image_file import ImageFile, float_plane
 from lenssr.imaging.planes import UNCERTAINTIES, Planes, as_image, same_shape
 from lenssr.imaging.weight_maps import kind_of_weight, scaled_to_sky, stated_kind
@@ -80,7 +81,9 @@ def standard_planes(
         rows, columns = file.window
         planes.found["cut"] = f"rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop}"
         planes.meta["corner"] = [int(columns.start), int(rows.start)]
+        planes.frame = shape_of(science)[-2:]
     read_keywords(planes, file)
+    read_filter(planes, file)
     if planes.unit is None and unit is not None:
         planes.unit, planes.found["unit"] = unit, "the archive"
     for read in (_read_uncertainty, _read_exposure, _read_psf):
@@ -106,6 +109,23 @@ def read_keywords(planes: Planes, file: ImageFile) -> None:
         value = file.keyword(name)
         if isinstance(value, (str, int, float)):
             planes.meta[name] = value
+
+
+def read_filter(planes: Planes, file: ImageFile) -> None:
+    """Name the filter, where FILTER does not: of several wheels the one that is not clear, or the plane."""
+    if file.plane is not None and not str(file.request.band).isdigit():
+        planes.meta["FILTER"] = str(file.request.band)
+    if str(planes.meta.get("FILTER", "")).strip():
+        wheel = str(planes.meta.get("PUPIL", "")).strip()
+        # JWST has narrow filters in the wheel of the pupil.
+        if file.says("TELESCOP") == "JWST" and wheel.upper().startswith("F"):
+            planes.meta["FILTER"] = wheel
+        return
+    for name in ("FILTER1", "FILTER2", "BAND", "FILTNAM", "PUPIL"):
+        value = str(file.keyword(name) or "").strip()
+        if value and not value.upper().startswith(("CLEAR", "N/A", "OPEN")):
+            planes.meta["FILTER"] = value
+            return
 
 
 def unit_of(planes: Planes) -> u.UnitBase | None:

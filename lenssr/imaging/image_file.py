@@ -254,7 +254,7 @@ class ImageFile:
         Parameters
         ----------
         role : str
-            One of `ROLES`.
+            One of sci, err, var, ivm, wht, mask, psf and exptime.
         names : sequence of str, optional
             Names to look for first.
 

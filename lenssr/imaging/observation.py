@@ -232,6 +232,8 @@ class Observation:
         if isinstance(image, Observation):
             return image._with_more(psf, noise, mask)
         request = Request(hdus, band, centre, size, mask_bits, weight_kind, most_pixels)
+        if noise is not None and is_stored(noise):
+            error, noise = noise, None
         beside = {"error": error, "weight": weight, "exposure": exposure}
         stored = mask is not None and is_stored(mask)
         planes = read_planes(image, request, beside | {"mask": mask if stored else None})

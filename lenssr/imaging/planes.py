@@ -85,7 +85,7 @@ class Planes:
     meta: dict[str, Any] = field(default_factory=dict)
     weight_kind: str | None = None
     bits: Any = None
-    frame: tuple[int, int] | None = None
+    frame: tuple[int, ...] | None = None
     found: dict[str, str] = field(default_factory=dict)
 
     def cut(self, values: Any) -> Any:

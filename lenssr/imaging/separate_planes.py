@@ -114,6 +114,8 @@ def _add_error(planes: Planes, request: Request, value: Any) -> None:
     plane = _Plane(value, "error", ("err", "var", "ivm"), planes, request)
     kind, unit = _kind_by_name(plane, planes), standard.unit_of(planes)
     values = float_plane(plane.pixels)
+    if values.ndim == 0:
+        values = np.full(planes.data.shape, float(values))
     same_shape(values, planes.data.shape, f"the error plane ({plane.label})")
     values = standard.in_unit_of_image(values, plane.header.get("BUNIT"), unit, _POWERS[kind], plane.label)
     for field in _POWERS:

@@ -51,7 +51,7 @@ def test_layout(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["hst-drz-exp", "hst-flc", "jwst-i2d", "pan-starrs", "alma"])
+@pytest.mark.parametrize("name", ["hst-flc", "jwst-i2d", "alma"])
 def test_lens_and_product(name, tmp_path, fitsverify):
     made = LAYOUTS[name].make(tmp_path)
     assert cli.main(["resolve", made.path, "-o", str(tmp_path / "out.fits"), *made.options]) == 0

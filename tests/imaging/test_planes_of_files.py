@@ -232,6 +232,8 @@ def test_planes_in_files_of_their_own(tmp_path):
         {"error": save("y.fits", full(SIGMA * 1e3), BUNIT="1e-3 electron/s")},
         {"error": fits.ImageHDU(full(SIGMA))},
         {"error": full(SIGMA) * u.electron / u.s},
+        {"error": SIGMA},
+        {"noise": save("noise.fits", full(SIGMA))},
         {"weight": save("x.ivm.fits", full(SIGMA**-2))},
         {"weight": full(SIGMA**-2), "weight_kind": "inverse_variance"},
     ):

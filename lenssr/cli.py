@@ -184,6 +184,16 @@ def _reading(arguments, psf):
     return {name: value for name, value in given.items() if value is not None} | {"hdus": named}
 
 
+def _reading_with_psf(arguments):
+    """Keywords of `Observation.from_any` with the PSF, which may have a file of its own."""
+    own = arguments.psf_file is not None
+    reading = _reading(arguments, None if own else arguments.psf) | {"psf": _read_psf(arguments)}
+    if own and arguments.psf is not None:  # it was read with them
+        for name in ("psf_oversampling", "psf_includes_pixel"):
+            reading.pop(name, None)
+    return reading
+
+
 def _source(arguments):
     """Value of ``source=`` for `SuperResolver`: a name, or a network with its options."""
     source = _given(arguments, RESOLVER)["source"]
@@ -208,8 +218,7 @@ def _resolve(arguments):
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
     resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
     log.info("resolving %s", arguments.input)
-    reading = _reading(arguments, arguments.psf if arguments.psf_file is None else None)
-    reading["psf"] = _read_psf(arguments)
+    reading = _reading_with_psf(arguments)
     if arguments.mask_file is None:
         result = resolver(arguments.input, **reading)
     else:
@@ -234,8 +243,7 @@ def _observe(path, reading, mask, resolver=None):
 def _inspect(arguments):
     from lenssr.imaging.inspection import describe_reading
 
-    reading = _reading(arguments, arguments.psf if arguments.psf_file is None else None)
-    reading["psf"] = _read_psf(arguments)
+    reading = _reading_with_psf(arguments)
     print("\n".join(describe_reading(arguments.input, mask=arguments.mask_file, **reading)))
 
 

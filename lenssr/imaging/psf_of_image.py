@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import astropy.units as u
+
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.cutting import sky_place
@@ -28,6 +30,11 @@ def psf_of_image(
     centre: Any,
 ) -> PSF | None:
     """PSF of an image, checked against its pixels; ``told`` are options of `PSF.from_any`."""
+    asked = [f"psf_{name}" for name, value in told.items() if value is not None]
+    if asked and (psf is None or isinstance(psf, PSF) or (isinstance(psf, u.Quantity) and psf.isscalar)):
+        raise InputError(
+            f"{' and '.join(asked)}: only a PSF that is an array or a file needs it, leave it out"
+        )
     if psf is None:
         return None
     place = _place_of(psf, grid, flags, meta, centre)

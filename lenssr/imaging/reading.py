@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def read_planes(
     planes = _read(image, request)
     planes.meta.setdefault("input_checksum", _checksum(np.ascontiguousarray(planes.data, ">f8"), "pixels"))
     add_planes(planes, request, beside or {})
+    for option, plane in (("weight_kind", "weight"), ("mask_bits", "mask")):
+        if getattr(request, option) is not None and plane not in planes.found:
+            raise InputError(
+                f"{option} = {getattr(request, option)!r}, but there is no {plane}: leave it out"
+            )
     if planes.found:
         planes.meta["reading"] = dict(planes.found)
     return planes
@@ -50,7 +56,7 @@ def _checksum(content: Any, what: str = "file") -> str:
 
 def _read(image: Any, request: Request) -> Planes:
     if isinstance(image, Mapping) and not isinstance(image, fits.Header):
-        return _read(python_inputs.pick_band(image, request.band), request)
+        return _read(python_inputs.pick_band(image, request.band), replace(request, band=None))
     if is_file(image):
         return _from_path(image, request)
     if isinstance(image, fits.HDUList):
@@ -58,6 +64,9 @@ def _read(image: Any, request: Request) -> Planes:
     if isinstance(image, _HDUS):
         first = [] if isinstance(image, fits.PrimaryHDU) else [fits.PrimaryHDU()]
         return _from_hdus(fits.HDUList([*first, image]), request)
+    if request.band is not None:
+        kind = type(image).__name__
+        raise InputError(f"band = {request.band!r}, but the image is a {kind}, which has one: leave it out")
     if request.hdus is not None:
         named = dict(request.hdus)
         raise InputError(

@@ -18,10 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*not finite", "ignore::astropy.
 def read(made):
     """Observation by the options of the command."""
     arguments = cli._parser().parse_args(["inspect", made.path, *made.options])
-    reading = cli._reading(arguments, arguments.psf if arguments.psf_file is None else None)
-    return Observation.from_any(
-        made.path, mask=arguments.mask_file, psf=cli._read_psf(arguments), most_pixels=1024**2, **reading
-    )
+    reading = cli._reading_with_psf(arguments)
+    return Observation.from_any(made.path, mask=arguments.mask_file, most_pixels=1024**2, **reading)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -122,6 +122,13 @@ def test_a_cutout_about_a_place(centre, kind):
         ({"centre": LENS, "size": -1.0}, "size = -1.0: give a positive angle"),
         ({"size": 1.0}, "without centre: give centre="),
         ({"most_pixels": 1000}, "64 x 64 pixels, more than 1000 .*: cut it by centre= and size="),
+        ({"weight_kind": "exposure"}, "weight_kind = 'exposure', but there is no weight: leave it out"),
+        ({"mask_bits": "SAT"}, "mask_bits = 'SAT', but there is no mask: leave it out"),
+        ({"psf_oversampling": 4}, "psf_oversampling: only a PSF that is an array or a file needs it"),
+        (
+            {"psf_includes_pixel": True, "psf": 0.1 * u.arcsec},
+            "psf_includes_pixel: only a PSF that is an arr",
+        ),
         ({"weight_kind": "heavy"}, "weight_kind = 'heavy': give one of 'exposure'"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import astropy.units as u
@@ -232,7 +233,7 @@ class Observation:
         if isinstance(image, Observation):
             return image._with_more(psf, noise, mask)
         request = Request(hdus, band, centre, size, mask_bits, weight_kind, most_pixels)
-        if noise is not None and is_stored(noise):
+        if is_stored(noise) and not (isinstance(noise, str) and not Path(noise).is_file()):
             error, noise = noise, None
         beside = {"error": error, "weight": weight, "exposure": exposure}
         stored = mask is not None and is_stored(mask)

@@ -148,6 +148,11 @@ def psf_text(text):
     return width if width.unit == u.pix else angle(text)
 
 
+def bits_text(text):
+    """Read a number, or names with commas."""
+    return int(text, 0) if text.isdigit() or text.lower().startswith("0x") else text
+
+
 def word_or(word, parse):
     """Make a parser that leaves a word as it is."""
     return lambda text: text if text == word else parse(text)

@@ -1,4 +1,4 @@
-"""The matrix of a WCS, the WCS of a resampled image, and which pixels and projections are refused."""
+"""The matrix of a WCS, the WCS of a resampled image or cutout, and which pixels are refused."""
 
 from __future__ import annotations
 
@@ -140,7 +140,6 @@ _CORNERS = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
 
 def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
     """Symmetric matrix (2, 2) from pixels to the image frame of a WCS, in arcsec."""
-    _refuse_distortions(wcs)
     try:
         to_arcsec = [u.Unit(unit).to(u.arcsec) for unit in wcs.wcs.cunit]
     except u.UnitConversionError:
@@ -149,7 +148,6 @@ def matrix_of(wcs: WCS, shape: tuple[int, int]) -> NDArray[np.float64]:
     matrix, where = scale_matrix(wcs) * np.array(to_arcsec)[:, None], ""
     _refuse_empty(matrix, "the WCS has", where)
     if wcs.has_celestial:
-        _refuse_hidden_distortion(wcs, shape)
         # A projection can stretch the field where the matrix at CRPIX does not (CAR off the equator).
         local, corners = _local_matrix(wcs, shape)
         if not _same_stretch(local, matrix, SCALE_TOLERANCE):
@@ -170,29 +168,166 @@ def _same_stretch(one: NDArray[np.float64], other: NDArray[np.float64], toleranc
     return bool(np.abs(one.T @ one - other.T @ other).max() < 2 * tolerance * area)
 
 
-def _refuse_distortions(wcs: WCS) -> None:
+# ---------------------------------------------------------------- distortions
+
+# Codes of projections with polynomials of their own, which wcslib applies.
+_DISTORTED = frozenset(("TPV", "TPD", "TNX", "ZPX", "ZPN"))
+# Shift in pixels below which two projections are one: far above rounding.
+_SAME_PIXEL = 1e-4
+# Places along a side of the image at which a distortion is measured.
+_SAMPLES = 9
+
+
+def distortions(wcs: WCS) -> list[str]:
+    """Names of the distortions of a WCS; [] for a plain projection."""
     kinds = {
         "SIP polynomials": (wcs.sip,),
         "distortion tables (CPDIS)": (wcs.cpdis1, wcs.cpdis2),
         "detector tables (D2IM)": (wcs.det2im1, wcs.det2im2),
     }
     found = [name for name, parts in kinds.items() if any(part is not None for part in parts)]
-    codes = {name[-3:] for name in wcs.wcs.ctype if "-" in name}
-    found += sorted(codes & {"TPV", "TPD", "TNX", "ZPX", "ZPN"})
-    if found:
-        raise InputError(f"the WCS has distortions ({', '.join(found)}): drizzle or reproject to plain TAN")
+    codes = {name.partition("-")[2].strip("-").partition("-")[0] for name in wcs.wcs.ctype if "-" in name}
+    found += sorted(codes & _DISTORTED)
+    return found
 
 
-def _refuse_hidden_distortion(wcs: WCS, shape: tuple[int, int]) -> None:
-    """Refuse polynomials that wcslib applies silently: it reads TPV headers as TAN and keeps them."""
-    corners = (_CORNERS * np.array(shape[::-1]) + np.array(shape[::-1]) - 1) / 2
-    plain = wcs_of_resampled(wcs, 1)
-    sky, undistorted = wcs.wcs_pix2world(corners, 0), plain.wcs_pix2world(corners, 0)
+def plain(wcs: WCS, shape: tuple[int, int]) -> WCS:
+    """The WCS itself, or the best affine one where it is distorted by less than `DISTORTION_TOLERANCE`.
+
+    Raises
+    ------
+    InputError
+        If a distortion moves pixels by more; the message has the number.
+    """
+    found = distortions(wcs) or _hidden_distortion(wcs, shape, (0, 0))
+    return wcs if not found else affine_wcs(wcs, shape, (0, 0), ", ".join(found))
+
+
+def _hidden_distortion(wcs: WCS, shape: tuple[int, int], corner: tuple[int, int]) -> list[str]:
+    """Name of polynomials that wcslib applies silently: it reads TPV headers as TAN and keeps them."""
+    if not wcs.has_celestial or wcs.naxis != 2 or not np.linalg.det(scale_matrix(wcs)):
+        return []
+    corners = (_CORNERS * np.array(shape[::-1]) + np.array(shape[::-1]) - 1) / 2 + corner
+    simple = wcs_of_resampled(wcs, 1)
+    sky, undistorted = wcs.wcs_pix2world(corners, 0), simple.wcs_pix2world(corners, 0)
     if not (np.all(np.isfinite(sky)) and np.all(np.isfinite(undistorted))):
         raise InputError("a corner of the image lies outside the WCS projection: correct its CRPIX")
-    shift = np.abs(plain.wcs_world2pix(sky, 0) - corners).max()
-    if shift > DISTORTION_TOLERANCE:
-        raise InputError(f"the WCS has distortions of {shift:.3g} pixels (as of TPV): reproject to plain TAN")
+    shift = np.abs(simple.wcs_world2pix(sky, 0) - corners).max()
+    return ["polynomials as of TPV"] if not shift < _SAME_PIXEL else []
+
+
+def cut_wcs(wcs: WCS, shape: tuple[int, int], corner: tuple[int, int]) -> WCS:
+    """WCS of a cutout whose first pixel is ``corner`` (column, row) of the frame."""
+    found = distortions(wcs) or _hidden_distortion(wcs, shape, corner)
+    if found:
+        return affine_wcs(wcs, shape, corner, ", ".join(found))
+    cut = wcs.deepcopy()
+    cut.wcs.crpix = np.asarray(wcs.wcs.crpix) - corner
+    cut.pixel_shape = shape[::-1]
+    cut.wcs.set()
+    return cut
+
+
+def affine_wcs(wcs: Any, shape: tuple[int, int], corner: tuple[int, int], what: str) -> WCS:
+    """Tangent projection about the middle of an image with the affine map that is closest to a WCS.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.wcsapi.BaseLowLevelWCS`
+        Any WCS of two celestial axes.
+    shape : tuple of int
+        (ny, nx) of the image.
+    corner : tuple of int
+        Its first pixel, (column, row), in the frame of ``wcs``.
+    what : str
+        Names of the distortions, for the message.
+
+    Returns
+    -------
+    affine : `~astropy.wcs.WCS`
+
+    Raises
+    ------
+    InputError
+        If no affine map is within `DISTORTION_TOLERANCE`, or the WCS is not defined there.
+    """
+    middle = (np.array(shape[::-1]) - 1) / 2
+    axes = (np.linspace(-0.5, size - 0.5, _SAMPLES) for size in shape[::-1])
+    places = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    longitude, latitude = _celestial_degrees(wcs, np.concatenate([[middle], places]) + corner)
+    if not np.all(np.isfinite(longitude) & np.isfinite(latitude)):
+        raise InputError(f"the WCS ({what}) is not defined over the whole image: reproject to plain TAN")
+    flat = _tangent_plane(longitude, latitude)[1:]
+    design = np.column_stack([places - middle, np.ones(len(places))])
+    (x_axis, y_axis, offset), *_ = np.linalg.lstsq(design, flat, rcond=None)
+    matrix = np.stack([x_axis, y_axis], axis=1)
+    _refuse_empty(matrix, f"the WCS ({what}) has", "")
+    moved = np.linalg.solve(matrix, (flat - design @ np.stack([x_axis, y_axis, offset])).T)
+    shift = float(np.hypot(*moved).max())
+    if not shift <= DISTORTION_TOLERANCE:
+        raise InputError(
+            f"the WCS has distortions ({what}) that move pixels by up to {shift:.3g} against the best affine "
+            f"map, more than {DISTORTION_TOLERANCE}: drizzle or reproject to plain TAN, or cut it smaller"
+        )
+    return _tangent_wcs(wcs, shape, (longitude[0], latitude[0]), matrix, np.linalg.solve(matrix, offset))
+
+
+def _tangent_wcs(wcs: Any, shape: Any, crval: Any, matrix: Any, offset: Any) -> WCS:
+    """WCS of a tangent projection with a matrix in arcsec, in the celestial frame of another one."""
+    new = WCS(naxis=2)
+    old = getattr(wcs, "wcs", None)
+    heads = ("RA--", "DEC-") if old is None else [old.ctype[axis][:4] for axis in (old.lng, old.lat)]
+    new.wcs.ctype = [f"{head}-TAN" for head in heads]
+    new.wcs.cunit, new.wcs.crval = ["deg", "deg"], [float(one) for one in crval]
+    new.wcs.crpix = (np.array(shape[::-1]) + 1) / 2 - offset
+    new.wcs.cd = matrix / 3600
+    for name in ("radesys", "equinox", "dateobs", "mjdobs"):
+        value = "ICRS" if old is None and name == "radesys" else getattr(old, name, "")
+        if value and (isinstance(value, str) or np.isfinite(value)):
+            setattr(new.wcs, name, value)
+    new.pixel_shape = shape[::-1]
+    new.wcs.set()
+    return new
+
+
+def _celestial_degrees(wcs: Any, places: NDArray[np.float64]) -> tuple[Any, Any]:
+    """Longitude and latitude in degrees of pixels (N, 2), by all that the WCS holds."""
+    with quiet(RuntimeWarning):
+        values = wcs.pixel_to_world_values(*places.T)
+    types = [str(kind) for kind in wcs.world_axis_physical_types]
+    pairs = (("pos.eq.ra", "pos.eq.dec"), ("pos.galactic.lon", "pos.galactic.lat"))
+    pairs += (("pos.ecliptic.lon", "pos.ecliptic.lat"), ("custom:pos.helioprojective.lon", "?"))
+    for first, second in pairs:
+        if first in types and second in types:
+            found = [types.index(first), types.index(second)]
+            units = [u.Unit(wcs.world_axis_units[axis]) for axis in found]
+            return tuple(
+                np.asarray(values[axis]) * unit.to(u.deg) for axis, unit in zip(found, units, strict=True)
+            )
+    raise InputError(f"the WCS has no celestial axes ({', '.join(types)}): give an astropy.wcs.WCS")
+
+
+def _tangent_plane(longitude: Any, latitude: Any) -> NDArray[np.float64]:
+    """Positions (N, 2), east and north in arcsec, on the plane that touches the sky at the first of them."""
+    lon, lat = np.radians(longitude), np.radians(latitude)
+    vectors = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+    east = np.array([-np.sin(lon[0]), np.cos(lon[0]), 0.0])
+    axes = np.stack([east, np.cross(vectors[0], east)])
+    return (vectors / (vectors @ vectors[0])[:, None]) @ axes.T * _ARCSEC_PER_RADIAN
+
+
+def side_at(wcs: Any, column: float, row: float) -> float:
+    """Side in arcsec of a square with the area of the pixel at a place."""
+    steps = np.array([[0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]]) + (column, row)
+    flat = _tangent_plane(*_celestial_degrees(wcs, steps))
+    return float(abs(np.linalg.det(np.stack([flat[1] - flat[2], flat[3] - flat[4]]))) ** 0.5)
+
+
+def has_scale(wcs: WCS) -> bool:
+    """Whether a header gave the WCS a scale: wcslib takes 1 degree for a missing one."""
+    old = wcs.wcs
+    matrix = old.cd if old.has_cd() else np.array(old.cdelt)[:, None] * np.array(old.get_pc())
+    return not np.array_equal(matrix, np.eye(len(matrix))) and bool(np.any(matrix))
 
 
 def _local_matrix(wcs: WCS, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,8 @@
 """The ``lenssr`` command.
 
-It can ``resolve`` an image, fit galaxies (``sersic``), show a ``demo``, ``simulate`` a data set and ``train``
-a network. Imports stay inside the commands, so that ``lenssr --help`` does not wait for them.
+It can ``resolve`` an image, say what it reads in a file (``inspect``), fit galaxies (``sersic``), show a
+``demo``, ``simulate`` a data set and ``train`` a network. Imports stay inside the commands, so that ``lenssr
+--help`` does not wait for them.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_arguments, help in (
         ("resolve", _resolve, _resolve_arguments, "super-resolve one FITS cutout of a lens"),
+        ("inspect", _inspect, _inspect_arguments, "say what is read in a FITS file, and what is assumed"),
         ("sersic", _sersic, _sersic_arguments, "fit Sérsic profiles to the galaxies of an image"),
         ("demo", _demo, _demo_arguments, "simulate a lens, super-resolve it, score it"),
         ("simulate", _simulate, _simulate_arguments, "write a data set of simulated lenses"),
@@ -81,10 +83,8 @@ def _resolve_arguments(parser, add):
     add("input", metavar="IN.fits", help="the cutout")
     add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
     _add_options(parser, READING)
-    add("--psf", metavar="HDU", help="name of the HDU of its PSF (default: PSF), in F if there is --psf-file")
-    psf = parser.add_mutually_exclusive_group()
-    psf.add_argument("--psf-file", metavar="F", help="a FITS file of the PSF, at the pixels of the image")
-    psf.add_argument("--psf-fwhm", metavar="ANGLE", type=angle, help="a Gaussian PSF, such as 0.1arcsec")
+    _psf_arguments(parser, add)
+    add("--mask-file", metavar="F", help="a FITS file that hides pixels, by --mask-bits")
     _add_options(parser, RESOLVER)
     add("--weights", metavar="NAME", help="of --source network: weights by name, or a file (default: chosen)")
     steps = "Gauss-Newton steps after the prediction of --source network (default: 0)"
@@ -93,10 +93,26 @@ def _resolve_arguments(parser, add):
     add("--overwrite", action="store_true", help="replace files that exist")
 
 
+def _psf_arguments(parser, add):
+    add("--psf", metavar="HDU", help="name of the HDU of its PSF (default: PSF), in F if there is --psf-file")
+    psf = parser.add_mutually_exclusive_group()
+    psf.add_argument(
+        "--psf-file", metavar="F", help="a FITS file of the PSF (an image, PSFEx, STDPSF, STPSF)"
+    )
+    psf.add_argument("--psf-fwhm", metavar="ANGLE", type=angle, help="a Gaussian PSF, such as 0.1arcsec")
+
+
+def _inspect_arguments(parser, add):
+    add("input", metavar="IN.fits", help="the file")
+    _add_options(parser, READING)
+    _psf_arguments(parser, add)
+    add("--mask-file", metavar="F", help="a FITS file that hides pixels, by --mask-bits")
+
+
 def _sersic_arguments(parser, add):
     add("input", metavar="IN.fits", help="the image, with its errors where it has them")
     add("-o", "--output", metavar="TABLE", required=True, help="the table to write: .ecsv, .fits, ...")
-    _add_options(parser, READING, without=["pixel_scale"])
+    _add_options(parser, READING)
     add("--psf-hdu", metavar="HDU", help="name of the HDU of the PSF (default: PSF, where there is one)")
     add("--mask", metavar="F", help="a FITS file of the image's shape: not 0 hides a pixel")
     positions = "a table with x and y (zero-based pixels) or skycoord (default: galaxies are detected)"
@@ -145,6 +161,7 @@ def _outputs(arguments):
 def _inputs(arguments):
     """Files that a command reads."""
     names = ("input", "psf_file", "psf", "lens", "mask", "init", "weights", "start", "recipe")
+    names += ("err_file", "wht_file", "mask_file", "exposure_file")
     given = (getattr(arguments, name, None) for name in names)
     return [path for path in given if isinstance(path, str)]
 
@@ -165,11 +182,31 @@ def _read_psf(arguments):
     """Build the PSF that the options name; None leaves it to the file."""
     from lenssr.imaging import PSF
 
+    if arguments.psf_file is not None and arguments.psf is not None:
+        asked = {"oversampling": arguments.psf_oversampling, "includes_pixel": arguments.psf_includes_pixel}
+        return PSF.from_fits(arguments.psf_file, hdu=arguments.psf, **asked)
     if arguments.psf_file is not None:
-        return PSF.from_fits(arguments.psf_file, hdu=arguments.psf)
+        return arguments.psf_file
     if arguments.psf is not None and arguments.psf_fwhm is not None:
         raise InputError("--psf and --psf-fwhm both name a PSF: give one")
     return None if arguments.psf_fwhm is None else PSF.from_fwhm(arguments.psf_fwhm)
+
+
+def _reading(arguments, psf):
+    """Keywords of `Observation.from_any` that the options name; ``psf`` is an HDU of the image's file."""
+    named = _hdus(sci=arguments.sci, err=arguments.err, psf=psf)
+    given = {name: getattr(arguments, name) for name in READING if name not in ("sci", "err")}
+    return {name: value for name, value in given.items() if value is not None} | {"hdus": named}
+
+
+def _reading_with_psf(arguments):
+    """Keywords of `Observation.from_any` with the PSF, which may have a file of its own."""
+    own = arguments.psf_file is not None
+    reading = _reading(arguments, None if own else arguments.psf) | {"psf": _read_psf(arguments)}
+    if own and arguments.psf is not None:  # it was read with them
+        for name in ("psf_oversampling", "psf_includes_pixel"):
+            reading.pop(name, None)
+    return reading
 
 
 def _source(arguments):
@@ -189,15 +226,18 @@ def _source(arguments):
 
 def _resolve(arguments):
     from lenssr.resolver import SuperResolver
+    from lenssr.result.fits import check_name
 
     outputs = _outputs(arguments)
+    check_name(arguments.output)
     lens = None if arguments.lens is None else _read_lens(arguments.lens)
     resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
-    psf = arguments.psf if arguments.psf_file is None else None
     log.info("resolving %s", arguments.input)
-    named = _hdus(sci=arguments.sci, err=arguments.err, psf=psf)
-    reading = {"pixel_scale": arguments.pixel_scale, "unit": arguments.unit, "hdus": named}
-    result = resolver(arguments.input, psf=_read_psf(arguments), **reading)
+    reading = _reading_with_psf(arguments)
+    if arguments.mask_file is None:
+        result = resolver(arguments.input, **reading)
+    else:
+        result = resolver(_observe(arguments.input, reading, arguments.mask_file, resolver))
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
@@ -205,22 +245,34 @@ def _resolve(arguments):
     print(f"written        {', '.join(outputs)}")
 
 
+def _observe(path, reading, mask, resolver=None):
+    """Read an image with a file that hides pixels, before other objects are hidden."""
+    from lenssr.imaging import Observation
+    from lenssr.imaging.cutting import MOST_PIXELS
+
+    return Observation.from_any(
+        path, mask=mask, most_pixels=None if resolver is None else MOST_PIXELS, **reading
+    )
+
+
+def _inspect(arguments):
+    from lenssr.imaging.inspection import describe_reading
+
+    reading = _reading_with_psf(arguments)
+    print("\n".join(describe_reading(arguments.input, mask=arguments.mask_file, **reading)))
+
+
 def _sersic(arguments):
-    from lenssr.imaging.reading import find_image, open_fits
     from lenssr.photometry import SersicPhotometry
     from lenssr.photometry.flags import NOTICES
     from lenssr.photometry.positions import read_positions
 
     outputs = _outputs(arguments)
-    mask = None
-    if arguments.mask is not None:
-        with open_fits(arguments.mask) as hdus:
-            mask = find_image(hdus, ("MASK", "DQ")).data != 0
     positions = None if arguments.init is None else read_positions(arguments.init)
     phot = SersicPhotometry(**_given(arguments, PHOTOMETRY))
     log.info("fitting %s", arguments.input)
-    named = _hdus(sci=arguments.sci, err=arguments.err, psf=arguments.psf_hdu)
-    table = phot(arguments.input, mask=mask, init_params=positions, unit=arguments.unit, hdus=named)
+    reading = _reading(arguments, arguments.psf_hdu)
+    table = phot(arguments.input, mask=arguments.mask, init_params=positions, **reading)
     with atomic(arguments.output, arguments.overwrite) as temporary:
         try:
             table.write(temporary)

@@ -168,7 +168,7 @@ class PixelGrid:
         if pixel_scale is not None and matrix is not None:
             raise InputError("pixel_scale and matrix both say how large a pixel is: give one of them")
         self.shape = int(shape[0]), int(shape[1])
-        self.wcs = wcs
+        self.wcs = wcs = None if wcs is None else _wcs.plain(wcs, self.shape)
         x, y = (float(strip_unit(place, u.arcsec, "origin")) for place in origin)
         self.origin = x, y
         found = None if wcs is None else _wcs.matrix_of(wcs, self.shape)
@@ -208,7 +208,8 @@ class PixelGrid:
         Raises
         ------
         InputError
-            If the pixels are stretched more, or the WCS is distorted or has no angular axes.
+            If the pixels are stretched more, or the WCS has no angular axes, or distortions that move pixels
+            by more than 0.02 against the best affine map.
         """
         if wcs.naxis != 2 and wcs.has_celestial:
             wcs = wcs.celestial

@@ -318,9 +318,43 @@ RESOLVER: dict[str, Option] = {
 
 # How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.
 READING: dict[str, Option] = {
-    "sci": Option(help="HDU of the image (default: SCI, IMAGE, or the first)", flag="--sci", metavar="HDU"),
-    "err": Option(help="HDU of its errors, 1 sigma (default: ERR or RMS)", flag="--err", metavar="HDU"),
+    "sci": Option(
+        help="HDU of the image: a name, a number, or SCI,2 (default: SCI, IMAGE, DATA, or the only one)",
+        flag="--sci", metavar="HDU",
+    ),
+    "err": Option(help="HDU of its errors, 1 sigma (default: ERR, RMS, ...)", flag="--err", metavar="HDU"),
+    "band": Option(help="filter, or number of the plane, of a file with several", flag="--band"),
+    "centre": Option(
+        help="the lens's place on the sky, such as '10:00:28.6 +02:12:21' or '150.119 2.206' (degrees)",
+        flag="--centre", metavar="PLACE",
+    ),
+    "size": Option(
+        help="side of the cutout about --centre, such as 6arcsec",
+        flag="--size", metavar="ANGLE", parse=opt.angle,
+    ),
+    "error": Option(help="a FITS file of the errors (or variances)", flag="--err-file", metavar="F"),
+    "weight": Option(help="a FITS file of the weights", flag="--wht-file", metavar="F"),
+    "weight_kind": Option(
+        help="what the weights are, where nothing says so", flag="--wht-kind",
+        choices=lambda: ("exposure", "inverse_variance", "variance", "relative"),
+    ),
+    "exposure": Option(help="a FITS file of the exposure times", flag="--exposure-file", metavar="F"),
+    "mask_bits": Option(
+        help="bits of the mask that hide a pixel: names, a sum, or any (default: the archive's defects)",
+        flag="--mask-bits", metavar="BITS", parse=opt.bits_text,
+    ),
+    "psf_oversampling": Option(
+        help="samples of the PSF along a pixel, where its file does not say",
+        flag="--psf-oversampling", metavar="N", parse=opt.whole_number,
+    ),
+    "psf_includes_pixel": Option(
+        help="the PSF holds the response of the pixel", flag="--psf-includes-pixel", switch=True
+    ),
     "unit": Option(help="unit of the pixels, such as electron/s, where BUNIT does not say", flag="--unit"),
+    "zero_point": Option(
+        help="AB magnitude of one unit, where the header does not say",
+        flag="--zero-point", metavar="MAG", parse=float,
+    ),
     "pixel_scale": Option(
         help="such as 0.05arcsec, where there is no WCS",
         flag="--pixel-scale", metavar="ANGLE", parse=opt.angle,

@@ -19,6 +19,7 @@ from lenssr._limits import limited
 from lenssr._tensors import usual_torch
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
+from lenssr.imaging.cutting import MOST_PIXELS
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
 from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     LightChoice = Literal["sersic", "mge"] | Sersic | MultiGaussian
 
 __all__ = ["SuperResolver"]
+
+# Frames that are interpolated only may be larger than those that are fitted.
+MOST_INTERPOLATED = 4096**2
 
 
 class SuperResolver:
@@ -163,16 +167,19 @@ class SuperResolver:
 
         Parameters
         ----------
-        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.CCDData` or `~astropy.nddata.NDData`
-            The cutout, shape (ny, nx), lens near the middle.
+        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.NDData`, array, `~lenssr.Observation`, ...
+            The cutout, shape (ny, nx), lens near the middle; or a larger frame, of which ``centre=`` and
+            ``size=`` cut it.
         psf : `~lenssr.imaging.PSF`, array, path, FWHM as a Quantity, kernel or photutils PSF model, optional
             Instead of the one of the resolver or the file.
         noise : `~lenssr.imaging.NoiseModel`, Quantity, number or array, optional
             Noise model, or one standard deviation per pixel. By default the error plane of the image.
-        mask : array of bool, shape (ny, nx), or "auto", optional
+        mask : array of bool, shape (ny, nx), "auto", path or HDU, optional
             True hides a pixel; "auto" hides other objects in the field and keeps the arcs.
         **reading
-            ``pixel_scale``, ``unit``, ``zero_point`` and ``hdus``, where the image does not hold them; see
+            ``pixel_scale``, ``unit``, ``zero_point``, ``hdus``, ``band``, ``centre``, ``size``, ``error``,
+            ``weight``, ``weight_kind``, ``exposure``, ``mask_bits``, ``psf_oversampling`` and
+            ``psf_includes_pixel``, where the image does not hold or say them; see
             `~lenssr.imaging.Observation.from_any`.
 
         Returns
@@ -476,13 +483,15 @@ class SuperResolver:
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
-        automatic = isinstance(mask, str)
+        automatic = isinstance(mask, str) and not Path(mask).is_file()
         if automatic and mask != "auto":
-            raise InputError(f"mask = {mask!r}: give an array of bool, 'auto' or None")
+            raise InputError(f"mask = {mask!r}: give an array of bool, a file, 'auto' or None")
         psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
         hidden = None if automatic else mask
+        limit = MOST_INTERPOLATED if self.settings.kind == "interpolation" else MOST_PIXELS
+        given: Any = {"most_pixels": limit, **reading}
         with limited(per_pixel=pixel_need(self.settings)):
-            observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **reading)
+            observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **given)
         check_sense(observation)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:

@@ -1,6 +1,8 @@
 """What all tests share: real images, random numbers, and examples that are the same in every run."""
 
 import os
+import shutil
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -37,6 +39,20 @@ def real_data():
     if not folder.is_dir():
         pytest.fail(f"{REAL_DATA} = {folder} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fitsverify():
+    """Function that checks a file by the program fitsverify: no error and no warning."""
+    program = shutil.which("fitsverify")
+    if program is None:
+        pytest.skip("fitsverify is not installed: .ci/run installs it")
+
+    def verify(path):
+        told = subprocess.run([program, str(path)], capture_output=True, text=True).stdout
+        assert "found 0 warning(s) and 0 error(s)" in told, told
+
+    return verify
 
 
 @pytest.fixture

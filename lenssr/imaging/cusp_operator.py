@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lenssr._wcs import pixel_side
 from lenssr.imaging.operator import Convolution, reach_of, sharpened
+from lenssr.imaging.planes import Array
 from lenssr.imaging.psf import PSF
-from lenssr.imaging.reading import Array
 
 __all__ = ["CuspOperator", "IntegratingOperator", "TrackingOperator", "effective_kernel"]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from lenssr._quiet import quiet
-from lenssr.imaging.reading import Array, Mask
+from lenssr.imaging.planes import Array, Mask
 
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation

@@ -24,7 +24,7 @@ from lenssr._files import local_file
 from lenssr._limits import bytes_per_pixel, check_memory, check_unit_text, quoted
 from lenssr.exceptions import InputError
 
-__all__ = ["read_checked", "refuse_unreadable", "same_hdus"]
+__all__ = ["check_file", "read_checked", "refuse_unreadable", "same_hdus"]
 
 BLOCK, CARD = 2880, 80
 # Largest header in blocks (50 000 cards), number of HDUs, and of axes of an image that numpy can hold.
@@ -48,14 +48,31 @@ _COUNTED = re.compile(
     rb"|ZTILE[0-9]{1,3}|ZPCOUNT|ZGCOUNT) *"
 )
 _LATIN = "latin-1"
+_SUMS = (b"DATASUM ", b"CHECKSUM")
+# Data of an HDU, in bytes, above which the sums of a file that is not decompressed are not compared: it would
+# take longer than to cut an image from it.
+MOST_SUMMED = 2**28
 
 
 def read_checked(path: str | PathLike[str]) -> tuple[io.BytesIO, int]:
     """Content of a FITS file, decompressed, and the number of its HDUs; `InputError` for a damaged one."""
+    content, number = check_file(path, keep=True)
+    assert content is not None  # noqa: S101 - it is kept
+    return content, number
+
+
+def check_file(
+    path: str | PathLike[str], *, keep: bool = False, whole: bool = True
+) -> tuple[io.BytesIO | None, int]:
+    """Walk through a FITS file: its content if it is compressed or kept, and the number of its HDUs.
+
+    Pixels of others stay in the file, but where a sum has to be compared. Those of a file that is not read
+    ``whole`` need no memory.
+    """
     place = local_file(path)
     try:
         with _decompressed(place) as (file, size):
-            return _Walk(place, file, size).read()
+            return _Walk(place, file, size, keep=keep or size is None, whole=whole).read()
     except InputError:
         raise
     except EOFError as error:
@@ -73,7 +90,7 @@ def refuse_unreadable(hdus: Any, names: Iterable[str]) -> None:
             continue
         # HST says so of a plane that is one number everywhere, such as a mask of zeros.
         constant = hdu.header.get("NAXIS") == 0 and "PIXVALUE" in hdu.header
-        if not constant and (not hdu.is_image or hdu.data is None):
+        if not constant and (not hdu.is_image or not hdu.shape):
             what = (
                 "no data" if hdu.is_image else f"no image ({quoted(hdu.header.get('XTENSION', 'damaged'))})"
             )
@@ -117,27 +134,26 @@ def _decompressed(path: Path) -> Iterator[tuple[Any, int | None]]:
 
 
 class _Walk:
-    """The walk through a file, HDU after HDU; what was read is kept."""
+    """The walk through a file, HDU after HDU; what was read is kept where it is asked for."""
 
-    def __init__(self, path: Path, file: Any, size: int | None) -> None:
-        self.path, self.file, self.size = path, file, size
-        self.content, self.pixels = bytearray(), 0
+    def __init__(self, path: Path, file: Any, size: int | None, *, keep: bool, whole: bool) -> None:
+        self.path, self.file, self.size, self.keep, self.whole = path, file, size, keep, whole
+        self.content, self.place, self.pixels = bytearray(), 0, 0
 
-    def read(self) -> tuple[io.BytesIO, int]:
+    def read(self) -> tuple[io.BytesIO | None, int]:
         number, announced = 0, 0
         while (header := self._header(number)) is not None:
-            start, cards = len(self.content) - len(header), _cards(header)
+            cards = _cards(header)
             about = _Structure(self.path, number, cards)
             announced = announced or about.number("NEXTEND", 0)
-            self._data(about)
-            self._check_sums(about, cards, start, start + len(header))
+            self._check_sums(about, cards, header, self._data(about, cards))
             number += 1
             if number > MOST_HDUS:
                 raise InputError(f"{self.path} has more than {MOST_HDUS} HDUs: give the ones that are needed")
         if announced > number - 1:
             raise self._truncated(f"NEXTEND = {announced}, but {number - 1} extensions")
         # Nothing is after the end of a stream whose sum is right: reading on checks the sum.
-        return io.BytesIO(self.content), number
+        return io.BytesIO(self.content) if self.keep else None, number
 
     def _truncated(self, why: str) -> InputError:
         return InputError(f"{self.path} is truncated ({why}): copy or download it again")
@@ -164,8 +180,13 @@ class _Walk:
             if len(blocks) > MOST_BLOCKS:
                 raise InputError(f"{self.path}: the header of HDU {number} has no end: get the file again")
         header = b"".join(blocks)
-        self.content += header
+        self._passed(header)
         return header
+
+    def _passed(self, part: bytes) -> None:
+        self.place += len(part)
+        if self.keep:
+            self.content += part
 
     def _filler(self, block: bytes, number: int) -> None:
         """Accept zeros or blanks after the last HDU; whatever else was one."""
@@ -177,23 +198,39 @@ class _Walk:
                 raise InputError(f"{self.path} is damaged ({text}): copy or download it again")
             block = self._take(BLOCK * 100)
 
-    def _data(self, about: "_Structure") -> None:
+    def _data(self, about: "_Structure", cards: dict[bytes, bytes]) -> int | None:
+        """Pass the data of an HDU; their sum where it was found."""
         size = about.data_bytes
         padded = -(-size // BLOCK) * BLOCK
-        known = None if self.size is None else self.size - len(self.content)
+        known = None if self.size is None else self.size - self.place
         if known is not None and known < size:
             raise self._truncated(f"HDU {about.hdu} announces {size} bytes, {known} are left")
-        self.pixels += about.pixels
-        need = float(len(self.content) + 2 * padded + READING_BYTES * self.pixels)
-        need += bytes_per_pixel() * about.pixels
-        sides = " x ".join(map(str, reversed(about.sides)))
-        check_memory(need, f"{self.path}, with {sides} values in HDU {about.hdu},", "give a smaller cutout")
-        before = len(self.content)
-        while len(self.content) - before < padded:
-            part = self._take(min(padded - (len(self.content) - before), 2**24))
+        if self.whole:
+            self._check_need(about, padded)
+        summed = any(name in cards for name in _SUMS) and (self.keep or padded < MOST_SUMMED)
+        end, total = self.place + padded, 0
+        if not self.keep and not summed:
+            if known is not None and known < padded:
+                raise self._truncated(f"HDU {about.hdu} announces {size} bytes")
+            self.file.seek(end)
+            self.place = end
+            return None
+        while self.place < end:
+            part = self._take(min(end - self.place, 2**24))
             if not part:
                 raise self._truncated(f"HDU {about.hdu} announces {size} bytes")
-            self.content += part
+            self._passed(part)
+            if summed:
+                total = _ones_sum(np.frombuffer(part.ljust(-(-len(part) // 4) * 4, b"\0"), ">u4"), total)
+        return total if summed else None
+
+    def _check_need(self, about: "_Structure", padded: int) -> None:
+        """Refuse what would take more memory than there is, before it is read."""
+        self.pixels += about.pixels
+        held = len(self.content) + 2 * padded if self.keep else padded
+        need = float(held + (READING_BYTES + bytes_per_pixel()) * self.pixels)
+        sides = " x ".join(map(str, reversed(about.sides)))
+        check_memory(need, f"{self.path}, with {sides} values in HDU {about.hdu},", "give a smaller cutout")
 
     def _take(self, size: int) -> bytes:
         """Read up to ``size`` bytes, fewer only at the end."""
@@ -203,23 +240,23 @@ class _Walk:
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _check_sums(self, about: "_Structure", cards: dict[bytes, bytes], start: int, data: int) -> None:
-        """Compare DATASUM and CHECKSUM where the header has them."""
-        given = [(name, cards.get(name.encode().ljust(8))) for name in ("DATASUM", "CHECKSUM")]
-        if all(card is None for _, card in given):
+    def _check_sums(
+        self, about: "_Structure", cards: dict[bytes, bytes], header: bytes, total: int | None
+    ) -> None:
+        """Compare DATASUM and CHECKSUM, where the header has them, with the ``total`` of the data."""
+        if total is None:
             return
-        view = np.frombuffer(self.content, dtype=">u4")
-        total = _ones_sum(view[data // 4 :])
-        for name, card in given:
-            text = None if card is None else _text_of(card)
+        for name in _SUMS:
+            text = _text_of(cards[name]) if name in cards else None
             if not text:
                 continue
-            if name == "DATASUM":
+            if name == b"DATASUM ":
                 wrong = not (text.isdigit() and len(text) < 12 and int(text) in _equal_sums(total))
             else:
-                wrong = _ones_sum(view[start // 4 : data // 4], total) not in (0, 2**32 - 1)
+                wrong = _ones_sum(np.frombuffer(header, ">u4"), total) not in (0, 2**32 - 1)
             if wrong:
-                message = f"{self.path} is damaged: {name} of HDU {about.hdu} differs; get it again"
+                which = name.decode().strip()
+                message = f"{self.path} is damaged: {which} of HDU {about.hdu} differs; get it again"
                 raise InputError(f"{message}, or delete CHECKSUM and DATASUM if you changed it on purpose")
 
 

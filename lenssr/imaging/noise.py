@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.imaging.reading import Array, Mask
+from lenssr.imaging.planes import Array, Mask
 from lenssr.imaging.sky import FEWEST_PIXELS, source_mask
 from lenssr.units import strip_unit
 

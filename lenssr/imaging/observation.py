@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import astropy.units as u
@@ -15,8 +16,10 @@ import numpy as np
 from astropy.stats import sigma_clipped_stats
 from numpy.typing import ArrayLike
 
+from lenssr._wcs import has_scale
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.grids import PixelGrid, conserves_sum
+from lenssr.imaging.archive_units import parse_unit
 from lenssr.imaging.noise import (
     GaussianNoise,
     NoiseModel,
@@ -25,9 +28,14 @@ from lenssr.imaging.noise import (
     effective_exposure,
     noise_of_counts,
 )
+from lenssr.imaging.planes import UNCERTAINTIES, Array, Mask, Planes, Request, same_shape
 from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
-from lenssr.imaging.reading import UNCERTAINTIES, Array, Mask, Planes, parse_unit, read_planes
+from lenssr.imaging.psf_of_image import psf_of_image
+from lenssr.imaging.reading import read_planes
+from lenssr.imaging.separate_planes import is_stored
 from lenssr.imaging.sky import SkyNoise, measure_sky
+from lenssr.imaging.suspicions import border_without_data, has_cosmic_rays
+from lenssr.imaging.zero_points import zero_point_of_unit
 from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
@@ -36,12 +44,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageLike", "NoiseLike", "Observation", "PSFLike", "Reading"]
 
-ImageLike: TypeAlias = "str | PathLike[str] | HDUList | NDData | u.Quantity | ArrayLike"
+ImageLike: TypeAlias = "str | PathLike[str] | HDUList | NDData | Observation | u.Quantity | ArrayLike | Any"
+PlaneLike: TypeAlias = "str | PathLike[str] | HDUList | NDData | u.Quantity | ArrayLike | Any"
 NoiseLike: TypeAlias = "NoiseModel | u.Quantity | ArrayLike"
 
 # Below this many pixels a side, little besides the total light is measured.
 SMALL_SIDE = 16
-_AB_ZERO = 3631 * u.Jy
+# Pixels larger than this are no image of a lens: a scale that is missing (1 degree) or in another unit.
+# Chosen.
+MOST_SCALE = 60.0
+# Flags of where the noise comes from.
+_NOISE_FLAGS = ("noise_guessed", "noise_from_exposure", "gain_guessed", "errors_follow_counts")
 
 
 class Reading(TypedDict, total=False):
@@ -50,7 +63,17 @@ class Reading(TypedDict, total=False):
     pixel_scale: Scale
     unit: u.UnitBase | str | None
     zero_point: u.Quantity | float | None
-    hdus: Mapping[str, str | int] | None
+    hdus: Mapping[str, Any] | None
+    band: str | int | None
+    centre: Any
+    size: Any
+    error: PlaneLike | None
+    weight: PlaneLike | None
+    weight_kind: str | None
+    exposure: PlaneLike | None
+    mask_bits: Any
+    psf_oversampling: int | None
+    psf_includes_pixel: bool | None
 
 
 @dataclass(frozen=True)
@@ -85,10 +108,14 @@ class Observation:
     -----
     The flags: ``unit_missing`` (taken as a plain number per pixel), ``noise_from_exposure`` (Poisson noise
     from the exposure, sky rms measured), ``gain_guessed`` (image in adu or DN without a gain: 1 electron
-    taken), ``noise_guessed`` (sky rms measured, nothing else known), ``constant_image``, ``small_image``
-    (a side under 16 pixels), ``psf_cropped`` (larger than the image), ``psf_off_centre`` (centroid more
-    than 0.05 pixel off), ``hdu_guessed`` (the first of several images taken), ``errors_follow_counts`` (the
-    error plane was made from the observed counts).
+    taken), ``noise_guessed`` (sky rms measured, nothing else known), ``constant_image``, ``small_image`` (a
+    side under 16 pixels), ``psf_cropped`` (larger than the image), ``psf_off_centre`` (centroid more than
+    0.05 pixel off), ``hdu_guessed`` (the first of several images taken), ``errors_follow_counts`` (the error
+    plane was made from the observed counts), ``weight_guessed`` (what the weight map means), ``mask_guessed``
+    (what the bits of the mask mean), ``psf_place_guessed`` (where the lens lies in the frame of a PSF that
+    varies), ``errors_missing`` (pixels without an error, masked), ``border_without_data`` (zeros at the edge,
+    masked), ``single_exposure`` and ``cosmic_rays``. ``meta["reading"]`` says where each plane and number
+    comes from, ``meta["assumed"]`` what was assumed.
 
     Examples
     --------
@@ -120,23 +147,34 @@ class Observation:
         pixel_scale: Scale = None,
         unit: u.UnitBase | str | None = None,
         zero_point: u.Quantity | float | None = None,
-        hdus: Mapping[str, str | int] | None = None,
+        hdus: Mapping[str, Any] | None = None,
+        band: str | int | None = None,
+        centre: Any = None,
+        size: Any = None,
+        error: PlaneLike | None = None,
+        weight: PlaneLike | None = None,
+        weight_kind: str | None = None,
+        exposure: PlaneLike | None = None,
+        mask_bits: Any = None,
+        psf_oversampling: int | None = None,
+        psf_includes_pixel: bool | None = None,
+        most_pixels: int | None = None,
     ) -> Observation:
         """Read and check an image.
 
         Parameters
         ----------
-        image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.NDData`, Quantity or array
-            Of a FITS file, the HDUs SCI or IMAGE (or the first two-dimensional one), ERR or RMS, VAR or
-            VARIANCE, WHT or IVM (inverse variance, 0 where a pixel is not to be used), DQ or MASK (not 0
-            where a pixel is not to be used), PSF and EXPTIME are read, and the keywords BUNIT,
-            EXPTIME, GAIN and MAGZERO.
+        image : path, HDU, `~astropy.nddata.NDData`, array, tuple, dict or `Observation`
+            A FITS file (or ASDF, with the extra ``jwst``) is read as its archive writes it
+            (`lenssr.imaging.readers`), else by the names of its HDUs and keywords. Arrays may be masked, have
+            a unit, or come as ``(data, header)``; a `~astropy.nddata.Cutout2D` and a dict of images by band
+            are fine. An `Observation` comes back, with what else is given.
         psf : input of `PSF.from_any`, optional
             The PSF; by default the one that comes with the image.
         noise : `NoiseModel`, float, `~astropy.units.Quantity` or array, optional
             The noise, or its standard deviation, instead of the error plane of the image.
-        mask : array of bool, shape (ny, nx), optional
-            More pixels that are not to be used.
+        mask : array of bool, shape (ny, nx), path or HDU, optional
+            More pixels that are not to be used; of a file or HDU by the bits that ``mask_bits`` names.
         pixel_scale : `~astropy.units.Quantity` or float, optional
             For images without a WCS; a number is in arcsec.
         unit : `~astropy.units.Unit` or str, optional
@@ -144,8 +182,31 @@ class Observation:
         zero_point : `~astropy.units.Quantity` or float, optional
             AB magnitude of one unit.
         hdus : dict, optional
-            For files with names of their own: which HDU (name or number) holds ``sci``, ``err``, ``var``,
-            ``ivm``, ``mask``, ``psf``, ``exptime``.
+            For files with names of their own: which HDU (name, number, or name and version such as
+            ``("SCI", 2)``) holds ``sci``, ``err``, ``var``, ``ivm``, ``wht``, ``mask``, ``psf``, ``exptime``.
+        band : str or int, optional
+            Of a file with several bands, of a cube, or of a dict: the filter, or the number of the plane.
+        centre : `~astropy.coordinates.SkyCoord`, str or pair, optional
+            The lens's place on the sky, such as ``"10:00:28.6 +02:12:21"``. Where a PSF varies, it is
+            evaluated there.
+        size : `~astropy.units.Quantity` or pair, optional
+            Side of the cutout about ``centre``, or (height, width), a number in arcsec: only that much is
+            read.
+        error, weight, exposure : path, HDU, array or `~astropy.units.Quantity`, optional
+            Planes in files or arrays of their own. An error plane is a variance, or an inverse variance,
+            where its name or unit says so. A weight map is what ``weight_kind`` says, or its header, or its
+            archive.
+        weight_kind : {"exposure", "inverse_variance", "variance", "relative"}, optional
+            What the weight map holds; relative weights are scaled by the sky's rms.
+        mask_bits : int, str or list of str, optional
+            Which bits of the mask make a pixel unusable: their sum, their names, or "any". By default those
+            of the archive that mean a defect.
+        psf_oversampling : int, optional
+            Samples of the PSF along a pixel of the image, where its file does not say.
+        psf_includes_pixel : bool, optional
+            Whether the PSF holds the response of the pixel.
+        most_pixels : int, optional
+            A frame with more is refused before it is read, unless it is cut.
 
         Returns
         -------
@@ -169,12 +230,20 @@ class Observation:
         is known gets Poisson noise plus the sky's measured rms. An image of counts needs no exposure for
         that; adu and DN are turned to electrons by GAIN. With neither, the noise is the sky's rms.
         """
-        planes = read_planes(image, hdus)
+        if isinstance(image, Observation):
+            return image._with_more(psf, noise, mask)
+        request = Request(hdus, band, centre, size, mask_bits, weight_kind, most_pixels)
+        if is_stored(noise) and not (isinstance(noise, str) and not Path(noise).is_file()):
+            error, noise = noise, None
+        beside = {"error": error, "weight": weight, "exposure": exposure}
+        stored = mask is not None and is_stored(mask)
+        planes = read_planes(image, request, beside | {"mask": mask if stored else None})
         flags = list(planes.flags)
         unit, zero_point = _unit_of(planes, unit, zero_point, flags)
         grid = _grid_of(planes, pixel_scale)
-        bad = _mask_of(planes, mask)
-        error = _error_of(planes, bad)
+        noise = planes.cut(noise) if isinstance(noise, np.ndarray) else noise
+        bad = _mask_of(planes, None if stored else planes.cut(mask), flags, own_noise=noise is not None)
+        sigma = _error_of(planes, bad)
         data = np.where(bad, 0.0, planes.data)
         if min(data.shape) < SMALL_SIDE:
             flags.append("small_image")
@@ -182,9 +251,26 @@ class Observation:
             flags.append("constant_image")
         meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point)
         meta["exposure"] = None if planes.exposure is None else float(np.median(planes.exposure))
-        given = _psf_of(planes.psf if psf is None else psf, grid, flags)
+        if psf is not None and is_stored(psf):
+            meta["reading"] = meta.get("reading", {}) | {"psf": str(getattr(psf, "name", psf)).split("/")[-1]}
+        told = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
+        given = psf_of_image(planes.psf if psf is None else psf, grid, flags, meta, told, centre)
         self = cls(data, bad, None, unit, grid, given, meta=meta)
-        return self._with_noise(planes, error if noise is None else None, noise, flags)
+        self = self._with_noise(planes, sigma if noise is None else None, noise, flags)
+        if "single_exposure" not in self.flags and has_cosmic_rays(self):
+            self = replace(self, flags=(*self.flags, "cosmic_rays"))
+        return self
+
+    def _with_more(self, psf: PSFLike | None, noise: NoiseLike | None, mask: Any) -> Observation:
+        """The observation with a PSF, a noise or a mask instead of its own."""
+        new = self if mask is None else self.masked(_stored_mask(mask))
+        flags = list(new.flags)
+        if psf is not None:
+            new = replace(new, psf=psf_of_image(psf, new.grid, flags, new.meta, {}, None))
+        if noise is None:
+            return replace(new, flags=tuple(dict.fromkeys(flags)))
+        flags = [name for name in flags if name not in _NOISE_FLAGS]
+        return new._with_noise(Planes(new.data, exposure=new.meta.get("exposure")), None, noise, flags)
 
     def _with_noise(self, planes: Planes, error: Array | None, noise: Any, flags: list[str]) -> Observation:
         as_it_is = isinstance(noise, NoiseModel)
@@ -192,7 +278,7 @@ class Observation:
             noise = noise.in_unit(self.unit, pixel_area=self.grid.pixel_area, gain=planes.gain or 1.0)
             for name in noise.names:
                 if np.ndim(getattr(noise, name)):
-                    _same_shape(getattr(noise, name), self.shape, f"the noise's {name}")
+                    same_shape(getattr(noise, name), self.shape, f"the noise's {name}")
             if isinstance(noise, GaussianNoise):
                 error = np.broadcast_to(noise.sigma, self.shape).copy()
         elif noise is not None:
@@ -324,8 +410,8 @@ def _unit_of(planes: Planes, unit: Any, zero_point: Any, flags: list[str]) -> tu
         return u.dimensionless_unscaled, zero_point
     unit = parse_unit(unit)
     conserves_sum(unit)  # refuses what is neither per pixel nor per solid angle
-    if zero_point is None and unit.is_equivalent(u.Jy):
-        zero_point = -2.5 * math.log10((1 * unit / _AB_ZERO).to_value(u.dimensionless_unscaled))
+    if zero_point is None:
+        zero_point = zero_point_of_unit(unit)
     return unit, zero_point
 
 
@@ -333,20 +419,37 @@ def _grid_of(planes: Planes, pixel_scale: Scale) -> PixelGrid:
     shape, wcs = planes.data.shape, planes.wcs
     if wcs is None and pixel_scale is None:
         raise InputError("the image has no WCS, so no pixel scale: give pixel_scale=, say 0.05 * u.arcsec")
+    celestial = wcs is not None and wcs.has_celestial
+    if celestial and not has_scale(wcs):
+        if pixel_scale is None:
+            raise InputError("the WCS has no scale (no CDELT, CD or PC): give pixel_scale= (--pixel-scale)")
+        wcs = None  # which way its axes run is not known either
     if pixel_scale is None:
-        return PixelGrid.from_wcs(wcs, shape)
-    return PixelGrid(shape, pixel_scale, wcs.celestial if wcs is not None and wcs.has_celestial else None)
+        grid = PixelGrid.from_wcs(wcs, shape)
+    else:
+        grid = PixelGrid(shape, pixel_scale, wcs.celestial if wcs is not None and celestial else None)
+    if grid.pixel_scale > MOST_SCALE:
+        said = "the WCS" if pixel_scale is None else f"pixel_scale = {pixel_scale}"
+        raise InputError(
+            f"{said} has pixels of {grid.pixel_scale:.6g} arcsec, more than {MOST_SCALE:g}: "
+            "give pixel_scale= in arcsec"
+        )
+    return grid
 
 
-def _mask_of(planes: Planes, mask: ArrayLike | None) -> Mask:
+def _mask_of(planes: Planes, mask: ArrayLike | None, flags: list[str], *, own_noise: bool) -> Mask:
     shape = planes.data.shape
     bad = np.zeros(shape, dtype=bool)
     for plane, name in ((planes.mask, "the image's mask"), (mask, "mask")):
         if plane is not None:
             bad |= _checked_mask(plane, shape, name)
-    if planes.inverse_variance is not None and planes.error is None and planes.variance is None:
-        _same_shape(planes.inverse_variance, shape, "the inverse variance")
-        bad |= planes.inverse_variance == 0
+    empty = border_without_data(planes.data, bad)
+    if empty is not None:
+        flags.append("border_without_data")
+        planes.meta.setdefault("hidden", {})["zeros at the edge"] = int(empty.sum())
+        bad |= empty
+    if not own_noise:
+        bad |= _without_error(planes, bad, flags)
     broken = ~np.isfinite(planes.data) & ~bad
     if broken.any():
         message = f"{broken.sum()} of {broken.size} pixels are not finite and are masked"
@@ -356,9 +459,34 @@ def _mask_of(planes: Planes, mask: ArrayLike | None) -> Mask:
     return bad
 
 
+def _without_error(planes: Planes, bad: Mask, flags: list[str]) -> Mask:
+    """Pixels whose error says that they hold no data: 0, NaN or infinite, or an inverse variance of 0."""
+    name = next((name for name, _ in UNCERTAINTIES.values() if getattr(planes, name) is not None), None)
+    if name is None:
+        return np.zeros_like(bad)
+    plane = getattr(planes, name)
+    same_shape(plane, bad.shape, f"the {name.replace('_', ' ')} plane")
+    empty = (~np.isfinite(plane) | (plane == 0)) & ~bad
+    # A weight of 0 is how inverse variances say it; for the others it is a peculiarity.
+    odd = empty & ~((plane == 0) & (name == "inverse_variance") & (empty.size > 0))
+    if odd.any():
+        flags.append("errors_missing")
+        planes.meta.setdefault("hidden", {})[f"{name.replace('_', ' ')} 0 or not finite"] = int(odd.sum())
+    if (empty | bad).all():
+        raise InputError(f"the {name.replace('_', ' ')} plane is 0 or not finite in all pixels: correct it")
+    return empty
+
+
+def _stored_mask(mask: Any) -> Any:
+    """The pixels of a mask that is given as a file or HDU; others as they are."""
+    if not is_stored(mask):
+        return mask
+    return read_planes(mask).data
+
+
 def _checked_mask(mask: ArrayLike, shape: Shape, name: str = "mask") -> Mask:
     mask = np.asarray(mask)
-    _same_shape(mask, shape, name)
+    same_shape(mask, shape, name)
     # NaN in a mask plane does not say that the pixel is good.
     return mask != 0
 
@@ -366,11 +494,6 @@ def _checked_mask(mask: ArrayLike, shape: Shape, name: str = "mask") -> Mask:
 def _refuse_all_masked(bad: Mask) -> None:
     if bad.all():
         raise InputError(f"all {bad.size} pixels are masked or not finite: leave some unmasked")
-
-
-def _same_shape(plane: ArrayLike, shape: Shape, name: str) -> None:
-    if np.shape(plane) != shape:
-        raise InputError(f"{name} has shape {np.shape(plane)}, the image {shape}: give planes of one shape")
 
 
 # ---------------------------------------------------------------- noise
@@ -386,7 +509,7 @@ def _error_of(planes: Planes, bad: Mask) -> Array | None:
 
 
 def _checked_error(plane: Array, bad: Mask, name: str, power: float = 1) -> Array:
-    _same_shape(plane, bad.shape, name)
+    same_shape(plane, bad.shape, name)
     good = plane[~bad]
     wrong = ~(np.isfinite(good) & (good > 0))
     if wrong.any():
@@ -432,7 +555,7 @@ def _unit_counts(planes: Planes, observation: Observation, *, strict: bool = Tru
         return None
     exposure = 1.0 if planes.exposure is None else planes.exposure
     if isinstance(exposure, np.ndarray):
-        _same_shape(exposure, observation.shape, "the exposure map")
+        same_shape(exposure, observation.shape, "the exposure map")
         good = np.isfinite(exposure) & (exposure > 0)
         if not good[observation.valid].all():
             if not strict:
@@ -442,18 +565,6 @@ def _unit_counts(planes: Planes, observation: Observation, *, strict: bool = Tru
         exposure = np.where(good, exposure, np.median(exposure[good]))
     area, gain = observation.grid.pixel_area, planes.gain or 1.0
     return effective_exposure(exposure, observation.unit, pixel_area=area, gain=gain)
-
-
-def _psf_of(psf: PSFLike | None, grid: PixelGrid, flags: list[str]) -> PSF | None:
-    if psf is None:
-        return None
-    psf = PSF.from_any(psf, shape=grid.shape)
-    along = psf.oversampling * (1.0 if psf.pixel_scale is None else grid.pixel_scale / psf.pixel_scale)
-    cropped = psf.cropped(tuple(int(size * along + 1e-6) for size in grid.shape))
-    if cropped is not psf:
-        flags.append("psf_cropped")
-    flags.extend(psf.flags)
-    return cropped
 
 
 def _sky_level(values: Array) -> tuple[float, float]:

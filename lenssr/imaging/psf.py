@@ -10,6 +10,7 @@ from typing import Any, Self, TypeAlias
 
 import astropy.units as u
 import numpy as np
+from astropy.io import fits
 from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +21,9 @@ from lenssr._quiet import quiet
 from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarning
 from lenssr.grids import transformed
-from lenssr.imaging.reading import Array, find_image, open_fits
+from lenssr.imaging.fits_files import is_file, open_fits
+from lenssr.imaging.planes import Array
+from lenssr.imaging.psf_files import SAME_SAMPLING, StoredPSF
 from lenssr.units import positive_integer, positive_number, strip_unit
 
 __all__ = ["PSF", "GaussianPSF"]
@@ -133,47 +136,69 @@ class PSF:
         path: str | PathLike[str],
         *,
         hdu: str | int | None = None,
-        oversampling: int = 1,
-        includes_pixel: bool = False,
+        oversampling: int | None = None,
+        includes_pixel: bool | None = None,
         pixel_scale: Scale = None,
+        place: tuple[float, float] | None = None,
+        image_scale: float | None = None,
     ) -> PSF:
-        """PSF from an image in a FITS file.
+        """PSF from a FITS file: an image, PSFEx, a grid of PSFs (STDPSF), STPSF or WebbPSF.
 
         Parameters
         ----------
         path : str or `~pathlib.Path`
             The file.
         hdu : str or int, optional
-            Which HDU; by default ``PSF``, or the first two-dimensional image.
+            Which HDU; by default ``PSF``, or of STPSF ``OVERDIST`` or ``DET_DIST``, or the first image.
         oversampling, includes_pixel, pixel_scale
-            As for `PSF`. By default ``pixel_scale`` comes from the keyword PIXELSCL (arcsec of a sample, as
-            STPSF and WebbPSF write it), where there is one.
+            As for `PSF`. By default the file says: PIXELSCL, PIXSCALE or the PSF's own WCS (arcsec of a
+            sample), OVERSAMP, or PSF_SAMP of PSFEx; PSFs of PSFEx and STDPSF, and those that STPSF made at
+            the detector's sampling, include the pixel.
+        place : tuple of float, optional
+            Zero-based pixel (column, row), in the frame that a PSF varies over, at which it is evaluated; by
+            default the middle of that frame.
+        image_scale : float, optional
+            Pixels of the image that the PSF is used for, in arcsec; needed where a file counts its samples
+            in pixels and their number is no integer.
 
         Returns
         -------
         psf : `PSF`
         """
         with open_fits(path) as hdus:
-            image = find_image(hdus, ("PSF",), hdu)
-            array, header = np.array(image.data, dtype=np.float64), image.header
-        if pixel_scale is None and "PIXELSCL" in header:
-            pixel_scale = float(header["PIXELSCL"]) * oversampling
-        return cls(array, oversampling, includes_pixel, pixel_scale)
+            stored = StoredPSF.of_file(hdus, hdu)
+            samples = stored.at(*(place or _middle(stored)))
+        return _from_stored(stored, samples, oversampling, includes_pixel, pixel_scale, image_scale)
 
     @classmethod
-    def from_any(cls, psf: PSFLike, *, shape: Shape | None = None, pixel_scale: Scale = None) -> PSF:
+    def from_any(
+        cls,
+        psf: PSFLike,
+        *,
+        shape: Shape | None = None,
+        pixel_scale: Scale = None,
+        oversampling: int | None = None,
+        includes_pixel: bool | None = None,
+        place: tuple[float, float] | None = None,
+        image_scale: float | None = None,
+    ) -> PSF:
         """PSF from anything that describes one.
 
         Parameters
         ----------
         psf : `PSF`, array, `~astropy.units.Quantity`, path, HDU, kernel, model or `~astropy.nddata.NDData`
-            An angle is the FWHM of a Gaussian. Arrays, HDUs and `~astropy.convolution.Kernel2D` are at
-            native sampling. `~photutils.psf.ImagePSF` and `~photutils.psf.GriddedPSFModel` bring
+            An angle is the FWHM of a Gaussian; one in pixels needs ``image_scale``. Arrays and
+            `~astropy.convolution.Kernel2D` are at native sampling. Files and HDUs say their own, as in
+            `from_fits`. `~photutils.psf.ImagePSF` and `~photutils.psf.GriddedPSFModel` bring
             their oversampling, and hold the pixel's response.
         shape : tuple of int, optional
             Shape of the image, at whose centre a `~photutils.psf.GriddedPSFModel` is evaluated.
         pixel_scale : `~astropy.units.Quantity` or float, optional
             Image pixels that the sampling refers to, by default the pixels of the image it is used for.
+        oversampling, includes_pixel : optional
+            As for `PSF`, of arrays, files and HDUs.
+        place, image_scale : optional
+            As in `from_fits`.
 
         Returns
         -------
@@ -186,15 +211,27 @@ class PSF:
         """
         if isinstance(psf, PSF):
             return psf
-        if isinstance(psf, (str, PathLike)):
-            return cls.from_fits(psf, pixel_scale=pixel_scale)
+        file: Any = psf
+        if is_file(psf):
+            told: Any = {"oversampling": oversampling, "includes_pixel": includes_pixel}
+            told |= {"pixel_scale": pixel_scale, "place": place, "image_scale": image_scale}
+            return cls.from_fits(file, **told)
+        if isinstance(psf, fits.HDUList):
+            psf = StoredPSF.of_file(psf)
+        elif isinstance(psf, (fits.ImageHDU, fits.PrimaryHDU, fits.CompImageHDU)):
+            psf = StoredPSF.of_image(psf)
+        if isinstance(psf, StoredPSF):
+            samples = psf.at(*(place or _middle(psf)))
+            return _from_stored(psf, samples, oversampling, includes_pixel, pixel_scale, image_scale)
         if isinstance(psf, u.Quantity):
+            if psf.ndim == 0 and psf.unit == u.pix and image_scale is not None:
+                return cls.from_fwhm(psf.value * image_scale * u.arcsec)
             if psf.ndim == 0:
                 return cls.from_fwhm(psf)
-            return cls(strip_unit(psf, u.dimensionless_unscaled, "psf"), pixel_scale=pixel_scale)
+            psf = strip_unit(psf, u.dimensionless_unscaled, "psf")
         given: Any = psf
         if callable(getattr(given, "evaluate", None)) and hasattr(given, "oversampling"):
-            return _from_photutils(given, shape, pixel_scale)
+            return _from_photutils(given, shape, pixel_scale, place)
         if hasattr(given, "array"):
             given = given.array
         elif hasattr(given, "data") and not isinstance(given, np.ndarray):
@@ -204,7 +241,7 @@ class PSF:
                 f"psf = {psf!r} is not a PSF: give an array, a file, a FWHM with a unit such as "
                 "0.1 * u.arcsec, an astropy kernel or a photutils ImagePSF"
             )
-        return cls(given, pixel_scale=pixel_scale)
+        return cls(given, oversampling or 1, bool(includes_pixel), pixel_scale)
 
     def __repr__(self) -> str:
         settings = f", oversampling={self.oversampling}" if self.oversampling != 1 else ""
@@ -525,18 +562,64 @@ def _side_in_arcsec(pixel_scale: PixelSize) -> float:
     return positive_number(pixel_side(pixel_scale), u.arcsec, "pixel_scale")
 
 
-def _from_photutils(model: Any, shape: Shape | None, pixel_scale: Any) -> PSF:
+def frame_of_psf(psf: Any) -> tuple[float, float] | None:
+    """Width and height of the frame that a PSF varies over; None for one that is the same everywhere."""
+    if isinstance(psf, StoredPSF):
+        return psf.size
+    if is_file(psf):
+        with open_fits(psf) as hdus:
+            return StoredPSF.of_file(hdus).size
+    return StoredPSF.of_file(psf).size if isinstance(psf, fits.HDUList) else None
+
+
+def _middle(stored: StoredPSF) -> tuple[float, float]:
+    """Middle of the frame that a PSF varies over."""
+    return (0.0, 0.0) if stored.size is None else ((stored.size[0] - 1) / 2, (stored.size[1] - 1) / 2)
+
+
+def _from_stored(
+    stored: StoredPSF,
+    samples: Array,
+    oversampling: int | None,
+    includes_pixel: bool | None,
+    pixel_scale: Scale,
+    image_scale: float | None,
+) -> PSF:
+    """PSF of a file from its samples at one place; what the user says of it wins."""
+    includes = stored.includes_pixel if includes_pixel is None else includes_pixel
+    factor = 1 if oversampling is None else positive_integer(oversampling, "oversampling")
+    if pixel_scale is not None:
+        return PSF(samples, factor, includes, pixel_scale)
+    sample = stored.sample
+    if oversampling is not None and image_scale is not None:
+        sample = None
+    if sample is not None and not (image_scale and abs(sample / image_scale - 1) < SAME_SAMPLING):
+        return PSF(samples, factor, includes, sample * factor)
+    per_pixel = stored.per_pixel if oversampling is None and sample is None else None
+    if per_pixel is None or abs(per_pixel - 1) < SAME_SAMPLING:
+        return PSF(samples, factor, includes)
+    if abs(per_pixel - round(per_pixel)) < 1e-6 * per_pixel:
+        return PSF(samples, round(per_pixel), includes)
+    if image_scale is None:
+        raise InputError(f"the PSF has {per_pixel:.4g} samples a pixel: give image_scale=, arcsec of a pixel")
+    return PSF(samples, 1, includes, image_scale / per_pixel)
+
+
+def _from_photutils(
+    model: Any, shape: Shape | None, pixel_scale: Any, place: tuple[float, float] | None = None
+) -> PSF:
     """Sample a photutils model about its own centre, on the grid of its oversampling."""
     oversampling = np.atleast_1d(model.oversampling)
     if len(set(oversampling.tolist())) != 1:
         raise InputError(f"the PSF has oversampling {tuple(oversampling)}: one for both axes is needed")
-    if hasattr(model, "grid_xypos") and shape is None:
+    if hasattr(model, "grid_xypos") and shape is None and place is None:
         raise InputError("a GriddedPSFModel is evaluated at the image's centre: give shape=")
     factor = int(oversampling[0])
     middle = [(size - 1) / 2 for size in model.data.shape[::-1]]
     if model.data.ndim == 2 and np.allclose(getattr(model, "origin", np.nan), middle):
         return PSF(model.data, factor, True, pixel_scale)
     column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    column, row = place or (column, row)
     reach = [math.ceil((size - 1) / 2) / factor for size in model.data.shape[-2:]]
     axes = (np.linspace(-limit, limit, round(2 * limit * factor) + 1) for limit in reach)
     y, x = np.meshgrid(*axes, indexing="ij")

@@ -16,9 +16,9 @@ from lenssr._wcs import pixel_side
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.operator import ImagingOperator, Oversampling, reach_of
+from lenssr.imaging.planes import Array
 from lenssr.imaging.psf import PSF, GaussianPSF, PixelSize
 from lenssr.imaging.quadrature import Brightness, CompactLights, KnownLights
-from lenssr.imaging.reading import Array
 from lenssr.light import PixelatedSource, Sersic, sersic_brightness
 from lenssr.light.pixelated_source import to_arcsec2
 

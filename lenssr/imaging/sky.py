@@ -15,7 +15,7 @@ from astropy.stats import sigma_clipped_stats
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from lenssr.imaging.reading import Array, Mask
+from lenssr.imaging.planes import Array, Mask
 
 if TYPE_CHECKING:
     from lenssr.imaging.observation import Observation

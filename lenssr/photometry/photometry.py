@@ -20,10 +20,13 @@ from lenssr._files import listed
 from lenssr._limits import check_memory, limited
 from lenssr._option import pair
 from lenssr._tensors import usual_torch
+from lenssr._wcs import has_scale
 from lenssr.exceptions import InputError, LensSRWarning, short_line
 from lenssr.imaging.observation import Observation
+from lenssr.imaging.planes import Request
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
+from lenssr.imaging.separate_planes import is_stored
 from lenssr.light.sersic import Sersic
 from lenssr.photometry.fit_constraints import FitSettings
 from lenssr.photometry.galaxy_light import model_image, plot_residuals, refit_overlapping, sky_image
@@ -32,6 +35,7 @@ from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.solve import GroupFit, Solver
 from lenssr.photometry.sources import Sources, find_sources
 from lenssr.photometry.table import Rows, make_table
+from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,6 +163,7 @@ class SersicPhotometry:
         psf: Any = None,
         unit: u.UnitBase | str | None = None,
         hdus: dict[str, Any] | None = None,
+        **more: Any,
     ) -> QTable:
         """Fit the galaxies of an image.
 
@@ -184,6 +189,10 @@ class SersicPhotometry:
         hdus : dict, optional
             For a FITS file: names or numbers of its HDUs by role, such as ``{"sci": "VIS_BGSUB", "err":
             "VIS_RMS", "psf": "VIS_PSF"}``, where they are not the usual ones.
+        **more
+            ``zero_point``, ``band``, ``centre``, ``size``, ``weight``, ``weight_kind``, ``exposure``,
+            ``mask_bits``, ``psf_oversampling``, ``psf_includes_pixel`` and ``pixel_scale``: see
+            `~lenssr.imaging.Observation.from_any`.
 
         Returns
         -------
@@ -195,7 +204,7 @@ class SersicPhotometry:
         InputError
             If the input cannot be used; the message names the value and the remedy.
         """
-        reading = {"unit": unit, "hdus": hdus}
+        reading = {"unit": unit, "hdus": hdus, **more}
         return self._run([(image, mask, error, init_params, psf)], reading, numbered=False)
 
     def map(
@@ -208,6 +217,7 @@ class SersicPhotometry:
         psf: Any = None,
         unit: u.UnitBase | str | None = None,
         hdus: dict[str, Any] | None = None,
+        **more: Any,
     ) -> QTable:
         """Fit the galaxies of many images, such as cutouts; those of one shape and PSF in one batch.
 
@@ -218,7 +228,7 @@ class SersicPhotometry:
             FITS files in it in the order of their names.
         mask, error, init_params, psf : optional
             As in `__call__`: one for all images, or a list with one for each.
-        unit, hdus : optional
+        unit, hdus, **more : optional
             As in `__call__`.
 
         Returns
@@ -249,7 +259,7 @@ class SersicPhotometry:
             elif len(value) != len(images):
                 number = len(images)
                 raise InputError(f"{name} has {len(value)} entries for {number} images: give one each or one")
-        reading = {"unit": unit, "hdus": hdus}
+        reading = {"unit": unit, "hdus": hdus, **more}
         return self._run(list(zip(images, *extras.values(), strict=True)), reading, numbered=True)
 
     @property
@@ -484,22 +494,34 @@ def _reason(problem: Exception) -> str:
 
 
 def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
-    planes = read_planes(image, reading["hdus"])
+    asked = {name: reading[name] for name in ("hdus", "band", "centre", "size") if name in reading}
+    planes = read_planes(image, Request(**asked))
     values = np.abs(planes.data[np.isfinite(planes.data)])
     if values.size and not values.max() <= LARGEST_VALUE:
         raise InputError(f"the image has a value of {values.max():.3g}: give it in another unit")
-    wcs = planes.wcs if planes.wcs is not None and planes.wcs.has_celestial else None
+    celestial = planes.wcs is not None and planes.wcs.has_celestial and has_scale(planes.wcs)
+    wcs = planes.wcs if celestial else None
     scale = 1.0
-    if wcs is not None:
+    if reading.get("pixel_scale") is not None:
+        scale = strip_unit(reading["pixel_scale"], u.arcsec, "pixel_scale")
+    elif wcs is not None:
         # Distorted images have pixels of about one size, which is all that a stamp needs.
         scale = float(np.sqrt(proj_plane_pixel_area(wcs.celestial))) * 3600
     if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
         psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
     elif psf is not None:
-        psf = PSF.from_any(psf, shape=planes.data.shape)
-    observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, pixel_scale=scale, **reading)
+        told = {name: reading.get(f"psf_{name}") for name in ("oversampling", "includes_pixel")}
+        psf = PSF.from_any(psf, shape=planes.data.shape, image_scale=scale, **told)
+    given = reading | {"pixel_scale": scale}
+    if error is not None and is_stored(error):
+        given, error = given | {"error": error}, None
+    given = {
+        name: value for name, value in given.items() if not (name.startswith("psf_") and psf is not None)
+    }
+    observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, **given)
     widening = _correlation_widening(observation)
-    observation.meta.update(no_scale=wcs is None, sigma=observation.sigma(), widening=widening)
+    no_scale = wcs is None and reading.get("pixel_scale") is None
+    observation.meta.update(no_scale=no_scale, sigma=observation.sigma(), widening=widening)
     return observation
 
 

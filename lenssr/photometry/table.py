@@ -98,6 +98,7 @@ def make_table(rows, settings, *, numbered=False):
         table[name] = values if unit in (None, u.dimensionless_unscaled) else values * unit
         if kind == "theta":
             table[name] = table[name].to(u.deg)
+    _add_magnitudes(table, rows)
     if all(images[0].grid.wcs is not None for images, _, _ in rows.images):
         _add_sky_columns(table, rows)
     today = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="seconds")
@@ -119,6 +120,48 @@ def total_flux_unit(observation):
     if plain == unit or observation.meta.get("no_scale"):
         return unit * u.pix**2, 1.0
     return plain, (unit * u.arcsec**2).to(plain) * observation.grid.pixel_area
+
+
+def _add_magnitudes(table, rows):
+    """Add AB magnitudes behind fluxes, and colours of neighbouring bands, where zero points are known."""
+    for band, ending in enumerate(rows.endings):
+        seen = [images[band] for images, _, _ in rows.images]
+        if not all(_has_magnitudes(one) for one in seen):
+            continue
+        # Fluxes are in one unit for all images; zero points are those of each image.
+        sizes = [len(sources) for _, sources, _ in rows.images]
+        zero = np.repeat([one.meta["zero_point"] for one in seen], sizes)
+        per_unit = total_flux_unit(rows.images[0][0][0])[1]
+        shown = np.repeat(
+            [per_unit / (1 if one.conserves_sum else one.grid.pixel_area) for one in seen], sizes
+        )
+        for name in [name for name in table.colnames if _is_flux(name, ending, rows.endings)]:
+            flux, error = (u.Quantity(table[one]).value for one in (name, f"{name}_err"))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                magnitude = np.where(flux > 0, zero - 2.5 * np.log10(flux / shown), np.nan)
+                width = np.where(flux > 0, 2.5 / np.log(10) * error / flux, np.nan)
+            label, after = "mag" + name.removeprefix("flux"), table.colnames.index(f"{name}_err") + 1
+            table.add_column(magnitude * u.ABmag, name=label, index=after)
+            table.add_column(width * u.mag, name=f"{label}_err", index=after + 1)
+    for first, second in zip(rows.bands, rows.bands[1:], strict=False):
+        one, other = f"mag_{first}", f"mag_{second}"
+        if one in table.colnames and other in table.colnames:
+            table[f"colour_{first}_{second}"] = (table[one].value - table[other].value) * u.mag
+            table[f"colour_{first}_{second}_err"] = np.hypot(table[f"{one}_err"], table[f"{other}_err"])
+
+
+def _has_magnitudes(observation):
+    """Whether fluxes of an image have AB magnitudes: a zero point, and a pixel scale where they need one."""
+    known = observation.meta.get("zero_point") is not None
+    return known and (observation.conserves_sum or not observation.meta.get("no_scale"))
+
+
+def _is_flux(name, ending, endings):
+    """Whether a column is a flux of a band: flux, flux_0 or flux_g, and not its error."""
+    if not name.startswith("flux") or name.endswith("_err"):
+        return False
+    middle = name[len("flux") : len(name) - len(ending)] if ending else name[len("flux") :]
+    return name.endswith(ending) and (not middle or middle.removeprefix("_").isdigit())
 
 
 def _add_sky_columns(table, rows):

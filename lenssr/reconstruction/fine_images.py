@@ -38,7 +38,8 @@ def ccd(array, unit, *, error=None, wcs=None, mask=None, psf=None, **meta):
     """A `~astropy.nddata.CCDData` of plain arrays; ``meta`` are header entries."""
     array = np.asarray(array, dtype=np.float64)
     error = None if error is None else StdDevUncertainty(np.asarray(error, dtype=np.float64))
-    meta = {"DATE": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **meta}
+    # In UTC, as FITS has it: without an offset.
+    meta = {"DATE": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S"), **meta}
     return CCDData(array, unit=unit, uncertainty=error, wcs=wcs, mask=mask, psf=psf, meta=meta)
 
 

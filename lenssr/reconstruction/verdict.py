@@ -442,6 +442,13 @@ def errors_too_small(run):
 
 noted("constant_image", "all pixels have the same value", serious=True)
 noted("hdu_guessed", "the file has several images and names none SCI: the first was taken")
+noted("weight_guessed", "nothing says what the weight map holds: see meta['assumed']")
+noted("mask_guessed", "nothing says what the bits of the mask mean: all hide a pixel")
+noted("psf_place_guessed", "the PSF varies, and where the lens lies in its frame is not known: its middle")
+noted("errors_missing", "pixels whose error is 0, NaN or infinite: they are masked")
+noted("border_without_data", "zeros at the edge, where nothing was observed: they are masked")
+noted("single_exposure", "one exposure: its cosmic rays are in it")
+noted("cosmic_rays", "many pixels stand alone above all around them, as cosmic rays do")
 noted("gain_guessed", "counts of unknown gain: one electron each")
 noted("noise_guessed", "no error plane and no exposure: the noise was estimated from the image")
 noted("noise_from_exposure", "no error plane: Poisson noise from the exposure, the sky's rms from the image")

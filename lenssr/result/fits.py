@@ -27,6 +27,8 @@ from lenssr.imaging.fits_checks import read_checked, same_hdus
 from lenssr.light import from_dict as light_from_dict
 from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
+from lenssr.result.magnitudes import PARTS, magnitude_of
+from lenssr.result.provenance import iso_date, provenance_cards
 from lenssr.result.text import is_model
 
 # Layout 1 held the models in the LENS table alone; from layout 3 on every HDU has CHECKSUM and DATASUM, and
@@ -60,6 +62,8 @@ STRUCTURAL = frozenset(
 LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 # Fields that META holds as they are.
 EXACT = "reduced_chi2 sky sky_error covariance_names flags ok magnification magnification_error meta".split()
+# Ends of the names of files that are FITS.
+SUFFIXES = (".fits", ".fit", ".fts")
 # Columns of the LENS table, one row a parameter.
 LENS_COLUMNS = {"component": str, "model": str, "name": str, "value": float, "error": float}
 LENS_COLUMNS |= {"unit": str, "fixed": bool, "lower": float, "upper": float}
@@ -96,8 +100,16 @@ def planes_of(result):
 # ---------------------------------------------------------------- writing
 
 
+def check_name(path):
+    """Refuse a name that does not end as that of a FITS file, which other programs would not open."""
+    name = Path(path).name.lower().removesuffix(".gz")
+    if not Path(path).is_dir() and not name.endswith(SUFFIXES):
+        raise InputError(f"{path} does not end in .fits: results are FITS files, give such a name")
+
+
 def write(result, path, overwrite):
     """Write a result: all of it, or nothing."""
+    check_name(path)
     with atomic(path, overwrite) as temporary:
         to_hdulist(result).writeto(temporary, output_verify="exception", checksum=True)
 
@@ -123,9 +135,33 @@ def to_hdulist(result):
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
     hdus.sort(key=lambda hdu: order.index(hdu.name) if hdu.name in order else len(order))
-    hdulist = fits.HDUList([primary_hdu(result), *hdus])
+    hdulist = fits.HDUList([primary_hdu(result), *hdus, *_by_rule(hdus, planes)])
     verdict_cards(hdulist["SCI"].header, result)
+    for hdu in hdulist:
+        if hdu.is_image:
+            _add_provenance(hdu.header, result)
+        if any(len(card.image) > 80 for card in hdu.header.cards):
+            hdu.header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
     return hdulist
+
+
+def _add_provenance(header, result):
+    """Say in a header where the input comes from, where nothing is said yet."""
+    for keyword, value, comment in provenance_cards(result.meta):
+        if keyword not in header:
+            header[keyword] = (value, comment)
+
+
+def _by_rule(hdus, planes):
+    """Copies of errors and masks with names of their own, under ``{hdu}_ERR`` and ``{hdu}_MASK``.
+
+    ``CCDData.read`` finds those of any plane by one rule then.
+    """
+    found = {hdu.name: hdu for hdu in hdus}
+    for one in planes.values():
+        for name, end in ((one.error, "ERR"), (one.mask, "MASK")):
+            if not one.array and name in found and name != f"{one.hdu}_{end}":
+                yield fits.ImageHDU(found[name].data, found[name].header.copy(), name=f"{one.hdu}_{end}")
 
 
 def _order(planes):
@@ -160,8 +196,8 @@ def _plane_hdus(result, name, plane):
 def _image_hdu(array, name, comment="", *, wcs=None, unit=None):
     array = np.asarray(array)
     header = wcs_cards(wcs) if wcs is not None else fits.Header()
-    if unit is not None:
-        header["BUNIT"] = (unit.to_string(), "unit of the pixels")
+    # Readers take an empty BUNIT for a missing one.
+    header["BUNIT"] = ((unit and unit.to_string()) or "1", "unit of the pixels")
     if comment:
         header["CONTENT"] = comment
     return fits.ImageHDU(array.astype(np.uint8) if array.dtype == bool else array, header, name=name)
@@ -170,6 +206,8 @@ def _image_hdu(array, name, comment="", *, wcs=None, unit=None):
 def _exact(result):
     """Collect what the images and tables cannot hold."""
     exact = {name: getattr(result, name) for name in EXACT}
+    # The time stands in the first header alone, so that a second run writes the same table.
+    exact["meta"] = {key: value for key, value in exact["meta"].items() if key != "seconds"}
     for name, plane in planes_of(result).items():
         image = getattr(result, name)
         if image is not None and not plane.array:
@@ -265,6 +303,8 @@ def _fields(hdulist, kind, exact):
         table[name] = column.astype(str) if column.dtype.kind in "SU" else _native(column)
     told = {name: exact[name] for name in EXACT}
     told |= {name: tuple(told[name]) for name in ("covariance_names", "flags")}
+    if "SECONDS" in hdulist[0].header:
+        told["meta"].setdefault("seconds", hdulist[0].header["SECONDS"])
     told |= {"lens": models["lens"], "source_model": models["source"], "lens_light": models["lens_light"]}
     return planes | told | {"parameters": table}
 
@@ -372,7 +412,8 @@ def wcs_cards(wcs):
 def _card_value(value):
     """A value that a card can hold: ASCII without line breaks; FITS has no keyword for nan or inf."""
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and np.isfinite(value)):
+    value = "none" if value is None else value  # checkers warn of a card without a value
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and np.isfinite(value)):
         return value
     return str(value).encode("ascii", "backslashreplace").decode().replace("\n", " ")
 
@@ -383,6 +424,9 @@ def meta_cards(header, meta):
         name = KEYWORDS.get(str(key), str(key).upper())
         simple = value is None or isinstance(value, (bool, int, float, str, np.generic))
         standard = len(name) <= 8 and name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+        if name.startswith("DATE"):
+            value = iso_date(value)  # a date of another form is an error to other programs
+            simple = value is not None
         if simple and standard and name not in header and name.rstrip("0123456789") not in STRUCTURAL:
             header[name] = _card_value(value)
 
@@ -404,6 +448,10 @@ def verdict_cards(header, result):
         header["MAGNIF"] = (float(result.magnification), "lensed over intrinsic flux of the source")
         header["MAGNERR"] = (_card_value(float(result.magnification_error)), "1 sigma of MAGNIF")
         header["COMMENT"] = FAMILY_NOTE
+    for part, (_, keyword, comment) in PARTS.items():
+        magnitude = magnitude_of(result, part)
+        if np.isfinite(magnitude):
+            header[keyword] = (magnitude, comment)
 
 
 def primary_hdu(result):

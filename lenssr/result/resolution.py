@@ -16,6 +16,7 @@ from lenssr.exceptions import InputError, short_line
 from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.result.fits import plane, read, write
+from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.text import describe, pixel_scales
 from lenssr.units import positive_integer
 
@@ -176,6 +177,39 @@ class SuperResolution:
             return radius, np.nan
         variance = float(gradient @ self.lens.covariance[np.ix_(where, where)] @ gradient)
         return radius, math.sqrt(max(variance, 0.0))
+
+    @property
+    def magnitudes(self) -> dict[str, u.Quantity]:
+        """AB magnitudes of ``"source"`` (not lensed), ``"lensed_source"`` and ``"lens_light"``.
+
+        Those that there are; empty where the input has no zero point. That of the source is conditional on
+        the family of the mass model.
+        """
+        found = {part: magnitude_of(self, part) for part in PARTS}
+        return {part: value * u.ABmag for part, value in found.items() if np.isfinite(value)}
+
+    def colours(self, other: "SuperResolution") -> dict[str, u.Quantity]:
+        """Magnitudes of this result less those of one in another band, of the parts that both have.
+
+        Parameters
+        ----------
+        other : `SuperResolution`
+            The same lens in another band.
+
+        Returns
+        -------
+        colours : dict of `~astropy.units.Quantity`
+            In magnitudes, by the names of `magnitudes`.
+
+        Raises
+        ------
+        InputError
+            If one of them has no zero point.
+        """
+        ours, theirs = self.magnitudes, other.magnitudes
+        if not ours or not theirs:
+            raise InputError("a result without a zero point has no colours: give zero_point= with its image")
+        return {part: (ours[part].value - theirs[part].value) * u.mag for part in ours if part in theirs}
 
     def sample(self, n: int, seed: int = 0) -> Draws:
         """Draw images and sources from the posterior: what else the data allow, given the model.

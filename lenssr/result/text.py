@@ -82,6 +82,11 @@ def describe(result):
     if np.isfinite(result.magnification):
         total = number_text(result.magnification, result.magnification_error)
         lines.append(f"magnification  {total}, conditional on the family of the mass model")
+    if result.magnitudes:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {one.value:.3f}" for name, one in result.magnitudes.items()
+        )
+        lines.append(f"AB magnitudes  {told}")
     lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
     if "seconds" in result.meta:
         lines.append(f"seconds        {result.meta['seconds']:.3g}")

@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from lenssr._quiet import quiet
 from lenssr.exceptions import InputError
-from lenssr.imaging.reading import find_image, open_fits
+from lenssr.imaging.fits_files import open_fits
+from lenssr.imaging.image_file import ImageFile, float_plane
 
 # Nodes along a side of an image of a source; light is bilinear between them.
 NODES = 128
@@ -208,7 +209,8 @@ def _read(file: Path) -> NDArray:
 
             return imread(file)
         with open_fits(file) as hdus:
-            return np.array(find_image(hdus, ("SCI", "IMAGE"), None).data, dtype=np.float64)
+            image = ImageFile(hdus)
+            return float_plane(image.read(image.science))
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes its reader raise

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.imaging import PSF, GaussianNoise, Observation, PoissonNoise
-from lenssr.imaging.reading import SPELLINGS, parse_unit
+from lenssr.imaging.archive_units import SPELLINGS, parse_unit
 
 SHAPE = (20, 24)
 GOOD = dict(pixel_scale=0.05, unit="electron/s", noise=0.1)
@@ -217,7 +217,9 @@ def test_hdus_by_other_names(tmp_path):
         Observation.from_any(tmp_path / "a.fits", hdus={"sci": "B"})
     with pytest.raises(InputError, match="key 'science'"):
         Observation.from_any(tmp_path / "a.fits", hdus={"science": "R"})
-    assert "hdu_guessed" in Observation.from_any(tmp_path / "a.fits", unit="nJy").flags
+    with pytest.raises(InputError, match="several images .HDU 1 G 24 x 20, HDU 2 R 24 x 20.: choose one by"):
+        Observation.from_any(tmp_path / "a.fits", unit="nJy")
+    assert np.array_equal(Observation.from_any(tmp_path / "a.fits", unit="nJy", band="r").data, image())
 
 
 def test_exposure_keyword_gives_poisson_noise(tmp_path):
@@ -351,7 +353,20 @@ def test_refused(data, change, match):
 
 
 @pytest.mark.parametrize("name", ["ERR", "VAR", "IVM"])
-@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_pixels_without_an_error_are_masked_and_counted(tmp_path, name, value):
+    plane = np.full(SHAPE, 4.0)
+    plane[2, 3] = plane[5, 6] = value
+    observation = Observation.from_any(write(tmp_path / "a.fits", **{name: plane}))
+    assert observation.mask.sum() == 2 and observation.mask[2, 3]
+    assert np.allclose(observation.error, {"ERR": 4, "VAR": 2, "IVM": 0.5}[name])
+    # An inverse variance of 0 is how it says that there is none.
+    assert ("errors_missing" in observation.flags) == (name != "IVM" or value != 0)
+    assert list(observation.meta.get("hidden", {}).values()) in ([2], [] if value == 0 else [2])
+
+
+@pytest.mark.parametrize("name", ["ERR", "VAR", "IVM"])
+@pytest.mark.parametrize("value", [-1.0])
 def test_bad_error_planes_are_refused_unless_masked(tmp_path, name, value):
     plane = np.ones(SHAPE)
     plane[2, 3] = value

@@ -7,7 +7,7 @@ from astropy.modeling.models import Sersic2D
 from astropy.table import QTable
 from scipy.signal import fftconvolve
 
-from lenssr import Sersic, SersicPhotometry
+from lenssr import PixelGrid, Sersic, SersicPhotometry, render
 from lenssr.exceptions import InputError
 from lenssr.photometry.task_batch import TaskBatch
 
@@ -208,3 +208,27 @@ def test_stages_are_logged(image, caplog):
     caplog.set_level("DEBUG", logger="lenssr")
     SersicPhotometry(**OPTIONS)(image, error=SIGMA, init_params=HERE)
     assert "1 galaxies in 1 groups" in caplog.messages
+
+
+def test_magnitudes_and_colours_where_there_are_zero_points():
+    """Magnitudes by hand from the fluxes; those of surface brightness are the same."""
+    galaxy = Sersic(20.0, r_eff=0.3, n=1.0)
+    image = render(PixelGrid((40, 40), 0.1), source=galaxy) + np.random.default_rng(0).normal(
+        0, 0.01, (40, 40)
+    )
+    per_pixel = (1 * u.nJy / (0.1 * u.arcsec) ** 2).to_value(u.MJy / u.sr)
+    phot, places = SersicPhotometry(), QTable({"x": [19.5], "y": [19.5]})
+    found = []
+    for factor, unit in ((1.0, "nJy"), (per_pixel, "MJy/sr")):
+        told = {"error": 0.01 * factor, "init_params": places, "pixel_scale": 0.1}
+        found.append(phot(factor * image, unit=unit, **told))
+    row = found[0][0]
+    assert row["mag"].value == pytest.approx(31.4 - 2.5 * np.log10(row["flux"].value), abs=1e-3)
+    assert row["mag_err"].value == pytest.approx(1.0857 * float(row["flux_err"] / row["flux"]), rel=1e-3)
+    assert found[1]["mag"][0].value == pytest.approx(row["mag"].value, abs=1e-4)
+    bands = {"g": image * u.nJy, "r": 10 * image * u.nJy}
+    told = {"error": {"g": 0.01, "r": 0.1}, "init_params": places, "pixel_scale": 0.1}
+    colour = phot(bands, **told)["colour_g_r"][0]
+    assert colour.value == pytest.approx(2.5, abs=1e-3)
+    bare = phot(image, error=0.01, init_params=places, pixel_scale=0.1)
+    assert not [name for name in bare.colnames if name.startswith("mag")]

@@ -70,8 +70,8 @@ def test_headers_are_honest(written, name):
 
 def test_primary_header_has_settings_and_versions(written):
     header = written[0].header
-    assert [header[key] for key in ("SCALE", "SOURCE", "LENS", "FIT_LENS")] == [2, "sersic", None, True]
-    assert header["LENSLITE"] is None
+    assert [header[key] for key in ("SCALE", "SOURCE", "LENS", "FIT_LENS")] == [2, "sersic", "none", True]
+    assert header["LENSLITE"] == "none"
     assert header["OVERSAMP"] == "auto"
     assert header["V_TORCH"] == "2.13"
     assert header["V_LENSSR"] == "0.1"

@@ -48,6 +48,7 @@ _COUNTED = re.compile(
     rb"|ZTILE[0-9]{1,3}|ZPCOUNT|ZGCOUNT) *"
 )
 _LATIN = "latin-1"
+CUT = "cut the lens out (--centre and --size, or centre= and size=)"
 _SUMS = (b"DATASUM ", b"CHECKSUM")
 # Data of an HDU, in bytes, above which the sums of a file that is not decompressed are not compared: it would
 # take longer than to cut an image from it.
@@ -230,7 +231,7 @@ class _Walk:
         held = len(self.content) + 2 * padded if self.keep else padded
         need = float(held + (READING_BYTES + bytes_per_pixel()) * self.pixels)
         sides = " x ".join(map(str, reversed(about.sides)))
-        check_memory(need, f"{self.path}, with {sides} values in HDU {about.hdu},", "give a smaller cutout")
+        check_memory(need, f"{self.path}, with {sides} pixels in HDU {about.hdu},", CUT)
 
     def _take(self, size: int) -> bytes:
         """Read up to ``size`` bytes, fewer only at the end."""

@@ -124,6 +124,7 @@ def to_hdulist(result):
     arrays = []
     exact = {**_exact(result), "models": _without_arrays(plain, arrays)}
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
+    hdus += list(_by_rule(hdus, planes))
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
     tables = {"LENS": lens_table(models), "PARAMETERS": parameters}
@@ -135,7 +136,7 @@ def to_hdulist(result):
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
     hdus.sort(key=lambda hdu: order.index(hdu.name) if hdu.name in order else len(order))
-    hdulist = fits.HDUList([primary_hdu(result), *hdus, *_by_rule(hdus, planes)])
+    hdulist = fits.HDUList([primary_hdu(result), *hdus])
     verdict_cards(hdulist["SCI"].header, result)
     for hdu in hdulist:
         if hdu.is_image:

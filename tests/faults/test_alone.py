@@ -98,10 +98,10 @@ def test_bands_of_unequal_shapes_are_refused():
     [
         (lambda image: -image, {}, "darker than the sky and none is brighter"),
         (lambda image: image * 1e30, {"noise": 1e28}, "a value of"),
-        (lambda image: image, {"pixel_scale": 3600.0}, "hold whole lenses"),
+        (lambda image: image, {"pixel_scale": 3600.0}, "pixels of 3600 arcsec"),
         (lambda image: image, {"noise": 1e25}, "the errors reach"),
         (lambda image: -image - 10, {}, "check the sign"),
-        (lambda image: image, {"psf": 100 * u.arcsec}, "larger than the image"),
+        (lambda image: image, {"psf": 100 * u.arcsec}, "100 arcsec"),
         (lambda image: image, {"psf": 0.001 * u.arcsec}, "times as large as the PSF"),
     ],
 )

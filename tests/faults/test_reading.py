@@ -13,7 +13,7 @@ from lenssr._limits import check_unit_text, limited, memory_size
 from lenssr._yaml import read_yaml
 from lenssr.exceptions import short_line
 from lenssr.imaging import PSF, Observation
-from lenssr.imaging.reading import parse_unit
+from lenssr.imaging.archive_units import parse_unit
 
 
 def write(path, **changes):
@@ -41,7 +41,7 @@ def write(path, **changes):
         ({"NAXIS2": "48"}, "truncated|damaged"),
         ({"NAXIS2": "99999999"}, "truncated"),
         ({"BUNIT": "'10**99999999 Jy'"}, "exponent"),
-        ({"XTENSION": "'IMAGF'"}, "no image"),
+        ({"XTENSION": "'IMAGF'"}, "no (two-dimensional )?image"),
     ],
 )
 def test_headers_are_checked_first(tmp_path, changes, message):

@@ -72,7 +72,7 @@ def _moved(posterior, move):
     none = torch.zeros_like(posterior.covariance)
     fine = FineScene(posterior.scene, physical, none, posterior.observation, scale=1, oversampling=2)
     root = fine.root_covariance()
-    return fine.magnification(root.new_zeros(len(root)))[0]
+    return fine.magnification(root.new_zeros(len(root)), fine.lensed_flux())[0]
 
 
 def test_error_of_a_grid_is_the_scatter_of_draws(solve, rays):

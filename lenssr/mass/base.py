@@ -138,16 +138,24 @@ class MassModel(Parametrised):
         boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
         return boundary.leave((xx - yy) / 2), boundary.leave(xy)
 
+    def _jacobian(self, x: Tensor, y: Tensor, *params: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The Jacobian of the lens equation: its entries xx, xy, yx and yy."""
+        xx, xy, yy = self._hessian(x, y, *params)
+        return 1 - xx, -xy, -xy, 1 - yy
+
+    def jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Entries xx, xy, yx and yy of the Jacobian of the lens equation, (B, R) each, as `potential_at`."""
+        return self._jacobian(x, y, *_columns(params))
+
     def jacobian(self, x: Position, y: Position) -> Values:
         """Jacobian of the lens equation, d(source position) / d(image position), shape (..., 2, 2)."""
-        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
-        rows = torch.stack((1 - xx, -xy, -xy, 1 - yy), dim=-1)
-        return boundary.leave(rows.unflatten(-1, (2, 2)))
+        boundary, entries = self._evaluate("_jacobian", x, y)
+        return boundary.leave(torch.stack(entries, dim=-1).unflatten(-1, (2, 2)))
 
     def magnification(self, x: Position, y: Position) -> Values:
         """Signed magnification, infinite on a critical curve."""
-        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
-        return boundary.leave(1 / ((1 - xx) * (1 - yy) - xy * xy))
+        boundary, (xx, xy, yx, yy) = self._evaluate("_jacobian", x, y)
+        return boundary.leave(1 / (xx * yy - xy * yx))
 
     def critical_curves(self, extent: Length | None = None, *, kind: Kind = "all") -> Curves:
         """Curves of infinite magnification.
@@ -260,6 +268,10 @@ class MassModel(Parametrised):
         """The lens without satellites, and where its parameters stand among all."""
         return self, np.arange(len(self.param_names))
 
+    def _in_plane(self) -> Sequence["MassModel"]:
+        """The models that it adds to a plane."""
+        return [self]
+
     def __add__(self, other: "MassModel") -> "MassSystem":
         return MassSystem(self, other) if isinstance(other, MassModel) else NotImplemented
 
@@ -287,7 +299,7 @@ class MassSystem(MassModel):
         for component in components:
             if not isinstance(component, MassModel):
                 raise InputError(f"{component!r} is not a mass model: give SIE(...), Shear(...), ...")
-            flat += component.components if isinstance(component, MassSystem) else [component]
+            flat += component._in_plane()
         if not flat:
             raise InputError("a MassSystem of nothing: give at least one mass model")
         self.components: tuple[MassModel, ...] = tuple(flat)
@@ -307,6 +319,9 @@ class MassSystem(MassModel):
     def _validate(self) -> None:
         for component in self.components:
             component._validate()
+
+    def _in_plane(self) -> Sequence[MassModel]:
+        return self.components
 
     def _take(self, values: NDArray, covariance: NDArray | None) -> None:
         self.covariance = covariance

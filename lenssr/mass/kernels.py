@@ -163,3 +163,18 @@ def sum_in_blocks(x: Tensor, y: Tensor, *terms: tuple[Callable[..., None], Seque
         for add, numbers in terms:
             add(ax, ay, flat_x[block], flat_y[block], *numbers)
     return alpha_x.reshape(x.shape), alpha_y.reshape(x.shape)
+
+
+def in_blocks(formula: Callable[..., Pair], x: Real, y: Real, *params: Real) -> Pair:
+    """Deflection by a formula ``(x, y, *params)``, block by block where no derivative is taken."""
+    x, y, *lifted = lift(x, y, *params)
+    numbers = plain_numbers(x, y, *lifted)
+    if numbers is None:
+        return formula(x, y, *lifted)
+
+    def add(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+        dx, dy = formula(x, y, *(x.new_tensor(number) for number in numbers))
+        ax.add_(dx)
+        ay.add_(dy)
+
+    return sum_in_blocks(x, y, (add, numbers))

@@ -4,12 +4,15 @@ import math
 from typing import Self
 
 import astropy.units as u
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.cosmology import Cosmology, nfw_from_mass
+from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
+from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, lift, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["NFW"]
@@ -21,6 +24,9 @@ SERIES_RANGE = 0.1
 """Largest |z|, z = (1 - x) / (1 + x), where the functions are summed as series around x = 1."""
 
 SERIES_TERMS = 16
+
+TINY = 1e-30
+"""Least 1 - x^2, where arctanh(sqrt(1 - x^2)) / sqrt(1 - x^2) is 1 to rounding."""
 
 INNER = 0.5
 """Radius, in scale radii, inside which the functions have forms without cancellation."""
@@ -40,9 +46,22 @@ def nfw_potential(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tens
 
 def nfw_deflection(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by an NFW halo in arcsec (Bartelmann 1996, A&A 313, 697)."""
-    x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
+    x, y, *params = lift(x, y, r_s, alpha_rs, x_0, y_0)
+    numbers = kernels.plain_numbers(x, y, *params)
+    if numbers is not None:
+        return kernels.sum_in_blocks(x, y, (_add_nfw, numbers))
+    x, y, r_s, alpha_rs = centred(x, y, *params)
     mean = alpha_rs / (NORM * r_s) * _profile(_radius(x, y, r_s))[2]
     return mean * x, mean * y
+
+
+def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+    """Add `nfw_deflection` for numbers in place."""
+    r_s, alpha_rs, x_0, y_0 = numbers
+    x, y = x - x_0, y - y_0
+    mean = torch.from_numpy(plain_profile(_radius(x, y, r_s).numpy())[1])
+    ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
+    ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
 
 
 def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
@@ -55,7 +74,7 @@ def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor
     return kappa + gamma1, gamma2, kappa - gamma1
 
 
-def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:
+def _radius(x: Tensor, y: Tensor, r_s: Real) -> Tensor:
     return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
 
 
@@ -102,6 +121,40 @@ def _tangent_series(z: Tensor) -> Pair:
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
 
 
+def plain_profile(radius: NDArray) -> tuple[NDArray, NDArray]:
+    """The first and the last of `_profile` of an array, each branch only where it is needed."""
+    f, mean = np.empty_like(radius), np.empty_like(radius)
+    near, far = radius < INNER, radius >= 1
+    branches = ((near, _inside), (~near & ~far, _around), (far, _outside))
+    for where, branch in branches:
+        index = np.flatnonzero(where)
+        if len(index) == len(radius):
+            return branch(radius)
+        if len(index):
+            f[index], mean[index] = branch(radius[index])
+    return f, mean
+
+
+def _inside(radius: NDArray) -> tuple[NDArray, NDArray]:
+    square = radius * radius
+    root = np.sqrt(1 - square)
+    logarithm, half = -np.log(radius / 2), np.log1p(-square / (2 + 2 * root))
+    inverse = 1 / root
+    return (logarithm + half) * inverse, (logarithm / (1 + root) + half / square) * inverse
+
+
+def _around(radius: NDArray) -> tuple[NDArray, NDArray]:
+    root = np.sqrt(np.maximum((1 - radius) * (1 + radius), TINY))
+    f = np.arctanh(root) / root
+    return f, (np.log(radius / 2) + f) / (radius * radius)
+
+
+def _outside(radius: NDArray) -> tuple[NDArray, NDArray]:
+    root = np.sqrt(np.maximum((radius - 1) * (radius + 1), TINY))
+    f = np.arctan(root) / root
+    return f, (np.log(radius / 2) + f) / (radius * radius)
+
+
 class NFW(MassModel):
     """Navarro-Frenk-White halo, spherical.
 
@@ -126,6 +179,7 @@ class NFW(MassModel):
     x_0, y_0 = centre()
     _potential = staticmethod(nfw_potential)
     _deflection = staticmethod(nfw_deflection)
+    _add_deflection = staticmethod(_add_nfw)
     _hessian = staticmethod(nfw_hessian)
 
     def __init__(self, r_s: Length, alpha_rs: Length, x_0: Length = 0.0, y_0: Length = 0.0) -> None:

@@ -98,7 +98,9 @@ def _read(name, entry, base, kind):
         raise InputError(f"{name!r} is not a {kind}: give one of {names}; one's own has to be imported first")
     if not isinstance(entry, dict):
         raise InputError(f"{name}: {entry!r} are no parameters: give a dictionary such as theta_E: 1.2")
-    values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
+    values = {key: value for key, value in entry.items() if key not in ABOUT}
+    names = getattr(known[name], "_names", ())
+    values |= {key: _number(value, f"{name}.{key}") for key, value in values.items() if key not in names}
     for key, unit in (entry.get("units") or {}).items():
         values[key] = u.Quantity(values[key], unit)
     model = _build(known[name], name, values)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lenssr.mass import homoeoids, kernels
 from lenssr.mass.base import MassModel
+from lenssr.mass.dual_isothermal import add_cored
 from lenssr.mass.isothermal import NO_ELLIPTICITY
 from lenssr.mass.kernels import Pair, Real, Triple, centred, lift
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
@@ -54,6 +55,8 @@ def cored_power_law_deflection(
     numbers = kernels.plain_numbers(x, y, *params)
     if numbers is not None and math.hypot(*numbers[3:5]) < NO_ELLIPTICITY:
         return kernels.sum_in_blocks(x, y, (_add_round, numbers))
+    if numbers is not None and numbers[1] == 2:
+        return kernels.sum_in_blocks(x, y, (add_cored, (numbers[0], *numbers[2:])))
     return kernels.in_blocks(_deflection, x, y, *params)
 
 
@@ -112,12 +115,14 @@ def _shells(
     steepest = crowd * float(power.detach().max())
     number = homoeoids.precise_count(kernels.e_range(e1, e2)[1], steepest, least)
     ratio = (m_square / (core * core)).clamp_min(SMALL)
+    inverse = 1 / ratio
     growth = torch.expm1(torch.log1p(ratio) / power)
-    scale = (3 - gamma) / 4 * (theta_E / core) ** (gamma - 1) * power * growth / ratio
+    scale = (3 - gamma) / 4 * (theta_E / core) ** (gamma - 1) * power * growth * inverse
     for node, weight in homoeoids.gauss_nodes(number):
         share = crowd * node ** (crowd - 1) * weight
-        grown = torch.log1p(node**crowd * growth)
-        yield scale * share * torch.exp((INTEGER - 1) * grown), torch.expm1(power * grown) / ratio
+        grown = node**crowd * growth
+        weights = scale * share * (1 + grown) ** (INTEGER - 1)
+        yield weights, torch.expm1(power * torch.log1p(grown)) * inverse
 
 
 class CoredPowerLaw(EllipticalMixin, MassModel):

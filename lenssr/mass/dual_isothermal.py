@@ -149,6 +149,27 @@ def _add_dpie(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> 
     ay.add_(along, alpha=sin).add_(across, alpha=cos)
 
 
+def add_cored(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+    """Add the deflection of one isothermal ellipsoid with a core, theta_E / 2R, in place, as `_add_dpie`."""
+    theta_E, core, e1, e2, x_0, y_0 = numbers
+    if e1 < 0:
+        return add_cored(ay, ax, y, x, theta_E, core, -e1, e2, y_0, x_0)
+    e, angle = math.hypot(e1, e2), math.atan2(e2, e1) / 2
+    q = (1 - e) / (1 + e)
+    f = math.sqrt((1 - q * q) / q)
+    x, y = x - x_0, y - y_0
+    p = torch.add(x, y, alpha=math.tan(angle)).mul_(math.cos(angle))
+    r = y.sub_(x, alpha=math.tan(angle)).mul_(math.cos(angle))
+    radius = torch.mul(p, p, out=x).mul_(q).addcmul_(r, r, value=1 / q).add_(core * core).sqrt_()
+    p.mul_(f * q).div_(radius * q + core)
+    r.mul_(f).div_(radius.add_(core * q))
+    np.arctan(p.numpy(), out=p.numpy())
+    np.arctanh(r.numpy(), out=r.numpy())
+    cos, sin = theta_E / f * math.cos(angle), theta_E / f * math.sin(angle)
+    ax.add_(p, alpha=cos).sub_(r, alpha=sin)
+    ay.add_(p, alpha=sin).add_(r, alpha=cos)
+
+
 def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
     """Add the deflection of a round dPIE, theta_E w (1 / (R_core + core) - 1 / (R_edge + edge))."""
     theta_E, core, edge, x_0, y_0 = numbers

@@ -92,12 +92,13 @@ def _add_elliptical_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: 
     r_s, alpha_rs, e1, e2, x_0, y_0 = (x.new_tensor(number) for number in numbers)
     x, y, ox, oy, r_square, m_square, sum_q = _scaled(x - x_0, y - y_0, r_s, e1, e2)
     along, across = torch.zeros_like(x), torch.zeros_like(x)
-    radius, psi, both = torch.empty_like(x), torch.empty_like(x), float(sum_q)
+    square, flat, psi, one, both = *(torch.empty_like(x) for _ in range(3)), torch.ones_like(x), float(sum_q)
     for s, weight in _cores():
-        torch.add(m_square, s * s, out=radius).sqrt_()
-        torch.add(r_square, radius, alpha=2 * s, out=psi).add_(s * s * both).reciprocal_()
-        along.add_(psi, alpha=weight / s)
-        across.addcdiv_(psi, radius, value=weight)
+        # The inverse root takes a third of the time of the root.
+        torch.rsqrt(torch.add(m_square, s * s, out=square), out=flat)
+        torch.add(r_square, square.mul_(flat), alpha=2 * s, out=psi).add_(s * s * both)
+        along.addcdiv_(one, psi, value=weight / s)
+        across.addcdiv_(flat, psi, value=weight)
     scale = numbers[1] / NORM
     ax.addcmul_(x, along, value=scale).addcmul_(ox, across, value=scale)
     ay.addcmul_(y, along, value=scale).addcmul_(oy, across, value=scale)

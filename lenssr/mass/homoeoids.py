@@ -80,24 +80,35 @@ def _directions(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor) -> tuple[Tensor, T
     return zx, zy, e1 * cos + e2 * sin, e1 * sin - e2 * cos
 
 
-def _roots(ux: Tensor, uy: Tensor, t_square: Real) -> Triple:
-    """Square root of D, and its squared modulus."""
-    side = 1 - 2 * t_square
-    re = 1 + 2 * side * ux + (ux * ux - uy * uy)
-    im = 2 * uy * (side + ux)
-    modulus = torch.sqrt(re * re + im * im)
-    root = torch.sqrt((modulus + re) / 2)
-    return root, im / (2 * root), modulus
+def _fixed(ux: Tensor, uy: Tensor) -> Tensor:
+    """Part of D that all shells share."""
+    return 1 + ux * ux - uy * uy
+
+
+def _roots(ux: Tensor, uy: Tensor, fixed: Tensor, t_square: Real) -> Triple:
+    """Square root of D, and the inverse of the modulus of D; ``fixed`` is 1 + Re(u^2).
+
+    Inverse roots take a third of the time of roots.
+    """
+    side = 2 * t_square
+    re = torch.addcmul(fixed, ux, 2 - 2 * side) if isinstance(side, Tensor) else fixed + (2 - 2 * side) * ux
+    im = uy * (ux + (1 - side))
+    square = torch.addcmul(re * re, im, im, value=4)
+    inverse = torch.rsqrt(square)
+    half = torch.addcmul(re, square, inverse) / 2
+    other = torch.rsqrt(half)
+    return half * other, im * other, inverse
 
 
 def deflection(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor, shells: Shells) -> Pair:
     """Deflection by shells, for positions from the centre."""
     zx, zy, ux, uy = _directions(x, y, e1, e2)
+    fixed = _fixed(ux, uy)
     sx, sy = torch.zeros_like(ux), torch.zeros_like(ux)
     for weight, t_square in shells:
-        rx, ry, modulus = _roots(ux, uy, t_square)
-        share = weight / modulus
-        sx, sy = sx + share * rx, sy - share * ry
+        rx, ry, inverse = _roots(ux, uy, fixed, t_square)
+        share = weight * inverse
+        sx, sy = torch.addcmul(sx, share, rx), torch.addcmul(sy, share, ry, value=-1)
     ax, ay = times(zx, zy, sx, sy)
     return 2 * ax, 2 * ay
 
@@ -105,12 +116,13 @@ def deflection(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor, shells: Shells) -> 
 def hessian(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor, kappa: Tensor, shells: Shells) -> Triple:
     """Second derivatives xx, xy, yy of the potential of shells; kappa is the convergence at the positions."""
     zx, zy, ux, uy = _directions(x, y, e1, e2)
+    fixed = _fixed(ux, uy)
     sx, sy = torch.zeros_like(ux), torch.zeros_like(ux)
     for weight, t_square in shells:
-        rx, ry, modulus = _roots(ux, uy, t_square)
+        rx, ry, inverse = _roots(ux, uy, fixed, t_square)
         # conj(sqrt(D)) cubed, over its modulus to the sixth power.
         px, py = times(rx, -ry, rx * rx - ry * ry, -2 * rx * ry)
-        share = weight / (modulus * modulus * modulus)
+        share = weight * inverse * inverse * inverse
         sx, sy = sx + share * px, sy + share * py
     sx, sy = times(1 + ux, uy, sx, sy)
     mean1, mean2 = times(*_squared_phase(zx, zy), sx, sy)
@@ -123,9 +135,9 @@ def hessian(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor, kappa: Tensor, shells:
 def potential(x: Tensor, y: Tensor, e1: Tensor, e2: Tensor, shells: Shells) -> Tensor:
     """Potential of shells, 0 at the centre, for positions from there."""
     _, _, ux, uy = _directions(x, y, e1, e2)
-    total = torch.zeros_like(ux)
+    total, fixed = torch.zeros_like(ux), _fixed(ux, uy)
     for weight, t_square in shells:
-        rx, ry, _ = _roots(ux, uy, t_square)
+        rx, ry, _ = _roots(ux, uy, fixed, t_square)
         square = (1 + ux + rx) ** 2 + (uy + ry) ** 2
         total = total + weight * torch.log(square / (4 * t_square))
     return elliptical_radius_squared(x, y, e1, e2) * total

@@ -73,6 +73,9 @@ class MultiPlane(MassSystem):
     (0.7572642, 0.4336478)
     """
 
+    _names = ("cosmology",)
+    """Arguments that are text in files, no quantities."""
+
     redshifts: tuple[float, ...]
     z_source: float
     z_reference: float

@@ -18,7 +18,7 @@ from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, el
 
 __all__ = ["SersicMass"]
 
-N_RANGE = (0.2, 12.0)
+N_RANGE = (0.25, 12.0)
 """Sérsic indices, in which the quadrature was tested."""
 
 OUTSIDE = 1e-12
@@ -27,8 +27,8 @@ OUTSIDE = 1e-12
 LEAST = 22
 """Least number of nodes, besides one for each unit of n."""
 
-SERIES_CENTRE, SERIES_TERMS = 6.0, 40
-"""Half of the range of b (r / r_eff)^(1/n), and number of terms, of the power series of a round profile."""
+REACH = 6.0
+"""Power series of a round profile in b (r / r_eff)^(1/n) converge quickly so far from their centre."""
 
 
 def _b(n: Tensor) -> Tensor:
@@ -115,16 +115,20 @@ def _shells(
     scale = kappa_eff * torch.exp(_b(n)) * reach * power / 2
     for node, weight in homoeoids.gauss_nodes(number):
         t_square = node**power
-        yield scale * (weight / node) * t_square * torch.exp(-inner * node**whole), reach * t_square
+        yield (
+            scale * (weight / node) * t_square * torch.exp(-inner * node ** (whole * index / n)),
+            reach * t_square,
+        )
 
 
 @lru_cache(maxsize=64)
-def _series(n: float) -> list[float]:
-    """Taylor coefficients around X = `SERIES_CENTRE` of the integral of exp(-X t^(1/n)) t dt over (0, 1)."""
-    k = np.arange(SERIES_TERMS)
+def _series(n: float) -> tuple[float, list[float]]:
+    """Centre and Taylor coefficients in X of the integral of exp(-X t^(1/n)) t dt over 0 < t < 1."""
+    middle = max(REACH, 0.75 * float(scipy.special.gammaincinv(2 * n, 0.5)))
+    k = np.arange(math.ceil(20 + 2.9 * middle))
     order = 2 * n + k
-    logarithm = scipy.special.gammaln(order) - order * math.log(SERIES_CENTRE) - scipy.special.gammaln(k + 1)
-    return list((-1.0) ** k * n * scipy.special.gammainc(order, SERIES_CENTRE) * np.exp(logarithm))
+    logarithm = scipy.special.gammaln(order) - order * math.log(middle) - scipy.special.gammaln(k + 1)
+    return middle, list((-1.0) ** k * n * scipy.special.gammainc(order, middle) * np.exp(logarithm))
 
 
 def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
@@ -134,11 +138,12 @@ def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
     b = float(scipy.special.gammaincinv(2 * n, 0.5))
     exponent = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).log_().mul_(0.5 / n)
     exponent.add_(math.log(b) - math.log(r_eff) / n).exp_()
-    from_centre = exponent - SERIES_CENTRE
+    middle, series = _series(n)
+    from_centre = exponent - middle
     total = torch.zeros_like(exponent)
-    for coefficient in reversed(_series(n)):
+    for coefficient in reversed(series):
         total.mul_(from_centre).add_(coefficient)
-    far = np.flatnonzero((exponent > 2 * SERIES_CENTRE).numpy())
+    far = np.flatnonzero((exponent > middle + REACH).numpy())
     if len(far):
         outer = exponent.numpy()[far]
         whole = scipy.special.gammainc(2 * n, outer) * math.gamma(2 * n) * n
@@ -162,7 +167,7 @@ class SersicMass(EllipticalMixin, MassModel):
     r_eff : float or `~astropy.units.Quantity`
         Effective radius on the intermediate axis (``r_eff_circ`` of `lenssr.light.Sersic`), in arcsec.
     n : float
-        Sérsic index, 0.2 to 12.
+        Sérsic index, 0.25 to 12.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional

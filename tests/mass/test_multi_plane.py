@@ -98,8 +98,9 @@ def test_yaml_round_trip(cosmology, z_source):
 
 
 def test_a_lens_file():
-    text = "MultiPlane: {planes: [{z: 0.3, lens: {SIE: {theta_E: 1.2, q: 0.8, phi: 30 deg}}}, [0.8, {SIS: {theta_E: 0.2}}]]"
-    lenses = from_dict(yaml.safe_load(text + ", z_source: 2, cosmology: Planck15}"))
+    front, back = "{z: 0.3, lens: {SIE: {theta_E: 1.2, q: 0.8, phi: 30 deg}}}", "[0.8, {SIS: {theta_E: 0.2}}]"
+    text = f"MultiPlane: {{planes: [{front}, {back}], z_source: 2, cosmology: Planck15}}"
+    lenses = from_dict(yaml.safe_load(text))
     assert lenses.redshifts == (0.3, 0.8) and lenses[0].q == pytest.approx(0.8) and len(lenses) == 2
 
 

@@ -66,6 +66,7 @@ class MassModel(LensCalculator, Parametrised):
     _deflection: ClassVar[Callable[..., Pair]]
     _hessian: ClassVar[Callable[..., Triple]]
     _deflection_jacobian: ClassVar[Callable[..., WithJacobian] | None] = None
+    _add_hessian: ClassVar[Callable[..., None] | None] = None
 
     @property
     def needs_prior(self) -> bool:
@@ -235,7 +236,7 @@ class MassModel(LensCalculator, Parametrised):
         """Centre (x, y) and half-widths in arcsec of the rectangle that the model is limited to, if it is."""
         return None
 
-    def _rays(self) -> Rays:
+    def _ray_map(self) -> Rays:
         """The lens as curves, images and times need it, see `lenssr.mass.rays`."""
         return single_plane(getattr(self, "components", (self,)), self._centres(), self._field)
 

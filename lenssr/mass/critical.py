@@ -23,8 +23,17 @@ CURVE_KINDS = ("all", "tangential", "radial")
 SAGITTA = 1e-6
 """Distance of a curve from its chords, in units of the largest curve's radius."""
 
+OWN = 3.0
+"""How much larger this distance may be in units of a curve's own radius."""
+
 MOST_CHORDS = 200
 """Chords between two points that the quadtree gives."""
+
+TINY = 100.0
+"""Length, in units of the sagitta, below which a piece of a curve is one chord."""
+
+SHORT = 0.2
+"""Chord, in units of those beside it, below which its end is left out."""
 
 # Half a step of central differences, in units of parameters and in Einstein radii.
 SMALL = 1e-6
@@ -120,8 +129,9 @@ def _kind(rays: Rays, points: Array) -> str:
 
 def _refined(levels: _Levels, lines: list[tuple[int, Array]]) -> list[tuple[int, Array]]:
     """Lines with points so close that chords are exact, and all of them moved onto the curve."""
-    size = max((np.ptp(line, axis=1).max() / 2 for _, line in lines), default=0.0)
-    denser = [_denser(line, SAGITTA * size) for _, line in lines]
+    sizes = [np.ptp(line, axis=1).max() / 2 for _, line in lines]
+    sagittas = [SAGITTA * min(max(sizes), OWN * size) for size in sizes]
+    denser = [_denser(line, sagitta) for (_, line), sagitta in zip(lines, sagittas, strict=True)]
     if not denser:
         return []
     which = np.concatenate([np.full(points.shape[1], lines[k][0]) for k, (points, _) in enumerate(denser)])
@@ -143,16 +153,7 @@ def _refined(levels: _Levels, lines: list[tuple[int, Array]]) -> list[tuple[int,
 def _denser(line: Array, sagitta: float) -> tuple[Array, Array]:
     """Points (2, n) of a spline through a line, and the chords there; a closed one is not repeated."""
     closed = bool((line[:, 0] == line[:, -1]).all())
-    chord = np.hypot(*np.diff(line, axis=1))
-    keep = np.append(True, chord > 0.25 * np.median(chord))
-    if closed:
-        keep[-1] = True
-    elif not keep[-1]:
-        keep[-1] = True
-    kept = line[:, keep]
-    if kept.shape[1] < 5:
-        kept = line[:, np.append(True, chord > 0)]
-    kept[:, -1] = line[:, -1]
+    kept = _apart(line)
     length = np.append(0, np.cumsum(np.hypot(*np.diff(kept, axis=1))))
     if closed and kept.shape[1] < 4 or kept.shape[1] < 3:
         return line[:, : -1 if closed else None], np.ones_like(line[:, : -1 if closed else None])
@@ -160,7 +161,9 @@ def _denser(line: Array, sagitta: float) -> tuple[Array, Array]:
     bend = np.hypot(*spline(length, 2))
     gap = np.diff(length)
     sag = np.maximum(bend[1:], bend[:-1]) * gap**2 / 8
-    chords = np.clip(np.ceil(np.sqrt(sag / sagitta)), 4, MOST_CHORDS).astype(int)
+    # Tiny pieces, in the centre of a lens, need no more points.
+    fewest = np.where(gap > TINY * sagitta, 4, 1)
+    chords = np.clip(np.ceil(np.sqrt(sag / sagitta)), fewest, MOST_CHORDS).astype(int)
     first = np.repeat(np.cumsum(chords) - chords, chords)
     share = (np.arange(chords.sum()) - first) / np.repeat(chords, chords)
     where = np.repeat(length[:-1], chords) + share * np.repeat(gap, chords)
@@ -168,6 +171,16 @@ def _denser(line: Array, sagitta: float) -> tuple[Array, Array]:
         where = np.append(where, length[-1])
     steps = spline(where, 1) * np.resize(np.append(np.repeat(gap / chords, chords), gap[-1]), len(where))
     return spline(where), steps
+
+
+def _apart(line: Array) -> Array:
+    """The points of a line without those that are much closer to the one before than others nearby are."""
+    chord = np.hypot(*np.diff(line, axis=1))
+    nearby = np.minimum(np.roll(chord, 1), np.roll(chord, -1))
+    keep = np.append(True, chord > SHORT * nearby)
+    kept = line[:, keep]
+    kept[:, -1] = line[:, -1]
+    return kept
 
 
 def _onto(
@@ -198,10 +211,7 @@ def _onto(
 
 def nodes(points: Array) -> tuple[Array, Array]:
     """Positions (2, n) along a closed smooth curve, and steps (2, n) for integrals, by a periodic spline."""
-    step = np.hypot(*np.diff(points, axis=1))
-    keep = np.append(True, step > 0.05 * np.median(step))
-    points = points[:, keep]
-    points[:, -1] = points[:, 0]
+    points = _apart(points)
     if points.shape[1] < 5:
         return np.zeros((2, 0)), np.zeros((2, 0))
     length = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=1))))

@@ -27,6 +27,9 @@ MOST_BASE_CELLS = 400
 
 # Circles on which the edge of a field is looked for: smallest and largest radius in arcsec, ratio, angles.
 SMALLEST, LARGEST, RATIO, ANGLES = 0.05, 1e4, 1.25, 48
+SHIFT = 0.00371
+"""Share by which cells are wider than a field, or narrower where a lens has limits."""
+
 # Bits of the integer coordinates of the quadtree along an axis.
 BITS = 31
 
@@ -76,10 +79,11 @@ def _quiet(
     quiet: NDArray[np.bool_] = (kinds == kinds[-1, 0]).all(axis=1)
     if source is not None:
         bx, by = (b.reshape(x.shape) for b in rays.trace(x.ravel(), y.ravel()))
-        # Where rays land on a circle far out, by the mean Jacobian there.
+        # Back in the image plane by the mean Jacobian, rays have to land outwards from the source.
         mxx, mxy, myx, myy = (entry.mean(axis=1, keepdims=True) for entry in entries)
-        along = (bx - source[0]) * (mxx * cos + mxy * sin) + (by - source[1]) * (myx * cos + myy * sin)
-        quiet &= (along > 0).all(axis=1)
+        dx, dy = bx - source[0], by - source[1]
+        along = (myy * dx - mxy * dy) * cos + (mxx * dy - myx * dx) * sin
+        quiet &= (along * (mxx * myy - mxy * myx) > 0).all(axis=1)
     return quiet
 
 
@@ -102,8 +106,6 @@ class Leaves:
     size: Whole
     origin: tuple[float, float]
     unit: tuple[float, float]
-    number: tuple[int, int]
-    whole: int
 
     def place(self, ix: Whole, iy: Whole) -> tuple[Array, Array]:
         """Positions in arcsec of integer coordinates."""
@@ -119,7 +121,7 @@ class Leaves:
 
     def made_of(self, x: Whole, y: Whole, size: Whole) -> "Leaves":
         """Other leaves of the same tree."""
-        return Leaves(x, y, size, self.origin, self.unit, self.number, self.whole)
+        return Leaves(x, y, size, self.origin, self.unit)
 
     def divided(self) -> "Leaves":
         """Four children of each."""
@@ -139,10 +141,12 @@ def graded_leaves(rays: Rays, field: Limits, depths: Array) -> Leaves:
     x_c, y_c, half_x, half_y = field
     number = base_cells(rays, field)
     whole = 1 << (BITS - math.ceil(math.log2(max(number) + 1)))
-    unit = 2 * half_x / number[0] / whole, 2 * half_y / number[1] / whole
+    # What lies in the middle of the field, mostly a centre, is not to be a corner of cells: shift them.
+    stretch = 1 - SHIFT if rays.limits else 1 + SHIFT
+    unit = 2 * half_x * stretch / number[0] / whole, 2 * half_y * stretch / number[1] / whole
     ix, iy = (c.ravel() * whole for c in np.meshgrid(np.arange(number[0]), np.arange(number[1])))
     size = np.full(ix.shape, whole)
-    active = Leaves(ix, iy, size, (x_c - half_x, y_c - half_y), unit, number, whole)
+    active = Leaves(ix, iy, size, (x_c - half_x, y_c - half_y), unit)
     found = []
     while len(active.x):
         side = max(unit) * active.size

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
-from lenssr.mass.critical import curves_of
+from lenssr.mass.critical import area_of, curves_of, nodes
 from lenssr.mass.mesh import INNERMOST, base_cells, field_of, graded_leaves
 from lenssr.mass.rays import Array, Limits, Rays
 
@@ -96,14 +96,14 @@ class Cells:
     def map(self, rays: Rays, a: Array, b: Array) -> tuple[Array, Array]:
         """Where coordinates (n, k) land, (2, n, k), and derivatives of that by a and b, (2, 2, n, k)."""
         x, y, _ = self.place(a, b)
-        landed = np.stack(rays.trace(x.ravel(), y.ravel())).reshape(2, *x.shape)
-        xx, xy, yx, yy = (entry.reshape(x.shape) for entry in rays.jacobian(x.ravel(), y.ravel()))
+        landed, entries = rays.all_at(x.ravel(), y.ravel())
+        xx, xy, yx, yy = (entry.reshape(x.shape) for entry in entries)
         polar = self.polar[:, None]
         dx, dy = x - self.x_0[:, None], y - self.y_0[:, None]
         along = np.where(polar, dx, 1.0), np.where(polar, dy, 0.0)
         across = np.where(polar, -dy, 0.0), np.where(polar, dx, 1.0)
         columns = [(xx * v + xy * w, yx * v + yy * w) for v, w in (along, across)]
-        return landed, np.array(columns)
+        return np.stack(landed).reshape(2, *x.shape), np.array(columns)
 
     @property
     def size(self) -> Array:
@@ -271,8 +271,10 @@ def _refuse_ring(rays: Rays, source: Point, extent: Any) -> None:
     for curve in curves_of(rays, extent):
         bx, by = rays.trace(curve.points[0], curve.points[1])
         if np.hypot(bx - source[0], by - source[1]).max() < RING:
-            middle = curve.points[:, :-1].mean(axis=1).round(12) + 0.0
-            radius = np.hypot(*(curve.points - middle[:, None])).mean()
+            places, steps = nodes(curve.points)
+            weights = np.hypot(*steps)
+            middle = ((places * weights).sum(axis=1) / weights.sum()).round(9) + 0.0
+            radius = math.sqrt(area_of(places, steps) / math.pi)
             raise InputError(
                 f"source position {source} is refused: its image is a ring of radius {radius:.9g} arcsec "
                 f"around ({middle[0]:.6g}, {middle[1]:.6g}); take critical_curves(), or move the source"

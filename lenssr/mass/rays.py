@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 __all__ = ["Array", "Entries", "Limits", "Rays", "common_limits", "rays_of", "single_plane"]
 
@@ -33,6 +34,8 @@ class Rays:
         Size of the smallest structure away from the centres; by default they have none of their own.
     symmetric : bool, optional
         Whether xy = yx, as in one plane.
+    both : callable, optional
+        Positions to what ``trace`` and ``jacobian`` return, where that is faster than one after the other.
     """
 
     trace: Callable[[Array, Array], tuple[Array, Array]]
@@ -41,6 +44,11 @@ class Rays:
     limits: Limits | None = None
     cell: float | None = None
     symmetric: bool = True
+    both: Callable[[Array, Array], tuple[tuple[Array, Array], Entries]] | None = None
+
+    def all_at(self, x: Array, y: Array) -> tuple[tuple[Array, Array], Entries]:
+        """What ``trace`` and ``jacobian`` say."""
+        return (self.trace(x, y), self.jacobian(x, y)) if self.both is None else self.both(x, y)
 
     def eigenvalues(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Tangential and radial eigenvalue; equal where they would be complex."""
@@ -63,9 +71,9 @@ def common_limits(*limits: Limits) -> Limits:
 
 
 def rays_of(lens: Any) -> Rays:
-    """The map of a lens: what its ``_rays`` returns, or one made of its public methods."""
-    if hasattr(lens, "_rays"):
-        return lens._rays()
+    """The map of a lens: what its ``_ray_map`` returns, or one made of its public methods."""
+    if hasattr(lens, "_ray_map"):
+        return lens._ray_map()
 
     def trace(x: Array, y: Array) -> tuple[Array, Array]:
         ax, ay = lens.deflection(x, y)
@@ -81,6 +89,7 @@ def rays_of(lens: Any) -> Rays:
 def single_plane(components: Any, centres: list[tuple[float, float]], limits: Limits | None) -> Rays:
     """The map of mass models that act together in one plane, without the cost of their boundary."""
     parts = [(c, [p.value for p in c.parameters], c.vector.unbind()) for c in components]
+    kernels = [c._add_hessian for c in components]
     cells = [c.pixel_scale for c in components if c._field is not None]
 
     def trace(x: Array, y: Array) -> tuple[Array, Array]:
@@ -91,13 +100,29 @@ def single_plane(components: Any, centres: list[tuple[float, float]], limits: Li
         return x - ax.numpy(), y - ay.numpy()
 
     def jacobian(x: Array, y: Array) -> Entries:
+        return second(x, y, None)
+
+    def both(x: Array, y: Array) -> tuple[tuple[Array, Array], Entries]:
+        alpha = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64)
+        entries = second(x, y, alpha)
+        return (x - alpha[0].numpy(), y - alpha[1].numpy()), entries
+
+    def second(x: Array, y: Array, alpha: tuple[Tensor, Tensor] | None) -> Entries:
+        """The Jacobian; the deflection is added to ``alpha``, which is little more work for some models."""
         tx, ty = torch.from_numpy(x), torch.from_numpy(y)
-        xx, xy, yy = np.ones_like(x), np.zeros_like(x), np.ones_like(x)
-        for component, _, params in parts:
-            second = component._hessian(tx, ty, *params)
-            for total, entry in zip((xx, xy, yy), second, strict=True):
-                total -= entry.numpy()
+        sums = tuple(torch.zeros(len(x), dtype=torch.float64) for _ in range(3))
+        for kernel, (component, numbers, params) in zip(kernels, parts, strict=True):
+            if kernel is not None:
+                kernel(*sums, tx, ty, *numbers, alpha=alpha)
+                continue
+            if alpha is not None:
+                component._add_deflection(*alpha, tx, ty, *numbers)
+            for total, entry in zip(sums, component._hessian(tx, ty, *params), strict=True):
+                total += entry
+        xx, xy, yy = (total.neg_().numpy() for total in sums)
+        xx += 1
+        yy += 1
         return xx, xy, xy, yy
 
     places = np.unique(np.array(centres, dtype=np.float64).reshape(-1, 2), axis=0)
-    return Rays(trace, jacobian, places, limits, min(cells, default=None))
+    return Rays(trace, jacobian, places, limits, min(cells, default=None), both=both)

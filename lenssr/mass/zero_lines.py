@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lenssr.mass.mesh import Leaves
+from lenssr.mass.mesh import INNERMOST, Leaves
 from lenssr.mass.rays import Array
 
 __all__ = ["zero_lines"]
 
-BEND = 0.08
+BEND = 0.15
 """Second over first differences in a cell that a zero line crosses, above which it is divided."""
 
 CURVED = 0.7
@@ -53,7 +53,7 @@ def zero_lines(levels: Any, leaves: Leaves) -> list[tuple[int, Array]]:
 
 def _divided(levels: Any, leaves: Leaves) -> Leaves:
     """Leaves that are so small that lines through them are nearly straight."""
-    done, smallest = [], 2
+    done, smallest = [], max(2, round(INNERMOST / max(leaves.unit)))
     for _ in range(ROUNDS):
         half = leaves.size // 2
         x, y = leaves.place(

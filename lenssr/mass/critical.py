@@ -27,10 +27,10 @@ OWN = 3.0
 """How much larger this distance may be in units of a curve's own radius."""
 
 MOST_CHORDS = 200
-"""Chords between two points that the quadtree gives."""
+"""Chords of a piece of a curve between two points of a spline, at most."""
 
-TINY = 100.0
-"""Length, in units of the sagitta, below which a piece of a curve is one chord."""
+FIRST_CHORDS = 3
+"""Chords of each of these pieces at first."""
 
 SHORT = 0.2
 """Chord, in units of those beside it, below which its end is left out."""
@@ -86,7 +86,8 @@ def curves_of(rays: Rays, extent: Any = None, *, kind: str = "all") -> list[Curv
     field, levels = field_of(rays, extent), _Levels(rays, kind)
     leaves = graded_leaves(rays, field, _depths(rays, field, levels))
     lines = [(which, line) for which, line in zero_lines(levels, leaves) if not _artefact(rays, line)]
-    curves = [Curve(levels.kinds[which], points) for which, points in _refined(levels, lines)]
+    refined = [(which, points) for which, points in _refined(levels, lines) if points.shape[1] > 2]
+    curves = [Curve(levels.kinds[which], points) for which, points in refined]
     if not rays.symmetric:
         curves = [Curve(_kind(rays, curve.points), curve.points) for curve in curves]
         curves = [curve for curve in curves if kind in ("all", curve.kind)]
@@ -128,12 +129,23 @@ def _kind(rays: Rays, points: Array) -> str:
 
 
 def _refined(levels: _Levels, lines: list[tuple[int, Array]]) -> list[tuple[int, Array]]:
-    """Lines with points so close that chords are exact, and all of them moved onto the curve."""
+    """Lines with points so close that chords are exact, and all of them moved onto the curve.
+
+    The second time they start from points that are exact, and so near to it that a step or two are enough.
+    """
     sizes = [np.ptp(line, axis=1).max() / 2 for _, line in lines]
     sagittas = [SAGITTA * min(max(sizes), OWN * size) for size in sizes]
-    denser = [_denser(line, sagitta) for (_, line), sagitta in zip(lines, sagittas, strict=True)]
-    if not denser:
+    lines = _moved(levels, lines, sagittas, FIRST_CHORDS)
+    return _moved(levels, lines, sagittas, None)
+
+
+def _moved(
+    levels: _Levels, lines: list[tuple[int, Array]], sagittas: list[float], chords: int | None
+) -> list[tuple[int, Array]]:
+    """Points of splines through lines, moved onto the curve; pieces have so many chords, or what they need."""
+    if not lines:
         return []
+    denser = [_denser(line, sagitta, chords) for (_, line), sagitta in zip(lines, sagittas, strict=True)]
     which = np.concatenate([np.full(points.shape[1], lines[k][0]) for k, (points, _) in enumerate(denser)])
     points = np.concatenate([points for points, _ in denser], axis=1)
     steps = np.concatenate([steps for _, steps in denser], axis=1)
@@ -145,12 +157,11 @@ def _refined(levels: _Levels, lines: list[tuple[int, Array]]) -> list[tuple[int,
         kept = points[:, part][:, good[part]]
         if (line[:, 0] == line[:, -1]).all():
             kept = np.concatenate((kept, kept[:, :1]), axis=1)
-        if kept.shape[1] > 2:
-            found.append((number, kept))
+        found.append((number, kept))
     return found
 
 
-def _denser(line: Array, sagitta: float) -> tuple[Array, Array]:
+def _denser(line: Array, sagitta: float, number: int | None) -> tuple[Array, Array]:
     """Points (2, n) of a spline through a line, and the chords there; a closed one is not repeated."""
     closed = bool((line[:, 0] == line[:, -1]).all())
     kept = _apart(line)
@@ -158,12 +169,8 @@ def _denser(line: Array, sagitta: float) -> tuple[Array, Array]:
     if closed and kept.shape[1] < 4 or kept.shape[1] < 3:
         return line[:, : -1 if closed else None], np.ones_like(line[:, : -1 if closed else None])
     spline = CubicSpline(length, kept, axis=1, bc_type="periodic" if closed else "not-a-knot")
-    bend = np.hypot(*spline(length, 2))
     gap = np.diff(length)
-    sag = np.maximum(bend[1:], bend[:-1]) * gap**2 / 8
-    # Tiny pieces, in the centre of a lens, need no more points.
-    fewest = np.where(gap > TINY * sagitta, 4, 1)
-    chords = np.clip(np.ceil(np.sqrt(sag / sagitta)), fewest, MOST_CHORDS).astype(int)
+    chords = _chords(spline(length, 2), gap, sagitta) if number is None else np.full(len(gap), number)
     first = np.repeat(np.cumsum(chords) - chords, chords)
     share = (np.arange(chords.sum()) - first) / np.repeat(chords, chords)
     where = np.repeat(length[:-1], chords) + share * np.repeat(gap, chords)
@@ -171,6 +178,13 @@ def _denser(line: Array, sagitta: float) -> tuple[Array, Array]:
         where = np.append(where, length[-1])
     steps = spline(where, 1) * np.resize(np.append(np.repeat(gap / chords, chords), gap[-1]), len(where))
     return spline(where), steps
+
+
+def _chords(bend: Array, gap: Array, sagitta: float) -> NDArray[np.intp]:
+    """Number of chords of pieces of a spline, whose second derivatives (2, n + 1) are at their ends."""
+    bent = np.hypot(*bend)
+    needed = np.ceil(gap * np.sqrt(np.maximum(bent[1:], bent[:-1]) / (8 * sagitta)))
+    return np.clip(needed, 1, MOST_CHORDS).astype(np.intp)
 
 
 def _apart(line: Array) -> Array:

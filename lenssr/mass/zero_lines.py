@@ -20,7 +20,7 @@ ROUNDS = 22
 """Divisions of cells, beyond those around centres."""
 
 # Regula falsi (Illinois) on the edges that a line crosses.
-EDGE_STEPS = 3
+EDGE_STEPS = 2
 # Corners and middles of a cell, in units of half its size.
 STENCIL_X, STENCIL_Y = (c.ravel() for c in np.meshgrid(np.arange(3), np.arange(3)))
 # Lines of three through the nine points, and those along its edges.

@@ -1,7 +1,9 @@
 """Shared parts of the pure functions of mass models: regularisation, ellipses, sums over blocks of rays.
 
 A pass over memory as large as all rays costs more than its arithmetic. So where no derivative is taken, a
-model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place, block by block.
+model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place, block by block,
+and one ``add(xx, xy, yy, x, y, *numbers, alpha=None)`` that adds second derivatives and, if ``alpha`` is a
+pair of tensors, its deflection to them.
 """
 
 import math

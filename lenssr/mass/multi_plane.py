@@ -3,17 +3,22 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
+import astropy.constants as const
 import astropy.units as u
 import numpy as np
 import torch
 from torch import Tensor
 
 from lenssr._tensors import forward_jacobian
-from lenssr.cosmology import lens_distances
+from lenssr.cosmology import lens_distances, time_delay_distance
 from lenssr.exceptions import InputError
-from lenssr.mass.base import MassModel, MassSystem, Position, from_dict
+from lenssr.mass.base import MassModel, MassSystem, from_dict
+from lenssr.mass.calculator import Position
+from lenssr.mass.critical import curves_of
 from lenssr.mass.kernels import Pair, WithJacobian, lift, plain_numbers, sum_in_blocks
-from lenssr.units import positive_number
+from lenssr.mass.point_images import image_positions
+from lenssr.mass.rays import Array, Rays, common_limits
+from lenssr.units import Boundary, positive_number
 
 if TYPE_CHECKING:  # it takes long to import
     from astropy.cosmology import FLRW
@@ -22,6 +27,11 @@ __all__ = ["MultiPlane"]
 
 Plane: TypeAlias = tuple[float, MassModel] | Sequence[Any] | dict[str, Any]
 Entries: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+
+FourArrays: TypeAlias = tuple[Array, Array, Array, Array]
+
+RING = 32
+"""Number of points along a ring as which the centre of a lens behind another one is seen."""
 
 ONE_PLANE_ONLY = (
     "has no meaning for lenses at several redshifts: ask one of its planes, or for the deflection, the "
@@ -221,6 +231,143 @@ class MultiPlane(MassSystem):
         (ax, ay), (dax, day) = forward_jacobian(lambda *p: self._deflection(x, y, *p), params)
         return ax, ay, dax, day
 
+    # ------------------------------------------------------------ curves, images and times
+
+    def _ray_map(self) -> Rays:
+        """The lens as curves and images need it: a chain of the maps of its planes."""
+        chain = [
+            (self.components[i]._ray_map(), weights)
+            for i, weights in zip(self._order, self._weights, strict=False)
+        ]
+
+        def both(x: Array, y: Array) -> tuple[tuple[Array, Array], FourArrays]:
+            bent: list[tuple[Array, ...]] = []
+            start = x, y, np.ones_like(x), np.zeros_like(x), np.zeros_like(x), np.ones_like(x)
+            for rays, weights in [*chain, (None, self._weights[-1])]:
+                here = start
+                for weight, part in zip(weights, bent, strict=True):
+                    here = tuple(a - weight * b for a, b in zip(here, part, strict=True))
+                px, py, xx, xy, yx, yy = here
+                if rays is None:
+                    break
+                (sx, sy), (jxx, jxy, jyx, jyy) = rays.all_at(px, py)
+                hxx, hyy = 1 - jxx, 1 - jyy
+                left = hxx * xx - jxy * yx, hxx * xy - jxy * yy, hyy * yx - jyx * xx, hyy * yy - jyx * xy
+                bent.append((px - sx, py - sy, *left))
+            return (px, py), (xx, xy, yx, yy)
+
+        def trace(x: Array, y: Array) -> tuple[Array, Array]:
+            ax, ay = self.deflection(x, y)
+            return x - ax, y - ay
+
+        limits = [rays.limits for rays, _ in chain if rays.limits is not None]
+        cells = [rays.cell for rays, _ in chain if rays.cell is not None]
+        return Rays(
+            trace,
+            lambda x, y: both(x, y)[1],
+            np.array(self._centres(), dtype=np.float64).reshape(-1, 2),
+            common_limits(*limits) if limits else None,
+            min(cells, default=None),
+            symmetric=False,
+            both=both,
+        )
+
+    def _centres(self) -> list[tuple[float, float]]:
+        """Where the centres of all planes are seen: they are imaged by the planes in front."""
+        found: list[tuple[float, float]] = []
+        for i in self._order:
+            centres = self.components[i]._centres()
+            front = self.at(self.redshifts[i])
+            found += centres if not front._order else [at for c in centres for at in _seen(front, c)]
+        return found
+
+    def time_delays(
+        self,
+        x: Position,
+        y: Position,
+        *,
+        z_lens: float | None = None,
+        z_source: float | None = None,
+        cosmology: Any = None,
+        source: tuple[Position, Position] | None = None,
+    ) -> u.Quantity:
+        """Times at which images arrive after the first of them.
+
+        Parameters
+        ----------
+        x, y : array, `~astropy.units.Quantity` or `torch.Tensor`
+            Positions of the images, in arcsec if bare: those of `image_positions`, or observed ones.
+        z_lens, z_source, cosmology
+            Refused: the lenses have their own.
+        source : tuple, optional
+            The position (x, y) of the source; by default where each image maps to.
+
+        Returns
+        -------
+        delays : `~astropy.units.Quantity`, of the shape of x and y
+            In days; 0 for the image that comes first.
+
+        Raises
+        ------
+        InputError
+            If a redshift or a cosmology is given.
+
+        References
+        ----------
+        .. [1] Schneider, Ehlers & Falco 1992, Gravitational Lenses, equation 9.13
+
+        Examples
+        --------
+        >>> from lenssr.mass import SIS, MultiPlane
+        >>> lenses = MultiPlane([(0.5, SIS(1.0)), (1.0, SIS(0.1, x_0=0.5))], z_source=2.0)
+        >>> print(lenses.time_delays(*lenses.image_positions(0.2, 0.0)).round(2))
+        [ 0. 34.] d
+        """
+        self._refuse_redshifts(z_lens=z_lens, z_source=z_source, cosmology=cosmology)
+        boundary = Boundary(x, y, *(source or ()))
+        px, py, *behind = (tensor.detach().cpu() for tensor in boundary.tensors)
+        times = self._times(px, py, behind).numpy()
+        return (times - times.min()) * u.day
+
+    def _times(self, x: Tensor, y: Tensor, source: Sequence[Any]) -> Tensor:
+        """Arrival times in days, from the same start, of rays to a source, or to where each lands."""
+        x, y = torch.broadcast_tensors(x, y)
+        params = [parameter.value for parameter in self.parameters]
+        rays, parts = self._rays(x, y, params), list(self._parts())
+        places = [here for here, _ in rays]
+        if source:
+            places[-1] = source[0], source[1]
+        redshifts = [*(self.redshifts[i] for i in self._order), self.z_source]
+        total = torch.zeros_like(x)
+        for k, i in enumerate(self._order):
+            component, part = parts[i]
+            numbers = [x.new_tensor(number) for number in params[part]]
+            (here_x, here_y), z = places[k], redshifts[k]
+            unit = self._days(z, self.z_reference)
+            total = total - unit * component._potential(here_x, here_y, *numbers)
+            if redshifts[k + 1] > z:
+                (next_x, next_y), unit = places[k + 1], self._days(z, redshifts[k + 1])
+                total = total + unit / 2 * ((here_x - next_x) ** 2 + (here_y - next_y) ** 2)
+        return total
+
+    def _days(self, front: float, back: float) -> float:
+        """Days for an arcsec2 between two planes: (1 + z) D_i D_j / (c D_ij)."""
+        distance = time_delay_distance(front, back, cosmology=self.cosmology)
+        return float((distance / const.c).to_value(u.day) * (1 * u.arcsec).to_value(u.rad) ** 2)
+
+    def _arrival(self, x: Array, y: Array, source: tuple[float, float]) -> Array:
+        times: Array = self._times(torch.from_numpy(x), torch.from_numpy(y), source).numpy()
+        return times
+
+    def _delays(self, arrival: Array, **redshifts: Any) -> u.Quantity:
+        self._refuse_redshifts(**redshifts)
+        return (arrival - np.min(arrival, initial=np.inf)) * u.day
+
+    def _refuse_redshifts(self, **given: Any) -> None:
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name} = {value} is refused: these lenses have redshifts of their own")
+
     # ------------------------------------------------------------ what has no meaning
 
     def _refuse(self, what: str) -> NoReturn:
@@ -235,6 +382,12 @@ class MultiPlane(MassSystem):
     def potential(self, x: Position, y: Position) -> NoReturn:
         """Refused: there is none."""
         self._refuse("potential")
+
+    def fermat_potential(
+        self, x: Position, y: Position, *, source: tuple[Position, Position] | None = None
+    ) -> NoReturn:
+        """Refused: there is none; `time_delays` adds the times between planes."""
+        self._refuse("Fermat potential")
 
     def convergence(self, x: Position, y: Position) -> NoReturn:
         """Refused: there is none."""
@@ -270,6 +423,18 @@ class MultiPlane(MassSystem):
         more = "" if self.z_reference == self.z_source else f", z_reference={self.z_reference!r}"
         more += "" if self.cosmology is None else f", cosmology={_plain_cosmology(self.cosmology)!r}"
         return f"MultiPlane([{planes}], z_source={self.z_source!r}{more})"
+
+
+def _seen(front: MultiPlane, centre: tuple[float, float]) -> list[tuple[float, float]]:
+    """Images of the centre of a lens by the planes in front of it, at least the place where it is."""
+    rays = front._ray_map()
+    try:
+        images = np.stack(image_positions(rays, centre), axis=1)
+    except InputError:
+        # A ring: points along it.
+        curves = curves_of(rays, kind="tangential")
+        images = np.concatenate([curve.points.T[:: max(1, len(curve.points.T) // RING)] for curve in curves])
+    return [(float(x), float(y)) for x, y in images] or [centre]
 
 
 def _plane(plane: Any) -> tuple[float, MassModel]:

@@ -74,6 +74,31 @@ def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor
     return kappa + gamma1, gamma2, kappa - gamma1
 
 
+def _add_nfw_hessian(
+    xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor, *numbers: float, alpha: Pair | None = None
+) -> None:
+    """Add `nfw_hessian` for numbers in place, and the deflection to ``alpha``."""
+    r_s, alpha_rs, x_0, y_0 = numbers
+    x, y = x - x_0, y - y_0
+    square = x * x + y * y
+    radius = torch.sqrt(square.clamp_min(CORE**2)) / r_s
+    density, mean = torch.empty_like(radius), torch.empty_like(radius)
+    # Each formula only where it holds.
+    inside = radius < INNER
+    for part, formula in ((inside, _inner_profile), (~inside, _profile)):
+        _, density[part], mean[part] = formula(radius[part])
+    scale = alpha_rs / (NORM * r_s)
+    if alpha is not None:
+        alpha[0].addcmul_(x, mean, value=scale)
+        alpha[1].addcmul_(y, mean, value=scale)
+    kappa = density.mul(scale / 2)
+    tangential = mean.mul(scale).sub_(kappa).div_(safe_divisor(square))
+    gamma1 = (y * y).addcmul_(x, x, value=-1).mul_(tangential)
+    xx.add_(kappa).add_(gamma1)
+    xy.addcmul_(torch.mul(x, y), tangential, value=-2)
+    yy.add_(kappa).sub_(gamma1)
+
+
 def _radius(x: Tensor, y: Tensor, r_s: Real) -> Tensor:
     return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
 
@@ -90,17 +115,20 @@ def _profile(radius: Tensor) -> Triple:
     They are continued beyond x = 1. F is the surface density, the last one the mean inside x.
     """
     inside = radius < INNER
-    x = radius.where(inside, INNER / 2)
-    root, logarithm, half = torch.sqrt(1 - x * x), torch.log(2 / x), _log_half(x)
-    ratio = (logarithm + half) / root
-    # The mean without cancellation towards the centre.
-    inner = ratio, (ratio - 1) / (1 - x * x), logarithm / (root * (1 + root)) + half / (root * x * x)
+    inner = _inner_profile(radius.where(inside, INNER / 2))
     x = radius.where(~inside, 1.0)
     tangent, smooth = _tangent_series((1 - x) / (1 + x))
     ratio = 2 / (1 + x) * tangent
     outer = ratio, smooth / (1 + x) ** 2, (torch.log(x / 2) + ratio) / (x * x)
     f, density, mean = (torch.where(inside, a, b) for a, b in zip(inner, outer, strict=True))
     return f, density, mean
+
+
+def _inner_profile(x: Tensor) -> Triple:
+    """`_profile` for small x: its mean without cancellation towards the centre."""
+    root, logarithm, half = torch.sqrt(1 - x * x), torch.log(2 / x), _log_half(x)
+    ratio = (logarithm + half) / root
+    return ratio, (ratio - 1) / (1 - x * x), logarithm / (root * (1 + root)) + half / (root * x * x)
 
 
 def _tangent_series(z: Tensor) -> Pair:
@@ -180,6 +208,7 @@ class NFW(MassModel):
     _potential = staticmethod(nfw_potential)
     _deflection = staticmethod(nfw_deflection)
     _add_deflection = staticmethod(_add_nfw)
+    _add_hessian = staticmethod(_add_nfw_hessian)
     _hessian = staticmethod(nfw_hessian)
 
     def __init__(self, r_s: Length, alpha_rs: Length, x_0: Length = 0.0, y_0: Length = 0.0) -> None:

@@ -418,6 +418,10 @@ class MassSystem(MassModel):
         terms = ((component._add_deflection, numbers[part]) for component, part in self._parts())
         return sum_in_blocks(x, y, *terms)
 
+    def _add_deflection(self, ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+        for component, part in self._parts():
+            component._add_deflection(ax, ay, x, y, *numbers[part])
+
     def _hessian(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
         return self._sum("_hessian", x, y, params)
 

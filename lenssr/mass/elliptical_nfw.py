@@ -152,7 +152,7 @@ class EllipticalNFW(EllipticalMixin, MassModel):
 
     Notes
     -----
-    Deflection and potential are a sum over 79 elliptical components with a core, whose weights are those of
+    Deflection and potential are a sum over 87 elliptical components with a core, whose weights are those of
     an integral that is exact; it is right to 1e-9 of ``alpha_rs``. The convergence is a closed form.
 
     Examples

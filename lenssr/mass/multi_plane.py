@@ -319,9 +319,9 @@ class MultiPlane(MassSystem):
         Examples
         --------
         >>> from lenssr.mass import SIS, MultiPlane
-        >>> lenses = MultiPlane([(0.5, SIS(1.0)), (1.0, SIS(0.1, x_0=0.5))], z_source=2.0)
-        >>> print(lenses.time_delays(*lenses.image_positions(0.2, 0.0)).round(2))
-        [ 0. 34.] d
+        >>> lenses = MultiPlane([(0.5, SIS(1.0)), (1.0, SIS(0.1, y_0=0.1))], z_source=2.0)
+        >>> print(lenses.time_delays(*lenses.image_positions(0.3, 0.0)).round(2))
+        [66.95  0.  ] d
         """
         self._refuse_redshifts(z_lens=z_lens, z_source=z_source, cosmology=cosmology)
         boundary = Boundary(x, y, *(source or ()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from lenssr.cosmology import Cosmology, nfw_from_mass
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, lift, safe_divisor
+from lenssr.mass.kernels import CORE, Pair, Triple, centred, lift, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["NFW"]
@@ -24,6 +24,9 @@ SERIES_RANGE = 0.1
 """Largest |z|, z = (1 - x) / (1 + x), where the functions are summed as series around x = 1."""
 
 SERIES_TERMS = 16
+
+NEAR = 0.9
+"""Squared radius, in scale radii, inside which the form without cancellation at the centre is precise."""
 
 TINY = 1e-30
 """Least 1 - x^2, where arctanh(sqrt(1 - x^2)) / sqrt(1 - x^2) is 1 to rounding."""
@@ -59,7 +62,8 @@ def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     """Add `nfw_deflection` for numbers in place."""
     r_s, alpha_rs, x_0, y_0 = numbers
     x, y = x - x_0, y - y_0
-    mean = torch.from_numpy(plain_profile(_radius(x, y, r_s).numpy())[1])
+    square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
+    mean = torch.from_numpy(plain_profile(square.numpy())[1])
     ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
     ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
 
@@ -99,7 +103,7 @@ def _add_nfw_hessian(
     yy.add_(kappa).sub_(gamma1)
 
 
-def _radius(x: Tensor, y: Tensor, r_s: Real) -> Tensor:
+def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:
     return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
 
 
@@ -149,38 +153,56 @@ def _tangent_series(z: Tensor) -> Pair:
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
 
 
-def plain_profile(radius: NDArray) -> tuple[NDArray, NDArray]:
-    """The first and the last of `_profile` of an array, each branch only where it is needed."""
-    f, mean = np.empty_like(radius), np.empty_like(radius)
-    near, far = radius < INNER, radius >= 1
-    branches = ((near, _inside), (~near & ~far, _around), (far, _outside))
-    for where, branch in branches:
+def plain_profile(square: NDArray) -> tuple[NDArray, NDArray]:
+    """The first and the last of `_profile` of an array x^2, each branch only where it is needed."""
+    near, far = square < NEAR, square >= 1
+    if near.all():
+        return _inside(square)
+    if far.all():
+        return _outside(square)
+    f, mean = np.empty_like(square), np.empty_like(square)
+    for where, branch in ((near, _inside), (~(near | far), _around), (far, _outside)):
         index = np.flatnonzero(where)
-        if len(index) == len(radius):
-            return branch(radius)
         if len(index):
-            f[index], mean[index] = branch(radius[index])
+            f[index], mean[index] = branch(square[index])
     return f, mean
 
 
-def _inside(radius: NDArray) -> tuple[NDArray, NDArray]:
-    square = radius * radius
-    root = np.sqrt(1 - square)
-    logarithm, half = -np.log(radius / 2), np.log1p(-square / (2 + 2 * root))
-    inverse = 1 / root
-    return (logarithm + half) * inverse, (logarithm / (1 + root) + half / square) * inverse
+def _inside(square: NDArray) -> tuple[NDArray, NDArray]:
+    rest = torch.from_numpy(1 - square)
+    # The inverse root takes less time than the root.
+    inverse = torch.rsqrt(rest)
+    root = rest.mul_(inverse).add_(1).numpy()
+    per_root = inverse.numpy()
+    logarithm = np.log(square * 0.25)
+    logarithm *= -0.5
+    half = square / root
+    half *= -0.5
+    np.log1p(half, out=half)
+    f = logarithm + half
+    f *= per_root
+    logarithm /= root
+    half /= square
+    half += logarithm
+    half *= per_root
+    return f, half
 
 
-def _around(radius: NDArray) -> tuple[NDArray, NDArray]:
-    root = np.sqrt(np.maximum((1 - radius) * (1 + radius), TINY))
+def _around(square: NDArray) -> tuple[NDArray, NDArray]:
+    root = np.sqrt(np.maximum(1 - square, TINY))
     f = np.arctanh(root) / root
-    return f, (np.log(radius / 2) + f) / (radius * radius)
+    return f, (np.log(square / 4) / 2 + f) / square
 
 
-def _outside(radius: NDArray) -> tuple[NDArray, NDArray]:
-    root = np.sqrt(np.maximum((radius - 1) * (radius + 1), TINY))
-    f = np.arctan(root) / root
-    return f, (np.log(radius / 2) + f) / (radius * radius)
+def _outside(square: NDArray) -> tuple[NDArray, NDArray]:
+    root = np.sqrt(np.maximum(square - 1, TINY))
+    f = np.arctan(root)
+    f /= root
+    mean = np.log(square * 0.25)
+    mean *= 0.5
+    mean += f
+    mean /= square
+    return f, mean
 
 
 class NFW(MassModel):

@@ -49,7 +49,7 @@ def _share(edge: Tensor) -> Tensor:
     return (1 / (edge + 1 / edge)) ** 2
 
 
-def _radius(x: Tensor, y: Tensor, r_s: Real) -> Tensor:
+def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:
     return torch.sqrt((x * x + y * y).clamp_min(CORE**2)) / r_s
 
 
@@ -82,19 +82,19 @@ def _add_truncated_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: f
     """Add `truncated_nfw_deflection` for numbers in place; both logarithms of the root are one."""
     r_s, alpha_rs, r_t, x_0, y_0 = numbers
     x, y, edge = x - x_0, y - y_0, r_t / r_s
-    radius = _radius(x, y, r_s).numpy()
-    f, mean = plain_profile(radius)
-    square = radius * radius
-    both = np.sqrt(square + edge * edge) + edge
-    inverse = 1 / both
-    grown = np.log1p(square * inverse * (0.5 / edge))
-    logarithm = np.log(radius / (2 * edge)) - grown
-    mean -= grown / square - logarithm * inverse / edge
-    mean *= edge * edge - 1
-    mean += 2 * f - math.pi * inverse
+    square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
+    f, mean = (torch.from_numpy(part) for part in plain_profile(square.numpy()))
+    root = square + edge * edge
+    inverse = torch.rsqrt(root).mul_(root).add_(edge).reciprocal_()
+    grown = torch.mul(square, inverse, out=root).mul_(0.5 / edge)
+    np.log1p(grown.numpy(), out=grown.numpy())
+    # ln(x / 2) is known from the mean of the halo without an edge.
+    logarithm = torch.mul(mean, square).sub_(f).sub_(grown).sub_(math.log(edge))
+    mean.addcdiv_(grown, square, value=-1).addcmul_(logarithm, inverse, value=1 / edge)
+    mean.mul_(edge * edge - 1).add_(f, alpha=2).sub_(inverse, alpha=math.pi)
     scale = alpha_rs / (NORM * r_s) / (edge + 1 / edge) ** 2
-    ax.addcmul_(x, torch.from_numpy(mean), value=scale)
-    ay.addcmul_(y, torch.from_numpy(mean), value=scale)
+    ax.addcmul_(x, mean, value=scale)
+    ay.addcmul_(y, mean, value=scale)
 
 
 def truncated_nfw_hessian(

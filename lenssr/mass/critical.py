@@ -142,7 +142,7 @@ def _refined(levels: _Levels, lines: list[tuple[int, Array]]) -> list[tuple[int,
 def _moved(
     levels: _Levels, lines: list[tuple[int, Array]], sagittas: list[float], chords: int | None
 ) -> list[tuple[int, Array]]:
-    """Points of splines through lines, moved onto the curve; pieces have so many chords, or what they need."""
+    """Points of splines through lines, moved onto the curve; pieces have so many chords, or as needed."""
     if not lines:
         return []
     denser = [_denser(line, sagitta, chords) for (_, line), sagitta in zip(lines, sagittas, strict=True)]

@@ -27,7 +27,7 @@ MOST_BASE_CELLS = 400
 
 # Circles on which the edge of a field is looked for: smallest and largest radius in arcsec, ratio, angles.
 SMALLEST, LARGEST, RATIO, ANGLES = 0.05, 1e4, 1.25, 48
-SHIFT = 0.00371
+SHIFT = 1e-6
 """Share by which cells are wider than a field, or narrower where a lens has limits."""
 
 # Bits of the integer coordinates of the quadtree along an axis.
@@ -76,14 +76,17 @@ def _quiet(
     xx, xy, yx, yy = entries
     mean, determinant = (xx + yy) / 2, xx * yy - xy * yx
     kinds = np.where(determinant < 0, 0, np.where(mean > 0, 1, 2))
-    quiet: NDArray[np.bool_] = (kinds == kinds[-1, 0]).all(axis=1)
+    # So far out that a model overflows, nothing is said.
+    known = np.isfinite(determinant).all(axis=1)
+    last = kinds[np.flatnonzero(known)[-1], 0] if known.any() else 1
+    quiet: NDArray[np.bool_] = (kinds == last).all(axis=1) | ~known
     if source is not None:
         bx, by = (b.reshape(x.shape) for b in rays.trace(x.ravel(), y.ravel()))
         # Back in the image plane by the mean Jacobian, rays have to land outwards from the source.
         mxx, mxy, myx, myy = (entry.mean(axis=1, keepdims=True) for entry in entries)
         dx, dy = bx - source[0], by - source[1]
         along = (myy * dx - mxy * dy) * cos + (mxx * dy - myx * dx) * sin
-        quiet &= (along * (mxx * myy - mxy * myx) > 0).all(axis=1)
+        quiet &= (along * (mxx * myy - mxy * myx) > 0).all(axis=1) | ~known
     return quiet
 
 

@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from lenssr.exceptions import InputError
-from lenssr.mass.critical import area_of, curves_of, nodes
+from lenssr.mass.critical import Curve, area_of, curves_of, nodes
 from lenssr.mass.mesh import INNERMOST, base_cells, field_of, graded_leaves
 from lenssr.mass.rays import Array, Limits, Rays
 
@@ -40,8 +41,11 @@ SMALLEST_CELL = 1e-8
 RING_CELLS, MOST_CELLS = 2500, 400_000
 """Cells at once from which a ring is suspected, and from which the search is given up."""
 
-RING = 1e-9
+RING = 3e-9
 """Distance in arcsec of the source from a caustic that is a point, below which its image is a ring."""
+
+NEARLY_RING = 1e-6
+"""The same in sizes of the critical curve, below which images are looked for along the curve."""
 
 SAME = 1e-7
 """Distance in arcsec below which two positions of one parity are one image."""
@@ -106,6 +110,11 @@ class Cells:
         return np.stack(landed).reshape(2, *x.shape), np.array(columns)
 
     @property
+    def middle(self) -> tuple[Array, Array]:
+        """Coordinates of the middles."""
+        return self.a + self.side_a / 2, self.b + self.side_b / 2
+
+    @property
     def size(self) -> Array:
         """Longest side in arcsec."""
         sides = np.maximum(self.side_a, self.side_b)
@@ -127,10 +136,11 @@ def image_positions(rays: Rays, source: Point, extent: Any = None) -> tuple[Arra
         # A cell of a centre that is not nearly linear is singular.
         cells = cells.take(~small & (cells.size > 4 * INNERMOST))
         if len(cells.a) > RING_CELLS and ring_possible:
-            _refuse_ring(rays, source, extent)
+            cells, on_rings = _without_rings(rays, source, extent, cells)
+            guesses += on_rings
             ring_possible = False
         if len(cells.a) > MOST_CELLS:
-            raise InputError(f"source position {source} has images all along a curve: move it by 1e-6 arcsec")
+            raise InputError(f"source position {source} has images all over the field: move it")
         cells = cells.divided()
     x, y = _polished(rays, source, guesses, field)
     return _distinct(rays, x, y, field)
@@ -179,6 +189,8 @@ def _examined(rays: Rays, cells: Cells, source: Point) -> tuple[NDArray[np.intp]
     offset = landed - np.array(source)[:, None, None]
     by_a, by_b = by_a * cells.side_a[:, None], by_b * cells.side_b[:, None]
     mean_a, mean_b = by_a.mean(axis=2), by_b.mean(axis=2)
+    if (np.hypot(*(by_a**2 + by_b**2)) < 1e-24 * cells.size[:, None] ** 2).all():
+        raise InputError(f"source position {source} has images all over the field: move it")
     change_a, change_b = by_a - mean_a[..., None], by_b - mean_b[..., None]
     longer = np.where((mean_a**2).sum(axis=0) > (mean_b**2).sum(axis=0), mean_a, mean_b)
     tx, ty = longer / np.maximum(np.hypot(*longer), 1e-300)
@@ -200,6 +212,7 @@ def _examined(rays: Rays, cells: Cells, source: Point) -> tuple[NDArray[np.intp]
                 (change[0] * mean[1][:, None] - change[1] * mean[0][:, None]) / determinant[:, None]
             ) ** 2
     linear = square.max(axis=1, initial=0.0) < LINEAR**2
+    linear &= np.abs(determinant) > 1e-12 * ((mean_a**2).sum(axis=0) + (mean_b**2).sum(axis=0)) + 1e-200
     start = np.stack(
         (
             0.5 - (offset[0] * mean_b[1] - offset[1] * mean_b[0]) / determinant,
@@ -266,16 +279,52 @@ def _distinct(rays: Rays, x: Array, y: Array, field: Limits) -> tuple[Array, Arr
     return x[chosen], y[chosen]
 
 
-def _refuse_ring(rays: Rays, source: Point, extent: Any) -> None:
-    """Refuse a source whose image is a whole critical curve."""
+def _without_rings(
+    rays: Rays, source: Point, extent: Any, cells: Cells
+) -> tuple[Cells, list[tuple[Cells, Array]]]:
+    """Cells away from critical curves that nearly map to the source, and guesses of the images on these.
+
+    If a whole curve maps to it, its image is a ring, which is refused. If the curve maps to a point nearby,
+    or to a tiny caustic, images are where rays from the curve miss the source neither to one side nor to the
+    other.
+    """
+    guesses = []
     for curve in curves_of(rays, extent):
-        bx, by = rays.trace(curve.points[0], curve.points[1])
-        if np.hypot(bx - source[0], by - source[1]).max() < RING:
-            places, steps = nodes(curve.points)
-            weights = np.hypot(*steps)
-            middle = ((places * weights).sum(axis=1) / weights.sum()).round(9) + 0.0
-            radius = math.sqrt(area_of(places, steps) / math.pi)
-            raise InputError(
-                f"source position {source} is refused: its image is a ring of radius {radius:.9g} arcsec "
-                f"around ({middle[0]:.6g}, {middle[1]:.6g}); take critical_curves(), or move the source"
-            )
+        landed = np.stack(rays.trace(curve.points[0], curve.points[1]))
+        off = np.array(source)[:, None] - landed
+        reach = np.hypot(*off).max()
+        if reach < RING:
+            _refuse_ring(source, curve)
+        if reach < NEARLY_RING * np.ptp(curve.points, axis=1).max():
+            distance, _ = cKDTree(curve.points.T).query(np.stack(cells.place(*cells.middle)[:2]).T)
+            cells = cells.take(distance > 2 * cells.size + 10 * reach)
+            guesses.append(_ring_guesses(rays, curve, off))
+    return cells, guesses
+
+
+def _ring_guesses(rays: Rays, curve: Curve, off: Array) -> tuple[Cells, Array]:
+    """Guesses of images near a critical curve whose rays miss the source by ``off``, (2, n)."""
+    along = np.gradient(curve.points, axis=1)
+    aside = (along * off).sum(axis=0)
+    k = np.flatnonzero((aside[:-1] >= 0) != (aside[1:] >= 0))
+    share = aside[k] / (aside[k] - aside[k + 1])
+    places, miss = (part[:, k] + share * (part[:, k + 1] - part[:, k]) for part in (curve.points, off))
+    entries = np.stack(rays.jacobian(places[0], places[1]), axis=-1).reshape(-1, 2, 2)
+    # Across the curve, as the Jacobian is singular along it.
+    x, y = places + (np.linalg.pinv(entries, rcond=1e-3) @ miss.T[..., None])[..., 0].T
+    side = np.full(len(x), 1e-3 * np.ptp(curve.points, axis=1).max())
+    zero = np.zeros(len(x))
+    cells = Cells(zero, zero, zero > 0, x - side / 2, y - side / 2, side, side)
+    return cells, np.full((2, len(x)), 0.5)
+
+
+def _refuse_ring(source: Point, curve: Curve) -> None:
+    """Refuse a source whose image is a whole critical curve."""
+    places, steps = nodes(curve.points)
+    weights = np.hypot(*steps)
+    middle = ((places * weights).sum(axis=1) / weights.sum()).round(9) + 0.0
+    radius = math.sqrt(area_of(places, steps) / math.pi)
+    raise InputError(
+        f"source position {source} is refused: its image is a ring of radius {radius:.9g} arcsec "
+        f"around ({middle[0]:.6g}, {middle[1]:.6g}); take critical_curves(), or move the source"
+    )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
 from lenssr.mass.critical import Curve, curves_of
+from lenssr.mass.mesh import field_of
 from lenssr.mass.point_images import image_positions
 from lenssr.mass.rays import Array, Rays
 
@@ -77,11 +78,10 @@ def cross_section(rays: Rays, least: int, extent: Any = None) -> float:
 
 def _far_images(rays: Rays, loops: list[Array], extent: Any) -> int:
     """Number of images of a source outside of all curves."""
-    if not loops:
-        return 1
-    every = np.concatenate(loops, axis=1)
-    middle, reach = every.mean(axis=1), np.ptp(every, axis=1).max()
-    source = middle + 1.3 * (reach + 0.1) * np.array([math.cos(1.0), math.sin(1.0)])
+    x_c, y_c, half_x, half_y = field_of(rays, extent)
+    every = np.concatenate(loops, axis=1) if loops else np.array([[x_c], [y_c]])
+    middle, reach = every.mean(axis=1), np.ptp(every, axis=1).max() or min(half_x, half_y)
+    source = middle + 1.3 * reach * np.array([math.cos(1.0), math.sin(1.0)])
     return len(image_positions(rays, (source[0], source[1]), extent)[0])
 
 

@@ -187,7 +187,12 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+FAST = ("NFW 0.4", "Sérsic 4.0", "cored power law 2.4, 0.05")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in EXACT]
+)
 @pytest.mark.parametrize("place", [(0.5, 0.3), pytest.param((0.02, -1.4), marks=pytest.mark.slow)])
 def test_thirty_digits(name, place):
     model, density, q = EXACT[name]

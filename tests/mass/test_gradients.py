@@ -152,7 +152,6 @@ def test_vmap_over_positions(model):
 
 
 FAMILIES = {
-    "elliptical NFW, round": EllipticalNFW(2.0, 1.3, 0.0, 0.0, 0.1, -0.1),
     "elliptical NFW, flat": EllipticalNFW(2.0, 1.3, 0.3, 0.2, 0.1, -0.1),
     **{f"dPIE {k}": DPIE(1.2, 0.2, 2.0, *e, 0.1, -0.1) for k, e in ELLIPTICITIES.items()},
     "cored power law, round": CoredPowerLaw(1.2, 2.2, 0.2, 0.0, 0.0, 0.1, -0.1),
@@ -171,7 +170,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("part", ["_potential", "_hessian"])
+@pytest.mark.parametrize("part", [pytest.param("_potential", marks=pytest.mark.slow), "_hessian"])
 def test_gradcheck_of_families(name, part):
     model = FAMILIES[name]
     places = tensors([0.7], [0.5])
@@ -188,7 +187,7 @@ def test_kernels_of_families_equal_their_formulas(name):
         torch.testing.assert_close(a, b.detach(), rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["dPIE nearly round", "Gaussian, flat", "multipole"])
 def test_jacobian_of_families_by_parameters(name):
     model, step = FAMILIES[name], 1e-6
     x, y = torch.randn(2, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(4))

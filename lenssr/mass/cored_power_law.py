@@ -77,8 +77,8 @@ def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
     growth *= power
     mean = torch.from_numpy(np.expm1(growth, out=growth)).div_(ratio)
     scale = (theta_E / core) ** (gamma - 1)
-    ax.addcmul_(x, mean, value=scale)
-    ay.addcmul_(y, mean, value=scale)
+    ax.add_(x.mul_(mean), alpha=scale)
+    ay.add_(y.mul_(mean), alpha=scale)
 
 
 def cored_power_law_hessian(

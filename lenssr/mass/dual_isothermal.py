@@ -195,8 +195,8 @@ def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
     inner, outer = _root(square, core).add_(core), _root(square, edge).add_(edge)
     # The difference of the denominators over their product.
     difference = torch.sub(outer, inner, out=square).div_(inner.mul_(outer))
-    ax.addcmul_(x, difference, value=theta_E)
-    ay.addcmul_(y, difference, value=theta_E)
+    ax.add_(x.mul_(difference), alpha=theta_E)
+    ay.add_(y.mul_(difference), alpha=theta_E)
 
 
 def dpie_hessian(

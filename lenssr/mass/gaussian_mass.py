@@ -88,8 +88,8 @@ def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
     x, y = x - x_0, y - y_0
     exponent = torch.mul(x, x).addcmul_(y, y).mul_(0.5 / sigma**2).clamp_min_(SMALL)
     mean = exponent.neg().expm1_().div_(exponent)
-    ax.addcmul_(x, mean, value=-kappa_0)
-    ay.addcmul_(y, mean, value=-kappa_0)
+    ax.add_(x.mul_(mean), alpha=-kappa_0)
+    ay.add_(y.mul_(mean), alpha=-kappa_0)
 
 
 def _add_elliptical(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:

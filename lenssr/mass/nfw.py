@@ -64,8 +64,8 @@ def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     x, y = x - x_0, y - y_0
     square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
     mean = torch.from_numpy(plain_profile(square.numpy())[1])
-    ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
-    ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
+    ax.add_(x.mul_(mean), alpha=alpha_rs / (NORM * r_s))
+    ay.add_(y.mul_(mean), alpha=alpha_rs / (NORM * r_s))
 
 
 def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:

@@ -152,8 +152,8 @@ def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
         whole = scipy.special.gammainc(2 * n, outer) * math.gamma(2 * n) * n
         total.numpy()[far] = whole / outer ** (2 * n)
     scale = 2 * amplitude * ratio * math.exp(b)
-    ax.addcmul_(x, total, value=scale)
-    ay.addcmul_(y, total, value=scale)
+    ax.add_(x.mul_(total), alpha=scale)
+    ay.add_(y.mul_(total), alpha=scale)
 
 
 class SersicMass(EllipticalMixin, MassModel):

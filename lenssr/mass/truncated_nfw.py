@@ -93,8 +93,8 @@ def _add_truncated_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: f
     mean.addcdiv_(grown, square, value=-1).addcmul_(logarithm, inverse, value=1 / edge)
     mean.mul_(edge * edge - 1).add_(f, alpha=2).sub_(inverse, alpha=math.pi)
     scale = alpha_rs / (NORM * r_s) / (edge + 1 / edge) ** 2
-    ax.addcmul_(x, mean, value=scale)
-    ay.addcmul_(y, mean, value=scale)
+    ax.add_(x.mul_(mean), alpha=scale)
+    ay.add_(y.mul_(mean), alpha=scale)
 
 
 def truncated_nfw_hessian(

@@ -68,8 +68,8 @@ class _Levels:
     def all_at(self, x: Array, y: Array) -> list[Array]:
         """Values (n,) of each function."""
         if not self.rays.symmetric:
-            determinant = self.rays.determinant(x, y)
-            return [determinant / (1 + np.abs(determinant))]
+            value = self.rays.smallest(x, y)
+            return [value / (1 + np.abs(value))]
         pair = dict(zip(CURVE_KINDS[1:], self.rays.eigenvalues(x, y), strict=True))
         return [pair[kind] / (1 + np.abs(pair[kind])) for kind in self.kinds]
 

@@ -13,7 +13,7 @@ from lenssr.mass.critical import Curve, area_of, curves_of, nodes
 from lenssr.mass.mesh import INNERMOST, base_cells, field_of, graded_leaves
 from lenssr.mass.rays import Array, Limits, Rays
 
-__all__ = ["image_positions"]
+__all__ = ["image_positions", "seen_centres"]
 
 Point: TypeAlias = tuple[float, float]
 
@@ -38,7 +38,7 @@ DIVISIONS = 4
 SMALLEST_CELL = 1e-8
 """Size in arcsec of cells that are not divided further."""
 
-RING_CELLS, MOST_CELLS = 2500, 400_000
+RING_CELLS, MOST_CELLS = 2500, 100_000
 """Cells at once from which a ring is suspected, and from which the search is given up."""
 
 RING = 3e-9
@@ -146,6 +146,17 @@ def image_positions(rays: Rays, source: Point, extent: Any = None) -> tuple[Arra
     return _distinct(rays, x, y, field)
 
 
+def seen_centres(front: Rays, centres: list[Point]) -> list[Point]:
+    """Where centres of lenses behind others are seen; those that are seen as rings are left out."""
+    seen: list[Point] = []
+    for centre in centres:
+        try:
+            seen += zip(*(c.tolist() for c in image_positions(front, centre)), strict=True)
+        except InputError:
+            continue
+    return seen
+
+
 def _first_cells(rays: Rays, field: Limits) -> Cells:
     """Squares over the field without discs around centres, polar cells in those, and innermost squares."""
     size = 2 * max(field[2:]) / max(base_cells(rays, field))
@@ -181,7 +192,7 @@ def _examined(rays: Rays, cells: Cells, source: Point) -> tuple[NDArray[np.intp]
     """Cells that may hold an image, which of them are nearly linear, and where in these (2, n) it is.
 
     The image of a cell lies in the hull of the images of its corners, widened by what second derivatives add
-    between them; both are looked at along and across the image's longer side.
+    between them; both are looked at along and across the image's longest side.
     """
     a = cells.a[:, None] + cells.side_a[:, None] * CORNERS[0]
     b = cells.b[:, None] + cells.side_b[:, None] * CORNERS[1]
@@ -192,8 +203,10 @@ def _examined(rays: Rays, cells: Cells, source: Point) -> tuple[NDArray[np.intp]
     if (np.hypot(*(by_a**2 + by_b**2)) < 1e-24 * cells.size[:, None] ** 2).all():
         raise InputError(f"source position {source} has images all over the field: move it")
     change_a, change_b = by_a - mean_a[..., None], by_b - mean_b[..., None]
-    longer = np.where((mean_a**2).sum(axis=0) > (mean_b**2).sum(axis=0), mean_a, mean_b)
-    tx, ty = longer / np.maximum(np.hypot(*longer), 1e-300)
+    sides = np.roll(landed, -1, axis=2) - landed
+    lengths = np.hypot(*sides)
+    longest = np.arange(len(lengths)), lengths.argmax(axis=1)
+    tx, ty = sides[:, *longest] / np.maximum(lengths[longest], 1e-300)
     possible = np.ones(len(tx), dtype=bool)
     for ux, uy in ((tx[:, None], ty[:, None]), (-ty[:, None], tx[:, None])):
         shadow = ux * offset[0] + uy * offset[1]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "Entries", "Limits", "Rays", "common_limits", "rays_of", "single_plane"]
+__all__ = ["Array", "Entries", "Limits", "Rays", "common_limits", "rays_of", "several_planes", "single_plane"]
 
 Array: TypeAlias = NDArray[np.float64]
 Entries: TypeAlias = tuple[Array, Array, Array, Array]
@@ -57,6 +57,11 @@ class Rays:
         root = np.sqrt(np.maximum(square, 0))
         return mean - root, mean + root
 
+    def smallest(self, x: Array, y: Array) -> Array:
+        """Smaller singular value of the Jacobian, with the sign of its determinant, which has poles."""
+        xx, xy, yx, yy = self.jacobian(x, y)
+        return (np.hypot(xx + yy, yx - xy) - np.hypot(xx - yy, xy + yx)) / 2
+
     def determinant(self, x: Array, y: Array) -> Array:
         """Inverse of the signed magnification."""
         xx, xy, yx, yy = self.jacobian(x, y)
@@ -83,7 +88,23 @@ def rays_of(lens: Any) -> Rays:
         rows = lens.jacobian(x, y)
         return rows[..., 0, 0], rows[..., 0, 1], rows[..., 1, 0], rows[..., 1, 1]
 
-    return Rays(trace, jacobian)
+    return Rays(trace, jacobian, symmetric=False)
+
+
+def several_planes(lens: Any, centres: Array) -> Rays:
+    """The map of lenses at several redshifts, of its inner methods on numbers."""
+    numbers, params = lens.vector.tolist(), lens.vector.unbind()
+
+    def trace(x: Array, y: Array) -> tuple[Array, Array]:
+        ax, ay = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64)
+        lens._add_deflection(ax, ay, torch.from_numpy(x), torch.from_numpy(y), *numbers)
+        return x - ax.numpy(), y - ay.numpy()
+
+    def jacobian(x: Array, y: Array) -> Entries:
+        xx, xy, yx, yy = lens._jacobian(torch.from_numpy(x), torch.from_numpy(y), *params)
+        return xx.numpy(), xy.numpy(), yx.numpy(), yy.numpy()
+
+    return Rays(trace, jacobian, centres, lens._field, symmetric=False)
 
 
 def single_plane(components: Any, centres: list[tuple[float, float]], limits: Limits | None) -> Rays:

@@ -19,6 +19,9 @@ CURVED = 0.7
 ROUNDS = 22
 """Divisions of cells, beyond those around centres."""
 
+MOST_LEAVES = 20_000
+"""Leaves at once from which none is divided: a function jumps all along a line."""
+
 # Regula falsi (Illinois) on the edges that a line crosses.
 EDGE_STEPS = 2
 # Corners and middles of a cell, in units of half its size.
@@ -62,7 +65,7 @@ def _divided(levels: Any, leaves: Leaves) -> Leaves:
         divide = np.zeros(len(leaves.x), dtype=bool)
         for values in levels.all_at(x.ravel(), y.ravel()):
             divide |= _coarse(values.reshape(x.shape))
-        divide &= leaves.size > smallest
+        divide &= (leaves.size > smallest) & (divide.sum() < MOST_LEAVES)
         done.append(leaves.take(~divide))
         leaves = leaves.take(divide)
         if not len(leaves.x):

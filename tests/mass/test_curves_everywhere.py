@@ -17,6 +17,9 @@ from lenssr.mass import (
     PointMass,
     Shear,
 )
+from lenssr.mass.critical import curves_of
+from lenssr.mass.point_images import image_positions
+from lenssr.mass.rays import Rays, rays_of
 
 
 def polygon_area(curve):
@@ -47,6 +50,7 @@ def test_small_companion_keeps_its_curve(small, distance):
     )
 
 
+@pytest.mark.slow
 def test_curves_of_a_group_equal_contours_of_a_fine_grid():
     places = np.random.default_rng(8).normal(0, 1.0, (5, 2))
     lens = MassSystem(*(SIE(0.4, 0.1, -0.05, *place) for place in places), Shear(0.03, 0.02))
@@ -123,6 +127,7 @@ def test_cross_section(lens, least, right):
     assert lens.cross_section(least).value == pytest.approx(right, rel=2e-5, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_cross_section_is_where_so_many_images_are_found():
     lens = SIE(1.0, 0.3) + SIS(0.3, 1.0, 0.4) + Shear(0.05, 0.0)
     sources = np.random.default_rng(3).uniform(-1.3, 1.3, (60, 2)) + (0.1, 0.05)
@@ -152,3 +157,40 @@ def test_extent_of_a_map_is_honoured():
     assert np.isnan(lens.critical_areas(0.9 * u.arcsec, kind="tangential").value).any()
     with pytest.raises(InputError, match="leave the field"):
         lens.cross_section(extent=0.9)
+
+
+class OwnLens:
+    """A lens of which nothing is known but where rays land; its Jacobian need not be symmetric."""
+
+    def __init__(self, lens):
+        self.deflection, self.jacobian = lens.deflection, lens.jacobian
+
+
+def test_curves_and_images_of_any_map_of_rays():
+    lens = EPL(1.0, 1.7, 0.1, 0.1) + Shear(0.05, 0.0)
+    rays = rays_of(OwnLens(lens))
+    for kind in ("tangential", "radial"):
+        [ours] = curves_of(rays, kind=kind)
+        [right] = lens.critical_curves(kind=kind)
+        assert polygon_area(ours.points) == pytest.approx(polygon_area(right), rel=1e-5)
+    np.testing.assert_allclose(image_positions(rays, (0.1, 0.05)), lens.image_positions(0.1, 0.05), atol=1e-9)
+
+
+def test_map_with_a_curl_has_the_same_determinant():
+    # Turning the source plane moves no curve, but makes the Jacobian unsymmetric.
+    lens = SIE(1.2, 0.2, 0.1) + Shear(0.05, 0.02)
+    rays, c, s = rays_of(lens), np.cos(0.3), np.sin(0.3)
+
+    def trace(x, y):
+        bx, by = rays.trace(x, y)
+        return c * bx - s * by, s * bx + c * by
+
+    def jacobian(x, y):
+        xx, xy, yx, yy = rays.jacobian(x, y)
+        return c * xx - s * yx, c * xy - s * yy, s * xx + c * yx, s * xy + c * yy
+
+    turned = Rays(trace, jacobian, rays.centres, symmetric=False)
+    [ours], [right] = curves_of(turned), lens.critical_curves()
+    assert polygon_area(ours.points) == pytest.approx(polygon_area(right), rel=1e-5)
+    source = c * 0.1 + s * 0.05, s * 0.1 - c * 0.05
+    np.testing.assert_allclose(image_positions(turned, source), lens.image_positions(0.1, -0.05), atol=1e-9)

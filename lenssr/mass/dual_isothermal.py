@@ -118,21 +118,26 @@ def _add_dpie(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> 
     `isothermal._add_sie`.
     """
     theta_E, core, edge, e1, e2, x_0, y_0 = numbers
-    e = math.hypot(e1, e2)
-    if e < NO_ELLIPTICITY:
+    if math.hypot(e1, e2) < NO_ELLIPTICITY:
         return _add_round(ax, ay, x, y, theta_E, core, edge, x_0, y_0)
     if e1 < 0:
         return _add_dpie(ay, ax, y, x, theta_E, core, edge, -e1, e2, y_0, x_0)
-    p, r, square, axes = _along_axes(x - x_0, y - y_0, e1, e2)
-    q, f = axes[:2]
-    # Tangents are f p over q R + s, f^2 = (1 - q^2) / q; across, f r over R + q s.
-    inner, outer = _root(square, core), _root(square, edge)
+    p, r, inner, axes = _along_axes(x - x_0, y - y_0, core, e1, e2)
+    q, f, cos, _ = axes
+    core, edge = core / cos, edge / cos
+    outer = inner + (edge * edge - core * core) / (f * f)
+    # Tangents are p over R / f + s / f q; across, r over that less f s. numpy's roots take half of the time.
+    np.sqrt(inner.numpy(), out=inner.numpy())
+    np.sqrt(outer.numpy(), out=outer.numpy())
+    inner.add_(core / (f * q))
+    outer.add_(edge / (f * q))
     difference = outer - inner
-    low = (inner * q).add_(core).mul_((outer * q).add_(edge)).mul_(1 / (f * q)).addcmul_(p, p, value=f * q)
-    along = torch.mul(difference, q, out=square).add_(edge - core).mul_(p).div_(low.clamp_min_(VANISHING))
-    high = inner.add_(q * core).mul_(outer.add_(q * edge)).mul_(1 / f).addcmul_(r, r, value=-f)
-    across = difference.add_(q * (edge - core)).mul_(r)
-    _add_angles(ax, ay, along, high + across, high.sub_(across), theta_E, *axes)
+    low = torch.addcmul(p * p, inner, outer)
+    p.mul_(difference).div_(low)
+    inner.sub_(f * core)
+    high = torch.mul(inner, outer.sub_(f * edge), out=low).addcmul_(r, r, value=-1)
+    r.mul_(difference.sub_(f * (edge - core))).div_(high)
+    _add_angles(ax, ay, p, r, theta_E, *axes)
 
 
 def add_cored(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
@@ -140,63 +145,57 @@ def add_cored(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> 
     theta_E, core, e1, e2, x_0, y_0 = numbers
     if e1 < 0:
         return add_cored(ay, ax, y, x, theta_E, core, -e1, e2, y_0, x_0)
-    p, r, square, axes = _along_axes(x - x_0, y - y_0, e1, e2)
-    q, f = axes[:2]
-    radius = _root(square, core)
-    p.mul_(f * q).div_((radius * q).add_(core))
-    radius.add_(core * q)
-    _add_angles(ax, ay, p, torch.add(radius, r, alpha=f), radius.sub_(r, alpha=f), theta_E, *axes)
+    p, r, radius, axes = _along_axes(x - x_0, y - y_0, core, e1, e2)
+    q, f, cos, _ = axes
+    core = core / cos
+    np.sqrt(radius.numpy(), out=radius.numpy())
+    p.div_(radius.add_(core / (f * q)))
+    r.div_(radius.sub_(f * core))
+    _add_angles(ax, ay, p, r, theta_E, *axes)
 
 
 def _along_axes(
-    x: Tensor, y: Tensor, e1: float, e2: float
+    x: Tensor, y: Tensor, s: float, e1: float, e2: float
 ) -> tuple[Tensor, Tensor, Tensor, tuple[float, float, float, float]]:
-    """Positions along the axes, and m^2, in place; q, f, cosine and sine of the angle; e1 is positive."""
+    """Positions along the axes, (s^2 + m^2) / f^2, and q, f, cosine and sine of the angle; e1 is positive.
+
+    f^2 is (1 - q^2) / q. Lengths are in units of the cosine, as in `isothermal._add_sie`.
+    """
     e, angle = math.hypot(e1, e2), math.atan2(e2, e1) / 2
     q, cos, sin = (1 - e) / (1 + e), math.cos(angle), math.sin(angle)
-    p = torch.mul(x, cos).add_(y, alpha=sin)
-    r = y.mul_(cos).sub_(x, alpha=sin)
-    square = torch.mul(p, p, out=x).mul_(q).addcmul_(r, r, value=1 / q)
-    return p, r, square, (q, math.sqrt((1 - q * q) / q), cos, sin)
-
-
-def _root(square: Tensor, s: float) -> Tensor:
-    """The square root of m^2 + s^2, by the inverse root, which takes a third of the time."""
-    total = square + s * s
-    return torch.rsqrt(total).mul_(total)
+    f = math.sqrt((1 - q * q) / q)
+    p = torch.add(x, y, alpha=sin / cos)
+    r = y.sub_(x, alpha=sin / cos)
+    least = x.new_tensor(max(s * s, VANISHING) / (f * cos) ** 2)
+    square = torch.addcmul(least, p, p, value=q / (f * f), out=x)
+    return p, r, square.addcmul_(r, r, value=1 / (q * f * f)), (q, f, cos, sin)
 
 
 def _add_angles(
-    ax: Tensor,
-    ay: Tensor,
-    tangent: Tensor,
-    above: Tensor,
-    below: Tensor,
-    theta_E: float,
-    q: float,
-    f: float,
-    cos: float,
-    sin: float,
+    ax: Tensor, ay: Tensor, p: Tensor, r: Tensor, theta_E: float, q: float, f: float, cos: float, sin: float
 ) -> None:
-    """Add the arctangent along the axis, and half the logarithm of a ratio, an arctanh, across."""
+    """Add the arctangent along the axis, and the hyperbolic one across."""
     # numpy's functions take a third of the time of torch's.
-    np.arctan(tangent.numpy(), out=tangent.numpy())
-    np.log(above.div_(below).numpy(), out=above.numpy())
+    np.arctan(p.numpy(), out=p.numpy())
+    np.arctanh(r.numpy(), out=r.numpy())
     scale = theta_E / f
-    ax.add_(tangent, alpha=scale * cos).sub_(above, alpha=scale * sin / 2)
-    ay.add_(tangent, alpha=scale * sin).add_(above, alpha=scale * cos / 2)
+    ax.add_(p, alpha=scale * cos).sub_(r, alpha=scale * sin)
+    ay.add_(p, alpha=scale * sin).add_(r, alpha=scale * cos)
 
 
 def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
     """Add the deflection of a round dPIE, theta_E w (1 / (R_core + core) - 1 / (R_edge + edge))."""
     theta_E, core, edge, x_0, y_0 = numbers
     x, y = x - x_0, y - y_0
-    square = torch.mul(x, x).addcmul_(y, y)
-    inner, outer = _root(square, core).add_(core), _root(square, edge).add_(edge)
+    inner = torch.addcmul(x.new_tensor(max(core * core, VANISHING)), x, x).addcmul_(y, y)
+    outer = inner + (edge * edge - core * core)
+    np.sqrt(inner.numpy(), out=inner.numpy())
+    np.sqrt(outer.numpy(), out=outer.numpy())
     # The difference of the denominators over their product.
-    difference = torch.sub(outer, inner, out=square).div_(inner.mul_(outer))
-    ax.add_(x.mul_(difference), alpha=theta_E)
-    ay.add_(y.mul_(difference), alpha=theta_E)
+    inner.add_(core)
+    difference = outer.add_(edge).sub(inner).div_(inner.mul_(outer))
+    ax.addcmul_(x, difference, value=theta_E)
+    ay.addcmul_(y, difference, value=theta_E)
 
 
 def dpie_hessian(

@@ -154,9 +154,9 @@ def sum_in_blocks(x: Tensor, y: Tensor, *terms: tuple[Callable[..., None], Seque
     its numbers.
     """
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    # numpy gets huge pages from the system, which is six times faster.
+    # numpy gets huge pages from the system, which is six times faster; memory of one array is used again.
     kind = flat_x[:0].detach().numpy().dtype
-    alpha_x, alpha_y = (torch.from_numpy(np.empty(len(flat_x), dtype=kind)) for _ in "xy")
+    alpha_x, alpha_y = torch.from_numpy(np.empty((2, len(flat_x)), dtype=kind)).unbind()
     # Blocks of equal length: a short last one would cost as many calls as a full one.
     number = math.ceil(len(flat_x) / BLOCK)
     for k in range(number):

@@ -63,9 +63,9 @@ def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     r_s, alpha_rs, x_0, y_0 = numbers
     x, y = x - x_0, y - y_0
     square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
-    mean = torch.from_numpy(plain_profile(square.numpy())[1])
-    ax.add_(x.mul_(mean), alpha=alpha_rs / (NORM * r_s))
-    ay.add_(y.mul_(mean), alpha=alpha_rs / (NORM * r_s))
+    mean = torch.from_numpy(plain_profile(square.numpy())[0])
+    ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
+    ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
 
 
 def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
@@ -153,56 +153,68 @@ def _tangent_series(z: Tensor) -> Pair:
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
 
 
-def plain_profile(square: NDArray) -> tuple[NDArray, NDArray]:
-    """The first and the last of `_profile` of an array x^2, each branch only where it is needed."""
+def plain_profile(square: NDArray, *, whole: bool = False) -> list[NDArray]:
+    """The last of `_profile` of an array x^2, each branch only where it is needed.
+
+    If ``whole``, also the first of `_profile`, and ln(x / 2).
+    """
+    if square.max(initial=0.0) < NEAR:
+        return _inside(square, whole)
     near, far = square < NEAR, square >= 1
-    if near.all():
-        return _inside(square)
     if far.all():
-        return _outside(square)
-    f, mean = np.empty_like(square), np.empty_like(square)
+        return _outside(square, whole)
+    results = [np.empty_like(square) for _ in range(3 if whole else 1)]
     for where, branch in ((near, _inside), (~(near | far), _around), (far, _outside)):
         index = np.flatnonzero(where)
         if len(index):
-            f[index], mean[index] = branch(square[index])
-    return f, mean
+            for result, part in zip(results, branch(square[index], whole), strict=True):
+                result[index] = part
+    return results
 
 
-def _inside(square: NDArray) -> tuple[NDArray, NDArray]:
-    rest = torch.from_numpy(1 - square)
-    # The inverse root takes less time than the root.
-    inverse = torch.rsqrt(rest)
-    root = rest.mul_(inverse).add_(1).numpy()
-    per_root = inverse.numpy()
-    logarithm = np.log(square * 0.25)
-    logarithm *= -0.5
-    half = square / root
-    half *= -0.5
-    np.log1p(half, out=half)
-    f = logarithm + half
-    f *= per_root
-    logarithm /= root
-    half /= square
+def _inside(square: NDArray, whole: bool) -> list[NDArray]:
+    """With s = sqrt(1 - x^2) the mean is (-ln(x / 2) + ln((1 + s) / 2) / (1 - s)) / (s (1 + s))."""
+    root = 1 - square
+    np.sqrt(root, out=root)
+    more = root + 1
+    # Minus half of 1 - s, without cancellation.
+    less = np.divide(square, more)
+    less *= -0.5
+    half = np.log1p(less)
+    logarithm = square * 0.25
+    np.log(logarithm, out=logarithm)
+    if whole:
+        f = (half - 0.5 * logarithm) / root
+    more *= root
+    half /= less
     half += logarithm
-    half *= per_root
-    return f, half
+    half *= -0.5
+    half /= more
+    return [half, f, 0.5 * logarithm] if whole else [half]
 
 
-def _around(square: NDArray) -> tuple[NDArray, NDArray]:
+def _around(square: NDArray, whole: bool) -> list[NDArray]:
     root = np.sqrt(np.maximum(1 - square, TINY))
-    f = np.arctanh(root) / root
-    return f, (np.log(square / 4) / 2 + f) / square
+    f, logarithm = np.arctanh(root) / root, _log_of_half(square)
+    return [(logarithm + f) / square, f, logarithm][: 3 if whole else 1]
 
 
-def _outside(square: NDArray) -> tuple[NDArray, NDArray]:
+def _outside(square: NDArray, whole: bool) -> list[NDArray]:
     root = np.sqrt(np.maximum(square - 1, TINY))
     f = np.arctan(root)
     f /= root
-    mean = np.log(square * 0.25)
-    mean *= 0.5
-    mean += f
+    logarithm = _log_of_half(square)
+    mean = logarithm + f
     mean /= square
-    return f, mean
+    return [mean, f, logarithm] if whole else [mean]
+
+
+def _log_of_half(square: NDArray) -> NDArray:
+    """ln(x / 2) of x^2."""
+    logarithm = square * 0.25
+    np.log(logarithm, out=logarithm)
+    logarithm *= 0.5
+    return logarithm
 
 
 class NFW(MassModel):

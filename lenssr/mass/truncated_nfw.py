@@ -83,18 +83,20 @@ def _add_truncated_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: f
     r_s, alpha_rs, r_t, x_0, y_0 = numbers
     x, y, edge = x - x_0, y - y_0, r_t / r_s
     square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
-    f, mean = (torch.from_numpy(part) for part in plain_profile(square.numpy()))
-    root = square + edge * edge
-    inverse = torch.rsqrt(root).mul_(root).add_(edge).reciprocal_()
-    grown = torch.mul(square, inverse, out=root).mul_(0.5 / edge)
+    profile = plain_profile(square.numpy(), whole=True)
+    mean, f, logarithm = (torch.from_numpy(part) for part in profile)
+    inverse = square + edge * edge
+    np.sqrt(inverse.numpy(), out=inverse.numpy())
+    inverse.add_(edge).reciprocal_()
+    grown = torch.mul(square, inverse).mul_(0.5 / edge)
     np.log1p(grown.numpy(), out=grown.numpy())
-    # ln(x / 2) is known from the mean of the halo without an edge.
-    logarithm = torch.mul(mean, square).sub_(f).sub_(grown).sub_(math.log(edge))
-    mean.addcdiv_(grown, square, value=-1).addcmul_(logarithm, inverse, value=1 / edge)
-    mean.mul_(edge * edge - 1).add_(f, alpha=2).sub_(inverse, alpha=math.pi)
+    mean.addcdiv_(grown, square, value=-1).addcmul_(logarithm.sub_(grown), inverse, value=1 / edge)
+    rest = edge * edge - 1
+    # The part of the logarithm that is the edge's goes along with the last term.
+    mean.mul_(rest).add_(f, alpha=2).sub_(inverse, alpha=math.pi + rest / edge * math.log(edge))
     scale = alpha_rs / (NORM * r_s) / (edge + 1 / edge) ** 2
-    ax.add_(x.mul_(mean), alpha=scale)
-    ay.add_(y.mul_(mean), alpha=scale)
+    ax.addcmul_(x, mean, value=scale)
+    ay.addcmul_(y, mean, value=scale)
 
 
 def truncated_nfw_hessian(

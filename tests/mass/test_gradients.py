@@ -169,7 +169,13 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Sums over many shells, in test_potential_deflection_and_hessian_agree by default.
+SUMS = ("elliptical NFW", "cored power law, flat", "Gaussian", "Sérsic")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith(SUMS) else n for n in FAMILIES]
+)
 @pytest.mark.parametrize("part", [pytest.param("_potential", marks=pytest.mark.slow), "_hessian"])
 def test_gradcheck_of_families(name, part):
     model = FAMILIES[name]

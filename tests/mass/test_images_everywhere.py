@@ -169,6 +169,7 @@ def test_plot():
     assert axes.images[0].get_array().shape == (300, 300)
 
 
+@pytest.mark.slow
 def test_plot_of_a_map_shows_all_of_it():
     y, x = np.mgrid[-20:21, -40:41] * 0.1
     axes = PixelatedDeflection(*SIE(1.0, 0.1).deflection(x, y), 0.1).plot(ax=Figure().subplots())

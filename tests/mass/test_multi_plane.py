@@ -132,6 +132,7 @@ def test_refused(build, match):
         build()
 
 
+@pytest.mark.slow
 def test_a_resolver_takes_one_as_known_lens(tmp_path):
     item = DeepLense(lens="sie", noise=False, size=1, seed=1)[0]
     lens = MultiPlane([(0.5, item.lens), (0.5, SIS(1e-9))], 1.0)

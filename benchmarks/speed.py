@@ -31,14 +31,15 @@ UNKNOWN_REPEATS = 1
 
 
 def deflection_rows(points, rounds):
+    deflection.keep_memory()
     calls = deflection.contenders(points)
     differences = deflection.compare(calls)
     seconds = deflection.measure(calls, rounds)
     for key, values in seconds.items():
         own = seconds[key[0], "lenssr"]
         ratio = np.median(values / own)
-        if key[1] != "lenssr":
-            target = deflection.TARGETS[key]
+        target = deflection.target(key)
+        if target:
             yield (
                 f"{key[0]} deflection",
                 key[1],

@@ -13,7 +13,9 @@ _HOMES = {
     "grids": "PixelGrid",
     "imaging": "PSF Observation render",
     "light": "PixelatedSource Sersic",
-    "mass": "EPL NFW SIE SIS ConvergenceSheet MassModel MassSystem PixelatedDeflection PointMass Shear",
+    "mass": "DPIE EPL NFW SIE SIS ConvergenceSheet CoredPowerLaw EllipticalMultipole EllipticalNFW "
+    "GaussianMass MassModel MassSystem MultiPlane Multipole PixelatedDeflection PointMass SersicMass Shear "
+    "TruncatedNFW",
     "networks": "NetworkSource",
     "options": "register_source",
     "photometry": "SersicPhotometry",
@@ -28,7 +30,11 @@ if _typing.TYPE_CHECKING:  # the same names for type checkers; a test compares b
     from lenssr.grids import PixelGrid as PixelGrid
     from lenssr.imaging import PSF as PSF, Observation as Observation, render as render
     from lenssr.light import PixelatedSource as PixelatedSource, Sersic as Sersic
-    from lenssr.mass import EPL as EPL, NFW as NFW, SIE as SIE, SIS as SIS, Shear as Shear
+    from lenssr.mass import DPIE as DPIE, EPL as EPL, NFW as NFW, SIE as SIE, SIS as SIS, Shear as Shear
+    from lenssr.mass import CoredPowerLaw as CoredPowerLaw, EllipticalMultipole as EllipticalMultipole
+    from lenssr.mass import EllipticalNFW as EllipticalNFW, GaussianMass as GaussianMass
+    from lenssr.mass import MultiPlane as MultiPlane, Multipole as Multipole, SersicMass as SersicMass
+    from lenssr.mass import TruncatedNFW as TruncatedNFW
     from lenssr.mass import MassModel as MassModel, MassSystem as MassSystem, PointMass as PointMass
     from lenssr.mass import ConvergenceSheet as ConvergenceSheet, PixelatedDeflection as PixelatedDeflection
     from lenssr.networks import NetworkSource as NetworkSource

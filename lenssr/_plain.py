@@ -109,7 +109,9 @@ def _read(name, entry, base, kind):
         raise InputError(f"{name!r} is not a {kind}: give one of {names}; one's own has to be imported first")
     if not isinstance(entry, dict):
         raise InputError(f"{name}: {quoted(entry)} are no parameters: give a dictionary such as theta_E: 1.2")
-    values = {key: _number(value, f"{name}.{key}") for key, value in entry.items() if key not in ABOUT}
+    values = {key: value for key, value in entry.items() if key not in ABOUT}
+    texts = getattr(known[name], "_names", ())
+    values |= {key: _number(value, f"{name}.{key}") for key, value in values.items() if key not in texts}
     declared = known[name].param_names if isinstance(known[name].param_names, tuple) else ()
     for key in values.keys() & set(declared):
         if isinstance(values[key], bool | None):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it takes long to import
 
 __all__ = ["critical_surface_density", "einstein_mass", "einstein_radius_from_mass"]
 __all__ += ["einstein_radius_from_velocity_dispersion", "lens_distances", "nfw_from_mass"]
-__all__ += ["velocity_dispersion"]
+__all__ += ["time_delay_distance", "velocity_dispersion"]
 
 Number: TypeAlias = u.Quantity | float
 Cosmology: TypeAlias = "FLRW | None"
@@ -72,6 +72,28 @@ def lens_distances(
     except TypeError:  # astropy before 7.1 has another name for it
         d_ls = cosmology.angular_diameter_distance_z1z2(z_lens, z_source)
     return d_l, d_s, d_ls.to(u.Mpc)
+
+
+def time_delay_distance(z_lens: float, z_source: float, *, cosmology: Cosmology = None) -> u.Quantity:
+    """Time-delay distance in Mpc, (1 + z_lens) D_l D_s / D_ls.
+
+    Parameters
+    ----------
+    z_lens, z_source, cosmology
+        As for `lens_distances`.
+
+    References
+    ----------
+    .. [1] Suyu et al. 2010, ApJ 711, 201
+
+    Examples
+    --------
+    >>> from lenssr.cosmology import time_delay_distance
+    >>> print(time_delay_distance(0.5, 2.0).round(3))
+    3073.363 Mpc
+    """
+    d_l, d_s, d_ls = lens_distances(z_lens, z_source, cosmology=cosmology)
+    return (1 + float(strip_unit(z_lens, u.one, "z_lens"))) * d_l * d_s / d_ls
 
 
 def critical_surface_density(z_lens: float, z_source: float, *, cosmology: Cosmology = None) -> u.Quantity:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar
 
 import astropy.units as u
 import numpy as np
@@ -14,20 +14,17 @@ from torch import Tensor
 from lenssr._limits import quoted
 from lenssr._plain import read_models
 from lenssr._tensors import forward_jacobian
+from lenssr.cosmology import Cosmology
 from lenssr.exceptions import InputError
 from lenssr.mass import critical
+from lenssr.mass.arrival import delays
+from lenssr.mass.calculator import LensCalculator, Position, Values
 from lenssr.mass.kernels import Pair, Triple, WithJacobian, lift, plain_numbers, sum_in_blocks
-from lenssr.mass.parameter import Length, Parameter, Parametrised
+from lenssr.mass.parameter import Parameter, Parametrised
+from lenssr.mass.rays import Limits, Rays, common_limits, single_plane
 from lenssr.units import Boundary
 
 __all__ = ["MassModel", "MassSystem", "from_dict"]
-
-Position: TypeAlias = u.Quantity | ArrayLike | Tensor
-# Of the kind of the positions: a Quantity, an array or a tensor.
-Values: TypeAlias = Any
-Curves = list[tuple[Values, Values]]
-Kind = Literal["all", "tangential", "radial"]
-
 
 # Components whose centres are within this many Einstein radii of each other are one galaxy. Chosen.
 SHARED_CENTRE = 0.1
@@ -38,7 +35,7 @@ def _columns(params: Tensor) -> tuple[Tensor, ...]:
     return params.unsqueeze(-2).unbind(-1)
 
 
-class MassModel(Parametrised):
+class MassModel(LensCalculator, Parametrised):
     """Base of all mass models.
 
     A model declares its parameters and points at three pure functions::
@@ -70,6 +67,7 @@ class MassModel(Parametrised):
     _deflection: ClassVar[Callable[..., Pair]]
     _hessian: ClassVar[Callable[..., Triple]]
     _deflection_jacobian: ClassVar[Callable[..., WithJacobian] | None] = None
+    _add_hessian: ClassVar[Callable[..., None] | None] = None
 
     @property
     def needs_prior(self) -> bool:
@@ -139,120 +137,130 @@ class MassModel(Parametrised):
         boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
         return boundary.leave((xx - yy) / 2), boundary.leave(xy)
 
+    def _jacobian(self, x: Tensor, y: Tensor, *params: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The Jacobian of the lens equation: its entries xx, xy, yx and yy."""
+        xx, xy, yy = self._hessian(x, y, *params)
+        return 1 - xx, -xy, -xy, 1 - yy
+
+    def jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Entries xx, xy, yx and yy of the Jacobian of the lens equation, (B, R) each, as `potential_at`."""
+        return self._jacobian(x, y, *_columns(params))
+
     def jacobian(self, x: Position, y: Position) -> Values:
         """Jacobian of the lens equation, d(source position) / d(image position), shape (..., 2, 2)."""
-        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
-        rows = torch.stack((1 - xx, -xy, -xy, 1 - yy), dim=-1)
-        return boundary.leave(rows.unflatten(-1, (2, 2)))
+        boundary, entries = self._evaluate("_jacobian", x, y)
+        return boundary.leave(torch.stack(entries, dim=-1).unflatten(-1, (2, 2)))
 
     def magnification(self, x: Position, y: Position) -> Values:
         """Signed magnification, infinite on a critical curve."""
-        boundary, (xx, xy, yy) = self._evaluate("_hessian", x, y)
-        return boundary.leave(1 / ((1 - xx) * (1 - yy) - xy * xy))
+        boundary, (xx, xy, yx, yy) = self._evaluate("_jacobian", x, y)
+        return boundary.leave(1 / (xx * yy - xy * yx))
 
-    def critical_curves(self, extent: Length | None = None, *, kind: Kind = "all") -> Curves:
-        """Curves of infinite magnification.
+    def fermat_potential(
+        self, x: Position, y: Position, *, source: tuple[Position, Position] | None = None
+    ) -> Values:
+        """Fermat potential, the arrival time in units of a distance: abs(theta - beta)^2 / 2 - psi(theta).
 
         Parameters
         ----------
-        extent : float or `~astropy.units.Quantity`, optional
-            Half-width of the square around the origin in which they are searched, on a grid of 200 x 200
-            cells, in arcsec; by default where the lens needs it.
-        kind : {"all", "tangential", "radial"}, optional
-            Which ones.
+        x, y : float, array, `~astropy.units.Quantity` or `torch.Tensor`
+            Positions theta in the image plane, in arcsec if bare.
+        source : tuple, optional
+            The position (x, y) of the source, beta; by default where each position maps to.
 
         Returns
         -------
-        curves : list of tuple of array
-            One (x, y) a curve, in arcsec (with the unit, if ``extent`` has one); closed curves end
-            where they begin. Points are exact to rounding.
+        potential : like the positions
+            In arcsec2. Only differences mean something.
+
+        References
+        ----------
+        .. [1] Schneider 1985, A&A 143, 413
 
         Examples
         --------
         >>> from lenssr.mass import SIS
-        >>> [(x, y)] = SIS(1.0).critical_curves()
-        >>> bool(abs(x**2 + y**2 - 1).max() < 1e-12)
-        True
+        >>> SIS(1.0).fermat_potential(1.2, 0.0, source=(0.2, 0.0))
+        -0.7
         """
-        return _with_unit(critical.critical_curves(self, extent, kind=kind), extent)
+        boundary = Boundary(x, y, *(source or ()))
+        places = torch.broadcast_tensors(*boundary.tensors)
+        params = [places[0].new_tensor(parameter.value) for parameter in self.parameters]
+        px, py, *behind = places
+        ax, ay = (px - behind[0], py - behind[1]) if behind else self._deflection(px, py, *params)
+        potential = (ax * ax + ay * ay) / 2 - self._potential(px, py, *params)
+        return boundary.leave(potential, u.arcsec**2)
 
-    def caustics(self, extent: Length | None = None, *, kind: Kind = "all") -> Curves:
-        """Critical curves, mapped to the source plane, as `critical_curves`; an isothermal cut is not one."""
-        return _with_unit(critical.caustics(self, extent, kind=kind), extent)
-
-    def image_positions(
-        self, x: Position, y: Position, *, extent: Length | None = None
-    ) -> tuple[Values, Values]:
-        """Images of a point source.
+    def time_delays(
+        self,
+        x: Position,
+        y: Position,
+        *,
+        z_lens: float,
+        z_source: float,
+        cosmology: Cosmology = None,
+        source: tuple[Position, Position] | None = None,
+    ) -> u.Quantity:
+        """Times at which images arrive after the first of them.
 
         Parameters
         ----------
-        x, y : float, `~astropy.units.Quantity` or `torch.Tensor`
-            One position in the source plane; arcsec if bare.
-        extent : float or `~astropy.units.Quantity`, optional
-            As for `critical_curves`.
+        x, y : array, `~astropy.units.Quantity` or `torch.Tensor`
+            Positions of the images, in arcsec if bare: those of `image_positions`, or observed ones.
+        z_lens, z_source : float
+            Redshifts, 0 < z_lens < z_source.
+        cosmology : `~astropy.cosmology.FLRW`, optional
+            By default astropy's ``Planck18``.
+        source : tuple, optional
+            The position (x, y) of the source; by default where each image maps to.
 
         Returns
         -------
-        x, y : like the source position, 1-D
-            The images, the most magnified first. They solve the lens equation to 1e-10 arcsec.
-
-        Notes
-        -----
-        Triangles of a grid, divided further along critical curves and at centres, are mapped to the source
-        plane; those that hold the source start Newton's method. Pairs of images closer than about 1e-4 of
-        the field's width may be missed. The image that a capped singular centre would make is left out.
-        """
-        boundary = Boundary(x, y)
-        if any(tensor.numel() != 1 for tensor in boundary.tensors):
-            raise InputError("image_positions takes one source position: call it for each")
-        source = float(boundary.tensors[0].detach()), float(boundary.tensors[1].detach())
-        if not all(math.isfinite(value) for value in source):
-            raise InputError(f"source position {source} is refused: give finite numbers")
-        like = boundary.tensors[0]
-        places = (torch.as_tensor(a).to(like) for a in critical.image_positions(self, source, extent))
-        x, y = (boundary.leave(place, u.arcsec) for place in places)
-        return x, y
-
-    def einstein_radius(self, extent: Length | None = None) -> u.Quantity:
-        """Effective Einstein radius: of the circle as large as the outermost tangential critical curve.
-
-        For an isothermal ellipsoid it is ``theta_E`` at any ellipticity; a shear changes it in second order.
-
-        Parameters
-        ----------
-        extent : float or `~astropy.units.Quantity`, optional
-            As for `critical_curves`.
-
-        Returns
-        -------
-        theta_E : `~astropy.units.Quantity`
-            In arcsec.
+        delays : `~astropy.units.Quantity`, of the shape of x and y
+            In days; 0 for the image that comes first.
 
         Raises
         ------
         InputError
-            If nothing is critical.
+            If the redshifts are not in order.
 
         References
         ----------
-        .. [1] Meneghetti et al. 2013, Space Science Reviews 177, 31
+        .. [1] Refsdal 1964, MNRAS 128, 307
 
         Examples
         --------
-        >>> from lenssr.mass import SIE
-        >>> SIE(1.2, e1=0.2).einstein_radius()
-        <Quantity 1.2 arcsec>
+        >>> from lenssr.mass import SIS
+        >>> lens = SIS(1.0)
+        >>> print(lens.time_delays(*lens.image_positions(0.2, 0.0), z_lens=0.5, z_source=2.0).round(4))
+        [ 0.     34.4223] d
         """
-        return critical.einstein_radius(self, extent) * u.arcsec
+        boundary = Boundary(x, y, *(source or ()))
+        px, py, *behind = (tensor.detach().cpu() for tensor in boundary.tensors)
+        potential = self.fermat_potential(px, py, source=(behind[0], behind[1]) if behind else None)
+        return delays(potential.numpy(), z_lens, z_source, cosmology)
 
     @property
-    def _field(self) -> tuple[float, float, float] | None:
-        """The (x, y, half-width) in arcsec that the model is limited to, if it is, for critical.py."""
+    def _field(self) -> Limits | None:
+        """Centre (x, y) and half-widths in arcsec of the rectangle that the model is limited to, if it is."""
         return None
 
+    def _ray_map(self) -> Rays:
+        """The lens as curves, images and times need it, see `lenssr.mass.rays`."""
+        return single_plane(getattr(self, "components", (self,)), self._centres(), self._field)
+
+    def _arrival(self, x: NDArray, y: NDArray, source: tuple[float, float]) -> NDArray:
+        """Fermat potential in arcsec2 of images."""
+        values: NDArray = self.fermat_potential(x, y, source=source)
+        return values
+
+    def _delays(self, arrival: NDArray, **redshifts: Any) -> u.Quantity | None:
+        """Time delays in days of Fermat potentials, if a redshift is given."""
+        wanted = any(redshifts[name] is not None for name in ("z_lens", "z_source"))
+        return delays(arrival, **redshifts) if wanted else None
+
     def _centres(self) -> list[tuple[float, float]]:
-        """Where the model may be singular, in arcsec, for critical.py."""
+        """Where the model may be singular or vary on small scales, in arcsec."""
         if "x_0" not in self.param_names:
             return []
         return [(self._parameters["x_0"].value, self._parameters["y_0"].value)]
@@ -260,6 +268,10 @@ class MassModel(Parametrised):
     def _main(self) -> tuple["MassModel", NDArray[np.intp]]:
         """The lens without satellites, and where its parameters stand among all."""
         return self, np.arange(len(self.param_names))
+
+    def _in_plane(self) -> Sequence["MassModel"]:
+        """The models that it adds to a plane."""
+        return [self]
 
     def __add__(self, other: "MassModel") -> "MassSystem":
         return MassSystem(self, other) if isinstance(other, MassModel) else NotImplemented
@@ -288,7 +300,7 @@ class MassSystem(MassModel):
         for component in components:
             if not isinstance(component, MassModel):
                 raise InputError(f"{component!r} is not a mass model: give SIE(...), Shear(...), ...")
-            flat += component.components if isinstance(component, MassSystem) else [component]
+            flat += component._in_plane()
         if not flat:
             raise InputError("a MassSystem of nothing: give at least one mass model")
         self.components: tuple[MassModel, ...] = tuple(flat)
@@ -308,6 +320,9 @@ class MassSystem(MassModel):
     def _validate(self) -> None:
         for component in self.components:
             component._validate()
+
+    def _in_plane(self) -> Sequence[MassModel]:
+        return self.components
 
     def _take(self, values: NDArray, covariance: NDArray | None) -> None:
         self.covariance = covariance
@@ -355,9 +370,10 @@ class MassSystem(MassModel):
         return iter(self.components)
 
     @property
-    def _field(self) -> tuple[float, float, float] | None:
+    def _field(self) -> Limits | None:
+        """The part that all components know."""
         fields = [component._field for component in self.components if component._field is not None]
-        return min(fields, key=lambda field: field[2]) if fields else None
+        return common_limits(*fields) if fields else None
 
     def _centres(self) -> list[tuple[float, float]]:
         return [centre for component in self.components for centre in component._centres()]
@@ -402,6 +418,10 @@ class MassSystem(MassModel):
             return self._sum("_deflection", x, y, lifted)
         terms = ((component._add_deflection, numbers[part]) for component, part in self._parts())
         return sum_in_blocks(x, y, *terms)
+
+    def _add_deflection(self, ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+        for component, part in self._parts():
+            component._add_deflection(ax, ay, x, y, *numbers[part])
 
     def _hessian(self, x: Tensor, y: Tensor, *params: Tensor) -> Any:
         return self._sum("_hessian", x, y, params)
@@ -487,7 +507,3 @@ def _system(components: list[dict[str, Any]], covariance: ArrayLike | None = Non
     for parameter, std in zip(system.parameters, errors, strict=True):
         parameter.std = std
     return system
-
-
-def _with_unit(curves: Curves, like: Length | None) -> Curves:
-    return [(x * u.arcsec, y * u.arcsec) for x, y in curves] if isinstance(like, u.Quantity) else curves

@@ -1,145 +1,260 @@
-"""Critical curves, caustics, Einstein radius and images of a point, for any mass model."""
+"""Critical curves and caustics of any lens, found on a quadtree and exact to rounding."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import astropy.units as u
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
-from lenssr.units import strip_unit
+from lenssr.mass.mesh import INNERMOST, base_cells, field_of, graded_leaves
+from lenssr.mass.rays import Array, Limits, Rays, rays_of
+from lenssr.mass.zero_lines import zero_lines
 
-__all__ = ["caustics", "critical_curves", "einstein_radius", "image_positions"]
+__all__ = ["Curve", "curves_of", "einstein_radius", "einstein_radius_gradient"]
 
-Array: TypeAlias = NDArray[np.float64]
-Point: TypeAlias = tuple[float, float]
 Curves: TypeAlias = list[tuple[Array, Array]]
 
-GRID_CELLS = 200
-"""Cells along a side of the grids for the search of curves and images."""
-
-CELL_DIVISIONS = 4
-"""Number of divisions of a cell, each into 4 x 4, in the search for images."""
-
-# Bisections that refine a point of a curve, and largest half-width of a field in arcsec.
-BISECTIONS = 50
-# Half a step of central differences, in units of parameters and in Einstein radii.
-SMALL = 1e-6
-MAX_RADIUS = 1e4
-# Corners of a cell in turn, along x and y.
-CORNERS = np.array([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[..., None]
 CURVE_KINDS = ("all", "tangential", "radial")
 
+SAGITTA = 1e-6
+"""Distance of a curve from its chords, in units of the largest curve's radius."""
 
-def _jacobian(lens: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Entries xx, xy, yy of the Jacobian of the lens equation."""
-    jacobian = lens.jacobian(x, y)
-    return jacobian[..., 0, 0], jacobian[..., 0, 1], jacobian[..., 1, 1]
+OWN = 3.0
+"""How much larger this distance may be in units of a curve's own radius."""
 
+MOST_CHORDS = 200
+"""Chords of a piece of a curve between two points of a spline, at most."""
 
-def _eigenvalue(lens: Any, x: Array, y: Array, kind: str) -> Array:
-    """Tangential (smaller) or radial eigenvalue of the Jacobian, mapped to (-1, 1) without its poles."""
-    xx, xy, yy = _jacobian(lens, x, y)
-    shear = np.hypot((xx - yy) / 2, xy)
-    value = (xx + yy) / 2 + (shear if kind == "radial" else -shear)
-    return value / (1 + np.abs(value))
+FIRST_CHORDS = 3
+"""Chords of each of these pieces at first."""
 
+SHORT = 0.2
+"""Chord, in units of those beside it, below which its end is left out."""
 
-def _source_position(lens: Any, x: Array, y: Array) -> tuple[Array, Array]:
-    ax, ay = lens.deflection(x, y)
-    return x - ax, y - ay
-
-
-def _field(lens: Any, extent: Any, source: Point | None = None) -> tuple[float, float, float]:
-    """Centre and half-width in arcsec of the square that holds all critical curves and images.
-
-    Without an extent it grows until, on circles from there outward, the tangential eigenvalue is positive
-    and, if there is a source, positions map outside of it.
-    """
-    if extent is not None:
-        half = float(strip_unit(extent, u.arcsec, "extent"))
-        if not 0 < half < math.inf:
-            raise InputError(f"extent = {extent} is refused: give the half-width in arcsec, above 0")
-        return 0.0, 0.0, half
-    if lens._field is not None:
-        return lens._field
-    centres = np.array(lens._centres() or [(0.0, 0.0)])
-    centre = centres.mean(axis=0)
-    radius = 0.05 + np.hypot(*(centres - centre).T).max()
-    if source is not None:
-        radius += math.hypot(source[0] - centre[0], source[1] - centre[1])
-    angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-    cos, sin = np.cos(angle), np.sin(angle)
-    calm = 0
-    while calm < 3 and radius < MAX_RADIUS:
-        x, y = centre[0] + radius * cos, centre[1] + radius * sin
-        quiet = (_eigenvalue(lens, x, y, "tangential") > 0).all()
-        if source is not None:
-            bx, by = _source_position(lens, x, y)
-            quiet &= ((bx - source[0]) * cos + (by - source[1]) * sin > 0).all()
-        calm = calm + 1 if quiet else 0
-        radius *= 1.25
-    # The last three circles were outside: take the first of them.
-    return centre[0], centre[1], radius / 1.25**2
+# Half a step of central differences, in units of parameters and in Einstein radii.
+SMALL = 1e-6
+# Angles of the rings on which signs around a centre are looked at.
+RING_ANGLES = 16
+# Secant steps towards a curve, and the length of the first, in units of a chord.
+SECANTS, FIRST_STEP = 8, 1e-3
 
 
-def critical_curves(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
-    """Critical curves as a list of (x, y), see `lenssr.mass.MassModel.critical_curves`."""
+@dataclass(frozen=True)
+class Curve:
+    """A critical curve: its kind, and points (2, n) in arcsec; a closed one ends where it begins."""
+
+    kind: str
+    points: Array
+
+    @property
+    def closed(self) -> bool:
+        """Whether it ends where it begins."""
+        return bool((self.points[:, 0] == self.points[:, -1]).all())
+
+
+class _Levels:
+    """Functions whose zero lines are critical curves, mapped to (-1, 1) without their poles."""
+
+    def __init__(self, rays: Rays, kind: str) -> None:
+        self.rays = rays
+        self.kinds = CURVE_KINDS[1:] if kind == "all" else (kind,)
+        if not rays.symmetric:
+            self.kinds = ("all",)
+
+    def all_at(self, x: Array, y: Array) -> list[Array]:
+        """Values (n,) of each function."""
+        if not self.rays.symmetric:
+            value = self.rays.smallest(x, y)
+            return [value / (1 + np.abs(value))]
+        pair = dict(zip(CURVE_KINDS[1:], self.rays.eigenvalues(x, y), strict=True))
+        return [pair[kind] / (1 + np.abs(pair[kind])) for kind in self.kinds]
+
+    def at(self, places: Array, which: NDArray[np.intp]) -> Array:
+        """Values (n,) at places (2, n) of the function with the number ``which`` (n,)."""
+        values = self.all_at(places[0], places[1])
+        return values[0] if len(values) == 1 else np.where(which == 0, values[0], values[1])
+
+
+def curves_of(rays: Rays, extent: Any = None, *, kind: str = "all") -> list[Curve]:
+    """All critical curves of a kind, tangential ones first."""
     if kind not in CURVE_KINDS:
         raise InputError(f"kind = {kind!r} is refused: give one of {', '.join(CURVE_KINDS)}")
-    x_c, y_c, half = _field(lens, extent)
-    x = x_c + np.linspace(-half, half, GRID_CELLS + 1)
-    y = y_c + np.linspace(-half, half, GRID_CELLS + 1)
-    kinds = CURVE_KINDS[1:] if kind == "all" else (kind,)
-    return [curve for name in kinds for curve in _zero_lines(partial(_eigenvalue, lens, kind=name), x, y)]
+    field, levels = field_of(rays, extent), _Levels(rays, kind)
+    leaves = graded_leaves(rays, field, _depths(rays, field, levels))
+    lines = [(which, line) for which, line in zero_lines(levels, leaves) if not _artefact(rays, line)]
+    refined = [(which, points) for which, points in _refined(levels, lines) if points.shape[1] > 2]
+    curves = [Curve(levels.kinds[which], points) for which, points in refined]
+    if not rays.symmetric:
+        curves = [Curve(_kind(rays, curve.points), curve.points) for curve in curves]
+        curves = [curve for curve in curves if kind in ("all", curve.kind)]
+    return sorted(curves, key=lambda curve: CURVE_KINDS.index(curve.kind))
 
 
-def _zero_lines(function: Callable[..., Array], x: Array, y: Array) -> Curves:
-    """Contours where a function vanishes, from its signs on a grid, refined along the edges of the grid."""
-    from contourpy import contour_generator
+def _depths(rays: Rays, field: Limits, levels: _Levels) -> Array:
+    """Size of cells in arcsec down to which a quadtree is divided towards each centre.
 
-    values = function(*np.meshgrid(x, y))
-    lines: Any = contour_generator(z=values, name="serial", line_type="Separate").lines(0.0)
-    curves = []
-    for line in lines:
-        closed = (line[0] == line[-1]).all()
-        # Each point lies on an edge of the grid: one of its indices is an integer.
-        off = np.abs(line - np.round(line))
-        whole = off <= off[:, ::-1]
-        low, high = (np.where(whole, np.round(line), end(line)) for end in (np.floor, np.ceil))
-        low, high, line = (_at_index(c, x, y) for c in (low, high, line))
-        sign = np.sign(function(*low))
-        crosses = sign * np.sign(function(*high)) < 0
-        low, high = np.where(crosses, low, line), np.where(crosses, high, line)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            below = np.sign(function(*middle)) == sign
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        # A curve that shrinks to a point surrounds the capped centre of a singular lens.
-        if np.ptp(low, axis=1).max() > 1e-7:
-            points = (low + high) / 2
-            points[:, -1] = points[:, 0] if closed else points[:, -1]
-            curves.append((points[0], points[1]))
-    return curves
+    On rings around a centre it is where the signs of a function are not all those of the innermost ring.
+    """
+    if not len(rays.centres):
+        return np.zeros(0)
+    cell = 2 * max(field[2:]) / max(base_cells(rays, field))
+    radii = np.exp2(np.arange(math.log2(2 * INNERMOST), math.log2(2 * cell), 1.0))
+    angle = 0.1 + np.arange(RING_ANGLES) * (2 * math.pi / RING_ANGLES)
+    ring = np.outer(radii, np.cos(angle)), np.outer(radii, np.sin(angle))
+    x, y = (rays.centres[:, k, None, None] + ring[k] for k in (0, 1))
+    if rays.limits is not None:
+        x_c, y_c, half_x, half_y = rays.limits
+        x, y = np.clip(x, x_c - half_x, x_c + half_x), np.clip(y, y_c - half_y, y_c + half_y)
+    same = np.ones(x.shape[:2], dtype=bool)
+    for values in levels.all_at(x.ravel(), y.ravel()):
+        sign = values.reshape(x.shape) > 0
+        same &= (sign == sign[:, :1, :1]).all(axis=-1)
+    calm = np.where(same.all(axis=1), len(radii) - 1, np.argmin(same, axis=1))
+    return np.maximum(radii[calm] / 4, INNERMOST / 2)
 
 
-def _at_index(index: Array, x: Array, y: Array) -> Array:
-    whole = np.arange(len(x))
-    return np.stack((np.interp(index[:, 0], whole, x), np.interp(index[:, 1], whole, y)))
+def _artefact(rays: Rays, line: Array) -> bool:
+    """Whether a line only surrounds the capped centre of a singular lens."""
+    return bool(np.ptp(line, axis=1).max() < 6 * INNERMOST)
 
 
-def caustics(lens: Any, extent: Any = None, *, kind: str = "all") -> Curves:
-    """Caustics as a list of (x, y), see `lenssr.mass.MassModel.caustics`."""
-    return [_source_position(lens, x, y) for x, y in critical_curves(lens, extent, kind=kind)]
+def _kind(rays: Rays, points: Array) -> str:
+    """Kind of a curve where eigenvalues may be complex: the other one of them is positive, or negative."""
+    xx, _, _, yy = rays.jacobian(points[0], points[1])
+    return "tangential" if np.mean(xx + yy > 0) > 0.5 else "radial"
+
+
+def _refined(levels: _Levels, lines: list[tuple[int, Array]]) -> list[tuple[int, Array]]:
+    """Lines with points so close that chords are exact, and all of them moved onto the curve.
+
+    The second time they start from points that are exact, and so near to it that a step or two are enough.
+    """
+    sizes = [np.ptp(line, axis=1).max() / 2 for _, line in lines]
+    sagittas = [SAGITTA * min(max(sizes), OWN * size) for size in sizes]
+    lines = _moved(levels, lines, sagittas, FIRST_CHORDS)
+    return _moved(levels, lines, sagittas, None)
+
+
+def _moved(
+    levels: _Levels, lines: list[tuple[int, Array]], sagittas: list[float], chords: int | None
+) -> list[tuple[int, Array]]:
+    """Points of splines through lines, moved onto the curve; pieces have so many chords, or as needed."""
+    if not lines:
+        return []
+    denser = [_denser(line, sagitta, chords) for (_, line), sagitta in zip(lines, sagittas, strict=True)]
+    which = np.concatenate([np.full(points.shape[1], lines[k][0]) for k, (points, _) in enumerate(denser)])
+    points = np.concatenate([points for points, _ in denser], axis=1)
+    steps = np.concatenate([steps for _, steps in denser], axis=1)
+    points, good = _onto(levels, points, steps, which)
+    found, start = [], 0
+    for (number, line), (old, _) in zip(lines, denser, strict=True):
+        part = slice(start, start + old.shape[1])
+        start += old.shape[1]
+        kept = points[:, part][:, good[part]]
+        if (line[:, 0] == line[:, -1]).all():
+            kept = np.concatenate((kept, kept[:, :1]), axis=1)
+        found.append((number, kept))
+    return found
+
+
+def _denser(line: Array, sagitta: float, number: int | None) -> tuple[Array, Array]:
+    """Points (2, n) of a spline through a line, and the chords there; a closed one is not repeated."""
+    closed = bool((line[:, 0] == line[:, -1]).all())
+    kept = _apart(line)
+    length = np.append(0, np.cumsum(np.hypot(*np.diff(kept, axis=1))))
+    if closed and kept.shape[1] < 4 or kept.shape[1] < 3:
+        return line[:, : -1 if closed else None], np.ones_like(line[:, : -1 if closed else None])
+    spline = CubicSpline(length, kept, axis=1, bc_type="periodic" if closed else "not-a-knot")
+    gap = np.diff(length)
+    chords = _chords(spline(length, 2), gap, sagitta) if number is None else np.full(len(gap), number)
+    first = np.repeat(np.cumsum(chords) - chords, chords)
+    share = (np.arange(chords.sum()) - first) / np.repeat(chords, chords)
+    where = np.repeat(length[:-1], chords) + share * np.repeat(gap, chords)
+    if not closed:
+        where = np.append(where, length[-1])
+    steps = spline(where, 1) * np.resize(np.append(np.repeat(gap / chords, chords), gap[-1]), len(where))
+    return spline(where), steps
+
+
+def _chords(bend: Array, gap: Array, sagitta: float) -> NDArray[np.intp]:
+    """Number of chords of pieces of a spline, whose second derivatives (2, n + 1) are at their ends."""
+    bent = np.hypot(*bend)
+    needed = np.ceil(gap * np.sqrt(np.maximum(bent[1:], bent[:-1]) / (8 * sagitta)))
+    return np.clip(needed, 1, MOST_CHORDS).astype(np.intp)
+
+
+def _apart(line: Array) -> Array:
+    """The points of a line without those that are much closer to the one before than others nearby are."""
+    chord = np.hypot(*np.diff(line, axis=1))
+    nearby = np.minimum(np.roll(chord, 1), np.roll(chord, -1))
+    keep = np.append(True, chord > SHORT * nearby)
+    kept = line[:, keep]
+    kept[:, -1] = line[:, -1]
+    return kept
+
+
+def _onto(
+    levels: _Levels, points: Array, steps: Array, which: NDArray[np.intp]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Points moved onto the curve across their chords by the secant method, and which of them got there."""
+    across = np.stack((-steps[1], steps[0])) * FIRST_STEP
+    size = np.hypot(*across)
+    before, after = np.zeros(len(size)), np.ones(len(size))
+    old, new = (levels.at(points + t * across, which) for t in (before, after))
+    swap = np.abs(old) < np.abs(new)
+    before, after = np.where(swap, after, before), np.where(swap, before, after)
+    old, new = np.where(swap, new, old), np.where(swap, old, new)
+    reach = 2 / FIRST_STEP
+    for _ in range(SECANTS):
+        slope = new - old
+        step = np.where(slope == 0, 0.0, -new * (after - before) / np.where(slope == 0, 1.0, slope))
+        before, after = after, np.clip(after + step, -reach, reach)
+        if (np.abs(after - before) * size < 1e-13).all():
+            break
+        old, new = new, levels.at(points + after * across, which)
+    good = (np.abs(after - before) * size < 1e-9) & (np.abs(after) < reach)
+    return points + after * across, good
+
+
+# ---------------------------------------------------------------- areas
+
+
+def nodes(points: Array) -> tuple[Array, Array]:
+    """Positions (2, n) along a closed smooth curve, and steps (2, n) for integrals, by a periodic spline."""
+    points = _apart(points)
+    if points.shape[1] < 5:
+        return np.zeros((2, 0)), np.zeros((2, 0))
+    length = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=1))))
+    spline = CubicSpline(length, points, axis=1, bc_type="periodic")
+    places, weights = np.polynomial.legendre.leggauss(4)
+    half = np.diff(length)[:, None] / 2
+    where = (length[:-1, None] + half * (1 + places)).ravel()
+    return spline(where), spline(where, 1) * (half * weights).ravel()
+
+
+def area_of(places: Array, steps: Array) -> float:
+    """Area inside a closed curve, of its nodes."""
+    (px, py), (dx, dy) = places, steps
+    return float(abs(np.sum(px * dy - py * dx) / 2))
+
+
+def caustic_nodes(rays: Rays, curve: Curve) -> tuple[Array, Array]:
+    """Nodes of a closed caustic, by those of its critical curve, which has no cusps."""
+    places, (dx, dy) = nodes(curve.points)
+    xx, xy, yx, yy = rays.jacobian(places[0], places[1])
+    return np.stack(rays.trace(places[0], places[1])), np.stack((xx * dx + xy * dy, yx * dx + yy * dy))
+
+
+# ---------------------------------------------------------------- the Einstein radius
 
 
 def einstein_radius(lens: Any, extent: Any = None) -> float:
     """Effective Einstein radius in arcsec, see `lenssr.mass.MassModel.einstein_radius`."""
-    return math.sqrt(_area(*_einstein_curve(lens, extent)) / math.pi)
+    return math.sqrt(area_of(*_einstein_curve(lens, extent)) / math.pi)
 
 
 def einstein_radius_gradient(lens: Any) -> tuple[float, Array]:
@@ -149,11 +264,11 @@ def einstein_radius_gradient(lens: Any) -> tuple[float, Array]:
     changes by the integral of -(dv/dp) / |grad v| along it.
     """
     places, steps = _einstein_curve(lens, None)
-    radius = math.sqrt(_area(places, steps) / math.pi)
+    radius = math.sqrt(area_of(places, steps) / math.pi)
     values = lens.vector.numpy()
 
     def eigenvalue(model: Any, at: Array) -> Array:
-        return _eigenvalue(model, at[0], at[1], "tangential")
+        return rays_of(model).eigenvalues(at[0], at[1])[0]
 
     def across(step: Array) -> Array:
         return eigenvalue(lens, places + step) - eigenvalue(lens, places - step)
@@ -170,115 +285,9 @@ def einstein_radius_gradient(lens: Any) -> tuple[float, Array]:
 
 
 def _einstein_curve(lens: Any, extent: Any) -> tuple[Array, Array]:
-    """Nodes of the closed tangential critical curve that is largest by area, as `_nodes` has them."""
-    curves = critical_curves(lens, extent, kind="tangential")
-    closed = [_nodes(*curve) for curve in curves if np.hypot(*(c[0] - c[-1] for c in curve)) == 0]
+    """Nodes of the closed tangential critical curve that is largest by area."""
+    curves: Sequence[Curve] = curves_of(rays_of(lens), extent, kind="tangential")
+    closed = [nodes(curve.points) for curve in curves if curve.closed]
     if not any(places.size for places, _ in closed):
         raise InputError(f"{lens!r} has no closed tangential critical curve, so no Einstein radius")
-    return max(closed, key=lambda nodes: _area(*nodes))
-
-
-def _area(places: Array, steps: Array) -> float:
-    """Area inside a closed curve, of its nodes."""
-    (px, py), (dx, dy) = places, steps
-    return abs(np.sum(px * dy - py * dx) / 2)
-
-
-def _nodes(x: Array, y: Array) -> tuple[Array, Array]:
-    """Positions (2, n) along a closed smooth curve, and steps (2, n) for integrals, by a periodic spline."""
-    step = np.hypot(np.diff(x), np.diff(y))
-    keep = np.flatnonzero(np.append(True, step > 0.2 * np.median(step)))
-    points = np.stack((x, y), axis=1)[keep]
-    points[-1] = points[0]
-    length = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
-    if len(points) < 5:
-        return np.zeros((2, 0)), np.zeros((2, 0))
-    spline = CubicSpline(length, points, bc_type="periodic")
-    nodes, weights = np.polynomial.legendre.leggauss(4)
-    half = np.diff(length)[:, None] / 2
-    where = (length[:-1, None] + half * (1 + nodes)).ravel()
-    return spline(where).T, spline(where, 1).T * (half * weights).ravel()
-
-
-def image_positions(lens: Any, source: Point, extent: Any = None) -> tuple[Array, Array]:
-    """Images of a point source, brightest first, see `lenssr.mass.MassModel.image_positions`."""
-    x_c, y_c, half = _field(lens, extent, source)
-    size = 2 * half / GRID_CELLS
-    edge = np.arange(GRID_CELLS) * size - half
-    x, y = (corner.ravel() for corner in np.meshgrid(x_c + edge, y_c + edge))
-    guesses = []
-    for _ in range(CELL_DIVISIONS):
-        corners_x, corners_y = x + size * CORNERS[0], y + size * CORNERS[1]
-        bx, by = _source_position(lens, corners_x, corners_y)
-        bx, by = bx - source[0], by - source[1]
-        guesses.append(_guesses(corners_x, corners_y, bx, by))
-        # Two images may share a cell at critical curves and at singular centres: divide these cells.
-        divide = _central(lens, x, y, size)
-        near = np.flatnonzero(~divide & _surrounds(bx) & _surrounds(by))
-        parity = np.sign(_determinant(lens, corners_x[:, near], corners_y[:, near]))
-        divide[near] = (parity != parity[0]).any(axis=0)
-        size /= 4
-        sub_x, sub_y = (c.ravel()[:, None] * size for c in np.meshgrid(np.arange(4), np.arange(4)))
-        x, y = (x[divide] + sub_x).ravel(), (y[divide] + sub_y).ravel()
-    x, y = _polish(lens, source, *np.concatenate(guesses, axis=1), reach=half / GRID_CELLS)
-    with np.errstate(divide="ignore"):
-        magnification = 1 / np.abs(_determinant(lens, x, y))
-    # A position in a capped centre is not an image, and two starts may reach the same one.
-    chosen: list[int] = []
-    for k in np.argsort(-magnification):
-        apart = all(math.hypot(x[k] - x[j], y[k] - y[j]) > 1e-7 for j in chosen)
-        if magnification[k] > 1e-12 and apart:
-            chosen.append(k)
-    return x[chosen], y[chosen]
-
-
-def _determinant(lens: Any, x: Array, y: Array) -> Array:
-    xx, xy, yy = _jacobian(lens, x, y)
-    return xx * yy - xy**2
-
-
-def _central(lens: Any, x: Array, y: Array, size: float) -> NDArray[np.bool_]:
-    """Cells that touch a lens centre."""
-    found = np.zeros(x.shape, dtype=bool)
-    for x_0, y_0 in lens._centres():
-        found |= (np.abs(x + size / 2 - x_0) < 1.5 * size) & (np.abs(y + size / 2 - y_0) < 1.5 * size)
-    return found
-
-
-def _surrounds(offset: Array) -> NDArray[np.bool_]:
-    """Whether the range of the corners, widened by its width because cells may fold, contains the source."""
-    low, high = offset.min(axis=0), offset.max(axis=0)
-    return (2 * low - high <= 0) & (2 * high - low >= 0)
-
-
-def _guesses(x: Array, y: Array, bx: Array, by: Array) -> Array:
-    """Positions in the triangles whose images (bx, by) contain the origin."""
-    found = []
-    for corners in ([0, 1, 2], [0, 2, 3]):
-        px, py = bx[corners], by[corners]
-        # Areas of the triangles of the source with two corners have one sign if it is inside.
-        areas = np.stack([px[k - 2] * py[k - 1] - px[k - 1] * py[k - 2] for k in range(3)])
-        tiny = 1e-9 * np.abs(areas).max(axis=0)
-        inside = ((areas >= -tiny).all(axis=0) | (areas <= tiny).all(axis=0)) & (tiny > 0)
-        share = areas[:, inside] / areas[:, inside].sum(axis=0)
-        found.append([(share * places[corners][:, inside]).sum(axis=0) for places in (x, y)])
-    return np.concatenate(found, axis=1)
-
-
-def _polish(lens: Any, source: Point, x: Array, y: Array, *, reach: float) -> tuple[Array, Array]:
-    """Converged positions of Newton iterations from every guess, with steps up to ``reach``."""
-    for _ in range(60):
-        bx, by = _source_position(lens, x, y)
-        xx, xy, yy = _jacobian(lens, x, y)
-        determinant = xx * yy - xy**2
-        determinant = np.where(np.abs(determinant) < 1e-14, 1e-14, determinant)
-        rx, ry = source[0] - bx, source[1] - by
-        dx, dy = (yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant
-        step = np.hypot(dx, dy)
-        shorten = np.minimum(1, reach / np.maximum(step, 1e-300))
-        x, y = x + shorten * dx, y + shorten * dy
-        if (step < 1e-13).all():
-            break
-    bx, by = _source_position(lens, x, y)
-    good = (np.hypot(bx - source[0], by - source[1]) < 1e-10) & (step < 1e-7)
-    return x[good], y[good]
+    return max(closed, key=lambda pair: area_of(*pair))

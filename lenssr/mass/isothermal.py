@@ -190,6 +190,32 @@ def sie_hessian(
     return kappa + gamma1, gamma2, kappa - gamma1
 
 
+def _add_sie_hessian(
+    xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor, *numbers: float, alpha: Pair | None = None
+) -> None:
+    """Add `sie_hessian` for numbers theta_E, e1, e2, x_0, y_0 in place, and the deflection to ``alpha``."""
+    theta_E, e1, e2, x_0, y_0 = numbers
+    if alpha is not None:
+        _add_sie(*alpha, x, y, *numbers)
+    x, y = x - x_0, y - y_0
+    zx, zy = (x * (1 - e1)).sub_(y, alpha=e2), (y * (1 + e1)).sub_(x, alpha=e2)
+    kappa = zx.square_().addcmul_(zy, zy).clamp_min_(CORE**2).rsqrt_()
+    kappa.mul_(theta_E / 2 * math.sqrt(1 - e1 * e1 - e2 * e2))
+    towards = kappa / safe_divisor(torch.addcmul(x * x, y, y))
+    xy.addcmul_(torch.mul(x, y), towards, value=-2)
+    gamma1 = (y * y).addcmul_(x, x, value=-1).mul_(towards)
+    xx.add_(kappa).add_(gamma1)
+    yy.add_(kappa).sub_(gamma1)
+
+
+def _add_sis_hessian(
+    xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor, *numbers: float, alpha: Pair | None = None
+) -> None:
+    """Add `sis_hessian` for numbers theta_E, x_0, y_0 in place, and the deflection to ``alpha``."""
+    theta_E, x_0, y_0 = numbers
+    _add_sie_hessian(xx, xy, yy, x, y, theta_E, 0.0, 0.0, x_0, y_0, alpha=alpha)
+
+
 def sie_deflection_jacobian(
     x: Tensor, y: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor, x_0: Tensor, y_0: Tensor
 ) -> WithJacobian:
@@ -289,6 +315,7 @@ class SIS(_FromVelocityDispersion, MassModel):
     _potential = staticmethod(sis_potential)
     _deflection = staticmethod(sis_deflection)
     _add_deflection = staticmethod(_add_sis)
+    _add_hessian = staticmethod(_add_sis_hessian)
     _hessian = staticmethod(sis_hessian)
     _deflection_jacobian = staticmethod(sis_deflection_jacobian)
 
@@ -324,6 +351,7 @@ class SIE(_FromVelocityDispersion, EllipticalMixin, MassModel):
     _potential = staticmethod(sie_potential)
     _deflection = staticmethod(sie_deflection)
     _add_deflection = staticmethod(_add_sie)
+    _add_hessian = staticmethod(_add_sie_hessian)
     _hessian = staticmethod(sie_hessian)
     _deflection_jacobian = staticmethod(sie_deflection_jacobian)
 

@@ -1,7 +1,9 @@
 """Shared parts of the pure functions of mass models: regularisation, ellipses, sums over blocks of rays.
 
 A pass over memory as large as all rays costs more than its arithmetic. So where no derivative is taken, a
-model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place, block by block.
+model may offer a kernel ``add(ax, ay, x, y, *numbers)`` that adds its deflection in place, block by block,
+and one ``add(xx, xy, yy, x, y, *numbers, alpha=None)`` that adds second derivatives and, if ``alpha`` is a
+pair of tensors, its deflection to them.
 """
 
 import math
@@ -152,9 +154,9 @@ def sum_in_blocks(x: Tensor, y: Tensor, *terms: tuple[Callable[..., None], Seque
     its numbers.
     """
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    # numpy gets huge pages from the system, which is six times faster.
+    # numpy gets huge pages from the system, which is six times faster; memory of one array is used again.
     kind = flat_x[:0].detach().numpy().dtype
-    alpha_x, alpha_y = (torch.from_numpy(np.empty(len(flat_x), dtype=kind)) for _ in "xy")
+    alpha_x, alpha_y = torch.from_numpy(np.empty((2, len(flat_x)), dtype=kind)).unbind()
     # Blocks of equal length: a short last one would cost as many calls as a full one.
     number = math.ceil(len(flat_x) / BLOCK)
     for k in range(number):
@@ -163,3 +165,18 @@ def sum_in_blocks(x: Tensor, y: Tensor, *terms: tuple[Callable[..., None], Seque
         for add, numbers in terms:
             add(ax, ay, flat_x[block], flat_y[block], *numbers)
     return alpha_x.reshape(x.shape), alpha_y.reshape(x.shape)
+
+
+def in_blocks(formula: Callable[..., Pair], x: Real, y: Real, *params: Real) -> Pair:
+    """Deflection by a formula ``(x, y, *params)``, block by block where no derivative is taken."""
+    x, y, *lifted = lift(x, y, *params)
+    numbers = plain_numbers(x, y, *lifted)
+    if numbers is None:
+        return formula(x, y, *lifted)
+
+    def add(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+        dx, dy = formula(x, y, *(x.new_tensor(number) for number in numbers))
+        ax.add_(dx)
+        ay.add_(dy)
+
+    return sum_in_blocks(x, y, (add, numbers))

@@ -4,12 +4,15 @@ import math
 from typing import Self
 
 import astropy.units as u
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.cosmology import Cosmology, nfw_from_mass
+from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.kernels import CORE, Pair, Triple, centred, safe_divisor
+from lenssr.mass.kernels import CORE, Pair, Triple, centred, lift, safe_divisor
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["NFW"]
@@ -21,6 +24,12 @@ SERIES_RANGE = 0.1
 """Largest |z|, z = (1 - x) / (1 + x), where the functions are summed as series around x = 1."""
 
 SERIES_TERMS = 16
+
+NEAR = 0.9
+"""Squared radius, in scale radii, inside which the form without cancellation at the centre is precise."""
+
+TINY = 1e-30
+"""Least 1 - x^2, where arctanh(sqrt(1 - x^2)) / sqrt(1 - x^2) is 1 to rounding."""
 
 INNER = 0.5
 """Radius, in scale radii, inside which the functions have forms without cancellation."""
@@ -40,9 +49,23 @@ def nfw_potential(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tens
 
 def nfw_deflection(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Pair:
     """Deflection by an NFW halo in arcsec (Bartelmann 1996, A&A 313, 697)."""
-    x, y, r_s, alpha_rs = centred(x, y, r_s, alpha_rs, x_0, y_0)
+    x, y, *params = lift(x, y, r_s, alpha_rs, x_0, y_0)
+    numbers = kernels.plain_numbers(x, y, *params)
+    if numbers is not None:
+        return kernels.sum_in_blocks(x, y, (_add_nfw, numbers))
+    x, y, r_s, alpha_rs = centred(x, y, *params)
     mean = alpha_rs / (NORM * r_s) * _profile(_radius(x, y, r_s))[2]
     return mean * x, mean * y
+
+
+def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
+    """Add `nfw_deflection` for numbers in place."""
+    r_s, alpha_rs, x_0, y_0 = numbers
+    x, y = x - x_0, y - y_0
+    square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
+    mean = torch.from_numpy(plain_profile(square.numpy())[0])
+    ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
+    ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
 
 
 def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor, y_0: Tensor) -> Triple:
@@ -53,6 +76,31 @@ def nfw_hessian(x: Tensor, y: Tensor, r_s: Tensor, alpha_rs: Tensor, x_0: Tensor
     tangential = (alpha_rs / (NORM * r_s) * mean - kappa) / safe_divisor(x * x + y * y)
     gamma1, gamma2 = (y * y - x * x) * tangential, -2 * x * y * tangential
     return kappa + gamma1, gamma2, kappa - gamma1
+
+
+def _add_nfw_hessian(
+    xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor, *numbers: float, alpha: Pair | None = None
+) -> None:
+    """Add `nfw_hessian` for numbers in place, and the deflection to ``alpha``."""
+    r_s, alpha_rs, x_0, y_0 = numbers
+    x, y = x - x_0, y - y_0
+    square = x * x + y * y
+    radius = torch.sqrt(square.clamp_min(CORE**2)) / r_s
+    density, mean = torch.empty_like(radius), torch.empty_like(radius)
+    # Each formula only where it holds.
+    inside = radius < INNER
+    for part, formula in ((inside, _inner_profile), (~inside, _profile)):
+        _, density[part], mean[part] = formula(radius[part])
+    scale = alpha_rs / (NORM * r_s)
+    if alpha is not None:
+        alpha[0].addcmul_(x, mean, value=scale)
+        alpha[1].addcmul_(y, mean, value=scale)
+    kappa = density.mul(scale / 2)
+    tangential = mean.mul(scale).sub_(kappa).div_(safe_divisor(square))
+    gamma1 = (y * y).addcmul_(x, x, value=-1).mul_(tangential)
+    xx.add_(kappa).add_(gamma1)
+    xy.addcmul_(torch.mul(x, y), tangential, value=-2)
+    yy.add_(kappa).sub_(gamma1)
 
 
 def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:
@@ -71,17 +119,20 @@ def _profile(radius: Tensor) -> Triple:
     They are continued beyond x = 1. F is the surface density, the last one the mean inside x.
     """
     inside = radius < INNER
-    x = radius.where(inside, INNER / 2)
-    root, logarithm, half = torch.sqrt(1 - x * x), torch.log(2 / x), _log_half(x)
-    ratio = (logarithm + half) / root
-    # The mean without cancellation towards the centre.
-    inner = ratio, (ratio - 1) / (1 - x * x), logarithm / (root * (1 + root)) + half / (root * x * x)
+    inner = _inner_profile(radius.where(inside, INNER / 2))
     x = radius.where(~inside, 1.0)
     tangent, smooth = _tangent_series((1 - x) / (1 + x))
     ratio = 2 / (1 + x) * tangent
     outer = ratio, smooth / (1 + x) ** 2, (torch.log(x / 2) + ratio) / (x * x)
     f, density, mean = (torch.where(inside, a, b) for a, b in zip(inner, outer, strict=True))
     return f, density, mean
+
+
+def _inner_profile(x: Tensor) -> Triple:
+    """`_profile` for small x: its mean without cancellation towards the centre."""
+    root, logarithm, half = torch.sqrt(1 - x * x), torch.log(2 / x), _log_half(x)
+    ratio = (logarithm + half) / root
+    return ratio, (ratio - 1) / (1 - x * x), logarithm / (root * (1 + root)) + half / (root * x * x)
 
 
 def _tangent_series(z: Tensor) -> Pair:
@@ -100,6 +151,70 @@ def _tangent_series(z: Tensor) -> Pair:
     far = torch.where(z > 0, torch.atanh(positive) / positive, torch.atan(negative) / negative)
     tangent = torch.where(near, t, far)
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
+
+
+def plain_profile(square: NDArray, *, whole: bool = False) -> list[NDArray]:
+    """The last of `_profile` of an array x^2, each branch only where it is needed.
+
+    If ``whole``, also the first of `_profile`, and ln(x / 2).
+    """
+    if square.max(initial=0.0) < NEAR:
+        return _inside(square, whole)
+    near, far = square < NEAR, square >= 1
+    if far.all():
+        return _outside(square, whole)
+    results = [np.empty_like(square) for _ in range(3 if whole else 1)]
+    for where, branch in ((near, _inside), (~(near | far), _around), (far, _outside)):
+        index = np.flatnonzero(where)
+        if len(index):
+            for result, part in zip(results, branch(square[index], whole), strict=True):
+                result[index] = part
+    return results
+
+
+def _inside(square: NDArray, whole: bool) -> list[NDArray]:
+    """With s = sqrt(1 - x^2) the mean is (-ln(x / 2) + ln((1 + s) / 2) / (1 - s)) / (s (1 + s))."""
+    root = 1 - square
+    np.sqrt(root, out=root)
+    more = root + 1
+    # Minus half of 1 - s, without cancellation.
+    less = np.divide(square, more)
+    less *= -0.5
+    half = np.log1p(less)
+    logarithm = square * 0.25
+    np.log(logarithm, out=logarithm)
+    if whole:
+        f = (half - 0.5 * logarithm) / root
+    more *= root
+    half /= less
+    half += logarithm
+    half *= -0.5
+    half /= more
+    return [half, f, 0.5 * logarithm] if whole else [half]
+
+
+def _around(square: NDArray, whole: bool) -> list[NDArray]:
+    root = np.sqrt(np.maximum(1 - square, TINY))
+    f, logarithm = np.arctanh(root) / root, _log_of_half(square)
+    return [(logarithm + f) / square, f, logarithm][: 3 if whole else 1]
+
+
+def _outside(square: NDArray, whole: bool) -> list[NDArray]:
+    root = np.sqrt(np.maximum(square - 1, TINY))
+    f = np.arctan(root)
+    f /= root
+    logarithm = _log_of_half(square)
+    mean = logarithm + f
+    mean /= square
+    return [mean, f, logarithm] if whole else [mean]
+
+
+def _log_of_half(square: NDArray) -> NDArray:
+    """ln(x / 2) of x^2."""
+    logarithm = square * 0.25
+    np.log(logarithm, out=logarithm)
+    logarithm *= 0.5
+    return logarithm
 
 
 class NFW(MassModel):
@@ -126,6 +241,8 @@ class NFW(MassModel):
     x_0, y_0 = centre()
     _potential = staticmethod(nfw_potential)
     _deflection = staticmethod(nfw_deflection)
+    _add_deflection = staticmethod(_add_nfw)
+    _add_hessian = staticmethod(_add_nfw_hessian)
     _hessian = staticmethod(nfw_hessian)
 
     def __init__(self, r_s: Length, alpha_rs: Length, x_0: Length = 0.0, y_0: Length = 0.0) -> None:

@@ -12,6 +12,7 @@ from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import Pair, Triple, WithJacobian
 from lenssr.mass.parameter import Length
+from lenssr.mass.rays import Limits
 from lenssr.units import strip_unit
 
 __all__ = ["PixelatedDeflection"]
@@ -172,8 +173,10 @@ class PixelatedDeflection(MassModel):
         return self.alpha_x.shape
 
     @property
-    def _field(self) -> tuple[float, float, float]:
-        return 0.0, 0.0, (min(self.shape) - 1) / 2 * self.pixel_scale
+    def _field(self) -> Limits:
+        """The rectangle of the outermost pixel centres."""
+        ny, nx = self.shape
+        return 0.0, 0.0, (nx - 1) / 2 * self.pixel_scale, (ny - 1) / 2 * self.pixel_scale
 
     def _pixels(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """Columns and rows, in pixels, of positions in arcsec; refuse those outside the map."""

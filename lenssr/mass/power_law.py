@@ -126,12 +126,32 @@ def epl_hessian(
     return _from_kappa(x, y, ax, ay, gamma, kappa)
 
 
-def _from_kappa(x: Tensor, y: Tensor, ax: Tensor, ay: Tensor, gamma: Tensor, kappa: Tensor) -> Triple:
+def _from_kappa(x: Tensor, y: Tensor, ax: Tensor, ay: Tensor, gamma: Real, kappa: Tensor) -> Triple:
     """Second derivatives from deflection and convergence of a homogeneous potential."""
     px, py = (2 - gamma) * ax - kappa * x, (2 - gamma) * ay - kappa * y
     inverse = 1 / safe_divisor(x * x + y * y)
     gamma1, gamma2 = (px * x - py * y) * inverse, (px * y + py * x) * inverse
     return kappa + gamma1, gamma2, kappa - gamma1
+
+
+def _add_epl_hessian(
+    xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor, *numbers: float, alpha: Pair | None = None
+) -> None:
+    """Add `epl_hessian` for numbers in place, and the deflection, which it needs, to ``alpha``."""
+    theta_E, gamma, e1, e2, x_0, y_0 = numbers
+    ax, ay = torch.zeros_like(x), torch.zeros_like(y)
+    _add_epl(ax, ay, x, y, *numbers)
+    if alpha is not None:
+        alpha[0].add_(ax)
+        alpha[1].add_(ay)
+    x, y = x - x_0, y - y_0
+    zx, zy = (x * (1 - e1)).sub_(y, alpha=e2), (y * (1 + e1)).sub_(x, alpha=e2)
+    kappa = zx.square_().addcmul_(zy, zy).clamp_min_(CORE**2).pow_((1 - gamma) / 2)
+    kappa.mul_((3 - gamma) / 2 * (theta_E * math.sqrt(1 - e1 * e1 - e2 * e2)) ** (gamma - 1))
+    psi_xx, psi_xy, psi_yy = _from_kappa(x, y, ax, ay, gamma, kappa)
+    xx.add_(psi_xx)
+    xy.add_(psi_xy)
+    yy.add_(psi_yy)
 
 
 def epl_deflection_jacobian(
@@ -208,6 +228,7 @@ class EPL(EllipticalMixin, MassModel):
     _potential = staticmethod(epl_potential)
     _deflection = staticmethod(epl_deflection)
     _add_deflection = staticmethod(_add_epl)
+    _add_hessian = staticmethod(_add_epl_hessian)
     _hessian = staticmethod(epl_hessian)
     _deflection_jacobian = staticmethod(epl_deflection_jacobian)
 

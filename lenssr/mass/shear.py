@@ -44,6 +44,17 @@ def shear_hessian(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: Ten
     return gamma1 + flat, gamma2 + flat, flat - gamma1
 
 
+def _add_shear_hessian(
+    xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor, *numbers: float, alpha: Pair | None = None
+) -> None:
+    """Add `shear_hessian` for numbers in place, and the deflection to ``alpha``."""
+    if alpha is not None:
+        _add_shear(*alpha, x, y, *numbers)
+    xx.add_(numbers[0])
+    xy.add_(numbers[1])
+    yy.sub_(numbers[0])
+
+
 def shear_deflection_jacobian(
     x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor, x_0: Tensor, y_0: Tensor
 ) -> WithJacobian:
@@ -80,6 +91,7 @@ class Shear(MassModel):
     _potential = staticmethod(shear_potential)
     _deflection = staticmethod(shear_deflection)
     _add_deflection = staticmethod(_add_shear)
+    _add_hessian = staticmethod(_add_shear_hessian)
     _hessian = staticmethod(shear_hessian)
     _deflection_jacobian = staticmethod(shear_deflection_jacobian)
 

@@ -330,8 +330,8 @@ def not_multiply_imaged(run):
     """signal-to-noise of the images of negative parity below"""
     grid, physical = run.observation.grid, run.fit.physical
     x, y = (torch.as_tensor(axis.ravel()).to(physical) for axis in (grid.x, grid.y))
-    xx, xy, yy = run.lens.hessian_at(x, y, physical[run.scene["lens"].slice].unsqueeze(0))
-    flipped = ((1 - xx) * (1 - yy) - xy**2 < 0)[0].reshape(grid.shape).cpu().numpy()
+    xx, xy, yx, yy = run.lens.jacobian_at(x, y, physical[run.scene["lens"].slice].unsqueeze(0))
+    flipped = (xx * yy - xy * yx < 0)[0].reshape(grid.shape).cpu().numpy()
     return _signal(run, flipped)
 
 

@@ -218,9 +218,9 @@ class ForwardModel:
     def _by_pointing(self, view, slope, parameters, physical, index):
         """Derivatives (b, 2, N_v) of an image by where its exposure points."""
         lens = physical[:, self.scene["lens"].slice]
-        xx, xy, yy = self.scene.lens.hessian_at(*view.rays(parameters), lens)
+        xx, xy, yx, yy = self.scene.lens.jacobian_at(*view.rays(parameters), lens)
         slope_x, slope_y = slope
-        along = slope_x * (1 - xx) - slope_y * xy, slope_y * (1 - yy) - slope_x * xy
+        along = slope_x * xx + slope_y * yx, slope_y * yy + slope_x * xy
         moved = view.image(torch.stack(along, dim=1))
         x, y = view.light_rays(index, parameters)
         for block in self.scene.lights:

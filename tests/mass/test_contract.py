@@ -14,14 +14,22 @@ from hypothesis import strategies as st
 
 from lenssr.exceptions import InputError
 from lenssr.mass import (
+    DPIE,
     EPL,
     NFW,
     SIE,
     SIS,
     ConvergenceSheet,
+    CoredPowerLaw,
+    EllipticalMultipole,
+    EllipticalNFW,
+    GaussianMass,
     MassSystem,
+    Multipole,
     PointMass,
+    SersicMass,
     Shear,
+    TruncatedNFW,
 )
 
 MODELS = [
@@ -33,7 +41,18 @@ MODELS = [
     Shear(0.05, 0.02),
     ConvergenceSheet(0.1),
     SIE(1.2, 0.1) + Shear(0.05, 0.02),
+    EllipticalNFW(2.0, 1.0, 0.1, 0.05),
+    TruncatedNFW(2.0, 1.0, 3.0),
+    DPIE(1.2, 0.1, 3.0, 0.1, 0.05),
+    CoredPowerLaw(1.2, 2.1, 0.1, 0.1, 0.05),
+    SersicMass(0.4, 1.0, 3.5, 0.1, 0.05, mass_to_light=2.0),
+    GaussianMass(0.4, 1.0, 0.1, 0.05),
+    Multipole(3, 0.05, 0.02),
+    EllipticalMultipole(3, 0.05, 0.02, 0.1, 0.05),
 ]
+CLASSES = {
+    type(part).__name__: type(part) for model in MODELS for part in getattr(model, "components", (model,))
+}
 QUANTITIES = {
     "potential": u.arcsec**2,
     "deflection": u.arcsec,
@@ -121,8 +140,7 @@ def test_no_positions(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_repr_can_be_pasted(model):
-    names = {cls.__name__: cls for cls in (SIS, SIE, EPL, PointMass, NFW, Shear, ConvergenceSheet)}
-    again = eval(repr(model), names)
+    again = eval(repr(model), dict(CLASSES))
     assert repr(again) == repr(model)
 
 
@@ -192,6 +210,12 @@ def test_sheet_needs_a_prior():
         (lambda: SIE.from_q_phi(1.0, q=1.2, phi=0 * u.deg), "q = 1.2"),
         (lambda: SIE.from_q_phi(1.0, q=0.8, phi=30.0), "no unit"),
         (lambda: NFW(math.inf, 1.0), "r_s = inf"),
+        (lambda: DPIE(1.0, core=1.0, edge=0.5), "give core < edge"),
+        (lambda: CoredPowerLaw(1.0, 2.0, core=0.0), "core = 0.0"),
+        (lambda: SersicMass(1.0, 1.0, n=20.0), "n = 20.0"),
+        (lambda: Multipole(0, 0.1, 0.1), "m = 0"),
+        (lambda: Multipole(3.5, 0.1, 0.1), "m = 3.5"),
+        (lambda: Multipole.from_amplitude(4, 0.1, 30.0), "no unit"),
         (lambda: Shear(math.nan, 0), "gamma1 = nan"),
         (lambda: MassSystem(), "nothing"),
         (lambda: MassSystem(SIS(1.0), "SIE"), "not a mass model"),

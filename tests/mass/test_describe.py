@@ -7,17 +7,25 @@ import yaml
 
 from lenssr.exceptions import InputError
 from lenssr.mass import (
+    DPIE,
     EPL,
     NFW,
     SIE,
     SIS,
     ConvergenceSheet,
+    CoredPowerLaw,
+    EllipticalMultipole,
+    EllipticalNFW,
+    GaussianMass,
     MassModel,
     MassSystem,
+    Multipole,
     Parameter,
     PixelatedDeflection,
     PointMass,
+    SersicMass,
     Shear,
+    TruncatedNFW,
     from_dict,
 )
 
@@ -34,6 +42,12 @@ MAP = np.arange(30.0).reshape(5, 6) / 100
         PointMass(1.0),
         ConvergenceSheet(0.1),
         SIE(1.2) + Shear(0.1, 0.0),
+        EllipticalNFW(2.0, 1.0, 0.1),
+        TruncatedNFW(2.0, 1.0, 3.0),
+        DPIE(1.2, 0.1, 3.0, 0.1),
+        CoredPowerLaw(1.2, 2.1, 0.1, 0.1),
+        SersicMass(0.4, 1.0, 3.5, 0.1, mass_to_light=2.0),
+        GaussianMass(0.4, 1.0, 0.1) + Multipole(3, 0.05, 0.02) + EllipticalMultipole(4, 0.05, 0.02, 0.1),
         PixelatedDeflection(MAP, MAP**2, 0.05),
         PixelatedDeflection.from_potential(MAP, 0.05),
     ],

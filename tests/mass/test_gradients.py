@@ -4,7 +4,23 @@ import pytest
 import torch
 
 from lenssr._tensors import forward_jacobian
-from lenssr.mass import EPL, NFW, SIE, SIS, ConvergenceSheet, PointMass, Shear
+from lenssr.mass import (
+    DPIE,
+    EPL,
+    NFW,
+    SIE,
+    SIS,
+    ConvergenceSheet,
+    CoredPowerLaw,
+    EllipticalMultipole,
+    EllipticalNFW,
+    GaussianMass,
+    Multipole,
+    PointMass,
+    SersicMass,
+    Shear,
+    TruncatedNFW,
+)
 from lenssr.mass.isothermal import (
     sie_deflection,
     sie_hessian,
@@ -135,9 +151,86 @@ def test_vmap_over_positions(model):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
+FAMILIES = {
+    "elliptical NFW, flat": EllipticalNFW(2.0, 1.3, 0.3, 0.2, 0.1, -0.1),
+    **{f"dPIE {k}": DPIE(1.2, 0.2, 2.0, *e, 0.1, -0.1) for k, e in ELLIPTICITIES.items()},
+    "cored power law, round": CoredPowerLaw(1.2, 2.2, 0.2, 0.0, 0.0, 0.1, -0.1),
+    "cored power law, flat": CoredPowerLaw(1.2, 1.7, 0.2, 0.3, 0.2, 0.1, -0.1),
+    "Gaussian, round": GaussianMass(0.5, 0.8, 0.0, 0.0, 0.1, -0.1),
+    "Gaussian, flat": GaussianMass(0.5, 0.8, 0.3, 0.2, 0.1, -0.1),
+    "Sérsic, round": SersicMass(0.5, 0.8, 4.0, 0.0, 0.0, 0.1, -0.1),
+    "Sérsic, flat": SersicMass(0.5, 0.8, 1.0, 0.3, 0.2, 0.1, -0.1, 1.5),
+    "truncated NFW": TruncatedNFW(2.0, 1.3, 3.0, 0.1, -0.1),
+    "truncated NFW at x = 1": TruncatedNFW(0.2**0.5 * 1.1, 1.3, 3.0, 0.5, 0.1),
+    "multipole": Multipole(3, 0.1, 0.05, 0.1, -0.1),
+    "elliptical multipole, odd, round": EllipticalMultipole(3, 0.1, 0.05, 0.0, 0.0, 0.1, -0.1),
+    "elliptical multipole, odd": EllipticalMultipole(3, 0.1, 0.05, 0.3, 0.2, 0.1, -0.1),
+    "elliptical multipole, even": EllipticalMultipole(4, 0.1, 0.05, 0.3, 0.2, 0.1, -0.1),
+}
+
+
+# Sums over many shells, in test_potential_deflection_and_hessian_agree by default.
+SUMS = ("elliptical NFW", "cored power law, flat", "Gaussian", "Sérsic")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith(SUMS) else n for n in FAMILIES]
+)
+@pytest.mark.parametrize("part", [pytest.param("_potential", marks=pytest.mark.slow), "_hessian"])
+def test_gradcheck_of_families(name, part):
+    model = FAMILIES[name]
+    places = tensors([0.7], [0.5])
+    inputs = (*places, *tensors(*model.vector.tolist()))
+    assert torch.autograd.gradcheck(getattr(model, part), inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_kernels_of_families_equal_their_formulas(name):
+    model = FAMILIES[name]
+    x, y = 2 * torch.randn(2, 500, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    quick, slow = model.deflection(x, y), model.deflection(x.clone().requires_grad_(), y)
+    for a, b in zip(quick, slow, strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["dPIE nearly round", "Gaussian, flat", "multipole"])
+def test_jacobian_of_families_by_parameters(name):
+    model, step = FAMILIES[name], 1e-6
+    x, y = torch.randn(2, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    ax, ay, dax, day = model.deflection_jacobian_at(x, y, model.vector[None])
+    for k in range(len(model.vector)):
+        move = step * torch.eye(len(model.vector), dtype=torch.float64)[k]
+        high, low = (model.deflection_at(x, y, (model.vector + sign * move)[None]) for sign in (1, -1))
+        for slope, up, down in zip((dax, day), high, low, strict=True):
+            torch.testing.assert_close(slope[:, k], (up - down) / (2 * step), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        (ax, ay), model.deflection_at(x, y, model.vector[None]), rtol=1e-10, atol=1e-11
+    )
+
+
+CENTRAL = [
+    EllipticalNFW(2.0, 1.0, 0.1),
+    TruncatedNFW(2.0, 1.0, 3.0),
+    DPIE(1.0, 0.1, 3.0, 0.1),
+    CoredPowerLaw(1.0, 2.2, 0.1, 0.1),
+    SersicMass(0.5, 1.0, 4.0, 0.1),
+    GaussianMass(0.5, 1.0, 0.1),
+    Multipole(4, 0.1, 0.1),
+    EllipticalMultipole(3, 0.1, 0.1, 0.1),
+]
+
+
 @pytest.mark.parametrize(
     "model",
-    [SIS(1.0), SIE(1.0, 0.2, 0.1), EPL(1.0, 1.5, 0.1), EPL(1.0, 2.5, 0.1), PointMass(1.0), NFW(2.0, 1.0)],
+    [
+        SIS(1.0),
+        SIE(1.0, 0.2, 0.1),
+        EPL(1.0, 1.5, 0.1),
+        EPL(1.0, 2.5, 0.1),
+        PointMass(1.0),
+        NFW(2.0, 1.0),
+        *CENTRAL,
+    ],
 )
 @pytest.mark.parametrize(
     "name", ["potential", "deflection", "convergence", "shear", "jacobian", "magnification"]
@@ -162,7 +255,9 @@ def test_centre_does_not_move_a_fit(model):
     assert dax.abs().max() < 1e-6 and day.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("model", [SIE(1.2, 0.2, 0.1), EPL(1.2, 2.3, 0.2, 0.1), NFW(2.0, 1.0), SIS(1.0)])
+@pytest.mark.parametrize(
+    "model", [SIE(1.2, 0.2, 0.1), EPL(1.2, 2.3, 0.2, 0.1), NFW(2.0, 1.0), SIS(1.0), *CENTRAL]
+)
 def test_float32_stays_float32(model):
     x = torch.linspace(0.1, 2, 20, dtype=torch.float32)[None]
     for result in model.deflection_jacobian_at(x, x + 0.1, model.vector[None].to(torch.float32)):

@@ -1,0 +1,241 @@
+"""Zero lines of functions on a quadtree that is divided where they bend, linked across its hanging nodes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenssr.mass.mesh import INNERMOST, Leaves
+from lenssr.mass.rays import Array
+
+__all__ = ["zero_lines"]
+
+BEND = 0.15
+"""Second over first differences in a cell that a zero line crosses, above which it is divided."""
+
+CURVED = 0.7
+"""Least value in a cell without a zero, in units of second differences, below which it is divided."""
+
+ROUNDS = 22
+"""Divisions of cells, beyond those around centres."""
+
+MOST_LEAVES = 20_000
+"""Leaves at once from which none is divided: a function jumps all along a line."""
+
+# Regula falsi (Illinois) on the edges that a line crosses.
+EDGE_STEPS = 2
+# Corners and middles of a cell, in units of half its size.
+STENCIL_X, STENCIL_Y = (c.ravel() for c in np.meshgrid(np.arange(3), np.arange(3)))
+# Lines of three through the nine points, and those along its edges.
+THREES = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]])
+EDGES = THREES[[0, 2, 3, 5]]
+
+Flags = NDArray[np.bool_]
+Whole = NDArray[np.int64]
+
+
+def zero_lines(levels: Any, leaves: Leaves) -> list[tuple[int, Array]]:
+    """Zero lines as (number of the function, points (2, n)); closed ones end where they begin.
+
+    ``levels`` has ``all_at(x, y)``, the values of each function, and ``at(places, which)``.
+    """
+    leaves = _divided(levels, leaves)
+    tree = _Corners(levels, leaves)
+    segments = [_segments(tree, k) for k in range(len(tree.values))]
+    if not any(len(links) for _, links in segments):
+        return []
+    which = np.concatenate([np.full(len(edges), k) for k, (edges, _) in enumerate(segments)])
+    points = _crossings(levels, tree, np.concatenate([edges for edges, _ in segments]), which)
+    lines, start = [], 0
+    for k, (edges, links) in enumerate(segments):
+        for chain in _chains(len(edges), links):
+            lines.append((k, points[:, start + np.array(chain)]))
+        start += len(edges)
+    return lines
+
+
+def _divided(levels: Any, leaves: Leaves) -> Leaves:
+    """Leaves that are so small that lines through them are nearly straight."""
+    done, smallest = [], max(2, round(INNERMOST / max(leaves.unit)))
+    for _ in range(ROUNDS):
+        half = leaves.size // 2
+        x, y = leaves.place(
+            leaves.x[:, None] + half[:, None] * STENCIL_X, leaves.y[:, None] + half[:, None] * STENCIL_Y
+        )
+        divide = np.zeros(len(leaves.x), dtype=bool)
+        for values in levels.all_at(x.ravel(), y.ravel()):
+            divide |= _coarse(values.reshape(x.shape))
+        divide &= (leaves.size > smallest) & (divide.sum() < MOST_LEAVES)
+        done.append(leaves.take(~divide))
+        leaves = leaves.take(divide)
+        if not len(leaves.x):
+            break
+        leaves = leaves.divided()
+    found = done[0]
+    for others in [*done[1:], leaves]:
+        found = found.with_others(others)
+    return found
+
+
+def _coarse(values: Array) -> Flags:
+    """Cells, of their nine values each, that have to be divided."""
+    triples = values[:, THREES]
+    bend = np.abs(triples[..., 0] - 2 * triples[..., 1] + triples[..., 2]).max(axis=1)
+    low, high = values.min(axis=1), values.max(axis=1)
+    crossed = (low < 0) & (high >= 0)
+    near = ~crossed & (np.minimum(np.abs(low), np.abs(high)) < CURVED * bend)
+    positive = values >= 0
+    edge = positive[:, EDGES]
+    twice = ((edge[..., 0] == edge[..., 2]) & (edge[..., 0] != edge[..., 1])).any(axis=1)
+    corners = positive[:, [0, 2, 8, 6]]
+    changes = (corners != np.roll(corners, 1, axis=1)).sum(axis=1)
+    return near | (crossed & ((bend > BEND * (high - low)) | twice | (changes != 2)))
+
+
+class _Corners:
+    """Values at the corners of all leaves, each computed once, to be looked up by integer coordinates."""
+
+    def __init__(self, levels: Any, leaves: Leaves) -> None:
+        self.leaves = leaves
+        # Corners counter-clockwise from the lower left.
+        self.x = leaves.x[:, None] + leaves.size[:, None] * np.array([0, 1, 1, 0])
+        self.y = leaves.y[:, None] + leaves.size[:, None] * np.array([0, 0, 1, 1])
+        self.keys, first, back = np.unique(self.key(self.x, self.y), return_index=True, return_inverse=True)
+        self.corner = back.reshape(self.x.shape)
+        self.vertex_x, self.vertex_y = self.x.ravel()[first], self.y.ravel()[first]
+        self.values = levels.all_at(*leaves.place(self.vertex_x, self.vertex_y))
+
+    def key(self, x: Whole, y: Whole) -> Whole:
+        """One integer for two coordinates."""
+        return x * (1 << 32) + y
+
+    def find(self, x: Whole, y: Whole) -> tuple[Whole, Flags]:
+        """Numbers of vertices at coordinates, and whether there is one."""
+        key = self.key(x, y)
+        place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
+        return place, self.keys[place] == key
+
+    def sides(self, cells: Whole) -> tuple[Whole, Whole, Whole]:
+        """Sides of leaves, split at hanging nodes: leaf, first and last vertex, counter-clockwise."""
+        corner = self.corner[cells]
+        owner = np.repeat(cells, 4)
+        first, last = corner.ravel(), np.roll(corner, -1, axis=1).ravel()
+        order = np.arange(len(owner), dtype=np.float64)
+        width = 0.5
+        while True:
+            x, y = (c[first] + c[last] for c in (self.vertex_x, self.vertex_y))
+            middle, hangs = self.find(x // 2, y // 2)
+            hangs &= (x % 2 == 0) & (y % 2 == 0)
+            if not hangs.any():
+                break
+            keep = ~hangs
+            owner = np.concatenate((owner[keep], owner[hangs], owner[hangs]))
+            first, last = (
+                np.concatenate((first[keep], first[hangs], middle[hangs])),
+                np.concatenate((last[keep], middle[hangs], last[hangs])),
+            )
+            order = np.concatenate((order[keep], order[hangs], order[hangs] + width))
+            width /= 2
+        ordered = np.argsort(order, kind="stable")
+        return owner[ordered], first[ordered], last[ordered]
+
+    def neighbours(self, edges: Whole, known: Whole) -> Whole:
+        """Leaves that touch edges of smaller ones, a slow search for the few that no line seems to cross."""
+        found = []
+        leaves = self.leaves
+        for first, last in edges:
+            x, y = (c[first] + c[last] for c in (self.vertex_x, self.vertex_y))
+            inside = (2 * leaves.x <= x) & (x <= 2 * (leaves.x + leaves.size))
+            inside &= (2 * leaves.y <= y) & (y <= 2 * (leaves.y + leaves.size))
+            found += [cell for cell in np.flatnonzero(inside) if cell not in known]
+        return np.unique(np.array(found, dtype=np.int64))
+
+
+def _segments(tree: _Corners, number: int) -> tuple[Whole, Whole]:
+    """Edges (n, 2) of vertices that a zero line crosses, and pairs (m, 2) of them that it joins in a leaf."""
+    positive = tree.values[number] >= 0
+    corners = positive[tree.corner]
+    cells = np.flatnonzero(corners.any(axis=1) & ~corners.all(axis=1))
+    if not len(cells):
+        return np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
+    while True:
+        owner, first, last = tree.sides(cells)
+        crossed = positive[first] != positive[last]
+        owner, first, last = owner[crossed], first[crossed], last[crossed]
+        ends = np.stack((np.minimum(first, last), np.maximum(first, last)), axis=1)
+        edges, edge, count = np.unique(
+            ends[:, 0] * len(tree.keys) + ends[:, 1], return_inverse=True, return_counts=True
+        )
+        pairs = np.stack((edges // len(tree.keys), edges % len(tree.keys)), axis=1)
+        lonely = pairs[count == 1]
+        others = tree.neighbours(lonely, cells) if len(lonely) else lonely[:0, 0]
+        if not len(others):
+            break
+        cells = np.concatenate((cells, others))
+    return pairs, _joined(tree, number, owner, edge.ravel(), positive[first])
+
+
+def _joined(tree: _Corners, number: int, owner: Whole, edge: Whole, falls: Flags) -> Whole:
+    """Pairs of edges that a line joins in each leaf; ``falls`` where the function gets negative there."""
+    order = np.argsort(owner, kind="stable")
+    owner, edge, falls = owner[order], edge[order], falls[order]
+    _, start, count = np.unique(owner, return_index=True, return_counts=True)
+    simple = start[count == 2]
+    pairs = [np.stack((edge[simple], edge[simple + 1]), axis=1)]
+    for begin, n in zip(start[count > 2], count[count > 2], strict=True):
+        around = edge[begin : begin + n]
+        # The sides of more than one line are told by the mean of the corners.
+        mean = tree.values[number][tree.corner[owner[begin]]].mean()
+        if falls[begin] != (mean >= 0):
+            around = np.roll(around, -1)
+        pairs.append(around.reshape(-1, 2))
+    return np.concatenate(pairs)
+
+
+def _crossings(levels: Any, tree: _Corners, edges: Whole, which: NDArray[np.intp]) -> Array:
+    """Positions (2, n) in arcsec where lines cross edges, by a few steps of regula falsi."""
+    ends = [np.stack(tree.leaves.place(tree.vertex_x[v], tree.vertex_y[v])) for v in edges.T]
+    f = [np.choose(which, [values[v] for values in tree.values]) for v in edges.T]
+    low, high = np.zeros(len(which)), np.ones(len(which))
+    f_low, f_high = f
+    for _ in range(EDGE_STEPS):
+        share = np.clip(
+            _root(low, high, f_low, f_high), low + 1e-3 * (high - low), high - 1e-3 * (high - low)
+        )
+        value = levels.at(ends[0] + share * (ends[1] - ends[0]), which)
+        below = (value >= 0) == (f_low >= 0)
+        # Illinois: halve the value at the end that stays.
+        f_low, f_high = np.where(below, value, f_low / 2), np.where(below, f_high / 2, value)
+        low, high = np.where(below, share, low), np.where(below, high, share)
+    return ends[0] + _root(low, high, f_low, f_high) * (ends[1] - ends[0])
+
+
+def _root(low: Array, high: Array, f_low: Array, f_high: Array) -> Array:
+    gap = f_low - f_high
+    return np.where(gap == 0, low, low + (high - low) * f_low / np.where(gap == 0, 1.0, gap))
+
+
+def _chains(number: int, links: Whole) -> list[list[int]]:
+    """Edges in the order in which pairs join them; a closed chain ends where it begins."""
+    neighbours: list[list[int]] = [[] for _ in range(number)]
+    for a, b in links.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    chains, used = [], [False] * number
+    # Open ones first, from their ends.
+    for start in sorted(range(number), key=lambda edge: len(neighbours[edge])):
+        if used[start] or not neighbours[start]:
+            continue
+        chain, here = [start], start
+        used[start] = True
+        while True:
+            onward = [edge for edge in neighbours[here] if not used[edge]]
+            if not onward:
+                break
+            here = onward[0]
+            used[here] = True
+            chain.append(here)
+        if len(neighbours[start]) == 2 and start in neighbours[here] and len(chain) > 2:
+            chain.append(start)
+        chains.append(chain)
+    return chains

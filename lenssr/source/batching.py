@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lenssr.source.forward_model import COLUMNS_AT_ONCE, ForwardModel
+from lenssr.source.forward_model import ForwardModel
 from lenssr.source.gauss_newton import Request, Solution, solve_batch
 from lenssr.source.priors import Prior
 from lenssr.source.problem import Problem
@@ -26,9 +26,8 @@ Steps = Generator[Request, Solution, Any]
 
 # Bytes for matrices on a CPU, and the share of the free memory of a GPU.
 CPU_BYTES, FREE_SHARE = 2**30, 0.8
-# Peak memory per image, in matrices (n, n) during a step, and in planes of cells per column while the
-# response to a PSF is made.
-MATRICES, PLANES = 6, 10
+# Peak memory per image, in matrices (n, n) during a step.
+MATRICES = 6
 
 
 def ask(problem, prior, strength, field, parameters, **options):
@@ -126,11 +125,12 @@ def images_at_once(problem: Problem, device: torch.device | str) -> int:
     Notes
     -----
     An image takes six matrices (n, n) in double precision: 0.6 GB with 60x60 nodes, 0.25 GB with 48x48.
-    Beside them lies the map from nodes to pixels of one image. Of a GPU, 80 % of the free memory is taken.
+    Beside them lie the maps from nodes to cells and pixels of one image. Of a GPU, 80 % of the free memory is
+    taken.
     """
     device, size = torch.device(device), problem.grid.size
     cells = max(np.prod(view.stack.operator.cells) for view in problem.views)
-    beside = size * cells + PLANES * COLUMNS_AT_ONCE * cells
+    beside = 2 * size * cells
     free = FREE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_BYTES
     return max(1, int((free / 8 - beside) // (MATRICES * size**2)))
 

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lenssr.imaging.operator import Convolution, ImagingOperator
+from lenssr.imaging.operator import ImagingOperator
 from lenssr.model.scene import Scene
 from lenssr.source.linalg import NormalMatrix
 from lenssr.source.source_grid import GridMotion, SourceGrid
 
-__all__ = ["COLUMNS_AT_ONCE", "ForwardModel"]
+__all__ = ["ForwardModel"]
 
 Place = tuple[Tensor, Tensor]
 
@@ -25,8 +25,8 @@ Place = tuple[Tensor, Tensor]
 FAINT_SHARE, WIDE_CORE = 1e-4, 200
 # Motion of the rays of the arcs, in nodes, below which the curvature is kept.
 KEPT_REACH = 0.2
-# Columns of a map to pixels that are convolved at once, where matrices are whole.
-COLUMNS_AT_ONCE = 64
+# Nodes above which the curvature for a step is found in single precision.
+LARGE = 2000
 
 
 class ForwardModel:
@@ -87,6 +87,7 @@ class ForwardModel:
         self._placed: tuple[Tensor, ...] | None = None
         self._traced: tuple[Tensor, Tensor, list[_Traced]] | None = None
         self._kept: list[Any] = [None] * len(problems)
+        self._exact: list[Any] = self._kept if self.size <= LARGE else [None] * len(problems)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -141,22 +142,25 @@ class ForwardModel:
         traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
         place = torch.cat([one.place() for one in traced], dim=1)
         fixed = place[:, :0] if source is None else source
+        kept = self._exact if exact else self._kept
         reach = KEPT_REACH * self._grid.spacing[index] * (not exact)
         for row, number in enumerate(index.tolist()):
             here = place[row], fixed[row]
-            if not _is_near(here, self._kept[number], reach[row]):
-                self._kept[number] = here, self._made(traced, row, number)
-        return [self._kept[number][1] for number in index.tolist()]
+            if not _is_near(here, kept[number], reach[row]):
+                kept[number] = here, self._made(traced, row, number, exact=exact)
+        return [kept[number][1] for number in index.tolist()]
 
-    def _made(self, traced: list[_Traced], row: int, number: int) -> Any:
-        """M^T W M of one lens."""
+    def _made(self, traced: list[_Traced], row: int, number: int, *, exact: bool) -> Any:
+        """M^T W M of one lens; where large in single precision, which steps can do with."""
         weights = self.weight[number].split([view.pixels for view in self._views])
         parts = list(zip(traced, weights, strict=True))
         if self.dense:
             responses = (one.view.response(one, row) * weight.sqrt() for one, weight in parts)
             return sum(response @ response.mT for response in responses)
         maps = [one.view.weighted(one.matrices[row], weight.numpy()) for one, weight in parts]
-        return NormalMatrix(maps[0] if len(maps) == 1 else sparse.vstack(maps, "csr"), self._grid.side)
+        both = maps[0] if len(maps) == 1 else sparse.vstack(maps, "csr")
+        single = self.size > LARGE and not exact
+        return NormalMatrix(both, self._grid.side, np.float32 if single else np.float64)
 
     def _trace(self, parameters: Tensor, index: Tensor) -> list[_Traced]:
         """Where the rays of all views land, a list of `_Traced`; the last answer is kept."""
@@ -285,7 +289,6 @@ class _View:
         self.cells, self.pixels = int(np.prod(self.operator.cells)), int(np.prod(self.operator.shape))
         self._lights = _LightRays([view.light_stack.operator for view in views], device)
         self._sharp, self._pointing = first.kernel is None, views[0].pointing
-        self._core: _Core | None = None
         self.sky_column: int | None = None
         self.pointing_columns: list[int] = []
 
@@ -355,9 +358,11 @@ class _View:
         response.index_put_((nodes, cells), shares, accumulate=True)
         if self._sharp:
             return response
-        if self._core is None:
-            self._core = _Core(self.operator, shares.device)
-        return torch.cat([self._core(columns) for columns in response.split(COLUMNS_AT_ONCE)])
+        core = self.operator.core_matrix.tocoo()
+        core = torch.sparse_coo_tensor(
+            np.stack(core.coords), core.data, core.shape, device=shares.device, check_invariants=True
+        )
+        return (core @ response.mT).mT
 
 
 class _LightRays:
@@ -388,20 +393,3 @@ class _LightRays:
         cells = values.new_zeros(*values.shape[:-1], operator.cells[0] * operator.cells[1])
         cells.scatter_add_(-1, cell.expand_as(values), values * share)
         return operator.convolve(cells.unflatten(-1, operator.cells)).flatten(-2)
-
-
-class _Core:
-    """The core of a telescope's response, from cells (..., C) to pixels (..., N)."""
-
-    def __init__(self, operator: ImagingOperator, device: torch.device | str) -> None:
-        rows, columns, values = operator.core
-        half_y, half_x = int(np.abs(rows).max()), int(np.abs(columns).max())
-        kernel = np.zeros((2 * half_y + 1, 2 * half_x + 1))
-        # A pixel collects with the flipped kernel.
-        kernel[half_y - rows, half_x - columns] = values
-        self._convolution = Convolution(kernel, operator.cells, device=device)
-        self._first, self._cells = operator.first_cells, operator.cells
-
-    def __call__(self, cells: Tensor) -> Tensor:
-        image = self._convolution(cells.unflatten(-1, self._cells))
-        return image[..., self._first[0], :][..., self._first[1]].flatten(-2)

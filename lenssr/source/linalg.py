@@ -24,7 +24,7 @@ CHEAP, DROPPED = 2e8, 6e-3
 COSTLY, DROPPED_IF_COSTLY = 4e9, 3e-2
 # Share that steps may drop, above this number of operations (25 ms).
 QUICK, DROPPED_FROM_STEPS = 1e9, 7e-2
-ROWS_AT_ONCE, BLOCK = 2048, 256  # of a normal matrix, to bound the memory; columns of a dense product
+ROWS_AT_ONCE, BLOCK = 2048, 128  # of a normal matrix, to bound the memory; columns of a dense product
 # Power of a node, in units of the median, below which its weight fades.
 FAINT_NODE = 0.1
 # A product of sparse arrays takes the time of a dense one where it has this share of its operations.
@@ -83,6 +83,8 @@ class NormalMatrix:
     matrix : sparse array, shape (N, n)
     side : int
         Nodes along a side of the grid of the source.
+    dtype : dtype, optional
+        Of the products that make it, double precision by default.
 
     Attributes
     ----------
@@ -90,8 +92,8 @@ class NormalMatrix:
         Entry (j, k) is that of row j + k and column j, as LAPACK has a lower band in memory.
     """
 
-    def __init__(self, matrix: sparse.sparray, side: int) -> None:
-        self.size, self._map = matrix.shape[1], matrix.tocsr()
+    def __init__(self, matrix: sparse.sparray, side: int, dtype: DTypeLike = np.float64) -> None:
+        self.size, self._map, self.dtype = matrix.shape[1], matrix.tocsr(), dtype
         width, self._for_steps = _widths(self._map, side)
         self._fill(width)
 
@@ -115,12 +117,15 @@ class NormalMatrix:
             self.columns[start + column[held], below[held]] = product.data[held]
 
     def _fill_from_dense(self, scaled: sparse.csr_array, width: int) -> None:
+        touched = _blocks_touched(scaled)
         for first in range(0, scaled.shape[0], ROWS_AT_ONCE):
-            whole = np.zeros((min(ROWS_AT_ONCE, scaled.shape[0] - first), self.size + width))
-            whole[:, : self.size] = scaled[first : first + ROWS_AT_ONCE].toarray()
-            for start in range(0, self.size, BLOCK):
+            part = scaled[first : first + ROWS_AT_ONCE].astype(self.dtype)
+            whole = np.zeros((part.shape[0], self.size + width), self.dtype)
+            whole[:, : self.size] = part.toarray()
+            for block, start in enumerate(range(0, self.size, BLOCK)):
                 stop = min(start + BLOCK, self.size)
-                product = whole[:, start:stop].T @ whole[:, start : stop + width]
+                reached = whole[touched[first : first + ROWS_AT_ONCE, block], start : stop + width]
+                product = reached[:, : stop - start].T @ reached
                 # Entry (a, a + k) of the product is entry k of column a of the band.
                 strides = product.strides[0] + product.itemsize, product.itemsize
                 shape = (stop - start, width + 1)
@@ -167,6 +172,13 @@ class NormalMatrix:
         columns[:, :width] *= slope[:, None]
         columns[:, : prior.width + 1] += strength * prior.columns
         return columns
+
+
+def _blocks_touched(matrix: sparse.csr_array) -> NDArray:
+    """Which rows of a matrix (N, n) have entries in which blocks of its columns, (N, n / BLOCK)."""
+    touched = np.zeros((matrix.shape[0], -(-matrix.shape[1] // BLOCK)), dtype=bool)
+    touched[np.repeat(np.arange(len(touched)), np.diff(matrix.indptr)), matrix.indices // BLOCK] = True
+    return touched
 
 
 def _widths(scaled: sparse.csr_array, side: int) -> tuple[int, ...]:

@@ -51,6 +51,7 @@ nitpick_ignore = [
     ("py:class", "Model"),  # an annotation that astropy's Fittable2DModel hands down
     ("py:class", "lenssr.light.profile.EllipticalLight"),  # bases that nobody imports
     ("py:class", "lenssr.mass.parameter.Parametrised"),
+    ("py:class", "lenssr.mass.calculator.LensCalculator"),
     ("py:class", "lenssr._option.Options"),  # the base of the options, which is private
 ]
 # Classes without a page, in annotations of ``lenssr.source``.

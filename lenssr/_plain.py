@@ -105,8 +105,9 @@ def _read(name, entry, base, kind):
     found = sorted(_descendants(base), key=lambda cls: cls.__module__.startswith("lenssr."))
     known = {cls.__name__: cls for cls in found if not cls.__name__.startswith("_")}
     if name not in known:
-        names = ", ".join(sorted(known))
-        raise InputError(f"{name!r} is not a {kind}: give one of {names}; one's own has to be imported first")
+        own = sorted(name for name, cls in known.items() if cls.__module__.startswith("lenssr."))
+        names = ", ".join(own) if own else ", ".join(sorted(known))
+        raise InputError(f"{name!r} is not a {kind}: give one of {names}; others have to be imported first")
     if not isinstance(entry, dict):
         raise InputError(f"{name}: {quoted(entry)} are no parameters: give a dictionary such as theta_E: 1.2")
     values = {key: value for key, value in entry.items() if key not in ABOUT}

@@ -225,7 +225,8 @@ CASES = {
 # What an observation notes, and what whoever solved it knows.
 NOTED = (
     "small_image constant_image hdu_guessed gain_guessed noise_guessed noise_from_exposure "
-    "errors_follow_counts psf_cropped psf_off_centre unit_missing failed"
+    "errors_follow_counts psf_cropped psf_off_centre unit_missing failed weight_guessed mask_guessed "
+    "psf_place_guessed errors_missing border_without_data single_exposure cosmic_rays"
 ).split()
 FACTS = ["interpolated", "not_relensed", "unlike_training"]
 ALSO = {
@@ -269,12 +270,13 @@ def test_what_is_known_of_the_way_is_a_flag(name):
 
 
 def test_everything_that_is_noted_has_a_flag():
-    """Names that the code of the room notes: flags.append("..."), self.flags = ("...",)."""
+    """Names that the code of the room notes: flags.append("..."), guess("..."), self.flags = ("...",)."""
     found = set()
-    for path in Path(lenssr.imaging.__file__).parent.glob("*.py"):
+    for path in Path(lenssr.imaging.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("flags.append"):
-                found.add(ast.literal_eval(node.args[0]))
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called.endswith(("flags.append", ".guess")) and isinstance(node.args[0], ast.Constant):
+                found.add(node.args[0].value)
             elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "self.flags":
                 found |= set(ast.literal_eval(node.value))
     assert "psf_off_centre" in found and "hdu_guessed" in found

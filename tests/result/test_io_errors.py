@@ -100,5 +100,5 @@ def test_unknown_model_is_refused(result, tmp_path):
     with fits.open(path, mode="update") as hdulist:
         text = hdulist["META"].data["json"]
         hdulist["META"].data["json"] = [row.replace('"SIE"', '"Foo"') for row in text]
-    with pytest.raises(InputError, match="'Foo' is not a mass model: .*has to be imported first"):
+    with pytest.raises(InputError, match="'Foo' is not a mass model: .*others have to be imported first"):
         SuperResolution.read(path)

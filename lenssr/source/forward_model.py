@@ -87,7 +87,6 @@ class ForwardModel:
         self._placed: tuple[Tensor, ...] | None = None
         self._traced: tuple[Tensor, Tensor, list[_Traced]] | None = None
         self._kept: list[Any] = [None] * len(problems)
-        self._exact: list[Any] = self._kept if self.size <= LARGE else [None] * len(problems)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -142,13 +141,14 @@ class ForwardModel:
         traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
         place = torch.cat([one.place() for one in traced], dim=1)
         fixed = place[:, :0] if source is None else source
-        kept = self._exact if exact else self._kept
         reach = KEPT_REACH * self._grid.spacing[index] * (not exact)
         for row, number in enumerate(index.tolist()):
-            here = place[row], fixed[row]
-            if not _is_near(here, kept[number], reach[row]):
-                kept[number] = here, self._made(traced, row, number, exact=exact)
-        return [kept[number][1] for number in index.tolist()]
+            here, kept = (place[row], fixed[row]), self._kept[number]
+            rough = exact and kept is not None and kept[1].dtype == np.float32
+            if rough or not _is_near(here, kept, reach[row]):
+                self._kept[number] = kept = None  # before the next one is made
+                self._kept[number] = here, self._made(traced, row, number, exact=exact)
+        return [self._kept[number][1] for number in index.tolist()]
 
     def _made(self, traced: list[_Traced], row: int, number: int, *, exact: bool) -> Any:
         """M^T W M of one lens; where large in single precision, which steps can do with."""

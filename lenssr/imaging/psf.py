@@ -23,7 +23,7 @@ from lenssr.exceptions import InputError, LensSRDeprecationWarning, LensSRWarnin
 from lenssr.grids import transformed
 from lenssr.imaging.fits_files import is_file, open_fits
 from lenssr.imaging.planes import Array
-from lenssr.imaging.psf_files import SAME_SAMPLING, StoredPSF
+from lenssr.imaging.psf_files import SAME_SAMPLING, StoredPSF, photutils_samples
 from lenssr.units import positive_integer, positive_number, strip_unit
 
 __all__ = ["PSF", "GaussianPSF"]
@@ -231,7 +231,8 @@ class PSF:
             psf = strip_unit(psf, u.dimensionless_unscaled, "psf")
         given: Any = psf
         if callable(getattr(given, "evaluate", None)) and hasattr(given, "oversampling"):
-            return _from_photutils(given, shape, pixel_scale, place)
+            samples, factor = photutils_samples(given, shape, place)
+            return PSF(samples, factor, True, pixel_scale)
         if hasattr(given, "array"):
             given = given.array
         elif hasattr(given, "data") and not isinstance(given, np.ndarray):
@@ -562,16 +563,6 @@ def _side_in_arcsec(pixel_scale: PixelSize) -> float:
     return positive_number(pixel_side(pixel_scale), u.arcsec, "pixel_scale")
 
 
-def frame_of_psf(psf: Any) -> tuple[float, float] | None:
-    """Width and height of the frame that a PSF varies over; None for one that is the same everywhere."""
-    if isinstance(psf, StoredPSF):
-        return psf.size
-    if is_file(psf):
-        with open_fits(psf) as hdus:
-            return StoredPSF.of_file(hdus).size
-    return StoredPSF.of_file(psf).size if isinstance(psf, fits.HDUList) else None
-
-
 def _middle(stored: StoredPSF) -> tuple[float, float]:
     """Middle of the frame that a PSF varies over."""
     return (0.0, 0.0) if stored.size is None else ((stored.size[0] - 1) / 2, (stored.size[1] - 1) / 2)
@@ -603,25 +594,3 @@ def _from_stored(
     if image_scale is None:
         raise InputError(f"the PSF has {per_pixel:.4g} samples a pixel: give image_scale=, arcsec of a pixel")
     return PSF(samples, 1, includes, image_scale / per_pixel)
-
-
-def _from_photutils(
-    model: Any, shape: Shape | None, pixel_scale: Any, place: tuple[float, float] | None = None
-) -> PSF:
-    """Sample a photutils model about its own centre, on the grid of its oversampling."""
-    oversampling = np.atleast_1d(model.oversampling)
-    if len(set(oversampling.tolist())) != 1:
-        raise InputError(f"the PSF has oversampling {tuple(oversampling)}: one for both axes is needed")
-    if hasattr(model, "grid_xypos") and shape is None and place is None:
-        raise InputError("a GriddedPSFModel is evaluated at the image's centre: give shape=")
-    factor = int(oversampling[0])
-    middle = [(size - 1) / 2 for size in model.data.shape[::-1]]
-    if model.data.ndim == 2 and np.allclose(getattr(model, "origin", np.nan), middle):
-        return PSF(model.data, factor, True, pixel_scale)
-    column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
-    column, row = place or (column, row)
-    reach = [math.ceil((size - 1) / 2) / factor for size in model.data.shape[-2:]]
-    axes = (np.linspace(-limit, limit, round(2 * limit * factor) + 1) for limit in reach)
-    y, x = np.meshgrid(*axes, indexing="ij")
-    values = model.evaluate(x + column, y + row, 1.0, column, row)
-    return PSF(np.nan_to_num(values), factor, True, pixel_scale)

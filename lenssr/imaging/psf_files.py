@@ -12,11 +12,11 @@ from astropy.io import fits
 
 from lenssr import _wcs
 from lenssr.exceptions import InputError
-from lenssr.imaging.fits_files import pixels, shape_of
+from lenssr.imaging.fits_files import is_file, open_fits, pixels, shape_of
 from lenssr.imaging.image_file import ImageFile, wcs_of
 from lenssr.imaging.planes import Array
 
-__all__ = ["StoredPSF"]
+__all__ = ["StoredPSF", "frame_of_psf", "photutils_samples"]
 
 # Keywords of the side of a sample in arcsec.
 _SCALES = ("PIXELSCL", "PIXSCALE", "PIXSCAL1", "PIXSCL", "SAMPSCL")
@@ -166,3 +166,34 @@ def _between(places: Sequence[float] | Any, value: float) -> tuple[int, float]:
     number = int(np.clip(np.searchsorted(places, value) - 1, 0, len(places) - 2))
     share = (value - places[number]) / (places[number + 1] - places[number])
     return number, float(np.clip(share, 0, 1))
+
+
+def photutils_samples(
+    model: Any, shape: tuple[int, ...] | None, place: tuple[float, float] | None = None
+) -> tuple[Array, int]:
+    """Samples of a photutils model about its own centre, on the grid of its oversampling, and that."""
+    oversampling = np.atleast_1d(model.oversampling)
+    if len(set(oversampling.tolist())) != 1:
+        raise InputError(f"the PSF has oversampling {tuple(oversampling)}: one for both axes is needed")
+    if hasattr(model, "grid_xypos") and shape is None and place is None:
+        raise InputError("a GriddedPSFModel is evaluated at the image's centre: give shape=")
+    factor = int(oversampling[0])
+    middle = [(size - 1) / 2 for size in model.data.shape[::-1]]
+    if model.data.ndim == 2 and np.allclose(getattr(model, "origin", np.nan), middle):
+        return model.data, factor
+    column, row = (0.0, 0.0) if shape is None else ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    column, row = place or (column, row)
+    reach = [math.ceil((size - 1) / 2) / factor for size in model.data.shape[-2:]]
+    axes = (np.linspace(-limit, limit, round(2 * limit * factor) + 1) for limit in reach)
+    y, x = np.meshgrid(*axes, indexing="ij")
+    return np.nan_to_num(model.evaluate(x + column, y + row, 1.0, column, row)), factor
+
+
+def frame_of_psf(psf: Any) -> tuple[float, float] | None:
+    """Width and height of the frame that a PSF varies over; None for one that is the same everywhere."""
+    if isinstance(psf, StoredPSF):
+        return psf.size
+    if is_file(psf):
+        with open_fits(psf) as hdus:
+            return StoredPSF.of_file(hdus).size
+    return StoredPSF.of_file(psf).size if isinstance(psf, fits.HDUList) else None

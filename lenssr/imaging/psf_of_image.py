@@ -9,7 +9,8 @@ import astropy.units as u
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.cutting import sky_place
-from lenssr.imaging.psf import PSF, PSFLike, frame_of_psf
+from lenssr.imaging.psf import PSF, PSFLike
+from lenssr.imaging.psf_files import frame_of_psf
 
 __all__ = ["psf_of_image"]
 

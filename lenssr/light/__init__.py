@@ -8,6 +8,7 @@ from lenssr.light.gaussians import (
     gaussians_from_sersic,
 )
 from lenssr.light.lens_light import from_dict, to_dict
+from lenssr.light.light_codes import from_lenstronomy, to_lenstronomy
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.light.profile import LightProfile, elliptical_radius
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
@@ -20,6 +21,7 @@ __all__ = [
     "Sersic",
     "elliptical_radius",
     "from_dict",
+    "from_lenstronomy",
     "gaussian_widths",
     "gaussians_brightness",
     "gaussians_brightness_jacobian",
@@ -32,4 +34,5 @@ __all__ = [
     "sersic_from_lenstronomy",
     "sersic_to_lenstronomy",
     "to_dict",
+    "to_lenstronomy",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lenssr.exceptions import InputError
+from lenssr.exchange.lenstronomy_names import approximate_b
 
 __all__ = ["sersic_b", "sersic_from_lenstronomy", "sersic_to_lenstronomy"]
 
@@ -102,7 +103,7 @@ def sersic_from_lenstronomy(amp: Any, R_sersic: Any, n_sersic: Any) -> tuple[Any
     >>> round(amplitude, 4), round(r_eff_circ, 6)
     (19.8754, 0.250934)
     """
-    b, approximate = sersic_b(n_sersic), _b_lenstronomy(n_sersic)
+    b, approximate = sersic_b(n_sersic), approximate_b(n_sersic)
     return amp * np.exp(approximate - b), R_sersic * (b / approximate) ** n_sersic
 
 
@@ -125,12 +126,5 @@ def sersic_to_lenstronomy(amplitude: Any, r_eff_circ: Any, n: Any) -> tuple[Any,
     >>> round(amp, 9), round(R_sersic, 9)
     (20.0, 0.25)
     """
-    b, approximate = sersic_b(n), _b_lenstronomy(n)
+    b, approximate = sersic_b(n), approximate_b(n)
     return amplitude * np.exp(b - approximate), r_eff_circ * (approximate / b) ** n
-
-
-def _b_lenstronomy(n: Any) -> Any:
-    approximate = 1.9992 * n - 0.3271
-    if np.any(np.asarray(approximate) <= 0):
-        raise InputError(f"lenstronomy's b_n = 1.9992 n - 0.3271 is not positive at n = {n}: give n > 0.17")
-    return approximate

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lenssr._limits import quoted
-from lenssr._plain import read_models
+from lenssr._plain import arguments_of, read_models
 from lenssr._tensors import forward_jacobian
 from lenssr.cosmology import Cosmology
 from lenssr.exceptions import InputError
+from lenssr.exchange.lenstronomy_names import mass_to
 from lenssr.mass import critical
 from lenssr.mass.arrival import delays
 from lenssr.mass.calculator import LensCalculator, Position, Values
@@ -272,6 +273,47 @@ class MassModel(LensCalculator, Parametrised):
     def _in_plane(self) -> Sequence["MassModel"]:
         """The models that it adds to a plane."""
         return [self]
+
+    def to_lenstronomy(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Describe the lens in the names and keywords of lenstronomy, which need not be installed.
+
+        Returns
+        -------
+        options : dict
+            What ``LensModel(**options)`` takes: ``lens_model_list``, and for a `MultiPlane` redshifts and
+            cosmology.
+        kwargs_lens : list of dict
+            Keywords of each model.
+
+        Raises
+        ------
+        InputError
+            If lenstronomy has no such lens: an elliptical `CoredPowerLaw` that is not isothermal, an
+            `EllipticalMultipole` unless m = 4 with the major axis along x, a model of your own.
+
+        Notes
+        -----
+        Deflections agree to 1e-6 arcsec, those of an `EllipticalNFW` to the accuracy of lenstronomy's fit
+        of it. lenstronomy interpolates maps linearly between their pixels, here they are cubic splines.
+
+        See Also
+        --------
+        lenssr.mass.from_lenstronomy : The way back.
+
+        Examples
+        --------
+        >>> from lenssr.mass import SIS
+        >>> SIS(1.2).to_lenstronomy()
+        ({'lens_model_list': ['SIS']}, [{'theta_E': 1.2, 'center_x': 0.0, 'center_y': 0.0}])
+        """
+        parts = [
+            pair for part in self._in_plane() for pair in mass_to(type(part).__name__, part._described())
+        ]
+        return {"lens_model_list": [name for name, _ in parts]}, [values for _, values in parts]
+
+    def _described(self) -> dict[str, Any]:
+        """Numbers and other arguments by name, as other codes are told them."""
+        return {**arguments_of(self), **{one.name: one.value for one in self.parameters}}
 
     def __add__(self, other: "MassModel") -> "MassSystem":
         return MassSystem(self, other) if isinstance(other, MassModel) else NotImplemented

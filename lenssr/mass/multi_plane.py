@@ -397,6 +397,20 @@ class MultiPlane(MassSystem):
         """Refused: there is none."""
         self._refuse("shear")
 
+    def to_lenstronomy(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Describe the lenses as `MassModel.to_lenstronomy` does, with the redshift of each model."""
+        from astropy.cosmology import Planck18
+
+        names, redshifts, kwargs = [], [], []
+        for z, model in self.planes:
+            options, values = model.to_lenstronomy()
+            names += options["lens_model_list"]
+            redshifts += [z] * len(values)
+            kwargs += values
+        options = {"lens_model_list": names, "multi_plane": True, "lens_redshift_list": redshifts}
+        options |= {"z_source": self.z_source, "z_source_convention": self.z_reference}
+        return {**options, "cosmo": Planck18 if self.cosmology is None else self.cosmology}, kwargs
+
     def _in_plane(self) -> NoReturn:
         raise InputError(
             "a MultiPlane has its own planes and adds to none: add to the model of one of its planes"

@@ -242,6 +242,15 @@ class PixelatedDeflection(MassModel):
             maps = {"potential": self.potential_map}
         return {**maps, "pixel_scale": self.pixel_scale}
 
+    def _described(self) -> dict[str, Any]:
+        """Potential and derivatives at the pixel centres, and where these are."""
+        rows, columns = self.shape
+        y, x = ((np.arange(size) - (size - 1) / 2) * self.pixel_scale for size in (rows, columns))
+        places = torch.tensor(np.stack(np.meshgrid(x, y)))
+        hessian = dict(zip(("f_xx", "f_xy", "f_yy"), self._hessian(*places), strict=True))
+        maps = {key: value.numpy() for key, value in {"f_": self._potential(*places), **hessian}.items()}
+        return {"x": x, "y": y, "f_x": self.alpha_x, "f_y": self.alpha_y, **maps}
+
     def __repr__(self) -> str:
         ny, nx = self.shape
         return f"<PixelatedDeflection of {ny} x {nx} pixels of {self.pixel_scale} arcsec>"

@@ -13,7 +13,7 @@ from lenssr.light.pixelated_source import PixelatedSource
 from lenssr.light.profile import in_arcsec
 from lenssr.light.sersic import LENGTHS, Sersic
 
-__all__ = ["from_lenstronomy", "to_lenstronomy"]
+__all__ = ["from_lenstronomy", "numbers_of", "to_lenstronomy"]
 
 Lights: TypeAlias = "Model | Sequence[Model]"
 
@@ -51,7 +51,7 @@ def to_lenstronomy(light: Lights) -> tuple[dict[str, Any], list[dict[str, Any]]]
     ({'light_model_list': ['SERSIC_ELLIPSE']}, 2.0125)
     """
     items = list(light) if isinstance(light, list | tuple) else [light]
-    pairs = [light_to(type(one).__name__, _values(one)) for one in items]
+    pairs = [light_to(type(one).__name__, numbers_of(one)) for one in items]
     return {"light_model_list": [name for name, _ in pairs]}, [values for _, values in pairs]
 
 
@@ -90,7 +90,7 @@ def from_lenstronomy(
     return found[0] if len(found) == 1 else found
 
 
-def _values(light: Model) -> dict[str, Any]:
+def numbers_of(light: Model) -> dict[str, Any]:
     """Numbers by name, lengths in arcsec, and other arguments."""
     if isinstance(light, PixelatedSource):
         grid = light.grid

@@ -147,6 +147,16 @@ class PixelatedSource(Fittable2DModel):
         self.image = torch.as_tensor(data)
         super().__init__(amplitude=amplitude, x_0=x_0, y_0=y_0, **kwargs)
 
+    _names = ("values",)
+    """Arguments that are text in files, no quantities."""
+
+    def _arguments(self) -> dict[str, Any]:
+        """Arguments besides the parameters, for files."""
+        if self._unit is not None:
+            raise InputError("a PixelatedSource with a unit has no plain form: give its image without a unit")
+        scale = float(self.grid.pixel_scale)
+        return {"image": self.image.numpy(), "pixel_scale": scale, "values": "surface brightness"}
+
     @no_type_check  # astropy takes annotations of this method for units
     def evaluate(self, x, y, amplitude, x_0, y_0):
         """Surface brightness at positions; called by the model itself."""

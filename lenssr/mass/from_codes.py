@@ -1,16 +1,23 @@
 """Lenses from the descriptions of other codes."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+from lenssr._files import local_path
 from lenssr.exceptions import InputError
+from lenssr.exchange.coolest_profiles import mass_of
+from lenssr.exchange.coolest_template import Profile, Template, read_template
 from lenssr.exchange.lenstronomy_names import mass_from
 from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.multi_plane import MultiPlane
+from lenssr.mass.pixelated import PixelatedDeflection
 
-__all__ = ["from_lenstronomy"]
+__all__ = ["from_coolest", "from_lenstronomy", "lens_of"]
 
 Options = dict[str, Any]
+OFF_CENTRE = 1e-6
+"""By how many of its pixels a map of the potential may be off the origin."""
 
 
 def from_lenstronomy(
@@ -67,3 +74,54 @@ def from_lenstronomy(
 def _lens(names: Sequence[str], kwargs: Sequence[dict[str, Any]]) -> MassModel:
     models = [from_dict({name: values}) for name, values in mass_from(names, kwargs)]
     return models[0] if len(models) == 1 else MassSystem(*models)
+
+
+def from_coolest(path: str | os.PathLike[str]) -> MassModel:
+    """Read the lens of a COOLEST template, which any code may have written.
+
+    It needs the package coolest (``pip install "lenssr[coolest]"``). Nothing in a file is run.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The ``.json`` file; files that it names lie beside it.
+
+    Returns
+    -------
+    lens : `~lenssr.mass.MassModel`
+        A sum if there are several profiles. SIE, PEMD, Chameleon, external shear, sheet of convergence, and
+        the potential on a regular grid.
+
+    Raises
+    ------
+    InputError
+        If the package is missing, its loader refuses the file, there is no mass, or a profile has no
+        counterpart here: an NFW, whose unit of density the format leaves open, or one with a core.
+
+    See Also
+    --------
+    lenssr.SuperResolution.from_coolest : The whole template.
+    """
+    return lens_of(read_template(local_path(path)))
+
+
+def lens_of(template: Template) -> MassModel:
+    """The lens of a template that has been read."""
+    heavy = [entity for entity in template.entities if entity.mass]
+    redshifts = sorted({entity.redshift for entity in heavy if entity.redshift is not None})
+    if len(redshifts) > 1:
+        raise InputError(f"the template has mass at redshifts {redshifts}: give one with a single plane")
+    models = [_of_profile(profile) for entity in heavy for profile in entity.mass]
+    if not models:
+        raise InputError("the template has no mass: give one with a lens")
+    return models[0] if len(models) == 1 else MassSystem(*models)
+
+
+def _of_profile(profile: Profile) -> MassModel:
+    grid = profile.grid
+    if grid is not None:
+        if max(map(abs, grid.centre)) > OFF_CENTRE * grid.pixel_scale:
+            raise InputError(f"a potential around {grid.centre} is refused: give one around (0, 0)")
+        return PixelatedDeflection.from_potential(grid.values, grid.pixel_scale)
+    name, values = mass_of(profile.kind, profile.values, "gamma" in profile.fixed)
+    return from_dict({name: values})

@@ -1,0 +1,283 @@
+"""Templates of COOLEST: its loader reads them, its evaluation and lenstronomy's agree, and they come back."""
+
+import json
+import os
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from lenssr import SIE, InputError, Sersic, Shear, SuperResolution, SuperResolver, mass
+from lenssr.exchange import coolest_profiles
+from lenssr.grids import PixelGrid
+from lenssr.imaging import PSF, render
+
+their_light = pytest.importorskip("coolest.api.profiles.light")
+their_mass = pytest.importorskip("coolest.api.profiles.mass")
+JSONSerializer = pytest.importorskip("coolest.template.json").JSONSerializer
+
+SCALE = 0.1
+GRID = PixelGrid((40, 40), SCALE)
+LENS = SIE(1.2, 0.1, -0.05, 0.02, 0.01) + Shear(0.03, 0.02)
+SOURCE = Sersic(20.0, 0.25, 1.2, 0.05, 0.1, 0.1, 0.05)
+PSF_ = PSF.from_fwhm(0.25 * u.arcsec)
+X, Y = np.random.default_rng(3).normal(scale=1.0, size=(2, 50))
+
+
+def resolved(**options):
+    image = render(GRID, lens=LENS, source=SOURCE, lens_light=Sersic(5.0, 0.6, 1.0, e1=0.1), psf=PSF_)
+    data = image + 0.02 * np.random.default_rng(0).standard_normal(image.shape)
+    settings = {"lens": LENS, "fit_lens": True, "lens_light": "sersic", **options}
+    return SuperResolver(psf=PSF_, **settings)(data, noise=0.02, pixel_scale=SCALE)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return resolved()
+
+
+@pytest.fixture
+def path(result, tmp_path):
+    result.to_coolest(tmp_path / "lens.json", z_lens=0.5, z_source=2.0)
+    return tmp_path / "lens.json"
+
+
+def loaded(path):
+    return JSONSerializer(str(path.with_suffix(""))).load(skip_jsonpickle=True, verbose=False)
+
+
+# ---------------------------------------------------------------- conventions, number by number
+
+
+@pytest.mark.parametrize("gamma", [1.7, 2.0])
+def test_power_law_is_theirs(gamma):
+    lens = mass.EPL(1.2, gamma, 0.15, -0.1, 0.1, -0.2)
+    _, values = coolest_profiles.profile_of_mass("EPL", lens._described())
+    np.testing.assert_allclose(their_mass.PEMD().deflection(X, Y, **values), lens.deflection(X, Y), atol=1e-9)
+
+
+def test_shear_is_theirs():
+    _, values = coolest_profiles.profile_of_mass("Shear", Shear(0.03, -0.05)._described())
+    theirs = their_mass.ExternalShear().deflection(X, Y, **values)
+    np.testing.assert_allclose(theirs, Shear(0.03, -0.05).deflection(X, Y), atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [0.7, 4.0])
+def test_sersic_is_theirs(n):
+    light = Sersic(2.0, 0.4, n, 0.1, -0.2, 0.15, -0.1)
+    values = dict(zip(light.param_names, light.parameters.tolist(), strict=True))
+    _, theirs = coolest_profiles.profile_of_light("Sersic", values)
+    found = their_light.Sersic().evaluate_surface_brightness(X, Y, **theirs)
+    np.testing.assert_allclose(found, light(X, Y), rtol=1e-9)
+    back = Sersic(**coolest_profiles.light_of("Sersic", theirs)[1])
+    np.testing.assert_allclose(back.parameters, light.parameters, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("phi", "angle"), [(0, -90), (90, 0), (30, -60), (-45, 45), (-89, 1), (179, 89)])
+def test_position_angles_count_from_y_to_minus_x(phi, angle):
+    lens = SIE.from_q_phi(1.0, q=0.7, phi=phi * u.deg)
+    _, values = coolest_profiles.profile_of_mass("SIE", lens._described())
+    # Both ends of the interval are one direction.
+    assert np.cos(np.radians(2 * (values["phi"] - angle))) == pytest.approx(1, abs=1e-12)
+    assert -90 < values["phi"] <= 90
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [mass.SIE(1.2, 0.1, 0.2), mass.EPL(1.1, 2.2, 0.1), mass.DPIE(1.2, 0.1, 3.0, -0.1), Shear(0.1, 0.0)],
+)
+def test_mass_comes_back(lens):
+    name = type(lens).__name__
+    kind, values = coolest_profiles.profile_of_mass(name, lens._described())
+    back = mass.from_dict(dict([coolest_profiles.mass_of(kind, values, name == "SIE")]))
+    assert type(back) is type(lens)
+    np.testing.assert_allclose(back.vector, lens.vector, rtol=1e-12, atol=1e-14)
+
+
+# ---------------------------------------------------------------- whole templates
+
+
+def test_their_loader_reads_what_is_written(path, result):
+    made = loaded(path)
+    assert [one.type for one in made.lensing_entities] == ["Galaxy", "MassField", "Galaxy"]
+    np.testing.assert_allclose(made.observation.pixels.get_pixels(), result.data.data - result.sky.value)
+    pemd = made.lensing_entities[0].mass_model[0]
+    assert pemd.parameters["theta_E"].point_estimate.value == pytest.approx(result.lens[0].theta_E.value)
+    stats = pemd.parameters["theta_E"].posterior_stats
+    spread = (stats.percentile_84th - stats.percentile_16th) / 2
+    assert spread == pytest.approx(result.lens[0].theta_E.std, rel=0.15)
+    chain = np.genfromtxt(path.with_name(made.meta["chain_file_name"]), delimiter=",", names=True)
+    assert len(chain) == 500
+    assert (
+        SuperResolution.read(path.with_name(made.meta["lenssr_file"])).lens.to_dict() == result.lens.to_dict()
+    )
+
+
+def test_lens_and_result_come_back(path, result):
+    lens = mass.from_coolest(path)
+    np.testing.assert_allclose(lens.vector, result.lens.vector, rtol=1e-9, atol=1e-12)
+    back = SuperResolution.from_coolest(path)
+    np.testing.assert_allclose(back.source_model.parameters, result.source_model.parameters, rtol=1e-9)
+    image = result.image.data - result.sky.value / 4
+    assert np.abs(back.image.data - image).max() < 1e-5 * image.max()
+    assert back.reduced_chi2 == pytest.approx(result.reduced_chi2, rel=0.05)
+    assert not back.ok
+
+
+def test_lenstronomy_renders_the_same_from_the_template(path, result, monkeypatch, capsys):
+    from lenstronomy.LensModel.lens_model import LensModel
+    from lenstronomy.LightModel.light_model import LightModel
+    from lenstronomy.Util.coolest_interface import create_lenstronomy_from_coolest
+
+    monkeypatch.chdir(path.parent)
+    read = create_lenstronomy_from_coolest(str(path.with_suffix("")))
+    models, found = read["kwargs_model"], read["kwargs_result"]
+    # Its x runs to the left.
+    rays = LensModel(models["lens_model_list"]).ray_shooting(-X, Y, found["kwargs_lens"])
+    source = LightModel(models["source_light_model_list"])
+    theirs = source.surface_brightness(*rays, found["kwargs_source"])
+    light = LightModel(models["lens_light_model_list"])
+    theirs += light.surface_brightness(-X, Y, found["kwargs_lens_light"])
+    ax, ay = result.lens.deflection(X, Y)
+    ours = [
+        type(one).from_vector(one.vector)(*at)
+        for one, at in ((result.source_model, (X - ax, Y - ay)), (result.lens_light, (X, Y)))
+    ]
+    np.testing.assert_allclose(theirs, sum(ours), atol=1e-6 * max(theirs))
+
+
+def test_template_that_lenstronomy_wrote_comes_back(path, monkeypatch, capsys):
+    from lenstronomy.Util.coolest_interface import update_coolest_from_lenstronomy
+
+    # As lenstronomy has them, with x to the left.
+    lens = {"theta_E": 1.31, "gamma": 1.9, "e1": 0.08, "e2": 0.11, "center_x": -0.03, "center_y": 0.02}
+    shear = {"gamma1": 0.04, "gamma2": -0.02, "ra_0": 0.0, "dec_0": 0.0}
+    light = {
+        "amp": 3.0,
+        "R_sersic": 0.4,
+        "n_sersic": 2.0,
+        "e1": 0.1,
+        "e2": 0.0,
+        "center_x": 0.1,
+        "center_y": 0,
+    }
+    kwargs = {"kwargs_lens": [lens, shear], "kwargs_source": [light], "kwargs_lens_light": [light]}
+    monkeypatch.chdir(path.parent)
+    update_coolest_from_lenstronomy(str(path.with_suffix("")), kwargs)
+    found = mass.from_coolest(path.with_name("lens_update.json"))
+    expected = mass.EPL(1.31, 1.9, 0.08, -0.11, 0.03, 0.02) + Shear(0.04, 0.02)
+    np.testing.assert_allclose(found.vector, expected.vector, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_free_form_source_and_gaussians_are_grids(tmp_path):
+    result = resolved(source="pixelated", lens_light="mge", fit_lens=False)
+    result.to_coolest(tmp_path / "lens.json")
+    made = loaded(tmp_path / "lens.json")
+    assert [one.light_model[0].type for one in (made.lensing_entities[0], made.lensing_entities[-1])] == [
+        "PixelatedRegularGrid"
+    ] * 2
+    back = SuperResolution.from_coolest(tmp_path / "lens.json")
+    np.testing.assert_allclose(back.source.data[:50, :50], result.source.data, rtol=1e-12)
+    gap = back.lensed_source.data - result.lensed_source.data
+    assert np.abs(gap).max() < 0.01 * result.lensed_source.data.max()
+
+
+def test_what_the_format_lacks_is_a_potential(result, tmp_path):
+    from dataclasses import replace
+
+    lens = result.lens + mass.NFW(3.0, 0.1)
+    replace(result, lens=lens).to_coolest(tmp_path / "lens.json")
+    back = mass.from_coolest(tmp_path / "lens.json")
+    assert any(isinstance(one, mass.PixelatedDeflection) for one in back)
+    x, y = X.clip(-2, 2), Y.clip(-2, 2)
+    np.testing.assert_allclose(back.deflection(x, y), lens.deflection(x, y), atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
+def test_their_plots_draw_it(path):
+    pytest.importorskip("pandas")
+    plotting = pytest.importorskip("coolest.api.plotting")
+    import matplotlib.pyplot as plt
+    from coolest.api.composable_models import ComposableLensModel
+
+    made = loaded(path)
+    _, axes = plt.subplots(3)
+    plotter = plotting.ModelPlotter(made, coolest_directory=str(path.parent))
+    source, lens = {"entity_selection": [2]}, {"entity_selection": [0, 1]}
+    plotter.plot_data_image(axes[0])
+    plotter.plot_convergence(axes[1], kwargs_lens_mass=lens)
+    plotter.plot_model_image(axes[2], kwargs_source=source, kwargs_lens_mass=lens)
+    assert all(ax.images for ax in axes)
+    plt.close("all")
+    chosen = {"kwargs_selection_source": source, "kwargs_selection_lens_mass": lens}
+    model = ComposableLensModel(made, str(path.parent), **chosen)
+    theirs, _ = model.model_image(supersampling=4)
+    ours = SuperResolution.from_coolest(path).lensed_source.data.reshape(40, 2, 40, 2).sum(axis=(1, 3))
+    assert np.abs(theirs - ours).max() < 0.02 * ours.max()
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_nothing_is_run_from_a_file_beside_it(path):
+    code = {"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": [str(path.parent / "ran")]}]}
+    path.with_name("lens_pyAPI.json").write_text(json.dumps(code))
+    mass.from_coolest(path)
+    assert not path.with_name("ran").exists()
+
+
+def test_all_files_or_none(result, path, monkeypatch):
+    before = {name: path.with_name(name).read_bytes() for name in os.listdir(path.parent)}
+    with pytest.raises(InputError, match="exists"):
+        result.to_coolest(path)
+    monkeypatch.setattr(JSONSerializer, "load", lambda *_, **__: 1 / 0)
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        result.to_coolest(path, overwrite=True)
+    assert {name: path.with_name(name).read_bytes() for name in os.listdir(path.parent)} == before
+
+
+def changed(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+    return path
+
+
+def test_files_elsewhere_are_refused(path):
+    with pytest.raises(InputError, match="have to lie beside it"):
+        SuperResolution.from_coolest(changed(path, '"lens_data.fits"', '"../lens_data.fits"'))
+
+
+def test_profile_without_counterpart_is_refused(path):
+    text = json.loads(path.read_text())
+    profile = text["lensing_entities"][0]["mass_model"][0]
+    profile["type"], gamma = "NFW", profile["parameters"].pop("gamma")
+    profile["parameters"] |= {"r_s": gamma, "rho_c": gamma}
+    del profile["parameters"]["theta_E"]
+    path.write_text(json.dumps(text))
+    with pytest.raises(InputError, match="no counterpart"):
+        mass.from_coolest(path)
+
+
+def test_no_template(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InputError, match="not a template"):
+        mass.from_coolest(tmp_path / "a.json")
+
+
+def test_wide_images_are_padded(tmp_path, result):
+    from dataclasses import replace
+
+    def cut(name):
+        return getattr(result, name)[2:-2]
+
+    parts = {name: cut(name) for name in ("data", "residual", "model_image")}
+    parts |= {name: getattr(result, name)[4:-4] for name in ("image", "lensed_source", "lens_light_image")}
+    wide = replace(result, **parts, chi2_map=result.chi2_map[2:-2])
+    wide.image.psf = result.image.psf
+    wide.to_coolest(tmp_path / "lens.json")
+    assert fits.getdata(tmp_path / "lens_data.fits").shape == (40, 40)
+    back = SuperResolution.from_coolest(tmp_path / "lens.json")
+    assert back.data.shape == (36, 40)
+    np.testing.assert_allclose(back.image.data, wide.image.data - result.sky.value / 4, atol=1e-5)

@@ -8,7 +8,7 @@ from lenssr.light.gaussians import (
     gaussians_from_sersic,
 )
 from lenssr.light.lens_light import from_dict, to_dict
-from lenssr.light.light_codes import from_lenstronomy, to_lenstronomy
+from lenssr.light.light_codes import from_autolens, from_lenstronomy, to_lenstronomy
 from lenssr.light.pixelated_source import PixelatedSource, interpolate_image
 from lenssr.light.profile import LightProfile, elliptical_radius
 from lenssr.light.sersic import Sersic, sersic_brightness, sersic_brightness_jacobian, sersic_flux
@@ -20,6 +20,7 @@ __all__ = [
     "PixelatedSource",
     "Sersic",
     "elliptical_radius",
+    "from_autolens",
     "from_dict",
     "from_lenstronomy",
     "gaussian_widths",

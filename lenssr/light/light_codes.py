@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import astropy.units as u
 import numpy as np
 from astropy.modeling import Model
 
 from lenssr.exceptions import InputError
+from lenssr.exchange.autolens_names import light_from_autolens
 from lenssr.exchange.lenstronomy_names import light_from, light_to
 from lenssr.light.gaussians import MultiGaussian
 from lenssr.light.pixelated_source import PixelatedSource
-from lenssr.light.profile import in_arcsec
+from lenssr.light.profile import Length, in_arcsec
 from lenssr.light.sersic import LENGTHS, Sersic
+from lenssr.units import strip_unit
 
-__all__ = ["from_lenstronomy", "numbers_of", "to_lenstronomy"]
+__all__ = ["from_autolens", "from_lenstronomy", "numbers_of", "to_lenstronomy"]
 
 Lights: TypeAlias = "Model | Sequence[Model]"
 
@@ -87,6 +90,41 @@ def from_lenstronomy(
     names = light_model_list["light_model_list"] if isinstance(light_model_list, dict) else light_model_list
     kinds = {cls.__name__: cls for cls in (Sersic, MultiGaussian, PixelatedSource)}
     found = tuple(kinds[name](**values) for name, values in light_from(names, kwargs))
+    return found[0] if len(found) == 1 else found
+
+
+def from_autolens(
+    profiles: Sequence[tuple[str, dict[str, Any]]], pixel_scale: Length
+) -> "Model | tuple[Model, ...]":
+    """Build light from profiles of PyAutoLens, which need not be installed.
+
+    Parameters
+    ----------
+    profiles : list of tuple
+        The name of each profile (Sersic, SersicSph) and its parameters, with PyAutoLens's names and units:
+        pairs have y first, and an intensity is that of a pixel.
+    pixel_scale : float or `~astropy.units.Quantity`
+        Side of a pixel of the image, in arcsec without a unit.
+
+    Returns
+    -------
+    light : `Sersic` or tuple of `Sersic`
+        Without units; amplitudes are per arcsec2.
+
+    Raises
+    ------
+    InputError
+        If a profile is not translated, lacks a parameter, or has one that is not known.
+
+    Examples
+    --------
+    >>> from lenssr.light import from_autolens
+    >>> values = {"intensity": 2.0, "effective_radius": 0.6, "sersic_index": 3.0}
+    >>> float(from_autolens([("SersicSph", values)], 0.05).amplitude.value)
+    800.0
+    """
+    scale = float(strip_unit(pixel_scale, u.arcsec, "pixel_scale"))
+    found = tuple(Sersic(**light_from_autolens(name, values, scale)[1]) for name, values in profiles)
     return found[0] if len(found) == 1 else found
 
 

@@ -4,7 +4,7 @@ from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.cored_power_law import CoredPowerLaw
 from lenssr.mass.dual_isothermal import DPIE
 from lenssr.mass.elliptical_nfw import EllipticalNFW
-from lenssr.mass.from_codes import from_coolest, from_lenstronomy
+from lenssr.mass.from_codes import from_autolens, from_coolest, from_lenstronomy
 from lenssr.mass.gaussian_mass import GaussianMass
 from lenssr.mass.isothermal import SIE, SIS
 from lenssr.mass.kernels import centred
@@ -42,6 +42,7 @@ __all__ = [
     "Shear",
     "TruncatedNFW",
     "centred",
+    "from_autolens",
     "from_coolest",
     "from_dict",
     "from_lenstronomy",

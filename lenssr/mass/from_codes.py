@@ -6,6 +6,7 @@ from typing import Any
 
 from lenssr._files import local_path
 from lenssr.exceptions import InputError
+from lenssr.exchange.autolens_names import mass_from_autolens
 from lenssr.exchange.coolest_profiles import mass_of
 from lenssr.exchange.coolest_template import Profile, Template, read_template
 from lenssr.exchange.lenstronomy_names import mass_from
@@ -13,7 +14,7 @@ from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.multi_plane import MultiPlane
 from lenssr.mass.pixelated import PixelatedDeflection
 
-__all__ = ["from_coolest", "from_lenstronomy", "lens_of"]
+__all__ = ["from_autolens", "from_coolest", "from_lenstronomy", "lens_of"]
 
 Options = dict[str, Any]
 OFF_CENTRE = 1e-6
@@ -73,6 +74,36 @@ def from_lenstronomy(
 
 def _lens(names: Sequence[str], kwargs: Sequence[dict[str, Any]]) -> MassModel:
     models = [from_dict({name: values}) for name, values in mass_from(names, kwargs)]
+    return models[0] if len(models) == 1 else MassSystem(*models)
+
+
+def from_autolens(profiles: Sequence[tuple[str, dict[str, Any]]]) -> MassModel:
+    """Build a lens from mass profiles of PyAutoLens, which need not be installed.
+
+    Parameters
+    ----------
+    profiles : list of tuple
+        The name of each profile (Isothermal, PowerLaw, their Sph forms, PointMass, ExternalShear) and its
+        parameters, with PyAutoLens's names and units: pairs have y first.
+
+    Returns
+    -------
+    lens : `~lenssr.mass.MassModel`
+        A sum if there are several profiles.
+
+    Raises
+    ------
+    InputError
+        If a profile is not translated, lacks a parameter, or has one that is not known.
+
+    Examples
+    --------
+    >>> from lenssr.mass import from_autolens
+    >>> lens = from_autolens([("Isothermal", {"einstein_radius": 1.6, "ell_comps": (0.0526, 0.0)})])
+    >>> round(lens.theta_E.value, 4), lens.e1.value, lens.e2.value
+    (1.5978, 0.0, 0.0526)
+    """
+    models = [from_dict(dict([mass_from_autolens(name, values)])) for name, values in profiles]
     return models[0] if len(models) == 1 else MassSystem(*models)
 
 

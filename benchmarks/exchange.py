@@ -18,8 +18,8 @@ from lenstronomy.LensModel.lens_model import LensModel
 from lenstronomy.LightModel.light_model import LightModel
 
 from lenssr import light, mass
+from lenssr._exchange import coolest_profiles
 from lenssr.exceptions import InputError
-from lenssr.exchange import coolest_profiles
 from lenssr.light.light_codes import numbers_of
 
 AT = {"x_0": 0.1, "y_0": -0.2}

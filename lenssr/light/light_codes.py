@@ -7,9 +7,9 @@ import astropy.units as u
 import numpy as np
 from astropy.modeling import Model
 
+from lenssr._exchange.autolens_names import light_from_autolens
+from lenssr._exchange.lenstronomy_names import light_from, light_to
 from lenssr.exceptions import InputError
-from lenssr.exchange.autolens_names import light_from_autolens
-from lenssr.exchange.lenstronomy_names import light_from, light_to
 from lenssr.light.gaussians import MultiGaussian
 from lenssr.light.pixelated_source import PixelatedSource
 from lenssr.light.profile import Length, in_arcsec

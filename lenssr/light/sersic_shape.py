@@ -8,8 +8,8 @@ import scipy.special
 import torch
 from torch import Tensor
 
+from lenssr._exchange.lenstronomy_names import approximate_b
 from lenssr.exceptions import InputError
-from lenssr.exchange.lenstronomy_names import approximate_b
 
 __all__ = ["sersic_b", "sersic_from_lenstronomy", "sersic_to_lenstronomy"]
 

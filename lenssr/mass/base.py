@@ -11,12 +11,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lenssr._exchange.lenstronomy_names import mass_to
 from lenssr._limits import quoted
 from lenssr._plain import arguments_of, read_models
 from lenssr._tensors import forward_jacobian
 from lenssr.cosmology import Cosmology
 from lenssr.exceptions import InputError
-from lenssr.exchange.lenstronomy_names import mass_to
 from lenssr.mass import critical
 from lenssr.mass.arrival import delays
 from lenssr.mass.calculator import LensCalculator, Position, Values

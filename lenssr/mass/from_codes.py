@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from lenssr._exchange.autolens_names import mass_from_autolens
+from lenssr._exchange.coolest_profiles import mass_of
+from lenssr._exchange.coolest_template import Profile, Template, read_template
+from lenssr._exchange.lenstronomy_names import mass_from
 from lenssr._files import local_path
 from lenssr.exceptions import InputError
-from lenssr.exchange.autolens_names import mass_from_autolens
-from lenssr.exchange.coolest_profiles import mass_of
-from lenssr.exchange.coolest_template import Profile, Template, read_template
-from lenssr.exchange.lenstronomy_names import mass_from
 from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.multi_plane import MultiPlane
 from lenssr.mass.pixelated import PixelatedDeflection

@@ -9,10 +9,10 @@ import numpy as np
 from astropy.nddata import CCDData, StdDevUncertainty
 from numpy.typing import NDArray
 
+from lenssr._exchange.coolest_profiles import FIELDS, light_of, profile_of_light, profile_of_mass
+from lenssr._exchange.coolest_template import Entity, Grid, Profile, Template, read_template, write_template
 from lenssr._files import local_path, package_version
 from lenssr.exceptions import InputError
-from lenssr.exchange.coolest_profiles import FIELDS, light_of, profile_of_light, profile_of_mass
-from lenssr.exchange.coolest_template import Entity, Grid, Profile, Template, read_template, write_template
 from lenssr.grids import PixelGrid
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.render_scene import render

@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from lenssr._exchange.lenstronomy_names import same_b
 from lenssr._limits import quoted
 from lenssr.exceptions import InputError
-from lenssr.exchange.lenstronomy_names import same_b
 
 __all__ = ["FIELDS", "light_of", "mass_of", "profile_of_light", "profile_of_mass"]
 

@@ -39,8 +39,6 @@ SHARES = 0.5, 0.4, 0.1
 FIRST_STEPS, GROWTH, MOST_R_HAT, TIMES = 100, 1.5, 1.01, 50
 # Share of a chain that is left out at its beginning.
 BURN = 0.3
-# Share of the range, or width, over which walkers begin along a parameter that ended on its bound.
-AWAY_FROM_BOUND = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +104,7 @@ def _begin(target: Target, seed: Any) -> Ensemble:
     rng = np.random.default_rng(seed)
     count = 2 * max(4, int(np.ceil(WALKERS * target.size / 2)))
     walkers, _ = Gaussian(target).draw(count, rng)
-    lower, upper = target.bounds
-    for k in np.flatnonzero(np.diag(target.covariance) <= 0):
-        width = AWAY_FROM_BOUND * (upper[k] - lower[k] if np.isfinite(upper[k] - lower[k]) else 1.0)
-        inward = 1.0 if walkers[0, k] - lower[k] < upper[k] - walkers[0, k] else -1.0
-        walkers[:, k] += inward * width * np.abs(rng.standard_normal(count))
-    return Ensemble(target, seed, np.clip(walkers, lower, upper), np.zeros((0, count, target.size)))
+    return Ensemble(target, seed, walkers, np.zeros((0, count, target.size)))
 
 
 def _advance(steps: int, ensembles: list[Ensemble]) -> list[Ensemble]:
@@ -159,7 +152,7 @@ def _replace_impossible(start: Any) -> None:
 def _anew(gaussian: Gaussian, here: Array, random: Any) -> tuple[Array, Array]:
     """Places from a t-distribution around the fit, and ln of its density here over that there.
 
-    Along a parameter without width walkers stay where they are.
+    Along a parameter that ended on its bound walkers stay where they are.
     """
     size, width = gaussian.root.shape[1], WIDER
     # In the coordinates in which the Gaussian is round; what lies beside them is kept.

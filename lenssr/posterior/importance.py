@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 # Draws beyond the bounds are drawn again, so often.
 ROUNDS = 100
+# Shares of the range of a parameter on its bound among which its width is looked for, and their number.
+WIDTHS, TRIALS = (1e-4, 0.5), 24
 # Fewest draws of which the tail of the weights can be measured.
 FEWEST = 25
 # Range of the logarithms of weights below which these are equal but for rounding.
@@ -28,7 +30,8 @@ AT_ONCE = 16
 class Gaussian:
     """The Gaussian around the most likely vector, within the bounds of the fit.
 
-    Parameters that ended on a bound have no width and stay there.
+    A parameter that ended on a bound gets half a Gaussian of its own, which is as wide as the posterior is
+    there while all else is held.
     """
 
     def __init__(self, target: Target) -> None:
@@ -36,16 +39,32 @@ class Gaussian:
         values, vectors = np.linalg.eigh(target.covariance)
         kept = values > values.max(initial=0.0) * 1e-14
         self.root = vectors[:, kept] * np.sqrt(values[kept])
+        self.edges = np.flatnonzero(np.diag(target.covariance) <= 0)
+        self.inward = np.array([self._width(k) for k in self.edges]).reshape(-1)
+
+    def _width(self, k: int) -> float:
+        """How far off its bound the posterior of a parameter has fallen by exp(-1/2), with its sign."""
+        lower, upper = (float(end[k]) for end in self.target.bounds)
+        whole = upper - lower if np.isfinite(upper - lower) else 1.0
+        sign = 1.0 if self.centre[k] - lower < upper - self.centre[k] else -1.0
+        steps = np.concatenate([[0.0], np.geomspace(*WIDTHS, TRIALS) * whole])
+        vectors = np.tile(self.centre, (len(steps), 1))
+        vectors[:, k] += sign * steps
+        value = self.target.log_posterior(vectors)
+        fallen = value[0] - value > 0.5
+        return sign * float(steps[np.argmax(fallen) if fallen.any() else -1])
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Vectors (n, F) within the bounds, and the logarithms (n,) of their density, up to a constant."""
-        normals = rng.standard_normal((n, self.root.shape[1]))
+        size = self.root.shape[1]
+        normals = rng.standard_normal((n, size + len(self.edges)))
         for _ in range(ROUNDS):
-            vectors = self.centre + normals @ self.root.T
+            vectors = self.centre + normals[:, :size] @ self.root.T
+            vectors[:, self.edges] += np.abs(normals[:, size:]) * self.inward
             outside = ~self.target.inside(vectors)
             if not outside.any():
                 break
-            normals[outside] = rng.standard_normal((int(outside.sum()), self.root.shape[1]))
+            normals[outside] = rng.standard_normal((int(outside.sum()), normals.shape[1]))
         else:
             raise InputError("the errors reach far beyond the bounds of the fit: use method='emcee'")
         return vectors, -0.5 * (normals**2).sum(axis=1)
@@ -67,6 +86,7 @@ def psis(
     Vehtari et al. 2024, JMLR 25, 72 (Pareto smoothed importance sampling).
     """
     try:
+        # Its psislw takes the negative of the logarithms, as of cross-validation.
         from arviz_stats.base import array_stats
     except ImportError as error:
         raise InputError("method='psis' needs arviz-stats: pip install 'lenssr[posterior]'") from error
@@ -85,7 +105,6 @@ def psis(
     ratio = np.where(np.isfinite(ratio), ratio, np.nanmin(ratio[np.isfinite(ratio)]) - 700.0)
     if np.ptp(ratio) < SAME:  # the posterior is that Gaussian: there is no tail to measure
         return vectors, np.ones(n), {"pareto_k": 0.0, "effective_size": float(n)}
-    # It takes the negative logarithms, as of cross-validation.
     smooth, k = array_stats.psislw(ratio.max() - ratio)
     weights = np.exp(smooth - smooth.max())
     weights /= weights.sum()

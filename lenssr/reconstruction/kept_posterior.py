@@ -253,7 +253,8 @@ def keep_posterior(run, ready, names, units):
         problem, solution = run.inversion
         if len(problem.views) > 1:
             return None
-        inversion, widening = Inversion.of(problem, solution), ready.widening
+        inversion = Inversion.of(problem, solution)
+        widening = getattr(ready, "widening", widening)
         view = problem.views[0]
         weight, offset = view.weight, view.offset
         constraints = _constraints_of(problem)

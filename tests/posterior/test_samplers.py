@@ -92,6 +92,16 @@ def test_walkers_leave_a_bound_on_which_the_fit_ended():
     assert draws.summary["mean"][1] == pytest.approx(-2 + 0.3 * np.sqrt(2 / np.pi), abs=0.05)
 
 
+@pytest.mark.parametrize("method", ["laplace", "psis"])
+def test_a_parameter_on_its_bound_has_half_a_gaussian(method):
+    target = Known(half_of_it, np.diag([1.0, 0.0, 1.0]))
+    target.bounds = np.array([-np.inf, -2.0, -np.inf]), np.array([np.inf, 3.0, np.inf])
+    draws, _ = draw(target, 4000, method, seed=2)
+    # "laplace" takes the next of some widths.
+    near = 0.1 if method == "laplace" else 0.02
+    assert draws.summary["mean"][1] == pytest.approx(-2 + 0.3 * np.sqrt(2 / np.pi), abs=near)
+
+
 def test_r_hat_is_that_of_arviz_for_chains_of_one_walker():
     apart = np.array([0.0, 0.4]) * np.arange(4)[:, None, None, None]
     chains = np.random.default_rng(4).standard_normal((4, 400, 1, 2)) + apart

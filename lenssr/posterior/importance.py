@@ -40,7 +40,7 @@ class Gaussian:
         kept = values > values.max(initial=0.0) * 1e-14
         self.root = vectors[:, kept] * np.sqrt(values[kept])
         self.edges = np.flatnonzero(np.diag(target.covariance) <= 0)
-        self.inward = np.array([self._width(k) for k in self.edges]).reshape(-1)
+        self.inward = np.array([self._width(int(k)) for k in self.edges]).reshape(-1)
 
     def _width(self, k: int) -> float:
         """How far off its bound the posterior of a parameter has fallen by exp(-1/2), with its sign."""

@@ -82,7 +82,7 @@ class Target(ABC):
     def inside(self, vectors: Array) -> NDArray[np.bool_]:
         """Which vectors (m, F) lie within the bounds, (m,)."""
         lower, upper = self.bounds
-        return ((vectors >= lower) & (vectors <= upper)).all(axis=1)
+        return np.asarray(((vectors >= lower) & (vectors <= upper)).all(axis=1))
 
     def log_prior(self, vectors: Array) -> Array:
         """Logarithm of the prior (m,) of vectors (m, F), up to a constant."""

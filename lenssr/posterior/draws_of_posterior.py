@@ -95,7 +95,10 @@ class PosteriorDraws:
 
     @property
     def pareto_k(self) -> float:
-        """Shape of the tail of the weights of "psis", nan for other methods; see `doubtful`."""
+        """Shape of the tail of the weights of "psis", infinite where a few draws have all of the weight.
+
+        nan for other methods; see `doubtful`.
+        """
         return float(self.diagnostics.get("pareto_k", np.nan))
 
     @property
@@ -225,7 +228,7 @@ class PosteriorDraws:
         return draw_corner(labelled, list(names), truth=truth or {}, figure=figure, path=path)
 
     def __repr__(self) -> str:
-        told = f", pareto k {self.pareto_k:.2f}" if np.isfinite(self.pareto_k) else ""
+        told = "" if np.isnan(self.pareto_k) else f", pareto k {self.pareto_k:.2f}"
         r_hat = self.diagnostics.get("r_hat")
         told += f", R-hat {max(r_hat.values()):.3f}" if r_hat else ""
         size = f"effective size {self.effective_size:.0f}"

@@ -105,7 +105,11 @@ def psis(
     ratio = np.where(np.isfinite(ratio), ratio, np.nanmin(ratio[np.isfinite(ratio)]) - 700.0)
     if np.ptp(ratio) < SAME:  # the posterior is that Gaussian: there is no tail to measure
         return vectors, np.ones(n), {"pareto_k": 0.0, "effective_size": float(n)}
-    smooth, k = array_stats.psislw(ratio.max() - ratio)
+    with np.errstate(all="ignore"):
+        smooth, k = array_stats.psislw(ratio.max() - ratio)
+    if not (np.isfinite(smooth).all() and np.isfinite(k)):
+        # A few draws have all of the weight, and there is no tail to fit.
+        smooth, k = ratio, np.inf
     weights = np.exp(smooth - smooth.max())
     weights /= weights.sum()
     size = 1 / float((weights**2).sum())

@@ -393,7 +393,7 @@ class SuperResolution:
             raise InputError(f"draws of {', '.join(draws.names)} are not of this result, which has {told}")
         flags = tuple(flag for flag in self.flags if flag != NOT_GAUSSIAN)
         measures = {key: value for key, value in self.meta.get("measures", {}).items() if key != NOT_GAUSSIAN}
-        if np.isfinite(draws.pareto_k):
+        if not np.isnan(draws.pareto_k):
             measures[NOT_GAUSSIAN] = draws.pareto_k
         flags += (NOT_GAUSSIAN,) if draws.doubtful else ()
         return replace(self, draws=draws, flags=flags, meta={**self.meta, "measures": measures})

@@ -64,6 +64,13 @@ def test_tails_that_the_gaussian_lacks_raise_pareto_k():
     assert draws.pareto_k > 0.7 and draws.doubtful
 
 
+def test_weights_that_a_few_draws_have_are_no_error():
+    elsewhere = stats.multivariate_normal(CENTRE + 60.0, COVARIANCE * 1e-4).logpdf
+    draws, _ = draw(Known(elsewhere), 300, "psis", seed=1)
+    assert draws.doubtful and draws.effective_size < 2
+    assert np.isfinite(draws.weights).all()
+
+
 def test_k_is_that_of_arviz_for_the_same_ratios():
     target = Known(MOVED)
     draws, vectors = draw(target, 500, "psis", seed=3)

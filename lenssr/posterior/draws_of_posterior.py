@@ -50,11 +50,16 @@ class PosteriorDraws:
 
     Examples
     --------
-    >>> import numpy as np >>> from lenssr.posterior import PosteriorDraws >>> values =
-    np.random.default_rng(0).normal([1.2, 0.8], 0.01, (500, 2)) >>> draws =
-    PosteriorDraws(names=("lens.theta_E", "lens.q"), values=values, units=("arcsec", ""), method="psis") >>>
-    draws["lens.theta_E"].unit, len(draws) (Unit("arcsec"), 500) >>> low, high =
-    draws.interval("lens.theta_E") >>> bool(low < 1.2 * high.unit < high) True
+    >>> import numpy as np
+    >>> from lenssr.posterior import PosteriorDraws
+    >>> values = np.random.default_rng(0).normal([1.2, 0.8], 0.01, (500, 2))
+    >>> about = {"names": ("lens.theta_E", "lens.q"), "units": ("arcsec", ""), "method": "psis"}
+    >>> draws = PosteriorDraws(values=values, **about)
+    >>> draws["lens.theta_E"].unit, len(draws)
+    (Unit("arcsec"), 500)
+    >>> low, high = draws.interval("lens.theta_E")
+    >>> bool(low < 1.2 * high.unit < high)
+    True
     """
 
     names: tuple[str, ...]

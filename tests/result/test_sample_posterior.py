@@ -158,6 +158,28 @@ def test_results_without_posterior_say_so(make, solve):
 
 
 @pytest.mark.slow
+def test_the_evidence_of_a_linear_source_is_exact(solve):
+    """Beside the density of the data, with the covariance of source and noise as one dense matrix."""
+    result = solve("pixelated", lens=solve.lens, fit_lens=True, positive=False)
+    target = result.posterior.target()
+    moved = target.centre + 1.5 * np.linalg.cholesky(target.covariance)[:, 0]
+    expected = []
+    for vector in (target.centre, moved):
+        problem, solution = target.held(vector), target.solution
+        data, used = problem.data, problem.weight > 0
+        eye = torch.eye(len(data), dtype=torch.float64)[None]
+        response = problem.model.adjoint(eye, torch.zeros(1, 0), problem.model.everything)[0].numpy()
+        light = problem.predict(np.zeros(problem.grid.size), np.zeros(0))
+        of_source = response @ np.linalg.solve(solution.strength * solution.prior.dense, response.T)
+        covariance = (of_source + np.diag(1 / np.where(used, problem.weight, 1.0)))[np.ix_(used, used)]
+        rest = (data - light)[used]
+        quadratic = rest @ np.linalg.solve(covariance, rest)
+        expected.append(-0.5 * (np.linalg.slogdet(covariance)[1] + quadratic))
+    found = target.log_likelihood(np.stack([target.centre, moved]))
+    assert found[1] - found[0] == pytest.approx(expected[1] - expected[0], abs=0.05)
+
+
+@pytest.mark.slow
 def test_ensembles_of_a_lens_in_two_processes(sharp):
     one, two = (sharp.sample_posterior(50, "emcee", steps=20, jobs=jobs) for jobs in (1, 2))
     np.testing.assert_array_equal(one.values, two.values)

@@ -562,6 +562,10 @@ class LightProfile(ABC):
         """Derivatives (P, P) of the parameters of the model with respect to the vector, an array."""
         return np.eye(len(vector))
 
+    def outer(self, vectors: Tensor) -> Tensor:
+        """Parameters (m, P) of the model as users see them, of vectors (m, P); `outward` is the slope."""
+        return vectors
+
 
 def growth_radii(like: Tensor) -> Tensor:
     """Radii (n,) in arcsec of curves of growth, evenly spaced in the logarithm, as a tensor like another."""

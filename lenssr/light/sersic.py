@@ -414,3 +414,11 @@ class SersicProfile(LightProfile):
     def outward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives (7, 7) of the model's parameters with respect to the vector's."""
         return np.eye(7) if self.major else from_circular(vector)[1].numpy()
+
+    def outer(self, vectors: Tensor) -> Tensor:
+        """Parameters (m, 7) of a `Sersic`, whose r_eff is the semi-major axis, of vectors (m, 7)."""
+        if self.major:
+            return vectors
+        outer = vectors.clone()
+        outer[:, 1] /= profile.axis_ratio_of(torch.hypot(vectors[:, 5], vectors[:, 6])).sqrt()
+        return outer

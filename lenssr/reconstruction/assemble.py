@@ -16,8 +16,10 @@ from lenssr.imaging.sky import residual_noise
 from lenssr.model.fit import Fit
 from lenssr.model.scene import Scene
 from lenssr.reconstruction.fine_images import Products, ccd, describe_psf_out
+from lenssr.reconstruction.kept_posterior import keep_posterior
 from lenssr.reconstruction.verdict import Run, judge
 from lenssr.result import SuperResolution
+from lenssr.result.catalogue_row import parameter_name
 from lenssr.result.resolution import PARAMETER_COLUMNS
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,9 @@ class Solved:
             "covariance": covariance,
             "covariance_names": names,
         }
+        units = dict(_named_units(fields["parameters"]))
+        ready = fields.pop("posterior", None)
+        fields["posterior"] = keep_posterior(run, ready, names, [units[name] for name in names]) or ready
         return make_result(run, fields, meta=_fit_meta(run) | self.meta, elapsed=elapsed)
 
 
@@ -178,6 +183,12 @@ def _table(run, models, sky_error):
             unit = "" if parameter.unit is None else parameter.unit.to_string()
             rows.append((shown, block.role, float(parameter.value), error, unit, not is_free))
     return QTable(rows=rows, names=PARAMETER_COLUMNS)
+
+
+def _named_units(parameters):
+    """Pairs of name, as in the covariance, and unit of the rows of a table of parameters."""
+    for row in parameters:
+        yield parameter_name(str(row["component"]), str(row["name"])), str(row["unit"])
 
 
 def _parameter(model, name):

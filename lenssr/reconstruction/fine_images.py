@@ -306,6 +306,13 @@ class TiledScene(FineScene):
             flux, inside = flux + found[3], inside + found[4]
         return lensed, light, tuple(errors), flux, inside
 
+    def image(self, *roles):
+        """As `FineScene.image`."""
+        whole = np.zeros(self.grid.shape)
+        for rows, strip in self._strips():
+            whole[rows] = strip.image(*roles)
+        return whole
+
     def changes(self, directions):
         """As `FineScene.changes`, all directions at once."""
         planes, fluxes = None, 0.0
@@ -389,6 +396,15 @@ def source_ccd(value, error, observation, x_0, y_0, pixel_scale, mask=None):
     place = {"x_0": x_0, "y_0": y_0, "pixel_scale": pixel_scale}
     wcs = window_wcs(observation.grid, **place, side=len(value))
     return ccd(value, observation.brightness_unit, error=error, wcs=wcs, mask=mask, **place)
+
+
+def source_pixels(profile, vector):
+    """Positions x, y (side, side) in arcsec of the pixels that show a profile of parameters (P,)."""
+    view = _SourceView(profile, vector)
+    return tuple(
+        torch.as_tensor(a) + at
+        for a, at in zip((view.grid.x, view.grid.y), (view.x_0, view.y_0), strict=True)
+    )
 
 
 class _SourceView:

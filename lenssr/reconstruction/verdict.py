@@ -498,6 +498,10 @@ def no_wcs(run):
     return run.observation.grid.wcs is None
 
 
+noted(
+    "posterior_not_gaussian",
+    "Pareto k of draws (result.with_draws) above 0.7: take errors from draws of method='emcee'",
+)
 noted("failed", "the image could not be processed", serious=True)
 noted("interpolated", "no lens, no source: plain interpolation")
 noted("not_relensed", "a network without the lens equation: no lens, no source; errors of noise alone")

@@ -29,6 +29,7 @@ from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
 from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.provenance import iso_date, provenance_cards
+from lenssr.result.stored_posterior import DRAWN_PLANES, StoredPosterior, draws_of, draws_table, plain_draws
 from lenssr.result.text import is_model
 
 # Layout 1 held the models in the LENS table alone; from layout 3 on every HDU has CHECKSUM and DATASUM, and
@@ -64,9 +65,9 @@ LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 EXACT = "reduced_chi2 sky sky_error covariance_names flags ok magnification magnification_error meta".split()
 # Ends of the names of files that are FITS.
 SUFFIXES = (".fits", ".fit", ".fts")
-# Columns of the LENS table, one row a parameter.
+# Columns of the LENS table, one row a parameter; ``key`` is its name in COVARIANCE and DRAWS.
 LENS_COLUMNS = {"component": str, "model": str, "name": str, "value": float, "error": float}
-LENS_COLUMNS |= {"unit": str, "fixed": bool, "lower": float, "upper": float}
+LENS_COLUMNS |= {"unit": str, "fixed": bool, "lower": float, "upper": float, "key": str}
 
 # ---------------------------------------------------------------- planes of a result
 
@@ -123,11 +124,18 @@ def to_hdulist(result):
     plain |= {label: plain_light(model) for label, model in models.items() if label != "lens"}
     arrays = []
     exact = {**_exact(result), "models": _without_arrays(plain, arrays)}
+    if hasattr(result.posterior, "plain"):
+        exact["posterior"] = _without_arrays(result.posterior.plain(), arrays)
+    if result.draws is not None:
+        exact["draws"], of_draws = plain_draws(result.draws)
+        hdus += [_image_hdu(array, name, comment, unit=unit) for name, array, comment, unit in of_draws]
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     hdus += list(_by_rule(hdus, planes))
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
     tables = {"LENS": lens_table(models), "PARAMETERS": parameters}
+    if result.draws is not None:
+        tables["DRAWS"] = draws_table(result.draws)
     exact["hdus"] = {hdu.name: list(hdu.shape) for hdu in hdus} | {
         name: len(one) for name, one in tables.items()
     }
@@ -234,9 +242,12 @@ def lens_table(models):
     for label, model in models.items():
         parts = getattr(model, "components", model)
         if isinstance(parts, list | tuple):
-            rows += [row for i, part in enumerate(parts) for row in _lens_rows(f"{label}.{i}", part)]
+            numbered = [(f"{label}.{i}", part, f"_{i}") for i, part in enumerate(parts)]
+            rows += [
+                (*row, f"{label}.{row[2]}{end}") for at, part, end in numbered for row in _lens_rows(at, part)
+            ]
         elif model is not None:
-            rows += _lens_rows(label, model)
+            rows += [(*row, f"{label}.{row[2]}") for row in _lens_rows(label, model)]
     return Table(rows=rows or None, names=list(LENS_COLUMNS), dtype=list(LENS_COLUMNS.values()))
 
 
@@ -293,7 +304,8 @@ def _check_whole(hdulist, listed):
 
 
 def _fields(hdulist, kind, exact):
-    models = _models(hdulist, exact["models"])
+    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
+    models = _models(hdulist, exact["models"], arrays)
     planes = {
         name: _native(hdulist[plane.hdu].data) if plane.array else _ccddata(hdulist, name, plane, exact)
         for name, plane in planes_of(kind).items()
@@ -307,6 +319,12 @@ def _fields(hdulist, kind, exact):
     if "SECONDS" in hdulist[0].header:
         told["meta"].setdefault("seconds", hdulist[0].header["SECONDS"])
     told |= {"lens": models["lens"], "source_model": models["source"], "lens_light": models["lens_light"]}
+    if exact.get("posterior") is not None:
+        told["posterior"] = StoredPosterior(_with_arrays(exact["posterior"], arrays))
+    if "draws" in exact:
+        names = ("DRAWS", *DRAWN_PLANES.values())
+        found = {name: _native(hdulist[name].data) for name in names if name in hdulist}
+        told["draws"] = draws_of(exact["draws"], found)
     return planes | told | {"parameters": table}
 
 
@@ -339,9 +357,8 @@ def _ccddata(hdulist, name, plane, exact):
     )
 
 
-def _models(hdulist, plain):
-    """The models by label."""
-    arrays = {hdu.name[6:].lower(): _native(hdu.data) for hdu in hdulist if hdu.name.startswith("ARRAY.")}
+def _models(hdulist, plain, arrays):
+    """The models by label; arrays by the names of their HDUs."""
     if hdulist[0].header["FILEVER"] == 1:
         plain = _plain_of_layout_1(hdulist["LENS"].data, plain, arrays)
     else:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -16,6 +16,9 @@ from lenssr.exceptions import InputError, short_line
 from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.result.coolest_files import result_from, write_coolest
+from lenssr.posterior import PosteriorDraws
+from lenssr.posterior.sampling import Method, draw
+from lenssr.result.catalogue_row import catalogue_row
 from lenssr.result.fits import plane, read, write
 from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.text import describe, pixel_scales
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     from astropy.modeling import Model
 
+# Set by `SuperResolution.with_draws`; the verdict explains it with the other flags.
+NOT_GAUSSIAN = "posterior_not_gaussian"
 PARAMETER_COLUMNS = ("name", "component", "value", "error", "unit", "fixed")
 
 
@@ -102,7 +107,9 @@ class SuperResolution:
         For a source on a grid, how much the data say of each pixel of ``source``: 1 - (posterior
         variance) / (prior variance) of the field that has the prior. None for other sources.
     posterior : object or None
-        The posterior for `sample`, in memory only: None after `read`.
+        The posterior for `sample` and `sample_posterior`; None where there is none, as without a model.
+    draws : `~lenssr.posterior.PosteriorDraws` or None
+        Those of `with_draws`.
     meta : dict
         Settings, versions, seconds, ``measures`` of the verdict; ``pixel_scale``, that of the input in
         arcsec. Plain values, which JSON can hold. It is a plain dict, which nothing in the package changes.
@@ -139,6 +146,7 @@ class SuperResolution:
     magnification: float = np.nan
     magnification_error: float = np.nan
     posterior: Any = field(default=None, repr=False)
+    draws: PosteriorDraws | None = field(default=None, repr=False)
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -188,6 +196,31 @@ class SuperResolution:
         """
         found = {part: magnitude_of(self, part) for part in PARTS}
         return {part: value * u.ABmag for part, value in found.items() if np.isfinite(value)}
+
+    @property
+    def table(self) -> QTable:
+        """The result as one row of a catalogue, a column for each quantity, with its unit and its error.
+
+        ``id`` (of ``meta["id"]`` or ``meta["name"]``, the target, or the file), ``file``, ``ok``, ``flags``
+        (joined by commas), ``reduced_chi2``; ``R_E``, ``magnification`` and their errors, ``NAME_mag`` of
+        `magnitudes`, where there are any; then every parameter by its name of ``covariance_names``, fixed
+        ones too, and its error (nan if fixed) by that name and ``_err``. Rows of several results, also in
+        other units, go together by `astropy.table.vstack`; ``parameters`` is the long form, one row a
+        parameter.
+
+        Examples
+        --------
+        >>> from astropy.table import vstack
+        >>> from lenssr import SuperResolver
+        >>> from lenssr.simulation import DeepLense
+        >>> items = DeepLense(lens="sie", size=2, seed=1)
+        >>> resolver = SuperResolver(lens=items[0].lens, oversampling=1)
+        >>> rows = [resolver(item.low, noise=item.noise).table for item in items]
+        >>> catalogue = vstack(rows)
+        >>> len(catalogue), catalogue["source.r_eff"].unit, "source.r_eff_err" in catalogue.colnames
+        (2, Unit("arcsec"), True)
+        """
+        return catalogue_row(self)
 
     def colours(self, other: "SuperResolution") -> dict[str, u.Quantity]:
         """Magnitudes of this result less those of one in another band, of the parts that both have.
@@ -243,11 +276,128 @@ class SuperResolution:
         ((3, 150, 150), Unit("electron / (s arcsec2)"))
         """
         n, seed = positive_integer(n, "n"), positive_integer(seed, "seed", 0)
-        if self.posterior is None:
-            raise InputError("no posterior (files hold none): run SuperResolver again, with a source model")
-        changes = self.posterior.changes(n, np.random.default_rng(seed))
+        changes = self._posterior().changes(n, np.random.default_rng(seed))
         planes = zip((self.image, self.source), changes, strict=True)
         return Draws(*((plane.data + change) * plane.unit for plane, change in planes))
+
+    def _posterior(self) -> Any:
+        if self.posterior is None:
+            raise InputError(
+                "no posterior: run SuperResolver again, with a source model, and write its result"
+            )
+        return self.posterior
+
+    def sample_posterior(
+        self,
+        n: int = 300,
+        method: Method = "psis",
+        seed: int = 0,
+        *,
+        images: bool = False,
+        steps: int = 2000,
+        jobs: int | None = 1,
+        progress: bool = False,
+    ) -> PosteriorDraws:
+        """Draw the parameters of lens, light and source from the posterior, with the priors of the fit.
+
+        The priors are Gaussian where the fit has one and flat, within its bounds, in the variables of the fit
+        elsewhere: these are logarithms of brightnesses and lengths. The noise is held as the fit found it,
+        and chi2 counts less where it is correlated, as for the errors.
+
+        Parameters
+        ----------
+        n : int, optional
+            Number of draws, 300 by default.
+        method : {"psis", "laplace", "emcee"}, optional
+            "laplace": the Gaussian of ``covariance``. "psis" (default): the same draws, weighed by the
+            posterior, Pareto smoothed; ``pareto_k`` above 0.7 says that neither is reliable. "emcee": Markov
+            chains, four independent ensembles, which need no Gaussian and take the longest. With a source on
+            a grid the posterior is its evidence with grid, prior and strength held, integrated over the
+            source by Laplace's method.
+        seed : int, optional
+            The same seed gives the same draws; 0 by default.
+        images : bool, optional
+            Whether each draw has its super-resolved image and source, by default not. Unlike those of
+            `sample` they are not linearised.
+        steps : int, optional
+            Most steps of a walker of "emcee", 2000 by default; it ends sooner once R-hat is below 1.01 and
+            the chains have 50 autocorrelation times.
+        jobs : int, optional
+            Number of processes of "emcee", by default 1; -1: one for each core. Draws do not depend on it.
+        progress : bool, optional
+            Whether a progress bar is shown, by default not.
+
+        Returns
+        -------
+        draws : `~lenssr.posterior.PosteriorDraws`
+            Use their weights. `with_draws` puts them into the product.
+
+        Raises
+        ------
+        InputError
+            If there is no posterior, an argument has no meaning, the extra ``posterior`` is not installed, or
+            a network has drawn the source and the method is not "laplace".
+
+        References
+        ----------
+        Vehtari et al. 2024, JMLR 25, 72 (Pareto smoothed importance sampling); Foreman-Mackey et al. 2013,
+        PASP 125, 306 (emcee).
+
+        Examples
+        --------
+        >>> from lenssr import SuperResolver
+        >>> from lenssr.simulation import DeepLense
+        >>> item = DeepLense(lens="sie", noise=True, size=1, seed=1)[0]
+        >>> resolver = SuperResolver(lens=item.lens, fit_lens=True, oversampling=1)
+        >>> result = resolver(item.low, noise=item.noise)
+        >>> draws = result.sample_posterior(100, "laplace")
+        >>> draws["lens.theta_E"].unit, draws.values.shape == (100, len(result.covariance_names))
+        (Unit("arcsec"), True)
+        """
+        kept = self._posterior()
+        if not hasattr(kept, "target"):
+            raise InputError("the posterior of this result has draws of images only: see result.sample")
+        target = kept.target(method)
+        draws, vectors = draw(target, n, method, seed=seed, steps=steps, jobs=jobs, progress=progress)
+        if not images:
+            return draws
+        if self.source is None:
+            raise InputError("images = True without a source: leave it out")
+        found = kept.images(target, vectors, np.random.default_rng([seed, 1]))
+        image, source = (
+            part * plane.unit for part, plane in zip(found, (self.image, self.source), strict=True)
+        )
+        return replace(draws, image=image, source=source)
+
+    def with_draws(self, draws: PosteriorDraws) -> Self:
+        """The result with draws in it, which `write` writes and `read` reads.
+
+        ``pareto_k`` becomes a measure of the verdict, and sets its flag ``posterior_not_gaussian`` above 0.7.
+
+        Parameters
+        ----------
+        draws : `~lenssr.posterior.PosteriorDraws`
+            As of `sample_posterior`.
+
+        Returns
+        -------
+        result : `SuperResolution`
+            Another one; this one stays as it is.
+
+        Raises
+        ------
+        InputError
+            If the draws are of other parameters.
+        """
+        if draws.names != tuple(self.covariance_names):
+            told = ", ".join(self.covariance_names)
+            raise InputError(f"draws of {', '.join(draws.names)} are not of this result, which has {told}")
+        flags = tuple(flag for flag in self.flags if flag != NOT_GAUSSIAN)
+        measures = {key: value for key, value in self.meta.get("measures", {}).items() if key != NOT_GAUSSIAN}
+        if not np.isnan(draws.pareto_k):
+            measures[NOT_GAUSSIAN] = draws.pareto_k
+        flags += (NOT_GAUSSIAN,) if draws.doubtful else ()
+        return replace(self, draws=draws, flags=flags, meta={**self.meta, "measures": measures})
 
     def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to one FITS file: all of it, or nothing.

@@ -80,7 +80,7 @@ def test_primary_header_has_settings_and_versions(written):
 
 def test_lens_table_has_a_row_for_every_parameter(result, written):
     rows = written["LENS"].data
-    assert " ".join(rows.columns.names) == "component model name value error unit fixed lower upper"
+    assert " ".join(rows.columns.names) == "component model name value error unit fixed lower upper key"
     assert len(rows) == 9 + 7
     first = rows[0]
     assert (first["component"], first["model"], first["name"]) == ("lens.0", "SIE", "theta_E")

@@ -72,12 +72,12 @@ def test_the_source_is_masked_where_it_is_prior(half):
 
 def test_it_follows_from_draws_and_prior(half):
     """In the middle of the grid, where source pixels are nodes, for a source with one node per pixel."""
-    state, strength = half.posterior.state, half.meta["strength"]
+    state, strength = half.posterior.ready.state, half.meta["strength"]
     prior = Prior("gradient", state.grid.side).local_variance / strength
-    factor = half.posterior.factor()
+    factor = half.posterior.ready.factor()
     draws = factor.sample(np.random.default_rng(0).normal(size=(factor.size, 2000)))
     expected = np.clip(1 - draws[: factor.count].var(axis=1) / prior, 0, 1)
-    grid = half.posterior.state.grid
+    grid = half.posterior.ready.state.grid
     side = half.information.shape[0]
     even = np.linspace(-grid.half, grid.half, side) * (1 - 1e-12)
     y, x = np.meshgrid(even + grid.y_0, even + grid.x_0, indexing="ij")
@@ -95,7 +95,7 @@ def test_a_hidden_arc_is_prior(solve, prior):
     """Known where an arc is seen; where no ray lands that is seen, the prior only continues it."""
     rows, columns = np.indices(solve.shape)
     result = solve("pixelated", lens=solve.lens, prior=prior, mask=rows < columns + 8)
-    state, grid = result.posterior.state, result.posterior.state.grid
+    state, grid = result.posterior.ready.state, result.posterior.ready.state.grid
     seen = PixelGrid(solve.shape, 0.1)
     x, y = (torch.as_tensor(axis[rows >= columns + 8]) for axis in (seen.x, seen.y))
     landed = [axis[0].numpy() for axis in state.scene.source_positions(x, y, state.physical)]

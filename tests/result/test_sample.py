@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from lenssr.exceptions import InputError
-from lenssr.result import SuperResolution
 
 COUNT = 300
 CASES = {
@@ -73,14 +72,3 @@ def test_neighbours_vary_together(solve, source):
 def test_numbers_are_checked(solve, wrong):
     with pytest.raises(InputError, match="give an integer"):
         solve("sersic", lens=solve.lens, fit_lens=False).sample(**wrong)
-
-
-def test_files_hold_no_posterior(solve, tmp_path):
-    solve("sersic", lens=solve.lens, fit_lens=False).write(tmp_path / "out.fits")
-    with pytest.raises(InputError, match="files hold none.*: run SuperResolver again"):
-        SuperResolution.read(tmp_path / "out.fits").sample(2)
-
-
-def test_interpolation_has_no_posterior(solve):
-    with pytest.raises(InputError, match="no posterior"):
-        solve("interpolation").sample(2)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from lenssr._quiet import quiet
 from lenssr.exceptions import InputError
 from lenssr.survey.lens_list import ListedLens
 from lenssr.survey.lens_solver import Job, Stopped
@@ -26,6 +27,8 @@ Batch = tuple[Sequence[ListedLens], Sequence[str]]
 AHEAD = 2
 # How often a batch is handed out again whose worker of Dask ended, and seconds for a scheduler to answer.
 HANDED_OUT, ANSWER = 3, 20.0
+# Dask serves pages wherever it runs; without a dashboard that is asked for they stay on this machine.
+OWN_MACHINE = "127.0.0.1:0"
 NEEDS_DASK = "it needs Dask: pip install 'lenssr[survey]', or give jobs=1 without a scheduler"
 
 
@@ -119,13 +122,15 @@ class DaskEngine:
         self.token, self._solve, self.address = uuid.uuid4().hex, solve, scheduler
         self.cluster = None
         # Dask gives a batch up whose worker ended more often than this; our own pools see to their processes.
-        with dask.config.set({"distributed.scheduler.allowed-failures": HANDED_OUT}):
+        # A machine without a network is fine: Dask warns that it finds no address of it.
+        with dask.config.set({"distributed.scheduler.allowed-failures": HANDED_OUT}), quiet(RuntimeWarning):
             if scheduler is None:
                 self.cluster = distributed.LocalCluster(
                     n_workers=jobs,
                     threads_per_worker=1,
                     processes=False,
-                    dashboard_address=dashboard,
+                    dashboard_address=dashboard or OWN_MACHINE,
+                    worker_dashboard_address=OWN_MACHINE,
                     silence_logs=logging.ERROR,
                 )
             try:
@@ -148,7 +153,7 @@ class DaskEngine:
 
         waiting, ahead, again = iter(batches), 1, dict[str, tuple[Batch, int]]()
         looked = -1e9
-        futures = as_completed(with_results=True, raise_errors=False)
+        futures = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
 
         def hand_out(batch: Batch, count: int = 1) -> None:
             key = f"lens-{self.token}-{uuid.uuid4().hex}"
@@ -184,7 +189,7 @@ class DaskEngine:
         _close_pool(self.token)
         with contextlib.suppress(Exception):
             if self.cluster is None and self.client.status == "running":
-                self.client.run(_close_pool, self.token, wait=False)
+                self.client.run(_close_pool, self.token, on_error="ignore")
                 self.client.unregister_worker_plugin(f"lenssr-survey-{self.token}")
         with contextlib.suppress(Exception):
             self.client.close(timeout=1)

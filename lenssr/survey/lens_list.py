@@ -20,8 +20,9 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
+from astropy.table.meta import get_header_from_yaml
 
-from lenssr._files import listed, local_path
+from lenssr._files import listed, local_file, local_path
 from lenssr._limits import quoted
 from lenssr.exceptions import InputError
 from lenssr.photometry.positions import read_positions
@@ -166,7 +167,7 @@ def read_lens_list(
             lenses = _in_folder(place, files, problems)
             _refuse(problems, name)
             return _checked(lenses, name, needs_places, problems, ())
-        base, table = place.resolve().parent, read_positions(place)
+        base, table = place.resolve().parent, _read_table(place)
     keep = tuple(table.colnames) if "*" in keep else tuple(keep)
     lenses, kept = _in_table(table, base, files, keep, problems)
     return _checked(lenses, name, needs_places, problems, kept)
@@ -270,6 +271,33 @@ def _in_folder(place: Path, files: str | None, problems: list[str]) -> list[List
 
 
 # ---------------------------------------------------------------- tables
+
+
+def _read_table(place: Path) -> Table:
+    """A table in any form that astropy reads, and Parquet, for which it would need pandas."""
+    if place.suffix.lower() not in (".parquet", ".parq"):
+        return read_positions(place)
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(f"{place} needs pyarrow: pip install 'lenssr[survey]'") from error
+    try:
+        read = parquet.read_table(local_file(place))
+        columns = {name: np.ma.masked_equal(values, None) if None in values else values
+                   for name, values in read.to_pydict().items()}  # fmt: skip
+        table = Table(columns)
+        header = (read.schema.metadata or {}).get(b"table_meta_yaml", b"").decode().split("\n")
+        units = get_header_from_yaml(header)["datatype"] if len(header) > 1 else []
+        for column in units:
+            if "unit" in column and column["name"] in table.colnames:
+                table[column["name"]].unit = column["unit"]
+    except InputError:
+        raise
+    except Exception as error:  # whatever its reader raises
+        raise InputError(
+            f"{place} is no Parquet table ({type(error).__name__}: {error}): give one"
+        ) from error
+    return table
 
 
 def _in_table(

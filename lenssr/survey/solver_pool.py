@@ -30,6 +30,8 @@ __all__ = ["SolverPool"]
 # Attempts of a lens whose process ends, the seconds between two looks at its memory, and those in which a new
 # process has to be ready: imports take long on a busy file system.
 ATTEMPTS, LOOK, START = 2, 0.1, 300.0
+# What starts a process.
+COMMAND = [sys.executable, "-c", "from lenssr.survey.solver_process import main; main()"]
 
 
 class _Died(Exception):
@@ -47,7 +49,7 @@ class _Solver:
         few = {name: os.environ.get(name, "1") for name in THREADS}
         self.told = tempfile.TemporaryFile()
         self.process = subprocess.Popen(  # nosec B603
-            [sys.executable, "-c", "from lenssr.survey.solver_process import main; main()"],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.told,

@@ -149,6 +149,7 @@ def _write_fits(table: Table, path: Path) -> None:
         hdu = table_to_hdu(_undescribed(plain))
     for number, name in enumerate(table.colnames, 1):
         hdu.header[f"TCOMM{number}"] = table[name].info.description or ""
+    hdu.header["LONGSTRN"] = "OGIP 1.0"
     hdu.name = "CATALOGUE"
     primary = fits.PrimaryHDU()
     primary.header["ORIGIN"] = f"lenssr {table.meta['lenssr']}"[:68]

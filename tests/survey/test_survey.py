@@ -59,8 +59,9 @@ def test_all_forms_of_the_catalogue_hold_the_same(survey, fitsverify):
     tables = {suffix: Table.read(place / f"catalogue.{suffix}") for suffix in ("ecsv", "fits")}
     tables["parquet"] = Table(pyarrow.read_table(place / "catalogue.parquet").to_pydict())
     for suffix, table in tables.items():
-        for name, column in tables["ecsv"].columns.items():
-            ours = table[name].astype(str) if table[name].dtype.kind in "SO" else table[name]
+        filled = table.filled("") if suffix == "ecsv" else table  # an empty text is read as masked
+        for name, column in tables["ecsv"].filled("").columns.items():
+            ours = filled[name].astype(str) if filled[name].dtype.kind in "SO" else filled[name]
             np.testing.assert_array_equal(np.asarray(ours), np.asarray(column), err_msg=f"{suffix} {name}")
             assert suffix == "parquet" or table[name].unit == column.unit
     assert all(tables["ecsv"][name].description for name in tables["ecsv"].colnames)

@@ -19,7 +19,6 @@ SWITCHES = "headless no-sandbox disable-gpu disable-quic no-first-run disable-ba
 SWITCHES += " disable-component-update disable-sync window-size=1400,800"
 
 pytestmark = [
-    pytest.mark.remote_data,  # its driver listens on this machine
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.xdist_group("browser"),
 ]
@@ -76,14 +75,15 @@ def page(browser, folder):
     assert [one for one in browser.get_log("browser") if one["level"] == "SEVERE"] == []
 
 
-def rows(page):
-    lines = page.find_elements("css selector", "#body tr:not(.gap)")
-    return [[cell.text for cell in line.find_elements("tag name", "td")] for line in lines]
+COLUMN = """
+const heads = [...document.querySelectorAll("#head th")].map(one => one.dataset.column);
+const lines = [...document.querySelectorAll("#body tr:not(.gap)")];
+return lines.map(line => line.children[heads.indexOf(arguments[0])].innerText);
+"""
 
 
 def column(page, name):
-    heads = [one.get_attribute("data-column") for one in page.find_elements("css selector", "#head th")]
-    return [row[heads.index(name)] for row in rows(page)]
+    return page.execute_script(COLUMN, name)
 
 
 def count(page):
@@ -173,12 +173,10 @@ def test_a_lens_has_a_page_of_its_own(page, folder):
     )
     assert page.find_element("id", "name").text == "lens 2345"
     table = table_of(10_000)
-    shown = {
-        cells[0].text: cells[1].text
-        for cells in (
-            line.find_elements("tag name", "td") for line in page.find_elements("css selector", "#values tr")
-        )
-    }
+    script = (
+        "return [...document.querySelectorAll('#values tr')].map(one => [...one.cells].map(c => c.innerText))"
+    )
+    shown = {cells[0]: cells[1] for cells in page.execute_script(script)}
     assert shown["R_E"] == f"{table['R_E'][2345]:.5g} arcsec"
     (picture,) = page.find_elements("css selector", "#pictures img")
     assert picture.get_attribute("src").endswith(f"thumbnails/{quote('5 #%.jpg')}")

@@ -29,6 +29,7 @@ from lenssr.simulation import GalaxyLenses, write_dataset
 from lenssr.survey import Survey
 
 WORKERS = 2
+CAMERA = {"pixels": 38, "pixel_scale": 0.1, "fwhm": 0.16, "sky_rms": 0.02}
 CORES = (10, 100, 1000)
 # File system operations of a lens that touch metadata (create, rename, stat, unlink), and what a parallel
 # file system serves of them in a second: a cautious figure for Lustre, from the sites' own documents.
@@ -61,7 +62,7 @@ def memory_now():
 
 def overhead(count, seed, place):
     """Rows about many small lenses, with the seconds of one."""
-    write_dataset(GalaxyLenses('0.1"', size=count, seed=seed), place / "cutouts")
+    write_dataset(GalaxyLenses(size=count, seed=seed, **CAMERA), place / "cutouts")
     files = sorted((place / "cutouts").glob("*.fits"))
     resolver = SuperResolver()
     resolver(files[0])  # what is imported late is imported now
@@ -198,7 +199,7 @@ def large(count, place):
 
 def system_calls(place):
     """Calls for one lens that change the metadata of the file system."""
-    # Counted in the code: product and thumbnail are made and renamed, and looked at before; the row is appended.
+    # Counted in the code: product and thumbnail are looked at, made and renamed; the row is appended.
     return 2 * (1 + 1 + 4) + 1 / 1000
 
 

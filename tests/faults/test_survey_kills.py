@@ -1,4 +1,4 @@
-"""A survey that is stopped ends at once and goes on; benchmarks/survey.py kills many, workers and scheduler too."""
+"""A survey that is stopped ends at once and goes on; benchmarks/survey.py kills more, and others."""
 
 import signal
 

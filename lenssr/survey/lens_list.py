@@ -283,9 +283,7 @@ def _read_table(place: Path) -> Table:
         raise InputError(f"{place} needs pyarrow: pip install 'lenssr[survey]'") from error
     try:
         read = parquet.read_table(local_file(place))
-        columns = {name: np.ma.masked_equal(values, None) if None in values else values
-                   for name, values in read.to_pydict().items()}  # fmt: skip
-        table = Table(columns)
+        table = Table({name: _with_mask(values) for name, values in read.to_pydict().items()})
         header = (read.schema.metadata or {}).get(b"table_meta_yaml", b"").decode().split("\n")
         units = get_header_from_yaml(header)["datatype"] if len(header) > 1 else []
         for column in units:
@@ -298,6 +296,15 @@ def _read_table(place: Path) -> Table:
             f"{place} is no Parquet table ({type(error).__name__}: {error}): give one"
         ) from error
     return table
+
+
+def _with_mask(values: list[Any]) -> Any:
+    """A column whose None are masked."""
+    mask = [value is None for value in values]
+    if not any(mask):
+        return values
+    fill = next((type(value)() for value in values if value is not None), "")
+    return np.ma.array([fill if value is None else value for value in values], mask=mask)
 
 
 def _in_table(

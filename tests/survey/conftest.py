@@ -52,7 +52,7 @@ def catalogue(folder):
     """A table of the five, with a column of its own."""
     path = folder / "catalogue.ecsv"
     names = list("abcde")
-    table = Table({"id": names, "file": [f"{n}.fits" for n in names], "note": [f"n{n}" for n in names]})
+    table = Table({"id": names, "file": [f"{n}.fits" for n in names], "note": [f"note {n}" for n in names]})
     table.write(path)
     return path
 

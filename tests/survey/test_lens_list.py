@@ -22,6 +22,22 @@ def test_every_form_of_table_gives_the_same_list(folder, suffix):
     ]
 
 
+def test_cells_of_parquet_may_be_empty(folder):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "id": ["a", "b"],
+        "file_g": ["a.fits", "b.fits"],
+        "file_r": [None, "c.fits"],
+        "z_lens": [0.5, None],
+    }
+    parquet.write_table(pyarrow.table(columns), folder / "empty.parquet")
+    found = read_lens_list(folder / "empty.parquet").lenses
+    assert [list(one.files) for one in found] == [["g"], ["g", "r"]]
+    assert found[0].z_lens == 0.5 and np.isnan(found[1].z_lens)
+
+
 def test_a_folder_is_a_lens_for_each_file(folder):
     found = read_lens_list(folder)
     assert [one.id for one in found] == list("abcde")
@@ -110,7 +126,7 @@ def test_a_pattern_has_two_words_only():
 def test_columns_of_ones_own_are_let_through_by_name(catalogue):
     with pytest.raises(InputError, match="column note is unknown"):
         read_lens_list(catalogue)
-    assert [one.kept for one in read_lens_list(catalogue, keep=["note"])][0] == {"note": "na"}
+    assert [one.kept for one in read_lens_list(catalogue, keep=["note"])][0] == {"note": "note a"}
     with pytest.raises(InputError, match="keep names the column nothing"):
         read_lens_list(catalogue, keep=["note", "nothing"])
 

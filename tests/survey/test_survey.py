@@ -40,7 +40,7 @@ def test_every_lens_gets_a_row_and_files(survey, fitsverify):
     summary = survey.run()
     table = Table.read(survey.folder.path / "catalogue.ecsv")
     assert list(table["id"]) == list("abcde")
-    assert list(table["note"]) == ["na", "nb", "nc", "nd", "ne"]
+    assert list(table["note"]) == [f"note {name}" for name in "abcde"]
     assert set(table["grade"]) == {"ok"} and summary.grades == {"ok": 5}
     np.testing.assert_allclose(table["ra"], 150 + np.arange(5), atol=1e-9)
     for row in table:

@@ -1,8 +1,8 @@
 """The ``lenssr`` command.
 
-It can ``resolve`` an image, say what it reads in a file (``inspect``), fit galaxies (``sersic``), show a
-``demo``, ``simulate`` a data set and ``train`` a network. Imports stay inside the commands, so that ``lenssr
---help`` does not wait for them.
+It can ``resolve`` an image, or the lenses of a catalogue (``survey``), say what it reads in a file
+(``inspect``), fit galaxies (``sersic``), show a ``demo``, ``simulate`` a data set and ``train`` a network.
+Imports stay inside the commands, so that ``lenssr --help`` does not wait for them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lenssr import _survey_command
 from lenssr._files import atomic, check_outputs, local_path, package_version, read_text
 from lenssr._limits import limited
 from lenssr._option import angle, memory_text, whole_number
@@ -47,6 +48,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_arguments, help in (
         ("resolve", _resolve, _resolve_arguments, "super-resolve one FITS cutout of a lens"),
+        ("survey", _survey, _survey_arguments, "super-resolve the lenses of a catalogue or folder"),
         ("inspect", _inspect, _inspect_arguments, "say what is read in a FITS file, and what is assumed"),
         ("sersic", _sersic, _sersic_arguments, "fit Sérsic profiles to the galaxies of an image"),
         ("demo", _demo, _demo_arguments, "simulate a lens, super-resolve it, score it"),
@@ -85,12 +87,23 @@ def _resolve_arguments(parser, add):
     _add_options(parser, READING)
     _psf_arguments(parser, add)
     add("--mask-file", metavar="F", help="a FITS file that hides pixels, by --mask-bits")
+    _resolver_arguments(parser, add)
+    add("--plot", metavar="OUT.png", help="draw the result too")
+    add("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _survey_arguments(parser, add):
+    _survey_command.add_arguments(parser, add)
+    _add_options(parser, READING, without=("centre",))
+    _psf_arguments(parser, add)
+    _resolver_arguments(parser, add)
+
+
+def _resolver_arguments(parser, add):
     _add_options(parser, RESOLVER)
     add("--weights", metavar="NAME", help="of --source network: weights by name, or a file (default: chosen)")
     steps = "Gauss-Newton steps after the prediction of --source network (default: 0)"
     add("--refine", metavar="N", type=partial(whole_number, least=0), help=steps)
-    add("--plot", metavar="OUT.png", help="draw the result too")
-    add("--overwrite", action="store_true", help="replace files that exist")
 
 
 def _psf_arguments(parser, add):
@@ -224,14 +237,19 @@ def _source(arguments):
     return NetworkSource(**asked)
 
 
-def _resolve(arguments):
+def _resolver(arguments):
     from lenssr.resolver import SuperResolver
+
+    lens = None if arguments.lens is None else _read_lens(arguments.lens)
+    return SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
+
+
+def _resolve(arguments):
     from lenssr.result.fits import check_name
 
     outputs = _outputs(arguments)
     check_name(arguments.output)
-    lens = None if arguments.lens is None else _read_lens(arguments.lens)
-    resolver = SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
+    resolver = _resolver(arguments)
     log.info("resolving %s", arguments.input)
     reading = _reading_with_psf(arguments)
     if arguments.mask_file is None:
@@ -243,6 +261,11 @@ def _resolve(arguments):
         result.plot(path=arguments.plot)
     print(result.summary())
     print(f"written        {', '.join(outputs)}")
+
+
+def _survey(arguments):
+    arguments.centre = None  # of each lens
+    _survey_command.run(arguments, _resolver(arguments), _reading_with_psf(arguments))
 
 
 def _observe(path, reading, mask, resolver=None):

@@ -66,6 +66,13 @@ class Inversion:
         return region, float(chi2[region].sum()), int(region.sum())
 
     @property
+    def pull_of_lens(self):
+        """Mean squared z-score of the lens by its own priors."""
+        mean, stiffness = self.problem.parameter_prior
+        pulls = stiffness * (self.solution.parameters - mean) ** 2
+        return float(pulls[: self.problem.scene.count("lens")].mean())
+
+    @property
     def signal(self):
         """Signal-to-noise of the lensed source."""
         light = self.problem.lensed_source(self.solution.values, self.solution.parameters)
@@ -130,6 +137,21 @@ class BandFit(FreeFormFit):
                     mean[:, block.start + here] = reference.physical[other.start + there]
                     stiffness[:, block.start + here] = tie**-2
         self.parts[KIND] = replace(part, constraints=type(part.constraints)(*mine))
+
+    def is_bound(self, found):
+        """Whether the lens of an inversion ends where only its distance from the parametric fit stops it."""
+        part = self.parts[KIND]
+        return bool(part.constraints.binding(part.scene, found.physical[None], self._within))
+
+    def widen(self, found):
+        """Let the lens go as far from where an inversion has it as it could from the parametric fit."""
+        part = self.parts[KIND]
+        constraints = part.constraints.widened(part.scene, found.physical[None], self._within)
+        self.parts[KIND] = replace(part, constraints=constraints)
+
+    @property
+    def _within(self):
+        return self.fit.constraints.without(self.scene, "source")
 
     def behind_held_lens(self):
         """The `Inversion` on a coarse grid, the lens held, with the likeliest prior."""

@@ -136,9 +136,9 @@ class BandsReconstruction:
         joint = self._best_candidate(placed, fits)
         for fit, found in joint.pairs:
             fit.measure_temperature(found)
-        joint = joint.solved(**COARSE).without_misfits()
+        joint = joint.solved(**COARSE).expanded(**COARSE).without_misfits()
         log.info("refining the sources of %s", ", ".join(joint.fits))
-        joint = joint.renewed(**COARSE).refined().renewed()
+        joint = joint.renewed(**COARSE).refined().renewed().expanded()
         results = {name: joint.result(name, placed[name], finish) for name in placed}
         meta = {"evidence": joint.solution.evidence, "lens_found_in": joint.reference}
         meta["seconds"] = time.perf_counter() - started
@@ -267,6 +267,39 @@ class Joint:
         pairs = zip(self.fits, requests, solution.bands, strict=True)
         found = {name: Inversion(request.problem, one) for name, request, one in pairs}
         return replace(self, found=found, solution=solution)
+
+    def expanded(self, **options):
+        """Gone on from where only the distance from the parametric fit has stopped the lens.
+
+        Not to a lens that is unlikely by its priors, as for one image (`expand_trust_region`).
+        """
+        joint, reference = self, self.fits[self.reference]
+        for _ in range(decisions.EXPANSIONS):
+            here = joint.found[self.reference]
+            if self.settings.lens is not None or not self.moves or not reference.is_bound(here):
+                break
+            log.info("the lens leaves its neighbourhood of the parametric fit")
+            before = {name: fit.parts[KIND] for name, fit in self.fits.items()}
+            reference.widen(here)
+            joint._share(reference)
+            further = joint.solved(**options)
+            unlikely = further.found[self.reference].pull_of_lens > decisions.UNLIKELY_LENS
+            if further.solution.evidence <= joint.solution.evidence or unlikely:
+                for name, fit in self.fits.items():
+                    fit.parts[KIND] = before[name]
+                break
+            joint = further
+        return joint
+
+    def _share(self, reference):
+        for fit in self.fits.values():
+            if fit is not reference:
+                fit.share(reference, LIGHT_TIE)
+
+    @property
+    def settings(self):
+        """The `~lenssr.options.Settings`."""
+        return self.fits[self.reference].settings
 
     # ------------------------------------------------------------ bands that do not fit
 

@@ -506,16 +506,17 @@ class SuperResolver:
 
         self._bands()  # refuses a source that bands cannot have, before anything is read
         exposures = exposures_of(images)
-        options = {**reading, "psf": psf, "noise": noise, "mask": mask}
+        own = {"psf": psf, "noise": noise, "mask": mask}
+        options = {**reading, **{k: getattr(self, k) if one is None else one for k, one in own.items()}}
         found: dict[str, list[Observation]] = {}
         for band, some in exposures.items():
             found[band] = []
             for number, image in enumerate(some):
-                own: Any = {
+                told: Any = {
                     name: of_exposure(value, name, exposures, band, number) for name, value in options.items()
                 }
-                planes = {name: own.pop(name) for name in ("psf", "noise", "mask")}
-                observation = self._observe(image, **planes, reading=own)
+                planes = {name: told.pop(name) for name in own}
+                observation = self._observe(image, **planes, reading=told)
                 check_need(self.settings, observation)
                 found[band].append(observation)
         return Group(found)

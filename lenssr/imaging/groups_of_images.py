@@ -23,7 +23,9 @@ def is_group(image: Any, band: Any = None) -> bool:
 
     A dict of one image by the name of its band is that image, as is one of which ``band`` names one.
     """
-    if not isinstance(image, Mapping) or isinstance(image, fits.Header) or band is not None:
+    if not isinstance(image, Mapping) or isinstance(image, fits.Header):
+        return False
+    if band is not None and not isinstance(band, Mapping):
         return False
     return len(image) > 1 or any(_is_list(one) for one in image.values())
 

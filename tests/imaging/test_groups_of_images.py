@@ -31,6 +31,7 @@ def test_which_inputs_are_several_images(image, expected):
 
 def test_a_band_that_is_asked_for_is_one_image():
     assert not is_group({"g": "a.fits", "r": "b.fits"}, "r")
+    assert is_group({"g": "a.fits", "r": "a.fits"}, {"g": 0, "r": 1})  # planes of one file
 
 
 def test_bands_have_lists_of_exposures():

@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.visualization import make_lupton_rgb
 
-from lenssr import SuperResolution
+from lenssr import SuperResolution, SuperResolver
 from lenssr.cli import main
 from lenssr.exceptions import InputError
 from lenssr.result import BandsResolution
@@ -196,7 +196,21 @@ def test_colours_need_two_or_three_bands(bands):
         bands.colour("mass")
 
 
-# ---------------------------------------------------------------- the command
+# ---------------------------------------------------------------- many of them, and the command
+
+
+def test_map_takes_groups(plane):
+    flat = plane(np.random.default_rng(6).normal(1, 0.1, (20, 20)), 0.1)
+    alone = plane(flat.data, 0.1, wcs=False)
+    images = [flat, {"g": flat, "r": flat}, {"g": flat, "r": alone}]
+    resolver = SuperResolver(source="interpolation", noise={"g": 0.1, "r": 0.2})
+    one, both, failed = resolver.map(images[:1], noise=0.1) + resolver.map(images[1:], pixel_scale=0.1)
+    assert isinstance(one, SuperResolution)
+    assert list(both) == ["g", "r"]
+    ratio = both["r"].residual.uncertainty.array / both["g"].residual.uncertainty.array
+    np.testing.assert_allclose(ratio, 2.0)
+    assert "image 1 of r has no WCS" in repr(failed)
+    assert not failed
 
 
 @pytest.fixture(scope="module")

@@ -190,7 +190,7 @@ class BandsReconstruction:
                     fit.at_temperature_of(before[band])
             before = start
             joints.append(Joint(start, name).begun())
-        best = max(joints, key=lambda one: one.coarse_evidence)
+        best = max(joints, key=lambda one: one.solution.evidence)
         return replace(best, others=tuple(one for one in joints if one is not best))
 
     def _behind(self, placed, fits, name, lens, radius):
@@ -217,16 +217,16 @@ class Joint:
     """Bands that share a lens, and where they are.
 
     ``fits`` are the `BandFit` of the bands that are fitted together, ``reference`` the one in which the lens
-    was found; ``found`` their `Inversion`; ``solution`` the `~lenssr.source.BandsSolution`; ``others`` the
-    joint fits from other candidates; ``left_out`` the `BandFit` and `Inversion` of bands behind the lens of
-    the rest.
+    was found; ``found`` their `Inversion`; ``solution`` the `~lenssr.source.BandsSolution`; ``coarse`` a
+    `Mode` by band, where coarse grids first led; ``others`` the joint fits from other candidates;
+    ``left_out`` the `BandFit` and `Inversion` of bands that were left out.
     """
 
     fits: dict
     reference: str
     found: dict = None
     solution: object = None
-    coarse_evidence: float = -np.inf
+    coarse: dict = None
     others: tuple = ()
     left_out: dict = None
 
@@ -244,7 +244,14 @@ class Joint:
         """On coarse grids: the likeliest priors behind the lens that is held, then all together."""
         found = {name: fit.behind_held_lens() for name, fit in self.fits.items()}
         begun = replace(self, found=found).solved(**COARSE)
-        return replace(begun, coarse_evidence=begun.solution.evidence)
+        if not self.moves:
+            return begun
+        solution, variance = begun.solution, begun.solution.lens_covariance.diagonal()
+        modes = {
+            name: Mode(solution.evidence, solution.lens, variance, one.physical)
+            for name, one in begun.found.items()
+        }
+        return replace(begun, coarse=modes)
 
     def solved(self, **options):
         """All bands together, from where they are, with present weights."""
@@ -402,12 +409,7 @@ class Joint:
         """Other lenses that all bands allow, from the other candidates on coarse grids."""
         if name not in self.fits or not self.moves:
             return []
-        modes = []
-        for joint in (self, *self.others):
-            variance = joint.solution.lens_covariance.diagonal()
-            place = joint.found[name].physical
-            modes.append(Mode(joint.coarse_evidence, joint.solution.lens, variance, place))
-        return posterior_modes(modes[0], modes[1:])
+        return posterior_modes(self.coarse[name], [joint.coarse[name] for joint in self.others])
 
     @property
     def shared_lens(self):

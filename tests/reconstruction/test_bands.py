@@ -222,15 +222,13 @@ def test_two_bands_are_the_product_of_both(both, blue, red):
 @pytest.mark.slow
 def test_a_band_that_is_turned_wrongly_is_left_out(blue):
     """Its WCS says 35 degrees where it is turned by 5: no shift makes up for that."""
-    wrong = exposure((13.0, *RED[1:]), 2, angle=5.0, told=35.0)
+    wrong = exposure(RED, 2, angle=5.0, told=35.0)
     result = resolver()({"blue": blue, "red": wrong})
-    assert result.left_out == ("red",)
-    assert "red: left_out" in result.flags
-    assert "left_out" in result["red"].flags
-    assert not result["red"].ok
-    assert not result.ok  # one band alone does not say which of two is right
-    assert result["blue"].ok
-    assert abs(result.lens[0].theta_E.value - 0.8) < 3.5 * result.lens[0].theta_E.std
+    (name,) = result.left_out  # one of two that are as bright: nothing says which is right
+    assert f"{name}: left_out" in result.flags
+    assert not result[name].ok
+    assert not result.ok
+    assert abs(result.lens[0].theta_E.value - 0.8) < 0.02
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Real lenses of which nothing is told, beside a published model of each.
 
 The lenses of the folder real_lenses in LENSSR_REAL_DATA, in one band each: F606W, F475X or F555W where there
-is one, else F814W. No lens is given, no hint and no mask. published.json holds an elliptical power law with
+is one, else F814W; with ``--bands all`` in all their bands together, and those that have several also apart
+(``several``). No lens is given, no hint and no mask. published.json holds an elliptical power law with
 shear for each, fitted to all bands with masks made by hand; R_E is the radius of the circle with the area
 inside the tangential critical curve, of both models, which does not depend on how a family counts. Values in
 brackets are the published ones; "PA off" is the position angle of the mass in degrees, ours less the
@@ -9,7 +10,7 @@ published. Published angles run from east to north, as in lenstronomy, where x i
 light of the lens galaxies lies along them so, and not from north to east. A lens that cannot be solved is a
 row with the reason. Rows go to stderr as they come.
 
-    python benchmarks/real_sample.py [--lenses SL2SJ0226-0406 SL2SJ0849-0251] [--jobs 1]
+    python benchmarks/real_sample.py [--bands one] [--lenses SL2SJ0226-0406 SL2SJ0849-0251] [--jobs 1]
                                      [--source pixelated] [--lens-light mge mge]
 """
 
@@ -81,13 +82,14 @@ def angle_off(mass, wcs, north_of_east):
     return (mass.position_angle(wcs).deg - (90 - north_of_east) + 90) % 180 - 90
 
 
-def row_of(name, folder, entry, source, lens_light):
-    """Resolve a lens and compare it."""
-    band, start = band_of(entry["bands"]), time.perf_counter()
+def row_of(name, folder, entry, source, lens_light, bands="one"):
+    """Resolve a lens, in one band or in all, and compare it."""
+    used = entry["bands"] if bands == "all" else [band_of(entry["bands"])]
+    band, start = "+".join(used), time.perf_counter()
     radius = published_lens(entry).einstein_radius().value
     resolver = SuperResolver(source=source, lens_light=lens_light, mask="auto")
     try:
-        result = resolver(folder / f"{name}_{band}.fits")
+        result = resolver({one: folder / f"{name}_{one}.fits" for one in used})
         cells, ratio, ok = compared(result, entry, radius), result.R_E.value / radius, result.ok
     except Exception as error:  # whatever it is, other lenses go on
         cells, ratio, ok = failed(error, folder), math.nan, False
@@ -99,6 +101,7 @@ def row_of(name, folder, entry, source, lens_light):
 
 def compared(result, entry, radius):
     """Cells from R_E to the serious flags."""
+    first = next(iter(result.bands.values())) if hasattr(result, "bands") else result
     mass, shear = result.lens[0], next(part for part in result.lens if isinstance(part, Shear))
     gamma = mass.gamma.value if "gamma" in mass.param_names else 2.0
     modulus = math.hypot(shear.gamma1.value, shear.gamma2.value)
@@ -107,10 +110,10 @@ def compared(result, entry, radius):
         f"{result.R_E.value / radius:.3f}",
         f"{mass.q:.2f} ({entry['q'][0]:.2f})",
         f"{modulus:.2f} ({entry['shear'][0]:.2f})",
-        f"{angle_off(mass, result.data.wcs, entry['pa'][0]):+.0f}",
+        f"{angle_off(mass, first.data.wcs, entry['pa'][0]):+.0f}",
         f"{gamma:.2f} ({entry['gamma'][0]:.2f})",
         "yes" if result.ok else "no",
-        ", ".join(flag for flag in result.flags if FLAGS[flag].serious),
+        ", ".join(flag for flag in result.flags if FLAGS[flag.split(": ")[-1]].serious),
     )
 
 
@@ -143,14 +146,19 @@ def main(folder):
     parser.add_argument("--lenses", nargs="+", default=list(published), choices=list(published), metavar="L")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--source", default="pixelated")
+    parser.add_argument("--bands", default="one", choices=("one", "all"), help="of each lens")
     parser.add_argument("--lens-light", nargs="+", default=["mge", "mge"])
     chosen = parser.parse_args()
     light = "+".join(chosen.lens_light)
     common.header("Real lenses without a hint", source=chosen.source, lens_light=light, processes=chosen.jobs)
-    tasks = [(name, folder, published[name], chosen.source, chosen.lens_light) for name in chosen.lenses]
+    how = chosen.source, chosen.lens_light, chosen.bands
+    tasks = [(name, folder, published[name], *how) for name in chosen.lenses]
     rows = list(common.in_processes(row_of, tasks, chosen.jobs))
     common.table(COLUMNS, [row.cells for row in rows])
     common.table(("all", "number"), summary(rows))
+    several = [row for row in rows if len(published[row.cells[0]]["bands"]) > 1]
+    if several:
+        common.table(("several bands", "number"), summary(several))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,12 @@ def _parser():
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_arguments, help in (
-        ("resolve", _resolve, _resolve_arguments, "super-resolve one FITS cutout of a lens"),
+        (
+            "resolve",
+            _resolve,
+            _resolve_arguments,
+            "super-resolve FITS cutouts of a lens, one or several bands",
+        ),
         ("survey", _survey, _survey_arguments, "super-resolve the lenses of a catalogue or folder"),
         ("inspect", _inspect, _inspect_arguments, "say what is read in a FITS file, and what is assumed"),
         ("sersic", _sersic, _sersic_arguments, "fit Sérsic profiles to the galaxies of an image"),
@@ -82,7 +87,8 @@ def _given(arguments, options):
 
 
 def _resolve_arguments(parser, add):
-    add("input", metavar="IN.fits", help="the cutout")
+    several = "the cutout; of several bands or exposures one each, by FILTER, or NAME=IN.fits"
+    add("input", metavar="IN.fits", nargs="+", help=several)
     add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
     _add_options(parser, READING)
     _psf_arguments(parser, add)
@@ -175,8 +181,27 @@ def _inputs(arguments):
     """Files that a command reads."""
     names = ("input", "psf_file", "psf", "lens", "mask", "init", "weights", "start", "recipe")
     names += ("err_file", "wht_file", "mask_file", "exposure_file")
-    given = (getattr(arguments, name, None) for name in names)
-    return [path for path in given if isinstance(path, str)]
+    given = [getattr(arguments, name, None) for name in names]
+    several = [path for one in given if isinstance(one, list) for path in one]
+    return [path for path in given if isinstance(path, str)] + [_without_band(path) for path in several]
+
+
+def _without_band(given):
+    """The path of ``NAME=FILE``."""
+    from lenssr.imaging.groups_of_images import split_band
+
+    return split_band(given)[1]
+
+
+def _image(arguments, hdus):
+    """The image to resolve: one file, or a dict of bands."""
+    from lenssr.imaging.groups_of_images import group_of_files, split_band
+
+    if len(arguments.input) == 1 and split_band(arguments.input[0])[0] is None:
+        return arguments.input[0]
+    if arguments.mask_file is not None:
+        raise InputError("--mask-file hides pixels of one image: put masks of several into their files")
+    return group_of_files(arguments.input, hdus)
 
 
 def _hdus(**named):
@@ -250,12 +275,13 @@ def _resolve(arguments):
     outputs = _outputs(arguments)
     check_name(arguments.output)
     resolver = _resolver(arguments)
-    log.info("resolving %s", arguments.input)
+    log.info("resolving %s", " ".join(arguments.input))
     reading = _reading_with_psf(arguments)
+    image = _image(arguments, reading["hdus"])
     if arguments.mask_file is None:
-        result = resolver(arguments.input, **reading)
+        result = resolver(image, **reading)
     else:
-        result = resolver(_observe(arguments.input, reading, arguments.mask_file, resolver))
+        result = resolver(_observe(image, reading, arguments.mask_file, resolver))
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
         result.plot(path=arguments.plot)

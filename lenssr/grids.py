@@ -356,6 +356,28 @@ class PixelGrid:
             wider.wcs.wcs.set()
         return wider
 
+    def moved(self, x: float, y: float) -> PixelGrid:
+        """Grid of the same pixels at another place in the image frame; its WCS stays as it is.
+
+        Parameters
+        ----------
+        x, y : float
+            How far, in arcsec.
+
+        Returns
+        -------
+        grid : `PixelGrid`
+
+        Examples
+        --------
+        >>> from lenssr.grids import PixelGrid
+        >>> PixelGrid((3, 4), 0.1).moved(0.05, 0.0)
+        PixelGrid((3, 4), 0.1, origin=(0.05, 0.0))
+        """
+        twin = self._copy()
+        twin.origin = self.origin[0] + float(x), self.origin[1] + float(y)
+        return twin
+
     def to_pixel(self, x: u.Quantity | ArrayLike, y: u.Quantity | ArrayLike) -> tuple[Any, Any]:
         """Zero-based pixel coordinates of positions in the image frame.
 

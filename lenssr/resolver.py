@@ -1,4 +1,4 @@
-"""`SuperResolver`: one lens cutout in; a super-resolved image, its source and its lens out."""
+"""`SuperResolver`: cutouts of a lens in; a super-resolved image, its source and its lens out."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from lenssr._tensors import usual_torch
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
 from lenssr.imaging.cutting import MOST_PIXELS
+from lenssr.imaging.groups_of_images import exposures_of, is_group, of_exposure
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
 from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
 from lenssr.reconstruction.needs import check_lens, check_need, check_sense, pixel_need
-from lenssr.result import FailedResolution, SuperResolution
+from lenssr.result import BandsResolution, FailedResolution, SuperResolution
 
 if TYPE_CHECKING:
     from astropy.units import Quantity
@@ -162,14 +163,16 @@ class SuperResolver:
         noise: NoiseLike | None = None,
         mask: ArrayLike | Literal["auto"] | None = None,
         **reading: Unpack[Reading],
-    ) -> SuperResolution:
-        """Super-resolve one image.
+    ) -> SuperResolution | BandsResolution:
+        """Super-resolve one image, or several bands and exposures of one lens.
 
         Parameters
         ----------
         image : path, `~astropy.io.fits.HDUList`, `~astropy.nddata.NDData`, array, `~lenssr.Observation`, ...
             The cutout, shape (ny, nx), lens near the middle; or a larger frame, of which ``centre=`` and
-            ``size=`` cut it.
+            ``size=`` cut it. Or a dict of such images by band, ``{"F606W": a, "F814W": b}``, or of lists of
+            exposures, ``{"F814W": [a, b]}``: bands share the lens, exposures also source and lens light; all
+            else below may then be a dict by band, with lists for exposures.
         psf : `~lenssr.imaging.PSF`, array, path, FWHM as a Quantity, kernel or photutils PSF model, optional
             Instead of the one of the resolver or the file.
         noise : `~lenssr.imaging.NoiseModel`, Quantity, number or array, optional
@@ -184,14 +187,18 @@ class SuperResolver:
 
         Returns
         -------
-        result : `~lenssr.SuperResolution`
+        result : `~lenssr.SuperResolution`, or `~lenssr.result.BandsResolution` of several bands or exposures
 
         Raises
         ------
         InputError
-            If the image cannot be used; the message names the value and the remedy.
+            If the image cannot be used; the message names the value and the remedy. Several bands or
+            exposures need ``source="pixelated"`` and one place on the sky (bands may be interpolated, too).
         """
         started = time.perf_counter()
+        if is_group(image, reading.get("band")):
+            group = self._observe_group(image, psf, noise, mask, reading)
+            return self._bands().solve(group, _finisher(self.settings, len(group.bands), started), started)
         observation = self._observe(image, psf, noise, mask, reading)
         check_need(self.settings, observation)
         (result,) = self._method.solve([observation], _finisher(self.settings, 1, started))
@@ -210,7 +217,7 @@ class SuperResolver:
         jobs: int | None = 1,
         progress: bool = False,
         **reading: Unpack[Reading],
-    ) -> list[SuperResolution | FailedResolution]:
+    ) -> list[SuperResolution | BandsResolution | FailedResolution]:
         """Super-resolve many images, in batches and in several processes; failures are results, too.
 
         Sérsic sources of images of one shape and telescope are fitted together, and on a GPU sources on a
@@ -219,8 +226,8 @@ class SuperResolver:
         Parameters
         ----------
         images : sequence or str
-            Each as in `__call__`; or one path, a pattern such as ``"cutouts/*.fits"``, or a folder, for the
-            FITS files in it in the order of their names.
+            Each as in `__call__`, dicts of bands too; or one path, a pattern such as ``"cutouts/*.fits"``, or
+            a folder, for the FITS files in it in the order of their names.
         psf, noise, mask : optional
             As in `__call__`: one for all images, or a list with one for each.
         jobs : int, optional
@@ -235,8 +242,8 @@ class SuperResolver:
         Returns
         -------
         results : list
-            In the order of the images: a `~lenssr.SuperResolution` each, or where an image failed a
-            `~lenssr.FailedResolution` with the error.
+            In the order of the images: a `~lenssr.SuperResolution` each, a `~lenssr.result.BandsResolution`
+            of several bands, or where an image failed a `~lenssr.FailedResolution` with the error.
 
         Raises
         ------
@@ -256,9 +263,15 @@ class SuperResolver:
         psfs, noises, masks = _extras(len(images), psf=psf, noise=noise, mask=mask)
         results: list[Any] = [None] * len(images)
         groups: dict[tuple[Any, ...], list[tuple[int, Observation]]] = {}
+        lenses: list[list[tuple[int, Any]]] = []  # of several bands or exposures, each by itself
         for i, image in enumerate(images):
             try:
                 with limited(jobs=jobs):
+                    if is_group(image, reading.get("band")):
+                        lenses.append(
+                            [(i, self._observe_group(image, psfs[i], noises[i], masks[i], reading))]
+                        )
+                        continue
                     observation = self._observe(image, psfs[i], noises[i], masks[i], reading)
                     check_need(self.settings, observation)
                 key = _group_key(observation)
@@ -266,7 +279,7 @@ class SuperResolver:
                 results[i] = FailedResolution(error, names[i])
                 continue
             groups.setdefault(key, []).append((i, observation))
-        parts = [part for members in groups.values() for part in self._method.parts(members)]
+        parts = [part for members in groups.values() for part in self._method.parts(members)] + lenses
         solving = contextlib.closing(solve_parts(functools.partial(reconstruct, self._method), parts, jobs))
         bar = tqdm(total=len(images), disable=not progress, unit="image")
         with limited(jobs=jobs), bar, solving as solved:
@@ -481,6 +494,33 @@ class SuperResolver:
         own: dict[str, Any] = {"scale": network.scale} if network.kind == "SISR" else {}
         return cls(source=NetworkSource(name), **own | options)
 
+    def _bands(self) -> Any:
+        """The method that solves several bands and exposures together."""
+        from lenssr.reconstruction.bands import BandsReconstruction
+
+        return BandsReconstruction(self.settings)
+
+    def _observe_group(self, images: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Any:
+        """The observations of a dict of bands, in a `~lenssr.reconstruction.bands.Group`."""
+        from lenssr.reconstruction.bands import Group
+
+        self._bands()  # refuses a source that bands cannot have, before anything is read
+        exposures = exposures_of(images)
+        own = {"psf": psf, "noise": noise, "mask": mask}
+        options = {**reading, **{k: getattr(self, k) if one is None else one for k, one in own.items()}}
+        found: dict[str, list[Observation]] = {}
+        for band, some in exposures.items():
+            found[band] = []
+            for number, image in enumerate(some):
+                told: Any = {
+                    name: of_exposure(value, name, exposures, band, number) for name, value in options.items()
+                }
+                planes = {name: told.pop(name) for name in own}
+                observation = self._observe(image, **planes, reading=told)
+                check_need(self.settings, observation)
+                found[band].append(observation)
+        return Group(found)
+
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
         automatic = isinstance(mask, str) and not Path(mask).is_file()
@@ -501,9 +541,19 @@ class SuperResolver:
         return observation
 
 
-def reconstruct(method: Any, observations: list[Observation]) -> list[SuperResolution | Exception]:
-    """Results of observations that are solved together, or exceptions where single ones failed."""
-    return method.solve(observations, _finisher(method.settings, len(observations), time.perf_counter()))
+def reconstruct(method: Any, observations: list[Any]) -> list[Any]:
+    """Results of observations that are solved together, or exceptions where single ones failed.
+
+    A `~lenssr.reconstruction.bands.Group` is by itself.
+    """
+    settings, started = method.settings, time.perf_counter()
+    if not isinstance(observations[0], Observation):
+        from lenssr.reconstruction.bands import BandsReconstruction
+
+        (group,) = observations
+        finish = _finisher(settings, len(group.bands), started)
+        return [BandsReconstruction(settings).solve(group, finish, started)]
+    return method.solve(observations, _finisher(settings, len(observations), started))
 
 
 def _finisher(settings: Settings, count: int, started: float) -> Callable[[Any, Observation], Any]:

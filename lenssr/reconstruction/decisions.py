@@ -98,6 +98,14 @@ EXPANSIONS = 2
 # F600LP, which it lets go, and Euclid VIS, which it does not: not a rule yet.
 UNLIKELY_LENS = 1.5
 
+# ---------------------------------------------------------------- several bands
+
+# Reduced chi2 of the arcs of a band above which the lens of all bands does not explain them, and factor by
+# which it has to be above that behind a lens of its own. Chosen: the first is that of bad_arc_chi2.
+BAD_BAND_CHI2, WORSE_BAND = 1.4, 1.2
+# Pixels by which an image may lie off its WCS before it is said. Chosen: archives are right to about one.
+POINTING_OFF = 1.5
+
 # ---------------------------------------------------------------- the free-form source
 
 # Sigma of a pixel above which the parametric source, and what it leaves in 3 x 3 pixels, places the grid; and

@@ -70,8 +70,12 @@ class FineView:
     def changes(self, draws: NDArray) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
         """Changes of scene, source and lens light (k, ny, nx) with vectors (n + K, m), k at a time."""
         count = len(self.state.values)
+        # Skies and pointings of exposures, which follow those of the scene, change nothing in the scene.
+        last = count + len(self.state.scene.free_index)
         for start in range(0, draws.shape[1], AT_ONCE):
-            nodes, parameters = draws[:count, start : start + AT_ONCE], draws[count:, start : start + AT_ONCE]
+            nodes, parameters = (
+                draws[first:end, start : start + AT_ONCE] for first, end in ((0, count), (count, last))
+            )
             change = (self.matrix @ (self.state.slope[:, None] * nodes)).T
             of_source = self.image(change + parameters[: len(self._moved)].T @ self._moved)
             of_light = self._light_change(parameters)
@@ -240,6 +244,9 @@ def freeform_products(problem, solution, observation, settings, widening, off=No
         "magnification": magnification,
         "magnification_error": magnification_error,
     }
-    parameters = solution.determined + state.scene.count("source")
+    # Several exposures determine the nodes together: the pixels of the first have their share in it.
+    used = problem.weight > 0
+    share = used[: observation.data.size].sum() / max(used.sum(), 1)
+    parameters = share * solution.determined + state.scene.count("source")
     images = (lensed + light + sky, lensed, light)
     return Products(images, tuple(errors), view.fine.grid.wcs, view.fine.kernel, parameters, fields)

@@ -92,23 +92,28 @@ def as_fit(problem, fit, solution, stack, tempered):
     """
     scene, temperature = problem.scene, tempered.temperature
     physical = problem.physical(solution.parameters)
-    model = problem.predict(solution.values, solution.parameters)
+    # Of several exposures the first, whose parameters are those of the scene.
+    pixels, count = stack.data.shape[1], len(scene.free_index)
+    model = problem.predict(solution.values, solution.parameters)[:pixels]
+    lensed = problem.lensed_source(solution.values, solution.parameters)[:pixels]
     covariance = torch.as_tensor(solution.factor.parameter_covariance / tempered.correlation)[None]
     lower, upper = problem.bounds
-    outside = (solution.parameters <= lower) | (solution.parameters >= upper)
+    outside = ((solution.parameters <= lower) | (solution.parameters >= upper))[:count]
+    weight = problem.weight[:pixels]
+    chi2 = float((weight * (problem.data[:pixels] - model) ** 2).sum())
     # What no parametric source explains counts as noise where two lenses behind such sources are compared.
     unexplained = max(1.0, fit.chi2 / max(fit.used, 1))
     modes = [(excess / unexplained, place) for excess, place in fit.modes] + list(tempered.modes)
     return replace(
         fit,
         physical=physical[0],
-        covariance=scene.physical_covariance(covariance, physical)[0],
-        chi2=solution.chi2 * temperature,
-        model=torch.as_tensor(model + stack.data[0].numpy() - problem.data),
-        lensed_source=torch.as_tensor(problem.lensed_source(solution.values, solution.parameters)),
-        weight=torch.as_tensor(problem.weight * temperature),
+        covariance=scene.physical_covariance(covariance[:, :count, :count], physical)[0],
+        chi2=chi2 * temperature,
+        model=torch.as_tensor(model + stack.data[0].numpy() - problem.data[:pixels]),
+        lensed_source=torch.as_tensor(lensed),
+        weight=torch.as_tensor(weight * temperature),
         converged=solution.converged,
-        leverage=torch.as_tensor(leverage(problem, solution)),
+        leverage=torch.as_tensor(leverage(problem, solution)[:pixels]),
         at_bound=tuple(scene.free_index[torch.as_tensor(outside)].tolist()),
         iterations=fit.iterations + solution.iterations,
         modes=tuple(modes),

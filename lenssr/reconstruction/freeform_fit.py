@@ -29,6 +29,7 @@ __all__ = [
     "FreeFormFit",
     "constraints_around",
     "dark_brightness",
+    "moments_of",
     "noise_excess",
     "source_grid",
     "steep_light",
@@ -173,9 +174,12 @@ class FreeFormFit:
         """The `~lenssr.source.Problem` of one kind of source on a grid; a coarse one needs fewer rays."""
         floor = self.floor if kind == "pixelated" else 0.0
         stack, anchor = self._traced[grid.side == self.grid.side]
-        views = [View(stack, self.light_stack, self.weight, self.offset)]
         constraints = self.parts[kind].constraints
-        return Problem(views, scene, physical, constraints, grid, anchor, floor=floor)
+        return Problem(self.views(stack), scene, physical, constraints, grid, anchor, floor=floor)
+
+    def views(self, stack):
+        """The exposures, a list of `~lenssr.source.View`, the first with the rays of a stack."""
+        return [View(stack, self.light_stack, self.weight, self.offset)]
 
     def _fit_each_jointly(self, found, **options):
         """The likeliest kind of source once the lens has moved, its problem and solution.
@@ -215,7 +219,7 @@ class FreeFormFit:
         part = self.parts[kind]
         held = part.scene.with_lens_held()
         problem = self.problem(kind, held, part.physical, grid)
-        parameters = held.to_fit(part.physical[None])[0].numpy()
+        parameters = problem.start()
         names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
         priors = [Prior(name, grid.side) for name in names]
         field = yield from self._first_field(kind, problem, parameters)
@@ -259,8 +263,9 @@ class FreeFormFit:
 
         Measured around a free-form source: what a Sérsic leaves would pass for correlated noise.
         """
-        model = torch.as_tensor(problem.predict(solution.values, solution.parameters))
-        expected = model + self.stack.data[0] - torch.as_tensor(problem.data)
+        first = slice(0, len(self.weight))  # of several exposures
+        model = torch.as_tensor(problem.predict(solution.values, solution.parameters)[first])
+        expected = model + self.stack.data[0] - torch.as_tensor(problem.data[first])
         sky = problem.scene.sky_of(problem.physical(solution.parameters)[0])
         noise = residual_noise(self.observation, expected, self.fit.weight, sky)
         self.excess, before = noise_excess(self.observation.sky, noise), self.temperature
@@ -301,11 +306,8 @@ class FreeFormFit:
         if not self._beats_the_parametric(solution):
             return problem, solution
         model = problem.predict(solution.values, solution.parameters)
-        moments = self.stack.moments(torch.as_tensor(model)[None], torch.tensor([0]))
-        mean, _, variance = (part[0].numpy() for part in moments)
-        floor = np.finfo(float).tiny
-        self.weight = np.where(self.weight > 0, 1 / np.maximum(self.temperature * variance, floor), 0.0)
-        self.offset = mean - model
+        shown, (variance, self.offset) = self.weight > 0, moments_of(self.stack, model)
+        self.weight = np.where(shown, 1 / (self.temperature * variance), 0.0)
         physical = problem.physical(solution.parameters)[0]
         grid = problem.grid_at(solution.parameters)
         problem = self.problem(kind, problem.scene, physical, grid)
@@ -352,6 +354,13 @@ class FreeFormFit:
         bright = pulls > decisions.GRID_EDGE_SIGMA
         seen = bright & stack.operator.inside.numpy()
         return np.where(seen, pulls, 0.0) ** 2 if bright.any() else np.ones(len(pulls))
+
+
+def moments_of(stack, model):
+    """Variance of the data of one image, and their shift by the noise, from the model of it (N,)."""
+    moments = stack.moments(torch.as_tensor(model)[None], torch.tensor([0]))
+    mean, _, variance = (part[0].numpy() for part in moments)
+    return np.maximum(variance, np.finfo(float).tiny), mean - model
 
 
 def _pixels_of(stack):

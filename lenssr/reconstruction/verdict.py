@@ -348,7 +348,9 @@ def source_off_grid(run):
     grid = problem.grid_at(solution.parameters)
     rows, columns = np.divmod(np.arange(grid.size), grid.side)
     rim = (np.minimum(rows, columns) == 0) | (np.maximum(rows, columns) == grid.side - 1)
-    on_rim = problem.lensed_source(np.where(rim, solution.values, 0.0), solution.parameters)
+    on_rim = problem.lensed_source(np.where(rim, solution.values, 0.0), solution.parameters)[
+        : run.weight.size
+    ]
     # Errors that are too small turn noise into significant spots.
     beyond = _beyond(run, grid) / (run.widening * max(run.noise.rms_ratio, 1.0))
     return max(float((on_rim * np.sqrt(run.weight.ravel())).max()), beyond)
@@ -502,6 +504,9 @@ noted(
     "posterior_not_gaussian",
     "Pareto k of draws (result.with_draws) above 0.7: take errors from draws of method='emcee'",
 )
+noted("left_out", "the lens that the other bands share does not explain this band", serious=True)
+noted("down_weighted", "no lens explains this band, whose pixels therefore count for less")
+noted("pointing_off", "images of the same lens lie more than 1.5 pixels from where their WCSs put them")
 noted("failed", "the image could not be processed", serious=True)
 noted("interpolated", "no lens, no source: plain interpolation")
 noted("not_relensed", "a network without the lens equation: no lens, no source; errors of noise alone")

@@ -1,5 +1,6 @@
 """The result of a run: the super-resolved image, its source, its lens, their errors, and a verdict."""
 
+from lenssr.result.bands_result import BandsResolution
 from lenssr.result.resolution import Draws, FailedResolution, SuperResolution
 
-__all__ = ["Draws", "FailedResolution", "SuperResolution"]
+__all__ = ["BandsResolution", "Draws", "FailedResolution", "SuperResolution"]

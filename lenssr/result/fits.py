@@ -139,7 +139,7 @@ def to_hdulist(result):
     exact["hdus"] = {hdu.name: list(hdu.shape) for hdu in hdus} | {
         name: len(one) for name, one in tables.items()
     }
-    text = Table({"key": list(exact), "json": [json.dumps(one, default=_encode) for one in exact.values()]})
+    text = Table({"key": list(exact), "json": [json.dumps(one, default=encoded) for one in exact.values()]})
     tables["META"] = text
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
@@ -270,21 +270,28 @@ def read(path, kind):
     try:
         with fits.open(content, memmap=False, lazy_load_hdus=False) as hdulist:
             same_hdus(path, hdulist, number)
-            version = hdulist[0].header.get("FILEVER")
-            if not isinstance(version, int) or "META" not in hdulist:
-                raise InputError(f"{path} was not written by lenssr: give a file from SuperResolution.write")
-            if version > FILE_VERSION:
-                raise InputError(f"{path} has layout {version}, newer than {FILE_VERSION}: update lenssr")
-            told = hdulist["META"].data
-            exact = {str(row["key"]): json.loads(str(row["json"]), object_hook=_decode) for row in told}
-            if version >= FIRST_WITH_SUMS:
-                _check_whole(hdulist, exact["hdus"])
-            return kind(**_fields(hdulist, kind, exact))
+            return from_hdulist(path, hdulist, kind)
     except InputError as error:
         raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     except Exception as error:  # whatever astropy, JSON and the models make of a damaged file
         why = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} cannot be read as a lenssr result ({why}): write it again") from error
+
+
+def from_hdulist(path, hdulist, kind):
+    """Make a result of a kind of the HDUs of a file."""
+    version = hdulist[0].header.get("FILEVER")
+    if "BANDS_META" in hdulist:
+        raise InputError(f"{path} holds several bands: read it by lenssr.result.BandsResolution.read")
+    if not isinstance(version, int) or "META" not in hdulist:
+        raise InputError(f"{path} was not written by lenssr: give a file from SuperResolution.write")
+    if version > FILE_VERSION:
+        raise InputError(f"{path} has layout {version}, newer than {FILE_VERSION}: update lenssr")
+    told = hdulist["META"].data
+    exact = {str(row["key"]): json.loads(str(row["json"]), object_hook=decoded) for row in told}
+    if version >= FIRST_WITH_SUMS:
+        _check_whole(hdulist, exact["hdus"])
+    return kind(**_fields(hdulist, kind, exact))
 
 
 def _check_whole(hdulist, listed):
@@ -380,7 +387,7 @@ def _with_arrays(plain, arrays):
 # ---------------------------------------------------------------- JSON
 
 
-def _encode(value):
+def encoded(value):
     """JSON form of what JSON does not know."""
     if isinstance(value, u.Quantity):
         return {"__quantity__": np.asarray(value.value).tolist(), "unit": value.unit.to_string()}
@@ -398,7 +405,8 @@ def _encode(value):
     raise TypeError(f"meta holds a {kind}, which JSON cannot hold: leave it out, or store str(...) of it")
 
 
-def _decode(item):
+def decoded(item):
+    """Undo `encoded`."""
     if "__quantity__" in item:
         check_unit_text(item["unit"], "a unit")
         return u.Quantity(item["__quantity__"], item["unit"])
@@ -472,12 +480,35 @@ def verdict_cards(header, result):
             header[keyword] = (magnitude, comment)
 
 
-def primary_hdu(result):
-    """Return the primary HDU of a result's file, which says what wrote it."""
+def _written_by():
+    """Header that says what wrote a file."""
     header = fits.Header()
     header["CREATOR"] = f"lenssr {package_version()}"
     header["FILEVER"] = (FILE_VERSION, "version of this layout of lenssr's files")
     header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "when the file was written (UTC)")
+    return header
+
+
+def shared_primary_hdu(result):
+    """Return the primary HDU of the file of a `~lenssr.result.BandsResolution`."""
+    header = _written_by()
+    header["BANDS"] = ",".join(map(str, result.bands))
+    header["LSR_OK"] = (bool(result.ok), "False where a serious flag is set")
+    header["FLAGS"] = ",".join(result.flags) or "none"
+    header["LEFT_OUT"] = ",".join(result.left_out) or "none"
+    header["REDCHI2"] = (float(result.reduced_chi2), "over the pixels of all bands")
+    if np.isfinite(result.R_E):
+        header["R_E"] = (float(result.R_E.value), "[arcsec] effective Einstein radius of the lens")
+        header["R_E_ERR"] = (_card_value(float(result.R_E_error.value)), "[arcsec] 1 sigma of R_E")
+    meta_cards(header, result.meta)
+    if any(len(card.image) > 80 for card in header.cards):
+        header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
+    return fits.PrimaryHDU(header=header)
+
+
+def primary_hdu(result):
+    """Return the primary HDU of a result's file, which says what wrote it."""
+    header = _written_by()
     verdict_cards(header, result)
     meta_cards(header, result.meta)
     for name, value in result.meta.get("versions", {}).items():

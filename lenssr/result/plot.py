@@ -240,19 +240,34 @@ def _title(result):
 
 def draw(result, figure=None):
     """Draw the five panels and the verdict into a figure, by default a new one."""
-    coarse, fine = pixel_scales(result)
-    if coarse is None:
+    if pixel_scales(result)[0] is None:
         raise InputError("the pixel scale is not known: give a result with meta={'pixel_scale': arcsec}")
     if figure is None:
         figure = Figure(figsize=(15.0, 9.2), dpi=120, layout="constrained")
     axes = figure.subplots(2, 3)
-    half_width, lens = max(_extent(result.image, fine)), result.lens
-    _draw_input(result, axes[0], coarse)
-    _draw_image(result, axes[1, 0], fine, [] if lens is None else lens.critical_curves(half_width))
-    _draw_source(result, axes[1, 1], [] if lens is None else lens.caustics(half_width))
+    draw_row(result, axes.ravel()[:5])
     _draw_text(result, axes[1, 2])
     figure.suptitle(_title(result), fontsize=13, color="k" if result.ok else BAD)
     return figure
+
+
+def draw_row(result, axes):
+    """Draw data, model, residual, super-resolved image and source into five panels."""
+    coarse, fine = pixel_scales(result)
+    half_width, lens = max(_extent(result.image, fine)), result.lens
+    _draw_input(result, axes[:3], coarse)
+    critical = [] if lens is None else _in_own_frame(result, lens.critical_curves(half_width))
+    _draw_image(result, axes[3], fine, critical)
+    _draw_source(result, axes[4], [] if lens is None else lens.caustics(half_width))
+
+
+def _in_own_frame(result, curves):
+    """Curves of a lens that bands share in the image frame of the one that is drawn."""
+    frame = result.meta.get("frame")
+    if not frame:
+        return curves
+    x_0, y_0 = frame["origin"]
+    return [transformed(frame["turn"], np.asarray(x) - x_0, np.asarray(y) - y_0) for x, y in curves]
 
 
 def check_figure(path):

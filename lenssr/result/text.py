@@ -100,6 +100,38 @@ def describe(result):
     return "\n".join(lines)
 
 
+def describe_bands(result):
+    """Write the text of `~lenssr.result.BandsResolution.summary`."""
+    verdict, flags = "ok" if result.ok else "NOT OK", ", ".join(result.flags) or "none"
+    lines = [
+        f"verdict        {verdict}; flags: {flags}",
+        f"bands          {', '.join(map(str, result.bands))}",
+    ]
+    if result.left_out:
+        lines.append(f"left out       {', '.join(result.left_out)}")
+    if np.isfinite(result.R_E):
+        radius = number_text(result.R_E.value, result.R_E_error.value)
+        lines.append(f"R_E            {radius} arcsec, of the area inside the tangential critical curve")
+    lines.append(f"reduced chi2   {result.reduced_chi2:.4g}")
+    if "seconds" in result.meta:
+        lines.append(f"seconds        {result.meta['seconds']:.3g}")
+    told = ("verdict", "data", "image", "source", "magnification", "AB magnitudes", "reduced chi2")
+    for name, band in result.bands.items():
+        lines.append(f"band {name}")
+        lines += [f"  {line}" for line in describe(band).splitlines() if line.startswith(told)]
+    table = result.parameters
+    if len(table):
+        lines.append("parameters (errors conditional on the model)")
+        rows = [
+            (str(row["band"]) or "shared", *told) for row, told in zip(table, rows_text(result), strict=True)
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        for *cells, unit in rows:
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            lines.append(f"  {'  '.join(padded)}  {unit}".rstrip())
+    return "\n".join(lines)
+
+
 def _size(image, scale):
     return f"{image.shape[1]} x {image.shape[0]} pixels" + ("" if scale is None else f' of {scale:.4g}"')
 

@@ -36,7 +36,7 @@ class View:
         Inverse variance, and the shift of the expected data by the noise.
     pointing : float
         Standard deviation of its place in the frame, in arcsec along each axis; 0 (the default) where it is
-        known. The first exposure defines the frame, and its place is known.
+        known, as is that of the exposure which defines the frame.
     """
 
     stack: ImageStack
@@ -82,8 +82,8 @@ class Problem:
     data, weight : `~numpy.ndarray`, shape (N,)
         Of all views, one after the other.
     parameter_prior, bounds : tuple of `~numpy.ndarray`, shape (K,)
-        Mean and inverse variance, lower and upper end, of the free parameters: those of the scene, then sky
-        and pointing (x, y) of the second view, and so on.
+        Mean and inverse variance, lower and upper end, of the free parameters: those of the scene, then the
+        pointing (x, y) of the first view where it is not known, sky and pointing of the second, and so on.
     log_floor : float
     motion : `~lenssr.source.GridMotion`
         How the grid follows the lens.
@@ -114,10 +114,10 @@ class Problem:
         self.motion = self._motion(anchor)
 
     def _of_views(self) -> NDArray:
-        """Prior means, stiffnesses and bounds of the parameters of views after the first."""
+        """Prior means, stiffnesses and bounds of pointings, and of the skies of views after the first."""
         rows = []
-        for view in self.views[1:]:
-            rows += [(0.0, 0.0, -np.inf, np.inf)] if self.sky_free else []
+        for number, view in enumerate(self.views):
+            rows += [(0.0, 0.0, -np.inf, np.inf)] if number and self.sky_free else []
             rows += [(0.0, view.pointing**-2, -np.inf, np.inf)] * 2 if view.pointing else []
         return np.array(rows).reshape(-1, 4).T
 

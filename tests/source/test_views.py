@@ -136,6 +136,25 @@ def test_derivatives_by_sky_and_pointing_are_those_of_finite_differences(lights)
         assert same.mean() > 0.95, number
 
 
+def test_the_first_exposure_may_point_elsewhere_too():
+    """As in a band whose frame is that of another: its two columns follow those of the scene."""
+    views = [view_of("second", 1, pointing=0.2), view_of("first", 2, pointing=0.1)]
+    problem = problem_of(views)
+    start = problem.start()
+    assert len(start) == 1 + 2 + 3
+    np.testing.assert_allclose(problem.parameter_prior[1][1:], [25.0, 25.0, 0.0, 100.0, 100.0])
+    values = np.exp(-0.5 * np.sum(np.square(problem.grid.nodes), axis=0) / 0.2**2)
+    jacobian = problem.jacobian(values, start)
+    pixels = views[0].stack.data.shape[1]
+    assert not jacobian[pixels:, 1:3].any()
+    assert not jacobian[:pixels, 3:].any()
+    for number in (1, 2):
+        step = 1e-6 * np.eye(len(start))[number]
+        slope = (problem.predict(values, start + step) - problem.predict(values, start - step)) / 2e-6
+        same = np.isclose(slope, jacobian[:, number], rtol=1e-3, atol=2e-3 * np.abs(slope).max())
+        assert same.mean() > 0.95
+
+
 def test_a_pointing_that_is_off_is_found():
     shift = np.array([0.03, -0.02])
     views = [view_of("first", 1), view_of("second", 2, shift=shift, pointing=0.1)]

@@ -336,13 +336,15 @@ def away_from_lens(grid: PixelGrid, scene: Scene, physical: Tensor) -> Tensor:
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, tolerance=1.0):
+def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, tolerance=1.0, patience=None):
     """Fit all pixels, weights frozen and found anew, and collect the `Fit` of every image.
 
     With fewer ``refits`` than usual the start is near enough for the noise to be as it is there.
     ``tolerance`` multiplies the gains in chi2 below which a fit has converged: the reduced chi2 of a model
-    that does not explain its pixels is the unit of its parameters' variances.
+    that does not explain its pixels is the unit of its parameters' variances. ``patience`` is the largest
+    number of iterations of a fit; by default more, the more parameters are free.
     """
+    patience = _patience(scene) if patience is None else patience
     shown = _shown(stack, scene, physical)
     weight = stack.first_weights * shown
     iterations = torch.zeros(len(stack), dtype=torch.long, device=stack.device)
@@ -351,7 +353,7 @@ def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, toleran
         if (number or near) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
         # The end of a step below the tolerance is not evaluated.
-        options = {"max_iterations": _patience(scene), "tolerance": tolerance * gain, "look": False}
+        options = {"max_iterations": patience, "tolerance": tolerance * gain, "look": False}
         fit = levenberg_marquardt(**system(where, scene, physical, weight, constraints), **options)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations
@@ -394,3 +396,20 @@ def _shown(stack, scene, physical):
     if stack.shows_ghost and scene.lens_moves:
         return away_from_lens(stack.grid, scene, physical)
     return 1.0
+
+
+def joint_covariance(stack, scene, fit, lens):
+    """Covariance of everything: that of the lens (L, L) is given, and what shines follows it.
+
+    With the curvature F of chi2, the best light moves by -F_ss^-1 F_sl with the lens.
+    """
+    physical = fit.physical[None]
+    _, slopes = stack.model(scene, physical)(scene.to_fit(physical), torch.tensor([0]))
+    curvature = ((slopes[0] * fit.weight) @ slopes[0].T).double()
+    slope = torch.where(scene.log, fit.physical, torch.ones_like(fit.physical))[scene.free]
+    light = fit.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
+    count = len(lens)
+    follow = torch.cat([torch.eye(count).to(lens), -(light @ curvature)[count:, :count]])
+    covariance = follow @ lens @ follow.T
+    covariance[count:, count:] += light[count:, count:]
+    return scene.physical_covariance(covariance[None], physical)[0]

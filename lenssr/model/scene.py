@@ -117,6 +117,11 @@ class Scene:
         self.lower = torch.tensor(lower, dtype=torch.float64, device=device)
         self.upper = torch.tensor(upper, dtype=torch.float64, device=device)
         self.log = torch.tensor(log, dtype=torch.bool, device=device)
+        self.bright = torch.zeros_like(self.log)
+        for block in self.blocks:
+            if block.profile is not None:
+                for name in block.profile.bright:
+                    self.bright[block.start + block.names.index(name)] = True
         self._set_free(torch.tensor(free, dtype=torch.bool, device=device))
 
     def _add(self, role, names, profile=None):
@@ -172,7 +177,7 @@ class Scene:
         """Return the scene with its tensors on a device."""
         twin = copy.copy(self)
         twin._options = {**self._options, "device": device}
-        for name in ("lower", "upper", "log", "free", "free_index"):
+        for name in ("lower", "upper", "log", "bright", "free", "free_index"):
             setattr(twin, name, getattr(self, name).to(device))
         return twin
 

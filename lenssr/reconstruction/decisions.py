@@ -50,11 +50,17 @@ OBJECT_PEAK = 4.5
 # Distance in arcsec of an unknown lens from its light, or from the image centre where no light is fitted.
 # Chosen: several times the offsets of mass and light that are measured.
 CENTRE_BOUND = 0.3
+# Standard deviation of each component of the ellipticity of an unknown lens around that of its light. Chosen:
+# wide in axis ratio (a fifth of the lenses of Tan et al. 2024, arXiv:2311.09307, are rounder or flatter by
+# more than 0.15).
+FOLLOWS_LIGHT = 0.12
 # Reduced chi2 of binned pixels above which the best of the Sérsics does not say where the lens is. Chosen.
 HOPELESS_START = 1.5
 # Difference of ln(posterior) of two trial lenses below which a free-form source is looked for behind both.
 # Chosen: the coarse grid misjudges them by tens.
 RIVAL_TRIAL = 30.0
+# Most trial lenses beside lens light behind which one is looked for. Chosen: each takes some ten seconds.
+LOOKS = 3
 # Median chi2 of the arcs' binned pixels, over that of noise, above which no trial lens is believed. Chosen:
 # right ones have 0.5 to 1.2, wrong ones 2.2 to 14 (nine simulated galaxies).
 TRIAL_MISFIT = 1.8

@@ -118,10 +118,9 @@ class Scene:
         self.upper = torch.tensor(upper, dtype=torch.float64, device=device)
         self.log = torch.tensor(log, dtype=torch.bool, device=device)
         self.bright = torch.zeros_like(self.log)
-        for block in self.blocks:
-            if block.profile is not None:
-                for name in block.profile.bright:
-                    self.bright[block.start + block.names.index(name)] = True
+        for block in self.lights:
+            for name in block.profile.bright:
+                self.bright[block.start + block.names.index(name)] = True
         self._set_free(torch.tensor(free, dtype=torch.bool, device=device))
 
     def _add(self, role, names, profile=None):

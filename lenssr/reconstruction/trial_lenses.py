@@ -70,6 +70,8 @@ class TrialLens:
         Evidence of source, light and sky times priors of the lens, tempered by what the best lens leaves.
     extent : float
         Half-light radius of its source over the Einstein radius.
+    reach : float
+        Radius within which most of what shines lies, over the Einstein radius.
     misfit : float
         Median chi2 of the pixels that shine, over that of noise.
     """
@@ -77,6 +79,7 @@ class TrialLens:
     lens: torch.Tensor
     log_posterior: float
     extent: float
+    reach: float
     misfit: float
 
 
@@ -408,15 +411,15 @@ def _search(pixels, scene, prior, vectors):
     first = _in_parts(lambda some: solve_behind(pixels, lens, some), vectors)
     temperature = _temperature(first)
     score = first.evidence / temperature + prior(vectors)
-    rounds, extent = THOROUGH, first.extent
+    rounds, odd = THOROUGH, _is_odd(pixels, scene, vectors, first)
     if not scene.lights:
         best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
-        rounds, score, vectors, extent = QUICK, score[best], vectors[best], extent[best]
+        rounds, score, vectors, odd = QUICK, score[best], vectors[best], odd[best]
     for kept, steps in rounds:
-        ranked = _ranked(scene, score, vectors, extent)[:kept]
-        vectors, behind = _climb(pixels, lens, prior, vectors[ranked], temperature, steps)
-        score, extent = behind.evidence + prior(vectors), behind.extent
-    return _distinct(pixels, scene, prior, vectors, behind)
+        vectors = vectors[_ranked(score, odd)[:kept]]
+        vectors, behind = _climb(pixels, lens, prior, vectors, temperature, steps)
+        score, odd = behind.evidence + prior(vectors), _is_odd(pixels, scene, vectors, behind)
+    return _distinct(pixels, scene, vectors, behind, score)
 
 
 @dataclass(frozen=True)
@@ -511,14 +514,31 @@ def _step(prior, vectors, behind, damping, temperature):
     return step
 
 
-def _ranked(scene, score, vectors, extent):
-    """Numbers of lenses, the likeliest first; sources as wide as the lens come last.
+def _ranked(score, odd):
+    """Numbers of lenses, the likeliest first; odd ones come last."""
+    return (score - 1e9 * odd).argsort(descending=True)
 
-    What is not lensed is its own source, and so is what a weak lens hardly changes: the evidence knows of no
-    reason why a source should be small, but the sky does.
+
+def _sizes(pixels, scene, vectors, behind):
+    """Half-light radii of sources and radii that hold most of what shines, over the Einstein radii (T,)."""
+    radii = _radii(scene, vectors)
+    columns = [k - scene["lens"].start for k in scene.lens_centre_columns]
+    x_0, y_0 = vectors[:, columns].T.unsqueeze(2)
+    lit = pixels.shining > 0
+    away = torch.hypot(pixels.x[lit] - x_0, pixels.y[lit] - y_0)
+    light = (pixels.residual / pixels.root)[lit].clamp_min(0) * behind.trust[:, lit]
+    return behind.extent / radii, _quantile(away, light, decisions.MOST_OF_ARCS)[:, 0] / radii
+
+
+def _is_odd(pixels, scene, vectors, behind):
+    """Whether the sky has a reason to have no such lens, of which the evidence does not know (T,).
+
+    What is not lensed is its own source, and so is what a weak lens hardly changes: but sources are small.
+    And behind a lens within whose Einstein radius everything lies, the brightest images are those that nobody
+    sees: an isothermal lens shows more than half of a source's light outside.
     """
-    wide = extent > decisions.WIDEST_SOURCE * _radii(scene, vectors)
-    return (score - 1e9 * wide).argsort(descending=True)
+    extent, reach = _sizes(pixels, scene, vectors, behind)
+    return (extent > decisions.WIDEST_SOURCE) | (reach < 1)
 
 
 def _radii(scene, vectors):
@@ -526,18 +546,16 @@ def _radii(scene, vectors):
     return vectors[:, block.column("theta_E") - block.start]
 
 
-def _distinct(pixels, scene, prior, vectors, behind):
-    """`TrialLens`es that differ, the likeliest first; those with a wide source only if no other is there."""
-    radii, score = _radii(scene, vectors), behind.evidence + prior(vectors)
-    found = []
-    for k in _ranked(scene, score, vectors, behind.extent).tolist():
+def _distinct(pixels, scene, vectors, behind, score):
+    """`TrialLens`es that differ, the likeliest first; odd ones only if no other is there."""
+    odd, found = _is_odd(pixels, scene, vectors, behind), []
+    extent, reach = _sizes(pixels, scene, vectors, behind)
+    for k in _ranked(score, odd).tolist():
+        if (found and odd[k]) or not all(lenses_differ(scene["lens"], vectors[k], one.lens) for one in found):
+            continue
         misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
-        one = TrialLens(vectors[k], float(score[k]), float(behind.extent[k] / radii[k]), misfit)
-        wide = one.extent > decisions.WIDEST_SOURCE
-        if not (wide and found) and all(
-            lenses_differ(scene["lens"], one.lens, other.lens) for other in found
-        ):
-            found.append(one)
+        numbers = (float(part[k]) for part in (score, extent, reach))
+        found.append(TrialLens(vectors[k], *numbers, misfit))
     return found
 
 

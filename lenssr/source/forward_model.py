@@ -52,7 +52,7 @@ class ForwardModel:
         Mean and inverse variance.
     bounds : tuple of `torch.Tensor`, shape (B, K)
     bright : `torch.Tensor`, shape (K,)
-        Whether a parameter is the logarithm of a flux, or of an amplitude.
+        Whether a parameter is the logarithm of a flux, or an amplitude, of lens light.
     reach : `torch.Tensor`, shape (K,)
         By how much one step may change the others.
     log_floor : `torch.Tensor`, shape (B,)
@@ -96,7 +96,6 @@ class ForwardModel:
         self._placed: tuple[Tensor, ...] | None = None
         self._traced: tuple[Tensor, Tensor, list[_Traced]] | None = None
         self._kept: list[Any] = [None] * len(problems)
-        self._exact: list[Any] = [None] * len(problems)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -151,7 +150,6 @@ class ForwardModel:
         traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
         place = torch.cat([one.place() for one in traced], dim=1)
         fixed = place[:, :0] if source is None else source
-        kept = self._exact if exact else self._kept
         reach = KEPT_REACH * self._grid.spacing[index] * (not exact)
         for row, number in enumerate(index.tolist()):
             here, kept = (place[row], fixed[row]), self._kept[number]

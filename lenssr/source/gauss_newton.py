@@ -529,8 +529,9 @@ class _State:
         """Where steps lead: field, parameters, source, slope, residual and chi2, and the objectives (b,)."""
         count, (lower, upper) = self.field.shape[1], self.model.bounds
         nodes, asked = step[:, :count], step[:, count:]
-        if not self.link.is_linear:
-            # Where an image is proportional to what grows, the step is meant in that, not in its logarithm.
+        if not self.link.is_linear and bool(self.model.bright.any()):
+            # Beside lens light, which the same pixels show, a step is meant in what the image is proportional
+            # to, not in its logarithm.
             nodes = torch.where(nodes > 0, nodes.clamp_min(0.0).log1p(), nodes)
         field = self.field[index] + nodes
         moved = torch.where(self.model.bright, asked.clamp_min(-DIMMER).log1p(), asked)

@@ -210,8 +210,7 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
     trials = search_trial_lenses(stack, plain, constraints, rng, light)
     if not trials:
         return None
-    likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
-    lenses = [trial.lens for trial in trials if trial.log_posterior >= likely]
+    lenses = _rivals(trials)
     log.info("image %d: %d trial lenses explain the arcs, %d likely", number, len(trials), len(lenses))
     if scene.lights:
         given = stack, scene, plain, light, constraints, tolerance
@@ -224,12 +223,18 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
     return _Found(look(number, fit, lenses[1:]) if lenses[1:] else fit, None)
 
 
+def _rivals(trials):
+    """Trial lenses (L,) among which something else has to decide: the likeliest, and of the usual ones."""
+    likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
+    usual = [number for number, one in enumerate(trials) if not one.is_odd][:1]
+    near = [number for number, one in enumerate(trials) if one.log_posterior >= likely]
+    return [trials[number].lens for number in dict.fromkeys([0, *usual, *near])]
+
+
 def _rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
     """Where a free-form source begins near a trial lens (L,), beside lens light: a few steps of a Sérsic."""
-    physical, reach = (
-        _start_behind(lens, stack, plain, light),
-        (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH),
-    )
+    physical = _start_behind(lens, stack, plain, light)
+    reach = decisions.RADIUS_REACH, decisions.RADIUS_WIDTH
     if plain is not scene:
         near = constraints.trust_region(plain, physical, reach)
         physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))

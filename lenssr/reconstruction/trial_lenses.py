@@ -34,7 +34,7 @@ SIDE = 16  # nodes along a side of the source grid
 FIELD_PIXELS = 48  # pixels along a side of the binned field, or more where that leaves FINEST arcsec
 FINEST = 0.1
 SEARCHED = 0.5  # radius of the pixels that are compared, as a share of the field's side
-GAUSSIANS = 10  # of the lens light, their widths from a pixel to half the field
+GAUSSIANS, TWISTED = 10, 8  # of the lens light, from a pixel to half the field; of these with a shape of their own
 LIGHT_ERROR, ARC_ERROR = 0.03, 0.05  # shares of lens light and arcs by which a coarse model may be off
 MOST_ELLIPTICAL = 0.3  # of a lens, where its light is flatter still
 SHINES = 5.0  # sigma in 3 x 3 pixels above which a pixel places the grid
@@ -81,6 +81,11 @@ class TrialLens:
     extent: float
     reach: float
     misfit: float
+
+    @property
+    def is_odd(self):
+        """Whether its source is wide, or its brightest images are hidden."""
+        return self.extent > decisions.WIDEST_SOURCE or self.reach < 1
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class Pixels:
 
 
 def _linear_light(x, y, grid, sky, galaxy):
-    """Sky, and Gaussians of the ellipticity of a galaxy around the origin (K, N)."""
+    """Sky, and Gaussians around the origin of the ellipticity of a galaxy, or nearly (K, N)."""
     columns = [x.new_zeros(0, len(x)), torch.ones(int(sky), len(x)).to(x)]
     if galaxy is not None:
         e = torch.hypot(galaxy[2], galaxy[3]).clamp_max(0.6)
@@ -154,7 +159,9 @@ def _linear_light(x, y, grid, sky, galaxy):
         along, across = x * phi.cos() + y * phi.sin(), y * phi.cos() - x * phi.sin()
         square = q * along**2 + across**2 / q
         widths = torch.as_tensor(np.geomspace(1, 0.5 * min(grid.shape), GAUSSIANS) * grid.pixel_scale)
-        columns.append(torch.exp(-square / (2 * widths[:, None] ** 2)))
+        gaussians = torch.exp(-square / (2 * widths[:, None] ** 2))
+        inner = gaussians[:TWISTED] / widths[:TWISTED, None] ** 2
+        columns += [gaussians, inner * (along**2 - across**2), inner * along * across]
     return torch.cat(columns)
 
 
@@ -411,14 +418,14 @@ def _search(pixels, scene, prior, vectors):
     first = _in_parts(lambda some: solve_behind(pixels, lens, some), vectors)
     temperature = _temperature(first)
     score = first.evidence / temperature + prior(vectors)
-    rounds, odd = THOROUGH, _is_odd(pixels, scene, vectors, first)
+    rounds, score = THOROUGH, score - _oddity(pixels, scene, vectors, first)
     if not scene.lights:
         best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
-        rounds, score, vectors, odd = QUICK, score[best], vectors[best], odd[best]
+        rounds, score, vectors = QUICK, score[best], vectors[best]
     for kept, steps in rounds:
-        vectors = vectors[_ranked(score, odd)[:kept]]
+        vectors = vectors[score.argsort(descending=True)[:kept]]
         vectors, behind = _climb(pixels, lens, prior, vectors, temperature, steps)
-        score, odd = behind.evidence + prior(vectors), _is_odd(pixels, scene, vectors, behind)
+        score = behind.evidence + prior(vectors) - _oddity(pixels, scene, vectors, behind)
     return _distinct(pixels, scene, vectors, behind, score)
 
 
@@ -514,11 +521,6 @@ def _step(prior, vectors, behind, damping, temperature):
     return step
 
 
-def _ranked(score, odd):
-    """Numbers of lenses, the likeliest first; odd ones come last."""
-    return (score - 1e9 * odd).argsort(descending=True)
-
-
 def _sizes(pixels, scene, vectors, behind):
     """Half-light radii of sources and radii that hold most of what shines, over the Einstein radii (T,)."""
     radii = _radii(scene, vectors)
@@ -530,15 +532,17 @@ def _sizes(pixels, scene, vectors, behind):
     return behind.extent / radii, _quantile(away, light, decisions.MOST_OF_ARCS)[:, 0] / radii
 
 
-def _is_odd(pixels, scene, vectors, behind):
-    """Whether the sky has a reason to have no such lens, of which the evidence does not know (T,).
+def _oddity(pixels, scene, vectors, behind):
+    """How much less likely lenses are than the evidence says (T,), for what the sky does not do.
 
     What is not lensed is its own source, and so is what a weak lens hardly changes: but sources are small.
     And behind a lens within whose Einstein radius everything lies, the brightest images are those that nobody
     sees: an isothermal lens shows more than half of a source's light outside.
     """
     extent, reach = _sizes(pixels, scene, vectors, behind)
-    return (extent > decisions.WIDEST_SOURCE) | (reach < 1)
+    wide = (extent / decisions.WIDEST_SOURCE).log().clamp_min(0)
+    near = reach.clamp_min(1e-3).log().clamp_max(0)
+    return decisions.WIDE * wide**2 + decisions.NEAR * near**2
 
 
 def _radii(scene, vectors):
@@ -547,15 +551,13 @@ def _radii(scene, vectors):
 
 
 def _distinct(pixels, scene, vectors, behind, score):
-    """`TrialLens`es that differ, the likeliest first; odd ones only if no other is there."""
-    odd, found = _is_odd(pixels, scene, vectors, behind), []
-    extent, reach = _sizes(pixels, scene, vectors, behind)
-    for k in _ranked(score, odd).tolist():
-        if (found and odd[k]) or not all(lenses_differ(scene["lens"], vectors[k], one.lens) for one in found):
-            continue
-        misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
-        numbers = (float(part[k]) for part in (score, extent, reach))
-        found.append(TrialLens(vectors[k], *numbers, misfit))
+    """`TrialLens`es that differ, the likeliest first."""
+    (extent, reach), found = _sizes(pixels, scene, vectors, behind), []
+    for k in score.argsort(descending=True).tolist():
+        if all(lenses_differ(scene["lens"], vectors[k], one.lens) for one in found):
+            misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
+            numbers = (float(part[k]) for part in (score, extent, reach))
+            found.append(TrialLens(vectors[k], *numbers, misfit))
     return found
 
 

@@ -85,6 +85,8 @@ def _resolve_arguments(parser, add):
     _add_options(parser, READING)
     _psf_arguments(parser, add)
     add("--mask-file", metavar="F", help="a FITS file that hides pixels, by --mask-bits")
+    expected = "the Einstein radius that is expected, such as 1.2arcsec (default: all are tried)"
+    add("--theta-E", dest="theta_E", metavar="ANGLE", type=angle, help=expected)
     _add_options(parser, RESOLVER)
     add("--weights", metavar="NAME", help="of --source network: weights by name, or a file (default: chosen)")
     steps = "Gauss-Newton steps after the prediction of --source network (default: 0)"
@@ -235,9 +237,10 @@ def _resolve(arguments):
     log.info("resolving %s", arguments.input)
     reading = _reading_with_psf(arguments)
     if arguments.mask_file is None:
-        result = resolver(arguments.input, **reading)
+        result = resolver(arguments.input, theta_E=arguments.theta_E, **reading)
     else:
-        result = resolver(_observe(arguments.input, reading, arguments.mask_file, resolver))
+        seen = _observe(arguments.input, reading, arguments.mask_file, resolver)
+        result = resolver(seen, theta_E=arguments.theta_E)
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
@@ -251,7 +254,11 @@ def _observe(path, reading, mask, resolver=None):
     from lenssr.imaging.cutting import MOST_PIXELS
 
     return Observation.from_any(
-        path, mask=mask, most_pixels=None if resolver is None else MOST_PIXELS, **reading
+        path,
+        mask=mask,
+        most_pixels=None if resolver is None else MOST_PIXELS,
+        middle=resolver is not None,
+        **reading,
     )
 
 

@@ -37,6 +37,8 @@ GHOST_PIXELS = 1.4
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+# Width of the prior of an Einstein radius that is expected, as a share of it.
+EXPECTED_WIDTH = 0.2
 # Largest change of shapes and centres (arcsec) while the Einstein radius is still being found.
 NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 
@@ -101,6 +103,11 @@ class Constraints:
         ):
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
+        if scene.theta_E is not None:
+            mean[:, scene.radius], stiffness[:, scene.radius] = (
+                scene.theta_E,
+                (EXPECTED_WIDTH * scene.theta_E) ** -2,
+            )
         return Constraints(lower, upper, mean, stiffness)
 
     def narrowed(self, scene: Scene, start: Tensor) -> "Constraints":

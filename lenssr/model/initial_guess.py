@@ -10,6 +10,8 @@ from lenssr.model.scene import Scene
 LENS_SHAPES = ("e1", "e2", "gamma1", "gamma2")
 # Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
 START_SHAPE = 0.02
+# Factor within which of an expected Einstein radius starts lie.
+EXPECTED_WITHIN = 1.4
 LIGHT_INDEX = 3.0
 # Largest distance in arcsec of the lens light from the expected centre, and of its fit from there.
 CENTRE_REACH = 0.3
@@ -140,7 +142,8 @@ def _moments(stack, hint):
 
 def radii_starts(scene, grid, means, rng, number):
     """Lens vectors (B, S, L): Einstein radii all over the field, centred as means (B, P), nearly round."""
-    places, radii = means[:, scene.lens_centre_columns].tolist(), einstein_radii(grid, number)
+    places = means[:, scene.lens_centre_columns].tolist()
+    radii = einstein_radii(grid, number) if scene.theta_E is None else radii_near(scene.theta_E, number)
     return torch.stack([torch.stack([_lens_start(scene, rng, r, *place) for r in radii]) for place in places])
 
 
@@ -152,6 +155,11 @@ def _lens_start(scene, rng, radius, x_0, y_0):
     shapes = [k - block.start for name in LENS_SHAPES for k in block.columns(name)]
     vector[shapes] = torch.as_tensor(rng.normal(0, START_SHAPE, len(shapes)))
     return vector
+
+
+def radii_near(theta_E, number):
+    """Einstein radii to start from where one is expected, in arcsec."""
+    return theta_E * np.geomspace(1 / EXPECTED_WITHIN, EXPECTED_WITHIN, number)
 
 
 def einstein_radii(grid, number):

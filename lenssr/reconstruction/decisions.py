@@ -68,9 +68,9 @@ TRIAL_MISFIT = 1.8
 # real lenses have 0.07 to 0.25 behind the published lens, or more where something else shines in the field,
 # 0.4 and more behind lenses that hardly change what they show.
 WIDEST_SOURCE = 0.33
-# Share of the light of arcs within the Einstein radius above which a trial lens is odd. Theory: less than half
-# where the whole source shines and nothing else does; chosen: a fifth may be what is left of a galaxy, or of
-# neighbours.
+# Share of the light of arcs within the Einstein radius above which a trial lens is odd. Theory: less than
+# half where the whole source shines and nothing else does; chosen: a fifth may be what is left of a galaxy,
+# or of neighbours.
 MOST_OF_ARCS = 0.8
 # What odd lenses lose in ln(posterior), times the square of ln(how far beyond the two above). Chosen on 41
 # images of 27 real lenses, among a hundred to hard limits: what speaks for odd ones are hundreds.

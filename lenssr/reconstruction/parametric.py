@@ -154,6 +154,7 @@ class ParametricReconstruction:
             sky=settings.sky is not None,
             extent=extent,
             source=settings.profile().in_unit(flux_unit(observation)),
+            theta_E=observation.meta.get("hints", {}).get("theta_E"),
             device=device,
         )
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from lenssr.model.fit import GHOST_PIXELS
-from lenssr.model.initial_guess import LENS_SHAPES, first_galaxy, without_light
+from lenssr.model.initial_guess import LENS_SHAPES, first_galaxy, radii_near, without_light
 from lenssr.reconstruction import decisions
 from lenssr.source.priors import Prior
 
@@ -34,7 +34,10 @@ SIDE = 16  # nodes along a side of the source grid
 FIELD_PIXELS = 48  # pixels along a side of the binned field, or more where that leaves FINEST arcsec
 FINEST = 0.1
 SEARCHED = 0.5  # radius of the pixels that are compared, as a share of the field's side
-GAUSSIANS, TWISTED = 10, 8  # of the lens light, from a pixel to half the field; of these with a shape of their own
+GAUSSIANS, TWISTED = (
+    10,
+    8,
+)  # of the lens light, from a pixel to half the field; of these with a shape of their own
 LIGHT_ERROR, ARC_ERROR = 0.03, 0.05  # shares of lens light and arcs by which a coarse model may be off
 MOST_ELLIPTICAL = 0.3  # of a lens, where its light is flatter still
 SHINES = 5.0  # sigma in 3 x 3 pixels above which a pixel places the grid
@@ -469,6 +472,8 @@ class _LensPrior:
         mean = torch.where(self.stiffness > 0, self.mean, vector)
         vectors = torch.where(self.free, mean + spread * noise, vector)
         radii = np.geomspace(max(SMALLEST, 1.5 * pixels.size), LARGEST * field, RADII)
+        if scene.theta_E is not None:
+            radii = radii_near(scene.theta_E, RADII)
         vectors[:, block.column("theta_E") - block.start] = torch.as_tensor(np.repeat(radii, SHAPES))
         return self.clipped(vectors)
 

@@ -188,6 +188,11 @@ CASES = {
         make(source=spot(4.9, *INSIDE) + spot(99.0, *OUTSIDE)),
         make(source=spot(5.1, *INSIDE) + spot(99.0, *OUTSIDE)),
     ),
+    "brightest_image_hidden": (
+        make(source=spot(71.0, *INSIDE) + spot(29.0, *OUTSIDE)),
+        make(source=spot(69.0, *INSIDE) + spot(31.0, *OUTSIDE)),
+        make(source=DARK),
+    ),
     "ring_unresolved": (make(theta_E=0.199), make(theta_E=0.201)),
     "source_off_grid": (
         on_grid(rim=8.1),

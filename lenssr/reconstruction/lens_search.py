@@ -210,11 +210,12 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
     trials = search_trial_lenses(stack, plain, constraints, rng, light)
     if not trials:
         return None
-    lenses = _rivals(trials)
+    rivals = _rivals(trials)
+    lenses = [one.lens for one in rivals]
     log.info("image %d: %d trial lenses explain the arcs, %d likely", number, len(trials), len(lenses))
     if scene.lights:
         given = stack, scene, plain, light, constraints, tolerance
-        rough = [_rough_fit(lens, *given) for lens in lenses[: decisions.LOOKS]]
+        rough = [(_rough_fit(one.lens, *given), one.oddity) for one in rivals[: decisions.LOOKS]]
         return _Found(_likeliest(rough, functools.partial(begin, number)), None, rough=True)
     physical = _start_behind(lenses[0], stack, plain, light)
     near = constraints.trust_region(plain, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
@@ -224,11 +225,11 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
 
 
 def _rivals(trials):
-    """Trial lenses (L,) among which something else has to decide: the likeliest, and of the usual ones."""
+    """Trial lenses among which something else has to decide: the likeliest, and of the usual ones."""
     likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
     usual = [number for number, one in enumerate(trials) if not one.is_odd][:1]
     near = [number for number, one in enumerate(trials) if one.log_posterior >= likely]
-    return [trials[number].lens for number in dict.fromkeys([0, *usual, *near])]
+    return [trials[number] for number in dict.fromkeys([0, *usual, *near])]
 
 
 def _rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
@@ -246,15 +247,18 @@ def _rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
     return replace(fit, constraints=constraints)
 
 
-def _likeliest(fits, begin):
-    """The fit from which ``begin(fit)`` leads to the likeliest free-form source, all at one temperature."""
-    if len(fits) == 1:
-        return fits[0]
-    ends = [begin(fit) for fit in fits]
-    coolest = min(end.temperature for end in ends)
-    evidence = [end.evidence_at(coolest) for end in ends]
+def _likeliest(rivals, begin):
+    """The fit from which ``begin(fit)`` leads to the likeliest free-form source, all at one temperature.
+
+    ``rivals`` are pairs of a fit and of what its lens loses for being odd.
+    """
+    if len(rivals) == 1:
+        return rivals[0][0]
+    ends = [(begin(fit), oddity) for fit, oddity in rivals]
+    coolest = min(end.temperature for end, _ in ends)
+    evidence = [end.evidence_at(coolest) - oddity for end, oddity in ends]
     log.debug("ln evidence behind trial lenses: %s", evidence)
-    return fits[int(np.argmax(evidence))]
+    return rivals[int(np.argmax(evidence))][0]
 
 
 def _start_behind(lens, stack, scene, light):

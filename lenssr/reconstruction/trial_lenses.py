@@ -77,6 +77,8 @@ class TrialLens:
         Radius within which most of what shines lies, over the Einstein radius.
     misfit : float
         Median chi2 of the pixels that shine, over that of noise.
+    oddity : float
+        What of the log posterior is lost for a wide source, or for images that nobody sees.
     """
 
     lens: torch.Tensor
@@ -84,6 +86,7 @@ class TrialLens:
     extent: float
     reach: float
     misfit: float
+    oddity: float
 
     @property
     def is_odd(self):
@@ -421,14 +424,14 @@ def _search(pixels, scene, prior, vectors):
     first = _in_parts(lambda some: solve_behind(pixels, lens, some), vectors)
     temperature = _temperature(first)
     score = first.evidence / temperature + prior(vectors)
-    rounds, score = THOROUGH, score - _oddity(pixels, scene, vectors, first)
+    rounds, score = THOROUGH, score - _oddity(*_sizes(pixels, scene, vectors, first))
     if not scene.lights:
         best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
         rounds, score, vectors = QUICK, score[best], vectors[best]
     for kept, steps in rounds:
         vectors = vectors[score.argsort(descending=True)[:kept]]
         vectors, behind = _climb(pixels, lens, prior, vectors, temperature, steps)
-        score = behind.evidence + prior(vectors) - _oddity(pixels, scene, vectors, behind)
+        score = behind.evidence + prior(vectors) - _oddity(*_sizes(pixels, scene, vectors, behind))
     return _distinct(pixels, scene, vectors, behind, score)
 
 
@@ -537,14 +540,13 @@ def _sizes(pixels, scene, vectors, behind):
     return behind.extent / radii, _quantile(away, light, decisions.MOST_OF_ARCS)[:, 0] / radii
 
 
-def _oddity(pixels, scene, vectors, behind):
-    """How much less likely lenses are than the evidence says (T,), for what the sky does not do.
+def _oddity(extent, reach):
+    """How much less likely lenses of such `_sizes` are than the evidence says (T,): the sky has few of them.
 
     What is not lensed is its own source, and so is what a weak lens hardly changes: but sources are small.
     And behind a lens within whose Einstein radius everything lies, the brightest images are those that nobody
     sees: an isothermal lens shows more than half of a source's light outside.
     """
-    extent, reach = _sizes(pixels, scene, vectors, behind)
     wide = (extent / decisions.WIDEST_SOURCE).log().clamp_min(0)
     near = reach.clamp_min(1e-3).log().clamp_max(0)
     return decisions.WIDE * wide**2 + decisions.NEAR * near**2
@@ -558,11 +560,12 @@ def _radii(scene, vectors):
 def _distinct(pixels, scene, vectors, behind, score):
     """`TrialLens`es that differ, the likeliest first."""
     (extent, reach), found = _sizes(pixels, scene, vectors, behind), []
+    oddity = _oddity(extent, reach)
     for k in score.argsort(descending=True).tolist():
         if all(lenses_differ(scene["lens"], vectors[k], one.lens) for one in found):
             misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
             numbers = (float(part[k]) for part in (score, extent, reach))
-            found.append(TrialLens(vectors[k], *numbers, misfit))
+            found.append(TrialLens(vectors[k], *numbers, misfit, float(oddity[k])))
     return found
 
 

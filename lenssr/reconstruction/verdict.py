@@ -357,7 +357,7 @@ def source_off_grid(run):
     return max(float((on_rim * np.sqrt(run.weight.ravel())).max()), beyond)
 
 
-@flag(above=1.5, serious=True, needs="theta_E")
+@flag(above=1.0, serious=True, needs="theta_E")
 def source_too_large(run):
     """half-light radius of the source over the Einstein radius above"""
     # For a Sérsic times a field the larger radius counts.

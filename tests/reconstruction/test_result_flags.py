@@ -202,7 +202,7 @@ CASES = {
         on_grid(beyond=8.1, noise={"rms_ratio": 1.1}),
         make(),
     ),
-    "source_too_large": (make(r_eff=1.51 * THETA_E), make(r_eff=1.49 * THETA_E), on_grid(radius=1.15)),
+    "source_too_large": (make(r_eff=1.01 * THETA_E), make(r_eff=0.99 * THETA_E), on_grid(radius=0.75)),
     "flux_disagrees": (
         make(source=10 * BLOCK, residual=0.51 * BLOCK),
         make(source=10 * BLOCK, residual=0.49 * BLOCK),

@@ -93,6 +93,8 @@ def _resolve_arguments(parser, add):
     _add_options(parser, READING)
     _psf_arguments(parser, add)
     add("--mask-file", metavar="F", help="a FITS file that hides pixels, by --mask-bits")
+    expected = "the Einstein radius that is expected, such as 1.2arcsec (default: all are tried)"
+    add("--theta-E", dest="theta_E", metavar="ANGLE", type=angle, help=expected)
     _resolver_arguments(parser, add)
     add("--plot", metavar="OUT.png", help="draw the result too")
     add("--overwrite", action="store_true", help="replace files that exist")
@@ -279,9 +281,10 @@ def _resolve(arguments):
     reading = _reading_with_psf(arguments)
     image = _image(arguments, reading["hdus"])
     if arguments.mask_file is None:
-        result = resolver(image, **reading)
+        result = resolver(image, theta_E=arguments.theta_E, **reading)
     else:
-        result = resolver(_observe(image, reading, arguments.mask_file, resolver))
+        seen = _observe(image, reading, arguments.mask_file, resolver)
+        result = resolver(seen, theta_E=arguments.theta_E)
     result.write(arguments.output, overwrite=arguments.overwrite)
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
@@ -300,7 +303,11 @@ def _observe(path, reading, mask, resolver=None):
     from lenssr.imaging.cutting import MOST_PIXELS
 
     return Observation.from_any(
-        path, mask=mask, most_pixels=None if resolver is None else MOST_PIXELS, **reading
+        path,
+        mask=mask,
+        most_pixels=None if resolver is None else MOST_PIXELS,
+        middle=resolver is not None,
+        **reading,
     )
 
 

@@ -332,6 +332,10 @@ READING: dict[str, Option] = {
         help="side of the cutout about --centre, such as 6arcsec",
         flag="--size", metavar="ANGLE", parse=opt.angle,
     ),
+    "radius": Option(
+        help="half of it, about --centre or the middle, such as 3arcsec",
+        flag="--radius", metavar="ANGLE", parse=opt.angle,
+    ),
     "error": Option(help="a FITS file of the errors (or variances)", flag="--err-file", metavar="F"),
     "weight": Option(help="a FITS file of the weights", flag="--wht-file", metavar="F"),
     "weight_kind": Option(

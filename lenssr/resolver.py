@@ -7,6 +7,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -26,6 +27,7 @@ from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
 from lenssr.reconstruction.needs import check_lens, check_need, check_sense, pixel_need
 from lenssr.result import BandsResolution, FailedResolution, SuperResolution
+from lenssr.units import positive_number
 
 if TYPE_CHECKING:
     from astropy.units import Quantity
@@ -162,6 +164,7 @@ class SuperResolver:
         psf: PSFLike | None = None,
         noise: NoiseLike | None = None,
         mask: ArrayLike | Literal["auto"] | None = None,
+        theta_E: Quantity | float | None = None,
         **reading: Unpack[Reading],
     ) -> SuperResolution | BandsResolution:
         """Super-resolve one image, or several bands and exposures of one lens.
@@ -179,8 +182,12 @@ class SuperResolver:
             Noise model, or one standard deviation per pixel. By default the error plane of the image.
         mask : array of bool, shape (ny, nx), "auto", path or HDU, optional
             True hides a pixel; "auto" hides other objects in the field and keeps the arcs.
+        theta_E : `~astropy.units.Quantity` or float, optional
+            The Einstein radius that is expected of an unknown lens, a number in arcsec: where its search
+            begins, and a prior of 20 %. By default all radii are tried.
         **reading
-            ``pixel_scale``, ``unit``, ``zero_point``, ``hdus``, ``band``, ``centre``, ``size``, ``error``,
+            ``pixel_scale``, ``unit``, ``zero_point``, ``hdus``, ``band``, ``centre`` (the lens's place),
+            ``size`` or ``radius`` (of the field that holds lens and arcs), ``error``,
             ``weight``, ``weight_kind``, ``exposure``, ``mask_bits``, ``psf_oversampling`` and
             ``psf_includes_pixel``, where the image does not hold or say them; see
             `~lenssr.imaging.Observation.from_any`.
@@ -197,9 +204,9 @@ class SuperResolver:
         """
         started = time.perf_counter()
         if is_group(image, reading.get("band")):
-            group = self._observe_group(image, psf, noise, mask, reading)
+            group = self._observe_group(image, psf, noise, mask, theta_E, reading)
             return self._bands().solve(group, _finisher(self.settings, len(group.bands), started), started)
-        observation = self._observe(image, psf, noise, mask, reading)
+        observation = self._expecting(theta_E, self._observe(image, psf, noise, mask, reading))
         check_need(self.settings, observation)
         (result,) = self._method.solve([observation], _finisher(self.settings, 1, started))
         if isinstance(result, Exception):
@@ -214,6 +221,7 @@ class SuperResolver:
         psf: PSFLike | Sequence[PSFLike] | None = None,
         noise: NoiseLike | Sequence[NoiseLike] | None = None,
         mask: ArrayLike | Literal["auto"] | Sequence[ArrayLike | None] | None = None,
+        theta_E: Quantity | float | Sequence[Quantity | float | None] | None = None,
         jobs: int | None = 1,
         progress: bool = False,
         **reading: Unpack[Reading],
@@ -228,7 +236,7 @@ class SuperResolver:
         images : sequence or str
             Each as in `__call__`, dicts of bands too; or one path, a pattern such as ``"cutouts/*.fits"``, or
             a folder, for the FITS files in it in the order of their names.
-        psf, noise, mask : optional
+        psf, noise, mask, theta_E : optional
             As in `__call__`: one for all images, or a list with one for each.
         jobs : int, optional
             Number of processes that solve images on the CPU, by default 1; -1 or None: one for each core.
@@ -248,8 +256,8 @@ class SuperResolver:
         Raises
         ------
         InputError
-            If the numbers of images and of PSFs, noise models or masks differ, a pattern or folder has no
-            files, ``jobs`` is not a number of processes, or they cannot be started.
+            If the numbers of images and of PSFs, noise models, masks or radii differ, a pattern or folder
+            has no files, ``jobs`` is not a number of processes, or they cannot be started.
 
         Notes
         -----
@@ -260,19 +268,19 @@ class SuperResolver:
         images = listed(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
         names = [_name(image, i) for i, image in enumerate(images)]
-        psfs, noises, masks = _extras(len(images), psf=psf, noise=noise, mask=mask)
+        given = _extras(len(images), psf=psf, noise=noise, mask=mask, theta_E=theta_E)
         results: list[Any] = [None] * len(images)
         groups: dict[tuple[Any, ...], list[tuple[int, Observation]]] = {}
         lenses: list[list[tuple[int, Any]]] = []  # of several bands or exposures, each by itself
         for i, image in enumerate(images):
             try:
                 with limited(jobs=jobs):
+                    psf, noise, mask, theta_E = (values[i] for values in given)
                     if is_group(image, reading.get("band")):
-                        lenses.append(
-                            [(i, self._observe_group(image, psfs[i], noises[i], masks[i], reading))]
-                        )
+                        group = self._observe_group(image, psf, noise, mask, theta_E, reading)
+                        lenses.append([(i, group)])
                         continue
-                    observation = self._observe(image, psfs[i], noises[i], masks[i], reading)
+                    observation = self._expecting(theta_E, self._observe(image, psf, noise, mask, reading))
                     check_need(self.settings, observation)
                 key = _group_key(observation)
             except Exception as error:  # noqa: BLE001 - one image must not stop the rest
@@ -500,7 +508,9 @@ class SuperResolver:
 
         return BandsReconstruction(self.settings)
 
-    def _observe_group(self, images: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Any:
+    def _observe_group(
+        self, images: Any, psf: Any, noise: Any, mask: Any, theta_E: Any, reading: Reading
+    ) -> Any:
         """The observations of a dict of bands, in a `~lenssr.reconstruction.bands.Group`."""
         from lenssr.reconstruction.bands import Group
 
@@ -516,10 +526,24 @@ class SuperResolver:
                     name: of_exposure(value, name, exposures, band, number) for name, value in options.items()
                 }
                 planes = {name: told.pop(name) for name in own}
-                observation = self._observe(image, **planes, reading=told)
+                observation = self._expecting(theta_E, self._observe(image, **planes, reading=told))
                 check_need(self.settings, observation)
                 found[band].append(observation)
         return Group(found)
+
+    def _expecting(self, theta_E: Any, observation: Observation) -> Observation:
+        """The observation with the Einstein radius that is expected, if any."""
+        if theta_E is None:
+            return observation
+        if self.settings.lens is not None:
+            raise InputError(f"theta_E = {theta_E}, but lens= gives the lens: leave one of them out")
+        if self.settings.kind in ("interpolation", "sisr"):
+            raise InputError(f"theta_E = {theta_E}, but source={self.settings.source!r} looks for no lens")
+        from astropy.units import arcsec
+
+        radius = positive_number(theta_E, arcsec, "theta_E")
+        hints = observation.meta.get("hints", {}) | {"theta_E": radius}
+        return replace(observation, meta=observation.meta | {"hints": hints})
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
@@ -529,7 +553,7 @@ class SuperResolver:
         psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
         hidden = None if automatic else mask
         limit = MOST_INTERPOLATED if self.settings.kind == "interpolation" else MOST_PIXELS
-        given: Any = {"most_pixels": limit, **reading}
+        given: Any = {"most_pixels": limit, "middle": True, **reading}
         with limited(per_pixel=pixel_need(self.settings)):
             observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **given)
         check_sense(observation)
@@ -570,7 +594,8 @@ def _group_key(observation: Observation) -> tuple[Any, ...]:
     psf, matrix = observation.psf, observation.grid.matrix
     kernel = None if psf is None else (psf.kernel(matrix).tobytes(), psf.includes_pixel)
     pixels = tuple(matrix.round(9).ravel().tolist())
-    return observation.shape, pixels, kernel, observation.conserves_sum, type(observation.noise)
+    hint = observation.meta.get("hints", {}).get("theta_E")
+    return observation.shape, pixels, kernel, observation.conserves_sum, type(observation.noise), hint
 
 
 def _extras(count: int, **values: Any) -> list[list[Any]]:

@@ -101,19 +101,24 @@ def window_of(wcs: WCS | None, shape: tuple[int, int], request: Request) -> tupl
         If the centre lies outside, or the frame is too large for a fit and is not cut.
     """
     limit = request.most_pixels
-    if request.centre is None or request.size is None:
-        if limit is not None and shape[0] * shape[1] > limit:
-            raise InputError(
-                f"the frame has {shape[1]} x {shape[0]} pixels, more than {limit} that can be fitted: cut it "
-                "by centre= and size= (--centre '10:00:28.6 +02:12:21' --size 6arcsec)"
-            )
-        if request.centre is not None:
-            place_in(wcs, sky_place(request.centre), shape)
-        return None
-    column, row = place_in(wcs, sky_place(request.centre), shape)
-    assert wcs is not None
+    if not request.cuts and limit is not None and shape[0] * shape[1] > limit:
+        raise InputError(
+            f"the frame has {shape[1]} x {shape[0]} pixels, more than {limit} that can be fitted: cut it "
+            "by centre= and size= (--centre '10:00:28.6 +02:12:21' --size 6arcsec)"
+        )
+    if request.centre is not None:
+        column, row = place_in(wcs, sky_place(request.centre), shape)
+    else:
+        row, column = ((side - 1) / 2 for side in shape)
+    if not request.cuts:
+        return _about(row, column, shape) if request.centre is not None and request.middle else None
+    if wcs is None or not wcs.has_celestial:
+        raise InputError(f"radius = {request.radius}, but the image has no celestial WCS: cut it yourself")
     scale = _wcs.side_at(wcs, column, row)
-    sides = [max(round(side / scale), 1) for side in cut_size(request.size)]
+    asked = (
+        cut_size(request.size) if request.radius is None else [2 * side for side in cut_size(request.radius)]
+    )
+    sides = [max(round(side / scale), 1) for side in asked]
     window = []
     for middle, side, full in zip((row, column), sides, shape, strict=True):
         # A place in the middle of a pixel is half a pixel off the middle of an even side: always to one side.
@@ -122,8 +127,19 @@ def window_of(wcs: WCS | None, shape: tuple[int, int], request: Request) -> tupl
     rows, columns = window
     pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
     if limit is not None and pixels > limit:
-        raise InputError(f"size = {request.size} has {pixels} pixels, more than {limit}: give a smaller one")
+        name = "size" if request.radius is None else "radius"
+        value = getattr(request, name)
+        raise InputError(f"{name} = {value} has {pixels} pixels, more than {limit}: give a smaller one")
     return rows, columns
+
+
+def _about(row: float, column: float, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the largest window of a frame whose middle is a pixel, or between two."""
+    window = []
+    for place, side in zip((row, column), shape, strict=True):
+        twice = round(2 * place)  # pixels' centres are even, their edges odd
+        window.append(slice(max(twice - side + 1, 0), min(twice, side - 1) + 1))
+    return window[0], window[1]
 
 
 def cut_file(file: ImageFile) -> tuple[tuple[slice, slice] | None, WCS | None]:

@@ -67,6 +67,7 @@ class Reading(TypedDict, total=False):
     band: str | int | None
     centre: Any
     size: Any
+    radius: Any
     error: PlaneLike | None
     weight: PlaneLike | None
     weight_kind: str | None
@@ -151,6 +152,7 @@ class Observation:
         band: str | int | None = None,
         centre: Any = None,
         size: Any = None,
+        radius: Any = None,
         error: PlaneLike | None = None,
         weight: PlaneLike | None = None,
         weight_kind: str | None = None,
@@ -159,6 +161,7 @@ class Observation:
         psf_oversampling: int | None = None,
         psf_includes_pixel: bool | None = None,
         most_pixels: int | None = None,
+        middle: bool = False,
     ) -> Observation:
         """Read and check an image.
 
@@ -192,6 +195,9 @@ class Observation:
         size : `~astropy.units.Quantity` or pair, optional
             Side of the cutout about ``centre``, or (height, width), a number in arcsec: only that much is
             read.
+        radius : `~astropy.units.Quantity` or float, optional
+            Half of that side, of a cutout about ``centre`` or the middle of the frame: the field that holds
+            lens and arcs. Instead of ``size``.
         error, weight, exposure : path, HDU, array or `~astropy.units.Quantity`, optional
             Planes in files or arrays of their own. An error plane is a variance, or an inverse variance,
             where its name or unit says so. A weight map is what ``weight_kind`` says, or its header, or its
@@ -207,6 +213,8 @@ class Observation:
             Whether the PSF holds the response of the pixel.
         most_pixels : int, optional
             A frame with more is refused before it is read, unless it is cut.
+        middle : bool, optional
+            Whether a ``centre`` without a size cuts the frame so that it becomes its middle, by default not.
 
         Returns
         -------
@@ -232,7 +240,10 @@ class Observation:
         """
         if isinstance(image, Observation):
             return image._with_more(psf, noise, mask)
-        request = Request(hdus, band, centre, size, mask_bits, weight_kind, most_pixels)
+        cut = {"centre": centre, "size": size, "radius": radius, "middle": middle}
+        request = Request(
+            hdus, band, mask_bits=mask_bits, weight_kind=weight_kind, most_pixels=most_pixels, **cut
+        )
         if is_stored(noise) and not (isinstance(noise, str) and not Path(noise).is_file()):
             error, noise = noise, None
         beside = {"error": error, "weight": weight, "exposure": exposure}
@@ -251,6 +262,10 @@ class Observation:
             flags.append("constant_image")
         meta = dict(planes.meta, masked=int(bad.sum()), zero_point=zero_point)
         meta["exposure"] = None if planes.exposure is None else float(np.median(planes.exposure))
+        hints = {
+            name: str(value) for name, value in (("centre", centre), ("radius", radius)) if value is not None
+        }
+        meta |= {"hints": hints} if hints else {}
         if psf is not None and is_stored(psf):
             meta["reading"] = meta.get("reading", {}) | {"psf": str(getattr(psf, "name", psf)).split("/")[-1]}
         told = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}

@@ -128,6 +128,8 @@ class Request:
     band: str | int | None = None
     centre: Any = None  # place of the lens, as `lenssr.imaging.cutting.sky_place` takes it
     size: Any = None  # of the cutout
+    radius: Any = None  # of the field about the lens
+    middle: bool = False  # whether the frame is cut so that the centre becomes its middle
     mask_bits: Any = None  # bits that hide a pixel: their names, or an int
     weight_kind: str | None = None
     most_pixels: int | None = None  # a larger frame is refused before it is read
@@ -137,8 +139,15 @@ class Request:
         if self.weight_kind is not None and self.weight_kind not in WEIGHT_KINDS:
             known = ", ".join(map(repr, WEIGHT_KINDS))
             raise InputError(f"weight_kind = {self.weight_kind!r}: give one of {known}")
+        if self.size is not None and self.radius is not None:
+            raise InputError(f"size = {self.size} and radius = {self.radius}: give one of them")
         if self.size is not None and self.centre is None:
             raise InputError(f"size = {self.size} without centre: give centre=, the lens's place on the sky")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a part of known size is all that is read."""
+        return self.size is not None or self.radius is not None
 
 
 def as_image(values: Any, name: str) -> Array:

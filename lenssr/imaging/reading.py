@@ -90,7 +90,7 @@ def _from_path(path: Any, request: Request) -> Planes:
 
         planes = python_inputs.from_nddata(read_asdf(path), request)
     else:
-        with open_fits(path, whole=request.size is None) as opened, as_input_error(name):
+        with open_fits(path, whole=not request.cuts) as opened, as_input_error(name):
             planes = _from_hdus(opened, request, name)
     if not hasattr(path, "read"):
         planes.meta["file"] = Path(path).name

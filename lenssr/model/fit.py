@@ -37,6 +37,8 @@ GHOST_PIXELS = 1.4
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+# Width of the prior of an Einstein radius that is expected, as a share of it.
+EXPECTED_WIDTH = 0.2
 # Largest change of shapes and centres (arcsec) while the Einstein radius is still being found.
 NARROW = {"e1": 0.25, "e2": 0.25, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 
@@ -101,6 +103,11 @@ class Constraints:
         ):
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
+        if scene.theta_E is not None:
+            mean[:, scene.radius], stiffness[:, scene.radius] = (
+                scene.theta_E,
+                (EXPECTED_WIDTH * scene.theta_E) ** -2,
+            )
         return Constraints(lower, upper, mean, stiffness)
 
     def narrowed(self, scene: Scene, start: Tensor) -> "Constraints":
@@ -336,13 +343,15 @@ def away_from_lens(grid: PixelGrid, scene: Scene, physical: Tensor) -> Tensor:
     return (torch.hypot(x - centre[:, :1], y - centre[:, 1:]) > GHOST_PIXELS * grid.pixel_scale).double()
 
 
-def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, tolerance=1.0):
+def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, tolerance=1.0, patience=None):
     """Fit all pixels, weights frozen and found anew, and collect the `Fit` of every image.
 
     With fewer ``refits`` than usual the start is near enough for the noise to be as it is there.
     ``tolerance`` multiplies the gains in chi2 below which a fit has converged: the reduced chi2 of a model
-    that does not explain its pixels is the unit of its parameters' variances.
+    that does not explain its pixels is the unit of its parameters' variances. ``patience`` is the largest
+    number of iterations of a fit; by default more, the more parameters are free.
     """
+    patience = _patience(scene) if patience is None else patience
     shown = _shown(stack, scene, physical)
     weight = stack.first_weights * shown
     iterations = torch.zeros(len(stack), dtype=torch.long, device=stack.device)
@@ -351,7 +360,7 @@ def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, toleran
         if (number or near) and not stack.gaussian:
             weight = stack.weights(stack.image(scene, physical)) * shown
         # The end of a step below the tolerance is not evaluated.
-        options = {"max_iterations": _patience(scene), "tolerance": tolerance * gain, "look": False}
+        options = {"max_iterations": patience, "tolerance": tolerance * gain, "look": False}
         fit = levenberg_marquardt(**system(where, scene, physical, weight, constraints), **options)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations
@@ -394,3 +403,20 @@ def _shown(stack, scene, physical):
     if stack.shows_ghost and scene.lens_moves:
         return away_from_lens(stack.grid, scene, physical)
     return 1.0
+
+
+def joint_covariance(stack, scene, fit, lens):
+    """Covariance of everything: that of the lens (L, L) is given, and what shines follows it.
+
+    With the curvature F of chi2, the best light moves by -F_ss^-1 F_sl with the lens.
+    """
+    physical = fit.physical[None]
+    _, slopes = stack.model(scene, physical)(scene.to_fit(physical), torch.tensor([0]))
+    curvature = ((slopes[0] * fit.weight) @ slopes[0].T).double()
+    slope = torch.where(scene.log, fit.physical, torch.ones_like(fit.physical))[scene.free]
+    light = fit.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
+    count = len(lens)
+    follow = torch.cat([torch.eye(count).to(lens), -(light @ curvature)[count:, :count]])
+    covariance = follow @ lens @ follow.T
+    covariance[count:, count:] += light[count:, count:]
+    return scene.physical_covariance(covariance[None], physical)[0]

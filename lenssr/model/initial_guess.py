@@ -1,11 +1,17 @@
-"""Where a fit begins: the lens light by itself, the source from the arcs traced back."""
+"""Where a fit begins: the lens light by itself, lenses of all sizes, the source from the arcs traced back."""
 
+import numpy as np
 import torch
 
 from lenssr.light.profile import FAINTEST
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.model.scene import Scene
 
+LENS_SHAPES = ("e1", "e2", "gamma1", "gamma2")
+# Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
+START_SHAPE = 0.02
+# Factor within which of an expected Einstein radius starts lie.
+EXPECTED_WITHIN = 1.4
 LIGHT_INDEX = 3.0
 # Largest distance in arcsec of the lens light from the expected centre, and of its fit from there.
 CENTRE_REACH = 0.3
@@ -20,7 +26,7 @@ def light_start(stack, scene):
     """
     if not scene.lights:
         return None
-    galaxy = _galaxy(scene, stack)
+    galaxy = first_galaxy(scene, stack)
     weight = stack.first_weights
     physical, smooth = _moments(stack, _hint(scene))
     bounds, centre = galaxy.bounds(len(stack)), [galaxy.lights[0].column(axis) for axis in ("x_0", "y_0")]
@@ -42,11 +48,13 @@ def light_start(stack, scene):
 
 def without_light(stack, scene, light):
     """The data (B, N) without sky and first lens light (B, 8), if any; 0 where masked."""
-    below = border_level(stack).unsqueeze(1) if light is None else stack.image(_galaxy(scene, stack), light)
+    sky = light is None
+    below = border_level(stack).unsqueeze(1) if sky else stack.image(first_galaxy(scene, stack), light)
     return torch.where(stack.valid, stack.data - below, 0)
 
 
-def _galaxy(scene, stack):
+def first_galaxy(scene, stack):
+    """The scene whose parameters `light_start` finds: a Sérsic and the sky."""
     light = {"lens_light": 1, "sky": True, "source": 0}
     return Scene(lens=None, lens_free=False, extent=scene.extent, device=stack.device, **light)
 
@@ -130,3 +138,32 @@ def _moments(stack, hint):
     index, zero = torch.full_like(radius, LIGHT_INDEX), torch.zeros_like(radius)
     columns = (brightness, radius, index, centre[:, 0], centre[:, 1], zero, zero, sky)
     return torch.stack(columns, dim=1).double(), smooth
+
+
+def radii_starts(scene, grid, means, rng, number):
+    """Lens vectors (B, S, L): Einstein radii all over the field, centred as means (B, P), nearly round."""
+    places = means[:, scene.lens_centre_columns].tolist()
+    radii = einstein_radii(grid, number) if scene.theta_E is None else radii_near(scene.theta_E, number)
+    return torch.stack([torch.stack([_lens_start(scene, rng, r, *place) for r in radii]) for place in places])
+
+
+def _lens_start(scene, rng, radius, x_0, y_0):
+    """The unknown lens (L,) with an Einstein radius and a centre, and small random shapes and shears."""
+    vector, block = scene.lens.vector.clone().double(), scene["lens"]
+    for name, value in (("theta_E", radius), ("x_0", x_0), ("y_0", y_0)):
+        vector[block.column(name) - block.start] = value
+    shapes = [k - block.start for name in LENS_SHAPES for k in block.columns(name)]
+    vector[shapes] = torch.as_tensor(rng.normal(0, START_SHAPE, len(shapes)))
+    return vector
+
+
+def radii_near(theta_E, number):
+    """Einstein radii to start from where one is expected, in arcsec."""
+    return theta_E * np.geomspace(1 / EXPECTED_WITHIN, EXPECTED_WITHIN, number)
+
+
+def einstein_radii(grid, number):
+    """Einstein radii to start from, in arcsec: 0.3 to 0.4 of the field, evenly in the logarithm."""
+    field_size = min(grid.shape) * grid.pixel_scale
+    lowest = min(max(0.3, 2 * grid.pixel_scale), 0.2 * field_size)
+    return np.geomspace(lowest, 0.4 * field_size, number)

@@ -89,16 +89,17 @@ class Scene:
 
     The ``lens`` gives names, bounds and the deflection, not its values; its parameters that are not ``fixed``
     are free if ``lens_free``. ``source`` and ``lens_light`` are profiles, or numbers of Sérsics, whose
-    centres stay within ``extent`` arcsec. ``sky`` adds a constant to every pixel.
+    centres stay within ``extent`` arcsec. ``sky`` adds a constant to every pixel. ``theta_E`` is what is
+    expected of an unknown lens, in arcsec; None if nothing is.
     """
 
-    def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, device="cpu"):
-        self.lens, self.extent = lens, extent
+    def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, theta_E=None, device="cpu"):
+        self.lens, self.extent, self.theta_E = lens, extent, theta_E
         light = {"source": _profiles(source), "lens_light": _profiles(lens_light)}
         if len(light["source"]) > 1:
             raise InputError(f"a scene of {len(light['source'])} sources: give one, or none")
         self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
-        self._options |= light
+        self._options |= light | {"theta_E": theta_E}
         self.blocks = []
         columns = []
         if lens is not None:
@@ -117,6 +118,10 @@ class Scene:
         self.lower = torch.tensor(lower, dtype=torch.float64, device=device)
         self.upper = torch.tensor(upper, dtype=torch.float64, device=device)
         self.log = torch.tensor(log, dtype=torch.bool, device=device)
+        self.bright = torch.zeros_like(self.log)
+        for block in self.lights:
+            for name in block.profile.bright:
+                self.bright[block.start + block.names.index(name)] = True
         self._set_free(torch.tensor(free, dtype=torch.bool, device=device))
 
     def _add(self, role, names, profile=None):
@@ -172,7 +177,7 @@ class Scene:
         """Return the scene with its tensors on a device."""
         twin = copy.copy(self)
         twin._options = {**self._options, "device": device}
-        for name in ("lower", "upper", "log", "free", "free_index"):
+        for name in ("lower", "upper", "log", "bright", "free", "free_index"):
             setattr(twin, name, getattr(self, name).to(device))
         return twin
 

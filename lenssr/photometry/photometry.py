@@ -494,7 +494,7 @@ def _reason(problem: Exception) -> str:
 
 
 def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
-    asked = {name: reading[name] for name in ("hdus", "band", "centre", "size") if name in reading}
+    asked = {name: reading[name] for name in ("hdus", "band", "centre", "size", "radius") if name in reading}
     planes = read_planes(image, Request(**asked))
     values = np.abs(planes.data[np.isfinite(planes.data)])
     if values.size and not values.max() <= LARGEST_VALUE:

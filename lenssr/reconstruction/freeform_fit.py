@@ -82,13 +82,20 @@ class Part:
 class CoarseFit:
     """Where `FreeFormFit.begin` ended, and the ln evidence of the parametric fit that it began from.
 
-    ``correlation`` is the ratio of the variances in the weights to those of independent noise.
+    ``correlation`` is the ratio of the variances in the weights to those of independent noise, and
+    ``temperature`` to those that were given.
     """
 
     problem: Any
     solution: Any
     correlation: float
     parametric_evidence: float
+    temperature: float
+
+    def evidence_at(self, temperature):
+        """The ln evidence if chi2 counted as it does at another temperature."""
+        chi2 = self.solution.chi2
+        return self.solution.evidence + 0.5 * chi2 * (1 - self.temperature / temperature)
 
 
 class FreeFormFit:
@@ -163,7 +170,7 @@ class FreeFormFit:
         problem, solution = yield from fit_jointly(
             self, "pixelated", problem, solution, tolerance=COARSE_GAIN
         )
-        return CoarseFit(problem, solution, self.correlation, evidence)
+        return CoarseFit(problem, solution, self.correlation, evidence, self.temperature)
 
     @property
     def correlation(self):
@@ -222,7 +229,7 @@ class FreeFormFit:
         parameters = problem.start()
         names = AUTO_PRIORS if self.settings.prior == "auto" else (self.settings.prior,)
         priors = [Prior(name, grid.side) for name in names]
-        field = yield from self._first_field(kind, problem, parameters)
+        field, parameters = yield from self._first_field(kind, problem, parameters)
         options = {"tolerance": COARSE_GAIN, **self._options(kind)}
         found = yield from ask_each(problem, priors, field, parameters, **options)
         candidates = [Candidate(kind, one.prior.name, one.evidence) for one in found]
@@ -236,22 +243,24 @@ class FreeFormFit:
         return {"link": "log" if positive else "linear", "mean": mean}
 
     def _first_field(self, kind, problem, parameters):
-        """A field to begin with: none beside a Sérsic, else the parametric source if it explains the data.
+        """Field and parameters to begin with: none beside a Sérsic, else those of the parametric fit.
 
-        If it does not, that or the linear inversion, whichever fits.
+        If that does not explain the data, these or those of the linear inversion, whichever fit.
         """
         grid, positive = problem.grid, self.settings.positive
         if kind == "perturbed_sersic":
-            return np.zeros(grid.size) if positive else np.ones(grid.size)
+            return np.zeros(grid.size) if positive else np.ones(grid.size), parameters
         smooth, prior = self._parametric_at(grid), Prior("curvature", grid.side)
         if positive and _excess(self.fit, self.temperature) == 0:
-            return log_field(_positive_guide(smooth), problem.log_floor)
+            return log_field(_positive_guide(smooth), problem.log_floor), parameters
         options = {"link": "linear", "tolerance": COARSE_GAIN}
-        linear = (yield from ask(problem, prior, None, smooth, parameters, **options)).values
+        linear = yield from ask(problem, prior, None, smooth, parameters, **options)
         if not positive:
-            return linear
-        starts = [_positive_guide(values) for values in (smooth, linear)]
-        return log_field(min(starts, key=lambda s: problem.chi2(s, parameters)), problem.log_floor)
+            return linear.values, linear.parameters
+        starts = [(smooth, parameters), (linear.values, linear.parameters)]
+        starts = [(_positive_guide(values), beside) for values, beside in starts]
+        values, beside = min(starts, key=lambda start: problem.chi2(*start))
+        return log_field(values, problem.log_floor), beside
 
     def _parametric_at(self, grid):
         """Brightness of the parametric source at the nodes of a grid."""

@@ -1,8 +1,8 @@
 """Every way to find or refine a lens: radii, trial lenses, network, free-form look, modes, trust region.
 
 1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start),
-   from trial lenses where a free-form source will follow and no Sérsic explains binned pixels, or from a
-   network's estimate, which the first way checks where it is in doubt.
+   from trial lenses where a free-form source will follow and lens light is fitted or no Sérsic explains
+   binned pixels, or from a network's estimate, which the first way checks where it is in doubt.
 2. `refine_with_freeform_source` decides where no parametric source explains the arcs.
 3. Behind a free-form source `fit_jointly` frees the lens, `search_other_modes` looks for other lenses, and
    `expand_trust_region` lets one go on that only its distance from the parametric fit has stopped.
@@ -11,6 +11,7 @@ A given lens is fitted by `lenssr.model.fit.fit_known_lens`; all of them minimis
 in `lenssr.source.solve`.
 """
 
+import functools
 import logging
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ from lenssr.model.fit import (
     early_fit,
     fit_from,
     fit_known_lens,
+    joint_covariance,
     lens_ends_at_bound,
     polish,
     refine,
@@ -37,12 +39,12 @@ from lenssr.model.fit import (
     system,
     template_of,
 )
-from lenssr.model.initial_guess import light_start, source_start, without_light
+from lenssr.model.initial_guess import light_start, radii_starts, source_start, without_light
 from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
-from lenssr.reconstruction.trial_lenses import LENS_SHAPES, lenses_differ, search_trial_lenses
+from lenssr.reconstruction.trial_lenses import lenses_differ, search_trial_lenses
 from lenssr.source.batching import ask
 
 __all__ = [
@@ -61,8 +63,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 STARTS = 8  # Einstein radii of a multi-start
-# Standard deviation of the shapes and shears of starts, which keep them from sharing one symmetry.
-START_SHAPE = 0.02
 # Iterations on binned pixels: with a nearly round lens at its centre, then freely.
 NEAR_ROUND, FREE = 25, 40
 COARSE_TOLERANCE = 0.1
@@ -70,6 +70,8 @@ COARSE_TOLERANCE = 0.1
 SURELY = 3.0
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
+# Iterations of a Sérsic from a trial lens beside lens light: it only has to say where the source begins.
+BRIEFLY = 15
 
 
 def unknown_lens(field):
@@ -82,7 +84,7 @@ def unknown_lens(field):
 # ---------------------------------------------------------------- an unknown lens
 
 
-def find_lens(stack, scene, *, seed=0, network=None, look=None, freeform=None):
+def find_lens(stack, scene, *, seed=0, network=None, look=None, begin=None, freeform=None):
     """The `~lenssr.model.fit.Fit` of every image whose lens is unknown.
 
     Starts are Einstein radii all over the field, or the estimates of a ``network`` (a ``LensNetwork``);
@@ -90,13 +92,18 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None, freeform=None):
     doubt after a look with a free-form source from it and from other lenses (L,),
     `refine_with_freeform_source`; a network and a free-form source need it. ``freeform`` is None unless such
     a source follows: trial lenses then say where to begin wherever no Sérsic explains binned pixels, and it
-    is the ``tolerance`` of `~lenssr.model.fit.refine` for the fit from there.
+    is the ``tolerance`` of `~lenssr.model.fit.refine` for the fit from there. Above 1, where a Sérsic is only
+    a beginning, they do so beside all lens light.
     """
     rng = np.random.default_rng(seed)
     if network is None:
         log.info("looking for the lens from %d Einstein radii", STARTS)
-        found = _multi_start(stack, scene, rng, look=look if freeform else None, tolerance=freeform)
-        fits = [polish(stack, scene, number, one.fit) for number, one in enumerate(found)]
+        options = {"look": look if freeform else None, "begin": begin, "tolerance": freeform}
+        found = _multi_start(stack, scene, rng, **options)
+        fits = [
+            one.fit if one.rough else polish(stack, scene, number, one.fit)
+            for number, one in enumerate(found)
+        ]
         _log_lenses(scene, fits)
         return fits
     log.info("looking for the lens from the estimate of a network")
@@ -128,13 +135,17 @@ def _log_lenses(scene, fits):
 
 @dataclass(frozen=True)
 class _Found:
-    """A fit, and the parameters (P,) of its start; None where another start than the best has won."""
+    """A fit, and the parameters (P,) of its start; None where another start than the best has won.
+
+    A ``rough`` one is where a free-form source begins, and is polished no further.
+    """
 
     fit: Fit
     begun: torch.Tensor | None
+    rough: bool = False
 
 
-def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, tolerance=None):
+def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begin=None, tolerance=None):
     """Fit binned pixels from many lenses, the best ones to all pixels; a list of `_Found`.
 
     ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all
@@ -149,7 +160,13 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, tole
     plain = scene.with_plain_light()
     constraints = Constraints.of(plain, len(stack)).centred_on(plain, centres, decisions.CENTRE_BOUND)
     near = starts is not None
-    vectors = starts if near else _radii_starts(plain, coarse.grid, constraints, rng)
+    given = stack, scene, constraints, light, rng, look, begin, tolerance
+    search = functools.partial(_from_trial_lenses, *given)
+    if look is not None and scene.lights and tolerance > 1:
+        found = [search(row) for row in range(len(stack))]
+        if all(found):
+            return found
+    vectors = starts if near else radii_starts(plain, coarse.grid, constraints.mean, rng, STARTS)
     hopeless = None if look is None or scene.lights else decisions.HOPELESS_START
     fitted = _coarse_fits(coarse, plain, vectors, light, constraints, near=near, hopeless=hopeless)
     physical, chi2 = fitted
@@ -157,9 +174,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, tole
     if hopeless is not None:
         misfit = chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)
         for row in (misfit > hopeless).nonzero().flatten().tolist():
-            found[row] = _from_trial_lenses(
-                stack, scene, row, constraints.select([row]), rng, look, tolerance
-            )
+            found[row] = search(row)
         rows = [row for row, one in enumerate(found) if one is None]
         if not rows:
             return found
@@ -185,49 +200,72 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, tole
     return found
 
 
-def _from_trial_lenses(stack, scene, number, constraints, rng, look, tolerance):
+def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, tolerance, number):
     """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
 
     Where others are nearly as likely, a look with a free-form source behind each decides.
     """
-    stack = stack.select([number])
-    trials = search_trial_lenses(stack, scene, constraints, rng)
+    stack, plain = stack.select([number]), scene.with_plain_light()
+    constraints, light = constraints.select([number]), None if light is None else light[[number]]
+    trials = search_trial_lenses(stack, plain, constraints, rng, light)
     if not trials:
         return None
-    log.info("image %d: no Sérsic explains the arcs; %d trial lenses do", number, len(trials))
-    template = template_of(scene, stack, trials[0].lens[None], None)
-    residual = without_light(stack, scene, None)
-    physical = source_start(stack, scene, template, residual, stack.first_weights)
-    near = constraints.trust_region(scene, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
+    rivals = _rivals(trials)
+    lenses = [one.lens for one in rivals]
+    log.info("image %d: %d trial lenses explain the arcs, %d likely", number, len(trials), len(lenses))
+    if scene.lights:
+        given = stack, scene, plain, light, constraints, tolerance
+        rough = [(_rough_fit(one.lens, *given), one.oddity) for one in rivals[: decisions.LOOKS]]
+        return _Found(_likeliest(rough, functools.partial(begin, number)), None, rough=True)
+    physical = _start_behind(lenses[0], stack, plain, light)
+    near = constraints.trust_region(plain, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
     (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=tolerance)
     fit = replace(fit, constraints=constraints)
+    return _Found(look(number, fit, lenses[1:]) if lenses[1:] else fit, None)
+
+
+def _rivals(trials):
+    """Trial lenses among which something else has to decide: the likeliest, and of the usual ones."""
     likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
-    rivals = [trial.lens for trial in trials[1:] if trial.log_posterior > likely]
-    return _Found(look(number, fit, rivals) if rivals else fit, None)
+    usual = [number for number, one in enumerate(trials) if not one.is_odd][:1]
+    near = [number for number, one in enumerate(trials) if one.log_posterior >= likely]
+    return [trials[number] for number in dict.fromkeys([0, *usual, *near])]
 
 
-def _radii_starts(scene, grid, constraints, rng):
-    """Lens vectors (B, S, L): Einstein radii all over the field, centred as the priors, nearly round."""
-    places = constraints.mean[:, scene.lens_centre_columns].tolist()
-    radii = einstein_radii(grid, STARTS)
-    return torch.stack([torch.stack([_lens_start(scene, rng, r, *place) for r in radii]) for place in places])
+def _rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
+    """Where a free-form source begins near a trial lens (L,), beside lens light: a few steps of a Sérsic."""
+    physical = _start_behind(lens, stack, plain, light)
+    reach = decisions.RADIUS_REACH, decisions.RADIUS_WIDTH
+    if plain is not scene:
+        near = constraints.trust_region(plain, physical, reach)
+        physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))
+    centres = physical[:, scene.lens_centre_columns]
+    constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
+    constraints = constraints.with_light_priors(scene, physical)
+    near = constraints.trust_region(scene, physical, reach)
+    (fit,) = refine(stack, scene, physical, near, 0, tolerance=tolerance, patience=BRIEFLY)
+    return replace(fit, constraints=constraints)
 
 
-def _lens_start(scene, rng, radius, x_0, y_0):
-    """The unknown lens (L,) with an Einstein radius and a centre, and small random shapes and shears."""
-    vector, block = scene.lens.vector.clone().double(), scene["lens"]
-    for name, value in (("theta_E", radius), ("x_0", x_0), ("y_0", y_0)):
-        vector[block.column(name) - block.start] = value
-    shapes = [k - block.start for name in LENS_SHAPES for k in block.columns(name)]
-    vector[shapes] = torch.as_tensor(rng.normal(0, START_SHAPE, len(shapes)))
-    return vector
+def _likeliest(rivals, begin):
+    """The fit from which ``begin(fit)`` leads to the likeliest free-form source, all at one temperature.
+
+    ``rivals`` are pairs of a fit and of what its lens loses for being odd.
+    """
+    if len(rivals) == 1:
+        return rivals[0][0]
+    ends = [(begin(fit), oddity) for fit, oddity in rivals]
+    coolest = min(end.temperature for end, _ in ends)
+    evidence = [end.evidence_at(coolest) - oddity for end, oddity in ends]
+    log.debug("ln evidence behind trial lenses: %s", evidence)
+    return rivals[int(np.argmax(evidence))][0]
 
 
-def einstein_radii(grid, number):
-    """Einstein radii to start from, in arcsec: 0.3 to 0.4 of the field, evenly in the logarithm."""
-    field_size = min(grid.shape) * grid.pixel_scale
-    lowest = min(max(0.3, 2 * grid.pixel_scale), 0.2 * field_size)
-    return np.geomspace(lowest, 0.4 * field_size, number)
+def _start_behind(lens, stack, scene, light):
+    """A physical vector (1, P) with a trial lens (L,), the first lens light, and a source found behind it."""
+    template = template_of(scene, stack, lens[None], light)
+    weight = softened(stack.first_weights, stack, scene, template)
+    return source_start(stack, scene, template, without_light(stack, scene, light), weight)
 
 
 def _coarse_fits(coarse, scene, vectors, light, constraints, *, near, hopeless=None):
@@ -393,7 +431,7 @@ def refine_with_freeform_source(stack, scene, fit, others, begin):
     outside = ((solution.parameters <= lower) | (solution.parameters >= upper))[:count].nonzero()[0]
     return replace(
         freed,
-        covariance=_joint_covariance(stack, scene, freed, covariance),
+        covariance=joint_covariance(stack, scene, freed, covariance),
         at_bound=tuple(sorted({*freed.at_bound, *scene.free_index[outside].tolist()})),
         iterations=fit.iterations + freed.iterations + solution.iterations,
         modes=tuple(
@@ -414,23 +452,6 @@ def _with_lens_of(scene, fit, place):
     there, lens = fit.physical.clone(), scene["lens"].slice
     there[lens] = place[lens]
     return there
-
-
-def _joint_covariance(stack, scene, fit, lens):
-    """Covariance of everything: that of the lens (L, L) is given, and what shines follows it.
-
-    With the curvature F of chi2, the best light moves by -F_ss^-1 F_sl with the lens.
-    """
-    physical = fit.physical[None]
-    _, slopes = stack.model(scene, physical)(scene.to_fit(physical), torch.tensor([0]))
-    curvature = ((slopes[0] * fit.weight) @ slopes[0].T).double()
-    slope = torch.where(scene.log, fit.physical, torch.ones_like(fit.physical))[scene.free]
-    light = fit.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
-    count = len(lens)
-    follow = torch.cat([torch.eye(count).to(lens), -(light @ curvature)[count:, :count]])
-    covariance = follow @ lens @ follow.T
-    covariance[count:, count:] += light[count:, count:]
-    return scene.physical_covariance(covariance[None], physical)[0]
 
 
 # ---------------------------------------------------------------- jointly with a free-form source

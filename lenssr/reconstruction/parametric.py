@@ -103,7 +103,10 @@ class ParametricReconstruction:
             def look(number, fit, others):
                 return self._look(scene, fit, others, observations[number])
 
-            options = {"seed": settings.seed, "network": self.lens_network, "look": look}
+            def begin(number, fit):
+                return self._begin(scene.on("cpu"), fit, observations[number], prior="curvature")
+
+            options = {"seed": settings.seed, "network": self.lens_network, "look": look, "begin": begin}
             options["freeform"] = FREE_FORM.get(settings.source)
             return stack, scene, find_lens(stack, scene, **options)
         fits = fit_known_lens(stack, scene, settings.lens.vector.to(stack.device).expand(len(stack), -1))
@@ -111,17 +114,21 @@ class ParametricReconstruction:
 
     def _look(self, scene, fit, others, observation):
         """The fit of an image whose lens is in doubt, after a look with a free-form source, on the CPU."""
-        stack = stack_of([observation], self.settings, "cpu")
-        scene = scene.on("cpu")
-        settings = replace(self.settings, source="pixelated", prior="auto", positive=True)
-        radius = decisions.DOUBTED_RADIUS_REACH, decisions.DOUBTED_RADIUS_WIDTH
+        stack, scene = stack_of([observation], self.settings, "cpu"), scene.on("cpu")
 
         def begin(start):
-            return alone(FreeFormFit(stack, scene, start, observation, settings, radius=radius).begin())
+            return self._begin(scene, start, observation, stack)
 
         others = [lens.cpu() for lens in others]
         found = refine_with_freeform_source(stack, scene, fit.on("cpu"), others, begin)
         return found.on(fit.physical.device)
+
+    def _begin(self, scene, fit, observation, stack=None, prior="auto"):
+        """The `~lenssr.reconstruction.freeform_fit.CoarseFit` that starts from a fit, on the CPU."""
+        stack = stack_of([observation], self.settings, "cpu") if stack is None else stack
+        settings = replace(self.settings, source="pixelated", prior=prior, positive=True)
+        radius = decisions.DOUBTED_RADIUS_REACH, decisions.DOUBTED_RADIUS_WIDTH
+        return alone(FreeFormFit(stack, scene, fit.on("cpu"), observation, settings, radius=radius).begin())
 
     def solved(self, scene, fit, observation, **meta):
         """What a result is made of, from one fit."""
@@ -147,6 +154,7 @@ class ParametricReconstruction:
             sky=settings.sky is not None,
             extent=extent,
             source=settings.profile().in_unit(flux_unit(observation)),
+            theta_E=observation.meta.get("hints", {}).get("theta_E"),
             device=device,
         )
 

@@ -1,10 +1,10 @@
-"""Trial lenses: many unlike lenses, each with the source and sky that fit best behind it.
+"""Trial lenses: many unlike lenses, each with the source, lens light and sky that fit best with it.
 
-On binned pixels and a coarse grid of nodes, source and sky are the solution of a linear problem for every
-lens (variable projection), so that many can be compared by their evidence before any other model is
+On binned pixels and a coarse grid of nodes, source, light and sky are the solution of a linear problem for
+every lens (variable projection), so that many can be compared by their evidence before any other model is
 fitted, and none of them assumes what the source looks like:
 
-1. `Pixels` holds what is compared: binned data, and which of them shine.
+1. `Pixels` holds what is compared: binned data, which of them shine, and the linear parts of the lens light.
 2. `solve_behind` gives evidence and source behind a batch of lenses. Pixels that no lens explains
    (neighbours, cosmic rays) count as outliers of Student's t, not as data to be met.
 3. `search_trial_lenses` draws shapes at Einstein radii all over the field, lets the best of each radius move
@@ -23,31 +23,36 @@ import numpy as np
 import torch
 
 from lenssr.model.fit import GHOST_PIXELS
-from lenssr.model.initial_guess import without_light
+from lenssr.model.initial_guess import LENS_SHAPES, first_galaxy, radii_near, without_light
 from lenssr.reconstruction import decisions
 from lenssr.source.priors import Prior
 
-__all__ = ["LENS_SHAPES", "Pixels", "TrialLens", "lenses_differ", "search_trial_lenses", "solve_behind"]
+__all__ = ["Pixels", "TrialLens", "lenses_differ", "search_trial_lenses", "solve_behind"]
 
-LENS_SHAPES = ("e1", "e2", "gamma1", "gamma2")
 
 SIDE = 16  # nodes along a side of the source grid
 FIELD_PIXELS = 48  # pixels along a side of the binned field, or more where that leaves FINEST arcsec
 FINEST = 0.1
 SEARCHED = 0.5  # radius of the pixels that are compared, as a share of the field's side
-ARC_ERROR = 0.05  # share of the arcs by which a coarse model may be off
+GAUSSIANS, TWISTED = (
+    10,
+    8,
+)  # of the lens light, from a pixel to half the field; of these with a shape of their own
+LIGHT_ERROR, ARC_ERROR = 0.03, 0.05  # shares of lens light and arcs by which a coarse model may be off
+MOST_ELLIPTICAL = 0.3  # of a lens, where its light is flatter still
 SHINES = 5.0  # sigma in 3 x 3 pixels above which a pixel places the grid
 HELD = 0.9  # share of their weight that the grid holds
 MOST_SIGMA = 30.0  # largest weight of one pixel
 OUTLIERS = 5.0  # degrees of freedom of Student's t
 RADII, SHAPES = 12, 6  # trial lenses
 WIDTHS = 0.5, 1.0, 1.0  # of their shapes over those of the priors: at first, and if none explains the arcs
-CLIMBING, MODES = 7, 3  # lenses that move a few steps, and those that are refined to the end
-COARSE_STEPS, STEPS = 5, 20
+# Lenses that are kept and the steps that they then move, from round to round: many beside lens light, whose
+# evidence says little before they have moved.
+QUICK, THOROUGH = ((7, 5), (3, 20)), ((72, 2), (30, 4), (8, 20))
 ROUNDS, MORE_ROUNDS = 2, 4  # in which strength and weights are found: nearby, and anew
 PROBES = 8  # random vectors that estimate a trace
 WEAKEST, STRONGEST = 1e-6, 1e3  # strengths of the prior, over that at which it weighs as much as the data
-RIDGE = 1e-5  # on the amplitude of the sky, which has unit length
+RIDGE = 1e-5  # on the amplitudes of sky and light, which have unit length
 AT_ONCE = 12
 PROBE_SEED = 18
 GAIN = 0.3
@@ -65,17 +70,28 @@ class TrialLens:
     lens : `torch.Tensor`, shape (L,)
         Its parameters.
     log_posterior : float
-        Evidence of source and sky times priors of the lens, tempered by what the best lens leaves.
+        Evidence of source, light and sky times priors of the lens, tempered by what the best lens leaves.
     extent : float
         Half-light radius of its source over the Einstein radius.
+    reach : float
+        Radius within which most of what shines lies, over the Einstein radius.
     misfit : float
         Median chi2 of the pixels that shine, over that of noise.
+    oddity : float
+        What of the log posterior is lost for a wide source, or for images that nobody sees.
     """
 
     lens: torch.Tensor
     log_posterior: float
     extent: float
+    reach: float
     misfit: float
+    oddity: float
+
+    @property
+    def is_odd(self):
+        """Whether its source is wide, or its brightest images are hidden."""
+        return self.extent > decisions.WIDEST_SOURCE or self.reach < 1
 
 
 @dataclass(frozen=True)
@@ -89,13 +105,15 @@ class Pixels:
     size : float
         Side of a pixel in arcsec.
     data, residual : `torch.Tensor`, shape (P,)
-        Data in sigma, with and without the sky of the border; sigma allows for a coarse model.
+        Data in sigma, with and without sky and first lens light; sigma allows for a coarse model.
     light : `torch.Tensor`, shape (K, P)
-        The sky in sigma, of unit length; no row where none is fitted.
+        Linear components of sky and lens light in sigma, each of unit length.
     root : `torch.Tensor`, shape (P,)
         1 / sigma.
     shining : `torch.Tensor`, shape (P,)
         Weight by which a pixel places the source grid; 0 for a dark one.
+    shape : `torch.Tensor`, shape (2,)
+        Ellipticity (e1, e2) of the lens light; zeros where none is fitted.
     """
 
     x: torch.Tensor
@@ -106,26 +124,51 @@ class Pixels:
     light: torch.Tensor
     root: torch.Tensor
     shining: torch.Tensor
+    shape: torch.Tensor
 
     @classmethod
-    def of(cls, stack, scene):
-        """Pixels of a stack that holds one image."""
+    def of(cls, stack, scene, light=None):
+        """Pixels of a stack that holds one image, with a first lens light (1, 8) where there is one."""
         binned = stack.binned(_bin_factor(stack))
         grid, weight = binned.grid, binned.first_weights[0]
         x, y = (torch.as_tensor(axis.ravel()) for axis in (grid.x, grid.y))
-        residual, away = without_light(binned, scene, None)[0], torch.hypot(x, y) / grid.pixel_scale
+        smooth, galaxy = torch.zeros_like(weight), None
+        if light is not None:
+            galaxy = light[0, 3:7]
+            x, y = x - galaxy[0], y - galaxy[1]
+            smooth = binned.image(first_galaxy(scene, binned), light, roles=("lens_light",))[0]
+        residual, away = without_light(binned, scene, light)[0], torch.hypot(x, y) / grid.pixel_scale
         used = binned.valid[0] & (weight > 0) & (away < SEARCHED * min(grid.shape))
         if binned.shows_ghost:
             used &= away > GHOST_PIXELS
         arcs = _mean3(torch.where(used, residual, 0), grid.shape)
-        root = (weight / (1 + weight * (ARC_ERROR * arcs) ** 2)).sqrt()
+        root = (weight / (1 + weight * ((LIGHT_ERROR * smooth) ** 2 + (ARC_ERROR * arcs) ** 2))).sqrt()
         sigma = torch.where(used, residual * root, 0)
         signal = torch.maximum(sigma, 3 * _mean3(sigma, grid.shape))
         shining = torch.where(signal > SHINES, signal.clamp_max(MOST_SIGMA) ** 2, 0)
-        sky = root[used][None] if scene["sky"] is not None else root.new_zeros(0, int(used.sum()))
+        columns = _linear_light(x, y, grid, scene["sky"] is not None, galaxy)[:, used] * root[used]
+        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        if galaxy is not None:
+            x, y = x + galaxy[0], y + galaxy[1]
         planes = x, y, binned.data[0] * root, sigma, root, shining
         x, y, data, residual, root, shining = (plane[used] for plane in planes)
-        return cls(x, y, grid.pixel_scale, data, residual, sky / root.norm(), root, shining)
+        shape = root.new_zeros(2) if galaxy is None else galaxy[2:].to(root)
+        return cls(x, y, grid.pixel_scale, data, residual, columns, root, shining, shape)
+
+
+def _linear_light(x, y, grid, sky, galaxy):
+    """Sky, and Gaussians around the origin of the ellipticity of a galaxy, or nearly (K, N)."""
+    columns = [x.new_zeros(0, len(x)), torch.ones(int(sky), len(x)).to(x)]
+    if galaxy is not None:
+        e = torch.hypot(galaxy[2], galaxy[3]).clamp_max(0.6)
+        q, phi = (1 - e) / (1 + e), torch.atan2(galaxy[3], galaxy[2]) / 2
+        along, across = x * phi.cos() + y * phi.sin(), y * phi.cos() - x * phi.sin()
+        square = q * along**2 + across**2 / q
+        widths = torch.as_tensor(np.geomspace(1, 0.5 * min(grid.shape), GAUSSIANS) * grid.pixel_scale)
+        gaussians = torch.exp(-square / (2 * widths[:, None] ** 2))
+        inner = gaussians[:TWISTED] / widths[:TWISTED, None] ** 2
+        columns += [gaussians, inner * (along**2 - across**2), inner * along * across]
+    return torch.cat(columns)
 
 
 def _bin_factor(stack):
@@ -141,7 +184,7 @@ def _mean3(image, shape):
 
 @dataclass
 class Behind:
-    """Source and sky behind T lenses.
+    """Source, lens light and sky with T lenses.
 
     Attributes
     ----------
@@ -173,7 +216,7 @@ class Behind:
 
 
 def solve_behind(pixels, lens, vectors, *, temperature=1.0, last=None):
-    """Solve for source and sky behind lenses, and for the strength of the source's prior.
+    """Solve for source, light and sky with lenses, and for the strength of the source's prior.
 
     Parameters
     ----------
@@ -250,7 +293,7 @@ def _bilinear(bx, by, x_0, y_0, half):
 
 
 class _System:
-    """Normal equations of T linear problems: n nodes, then K amplitudes of the sky."""
+    """Normal equations of T linear problems: n nodes, then K amplitudes of sky and light."""
 
     def __init__(self, index, value, light, weight, matrix, right):
         self.index, self.value, self.light, self.weight = index, value, light, weight
@@ -345,7 +388,7 @@ def _roughness(source):
 # ---------------------------------------------------------------- the search
 
 
-def search_trial_lenses(stack, scene, constraints, rng):
+def search_trial_lenses(stack, scene, constraints, rng, light=None):
     """Lenses that explain the arcs of one image, whatever the source looks like, the likeliest first.
 
     Parameters
@@ -356,19 +399,21 @@ def search_trial_lenses(stack, scene, constraints, rng):
     constraints : `~lenssr.model.fit.Constraints`
         Bounds and priors of the one scene.
     rng : `numpy.random.Generator`
+    light : `torch.Tensor`, shape (1, 8), optional
+        First lens light, from `~lenssr.model.initial_guess.light_start`; none by default.
 
     Returns
     -------
     found : list of `TrialLens`
         Empty if nothing shines, or if no lens was found that explains what does.
     """
-    pixels = Pixels.of(stack, scene)
+    pixels = Pixels.of(stack, scene, light)
     if int((pixels.shining > 0).sum()) < LEAST_LIT:
         return []
-    prior = _LensPrior.of(scene, constraints)
+    prior = _LensPrior.of(scene, constraints, pixels)
     for width in WIDTHS:
         found = _search(pixels, scene, prior, prior.draw(scene, pixels, stack.grid, width, rng))
-        if found[0].misfit < decisions.TRIAL_MISFIT:
+        if scene.lights or found[0].misfit < decisions.TRIAL_MISFIT:
             return found
     return []
 
@@ -379,12 +424,15 @@ def _search(pixels, scene, prior, vectors):
     first = _in_parts(lambda some: solve_behind(pixels, lens, some), vectors)
     temperature = _temperature(first)
     score = first.evidence / temperature + prior(vectors)
-    best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
-    best = best[_ranked(scene, score[best], vectors[best], first.extent[best])[:CLIMBING]]
-    vectors, behind = _climb(pixels, lens, prior, vectors[best], temperature, COARSE_STEPS)
-    ranked = _ranked(scene, behind.evidence + prior(vectors), vectors, behind.extent)[:MODES]
-    vectors, behind = _climb(pixels, lens, prior, vectors[ranked], temperature, STEPS)
-    return _distinct(pixels, scene, prior, vectors, behind)
+    rounds, score = THOROUGH, score - _oddity(*_sizes(pixels, scene, vectors, first))
+    if not scene.lights:
+        best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
+        rounds, score, vectors = QUICK, score[best], vectors[best]
+    for kept, steps in rounds:
+        vectors = vectors[score.argsort(descending=True)[:kept]]
+        vectors, behind = _climb(pixels, lens, prior, vectors, temperature, steps)
+        score = behind.evidence + prior(vectors) - _oddity(*_sizes(pixels, scene, vectors, behind))
+    return _distinct(pixels, scene, vectors, behind, score)
 
 
 @dataclass(frozen=True)
@@ -398,11 +446,17 @@ class _LensPrior:
     free: torch.Tensor
 
     @classmethod
-    def of(cls, scene, constraints):
-        """Those of a fit of the scene."""
+    def of(cls, scene, constraints, pixels):
+        """Those of a fit of the scene, and where lens light is fitted an ellipticity like its own."""
         block = scene["lens"]
         parts = constraints.mean, constraints.stiffness, constraints.lower, constraints.upper
-        return cls(*(part[0, block.slice].double() for part in parts), scene.free_of("lens"))
+        mean, stiffness, lower, upper = (part[0, block.slice].double().clone() for part in parts)
+        if scene.lights:
+            shape = pixels.shape * (MOST_ELLIPTICAL / pixels.shape.norm().clamp_min(MOST_ELLIPTICAL))
+            for name, value in zip(("e1", "e2"), shape, strict=True):
+                columns = [k - block.start for k in block.columns(name)]
+                mean[columns], stiffness[columns] = value.double(), decisions.FOLLOWS_LIGHT**-2
+        return cls(mean, stiffness, lower, upper, scene.free_of("lens"))
 
     def __call__(self, vectors):
         """Logarithm of the prior (T,), up to a constant."""
@@ -421,6 +475,8 @@ class _LensPrior:
         mean = torch.where(self.stiffness > 0, self.mean, vector)
         vectors = torch.where(self.free, mean + spread * noise, vector)
         radii = np.geomspace(max(SMALLEST, 1.5 * pixels.size), LARGEST * field, RADII)
+        if scene.theta_E is not None:
+            radii = radii_near(scene.theta_E, RADII)
         vectors[:, block.column("theta_E") - block.start] = torch.as_tensor(np.repeat(radii, SHAPES))
         return self.clipped(vectors)
 
@@ -473,14 +529,27 @@ def _step(prior, vectors, behind, damping, temperature):
     return step
 
 
-def _ranked(scene, score, vectors, extent):
-    """Numbers of lenses, the likeliest first; sources as wide as the lens come last.
+def _sizes(pixels, scene, vectors, behind):
+    """Half-light radii of sources and radii that hold most of what shines, over the Einstein radii (T,)."""
+    radii = _radii(scene, vectors)
+    columns = [k - scene["lens"].start for k in scene.lens_centre_columns]
+    x_0, y_0 = vectors[:, columns].T.unsqueeze(2)
+    lit = pixels.shining > 0
+    away = torch.hypot(pixels.x[lit] - x_0, pixels.y[lit] - y_0)
+    light = (pixels.residual / pixels.root)[lit].clamp_min(0) * behind.trust[:, lit]
+    return behind.extent / radii, _quantile(away, light, decisions.MOST_OF_ARCS)[:, 0] / radii
 
-    What is not lensed is its own source, and so is what a weak lens hardly changes: the evidence knows of no
-    reason why a source should be small, but the sky does.
+
+def _oddity(extent, reach):
+    """How much less likely lenses of such `_sizes` are than the evidence says (T,): the sky has few of them.
+
+    What is not lensed is its own source, and so is what a weak lens hardly changes: but sources are small.
+    And behind a lens within whose Einstein radius everything lies, the brightest images are those that nobody
+    sees: an isothermal lens shows more than half of a source's light outside.
     """
-    wide = extent > decisions.WIDEST_SOURCE * _radii(scene, vectors)
-    return (score - 1e9 * wide).argsort(descending=True)
+    wide = (extent / decisions.WIDEST_SOURCE).log().clamp_min(0)
+    near = reach.clamp_min(1e-3).log().clamp_max(0)
+    return decisions.WIDE * wide**2 + decisions.NEAR * near**2
 
 
 def _radii(scene, vectors):
@@ -488,18 +557,15 @@ def _radii(scene, vectors):
     return vectors[:, block.column("theta_E") - block.start]
 
 
-def _distinct(pixels, scene, prior, vectors, behind):
-    """`TrialLens`es that differ, the likeliest first; those with a wide source only if no other is there."""
-    radii, score = _radii(scene, vectors), behind.evidence + prior(vectors)
-    found = []
-    for k in _ranked(scene, score, vectors, behind.extent).tolist():
-        misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
-        one = TrialLens(vectors[k], float(score[k]), float(behind.extent[k] / radii[k]), misfit)
-        wide = one.extent > decisions.WIDEST_SOURCE
-        if not (wide and found) and all(
-            lenses_differ(scene["lens"], one.lens, other.lens) for other in found
-        ):
-            found.append(one)
+def _distinct(pixels, scene, vectors, behind, score):
+    """`TrialLens`es that differ, the likeliest first."""
+    (extent, reach), found = _sizes(pixels, scene, vectors, behind), []
+    oddity = _oddity(extent, reach)
+    for k in score.argsort(descending=True).tolist():
+        if all(lenses_differ(scene["lens"], vectors[k], one.lens) for one in found):
+            misfit = float((behind.residual[k, pixels.shining > 0] ** 2).median()) / CHI2_MEDIAN
+            numbers = (float(part[k]) for part in (score, extent, reach))
+            found.append(TrialLens(vectors[k], *numbers, misfit, float(oddity[k])))
     return found
 
 

@@ -328,11 +328,14 @@ def no_arcs(run):
 @flag(below=5.0, serious=True, needs="lens")
 def not_multiply_imaged(run):
     """signal-to-noise of the images of negative parity below"""
-    grid, physical = run.observation.grid, run.fit.physical
-    x, y = (torch.as_tensor(axis.ravel()).to(physical) for axis in (grid.x, grid.y))
-    xx, xy, yx, yy = run.lens.jacobian_at(x, y, physical[run.scene["lens"].slice].unsqueeze(0))
-    flipped = (xx * yy - xy * yx < 0)[0].reshape(grid.shape).cpu().numpy()
-    return _signal(run, flipped)
+    return _signal(run, _flipped(run))
+
+
+@flag(below=0.3, serious=True, needs="lens")
+def brightest_image_hidden(run):
+    """share of the light of images whose parity is positive below: behind an isothermal lens it is half"""
+    light = np.where(run.arcs, run.lensed_source, 0.0)
+    return float(light[~_flipped(run)].sum() / light.sum()) if light.any() else None
 
 
 @flag(below=2.0, serious=True, needs="theta_E")
@@ -356,7 +359,7 @@ def source_off_grid(run):
     return max(float((on_rim * np.sqrt(run.weight.ravel())).max()), beyond)
 
 
-@flag(above=1.5, serious=True, needs="theta_E")
+@flag(above=1.0, serious=True, needs="theta_E")
 def source_too_large(run):
     """half-light radius of the source over the Einstein radius above"""
     # For a Sérsic times a field the larger radius counts.
@@ -366,6 +369,14 @@ def source_too_large(run):
     if run.inversion is not None:
         radii.append(_half_light_radius(*run.inversion))
     return float(np.max(radii)) / run.theta_E if radii else None
+
+
+def _flipped(run):
+    """Where images have negative parity, bool (ny, nx)."""
+    grid, physical = run.observation.grid, run.fit.physical
+    x, y = (torch.as_tensor(axis.ravel()).to(physical) for axis in (grid.x, grid.y))
+    xx, xy, yx, yy = run.lens.jacobian_at(x, y, physical[run.scene["lens"].slice].unsqueeze(0))
+    return (xx * yy - xy * yx < 0)[0].reshape(grid.shape).cpu().numpy()
 
 
 def _signal(run, region=...):

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from lenssr.exceptions import InputError, short_line
 from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
-from lenssr.result.coolest_files import result_from, write_coolest
 from lenssr.posterior import PosteriorDraws
 from lenssr.posterior.sampling import Method, draw
 from lenssr.result.catalogue_row import catalogue_row
+from lenssr.result.coolest_files import result_from, write_coolest
 from lenssr.result.fits import plane, read, write
 from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.text import describe, pixel_scales

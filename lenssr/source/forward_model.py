@@ -27,6 +27,7 @@ FAINT_SHARE, WIDE_CORE = 1e-4, 200
 KEPT_REACH = 0.2
 # Nodes above which the curvature for a step is found in single precision.
 LARGE = 2000
+LARGEST_LOG_STEP = 1.0  # of a parameter whose logarithm is fitted
 
 
 class ForwardModel:
@@ -50,6 +51,10 @@ class ForwardModel:
     parameter_prior : tuple of `torch.Tensor`, shape (B, K)
         Mean and inverse variance.
     bounds : tuple of `torch.Tensor`, shape (B, K)
+    bright : `torch.Tensor`, shape (K,)
+        Whether a parameter is the logarithm of a flux, or an amplitude, of lens light.
+    reach : `torch.Tensor`, shape (K,)
+        By how much one step may change the others.
     log_floor : `torch.Tensor`, shape (B,)
     size : int
         Number of nodes, n.
@@ -84,6 +89,10 @@ class ForwardModel:
             view = _View([p.views[number] for p in problems], self.scene, self.device)
             column = view.take_columns(column, own_sky=number > 0 and first.sky_free)
             self._views.append(view)
+        free, unbounded = self.scene.free_index, torch.full_like(self.bounds[0][0], torch.inf)
+        self.reach, self.bright = unbounded, torch.zeros_like(unbounded, dtype=torch.bool)
+        self.reach[: len(free)] = torch.where(self.scene.log, LARGEST_LOG_STEP, torch.inf)[free]
+        self.bright[: len(free)] = self.scene.bright[free]
         self._placed: tuple[Tensor, ...] | None = None
         self._traced: tuple[Tensor, Tensor, list[_Traced]] | None = None
         self._kept: list[Any] = [None] * len(problems)

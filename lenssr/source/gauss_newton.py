@@ -18,13 +18,14 @@ from torch import Tensor
 from lenssr.exceptions import InputError
 from lenssr.source.evidence import SharedLens, laplace_evidence
 from lenssr.source.forward_model import ForwardModel
-from lenssr.source.linalg import NOT_POSITIVE, BandedFactors, DenseFactors, Factor
+from lenssr.source.linalg import NOT_POSITIVE, BandedFactors, DenseFactors, Factor, within_box
 from lenssr.source.priors import LINKS, BatchPrior, Prior
 from lenssr.source.problem import Problem
 
 __all__ = ["BandsSolution", "Request", "Solution", "solve", "solve_bands", "solve_batch", "weigh"]
 
-LARGEST_STEP = 2.0  # a node may brighten by e^2 in one step; fading is harmless
+LARGEST_STEP = 2.0  # share by which a node may brighten in one step; fading is harmless
+DIMMER, BRIGHTER = 0.8, 10.0  # shares of a flux by which one step may change it
 # Share of the tolerance that steps to come may gain, and the chi2 by pixel below which that can be told.
 LEFT, EXPLAINED = 0.2, 2.0
 TRIES = 8  # steps that are tried, each a third of the one before
@@ -299,7 +300,7 @@ def _iterate(states, options):
         factors = [state.factorise(index) for state in states]
         failed[index] = torch.stack([one.failed for one in factors]).any(0)
         bond = SharedLens(states, factors, index) if len(states) > 1 else None
-        steps = [first.step(factors[0], index)] if bond is None else bond.steps()
+        steps = [first.held_step(factors[0], index)] if bond is None else bond.steps()
         before, smooth = gains[index], whole[index] & _explained(states, index)
         gains[index], whole[index] = _advance(states, index, steps)
         converged[index] = _arrived(gains[index], before, smooth & whole[index], options["tolerance"])
@@ -513,6 +514,13 @@ class _State:
         step = factors.solve(self.gradient(index).unsqueeze(2)).squeeze(2)
         return torch.where(factors.failed.unsqueeze(1), 0.0, step)
 
+    def held_step(self, factors: Factors, index: Tensor) -> Tensor:
+        """The Gauss-Newton steps (b, n + K), within bounds and within what one step may change."""
+        down, up = (torch.where(self.model.bright, end, self.model.reach) for end in (DIMMER, BRIGHTER))
+        lower, upper = (bound[index] - self.parameters[index] for bound in self.model.bounds)
+        box = torch.maximum(lower, -down), torch.minimum(upper, up)
+        return within_box(factors, self.step(factors, index), *box)
+
     def objective(self, index: Tensor) -> Tensor:
         """Twice the negative log posteriors (b,), but for constants."""
         return self.chi2[index] + self._penalty(self.field[index], self.parameters[index], index)
@@ -520,8 +528,14 @@ class _State:
     def trial(self, index: Tensor, step: Tensor) -> tuple[Tensor, ...]:
         """Where steps lead: field, parameters, source, slope, residual and chi2, and the objectives (b,)."""
         count, (lower, upper) = self.field.shape[1], self.model.bounds
-        field = self.field[index] + step[:, :count]
-        parameters = (self.parameters[index] + step[:, count:]).clamp(lower[index], upper[index])
+        nodes, asked = step[:, :count], step[:, count:]
+        if not self.link.is_linear and bool(self.model.bright.any()):
+            # Beside lens light, which the same pixels show, a step is meant in what the image is proportional
+            # to, not in its logarithm.
+            nodes = torch.where(nodes > 0, nodes.clamp_min(0.0).log1p(), nodes)
+        field = self.field[index] + nodes
+        moved = torch.where(self.model.bright, asked.clamp_min(-DIMMER).log1p(), asked)
+        parameters = (self.parameters[index] + moved).clamp(lower[index], upper[index])
         source, slope = self._brightness(field, index)
         residual = self._residual(source, parameters, index)
         chi2 = self._chi2(residual, index)

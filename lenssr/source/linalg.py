@@ -13,7 +13,15 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-__all__ = ["BandedFactors", "DenseFactors", "Factor", "NormalMatrix", "band_blocks", "band_columns"]
+__all__ = [
+    "BandedFactors",
+    "DenseFactors",
+    "Factor",
+    "NormalMatrix",
+    "band_blocks",
+    "band_columns",
+    "within_box",
+]
 
 NOT_POSITIVE = "the matrix of the inversion is not positive"
 
@@ -31,6 +39,8 @@ FAINT_NODE = 0.1
 SPARSE_SHARE = 0.01
 # Least stiffness of a combination of parameters, as a share of their own.
 SOFTEST = 1e-3
+# Rounds in which parameters that a step would take past their ends are held there.
+BOX_ROUNDS = 3
 # Number of right-hand sides above which a banded factor is solved block by block.
 MANY = 8
 
@@ -393,6 +403,30 @@ class DenseFactors:
         # Parameters of lens, light and sky contribute too: the inverse is L^-T (1 + h h^T) L^-1.
         h = torch.linalg.solve_triangular(self.schur, self.half.mT, upper=False)
         return inside.square().sum((1, 2)) + (h @ inside).square().sum((1, 2))
+
+
+def within_box(factors: Any, step: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Steps (b, n + K) whose parameters stop at ends (b, K) that they would pass, the rest following.
+
+    The minimum of the quadratic form with some parameters given lies at x - Z_a Z_aa^-1 (x_a - given), with
+    the inverse matrix Z.
+    """
+    count, held = factors.count, torch.zeros_like(lower, dtype=torch.bool)
+    for _ in range(BOX_ROUNDS):
+        asked = step[:, count:]
+        passed = (asked < lower) | (asked > upper)
+        if not bool((passed & ~held).any()):
+            break
+        held |= passed
+        columns = held.any(0).nonzero().flatten()
+        units = torch.zeros_like(step).unsqueeze(2).repeat(1, 1, len(columns))
+        units[:, count + columns, torch.arange(len(columns), device=step.device)] = 1.0
+        inverse, mine = factors.solve(units), held[:, columns]
+        excess = torch.where(mine, (asked - asked.clamp(lower, upper))[:, columns], 0.0)
+        both = mine.unsqueeze(2) & mine.unsqueeze(1)
+        block = torch.where(both, inverse[:, count + columns], torch.eye(len(columns)).to(inverse))
+        step = step - (inverse @ torch.linalg.solve(block, excess.unsqueeze(2))).squeeze(2)
+    return step
 
 
 def _roots(schur: Tensor, diagonal: Tensor) -> Tensor:

@@ -188,6 +188,11 @@ CASES = {
         make(source=spot(4.9, *INSIDE) + spot(99.0, *OUTSIDE)),
         make(source=spot(5.1, *INSIDE) + spot(99.0, *OUTSIDE)),
     ),
+    "brightest_image_hidden": (
+        make(source=spot(71.0, *INSIDE) + spot(29.0, *OUTSIDE)),
+        make(source=spot(69.0, *INSIDE) + spot(31.0, *OUTSIDE)),
+        make(source=DARK),
+    ),
     "ring_unresolved": (make(theta_E=0.199), make(theta_E=0.201)),
     "source_off_grid": (
         on_grid(rim=8.1),
@@ -197,7 +202,7 @@ CASES = {
         on_grid(beyond=8.1, noise={"rms_ratio": 1.1}),
         make(),
     ),
-    "source_too_large": (make(r_eff=1.51 * THETA_E), make(r_eff=1.49 * THETA_E), on_grid(radius=1.15)),
+    "source_too_large": (make(r_eff=1.01 * THETA_E), make(r_eff=0.99 * THETA_E), on_grid(radius=0.75)),
     "flux_disagrees": (
         make(source=10 * BLOCK, residual=0.51 * BLOCK),
         make(source=10 * BLOCK, residual=0.49 * BLOCK),
@@ -231,7 +236,7 @@ NOTED = (
 FACTS = ["interpolated", "not_relensed", "unlike_training"]
 ALSO = {
     "source_off_grid": [on_grid(beyond=8.1), on_grid(beyond=8.1, noise={"rms_ratio": 0.9})],
-    "source_too_large": [on_grid(radius=1.25), on_grid(r_eff=1.51 * THETA_E)],
+    "source_too_large": [on_grid(radius=1.25), on_grid(r_eff=1.01 * THETA_E)],
     "bad_chi2": [
         make(residual=1.9**0.5 * BOARD, noise={"factor": 5.0}),
         make(residual=np.nan * BOARD, image=BY_HAND),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lenssr.imaging import Observation
-from lenssr.model.fit import Constraints
+from lenssr.model.fit import Constraints, bin_factor
+from lenssr.model.initial_guess import light_start
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
@@ -30,7 +31,7 @@ def prepared(rendered, change=None, **settings):
     data = rendered.draw(1)
     if change is not None:
         change(data)
-    settings = Settings(source="pixelated", **settings)
+    settings = Settings(source="pixelated", lens_light="sersic" if rendered.light else None, **settings)
     psf = rendered.fwhm * u.arcsec
     observation = Observation.from_any(data, psf=psf, noise=rendered.sigma, pixel_scale=rendered.pixel_scale)
     stack = stack_of([observation], settings)
@@ -114,3 +115,21 @@ def test_slopes_are_those_of_differences(clumpy):
     gain = float(there.evidence - behind.evidence) / step
     assert np.sign(uphill) == np.sign(gain)
     assert torch.linalg.eigvalsh(behind.projected[0][:5, :5]).min() > -1e-6
+
+
+def test_they_tell_lens_light_from_arcs():
+    """The light is a sum of Gaussians of its shape behind each lens, where lenstronomy rendered a Sérsic."""
+    rendered = importlib.import_module("rendered_lenses")
+    light, source = rendered.sersic(8.0, 0.4, 2.5, 0.02, -0.01, 0.1, -0.02), rendered.clumpy(0.09, -0.06)
+    lens = rendered.RenderedLens(
+        lens=(1.1, 0.12, -0.06, 0.02, -0.01, 0.03, -0.02), source=source, light=light
+    )
+    stack, scene, constraints = prepared(lens)
+    first = light_start(stack.binned(bin_factor(stack.grid)), scene)
+    assert first[0, 3:5].tolist() == pytest.approx([0.02, -0.01], abs=lens.pixel_scale)
+    found = search_trial_lenses(stack, scene, constraints, np.random.default_rng(0), first)
+    assert number(scene, found[0].lens, "theta_E") == pytest.approx(1.1, rel=0.03)
+    pixels = Pixels.of(stack, scene, first)
+    assert len(pixels.light) > 5  # and the sky
+    torch.testing.assert_close(pixels.light.norm(dim=1), torch.ones(len(pixels.light), dtype=torch.float64))
+    assert pixels.shape.tolist() == pytest.approx([0.1, -0.02], abs=0.05)

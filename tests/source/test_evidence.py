@@ -24,7 +24,8 @@ class Pixels:
 
     device, dense = torch.device("cpu"), False
     everything, log_floor = torch.arange(1), torch.full((1,), -torch.inf, dtype=torch.float64)
-    bounds = row([-np.inf]), row([np.inf])
+    bounds, bright = (row([-np.inf]), row([np.inf])), torch.tensor([False])
+    reach = torch.tensor([torch.inf])
     parameter_prior = row([SKY]), row([SKY_ERROR**-2])
 
     def __init__(self, rng, side, pixels, sigma):

@@ -1,13 +1,15 @@
 """The inversion: optimum, errors and evidence on small problems whose answers are known otherwise."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sparse
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import lsq_linear, minimize
 
 from lenssr.source import NormalMatrix, Prior, choose_prior, linalg, solve
-from lenssr.source.linalg import DenseFactors, Factor
+from lenssr.source.linalg import DenseFactors, Factor, band_columns, within_box
 from lenssr.source.priors import LINKS, BatchPrior, log_field
 
 
@@ -26,7 +28,8 @@ class Blurred:
 
     device, dense = torch.device("cpu"), False
     everything, log_floor = torch.arange(1), torch.full((1,), -torch.inf, dtype=torch.float64)
-    bounds = row([-np.inf]), row([np.inf])
+    bounds, bright = (row([-np.inf]), row([np.inf])), torch.tensor([False])
+    reach = torch.tensor([torch.inf])
 
     def __init__(self, rng, side=6, full=False, sigma=0.05):
         # Neighbours only, as interpolation makes it: a banded normal matrix.
@@ -277,3 +280,31 @@ def test_what_is_not_positive_fails_or_is_mended_alone(rng):
         alone = Factor(lower_band(one[:4, :4]), one[:4, 4:].copy(), one[4:, 4:].copy())
         np.testing.assert_allclose(factors.schur[number], alone.schur, rtol=1e-8, atol=1e-10)
         assert float(factors.log_determinant[number]) == pytest.approx(alone.log_determinant)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_step_within_a_box_is_the_least_squares_solution_there(seed):
+    """Against the bounded least squares of scipy."""
+    rng, nodes = np.random.default_rng(seed), 12
+    matrix, data = rng.normal(size=(40, nodes + 3)), 3 * rng.normal(size=40)
+    normal, right = matrix.T @ matrix, matrix.T @ data
+    low, high = np.full(3, -0.2), np.array([0.1, 0.05, 5.0])
+    factor = Factor(
+        band_columns(sparse.csr_array(normal[:nodes, :nodes]), nodes - 1).T.copy(order="F"),
+        normal[:nodes, nodes:],
+        normal[nodes:, nodes:],
+    )
+    whole = SimpleNamespace(
+        count=nodes, solve=lambda right: torch.as_tensor(factor.solve(right[0].numpy()))[None]
+    )
+    step = within_box(whole, row(factor.solve(right[:, None])[:, 0]), row(low), row(high))[0].numpy()
+    ends = [np.concatenate([np.full(nodes, end), part]) for end, part in ((-np.inf, low), (np.inf, high))]
+    expected = lsq_linear(matrix, data, ends, tol=1e-12)
+    assert (step[nodes:] >= low - 1e-12).all() and (step[nodes:] <= high + 1e-12).all()
+    # What is held stays held, which may cost a little beside the true minimum.
+    found = ((matrix @ step - data) ** 2).sum()
+    assert found <= 2 * expected.cost * 1.05
+    if np.allclose(step[nodes:], expected.x[nodes:], atol=1e-9):
+        np.testing.assert_allclose(step, expected.x, atol=1e-6)
+    free = factor.solve(right[:, None])[:, 0]
+    assert not np.allclose(free, step)

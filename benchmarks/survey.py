@@ -31,8 +31,8 @@ from lenssr.survey import Survey
 WORKERS = 2
 CAMERA = {"pixels": 38, "pixel_scale": 0.1, "fwhm": 0.16, "sky_rms": 0.02}
 CORES = (10, 100, 1000)
-# File system operations of a lens that touch metadata (create, rename, stat, unlink), and what a parallel
-# file system serves of them in a second: a cautious figure for Lustre, from the sites' own documents.
+# File system operations of a lens that touch metadata (create, rename, stat, unlink) are counted by hand; how
+# many a parallel file system serves in a second is assumed, not measured.
 METADATA_RATE = 10_000
 MERGE = """
 import resource, sys, time

@@ -22,7 +22,7 @@ from lenssr.options import Settings, named
 from lenssr.posterior.targets import FreeFormTarget, SceneTarget
 from lenssr.reconstruction.fine_freeform import FineView, FreeForm, FreeFormPosterior
 from lenssr.reconstruction.fine_images import ParametricPosterior, fine_scene, source_pixels
-from lenssr.source import GridMotion, LocalPrior, Prior, Problem, SourceGrid, View
+from lenssr.source import BoundFactor, GridMotion, LocalPrior, Prior, Problem, SourceGrid, View
 from lenssr.source.gauss_newton import solve
 from lenssr.source.priors import LINKS
 
@@ -246,12 +246,13 @@ class KeptPosterior:
 
 
 def keep_posterior(run, ready, names, units):
-    """The `KeptPosterior` of a `~lenssr.reconstruction.verdict.Run`; None for several exposures."""
+    """The `KeptPosterior` of a `~lenssr.reconstruction.verdict.Run`; None for exposures and bands together."""
     scene, fit = run.scene.on("cpu"), run.fit.on("cpu")
     widening, inversion = run.widening, None
     if run.inversion is not None:
         problem, solution = run.inversion
-        if len(problem.views) > 1:
+        alone = len(problem.views) == 1 and not problem.views[0].pointing
+        if not alone or isinstance(solution.factor, BoundFactor):
             return None
         inversion = Inversion.of(problem, solution)
         widening = getattr(ready, "widening", widening)

@@ -231,7 +231,8 @@ CASES = {
 NOTED = (
     "small_image constant_image hdu_guessed gain_guessed noise_guessed noise_from_exposure "
     "errors_follow_counts psf_cropped psf_off_centre unit_missing failed weight_guessed mask_guessed "
-    "psf_place_guessed errors_missing border_without_data single_exposure cosmic_rays posterior_not_gaussian"
+    "psf_place_guessed errors_missing border_without_data single_exposure cosmic_rays posterior_not_gaussian "
+    "left_out down_weighted pointing_off"
 ).split()
 FACTS = ["interpolated", "not_relensed", "unlike_training"]
 ALSO = {

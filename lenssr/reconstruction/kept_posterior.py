@@ -246,7 +246,7 @@ class KeptPosterior:
 
 
 def keep_posterior(run, ready, names, units):
-    """The `KeptPosterior` of a `~lenssr.reconstruction.verdict.Run`; None for exposures and bands together."""
+    """The `KeptPosterior` of a `~lenssr.reconstruction.verdict.Run`; None where images share a lens."""
     scene, fit = run.scene.on("cpu"), run.fit.on("cpu")
     widening, inversion = run.widening, None
     if run.inversion is not None:

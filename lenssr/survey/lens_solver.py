@@ -21,7 +21,6 @@ from lenssr._limits import limited
 from lenssr.exceptions import InputError, short_line
 from lenssr.imaging import Observation
 from lenssr.imaging.cutting import MOST_PIXELS
-from lenssr.mass import SIE, Shear
 from lenssr.resolver import SuperResolver
 from lenssr.survey.lens_list import ListedLens
 from lenssr.survey.lens_row import failed_row, row_of
@@ -89,8 +88,7 @@ class LensSolver:
 
     def _results(self, lenses: Sequence[ListedLens]) -> list[Any]:
         """A result for each lens, or (stage, error)."""
-        alone = len(lenses) == 1 or any(len(one.files) > 1 or _starts(one) for one in lenses)
-        if alone:
+        if len(lenses) == 1 or any(len(one.files) > 1 for one in lenses):
             return [self._alone(lens) for lens in lenses]
         results: list[Any] = []
         for lens in lenses:
@@ -99,7 +97,8 @@ class LensSolver:
             except Exception as error:  # noqa: BLE001 - one lens must not stop the others
                 results.append(("reading", error))
         read = [k for k, one in enumerate(results) if not isinstance(one, tuple)]
-        solved = self.job.resolver.map([results[k] for k in read]) if read else []
+        radii = [_expected(lenses[k]) for k in read]
+        solved = self.job.resolver.map([results[k] for k in read], theta_E=radii) if read else []
         for k, one in zip(read, solved, strict=True):
             results[k] = one if one else ("solving", getattr(one, "error", one))
         return results
@@ -107,23 +106,13 @@ class LensSolver:
     def _alone(self, lens: ListedLens) -> Any:
         stage = "reading"
         try:
-            resolver = self._resolver(lens)
             image, given = self._image(lens)
             stage = "solving"
-            return resolver(image, **given)
+            return self.job.resolver(image, theta_E=_expected(lens), **given)
         except InputError as error:
             return "reading" if stage == "solving" and _of_file(error, lens) else stage, error
         except Exception as error:  # noqa: BLE001 - one lens must not stop the others
             return stage, error
-
-    def _resolver(self, lens: ListedLens) -> SuperResolver:
-        """The resolver, whose fit begins at the Einstein radius of the catalogue where there is one."""
-        if not _starts(lens):
-            return self.job.resolver
-        base = self.job.resolver
-        options = {name: getattr(base.settings, name) for name in base.settings.names()}
-        options |= {"lens": SIE(lens.theta_E) + Shear(0.0, 0.0), "fit_lens": True}
-        return SuperResolver(**options, psf=base.psf, noise=base.noise, mask=base.mask)
 
     def _image(self, lens: ListedLens) -> tuple[Any, dict[str, Any]]:
         """What a resolver takes: a file, or several by band; and the keywords that go with it."""
@@ -179,8 +168,9 @@ class LensSolver:
             figure.savefig(temporary, format="png")
 
 
-def _starts(lens: ListedLens) -> bool:
-    return bool(np.isfinite(lens.theta_E))
+def _expected(lens: ListedLens) -> float | None:
+    """The Einstein radius of the catalogue in arcsec, where it has one."""
+    return float(lens.theta_E) if np.isfinite(lens.theta_E) else None
 
 
 def _of_file(error: InputError, lens: ListedLens) -> bool:

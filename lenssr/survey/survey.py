@@ -121,8 +121,7 @@ class Survey:
     Notes
     -----
     Results do not depend on the number of workers, nor on interruptions: batches are fixed by the catalogue.
-    A lens whose ``theta_E`` is known is fitted from there without priors on the lens, as one that is given
-    with ``fit_lens=True``.
+    A ``theta_E`` of the catalogue is what `~lenssr.SuperResolver` takes as ``theta_E=``.
 
     Examples
     --------

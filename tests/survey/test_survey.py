@@ -152,13 +152,15 @@ def test_a_bad_lens_of_a_batch_fails_alone(folder, tmp_path, resolver, here):
 
 
 def test_the_einstein_radius_of_the_catalogue_is_where_the_fit_begins(folder, tmp_path, here):
-    from lenssr.survey.lens_solver import Job, LensSolver
 
-    table = Table({"id": ["a"], "file": [str(folder / "a.fits")], "theta_E": [0.7]})
-    survey = survey_of(table, tmp_path / "run", SuperResolver())
-    survey.folder.begin(survey.lenses, survey.settings, "")
-    resolver = LensSolver(Job(survey.resolver, str(tmp_path / "run")))._resolver(survey.lenses.lenses[0])
-    assert resolver.settings.lens.theta_E.value == 0.7 and resolver.settings.fit_lens
+    files = [str(folder / name) for name in ("a.fits", "c.fits")]
+    table = Table({"id": ["a", "c"], "file": files, "theta_E": [0.7, np.nan]})
+    for batch in (1, 2):
+        run = tmp_path / f"run{batch}"
+        survey = survey_of(table, run, SuperResolver(source="sersic"), batch=batch)
+        survey.run()
+        rows = {row["id"]: SuperResolution.read(run / row["product"]) for row in survey.collect()}
+        assert rows["a"].meta["hints"] == {"theta_E": 0.7} and "hints" not in rows["c"].meta
     with pytest.raises(InputError, match="the catalogue has theta_E, but the lens is given"):
         survey_of(table, tmp_path / "other", SuperResolver(lens=SIE(1.0)))
 

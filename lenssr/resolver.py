@@ -7,7 +7,6 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -25,9 +24,8 @@ from lenssr.imaging.groups_of_images import exposures_of, is_group, of_exposure
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
 from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
-from lenssr.reconstruction.needs import check_lens, check_need, check_sense, pixel_need
+from lenssr.reconstruction.needs import check_lens, check_need, check_sense, expecting, pixel_need
 from lenssr.result import BandsResolution, FailedResolution, SuperResolution
-from lenssr.units import positive_number
 
 if TYPE_CHECKING:
     from astropy.units import Quantity
@@ -206,7 +204,7 @@ class SuperResolver:
         if is_group(image, reading.get("band")):
             group = self._observe_group(image, psf, noise, mask, theta_E, reading)
             return self._bands().solve(group, _finisher(self.settings, len(group.bands), started), started)
-        observation = self._expecting(theta_E, self._observe(image, psf, noise, mask, reading))
+        observation = expecting(self.settings, theta_E, self._observe(image, psf, noise, mask, reading))
         check_need(self.settings, observation)
         (result,) = self._method.solve([observation], _finisher(self.settings, 1, started))
         if isinstance(result, Exception):
@@ -280,7 +278,9 @@ class SuperResolver:
                         group = self._observe_group(image, psf, noise, mask, theta_E, reading)
                         lenses.append([(i, group)])
                         continue
-                    observation = self._expecting(theta_E, self._observe(image, psf, noise, mask, reading))
+                    observation = expecting(
+                        self.settings, theta_E, self._observe(image, psf, noise, mask, reading)
+                    )
                     check_need(self.settings, observation)
                 key = _group_key(observation)
             except Exception as error:  # noqa: BLE001 - one image must not stop the rest
@@ -526,24 +526,10 @@ class SuperResolver:
                     name: of_exposure(value, name, exposures, band, number) for name, value in options.items()
                 }
                 planes = {name: told.pop(name) for name in own}
-                observation = self._expecting(theta_E, self._observe(image, **planes, reading=told))
+                observation = expecting(self.settings, theta_E, self._observe(image, **planes, reading=told))
                 check_need(self.settings, observation)
                 found[band].append(observation)
         return Group(found)
-
-    def _expecting(self, theta_E: Any, observation: Observation) -> Observation:
-        """The observation with the Einstein radius that is expected, if any."""
-        if theta_E is None:
-            return observation
-        if self.settings.lens is not None:
-            raise InputError(f"theta_E = {theta_E}, but lens= gives the lens: leave one of them out")
-        if self.settings.kind in ("interpolation", "sisr"):
-            raise InputError(f"theta_E = {theta_E}, but source={self.settings.source!r} looks for no lens")
-        from astropy.units import arcsec
-
-        radius = positive_number(theta_E, arcsec, "theta_E")
-        hints = observation.meta.get("hints", {}) | {"theta_E": radius}
-        return replace(observation, meta=observation.meta | {"hints": hints})
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask

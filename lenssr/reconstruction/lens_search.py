@@ -44,6 +44,7 @@ from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
+from lenssr.reconstruction.rival_lenses import likeliest, rivals, rough_fit, start_behind
 from lenssr.reconstruction.trial_lenses import lenses_differ, search_trial_lenses
 from lenssr.source.batching import ask
 
@@ -70,8 +71,6 @@ COARSE_TOLERANCE = 0.1
 SURELY = 3.0
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
-# Iterations of a Sérsic from a trial lens beside lens light: it only has to say where the source begins.
-BRIEFLY = 15
 
 
 def unknown_lens(field):
@@ -203,69 +202,26 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
 def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, tolerance, number):
     """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
 
-    Where others are nearly as likely, a look with a free-form source behind each decides.
+    Where others are nearly as likely, a look with a free-form source behind each decides, with ``begin``
+    beside lens light, with ``look`` otherwise.
     """
     stack, plain = stack.select([number]), scene.with_plain_light()
     constraints, light = constraints.select([number]), None if light is None else light[[number]]
     trials = search_trial_lenses(stack, plain, constraints, rng, light)
     if not trials:
         return None
-    rivals = _rivals(trials)
-    lenses = [one.lens for one in rivals]
+    likely = rivals(trials)
+    lenses = [one.lens for one in likely]
     log.info("image %d: %d trial lenses explain the arcs, %d likely", number, len(trials), len(lenses))
     if scene.lights:
         given = stack, scene, plain, light, constraints, tolerance
-        rough = [(_rough_fit(one.lens, *given), one.oddity) for one in rivals[: decisions.LOOKS]]
-        return _Found(_likeliest(rough, functools.partial(begin, number)), None, rough=True)
-    physical = _start_behind(lenses[0], stack, plain, light)
+        rough = [(rough_fit(one.lens, *given), one.oddity) for one in likely[: decisions.LOOKS]]
+        return _Found(likeliest(rough, functools.partial(begin, number)), None, rough=True)
+    physical = start_behind(lenses[0], stack, plain, light)
     near = constraints.trust_region(plain, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
     (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=tolerance)
     fit = replace(fit, constraints=constraints)
     return _Found(look(number, fit, lenses[1:]) if lenses[1:] else fit, None)
-
-
-def _rivals(trials):
-    """Trial lenses among which something else has to decide: the likeliest, and of the usual ones."""
-    likely = trials[0].log_posterior - decisions.RIVAL_TRIAL
-    usual = [number for number, one in enumerate(trials) if not one.is_odd][:1]
-    near = [number for number, one in enumerate(trials) if one.log_posterior >= likely]
-    return [trials[number] for number in dict.fromkeys([0, *usual, *near])]
-
-
-def _rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
-    """Where a free-form source begins near a trial lens (L,), beside lens light: a few steps of a Sérsic."""
-    physical = _start_behind(lens, stack, plain, light)
-    reach = decisions.RADIUS_REACH, decisions.RADIUS_WIDTH
-    if plain is not scene:
-        near = constraints.trust_region(plain, physical, reach)
-        physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))
-    centres = physical[:, scene.lens_centre_columns]
-    constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
-    constraints = constraints.with_light_priors(scene, physical)
-    near = constraints.trust_region(scene, physical, reach)
-    (fit,) = refine(stack, scene, physical, near, 0, tolerance=tolerance, patience=BRIEFLY)
-    return replace(fit, constraints=constraints)
-
-
-def _likeliest(rivals, begin):
-    """The fit from which ``begin(fit)`` leads to the likeliest free-form source, all at one temperature.
-
-    ``rivals`` are pairs of a fit and of what its lens loses for being odd.
-    """
-    if len(rivals) == 1:
-        return rivals[0][0]
-    ends = [(begin(fit), oddity) for fit, oddity in rivals]
-    coolest = min(end.temperature for end, _ in ends)
-    evidence = [end.evidence_at(coolest) - oddity for end, oddity in ends]
-    log.debug("ln evidence behind trial lenses: %s", evidence)
-    return rivals[int(np.argmax(evidence))][0]
-
-
-def _start_behind(lens, stack, scene, light):
-    """A physical vector (1, P) with a trial lens (L,), the first lens light, and a source found behind it."""
-    template = template_of(scene, stack, lens[None], light)
-    weight = softened(stack.first_weights, stack, scene, template)
-    return source_start(stack, scene, template, without_light(stack, scene, light), weight)
 
 
 def _coarse_fits(coarse, scene, vectors, light, constraints, *, near, hopeless=None):

@@ -1,7 +1,9 @@
 """What a run needs and what makes sense, before it begins: memory by pixels, sizes and values of an image."""
 
 import math
+from dataclasses import replace
 
+import astropy.units as u
 import numpy as np
 from scipy import ndimage
 
@@ -12,8 +14,9 @@ from lenssr.imaging.psf import GaussianPSF
 from lenssr.mass import MassModel, Shear
 from lenssr.options import Settings
 from lenssr.reconstruction.fine_images import LARGE_IMAGE
+from lenssr.units import positive_number
 
-__all__ = ["check_lens", "check_need", "check_sense", "pixel_need"]
+__all__ = ["check_lens", "check_need", "check_sense", "expecting", "pixel_need"]
 
 # Bytes that a run takes for a pixel of the image, and for one of the output, by the kind of source; measured
 # on images of 200 to 1000 pixels a side behind a PSF of 2 pixels. An unknown lens takes more.
@@ -98,3 +101,18 @@ def check_sense(observation: Observation) -> None:
             raise InputError(
                 f"pixels of {side:.4g} arcsec are {ratio}: correct pixel_scale (or the WCS), or psf"
             )
+
+
+def expecting(
+    settings: Settings, theta_E: u.Quantity | float | None, observation: Observation
+) -> Observation:
+    """The observation with the Einstein radius that is expected of an unknown lens, if any, in its meta."""
+    if theta_E is None:
+        return observation
+    if settings.lens is not None:
+        raise InputError(f"theta_E = {theta_E}, but lens= gives the lens: leave one of them out")
+    if settings.kind in ("interpolation", "sisr"):
+        raise InputError(f"theta_E = {theta_E}, but source={settings.source!r} looks for no lens")
+    radius = positive_number(theta_E, u.arcsec, "theta_E")
+    hints = observation.meta.get("hints", {}) | {"theta_E": radius}
+    return replace(observation, meta=observation.meta | {"hints": hints})

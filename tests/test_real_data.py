@@ -131,26 +131,38 @@ def test_free_form_explains_the_arcs(free_form, band):
     assert 0.6 < measures.annulus_chi2(free_form[band]) < 1.2
 
 
+# Since the lens is looked for without a Sérsic for the source, the light of the red galaxy ends elsewhere.
+WORSE = "lens light of the red band: rings of 3.3 sigma, a dipole of 5.2 in the core"
+
+
 @pytest.mark.xdist_group("free_form")
-@pytest.mark.parametrize("band", BANDS)
-@pytest.mark.parametrize("around", ["image", "light"])
+@pytest.mark.parametrize(
+    ("around", "band"),
+    [
+        ("image", "hst_f475x"),
+        ("light", "hst_f475x"),
+        ("light", "hst_f600lp"),
+        pytest.param("image", "hst_f600lp", marks=pytest.mark.xfail(reason=WORSE, strict=True)),
+    ],
+)
 def test_free_form_leaves_no_rings(free_form, band, around):
     result = free_form[band]
     centre = (0.0, 0.0) if around == "image" else measures.light_centre(result)
     _, mean, error = measures.rings(result, centre=centre)
-    # The red one has 3.3 in one of 26 rings since its lens is looked for without a Sérsic for the source.
-    assert np.abs(mean / error).max() < (3.5 if band == "hst_f600lp" else 3)
+    assert np.abs(mean / error).max() < 3
 
 
 @pytest.mark.xdist_group("free_form")
-@pytest.mark.parametrize("band", BANDS)
+@pytest.mark.parametrize(
+    "band",
+    ["hst_f475x", pytest.param("hst_f600lp", marks=pytest.mark.xfail(reason=WORSE, strict=True))],
+)
 def test_free_form_leaves_no_dipole_in_the_core(free_form, band):
     plain, weighted = measures.dipole(free_form[band], measures.light_centre(free_form[band]))
-    assert plain < 3.2
+    assert plain < 3
     # In the red the galaxy is darker on one side of its core than ellipses are: dust, perhaps. The sky
     # scattered by 1.3 of its errors before light from beyond the frame was modelled, and does by 1.0 since.
-    # It is 5.2 since the lens is looked for without a Sérsic for the source, and was below 4 before.
-    most = 6 if band == "hst_f600lp" else 3
+    most = 4 if band == "hst_f600lp" else 3
     assert weighted < most
     assert weighted < most * measures.dipole_scatter(free_form[band])[1]
 
@@ -244,15 +256,26 @@ def euclid_free(real_data):
 
 
 @pytest.mark.xdist_group("euclid")
-def test_euclid_free_form_explains_the_ring_and_has_its_radius(euclid_free):
+def test_euclid_free_form_explains_the_ring(euclid_free):
     vis = euclid_free[0]
     assert 0.4 < measures.annulus_chi2(vis, 0.4, 1.2) < 1.2
     _, mean, error = measures.rings(vis)
     assert np.abs(mean / error).max() < 3
-    # The Sérsic's is within 0.75 and 0.9. This one gives the light of the galaxy to the source, and has to
-    # say that such a source is none.
-    assert 0.55 < vis.lens[0].theta_E.value < 0.9
-    assert not vis.ok and "source_too_large" in vis.flags
+
+
+@pytest.mark.xdist_group("euclid")
+@pytest.mark.xfail(reason="the source takes the light of the galaxy: 0.64 arcsec", strict=True)
+def test_euclid_free_form_has_the_radius_of_the_ring(euclid_free):
+    # The Sérsic's is within 0.75 and 0.9; this one may go 0.1 of that farther, and says so if it is stopped.
+    vis = euclid_free[0]
+    assert 0.72 < vis.lens[0].theta_E.value < 0.9
+    assert vis.ok or "lens_at_bound" in vis.flags
+
+
+@pytest.mark.xdist_group("euclid")
+def test_euclid_free_form_is_not_ok_where_its_radius_is_wrong(euclid_free):
+    vis = euclid_free[0]
+    assert 0.72 < vis.lens[0].theta_E.value < 0.9 or not vis.ok
 
 
 @pytest.mark.xdist_group("euclid")

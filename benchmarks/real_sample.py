@@ -14,7 +14,7 @@ shear are over the lenses whose R_E is within 5 %. A lens that cannot be solved 
 row with the reason. Rows go to stderr as they come.
 
     python benchmarks/real_sample.py [--bands one] [--lenses SL2SJ0226-0406 SL2SJ0849-0251] [--jobs 1]
-                                     [--source pixelated] [--lens-light mge mge] [--hints]
+                                     [--lens sie] [--source pixelated] [--lens-light mge mge] [--hints]
 """
 
 import argparse
@@ -31,6 +31,7 @@ import common  # before torch: it sets the number of threads
 import numpy as np
 
 from lenssr import EPL, Shear, SuperResolver
+from lenssr.options import FAMILIES
 from lenssr.reconstruction.verdict import FLAGS
 
 BANDS = ("F606W", "F475X", "F555W", "F814W")
@@ -170,6 +171,7 @@ def main(folder):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lenses", nargs="+", default=list(published), choices=list(published), metavar="L")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--lens", default="sie", choices=FAMILIES)
     parser.add_argument("--source", default="pixelated")
     parser.add_argument("--bands", default="one", choices=("one", "all"), help="of each lens")
     parser.add_argument("--lens-light", nargs="+", default=["mge", "mge"])
@@ -177,8 +179,10 @@ def main(folder):
     chosen = parser.parse_args()
     light = "+".join(chosen.lens_light)
     title = "Real lenses, Einstein radius and field told" if chosen.hints else "Real lenses without a hint"
-    common.header(title, source=chosen.source, lens_light=light, processes=chosen.jobs)
-    how = {"source": chosen.source, "lens_light": chosen.lens_light}, chosen.bands, chosen.hints
+    about = {"lens": chosen.lens, "source": chosen.source, "lens_light": light, "processes": chosen.jobs}
+    common.header(title, **about)
+    options = {"lens": chosen.lens, "source": chosen.source, "lens_light": chosen.lens_light}
+    how = options, chosen.bands, chosen.hints
     tasks = [
         (number, name, folder, published[name], *how)
         for number, name in enumerate(published)

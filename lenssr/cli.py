@@ -22,7 +22,7 @@ from lenssr._limits import limited
 from lenssr._option import angle, memory_text, whole_number
 from lenssr._stop import Terminated, stoppable
 from lenssr.exceptions import InputError, short_line
-from lenssr.options import PHOTOMETRY, READING, RESOLVER
+from lenssr.options import FAMILIES, PHOTOMETRY, READING, RESOLVER
 
 __all__ = ["main"]
 
@@ -267,8 +267,10 @@ def _source(arguments):
 def _resolver(arguments):
     from lenssr.resolver import SuperResolver
 
-    lens = None if arguments.lens is None else _read_lens(arguments.lens)
-    return SuperResolver(**_given(arguments, RESOLVER) | {"source": _source(arguments), "lens": lens})
+    given = _given(arguments, RESOLVER) | {"source": _source(arguments)}
+    if arguments.lens is not None and arguments.lens not in FAMILIES:
+        given["lens"] = _read_lens(arguments.lens)
+    return SuperResolver(**given)
 
 
 def _resolve(arguments):

@@ -33,6 +33,10 @@ SourceKind = Literal["interpolation", "pixelated", "perturbed_sersic", "auto", "
 # Priors of a source on a grid: "auto", and the names of `lenssr.source.PRIORS`.
 PriorName = Literal["auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32"]
 PRIORS: tuple[str, ...] = get_args(PriorName)
+# Families of an unknown lens, each with shear: isothermal, a power law, or whichever is likelier.
+LensFamily = Literal["sie", "epl", "auto"]
+ISOTHERMAL, AUTO = "sie", "auto"
+FAMILIES: tuple[str, ...] = get_args(LensFamily)
 # Side in pixels of the box around a galaxy unless its light reaches others.
 AUTO_SHAPE = (51, 51)
 
@@ -139,8 +143,19 @@ def _check_source(name: str, value: Any) -> None:
 
 
 def _check_lens(name: str, value: Any) -> None:
+    if isinstance(value, str) and value in FAMILIES:
+        return
     if not isinstance(value, named("lenssr.mass.base:MassModel")):
-        raise InputError(f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or None")
+        words = ", ".join(map(repr, FAMILIES))
+        raise InputError(f"{name} = {value!r} is not a mass model: give one, such as SIE(1.2), or {words}")
+
+
+def _plain_lens(lens: Any) -> Any:
+    return lens if isinstance(lens, str) else lens.to_dict()
+
+
+def _load_lens(plain: Any) -> Any:
+    return plain if isinstance(plain, str) else named("lenssr.mass:from_dict")(plain)
 
 
 def _load_psf_out(plain: Any) -> Any:
@@ -166,10 +181,10 @@ class Settings(Options):
         default="sersic", check=_check_source,
         flag="--source", metavar="SOURCE", choices=lambda: tuple(SOURCES),
     )  # fmt: skip
-    lens: MassModel | None = option(
-        "the lens, if it is known; by default SIE and shear are fitted",
-        check=opt.unless((None,), _check_lens), flag="--lens", metavar="lens.yaml",
-        save=lambda lens: lens.to_dict(), load=opt.late("lenssr.mass:from_dict"),
+    lens: MassModel | LensFamily | None = option(
+        "the lens, if it is known, or what is fitted: sie, epl (slope free), or auto, with shear",
+        default=ISOTHERMAL, check=opt.unless((None,), _check_lens), flag="--lens", metavar="lens.yaml",
+        save=_plain_lens, load=_load_lens,
     )  # fmt: skip
     fit_lens: bool | None = option(
         "whether a lens that is given is refined",
@@ -211,6 +226,8 @@ class Settings(Options):
     _entry: Source = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.lens is None:
+            object.__setattr__(self, "lens", ISOTHERMAL)
         if isinstance(self.start, PathLike):
             object.__setattr__(self, "start", fspath(self.start))
         super().__post_init__()
@@ -218,7 +235,7 @@ class Settings(Options):
         self._check_source_options()
         self._check_lens_options()
         if self.fit_lens is None:
-            object.__setattr__(self, "fit_lens", self.lens is None)
+            object.__setattr__(self, "fit_lens", not self.knows_lens)
 
     def _check_source_options(self) -> None:
         """Refuse options of another kind of source."""
@@ -233,16 +250,30 @@ class Settings(Options):
 
     def _check_lens_options(self) -> None:
         """Refuse options of an unknown lens where it is known, and of a known one where it is not."""
-        if self.start != SEARCH and (self.lens is not None or self.kind == "interpolation"):
+        if self.start != SEARCH and (self.knows_lens or self.kind == "interpolation"):
             raise InputError(f"start = {self.start!r} is for a fit of an unknown lens: leave it out")
-        if self.lens is None and self.fit_lens is False:
-            raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
-        if self.lens is None or not self.fit_lens:
+        if isinstance(self.lens, str | None):
+            if self.fit_lens is False:
+                raise InputError("fit_lens = False without a lens: give lens=, or leave fit_lens out")
+            if self.kind == "interpolation" and self.lens != ISOTHERMAL:
+                raise InputError(f"lens = {self.lens!r} with source = 'interpolation': leave it out")
+            return
+        if not self.fit_lens:
             return
         if self.lens.needs_prior and any(not p.fixed for p in self.lens.parameters if p.name == "kappa"):
             raise InputError("a free ConvergenceSheet is degenerate (mass-sheet degeneracy): fix its kappa")
         if all(parameter.fixed for parameter in self.lens.parameters):
             raise InputError("fit_lens = True, but every parameter of the lens is fixed: free one")
+
+    @property
+    def knows_lens(self) -> bool:
+        """Whether the lens is given, rather than a family that is fitted."""
+        return not isinstance(self.lens, str)
+
+    @property
+    def family(self) -> str | None:
+        """The family of an unknown lens, or None."""
+        return self.lens if isinstance(self.lens, str) else None
 
     @property
     def kind(self) -> str:
@@ -269,7 +300,7 @@ class Settings(Options):
         """The settings as plain values, for people."""
         return {name: getattr(self, name) for name in self.names()} | {
             "source": self.kind,
-            "lens": None if self.lens is None else repr(self.lens),
+            "lens": self.family or repr(self.lens),
             "lens_light": named("lenssr.light.lens_light:describe_lens_light")(self.lens_light),
             "psf_out": None if self.psf_out is None else str(self.psf_out),
             "device": str(self.torch_device),

@@ -22,7 +22,7 @@ from lenssr.exceptions import InputError, LensSRDeprecationWarning
 from lenssr.imaging.cutting import MOST_PIXELS
 from lenssr.imaging.groups_of_images import exposures_of, is_group, of_exposure
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
-from lenssr.options import RESOLVER, PriorName, Settings, SourceKind, SourceName
+from lenssr.options import RESOLVER, LensFamily, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
 from lenssr.reconstruction.needs import check_lens, check_need, check_sense, expecting, pixel_need
 from lenssr.result import BandsResolution, FailedResolution, SuperResolution
@@ -59,11 +59,13 @@ class SuperResolver:
         free-form steps that follow; ``result.meta["network"]`` names it. "interpolation": bicubic
         interpolation without a model. A type checker takes other names only as `~lenssr.register_source`
         returns them.
-    lens : `~lenssr.mass.MassModel`, optional
-        The lens. By default it is unknown, and an SIE with external shear is fitted, with Einstein radii to
-        start from between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the lens (of the
-        image centre where none is fitted), and weak Gaussian priors on its shape and place
-        (see the page on the method). A given lens is fitted without priors.
+    lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional
+        The lens, or what is fitted where it is unknown, each with external shear: a singular isothermal
+        ellipsoid ("sie", the default); an elliptical power law, its slope with a prior of 2.08 +- 0.2
+        ("epl"); or an elliptical power law whose slope is 2 unless a free one is likelier ("auto"). Einstein
+        radii to start from lie between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the
+        lens (of the image centre where none is fitted), and there are weak Gaussian priors on shape and place
+        (see the page on the method). A given lens is fitted without priors. None means "sie".
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.
@@ -128,7 +130,7 @@ class SuperResolver:
         *,
         scale: int = 2,
         source: SourceKind | SourceName | NetworkSource = "sersic",
-        lens: MassModel | None = None,
+        lens: MassModel | LensFamily | None = "sie",
         fit_lens: bool | None = None,
         start: str | PathLike[str] = "search",
         lens_light: LightChoice | Sequence[LightChoice] | None = None,

@@ -12,7 +12,7 @@ from lenssr.light.profile import FAINTEST
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.initial_guess import light_start, source_start, without_light
 from lenssr.model.least_squares import levenberg_marquardt
-from lenssr.model.scene import Block, Scene
+from lenssr.model.scene import SLOPE, Block, Scene
 
 COARSE_SIDE = 25  # pixels along the side of a binned image
 COARSE_PIXEL = 0.15  # arcsec; coarser pixels cannot tell the smallest rings apart
@@ -37,6 +37,9 @@ GHOST_PIXELS = 1.4
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+# Mean and standard deviation of the prior on the slope of an unknown lens: those of lens galaxies scatter by
+# 0.16 (Auger et al. 2010, ApJ 724, 511).
+SLOPE_PRIOR = 2.08, 0.2
 # Width of the prior of an Einstein radius that is expected, as a share of it.
 EXPECTED_WIDTH = 0.2
 # Largest change of shapes and centres (arcsec) while the Einstein radius is still being found.
@@ -109,6 +112,13 @@ class Constraints:
                 (EXPECTED_WIDTH * scene.theta_E) ** -2,
             )
         return Constraints(lower, upper, mean, stiffness)
+
+    def with_slope_prior(self, scene: Scene) -> "Constraints":
+        """Constraints with the prior on the slope of an unknown lens."""
+        mean, stiffness = self.mean.clone(), self.stiffness.clone()
+        columns = scene["lens"].columns(SLOPE)
+        mean[:, columns], stiffness[:, columns] = SLOPE_PRIOR[0], SLOPE_PRIOR[1] ** -2
+        return replace(self, mean=mean, stiffness=stiffness)
 
     def narrowed(self, scene: Scene, start: Tensor) -> "Constraints":
         """Constraints that keep a lens near its start (B, P), away from distant modes."""

@@ -19,6 +19,8 @@ NOTHING = {"lens": None, "source": (), "lens_light": (), "sky": False}
 # Bounds of shapes that the user has not bounded: no lens galaxy has been seen beyond.
 SHAPE_BOUNDS = {"e1": 0.5, "e2": 0.5, "gamma1": 0.3, "gamma2": 0.3}
 INSIDE = 1e-6
+# Name of the logarithmic slope of a lens that has one.
+SLOPE = "gamma"
 
 
 def _bounds_of(parameter):
@@ -187,11 +189,24 @@ class Scene:
         held._set_free(self.free & self.keep("lens"))
         return held
 
+    def with_slope_free(self):
+        """The scene with the logarithmic slope of its lens free."""
+        lens = copy.deepcopy(self.lens)
+        for parameter in lens.parameters:
+            if parameter.name == SLOPE:
+                parameter.fixed = False
+        return Scene(**{**self._options, "lens": lens})
+
     def with_plain_light(self):
         """The scene with one Sérsic for all light of the lens, or itself if that is what it has."""
         if not self.lights or (len(self.lights) == 1 and self.lights[0].profile.plain):
             return self
-        return Scene(**{**self._options, "lens_light": 1})
+        plain = Scene(**{**self._options, "lens_light": 1})
+        free = plain.free.clone()
+        if self.lens is not None:
+            free[plain["lens"].slice] = self.free[self["lens"].slice]
+        plain._set_free(free)
+        return plain
 
     def from_plain_light(self, plain, physical):
         """Physical vectors (..., P) from those (..., P') of `with_plain_light`, its Sérsic shared out."""

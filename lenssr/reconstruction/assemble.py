@@ -114,7 +114,7 @@ def _versions():
 def _fit_meta(run):
     """Facts of a fit for the meta, and of the prior of an inversion."""
     meta = {"converged": run.fit.converged}
-    if run.settings.lens is None:
+    if not run.settings.knows_lens:
         meta["lens_from"] = run.fit.lens_from
     meta |= {"iterations": run.fit.iterations, "sky_noise": asdict(run.noise)}
     if run.inversion is not None:

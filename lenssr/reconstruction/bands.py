@@ -21,11 +21,13 @@ import torch
 
 from lenssr.exceptions import InputError
 from lenssr.model.fit import fit_known_lens
+from lenssr.options import AUTO, ISOTHERMAL
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.band_fit import COARSE, KIND, BandFit, Inversion
 from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import RADIUS
 from lenssr.reconstruction.lens_search import Mode, posterior_modes
+from lenssr.reconstruction.lens_slope import keep_held, slope_of
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.reconstruction.registration import in_one_frame, offset_between
 from lenssr.reconstruction.trial_lenses import lenses_differ
@@ -136,7 +138,7 @@ class BandsReconstruction:
         joint = self._best_candidate(placed, fits)
         for fit, found in joint.pairs:
             fit.measure_temperature(found)
-        joint = joint.solved(**COARSE).expanded(**COARSE).without_misfits()
+        joint = joint.solved(**COARSE).with_slope(**COARSE).expanded(**COARSE).without_misfits()
         log.info("refining the sources of %s", ", ".join(joint.fits))
         joint = joint.renewed(**COARSE).refined().renewed().expanded()
         results = {name: joint.result(name, placed[name], finish) for name in placed}
@@ -257,6 +259,22 @@ class Joint:
         """All bands together, from where they are, with present weights."""
         return self._answered([fit.request(found, free=True, **options) for fit, found in self.pairs])
 
+    def with_slope(self, **options):
+        """With the slope of an unknown lens free, where that is asked for or likelier."""
+        if self.settings.family in (None, ISOTHERMAL):
+            return self
+        before = {name: fit.parts[KIND] for name, fit in self.fits.items()}
+        for name, fit in self.fits.items():
+            fit.parts[KIND] = before[name].with_slope_free()
+        freed = self.solved(**options)
+        found = freed.found[self.reference]
+        slope = slope_of(found.problem.scene, freed.lens, freed.solution.lens_covariance)
+        if self.settings.family == AUTO and keep_held(*slope):
+            for name, fit in self.fits.items():
+                fit.parts[KIND] = before[name]
+            return self
+        return freed
+
     def renewed(self, **options):
         """With weights as the model has them now."""
         changed = [fit.renew_weights(found) for fit, found in self.pairs]
@@ -283,7 +301,7 @@ class Joint:
         joint, reference = self, self.fits[self.reference]
         for _ in range(decisions.EXPANSIONS):
             here = joint.found[self.reference]
-            if self.settings.lens is not None or not self.moves or not reference.is_bound(here):
+            if self.settings.knows_lens or not self.moves or not reference.is_bound(here):
                 break
             log.info("the lens leaves its neighbourhood of the parametric fit")
             before = {name: fit.parts[KIND] for name, fit in self.fits.items()}

@@ -9,6 +9,7 @@ import torch
 from lenssr.reconstruction.assemble import Solved
 from lenssr.reconstruction.fine_freeform import freeform_products
 from lenssr.reconstruction.freeform_fit import FreeFormFit
+from lenssr.reconstruction.lens_slope import free_slope
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.source.batching import alone, answer_together, together
 from lenssr.source.evidence import leverage
@@ -57,6 +58,7 @@ class FreeFormReconstruction:
         problem, solution = yield from freeform.run()
         candidates = [(one.source, one.prior, one.evidence) for one in freeform.candidates]
         if solution is None:
+            scene, fit = free_slope(stack, scene, fit, 0, self.settings.family)
             solved = self.parametric.solved(scene, fit, observation, chosen="sersic", candidates=candidates)
             return finish(solved, observation)
         found = as_fit(problem, fit, solution, stack, freeform)

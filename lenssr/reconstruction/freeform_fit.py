@@ -17,6 +17,7 @@ from lenssr.reconstruction.lens_search import (
     fit_jointly,
     search_other_modes,
 )
+from lenssr.reconstruction.lens_slope import free_slope_jointly
 from lenssr.source import Prior, Problem, SourceGrid, View
 from lenssr.source.batching import ask, ask_each
 from lenssr.source.evidence import ParametricEvidence
@@ -76,6 +77,11 @@ class Part:
     scene: Any
     physical: torch.Tensor
     constraints: Constraints
+
+    def with_slope_free(self):
+        """The part with the slope of its lens free, with its prior."""
+        scene = self.scene.with_slope_free()
+        return Part(scene, self.physical, self.constraints.with_slope_prior(scene))
 
 
 @dataclass(frozen=True)
@@ -146,11 +152,12 @@ class FreeFormFit:
             return None, None
         # 2. The temperature of the likelihood, from what the likeliest source leaves of the sky.
         self._set_temperature(*found[0][1:])
-        # 3. Lens, light and source together; other lenses; a lens that its trust region has stopped.
+        # 3. Lens, light and source together; other lenses; the slope; a lens stopped by its trust region.
         log.info("fitting lens, light and source together")
         coarse = {"tolerance": COARSE_GAIN}
         kind, problem, solution = yield from self._fit_each_jointly(found, **coarse)
         solution, self.modes = yield from search_other_modes(self, problem, solution, **coarse)
+        problem, solution = yield from free_slope_jointly(self, kind, problem, solution, **coarse)
         problem, solution = yield from expand_trust_region(self, kind, problem, solution, **coarse)
         problem, solution = yield from self._update_weights(kind, problem, solution, **coarse)
         # 4. The fine grid.
@@ -408,7 +415,7 @@ def constraints_around(scene, fit, temperature, settings, *, radius=RADIUS):
         constraints.mean[:, source.slice] = fitted[:, source.slice]
         widths = torch.tensor(source.profile.evidence_widths, dtype=torch.float64)
         constraints.stiffness[:, source.slice] = widths**-2
-    if settings.lens is None and scene.lens_moves:
+    if not settings.knows_lens and scene.lens_moves:
         constraints = constraints.trust_region(scene, start, radius)
     return constraints
 

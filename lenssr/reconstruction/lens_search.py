@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from lenssr.mass import SIE, Shear
+from lenssr.mass import EPL, SIE, Shear
 from lenssr.model.fit import (
     NEAR_REFITS,
     WEIGHT_REFITS,
@@ -69,13 +69,22 @@ NEAR_ROUND, FREE = 25, 40
 COARSE_TOLERANCE = 0.1
 # Factor of a hopeless chi2 above which starts are hopeless before they are fitted freely.
 SURELY = 3.0
+# Slopes of an unknown lens, beyond which no galaxy has been seen.
+SLOPE_BOUNDS = 1.3, 2.8
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
 
 
-def unknown_lens(field):
-    """The lens that is fitted where none is given: SIE + shear, theta_E below half the field (arcsec)."""
-    lens = SIE(theta_E=0.2 * field, e1=0.0, e2=0.0) + Shear(gamma1=0.0, gamma2=0.0)
+def unknown_lens(field, isothermal=True):
+    """The lens that is fitted where none is given: SIE, or EPL whose slope is fixed for now, and shear.
+
+    The Einstein radius is below half the field (arcsec).
+    """
+    main = SIE(theta_E=0.2 * field, e1=0.0, e2=0.0)
+    if not isothermal:
+        main = EPL(theta_E=0.2 * field, gamma=2.0, e1=0.0, e2=0.0)
+        main.gamma.bounds, main.gamma.fixed = SLOPE_BOUNDS, True
+    lens = main + Shear(gamma1=0.0, gamma2=0.0)
     lens[0].theta_E.bounds = (min(0.05, 0.05 * field), 0.5 * field)
     return lens
 
@@ -440,7 +449,7 @@ def search_other_modes(freeform, problem, solution, **options):
     modes : list of (float, `torch.Tensor`)
         The other lenses, as `posterior_modes` gives them.
     """
-    if freeform.settings.lens is not None or not problem.scene.lens_moves:
+    if freeform.settings.knows_lens or not problem.scene.lens_moves:
         return solution, []
     found = [solution]
     for start in other_starts(problem, solution, freeform.fit.modes):
@@ -485,7 +494,7 @@ def _wider(freeform, kind, problem, solution):
     if not problem.scene.lens_moves:
         return None
     within = freeform.fit.constraints
-    within = within if part.scene is freeform.scene else within.without(freeform.scene, "source")
+    within = within if part.scene["source"] is not None else within.without(freeform.scene, "source")
     place = problem.physical(solution.parameters)
     if not bool(part.constraints.binding(part.scene, place, within)):
         return None

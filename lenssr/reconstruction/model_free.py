@@ -14,7 +14,7 @@ from lenssr.imaging.detection import variance_from_neighbours
 from lenssr.imaging.noise import stack_noise
 from lenssr.metrics import bicubic
 from lenssr.networks.network_source import image_properties
-from lenssr.options import SEARCH
+from lenssr.options import ISOTHERMAL, SEARCH
 from lenssr.reconstruction.assemble import make_result
 from lenssr.reconstruction.fine_images import ccd
 from lenssr.reconstruction.verdict import Run
@@ -65,7 +65,7 @@ class SISRReconstruction(_OneByOne):
                 "finer, give that scale"
             )
         refused = {
-            "lens": settings.lens is not None,
+            "lens": settings.lens != ISOTHERMAL,
             "start": settings.start != SEARCH,
             "lens_light": settings.lens_light is not None,
             "psf_out": settings.psf_out is not None,

@@ -41,7 +41,7 @@ def pixel_need(settings: Settings, pixels: float = math.inf) -> float:
     in_parts = settings.kind == "sersic" and pixels * settings.scale**2 > LARGE_IMAGE
     own, finer = IN_PARTS_BYTES if in_parts else PIXEL_BYTES.get(settings.kind, OTHER_BYTES)
     need = own + finer * settings.scale**2
-    fitted = settings.kind != "interpolation" and (settings.lens is None or bool(settings.fit_lens))
+    fitted = settings.kind != "interpolation" and (not settings.knows_lens or bool(settings.fit_lens))
     points = settings.oversampling if isinstance(settings.oversampling, int) else 1
     unknown = IN_PARTS_UNKNOWN_BYTES if in_parts else UNKNOWN_LENS_BYTES
     return (need + unknown * fitted) * max(1.0, points**2 / 4)
@@ -54,7 +54,7 @@ def check_need(settings: Settings, observation: Observation) -> None:
     check_memory(pixel_need(settings, ny * nx) * ny * nx, what, "give a smaller cutout or scale")
 
 
-def check_lens(lens: MassModel | None) -> None:
+def check_lens(lens: MassModel | str | None) -> None:
     """Refuse a lens that no galaxy or cluster is: an external shear of 1 has no image that is whole."""
     shears = [one for one in getattr(lens, "components", [lens]) if isinstance(one, Shear)]
     for shear in shears:
@@ -109,7 +109,7 @@ def expecting(
     """The observation with the Einstein radius that is expected of an unknown lens, if any, in its meta."""
     if theta_E is None:
         return observation
-    if settings.lens is not None:
+    if settings.knows_lens:
         raise InputError(f"theta_E = {theta_E}, but lens= gives the lens: leave one of them out")
     if settings.kind in ("interpolation", "sisr"):
         raise InputError(f"theta_E = {theta_E}, but source={settings.source!r} looks for no lens")

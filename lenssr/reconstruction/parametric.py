@@ -12,7 +12,7 @@ from lenssr.model.fit import fit_known_lens, polish
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.scene import Scene
 from lenssr.networks.network_source import LensNetwork
-from lenssr.options import NETWORK, SEARCH
+from lenssr.options import ISOTHERMAL, NETWORK, SEARCH
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.assemble import Solved, flux_unit
 from lenssr.reconstruction.fine_images import fine_scene, source_image
@@ -22,6 +22,7 @@ from lenssr.reconstruction.lens_search import (
     refine_with_freeform_source,
     unknown_lens,
 )
+from lenssr.reconstruction.lens_slope import free_slope
 from lenssr.source.batching import alone
 
 __all__ = ["ParametricReconstruction", "stack_of"]
@@ -76,12 +77,17 @@ class ParametricReconstruction:
         results : list
             What ``finish`` returns, for every image.
         """
-        scene, fits = self.fit(observations)[1:]  # the stack is large, and not needed any more
-        pairs = zip(fits, observations, strict=True)
-        return [finish(self.solved(scene, fit, one), one) for fit, one in pairs]
+        pairs = self.fit_fully(observations)[1]  # the stack is large, and not needed any more
+        return [finish(self.solved(*pair, one), one) for pair, one in zip(pairs, observations, strict=True)]
+
+    def fit_fully(self, observations):
+        """The stack, and the scene and the fit of each image, the slope of its lens free if it is to be."""
+        stack, scene, fits = self.fit(observations)
+        family = self.settings.family
+        return stack, [free_slope(stack, scene, fit, number, family) for number, fit in enumerate(fits)]
 
     def fit(self, observations):
-        """Fit a group.
+        """Fit a group, the slope of an unknown lens held.
 
         Parameters
         ----------
@@ -98,7 +104,7 @@ class ParametricReconstruction:
         scene = self.scene(observations[0], stack.device)
         number = "one image" if len(stack) == 1 else f"{len(stack)} images"
         log.info("fitting %s of %d x %d pixels", number, *stack.grid.shape[::-1])
-        if settings.lens is None:
+        if not settings.knows_lens:
 
             def look(number, fit, others):
                 return self._look(scene, fit, others, observations[number])
@@ -146,9 +152,11 @@ class ParametricReconstruction:
         """The scene that the settings ask for, with one parametric source."""
         settings = self.settings
         scale, shape = observation.grid.pixel_scale, observation.grid.shape
-        lens, extent = settings.lens, 0.5 * max(shape) * scale
+        extent = 0.5 * max(shape) * scale
         return Scene(
-            lens=unknown_lens(min(shape) * scale) if lens is None else lens,
+            lens=settings.lens
+            if settings.knows_lens
+            else unknown_lens(min(shape) * scale, settings.family == ISOTHERMAL),
             lens_free=settings.fit_lens,
             lens_light=light_profiles(settings.lens_light, scale, extent, flux_unit(observation)),
             sky=settings.sky is not None,

@@ -142,15 +142,28 @@ class ForwardModel:
         traced = self._trace(parameters, index)
         return torch.cat([self._columns(one, source, parameters, index) for one in traced], dim=-1)
 
-    def normal(self, parameters: Tensor, index: Tensor, *, exact: bool = False) -> list[Any]:
+    @property
+    def refines_steps(self) -> bool:
+        """Whether steps need the whole matrix, of which `normal` is only nearly all.
+
+        Light of a lens and of its source make up for each other nearly everywhere: what is left out between
+        distant nodes is then as large as what is left over. Coarse grids do without.
+        """
+        return not self.dense and self.size > LARGE and bool(self.bright.any())
+
+    def normal(
+        self, parameters: Tensor, index: Tensor, *, exact: bool = False, loosely: bool = False
+    ) -> list[Any]:
         """M^T W M of lenses, a list of `NormalMatrix` or (n, n).
 
-        They are kept while the lens hardly moves, unless they have to be ``exact``.
+        They are kept while the lens hardly moves, or until `forget` if ``loosely``, unless they have to be
+        ``exact``.
         """
         traced, source = self._trace(parameters, index), self._sersic(self.physical(parameters, index))
         place = torch.cat([one.place() for one in traced], dim=1)
         fixed = place[:, :0] if source is None else source
-        reach = KEPT_REACH * self._grid.spacing[index] * (not exact)
+        spacings = 0.0 if exact else torch.inf if loosely else KEPT_REACH
+        reach = spacings * self._grid.spacing[index]
         for row, number in enumerate(index.tolist()):
             here, kept = (place[row], fixed[row]), self._kept[number]
             rough = exact and kept is not None and kept[1].dtype == np.float32
@@ -158,6 +171,11 @@ class ForwardModel:
                 self._kept[number] = kept = None  # before the next one is made
                 self._kept[number] = here, self._made(traced, row, number, exact=exact)
         return [self._kept[number][1] for number in index.tolist()]
+
+    def forget(self, index: Tensor) -> None:
+        """Make the matrices of lenses anew when they are next asked for."""
+        for number in index.tolist():
+            self._kept[number] = None
 
     def _made(self, traced: list[_Traced], row: int, number: int, *, exact: bool) -> Any:
         """M^T W M of one lens; where large in single precision, which steps can do with."""

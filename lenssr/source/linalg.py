@@ -20,6 +20,7 @@ __all__ = [
     "NormalMatrix",
     "band_blocks",
     "band_columns",
+    "refined_within_box",
     "within_box",
 ]
 
@@ -41,6 +42,10 @@ SPARSE_SHARE = 0.01
 SOFTEST = 1e-3
 # Rounds in which parameters that a step would take past their ends are held there.
 BOX_ROUNDS = 3
+# Conjugate gradients: most of them, the most that need no new matrix, and the share of what all have gained
+# that ends them.
+GRADIENTS, QUICKLY, ENOUGH = 40, 20, 1e-3
+TINY = 1e-300
 # Number of right-hand sides above which a banded factor is solved block by block.
 MANY = 8
 
@@ -427,6 +432,51 @@ def within_box(factors: Any, step: Tensor, lower: Tensor, upper: Tensor) -> Tens
         block = torch.where(both, inverse[:, count + columns], torch.eye(len(columns)).to(inverse))
         step = step - (inverse @ torch.linalg.solve(block, excess.unsqueeze(2))).squeeze(2)
     return step
+
+
+def refined_within_box(
+    times: Any, factors: Any, right: Tensor, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, bool]:
+    """The same for a matrix of which the factors are only nearly those, by conjugate gradients.
+
+    ``times`` multiplies (b, n + K) by it, ``right`` (b, n + K) is the right-hand side. Returned is also
+    whether that went quickly, as it does while the factors are nearly right.
+    """
+    count, most = factors.count, 0
+    step, free = torch.zeros_like(right), torch.ones_like(right)
+    for _ in range(BOX_ROUNDS + 1):
+        step, number = _conjugate_gradients(times, factors, right, step, free)
+        most = max(most, number)
+        asked = step[:, count:]
+        passed = ((asked < lower) | (asked > upper)) & (free[:, count:] > 0)
+        if not bool(passed.any()):
+            break
+        step[:, count:] = torch.where(passed, asked.clamp(lower, upper), asked)
+        free[:, count:][passed] = 0.0
+    step[:, count:] = step[:, count:].clamp(lower, upper)
+    return step, most <= QUICKLY
+
+
+def _conjugate_gradients(times, factors, right, start, free):
+    """Solve for the entries (b, n + K) that are free (1, else 0), the others held, from a start.
+
+    Ends where one more step gains less than ENOUGH of what all have gained; returns the number of steps, too.
+    """
+    found, left = start, free * (right - times(start))
+    along, before, gained = torch.zeros_like(right), None, 0.0
+    number = 0
+    while number < GRADIENTS:
+        number += 1
+        better = free * factors.solve(left.unsqueeze(2)).squeeze(2)
+        now = (left * better).sum(1, keepdim=True)
+        along = better if before is None else better + now / before.clamp_min(TINY) * along
+        curved = free * times(along)
+        length = now / (along * curved).sum(1, keepdim=True).clamp_min(TINY)
+        found, left, before = found + length * along, left - length * curved, now
+        gained = gained + length * now
+        if bool((length * now <= ENOUGH * gained).all()):
+            break
+    return found, number
 
 
 def _roots(schur: Tensor, diagonal: Tensor) -> Tensor:

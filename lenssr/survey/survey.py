@@ -157,9 +157,7 @@ class Survey:
         self.size = None if size is None else cut_size(size) * u.arcsec
         keep = (keep,) if isinstance(keep, str) else tuple(keep)
         self.lenses = read_lens_list(source, files=files, needs_places=self.size is not None, keep=keep)
-        if self.resolver.settings.lens is not None and any(
-            not math.isnan(one.theta_E) for one in self.lenses
-        ):
+        if self.resolver.settings.knows_lens and any(not math.isnan(one.theta_E) for one in self.lenses):
             raise InputError("the catalogue has theta_E, but the lens is given: leave one of both out")
         self.folder = WorkFolder(folder)
         self._repeat = f"Survey({str(source)!r}, {str(folder)!r}, ...).run(redo=[ID])"

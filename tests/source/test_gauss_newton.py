@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import lsq_linear, minimize
 
 from lenssr.source import NormalMatrix, Prior, choose_prior, linalg, solve
-from lenssr.source.linalg import DenseFactors, Factor, band_columns, within_box
+from lenssr.source.linalg import DenseFactors, Factor, band_columns, refined_within_box, within_box
 from lenssr.source.priors import LINKS, BatchPrior, log_field
 
 
@@ -308,3 +308,36 @@ def test_a_step_within_a_box_is_the_least_squares_solution_there(seed):
         np.testing.assert_allclose(step, expected.x, atol=1e-6)
     free = factor.solve(right[:, None])[:, 0]
     assert not np.allclose(free, step)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_refined_step_is_that_of_the_whole_matrix(seed):
+    """Found with factors of a narrow band of it, it ends at the bounds where the whole one does."""
+    rng, nodes = np.random.default_rng(seed), 40
+    near = np.exp(-0.5 * np.subtract.outer(np.arange(nodes), np.arange(nodes)) ** 2 / 2.0**2)
+    matrix = np.concatenate([near, rng.normal(size=(nodes, 3))], axis=1)
+    normal = matrix.T @ matrix + np.diag(np.full(nodes + 3, 1.0))
+    right = torch.as_tensor(matrix.T @ (3 * rng.normal(size=nodes)))[None]
+    low, high = row(np.full(3, -0.2)), row(np.array([0.1, 0.05, 5.0]))
+
+    def factors(width):
+        band = band_columns(sparse.csr_array(normal[:nodes, :nodes]), width).T.copy(order="F")
+        one = Factor(band, normal[:nodes, nodes:], normal[nodes:, nodes:])
+        return SimpleNamespace(
+            count=nodes, solve=lambda right: torch.as_tensor(one.solve(right[0].numpy()))[None]
+        )
+
+    whole, cut = factors(nodes - 1), factors(6)
+    expected = within_box(whole, whole.solve(right.unsqueeze(2))[..., 0], low, high)[0].numpy()
+    asked = torch.as_tensor(normal)
+    step, _ = refined_within_box(lambda vector: vector @ asked, cut, right, low, high)
+    found, roughly = step[0].numpy(), within_box(cut, cut.solve(right.unsqueeze(2))[..., 0], low, high)[0]
+
+    def loss(at):
+        return at @ normal @ at - 2 * at @ right[0].numpy()
+
+    assert loss(found) <= loss(expected) + 2e-2 * abs(loss(expected))
+    assert loss(roughly.numpy()) > loss(found)
+    assert (found[nodes:] >= low[0].numpy() - 1e-12).all() and (
+        found[nodes:] <= high[0].numpy() + 1e-12
+    ).all()

@@ -199,6 +199,10 @@ class Settings(Options):
         check=_check_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
         save=opt.late("lenssr.light:to_dict"), load=opt.late("lenssr.light:from_dict"),
     )  # fmt: skip
+    mass_follows_light: bool = option(
+        "whether an unknown lens has priors around the light of its galaxy",
+        default=True, check=opt.one_of((True, False)),
+    )  # fmt: skip
     sky: Literal["constant"] | None = option(
         "the sky that is fitted: constant, or None", default="constant", check=opt.one_of((None, "constant"))
     )
@@ -258,6 +262,10 @@ class Settings(Options):
             if self.kind == "interpolation" and self.lens != ISOTHERMAL:
                 raise InputError(f"lens = {self.lens!r} with source = 'interpolation': leave it out")
             return
+        if not self.mass_follows_light:
+            raise InputError(
+                "mass_follows_light = False, but a lens that is given has no priors: leave it out"
+            )
         if not self.fit_lens:
             return
         if self.lens.needs_prior and any(not p.fixed for p in self.lens.parameters if p.name == "kappa"):

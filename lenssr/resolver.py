@@ -81,6 +81,9 @@ class SuperResolver:
         ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
         parameters. By default the galaxy does not shine.
+    mass_follows_light : bool, optional
+        Whether an unknown lens has priors around place and shape of the light of its galaxy, as by default; if
+        not, its centre is only bound to lie near.
     sky : {"constant", None}, optional
         Whether a constant sky level is fitted; it is by default.
     psf, noise, mask : optional
@@ -134,6 +137,7 @@ class SuperResolver:
         fit_lens: bool | None = None,
         start: str | PathLike[str] = "search",
         lens_light: LightChoice | Sequence[LightChoice] | None = None,
+        mass_follows_light: bool = True,
         sky: Literal["constant"] | None = "constant",
         psf: PSFLike | None = None,
         noise: NoiseLike | None = None,

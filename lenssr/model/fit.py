@@ -106,6 +106,8 @@ class Constraints:
         ):
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
+        if scene.lights and not scene.follows_light:
+            stiffness[:, columns] = 0.0
         if scene.theta_E is not None:
             mean[:, scene.radius], stiffness[:, scene.radius] = (
                 scene.theta_E,

@@ -92,16 +92,29 @@ class Scene:
     The ``lens`` gives names, bounds and the deflection, not its values; its parameters that are not ``fixed``
     are free if ``lens_free``. ``source`` and ``lens_light`` are profiles, or numbers of Sérsics, whose
     centres stay within ``extent`` arcsec. ``sky`` adds a constant to every pixel. ``theta_E`` is what is
-    expected of an unknown lens, in arcsec; None if nothing is.
+    expected of an unknown lens, in arcsec, None if nothing is; ``follows_light`` whether it has priors around
+    the light of its galaxy.
     """
 
-    def __init__(self, *, lens, lens_free, lens_light, sky, extent, source=1, theta_E=None, device="cpu"):
-        self.lens, self.extent, self.theta_E = lens, extent, theta_E
+    def __init__(
+        self,
+        *,
+        lens,
+        lens_free,
+        lens_light,
+        sky,
+        extent,
+        source=1,
+        theta_E=None,
+        follows_light=True,
+        device="cpu",
+    ):
+        self.lens, self.extent, self.theta_E, self.follows_light = lens, extent, theta_E, follows_light
         light = {"source": _profiles(source), "lens_light": _profiles(lens_light)}
         if len(light["source"]) > 1:
             raise InputError(f"a scene of {len(light['source'])} sources: give one, or none")
         self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
-        self._options |= light | {"theta_E": theta_E}
+        self._options |= light | {"theta_E": theta_E, "follows_light": follows_light}
         self.blocks = []
         columns = []
         if lens is not None:

@@ -162,6 +162,7 @@ class ParametricReconstruction:
             sky=settings.sky is not None,
             extent=extent,
             source=settings.profile().in_unit(flux_unit(observation)),
+            follows_light=settings.mass_follows_light,
             theta_E=observation.meta.get("hints", {}).get("theta_E"),
             device=device,
         )

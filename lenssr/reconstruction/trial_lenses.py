@@ -451,7 +451,7 @@ class _LensPrior:
         block = scene["lens"]
         parts = constraints.mean, constraints.stiffness, constraints.lower, constraints.upper
         mean, stiffness, lower, upper = (part[0, block.slice].double().clone() for part in parts)
-        if scene.lights:
+        if scene.lights and scene.follows_light:
             shape = pixels.shape * (MOST_ELLIPTICAL / pixels.shape.norm().clamp_min(MOST_ELLIPTICAL))
             for name, value in zip(("e1", "e2"), shape, strict=True):
                 columns = [k - block.start for k in block.columns(name)]

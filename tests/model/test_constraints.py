@@ -50,6 +50,14 @@ def test_an_unknown_lens_has_weak_priors_and_stays_near_its_centre():
     assert constraints.stiffness[0, [lens.column("theta_E"), lens.column("x_0_1")]].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_lens_has_priors_around_its_light_or_not(follows):
+    options = {"lens": LENS, "lens_free": True, "sky": True, "extent": 2.0, "follows_light": follows}
+    scene = Scene(lens_light=[SersicProfile()], **options)
+    stiffness = centred(scene.with_plain_light()).stiffness[0, scene.lens_centre_columns]
+    assert stiffness.tolist() == pytest.approx([100.0 * follows] * 2)
+
+
 def test_narrowed_bounds_bind_where_they_are_the_ones_met():
     scene = scene_of()
     wide, start = Constraints.of(scene, 1), torch.zeros(1, scene.size, dtype=torch.float64)

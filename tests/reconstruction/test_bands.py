@@ -220,6 +220,21 @@ def test_two_bands_are_the_product_of_both(both, blue, red):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["epl", "auto"])
+def test_bands_share_a_slope(blue, red, family):
+    """Nothing is told of the lens, whose slope is 2: free, it is found within its error; "auto" keeps it."""
+    result = SuperResolver(source="pixelated", psf=0.25 * u.arcsec, scale=1, lens=family)(
+        {"blue": blue, "red": red}
+    )
+    slope = result.lens[0].gamma
+    assert result.R_E.value == pytest.approx(0.8, rel=0.02)
+    if family == "auto":
+        assert slope.fixed and slope.value == 2.0
+    else:
+        assert abs(slope.value - 2.0) < 4 * slope.std and 0 < slope.std < 0.2
+
+
 def test_a_band_that_is_turned_wrongly_is_left_out(blue):
     """Its WCS says 35 degrees where it is turned by 5: no shift makes up for that."""
     wrong = exposure(RED, 2, angle=5.0, told=35.0)

@@ -13,7 +13,7 @@ from lenssr.model.initial_guess import light_start
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
-from lenssr.reconstruction.trial_lenses import Pixels, search_trial_lenses, solve_behind
+from lenssr.reconstruction.trial_lenses import Pixels, _LensPrior, search_trial_lenses, solve_behind
 
 pytestmark = pytest.mark.filterwarnings("ignore:`axes` should not be `None`:DeprecationWarning")
 
@@ -133,3 +133,21 @@ def test_they_tell_lens_light_from_arcs():
     assert len(pixels.light) > 5  # and the sky
     torch.testing.assert_close(pixels.light.norm(dim=1), torch.ones(len(pixels.light), dtype=torch.float64))
     assert pixels.shape.tolist() == pytest.approx([0.1, -0.02], abs=0.05)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_shapes_of_trial_lenses_lie_around_that_of_the_light_or_not(follows):
+    rendered = importlib.import_module("rendered_lenses")
+    light = rendered.sersic(8.0, 0.4, 2.5, 0.02, -0.01, 0.15, -0.1)
+    lens = rendered.RenderedLens(
+        lens=(1.1, -0.12, 0.06, 0.02, -0.01, 0.0, 0.0), source=rendered.clumpy(0.09, -0.06), light=light
+    )
+    stack, scene, constraints = prepared(lens, mass_follows_light=follows)
+    first = light_start(stack.binned(bin_factor(stack.grid)), scene)
+    pixels = Pixels.of(stack, scene, first)
+    assert pixels.shape[0] > 0.05 and pixels.shape[1] < -0.02
+    prior = _LensPrior.of(scene, constraints, pixels)
+    columns = [scene["lens"].column(name) - scene["lens"].start for name in ("e1", "e2")]
+    assert prior.mean[columns].tolist() == pytest.approx((pixels.shape * follows).tolist())
+    width = decisions.FOLLOWS_LIGHT if follows else 0.2
+    assert prior.stiffness[columns].tolist() == pytest.approx([width**-2] * 2)

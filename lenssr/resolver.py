@@ -82,8 +82,8 @@ class SuperResolver:
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
         parameters. By default the galaxy does not shine.
     mass_follows_light : bool, optional
-        Whether an unknown lens has priors around place and shape of the light of its galaxy, as by default; if
-        not, its centre is only bound to lie near.
+        Whether an unknown lens has priors around place and shape of the light of its galaxy, by default True.
+        If not, its centre is only bound to lie near.
     sky : {"constant", None}, optional
         Whether a constant sky level is fitted; it is by default.
     psf, noise, mask : optional

@@ -6,7 +6,9 @@ All of them take batches, give them to a `SolverPool`, and yield what comes of e
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import threading
 import time
 import uuid
@@ -23,8 +25,9 @@ __all__ = ["Batch", "DaskEngine", "LoopEngine"]
 
 # Lenses that are solved together, and the ids of those that are wanted.
 Batch = tuple[Sequence[ListedLens], Sequence[str]]
-# Batches that wait for each thread of a worker: enough that none is idle while news travel.
-AHEAD = 2
+# Batches that are with the scheduler for each thread of a worker, at least half as many: no thread is idle
+# while news travel, and Dask is asked for several at once, which costs it half as much.
+AHEAD = 8
 # How often a batch is handed out again whose worker of Dask ended, and seconds for a scheduler to answer.
 HANDED_OUT, ANSWER = 3, 20.0
 # Dask serves pages wherever it runs; without a dashboard that is asked for they stay on this machine.
@@ -97,10 +100,10 @@ def _plugin(token: str, job: Job, limits: dict[str, float | None]) -> Any:
 
 
 class DaskEngine:
-    """Workers of Dask: ``jobs`` of them in this process, or those of a scheduler at an address.
+    """Workers of Dask: one in this process with ``jobs`` threads, or those of a scheduler at an address.
 
-    The workers of this process are threads, since all work is done in processes of their pool; they cost
-    nothing, and start at once.
+    Threads are enough, since all work is done in processes of their pool; they cost nothing, and start at
+    once.
     """
 
     def __init__(
@@ -126,8 +129,8 @@ class DaskEngine:
         with dask.config.set({"distributed.scheduler.allowed-failures": HANDED_OUT}), quiet(RuntimeWarning):
             if scheduler is None:
                 self.cluster = distributed.LocalCluster(
-                    n_workers=jobs,
-                    threads_per_worker=1,
+                    n_workers=1,
+                    threads_per_worker=jobs,
                     processes=False,
                     dashboard_address=dashboard or OWN_MACHINE,
                     worker_dashboard_address=OWN_MACHINE,
@@ -149,40 +152,51 @@ class DaskEngine:
     def run(self, batches: Iterable[Batch]) -> Iterator[list[dict[str, Any]]]:
         """Yield what comes of each batch; no more than needed are with the scheduler at any time."""
         from distributed import as_completed
-        from distributed.client import FutureCancelledError
 
-        waiting, ahead, again = iter(batches), 1, dict[str, tuple[Batch, int]]()
-        looked = -1e9
-        futures = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
-
-        def hand_out(batch: Batch, count: int = 1) -> None:
-            key = f"lens-{self.token}-{uuid.uuid4().hex}"
-            again[key] = batch, count
-            futures.add(self.client.submit(self._solve, self.token, batch, key=key, pure=False))
-
+        waiting, ahead, out = iter(batches), 1, dict[str, tuple[Batch, int]]()
+        looked = -math.inf
+        futures = as_completed(loop=self.client.loop)
         while True:
             if time.monotonic() - looked > 5:  # workers come and go
                 looked, ahead = time.monotonic(), AHEAD * max(self.threads(), 1)
-            while len(again) < ahead and (batch := next(waiting, None)) is not None:
-                hand_out(batch)
-            if not again:
+            if len(out) <= ahead // 2:
+                new = [(batch, 1) for batch in itertools.islice(waiting, ahead - len(out))]
+                futures.update(self._hand_out(new, out))
+            if not out:
                 return
-            future, answer = next(futures)
-            batch, count = again.pop(future.key)
-            if future.status == "finished" and not isinstance(answer, str):
-                future.release()
-                yield answer
-            elif isinstance(answer, str):
+            done = futures.next_batch()
+            gave = {future.key: out.pop(future.key) for future in done}
+            yield from self._answers([future for future in done if future.status != "error"])
+            failed = [(future, *gave[future.key]) for future in done if future.status == "error"]
+            futures.update(self._hand_out(_once_more(failed), out))
+
+    def _hand_out(
+        self, batches: Sequence[tuple[Batch, int]], out: dict[str, tuple[Batch, int]]
+    ) -> Sequence[Any]:
+        """Futures of batches, which are noted by key, with how often each was handed out."""
+        if not batches:
+            return []
+        new = {f"lens-{self.token}-{uuid.uuid4().hex}": one for one in batches}
+        out |= new
+        given = [self.token] * len(new), [batch for batch, _ in new.values()]
+        return self.client.map(self._solve, *given, key=list(new), pure=False)
+
+    def _answers(self, done: Sequence[Any]) -> list[list[dict[str, Any]]]:
+        """What futures that have ended hold; Stopped where the run has to."""
+        from distributed.client import FutureCancelledError
+
+        gone = f"the scheduler {self.address or ''} is gone: start it, and give the same command"
+        if any(future.status != "finished" for future in done):
+            raise Stopped(gone)
+        try:
+            answers = self.client.gather(list(done))
+        except (OSError, FutureCancelledError) as error:
+            raise Stopped(gone) from error
+        for future, answer in zip(done, answers, strict=True):
+            future.release()
+            if isinstance(answer, str):
                 raise Stopped(answer)
-            elif isinstance(answer, FutureCancelledError) or future.status in ("cancelled", "lost"):
-                raise Stopped(
-                    f"the scheduler {self.address or ''} is gone: start it, and give the same command"
-                )
-            elif count < HANDED_OUT and _worker_gone(answer):
-                hand_out(batch, count + 1)
-            else:
-                error = answer[1] if isinstance(answer, tuple) else answer
-                raise Stopped(f"a worker of Dask fails ({type(error).__name__}: {error})")
+        return answers
 
     def close(self) -> None:
         """End what this run has started, here and on workers elsewhere, within seconds."""
@@ -198,6 +212,10 @@ class DaskEngine:
                 self.cluster.close(timeout=2)
 
 
-def _worker_gone(answer: Any) -> bool:
-    error = answer[1] if isinstance(answer, tuple) else answer
-    return type(error).__name__ == "KilledWorker"
+def _once_more(failed: Sequence[tuple[Any, Batch, int]]) -> list[tuple[Batch, int]]:
+    """Batches whose worker of Dask ended, to be handed out again; Stopped where that does not help."""
+    for future, _, count in failed:
+        error = future.exception()
+        if type(error).__name__ != "KilledWorker" or count >= HANDED_OUT:
+            raise Stopped(f"a worker of Dask fails ({type(error).__name__}: {error})")
+    return [(batch, count + 1) for _, batch, count in failed]

@@ -58,7 +58,7 @@ def test_a_run_that_has_to_stop_says_why(folder, tmp_path, resolver, monkeypatch
 
 def test_workers_of_another_scheduler_do_the_work(folder, tmp_path, resolver, idle):
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
     ) as cluster:
         summary, _ = run(folder, tmp_path / "run", resolver, scheduler=cluster.scheduler_address)
         assert summary.grades == {"ok": 5}

@@ -25,9 +25,12 @@ __all__ = ["Batch", "DaskEngine", "LoopEngine"]
 
 # Lenses that are solved together, and the ids of those that are wanted.
 Batch = tuple[Sequence[ListedLens], Sequence[str]]
-# Batches that are with the scheduler for each thread of a worker, at least half as many: no thread is idle
+# Tasks that are with the scheduler for each thread of a worker, at least half as many: no thread is idle
 # while news travel, and Dask is asked for several at once, which costs it half as much.
 AHEAD = 8
+# Batches of one task: as many as take this many seconds, but no more than this many. A task costs Dask some
+# milliseconds, of which lenses of a fraction of a second need not each take their own.
+TASK_SECONDS, MOST_BATCHES = 1.0, 50
 # How often a batch is handed out again whose worker of Dask ended, and seconds for a scheduler to answer.
 HANDED_OUT, ANSWER = 3, 20.0
 # Dask serves pages wherever it runs; without a dashboard that is asked for they stay on this machine.
@@ -59,15 +62,19 @@ _pools: dict[str, SolverPool] = {}
 _lock = threading.Lock()
 
 
-def _solve(token: str, batch: Batch) -> list[dict[str, Any]] | str:
-    """Solve a batch in the pool of this worker's process; a str says why the run has to stop."""
-    pool = _pools.get(token)
+def _solve(token: str, batches: Sequence[Batch]) -> tuple[list[list[dict[str, Any]]], float] | str:
+    """Solve batches in the pool of this worker's process: what comes of each, and seconds of a batch.
+
+    A str says why the run has to stop.
+    """
+    pool, began = _pools.get(token), time.monotonic()
     if pool is None:
         return "a worker does not know this run any more: give the same command again"
     try:
-        return pool.solve(*batch)
+        found = [pool.solve(*batch) for batch in batches]
     except Stopped as error:
         return str(error)
+    return found, (time.monotonic() - began) / len(batches)
 
 
 def _open_pool(token: str, job: Job, limits: dict[str, float | None]) -> None:
@@ -153,35 +160,37 @@ class DaskEngine:
         """Yield what comes of each batch; no more than needed are with the scheduler at any time."""
         from distributed import as_completed
 
-        waiting, ahead, out = iter(batches), 1, dict[str, tuple[Batch, int]]()
+        waiting, ahead, together, out = iter(batches), 1, 1, dict[str, tuple[list[Batch], int]]()
         looked = -math.inf
         futures = as_completed(loop=self.client.loop)
         while True:
             if time.monotonic() - looked > 5:  # workers come and go
                 looked, ahead = time.monotonic(), AHEAD * max(self.threads(), 1)
             if len(out) <= ahead // 2:
-                new = [(batch, 1) for batch in itertools.islice(waiting, ahead - len(out))]
-                futures.update(self._hand_out(new, out))
+                some = (list(itertools.islice(waiting, together)) for _ in range(ahead - len(out)))
+                futures.update(self._hand_out([(task, 1) for task in some if task], out))
             if not out:
                 return
             done = futures.next_batch()
             gave = {future.key: out.pop(future.key) for future in done}
-            yield from self._answers([future for future in done if future.status != "error"])
+            for answers, seconds in self._answers([one for one in done if one.status != "error"]):
+                yield from answers
+                together = min(max(int(TASK_SECONDS / max(seconds, 1e-9)), 1), MOST_BATCHES, 2 * together)
             failed = [(future, *gave[future.key]) for future in done if future.status == "error"]
             futures.update(self._hand_out(_once_more(failed), out))
 
     def _hand_out(
-        self, batches: Sequence[tuple[Batch, int]], out: dict[str, tuple[Batch, int]]
+        self, tasks: Sequence[tuple[list[Batch], int]], out: dict[str, tuple[list[Batch], int]]
     ) -> Sequence[Any]:
-        """Futures of batches, which are noted by key, with how often each was handed out."""
-        if not batches:
+        """Futures of tasks, which are noted by key, with how often each was handed out."""
+        if not tasks:
             return []
-        new = {f"lens-{self.token}-{uuid.uuid4().hex}": one for one in batches}
+        new = {f"lens-{self.token}-{uuid.uuid4().hex}": one for one in tasks}
         out |= new
-        given = [self.token] * len(new), [batch for batch, _ in new.values()]
+        given = [self.token] * len(new), [task for task, _ in new.values()]
         return self.client.map(self._solve, *given, key=list(new), pure=False)
 
-    def _answers(self, done: Sequence[Any]) -> list[list[dict[str, Any]]]:
+    def _answers(self, done: Sequence[Any]) -> list[tuple[list[list[dict[str, Any]]], float]]:
         """What futures that have ended hold; Stopped where the run has to."""
         from distributed.client import FutureCancelledError
 
@@ -212,10 +221,10 @@ class DaskEngine:
                 self.cluster.close(timeout=2)
 
 
-def _once_more(failed: Sequence[tuple[Any, Batch, int]]) -> list[tuple[Batch, int]]:
-    """Batches whose worker of Dask ended, to be handed out again; Stopped where that does not help."""
+def _once_more(failed: Sequence[tuple[Any, list[Batch], int]]) -> list[tuple[list[Batch], int]]:
+    """Tasks whose worker of Dask ended, to be handed out again; Stopped where that does not help."""
     for future, _, count in failed:
         error = future.exception()
         if type(error).__name__ != "KilledWorker" or count >= HANDED_OUT:
             raise Stopped(f"a worker of Dask fails ({type(error).__name__}: {error})")
-    return [(batch, count + 1) for _, batch, count in failed]
+    return [(task, count + 1) for _, task, count in failed]

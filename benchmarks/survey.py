@@ -251,7 +251,7 @@ def projection(seconds, scheduler, calls):
         hours = 1e5 * seconds / cores / 3600
         rates = {
             "the fits": cores / seconds,
-            "the scheduler": 1 / scheduler,
+            "the scheduler": 1 / (scheduler * min(seconds, 1)),  # shorter ones share a task of a second
             "the file system": METADATA_RATE / calls,
         }
         limit = min(rates, key=rates.get)

@@ -24,7 +24,7 @@ from lenssr._files import local_file
 from lenssr._limits import bytes_per_pixel, check_memory, check_unit_text, quoted
 from lenssr.exceptions import InputError
 
-__all__ = ["check_file", "read_checked", "refuse_unreadable", "same_hdus"]
+__all__ = ["BLOCK", "CARD", "check_file", "ones_sum", "read_checked", "refuse_unreadable", "same_hdus"]
 
 BLOCK, CARD = 2880, 80
 # Largest header in blocks (50 000 cards), number of HDUs, and of axes of an image that numpy can hold.
@@ -222,7 +222,7 @@ class _Walk:
                 raise self._truncated(f"HDU {about.hdu} announces {size} bytes")
             self._passed(part)
             if summed:
-                total = _ones_sum(np.frombuffer(part.ljust(-(-len(part) // 4) * 4, b"\0"), ">u4"), total)
+                total = ones_sum(np.frombuffer(part.ljust(-(-len(part) // 4) * 4, b"\0"), ">u4"), total)
         return total if summed else None
 
     def _check_need(self, about: "_Structure", padded: int) -> None:
@@ -254,14 +254,14 @@ class _Walk:
             if name == b"DATASUM ":
                 wrong = not (text.isdigit() and len(text) < 12 and int(text) in _equal_sums(total))
             else:
-                wrong = _ones_sum(np.frombuffer(header, ">u4"), total) not in (0, 2**32 - 1)
+                wrong = ones_sum(np.frombuffer(header, ">u4"), total) not in (0, 2**32 - 1)
             if wrong:
                 which = name.decode().strip()
                 message = f"{self.path} is damaged: {which} of HDU {about.hdu} differs; get it again"
                 raise InputError(f"{message}, or delete CHECKSUM and DATASUM if you changed it on purpose")
 
 
-def _ones_sum(words: np.ndarray, total: int = 0) -> int:
+def ones_sum(words: np.ndarray, total: int = 0) -> int:
     """Sum of 32-bit words in ones' complement."""
     for first in range(0, len(words), 2**24):
         total += int(words[first : first + 2**24].sum(dtype=np.uint64))

@@ -22,11 +22,12 @@ from lenssr.result.fits import (
     encoded,
     from_hdulist,
     lens_table,
+    result_hdus,
     shared_primary_hdu,
-    to_hdulist,
 )
+from lenssr.result.hdus import ImageExtension, write_hdus
 
-__all__ = ["bands_hdulist", "read", "write"]
+__all__ = ["bands_hdus", "read", "write"]
 
 SHARED = "BANDS_META"
 EXACT = ("left_out", "flags", "ok", "meta")
@@ -38,7 +39,7 @@ def write(result, path, overwrite):
     """Write a result: all of it, or nothing."""
     check_name(path)
     with atomic(path, overwrite) as temporary:
-        bands_hdulist(result).writeto(temporary, output_verify="exception", checksum=True)
+        write_hdus(bands_hdus(result), temporary)
 
 
 def prefixes(bands):
@@ -50,16 +51,16 @@ def prefixes(bands):
     return found
 
 
-def bands_hdulist(result):
-    """Turn a result of bands into an `~astropy.io.fits.HDUList`."""
+def bands_hdus(result):
+    """List the HDUs of a result of bands."""
     hdus, rows = [], []
     for name, prefix in prefixes(result.bands).items():
-        own = to_hdulist(result.bands[name])
+        own = result_hdus(result.bands[name])
         header = own[0].header.copy()
         for keyword in STRUCTURE:
             header.remove(keyword, ignore_missing=True)
         header["BAND"] = (str(name), "name of the band")
-        some = [fits.ImageHDU(header=header, name=f"{prefix}PRIMARY"), *own[1:]]
+        some = [ImageExtension(f"{prefix}PRIMARY", None, header), *own[1:]]
         for hdu in some[1:]:
             hdu.name = f"{prefix}{hdu.name}"
         rows.append((name, prefix, len(hdus) + 1, len(some)))
@@ -79,7 +80,7 @@ def bands_hdulist(result):
         "LENS": lens_table({"lens": result.lens}),
     }
     tables = [fits.BinTableHDU(one, name=name) for name, one in tables.items()]
-    return fits.HDUList([shared_primary_hdu(result), *hdus, *tables])
+    return [shared_primary_hdu(result), *hdus, *tables]
 
 
 def read(path, kind, kind_of_band):

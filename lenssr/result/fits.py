@@ -7,7 +7,7 @@ input, the models to the last digit) as JSON into the META table, for `read`. No
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from lenssr.imaging.fits_checks import read_checked, same_hdus
 from lenssr.light import from_dict as light_from_dict
 from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
+from lenssr.result.hdus import ImageExtension, cards_text, mark_long, write_hdus
 from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.provenance import iso_date, provenance_cards
 from lenssr.result.stored_posterior import DRAWN_PLANES, StoredPosterior, draws_of, draws_table, plain_draws
@@ -112,13 +113,13 @@ def write(result, path, overwrite):
     """Write a result: all of it, or nothing."""
     check_name(path)
     with atomic(path, overwrite) as temporary:
-        to_hdulist(result).writeto(temporary, output_verify="exception", checksum=True)
+        write_hdus(result_hdus(result), temporary)
 
 
-def to_hdulist(result):
-    """Turn a result into an `~astropy.io.fits.HDUList`."""
-    planes = planes_of(result)
-    hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane)]
+def result_hdus(result):
+    """List the HDUs of a result: images are `ImageExtension`, the others those of astropy."""
+    planes, wcs_texts = planes_of(result), _WCSTexts()
+    hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane, wcs_texts)]
     models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
     plain = {"lens": None if result.lens is None else result.lens._plain()}
     plain |= {label: plain_light(model) for label, model in models.items() if label != "lens"}
@@ -131,6 +132,8 @@ def to_hdulist(result):
         hdus += [_image_hdu(array, name, comment, unit=unit) for name, array, comment, unit in of_draws]
     hdus += [_image_hdu(array, f"ARRAY.{number}") for number, array in enumerate(arrays)]
     hdus += list(_by_rule(hdus, planes))
+    verdict_cards(next(hdu for hdu in hdus if hdu.name == "SCI").header, result)
+    _add_provenance(hdus, result)
     parameters = Table(result.parameters, copy=True)
     parameters.meta.clear()
     tables = {"LENS": lens_table(models), "PARAMETERS": parameters}
@@ -144,21 +147,16 @@ def to_hdulist(result):
     hdus += [fits.BinTableHDU(table, name=name) for name, table in tables.items()]
     order = _order(planes)
     hdus.sort(key=lambda hdu: order.index(hdu.name) if hdu.name in order else len(order))
-    hdulist = fits.HDUList([primary_hdu(result), *hdus])
-    verdict_cards(hdulist["SCI"].header, result)
-    for hdu in hdulist:
-        if hdu.is_image:
-            _add_provenance(hdu.header, result)
-        if any(len(card.image) > 80 for card in hdu.header.cards):
-            hdu.header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
-    return hdulist
+    return [primary_hdu(result), *hdus]
 
 
-def _add_provenance(header, result):
-    """Say in a header where the input comes from, where nothing is said yet."""
-    for keyword, value, comment in provenance_cards(result.meta):
-        if keyword not in header:
-            header[keyword] = (value, comment)
+def _add_provenance(hdus, result):
+    """Say in the headers of images where the input comes from, where nothing is said yet."""
+    cards = {card[0]: cards_text(fits.Header([card])) for card in provenance_cards(result.meta)}
+    for hdu in hdus:
+        hdu.after = "".join(
+            text for name, text in cards.items() if name not in hdu.header and f"{name:8}=" not in hdu.before
+        )
 
 
 def _by_rule(hdus, planes):
@@ -170,7 +168,7 @@ def _by_rule(hdus, planes):
     for one in planes.values():
         for name, end in ((one.error, "ERR"), (one.mask, "MASK")):
             if not one.array and name in found and name != f"{one.hdu}_{end}":
-                yield fits.ImageHDU(found[name].data, found[name].header.copy(), name=f"{one.hdu}_{end}")
+                yield replace(found[name], name=f"{one.hdu}_{end}")
 
 
 def _order(planes):
@@ -179,37 +177,44 @@ def _order(planes):
     return [name for names in together for name in names if name not in LATER] + list(LATER)
 
 
-def _plane_hdus(result, name, plane):
+def _plane_hdus(result, name, plane, wcs_texts):
     """List the HDUs of one plane; none where the result lacks it."""
     value = getattr(result, name)
     if value is None or not np.size(value if plane.array else value.data):
         return []
     if plane.array:
         wcs = None if plane.wcs_of is None else getattr(result, plane.wcs_of).wcs
-        return [_image_hdu(value, plane.hdu, plane.comment, wcs=wcs)]
-    hdus = [_image_hdu(value.data, plane.hdu, plane.comment, wcs=value.wcs, unit=value.unit)]
-    meta_cards(hdus[0].header, value.meta)
+        return [_image_hdu(value, plane.hdu, plane.comment, before=wcs_texts[wcs])]
+    before = wcs_texts[value.wcs]
+    hdus = [_image_hdu(value.data, plane.hdu, plane.comment, before=before, unit=value.unit)]
+    meta_cards(hdus[0].header, value.meta, before)
     if value.uncertainty is not None:
         std = value.uncertainty.represent_as(StdDevUncertainty)
-        seen = {"wcs": value.wcs, "unit": std.unit or value.unit}
+        seen = {"before": before, "unit": std.unit or value.unit}
         hdus.append(_image_hdu(std.array, plane.error, f"1 sigma of {plane.hdu}", **seen))
     if value.mask is not None:
         bad = np.broadcast_to(np.asarray(value.mask, dtype=bool), value.shape)
         why = "is prior, not data" if name == "source" else "has no data"
-        hdus.append(_image_hdu(bad, plane.mask, f"1 where {plane.hdu} {why}", wcs=value.wcs))
+        hdus.append(_image_hdu(bad, plane.mask, f"1 where {plane.hdu} {why}", before=before))
     if value.psf is not None:
         hdus.append(_image_hdu(value.psf, plane.psf, f"point spread function of {plane.hdu} at its sampling"))
     return hdus
 
 
-def _image_hdu(array, name, comment="", *, wcs=None, unit=None):
-    array = np.asarray(array)
-    header = wcs_cards(wcs) if wcs is not None else fits.Header()
+def _image_hdu(array, name, comment="", *, before="", unit=None):
     # Readers take an empty BUNIT for a missing one.
-    header["BUNIT"] = ((unit and unit.to_string()) or "1", "unit of the pixels")
+    header = fits.Header([("BUNIT", (unit and unit.to_string()) or "1", "unit of the pixels")])
     if comment:
         header["CONTENT"] = comment
-    return fits.ImageHDU(array.astype(np.uint8) if array.dtype == bool else array, header, name=name)
+    return ImageExtension(name, np.asarray(array), header, before)
+
+
+class _WCSTexts(dict):
+    """Text of the cards of each WCS, made once; that of None is empty."""
+
+    def __missing__(self, wcs):
+        self[wcs] = "" if wcs is None else cards_text(wcs_cards(wcs))
+        return self[wcs]
 
 
 def _exact(result):
@@ -444,8 +449,11 @@ def _card_value(value):
     return str(value).encode("ascii", "backslashreplace").decode().replace("\n", " ")
 
 
-def meta_cards(header, meta):
-    """Put the simple entries of a meta into a header, for viewers; JSON keeps all of them exactly."""
+def meta_cards(header, meta, before=""):
+    """Put the simple entries of a meta into a header, for viewers; JSON keeps all of them exactly.
+
+    What the text of the cards ``before`` has is left out.
+    """
     for key, value in meta.items():
         name = KEYWORDS.get(str(key), str(key).upper())
         simple = value is None or isinstance(value, (bool, int, float, str, np.generic))
@@ -453,7 +461,8 @@ def meta_cards(header, meta):
         if name.startswith("DATE"):
             value = iso_date(value)  # a date of another form is an error to other programs
             simple = value is not None
-        if simple and standard and name not in header and name.rstrip("0123456789") not in STRUCTURAL:
+        known = name in header or f"{name:8}=" in before or name.rstrip("0123456789") in STRUCTURAL
+        if simple and standard and not known:
             header[name] = _card_value(value)
 
 
@@ -501,8 +510,7 @@ def shared_primary_hdu(result):
         header["R_E"] = (float(result.R_E.value), "[arcsec] effective Einstein radius of the lens")
         header["R_E_ERR"] = (_card_value(float(result.R_E_error.value)), "[arcsec] 1 sigma of R_E")
     meta_cards(header, result.meta)
-    if any(len(card.image) > 80 for card in header.cards):
-        header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
+    mark_long(header)
     return fits.PrimaryHDU(header=header)
 
 
@@ -513,6 +521,10 @@ def primary_hdu(result):
     meta_cards(header, result.meta)
     for name, value in result.meta.get("versions", {}).items():
         header[f"V_{name}"[:8].upper()] = (_card_value(value), f"version of {name}"[:40])
+    for keyword, value, comment in provenance_cards(result.meta):
+        if keyword not in header:
+            header[keyword] = (value, comment)
+    mark_long(header)
     return fits.PrimaryHDU(header=header)
 
 

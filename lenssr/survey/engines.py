@@ -6,7 +6,9 @@ All of them take batches, give them to a `SolverPool`, and yield what comes of e
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import threading
 import time
 import uuid
@@ -23,8 +25,12 @@ __all__ = ["Batch", "DaskEngine", "LoopEngine"]
 
 # Lenses that are solved together, and the ids of those that are wanted.
 Batch = tuple[Sequence[ListedLens], Sequence[str]]
-# Batches that wait for each thread of a worker: enough that none is idle while news travel.
-AHEAD = 2
+# Tasks that are with the scheduler for each thread of a worker, at least half as many: no thread is idle
+# while news travel, and Dask is asked for several at once, which costs it half as much.
+AHEAD = 8
+# Batches of one task: as many as take this many seconds, but no more than this many. A task costs Dask some
+# milliseconds, of which lenses of a fraction of a second need not each take their own.
+TASK_SECONDS, MOST_BATCHES = 1.0, 50
 # How often a batch is handed out again whose worker of Dask ended, and seconds for a scheduler to answer.
 HANDED_OUT, ANSWER = 3, 20.0
 # Dask serves pages wherever it runs; without a dashboard that is asked for they stay on this machine.
@@ -56,15 +62,19 @@ _pools: dict[str, SolverPool] = {}
 _lock = threading.Lock()
 
 
-def _solve(token: str, batch: Batch) -> list[dict[str, Any]] | str:
-    """Solve a batch in the pool of this worker's process; a str says why the run has to stop."""
-    pool = _pools.get(token)
+def _solve(token: str, batches: Sequence[Batch]) -> tuple[list[list[dict[str, Any]]], float] | str:
+    """Solve batches in the pool of this worker's process: what comes of each, and seconds of a batch.
+
+    A str says why the run has to stop.
+    """
+    pool, began = _pools.get(token), time.monotonic()
     if pool is None:
         return "a worker does not know this run any more: give the same command again"
     try:
-        return pool.solve(*batch)
+        found = [pool.solve(*batch) for batch in batches]
     except Stopped as error:
         return str(error)
+    return found, (time.monotonic() - began) / len(batches)
 
 
 def _open_pool(token: str, job: Job, limits: dict[str, float | None]) -> None:
@@ -97,10 +107,10 @@ def _plugin(token: str, job: Job, limits: dict[str, float | None]) -> Any:
 
 
 class DaskEngine:
-    """Workers of Dask: ``jobs`` of them in this process, or those of a scheduler at an address.
+    """Workers of Dask: one in this process with ``jobs`` threads, or those of a scheduler at an address.
 
-    The workers of this process are threads, since all work is done in processes of their pool; they cost
-    nothing, and start at once.
+    Threads are enough, since all work is done in processes of their pool; they cost nothing, and start at
+    once.
     """
 
     def __init__(
@@ -126,8 +136,8 @@ class DaskEngine:
         with dask.config.set({"distributed.scheduler.allowed-failures": HANDED_OUT}), quiet(RuntimeWarning):
             if scheduler is None:
                 self.cluster = distributed.LocalCluster(
-                    n_workers=jobs,
-                    threads_per_worker=1,
+                    n_workers=1,
+                    threads_per_worker=jobs,
                     processes=False,
                     dashboard_address=dashboard or OWN_MACHINE,
                     worker_dashboard_address=OWN_MACHINE,
@@ -149,40 +159,53 @@ class DaskEngine:
     def run(self, batches: Iterable[Batch]) -> Iterator[list[dict[str, Any]]]:
         """Yield what comes of each batch; no more than needed are with the scheduler at any time."""
         from distributed import as_completed
-        from distributed.client import FutureCancelledError
 
-        waiting, ahead, again = iter(batches), 1, dict[str, tuple[Batch, int]]()
-        looked = -1e9
-        futures = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
-
-        def hand_out(batch: Batch, count: int = 1) -> None:
-            key = f"lens-{self.token}-{uuid.uuid4().hex}"
-            again[key] = batch, count
-            futures.add(self.client.submit(self._solve, self.token, batch, key=key, pure=False))
-
+        waiting, ahead, together, out = iter(batches), 1, 1, dict[str, tuple[list[Batch], int]]()
+        looked = -math.inf
+        futures = as_completed(loop=self.client.loop)
         while True:
             if time.monotonic() - looked > 5:  # workers come and go
                 looked, ahead = time.monotonic(), AHEAD * max(self.threads(), 1)
-            while len(again) < ahead and (batch := next(waiting, None)) is not None:
-                hand_out(batch)
-            if not again:
+            if len(out) <= ahead // 2:
+                some = (list(itertools.islice(waiting, together)) for _ in range(ahead - len(out)))
+                futures.update(self._hand_out([(task, 1) for task in some if task], out))
+            if not out:
                 return
-            future, answer = next(futures)
-            batch, count = again.pop(future.key)
-            if future.status == "finished" and not isinstance(answer, str):
-                future.release()
-                yield answer
-            elif isinstance(answer, str):
+            done = futures.next_batch()
+            gave = {future.key: out.pop(future.key) for future in done}
+            for answers, seconds in self._answers([one for one in done if one.status != "error"]):
+                yield from answers
+                together = min(max(int(TASK_SECONDS / max(seconds, 1e-9)), 1), MOST_BATCHES, 2 * together)
+            failed = [(future, *gave[future.key]) for future in done if future.status == "error"]
+            futures.update(self._hand_out(_once_more(failed), out))
+
+    def _hand_out(
+        self, tasks: Sequence[tuple[list[Batch], int]], out: dict[str, tuple[list[Batch], int]]
+    ) -> Sequence[Any]:
+        """Futures of tasks, which are noted by key, with how often each was handed out."""
+        if not tasks:
+            return []
+        new = {f"lens-{self.token}-{uuid.uuid4().hex}": one for one in tasks}
+        out |= new
+        given = [self.token] * len(new), [task for task, _ in new.values()]
+        return self.client.map(self._solve, *given, key=list(new), pure=False)
+
+    def _answers(self, done: Sequence[Any]) -> list[tuple[list[list[dict[str, Any]]], float]]:
+        """What futures that have ended hold; Stopped where the run has to."""
+        from distributed.client import FutureCancelledError
+
+        gone = f"the scheduler {self.address or ''} is gone: start it, and give the same command"
+        if any(future.status != "finished" for future in done):
+            raise Stopped(gone)
+        try:
+            answers = self.client.gather(list(done))
+        except (OSError, FutureCancelledError) as error:
+            raise Stopped(gone) from error
+        for future, answer in zip(done, answers, strict=True):
+            future.release()
+            if isinstance(answer, str):
                 raise Stopped(answer)
-            elif isinstance(answer, FutureCancelledError) or future.status in ("cancelled", "lost"):
-                raise Stopped(
-                    f"the scheduler {self.address or ''} is gone: start it, and give the same command"
-                )
-            elif count < HANDED_OUT and _worker_gone(answer):
-                hand_out(batch, count + 1)
-            else:
-                error = answer[1] if isinstance(answer, tuple) else answer
-                raise Stopped(f"a worker of Dask fails ({type(error).__name__}: {error})")
+        return answers
 
     def close(self) -> None:
         """End what this run has started, here and on workers elsewhere, within seconds."""
@@ -198,6 +221,10 @@ class DaskEngine:
                 self.cluster.close(timeout=2)
 
 
-def _worker_gone(answer: Any) -> bool:
-    error = answer[1] if isinstance(answer, tuple) else answer
-    return type(error).__name__ == "KilledWorker"
+def _once_more(failed: Sequence[tuple[Any, list[Batch], int]]) -> list[tuple[list[Batch], int]]:
+    """Tasks whose worker of Dask ended, to be handed out again; Stopped where that does not help."""
+    for future, _, count in failed:
+        error = future.exception()
+        if type(error).__name__ != "KilledWorker" or count >= HANDED_OUT:
+            raise Stopped(f"a worker of Dask fails ({type(error).__name__}: {error})")
+    return [(task, count + 1) for _, task, count in failed]

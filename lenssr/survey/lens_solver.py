@@ -144,10 +144,11 @@ class LensSolver:
             return failed_row(lens, *result)
         row = row_of(lens, result)
         product, thumbnail = (self.folder.place(lens, kind) for kind in ("product", "thumbnail"))
-        from lenssr.result.fits import to_hdulist
+        from lenssr.result.fits import result_hdus
+        from lenssr.result.hdus import write_hdus
 
         with atomic(self.folder.path / product, alone=False) as temporary:
-            to_hdulist(result).writeto(temporary, output_verify="exception", checksum=True)
+            write_hdus(result_hdus(result), temporary)
         with atomic(self.folder.path / thumbnail, alone=False) as temporary:
             write_strip(result, temporary)
         row |= {"product": product, "thumbnail": thumbnail, "figure": ""}

@@ -5,6 +5,7 @@ from astropy.table import Table
 
 from lenssr.exceptions import InputError
 from lenssr.survey import Survey, engines
+from lenssr.survey.lens_solver import Job
 
 CHANGING = ["seconds", "memory", "host", "finished"]
 distributed = pytest.importorskip("distributed")
@@ -58,7 +59,7 @@ def test_a_run_that_has_to_stop_says_why(folder, tmp_path, resolver, monkeypatch
 
 def test_workers_of_another_scheduler_do_the_work(folder, tmp_path, resolver, idle):
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
     ) as cluster:
         summary, _ = run(folder, tmp_path / "run", resolver, scheduler=cluster.scheduler_address)
         assert summary.grades == {"ok": 5}
@@ -69,3 +70,19 @@ def test_without_dask_the_extra_is_named(folder, tmp_path, resolver, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "dask", None)
     with pytest.raises(InputError, match=r"pip install 'lenssr\[survey\]'"):
         Survey(folder, tmp_path / "run", resolver=resolver).run(jobs=2)
+
+
+@pytest.mark.parametrize(("seconds", "largest"), [(0.0, 50), (0.25, 4), (3.0, 1)])
+def test_short_lenses_go_together_and_long_ones_by_themselves(tmp_path, resolver, seconds, largest):
+    def solve(token, batches):
+        return [[{"id": name, "together": len(batches)}] for _, (name,) in batches], seconds
+
+    (tmp_path / "rows").mkdir()
+    engine = engines.DaskEngine(Job(resolver, str(tmp_path)), jobs=2, solve=solve)
+    try:
+        rows = [row for found in engine.run(([], [str(k)]) for k in range(400)) for row in found]
+    finally:
+        engine.close()
+    assert sorted(int(row["id"]) for row in rows) == list(range(400))
+    sizes = [row["together"] for row in rows]
+    assert sizes[0] == 1 and max(sizes) == largest

@@ -60,12 +60,11 @@ class SuperResolver:
         interpolation without a model. A type checker takes other names only as `~lenssr.register_source`
         returns them.
     lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional
-        The lens, or what is fitted where it is unknown, each with external shear: a singular isothermal
-        ellipsoid ("sie", the default); an elliptical power law, its slope with a prior of 2.08 +- 0.2
-        ("epl"); or an elliptical power law whose slope is 2 unless a free one is likelier ("auto"). Einstein
-        radii to start from lie between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the
-        lens (of the image centre where none is fitted), and there are weak Gaussian priors on shape and place
-        (see the page on the method). A given lens is fitted without priors. None means "sie".
+        The lens, or what is fitted with external shear where it is unknown: a singular isothermal ellipsoid
+        ("sie", the default; None means it, too), an elliptical power law, its slope 2.08 +- 0.2 a priori
+        ("epl"), or a power law whose slope is 2 unless a free one is likelier ("auto"). Einstein radii to
+        start from lie between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the lens (of
+        the image if none is fitted); weak priors are on the page on the method. A given lens has none.
     fit_lens : bool, optional
         Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
         is kept.
@@ -82,8 +81,7 @@ class SuperResolver:
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
         parameters. By default the galaxy does not shine.
     mass_follows_light : bool, optional
-        Whether an unknown lens has priors around place and shape of the light of its galaxy, by default True.
-        If not, its centre is only bound to lie near.
+        Whether an unknown lens has priors around place and shape of its light (default True).
     sky : {"constant", None}, optional
         Whether a constant sky level is fitted; it is by default.
     psf, noise, mask : optional

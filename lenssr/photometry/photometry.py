@@ -28,8 +28,9 @@ from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
 from lenssr.imaging.separate_planes import is_stored
 from lenssr.light.sersic import Sersic
+from lenssr.photometry.figure import plot_residuals
 from lenssr.photometry.fit_constraints import FitSettings
-from lenssr.photometry.galaxy_light import model_image, plot_residuals, refit_overlapping, sky_image
+from lenssr.photometry.galaxy_light import model_image, refit_overlapping, sky_image
 from lenssr.photometry.groups import GroupTask, batches, make_tasks
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.solve import GroupFit, Solver

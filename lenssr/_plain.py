@@ -143,9 +143,7 @@ def _number(item, name):
 
 def _build(cls, name, values):
     build, accepted, more = cls, *_accepted(cls)
-    if {"q", "phi"} & set(values) and hasattr(cls, "from_q_phi"):
-        build, accepted = cls.from_q_phi, [key for key in accepted if key not in {"e1", "e2"}] + ["q", "phi"]
-    elif "potential" in values and hasattr(cls, "from_potential"):
+    if "potential" in values and hasattr(cls, "from_potential"):
         build, accepted = cls.from_potential, ["potential", "pixel_scale"]
     unknown = [key for key in values if key not in accepted]
     if unknown and not more:

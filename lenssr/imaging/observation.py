@@ -28,6 +28,7 @@ from lenssr.imaging.noise import (
     effective_exposure,
     noise_of_counts,
 )
+from lenssr.imaging.observation_text import Described
 from lenssr.imaging.planes import UNCERTAINTIES, Array, Mask, Planes, Request, same_shape
 from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
 from lenssr.imaging.psf_of_image import psf_of_image
@@ -77,8 +78,8 @@ class Reading(TypedDict, total=False):
     psf_includes_pixel: bool | None
 
 
-@dataclass(frozen=True)
-class Observation:
+@dataclass(frozen=True, repr=False)
+class Observation(Described):
     """One image with all that belongs to it.
 
     Build it with `from_any`, which checks everything.

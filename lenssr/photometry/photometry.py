@@ -3,6 +3,7 @@
 from __future__ import annotations  # astropy makes a compound model of "Sersic2D | Sersic"
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -140,6 +141,7 @@ class SersicPhotometry:
         device: str = "auto",
     ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
+        self._given = {name: value for name, value in options.items() if name != "self"}
         self.settings = FitSettings(**{name: options[name] for name in FitSettings.names()})
         self.psf, self.grouper = psf, self.settings.make_grouper()
         self.table: QTable | None = None
@@ -386,6 +388,12 @@ class SersicPhotometry:
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
         return plot_residuals(observation, model, table, path=path)
+
+    def __repr__(self) -> str:
+        usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}
+        given = ((name, value) for name, value in self._given.items() if value is not usual[name])
+        shown = ", ".join(f"{name}={value!r}" for name, value in given)
+        return f"SersicPhotometry({shown})"
 
     def _results(self) -> Rows:
         if self._rows is None:

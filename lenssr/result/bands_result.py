@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lenssr.exceptions import InputError
 from lenssr.result.bands_file import read, write
 from lenssr.result.resolution import SuperResolution
-from lenssr.result.text import describe_bands
+from lenssr.result.text import as_html, describe_bands
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -282,6 +282,9 @@ class BandsResolution:
     def summary(self) -> str:
         """Say in a few lines of text what came out: of the lens, and of every band."""
         return describe_bands(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def __repr__(self) -> str:
         verdict = "ok" if self.ok else "not ok"

@@ -21,7 +21,7 @@ from lenssr.result.catalogue_row import catalogue_row
 from lenssr.result.coolest_files import result_from, write_coolest
 from lenssr.result.fits import plane, read, write
 from lenssr.result.magnitudes import PARTS, magnitude_of
-from lenssr.result.text import describe, pixel_scales
+from lenssr.result.text import as_html, describe, pixel_scales
 from lenssr.units import positive_integer
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Draws(NamedTuple):
 
     image: u.Quantity
     source: u.Quantity
+
+    def __repr__(self) -> str:
+        sizes = (f"{len(one)} of {one.shape[2]}x{one.shape[1]} in {one.unit}" for one in self)
+        return "<Draws: images, {}; sources, {}>".format(*sizes)
 
 
 def _no_parameters() -> QTable:
@@ -568,6 +572,9 @@ class SuperResolution:
     def summary(self) -> str:
         """Say in a few lines of text what came out: verdict, sizes, fit quality, parameters with errors."""
         return describe(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def __repr__(self) -> str:
         """Say size, verdict and fit quality in one line."""

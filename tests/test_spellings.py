@@ -22,7 +22,7 @@ def elliptical():
     import lenssr.mass
 
     classes = [getattr(lenssr.mass, name) for name in lenssr.mass.__all__]
-    return [one for one in classes if inspect.isclass(one) and hasattr(one, "from_q_phi")]
+    return [one for one in classes if inspect.isclass(one) and hasattr(one, "from_q_phi") and one.param_names]
 
 
 def given(cls):

@@ -22,10 +22,23 @@ _HOMES = {
     "resolver": "SuperResolver",
     "result": "FailedResolution SuperResolution",
 }
+# Modules and subpackages, which are imported when they are first used, too.
+_ROOMS = (
+    "cosmology exceptions grids imaging light mass metrics model networks options photometry posterior "
+    "reconstruction resolver result simulation source survey training units"
+).split()
 _HOME_OF = {name: f"lenssr.{home}" for home, names in _HOMES.items() for name in names.split()}
 
 if _typing.TYPE_CHECKING:  # the same names for type checkers; a test compares both lists
     # isort: off
+    import lenssr.cosmology as cosmology, lenssr.exceptions as exceptions, lenssr.grids as grids  # noqa: E401
+    import lenssr.imaging as imaging, lenssr.light as light, lenssr.mass as mass  # noqa: E401
+    import lenssr.metrics as metrics, lenssr.model as model, lenssr.networks as networks  # noqa: E401
+    import lenssr.options as options, lenssr.photometry as photometry  # noqa: E401
+    import lenssr.posterior as posterior, lenssr.reconstruction as reconstruction  # noqa: E401
+    import lenssr.resolver as resolver, lenssr.result as result, lenssr.simulation as simulation  # noqa: E401
+    import lenssr.source as source, lenssr.survey as survey, lenssr.training as training  # noqa: E401
+    import lenssr.units as units  # noqa: E401
     from lenssr.exceptions import InputError as InputError, LensSRWarning as LensSRWarning
     from lenssr.grids import PixelGrid as PixelGrid
     from lenssr.imaging import PSF as PSF, Observation as Observation, render as render
@@ -56,6 +69,8 @@ except _PackageNotFoundError:  # a source tree on the path, never installed
 if not _typing.TYPE_CHECKING:  # a type checker would accept every name
 
     def __getattr__(name):
+        if name in _ROOMS:
+            return _importlib.import_module(f"lenssr.{name}")
         if name not in _HOME_OF:
             raise AttributeError(f"module 'lenssr' has no attribute {name!r}")
         value = getattr(_importlib.import_module(_HOME_OF[name]), name)
@@ -64,4 +79,4 @@ if not _typing.TYPE_CHECKING:  # a type checker would accept every name
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_ROOMS})

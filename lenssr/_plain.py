@@ -20,6 +20,10 @@ ABOUT = ("units", "fixed", "bounds", "std", "covariance")
 # ---------------------------------------------------------------- to plain data
 
 
+# Arguments that stand for the parameters e1 and e2.
+SHAPE = ("q", "phi")
+
+
 def plain_model(model):
     """One model, no sum of them, as ``{class: entry}``; maps and covariance stay arrays, see `as_lists`."""
     cls, names = type(model), model.param_names
@@ -57,7 +61,8 @@ def arguments_of(model):
         return model._arguments()
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     signature = inspect.signature(type(model)).parameters.values()
-    names = [one.name for one in signature if one.kind not in kinds and one.name not in model.param_names]
+    known = (*model.param_names, *(SHAPE if "e1" in model.param_names else ()))
+    names = [one.name for one in signature if one.kind not in kinds and one.name not in known]
     lost = [name for name in names if not hasattr(model, name)]
     if lost and not type(model).__module__.startswith("astropy."):
         raise InputError(f"a {type(model).__name__} does not keep its argument {lost[0]}: store it as such")
@@ -143,9 +148,7 @@ def _number(item, name):
 
 def _build(cls, name, values):
     build, accepted, more = cls, *_accepted(cls)
-    if {"q", "phi"} & set(values) and hasattr(cls, "from_q_phi"):
-        build, accepted = cls.from_q_phi, [key for key in accepted if key not in {"e1", "e2"}] + ["q", "phi"]
-    elif "potential" in values and hasattr(cls, "from_potential"):
+    if "potential" in values and hasattr(cls, "from_potential"):
         build, accepted = cls.from_potential, ["potential", "pixel_scale"]
     unknown = [key for key in values if key not in accepted]
     if unknown and not more:

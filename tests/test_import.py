@@ -63,6 +63,25 @@ def test_public_names_exist():
     assert [name for name in lenssr.__all__ if not hasattr(lenssr, name)] == []
 
 
+def test_rooms_are_imported_when_they_are_first_used():
+    code = (
+        "import sys, lenssr\n"
+        "print('lenssr.training' in sys.modules, lenssr.training.__name__, 'lenssr.training' in sys.modules)"
+    )
+    assert run_python(code) == "False lenssr.training True"
+
+
+def test_dir_lists_names_and_rooms():
+    listed = dir(lenssr)
+    folder = Path(lenssr.__file__).parent
+    rooms = {path.stem for path in folder.glob("[a-z]*.py")} | {
+        path.parent.name for path in folder.glob("*/__init__.py")
+    }
+    assert {name for name in rooms if not name.startswith("_")} - {"cli", "lenssr"} <= set(listed)
+    assert set(lenssr.__all__) <= set(listed)
+    assert [name for name in listed if not hasattr(lenssr, name)] == []
+
+
 def test_type_checkers_see_the_public_names():
     tree = ast.parse(Path(lenssr.__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]

@@ -28,6 +28,7 @@ from lenssr.imaging.noise import (
     effective_exposure,
     noise_of_counts,
 )
+from lenssr.imaging.observation_text import Described
 from lenssr.imaging.planes import UNCERTAINTIES, Array, Mask, Planes, Request, same_shape
 from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
 from lenssr.imaging.psf_of_image import psf_of_image
@@ -77,8 +78,8 @@ class Reading(TypedDict, total=False):
     psf_includes_pixel: bool | None
 
 
-@dataclass(frozen=True)
-class Observation:
+@dataclass(frozen=True, repr=False)
+class Observation(Described):
     """One image with all that belongs to it.
 
     Build it with `from_any`, which checks everything.
@@ -104,6 +105,8 @@ class Observation:
     meta : dict
         ``zero_point`` (AB magnitude of one unit), ``exposure`` (median, s), ``masked`` (number of pixels),
         telescope, filter and file where known.
+    unmasked : `~numpy.ndarray`, shape (ny, nx), or None
+        The image with what is under the mask, where that is finite, for pictures; by default ``data``.
 
     Notes
     -----
@@ -136,6 +139,11 @@ class Observation:
     noise: NoiseModel | None = None
     flags: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    unmasked: Array | None = None
+
+    def __post_init__(self) -> None:
+        if self.unmasked is None:
+            object.__setattr__(self, "unmasked", self.data)
 
     @classmethod
     def from_any(
@@ -270,7 +278,8 @@ class Observation:
             meta["reading"] = meta.get("reading", {}) | {"psf": str(getattr(psf, "name", psf)).split("/")[-1]}
         told = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
         given = psf_of_image(planes.psf if psf is None else psf, grid, flags, meta, told, centre)
-        self = cls(data, bad, None, unit, grid, given, meta=meta)
+        seen = data if not bad.any() else np.where(np.isfinite(planes.data), planes.data, 0.0)
+        self = cls(data, bad, None, unit, grid, given, meta=meta, unmasked=seen)
         self = self._with_noise(planes, sigma if noise is None else None, noise, flags)
         if "single_exposure" not in self.flags and has_cosmic_rays(self):
             self = replace(self, flags=(*self.flags, "cosmic_rays"))

@@ -18,7 +18,7 @@ from lenssr.exceptions import InputError
 from lenssr.light import profile
 from lenssr.light.profile import EllipticalLight, Length, LightProfile, Real, Unit, Vector, as_tensors, bare
 from lenssr.light.sersic_shape import N_RANGE, b_and_slope
-from lenssr.mass.parameter import checked_ellipticity
+from lenssr.mass.parameter import checked_ellipticity, shape
 
 __all__ = ["Sersic", "SersicProfile", "sersic_brightness", "sersic_brightness_jacobian", "sersic_flux"]
 
@@ -216,7 +216,11 @@ class Sersic(EllipticalLight, Fittable2DModel):
 
     _lengths, _bright, _bright_unit = LENGTHS, BRIGHT, BRIGHT_UNIT
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, q: float | None = None, phi: u.Quantity | None = None, **kwargs: Any
+    ) -> None:
+        if q is not None or phi is not None:
+            kwargs |= shape(kwargs.get("e1", 0), kwargs.get("e2", 0), q, phi)
         super().__init__(*args, **kwargs)
         _check_shape(self.r_eff.value, self.n.value, self.e1.value, self.e2.value)
 

@@ -13,7 +13,7 @@ from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.isothermal import NO_ELLIPTICITY, VANISHING, _by_ellipticity
 from lenssr.mass.kernels import Pair, Real, Triple, centred, lift, times
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
+from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 
 __all__ = ["DPIE"]
 
@@ -247,6 +247,8 @@ class DPIE(EllipticalMixin, MassModel):
         Radii of core and edge on the intermediate axis, core < edge, in arcsec.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
 
@@ -280,8 +282,11 @@ class DPIE(EllipticalMixin, MassModel):
         e2: float = 0.0,
         x_0: Length = 0.0,
         y_0: Length = 0.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
-        super().__init__(theta_E=theta_E, core=core, edge=edge, e1=e1, e2=e2, x_0=x_0, y_0=y_0)
+        super().__init__(theta_E=theta_E, core=core, edge=edge, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)
 
     def _validate(self) -> None:
         core, edge = self._parameters["core"].value, self._parameters["edge"].value

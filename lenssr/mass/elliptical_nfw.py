@@ -14,7 +14,7 @@ from lenssr.mass.base import MassModel
 from lenssr.mass.homoeoids import elliptical_radius_squared
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, lift, times
 from lenssr.mass.nfw import NORM, _profile
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
+from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 
 __all__ = ["EllipticalNFW"]
 
@@ -147,6 +147,8 @@ class EllipticalNFW(EllipticalMixin, MassModel):
         Deflection at the scale radius if the halo were round, in arcsec.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
 
@@ -181,8 +183,11 @@ class EllipticalNFW(EllipticalMixin, MassModel):
         e2: float = 0.0,
         x_0: Length = 0.0,
         y_0: Length = 0.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
-        super().__init__(r_s=r_s, alpha_rs=alpha_rs, e1=e1, e2=e2, x_0=x_0, y_0=y_0)
+        super().__init__(r_s=r_s, alpha_rs=alpha_rs, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)
 
     @classmethod
     def from_mass(

@@ -12,7 +12,7 @@ from lenssr.mass import homoeoids, kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.isothermal import ROUND
 from lenssr.mass.kernels import Pair, Real, Triple, centred, lift
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
+from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 
 __all__ = ["GaussianMass"]
 
@@ -159,6 +159,8 @@ class GaussianMass(EllipticalMixin, MassModel):
         Standard deviation on the intermediate axis, in arcsec.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
 
@@ -185,5 +187,8 @@ class GaussianMass(EllipticalMixin, MassModel):
         e2: float = 0.0,
         x_0: Length = 0.0,
         y_0: Length = 0.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
-        super().__init__(kappa_0=kappa_0, sigma=sigma, e1=e1, e2=e2, x_0=x_0, y_0=y_0)
+        super().__init__(kappa_0=kappa_0, sigma=sigma, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)

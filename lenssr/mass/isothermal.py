@@ -14,7 +14,15 @@ from lenssr.cosmology import Cosmology, einstein_radius_from_velocity_dispersion
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, Parametrised, centre, ellipticities
+from lenssr.mass.parameter import (
+    EllipticalMixin,
+    Length,
+    Parameter,
+    Parametrised,
+    centre,
+    ellipticities,
+    shape,
+)
 
 __all__ = ["SIE", "SIS"]
 
@@ -332,6 +340,8 @@ class SIE(_FromVelocityDispersion, EllipticalMixin, MassModel):
         Einstein radius on the intermediate axis, in arcsec.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
 
@@ -356,6 +366,14 @@ class SIE(_FromVelocityDispersion, EllipticalMixin, MassModel):
     _deflection_jacobian = staticmethod(sie_deflection_jacobian)
 
     def __init__(
-        self, theta_E: Length, e1: float = 0.0, e2: float = 0.0, x_0: Length = 0.0, y_0: Length = 0.0
+        self,
+        theta_E: Length,
+        e1: float = 0.0,
+        e2: float = 0.0,
+        x_0: Length = 0.0,
+        y_0: Length = 0.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
-        super().__init__(theta_E=theta_E, e1=e1, e2=e2, x_0=x_0, y_0=y_0)
+        super().__init__(theta_E=theta_E, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, lift, safe_divisor, times
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
+from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 from lenssr.units import positive_integer, strip_unit
 
 __all__ = ["EllipticalMultipole", "Multipole"]
@@ -219,6 +219,8 @@ class EllipticalMultipole(EllipticalMixin, _OfOrder):
         Strength a_m times cos(m theta_m) and sin(m theta_m), in arcsec.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
 
@@ -253,6 +255,9 @@ class EllipticalMultipole(EllipticalMixin, _OfOrder):
         e2: float = 0.0,
         x_0: Length = 0.0,
         y_0: Length = 0.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
         self.m = positive_integer(m, "m")
-        super().__init__(a1=a1, a2=a2, e1=e1, e2=e2, x_0=x_0, y_0=y_0)
+        super().__init__(a1=a1, a2=a2, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)

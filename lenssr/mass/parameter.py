@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lenssr._html import html_table
 from lenssr._plain import as_lists, plain_model
 from lenssr.exceptions import InputError
 from lenssr.grids import frame_axes
@@ -220,9 +221,25 @@ class Parametrised:
         """The model as `to_dict` has it, maps and covariance as arrays."""
         return plain_model(self)
 
+    def _repr_html_(self) -> str:
+        return html_table(type(self).__name__, map(_html_row, self.param_names, self.parameters), HTML_HEAD)
+
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={parameter.value!r}" for name, parameter in self._parameters.items())
         return f"{type(self).__name__}({values})"
+
+
+HTML_HEAD = ("parameter", "value", "error", "unit", "bounds", "")
+
+
+def _html_row(name: str, parameter: Parameter) -> tuple[str, ...]:
+    """A parameter as a row of a table."""
+    low, high = ("" if end is None else f"{end:g}" for end in parameter.bounds)
+    bounds = f"{low} ... {high}" if low or high else ""
+    error = "" if parameter.std is None else f"{parameter.std:.2g}"
+    unit = "" if parameter.unit is None else parameter.unit.to_string()
+    fixed = "fixed" if parameter.fixed else ""
+    return name, f"{parameter.value:.6g}", error, unit, bounds, fixed
 
 
 def centre(word: str = "centre", *, fixed: bool = False) -> tuple[Parameter, Parameter]:
@@ -249,6 +266,18 @@ def checked_ellipticity(q: float, phi: u.Quantity) -> tuple[float, float]:
     if not 0 < q <= 1:
         raise InputError(f"q = {q} is refused: give minor over major axis, 0 < q <= 1")
     return ellipticity(q, strip_unit(phi, u.rad, "phi", bare=False))
+
+
+def shape(e1: float, e2: float, q: float | None, phi: u.Quantity | None) -> dict[str, float]:
+    """Components e1 and e2 of an ellipticity that is given by them, or by axis ratio and angle."""
+    if q is None and phi is None:
+        return {"e1": e1, "e2": e2}
+    if e1 or e2:
+        raise InputError(f"e1 = {e1}, e2 = {e2} and q = {q}, phi = {phi}: give one pair of them")
+    if q is None or (phi is None and q != 1):
+        raise InputError(f"q = {q} with phi = {phi}: give both, such as q=0.8, phi=30 * u.deg")
+    found = checked_ellipticity(q, 0 * u.deg if phi is None else phi)
+    return dict(zip(("e1", "e2"), found, strict=True))
 
 
 class EllipticalMixin(Parametrised):

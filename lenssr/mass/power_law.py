@@ -11,7 +11,7 @@ from torch import Tensor
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, WithJacobian, centred, lift, safe_divisor, times
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
+from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 
 __all__ = ["EPL"]
 
@@ -211,6 +211,8 @@ class EPL(EllipticalMixin, MassModel):
         Slope of the density in three dimensions, between 1 and 3; default 2, which is the `SIE`.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
 
@@ -240,5 +242,8 @@ class EPL(EllipticalMixin, MassModel):
         e2: float = 0.0,
         x_0: Length = 0.0,
         y_0: Length = 0.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
-        super().__init__(theta_E=theta_E, gamma=gamma, e1=e1, e2=e2, x_0=x_0, y_0=y_0)
+        super().__init__(theta_E=theta_E, gamma=gamma, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)

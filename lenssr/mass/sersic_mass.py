@@ -14,7 +14,7 @@ from lenssr.mass import homoeoids, kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.isothermal import NO_ELLIPTICITY
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, lift
-from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities
+from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 
 __all__ = ["SersicMass"]
 
@@ -173,6 +173,8 @@ class SersicMass(EllipticalMixin, MassModel):
         Sérsic index, 0.25 to 12.
     e1, e2 : float, optional
         Ellipticity, (1 - q) / (1 + q) times cos(2 phi) and sin(2 phi); default 0.
+    q, phi : float and `~astropy.units.Quantity`, optional
+        Minor over major axis, and the angle of the major axis counter-clockwise from +x, instead of e1, e2.
     x_0, y_0 : float or `~astropy.units.Quantity`, optional
         Centre, in arcsec; default 0.
     mass_to_light : float, optional
@@ -215,8 +217,18 @@ class SersicMass(EllipticalMixin, MassModel):
         x_0: Length = 0.0,
         y_0: Length = 0.0,
         mass_to_light: float = 1.0,
+        *,
+        q: float | None = None,
+        phi: u.Quantity | None = None,
     ) -> None:
-        values = {"amplitude": amplitude, "r_eff": r_eff, "n": n, "e1": e1, "e2": e2, "x_0": x_0, "y_0": y_0}
+        values = {
+            "amplitude": amplitude,
+            "r_eff": r_eff,
+            "n": n,
+            **shape(e1, e2, q, phi),
+            "x_0": x_0,
+            "y_0": y_0,
+        }
         super().__init__(**values, mass_to_light=mass_to_light)
 
     @classmethod

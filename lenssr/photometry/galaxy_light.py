@@ -12,12 +12,12 @@ import torch
 from scipy import ndimage
 
 from lenssr.light.sersic_shape import sersic_b
-from lenssr.photometry.flags import NOTICES, STAMP_RADII
+from lenssr.photometry.flags import STAMP_RADII
 from lenssr.photometry.groups import cut, first_pixel, paste
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.task_batch import profile_images
 
-__all__ = ["model_image", "plot_residuals", "refit_overlapping", "sky_image"]
+__all__ = ["model_image", "refit_overlapping", "sky_image"]
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ MOST_GROWTH = 4
 # Share of its flux by which neighbours would change a galaxy, if they were not fitted, that makes it blended.
 # Chosen.
 BLENDED_SHARE = 0.02
-# Most galaxies whose id is written in a figure, and range of its residual in sigma.
-MOST_LABELS, RESIDUAL_SIGMA = 60, 5.0
 
 
 # ---------------------------------------------------------------- images
@@ -265,41 +263,3 @@ def _blended_shares(task, lights):
     for light in own:
         power = (weight * light**2).sum()
         yield float((weight * light * (total - light)).sum() / power) if power > 0 else 0.0
-
-
-# ---------------------------------------------------------------- figure
-
-
-def plot_residuals(observation, model, table, *, path=None):
-    """Figure of data, model (with sky) and residual; galaxies of ``table`` are numbered, up to 60 of them."""
-    from matplotlib.colors import AsinhNorm
-    from matplotlib.figure import Figure
-
-    from lenssr.result.plot import BAD, IMAGE_MAP, RESIDUAL_MAP, save
-
-    data = np.where(observation.valid, observation.data, np.nan)
-    sigma = observation.sigma()
-    level, noise = np.nanmedian(data), float(np.median(sigma))
-    brightest = max(np.nanmax(data), level + noise)
-    light = {"norm": AsinhNorm(3 * noise, vmin=level - 3 * noise, vmax=brightest), "cmap": IMAGE_MAP}
-    left = {"vmin": -RESIDUAL_SIGMA, "vmax": RESIDUAL_SIGMA, "cmap": RESIDUAL_MAP}
-    figure = Figure(figsize=(13.5, 4.6), layout="constrained")
-    panels = figure.subplots(1, 3, sharex=True, sharey=True)
-    images = (("data", data, light), ("model", model, light))
-    images = (*images, ("(data - model) / sigma", (data - model) / sigma, left))
-    shown = []
-    for panel, (title, image, options) in zip(panels, images, strict=True):
-        shown.append(panel.imshow(image, origin="lower", interpolation="nearest", **options))
-        panel.set_title(title, fontsize=10.5, loc="left")
-        panel.set(xlabel="x (pixel)", facecolor="0.62")
-    panels[0].set_ylabel("y (pixel)")
-    figure.colorbar(shown[1], ax=list(panels[:2]), label=str(observation.unit) or "data", shrink=0.85)
-    figure.colorbar(shown[2], ax=panels[2], label="sigma", shrink=0.85)
-    for row in table[:MOST_LABELS]:
-        if np.isfinite(row["x"]) and np.isfinite(row["y"]):
-            color = BAD if row["flags"] & ~int(NOTICES) else "w"
-            options = {"textcoords": "offset points", "fontsize": 8, "color": color}
-            panels[0].annotate(str(row["id"]), (row["x"], row["y"]), (6, 6), **options)
-    if path is not None:
-        save(figure, path)
-    return figure

@@ -3,11 +3,12 @@
 from __future__ import annotations  # astropy makes a compound model of "Sersic2D | Sersic"
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 import astropy.units as u
 import numpy as np
@@ -23,13 +24,14 @@ from lenssr._tensors import usual_torch
 from lenssr._wcs import has_scale
 from lenssr.exceptions import InputError, LensSRWarning, short_line
 from lenssr.imaging.observation import Observation
-from lenssr.imaging.planes import Request
+from lenssr.imaging.planes import Request, same_shape
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.reading import read_planes
 from lenssr.imaging.separate_planes import is_stored
 from lenssr.light.sersic import Sersic
+from lenssr.photometry.figure import plot_residuals
 from lenssr.photometry.fit_constraints import FitSettings
-from lenssr.photometry.galaxy_light import model_image, plot_residuals, refit_overlapping, sky_image
+from lenssr.photometry.galaxy_light import model_image, refit_overlapping, sky_image
 from lenssr.photometry.groups import GroupTask, batches, make_tasks
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.solve import GroupFit, Solver
@@ -52,15 +54,6 @@ SUSPECT_CORRELATION = 0.1
 LARGEST_VALUE = 1e25
 # Bytes that take a pixel of an image that is read, and of a stamp that is fitted, measured.
 READING_PIXEL_BYTES, STAMP_PIXEL_BYTES = 150, 3500
-
-
-class Drawn(TypedDict, total=False):
-    """Keywords of `SersicPhotometry.make_model_image`."""
-
-    image: int
-    band: str | None
-    model_shape: int | tuple[int, int] | None
-    include_sky: bool
 
 
 class SersicPhotometry:
@@ -148,10 +141,12 @@ class SersicPhotometry:
         device: str = "auto",
     ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
+        self._given = {name: value for name, value in options.items() if name != "self"}
         self.settings = FitSettings(**{name: options[name] for name in FitSettings.names()})
         self.psf, self.grouper = psf, self.settings.make_grouper()
         self.table: QTable | None = None
         self._rows: Rows | None = None
+        self._reading: dict[str, Any] = {}
 
     def __call__(
         self,
@@ -320,22 +315,42 @@ class SersicPhotometry:
             made = made + sky_image(fitted, tuple(shape), number)
         return made * unit if str(unit) else made
 
-    def make_residual_image(self, data: Any, **drawn: Unpack[Drawn]) -> Any:
+    def make_residual_image(
+        self,
+        data: Any,
+        *,
+        image: int = 0,
+        band: str | None = None,
+        model_shape: int | tuple[int, int] | None = None,
+        include_sky: bool = False,
+    ) -> Any:
         """Image minus `make_model_image`.
 
         Parameters
         ----------
-        data : `~astropy.nddata.NDData`, Quantity or array, shape (ny, nx)
-            The image.
-        **drawn
-            ``image``, ``band``, ``model_shape`` and ``include_sky`` as for `make_model_image`.
+        data : path, HDU, `~astropy.nddata.NDData`, Quantity or array, shape (ny, nx)
+            The image, as the last run took it; a file is read as it was there.
+        image, band, model_shape, include_sky : optional
+            As for `make_model_image`.
 
         Returns
         -------
         residual : same kind as ``data``
+            Of what is read from a file: a Quantity, or an array where there is no unit.
+
+        Raises
+        ------
+        InputError
+            If the shape or unit of the image is not that of the last run.
         """
+        observed = self._results().images[image][0][self._band(band)]
+        if is_stored(data) or isinstance(data, tuple | dict):
+            planes = read_planes(data, _request(self._reading))
+            data = planes.data * (observed.unit if str(observed.unit) else 1)
         values = data.data if isinstance(data, NDData) else data
-        model = self.make_model_image(np.shape(values), **drawn)
+        same_shape(values, observed.shape, "the image")
+        options: dict[str, Any] = {"image": image, "band": band, "model_shape": model_shape}
+        model = self.make_model_image(observed.shape, include_sky=include_sky, **options)
         if isinstance(model, u.Quantity) and not isinstance(values, u.Quantity):
             model = model.to_value(getattr(data, "unit", None) or model.unit)
         if not isinstance(data, NDData):
@@ -374,6 +389,12 @@ class SersicPhotometry:
             table["x"], table["y"] = table["x_0"], table["y_0"]
         return plot_residuals(observation, model, table, path=path)
 
+    def __repr__(self) -> str:
+        usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}
+        given = ((name, value) for name, value in self._given.items() if value is not usual[name])
+        shown = ", ".join(f"{name}={value!r}" for name, value in given)
+        return f"SersicPhotometry({shown})"
+
     def _results(self) -> Rows:
         if self._rows is None:
             raise InputError("nothing has been fitted yet: call the object with an image first")
@@ -390,6 +411,7 @@ class SersicPhotometry:
     @usual_torch()
     def _run(self, images: Sequence[tuple], reading: dict, *, numbered: bool) -> QTable:
         """Fit images, each with its mask, error, init_params and psf."""
+        self._reading = reading
         entries: list[Any] = []
         tasks: list[list[GroupTask]] = []
         names: list[str] = []
@@ -493,9 +515,14 @@ def _reason(problem: Exception) -> str:
     return f"{kind}{short_line(problem)}"
 
 
+def _request(reading: dict) -> Request:
+    """Which planes of a file are read."""
+    asked = ("hdus", "band", "centre", "size", "radius")
+    return Request(**{name: reading[name] for name in asked if name in reading})
+
+
 def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
-    asked = {name: reading[name] for name in ("hdus", "band", "centre", "size", "radius") if name in reading}
-    planes = read_planes(image, Request(**asked))
+    planes = read_planes(image, _request(reading))
     values = np.abs(planes.data[np.isfinite(planes.data)])
     if values.size and not values.max() <= LARGEST_VALUE:
         raise InputError(f"the image has a value of {values.max():.3g}: give it in another unit")

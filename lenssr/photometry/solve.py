@@ -12,7 +12,7 @@ from lenssr.imaging.cusp_operator import FINE_POINTS_ACROSS, POINTS_ACROSS
 from lenssr.imaging.operator import reach_of
 from lenssr.photometry.fit_constraints import make_transform
 from lenssr.photometry.groups import GroupTask, telescope
-from lenssr.photometry.intervals import profile_intervals, wants_profile
+from lenssr.photometry.intervals import PROFILED, profile_intervals, wants_profile
 from lenssr.photometry.parameters import MEASURED, ParameterLayout, group_axes_from_smooth, measured
 from lenssr.photometry.sources import initial_coordinates, psf_fwhm_in_pixels
 from lenssr.photometry.task_batch import FINAL_TOLERANCE, TaskBatch
@@ -42,6 +42,8 @@ CORE_RADIUS, CORE_SHARE = 8, 0.9
 SHARP_STEPS = 40
 # Variance of a parameter below which it is held, over that of its coordinates if nothing cancels. Chosen.
 ROUND_OFF = 1e-12
+# Width of an interval, over its value, at which it is round-off: a parameter on a bound has no other. Chosen.
+NO_WIDTH = 1e-9
 # Without a PSF: quadrature nodes along a pixel, on the coarse and the fine lattice.
 NO_PSF_POINTS = {POINTS_ACROSS: 2, FINE_POINTS_ACROSS: 3}
 
@@ -120,6 +122,8 @@ class GroupFit:
             low, high = min(found[0], value), max(found[1], value)
         if name == "r_eff" and self.is_point(galaxy, component):
             low = np.nan
+        if name in PROFILED and high - low <= NO_WIDTH * abs(value):
+            low = high = np.nan
         return value, low, high
 
     def describe(self):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import astropy.units as u
 import numpy as np
 
+from lenssr._figures import save, symbols, unit_text
 from lenssr.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def draw_corner(
     figure = Figure(figsize=(side, side)) if figure is None else figure
     units = dict(zip(first.names, first.units, strict=True))
     options: dict[str, Any] = {
-        "labels": [f"{name} [{units[name]}]" if units[name] else name for name in names],
+        "labels": [
+            f"{symbol} [{unit_text(units[name])}]" if units[name] else symbol
+            for name, symbol in zip(names, symbols(names), strict=True)
+        ],
         "range": [
             _range([one for one in labelled.values() if name in one.names], name, units) for name in names
         ],
@@ -79,14 +83,6 @@ def draw_corner(
     if path is not None:
         save(figure, path)
     return figure
-
-
-def save(figure: matplotlib.figure.Figure, path: str | os.PathLike[str]) -> None:
-    """Save a figure; `InputError` if the path cannot be written."""
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be written ({error}): give another path") from error
 
 
 def _number(value: Any, unit: str) -> float:

@@ -87,7 +87,7 @@ def make_result(run, fields, *, meta, elapsed):
     seen = {"wcs": wcs, "error": run.sigma, "mask": observation.mask}
     return SuperResolution(
         **fields,
-        data=ccd(observation.data, unit, **seen),
+        data=ccd(observation.unmasked, unit, **seen),
         model_image=ccd(run.model, unit, wcs=wcs, MODEL=run.fit is not None),
         residual=ccd(run.residual, unit, **seen),
         chi2_map=run.residual**2 * run.weight,

@@ -1,6 +1,7 @@
 """The result of a run: the super-resolved image, its source, its lens, their errors, and a verdict."""
 
 from lenssr.result.bands_result import BandsResolution
-from lenssr.result.resolution import Draws, FailedResolution, SuperResolution
+from lenssr.result.failed_resolution import FailedResolution
+from lenssr.result.resolution import Draws, SuperResolution
 
 __all__ = ["BandsResolution", "Draws", "FailedResolution", "SuperResolution"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from lenssr.exceptions import InputError
 from lenssr.result.bands_file import read, write
 from lenssr.result.resolution import SuperResolution
-from lenssr.result.text import describe_bands
+from lenssr.result.text import as_html, describe_bands
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
     from lenssr.mass import MassModel
@@ -165,8 +166,9 @@ class BandsResolution:
 
         Parameters
         ----------
-        what : {"data", "image", "source"}, optional
-            The data, the super-resolved model (default) or the source, on the pixels of the first band.
+        what : {"data", "lens_subtracted", "model", "image", "source"}, optional
+            The data, also without the light of the lens, the model of them, the super-resolved model
+            (default) or the source, on the pixels of the first band.
 
         Returns
         -------
@@ -177,7 +179,8 @@ class BandsResolution:
         Raises
         ------
         InputError
-            If there are fewer than two or more than three bands, or one has no such plane.
+            If there are fewer than two or more than three bands, or one has no such plane or light of the
+            lens.
         """
         from lenssr.result.colour import colour_picture
 
@@ -221,13 +224,16 @@ class BandsResolution:
     def plot(
         self,
         *,
+        panels: Sequence[str] | None = None,
         figure: matplotlib.figure.Figure | matplotlib.figure.SubFigure | None = None,
         path: str | os.PathLike[str] | None = None,
     ) -> matplotlib.figure.Figure | matplotlib.figure.SubFigure:
-        """Draw data, model, residual, super-resolved image and source of every band, and colour pictures.
+        """Draw a row of panels for every band, and one of colour pictures and the verdict.
 
         Parameters
         ----------
+        panels : sequence of str, optional
+            Of a row, as for `SuperResolution.plot`.
         figure : `~matplotlib.figure.Figure` or subfigure, optional
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional
@@ -240,19 +246,45 @@ class BandsResolution:
         Raises
         ------
         InputError
-            If the path cannot be written.
+            If there is no such panel, or the path cannot be written.
         """
         from lenssr.result.bands_plot import draw_bands
         from lenssr.result.plot import save
 
-        figure = draw_bands(self, figure)
+        figure = draw_bands(self, figure, panels)
         if path is not None:
             save(figure, path)
         return figure
 
+    def plot_panel(self, panel: str, *, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
+        """Draw the colour picture of two or three bands into axes; ``result[band].plot_panel`` draws a band.
+
+        Parameters
+        ----------
+        panel : {"data", "lens_subtracted", "model", "image", "source"}
+        ax : `~matplotlib.axes.Axes`, optional
+            Where to draw; axes of a new figure, outside pyplot, by default.
+
+        Returns
+        -------
+        ax : `~matplotlib.axes.Axes`
+
+        Raises
+        ------
+        InputError
+            If there is no such picture, or it cannot be made, see `colour`.
+        """
+        from lenssr.result.bands_plot import draw_colour
+        from lenssr.result.plot import new_axes
+
+        return draw_colour(self, panel, new_axes() if ax is None else ax, titled=True)
+
     def summary(self) -> str:
         """Say in a few lines of text what came out: of the lens, and of every band."""
         return describe_bands(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def __repr__(self) -> str:
         verdict = "ok" if self.ok else "not ok"

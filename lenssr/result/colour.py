@@ -8,10 +8,18 @@ from scipy import ndimage
 
 from lenssr.exceptions import InputError
 from lenssr.grids import conserves_sum
+from lenssr.result.lens_subtraction import can_subtract, without_lens
 
-__all__ = ["colour_picture", "has_colours"]
+__all__ = ["PLANES", "colour_picture", "has_colours"]
 
-FIELDS = {"data": "data", "image": "image", "source": "source"}
+# Fields of a result by the picture: on whose pixels it is made.
+PLANES = {
+    "data": "data",
+    "lens_subtracted": "data",
+    "model": "model_image",
+    "image": "image",
+    "source": "source",
+}
 # Percentile of a band's data that is as bright in all bands, and the stretch of Lupton et al. (2004).
 BRIGHT, STRETCH, SOFTENING = 99.5, 0.4, 8.0
 
@@ -22,16 +30,21 @@ def has_colours(result):
 
 
 def colour_picture(result, what="image"):
-    """Colour picture (ny, nx, 3) of data, fine image or source, on the pixels of the first band."""
-    if what not in FIELDS:
-        raise InputError(f"colour({what!r}): give one of {', '.join(map(repr, FIELDS))}")
+    """Colour picture (ny, nx, 3) of data, model, fine image or source, on the pixels of the first band."""
+    if what not in PLANES:
+        raise InputError(f"colour({what!r}): give one of {', '.join(map(repr, PLANES))}")
     if not has_colours(result):
         raise InputError(f"{len(result.bands)} bands make no colours: two or three do")
     bands = list(result.bands.values())
-    if any(getattr(band, FIELDS[what]) is None for band in bands):
+    if any(getattr(band, PLANES[what]) is None for band in bands):
         raise InputError(f"a band has no {what}: run with a source model")
+    if what == "lens_subtracted" and not all(map(can_subtract, bands)):
+        raise InputError("a band has no lens light to subtract: run with lens_light= and without psf_out=")
     place = _source_places if what == "source" else _image_places
     planes = [_sampled(band, what, *place(band, bands[0], what)) for band in bands]
+    if what == "lens_subtracted":  # as bright as the arcs, with the colours of the data
+        brightest = max(np.percentile(plane, BRIGHT) for plane in planes)
+        planes = [plane / max(brightest, np.finfo(float).tiny) for plane in planes]
     order = sorted(range(len(bands)), key=lambda k: _wavelength(list(result.bands)[k], k))
     blue, red = planes[order[0]], planes[order[-1]]
     green = planes[order[1]] if len(bands) == 3 else (blue + red) / 2
@@ -52,7 +65,7 @@ def _wavelength(name, number):
 
 def _sampled(band, what, column, row):
     """A plane of a band at its own pixel coordinates, over the brightness of its data."""
-    plane, area = getattr(band, FIELDS[what]), 1.0
+    plane, area = getattr(band, PLANES[what]), 1.0
     if conserves_sum(band.data.unit):
         area = (band.image.shape[0] / band.data.shape[0]) ** 2 if what == "image" else 1.0
         area = band.meta["pixel_scale"] ** 2 if what == "source" else area
@@ -60,6 +73,7 @@ def _sampled(band, what, column, row):
     sky = band.sky.value
     bright = max(np.percentile(data - sky, BRIGHT), np.finfo(float).tiny)
     values = plane.data * area - (0.0 if what == "source" else sky)
+    values = without_lens(band) if what == "lens_subtracted" else values
     values = np.where(np.isfinite(values), values, 0.0)
     return ndimage.map_coordinates(values / bright, [row, column], order=1, mode="constant")
 
@@ -73,7 +87,7 @@ def _frame(band):
 
 def _image_places(band, first, what):
     """Pixel coordinates in a band of all pixels of the first one."""
-    name = FIELDS[what]
+    name = PLANES[what]
     shape, own_shape = getattr(first, name).shape, getattr(band, name).shape
     turn, origin, matrix = _frame(first)
     step = matrix * (first.data.shape[0] / shape[0])

@@ -1,4 +1,4 @@
-"""The result of a run, and the stand-in for one that failed."""
+"""The result of a run."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from astropy.nddata import CCDData
 from astropy.table import QTable
 from numpy.typing import NDArray
 
-from lenssr.exceptions import InputError, short_line
+from lenssr.exceptions import InputError
 from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.posterior import PosteriorDraws
@@ -21,10 +21,13 @@ from lenssr.result.catalogue_row import catalogue_row
 from lenssr.result.coolest_files import result_from, write_coolest
 from lenssr.result.fits import plane, read, write
 from lenssr.result.magnitudes import PARTS, magnitude_of
-from lenssr.result.text import describe, pixel_scales
+from lenssr.result.text import as_html, describe, pixel_scales
 from lenssr.units import positive_integer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import matplotlib.axes
     import matplotlib.figure
     from astropy.modeling import Model
 
@@ -46,6 +49,10 @@ class Draws(NamedTuple):
 
     image: u.Quantity
     source: u.Quantity
+
+    def __repr__(self) -> str:
+        sizes = (f"{len(one)} of {one.shape[2]}x{one.shape[1]} in {one.unit}" for one in self)
+        return "<Draws: images, {}; sources, {}>".format(*sizes)
 
 
 def _no_parameters() -> QTable:
@@ -71,7 +78,7 @@ class SuperResolution:
         the grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec. Its mask is True where ``information``
         is below 0.5: there it shows the prior rather than the data.
     data : `~astropy.nddata.CCDData`, shape (ny, nx)
-        The input as it was used, with its mask.
+        The input as it was used, with its mask; under the mask as it was read, 0 where that is not finite.
     model_image : `~astropy.nddata.CCDData`, shape (ny, nx)
         The model on the grid of the input.
     residual : `~astropy.nddata.CCDData`, shape (ny, nx)
@@ -499,13 +506,21 @@ class SuperResolution:
     def plot(
         self,
         *,
+        panels: "Sequence[str] | None" = None,
+        columns: int | None = None,
         figure: "matplotlib.figure.Figure | matplotlib.figure.SubFigure | None" = None,
         path: str | os.PathLike[str] | None = None,
     ) -> "matplotlib.figure.Figure | matplotlib.figure.SubFigure":
-        """Draw data, model, residual, super-resolved image and source.
+        """Draw a figure of panels; sizes of text follow matplotlib's ``font.size``.
 
         Parameters
         ----------
+        panels : sequence of str, optional
+            In order, some of "data", "lens_subtracted", "model", "residual", "image", "error",
+            "lensed_source", "lens_light", "source", "source_error" and "verdict". By default data, model,
+            residual, super-resolved image, source, and the verdict with the parameters.
+        columns : int, optional
+            Panels of a row, by default 3, or 2 of 4.
         figure : `~matplotlib.figure.Figure` or subfigure, optional
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional
@@ -518,18 +533,48 @@ class SuperResolution:
         Raises
         ------
         InputError
-            If the path cannot be written.
+            If there is no such panel, or the path cannot be written.
         """
         from lenssr.result.plot import draw, save
 
-        figure = draw(self, figure)
+        figure = draw(self, figure, panels, columns)
         if path is not None:
             save(figure, path)
         return figure
 
+    def plot_panel(
+        self, panel: str, *, ax: "matplotlib.axes.Axes | None" = None, colorbar: bool = True
+    ) -> "matplotlib.axes.Axes":
+        """Draw one panel of `plot` into axes.
+
+        Parameters
+        ----------
+        panel : str
+            Its name, as for `plot`.
+        ax : `~matplotlib.axes.Axes`, optional
+            Where to draw; axes of a new figure, outside pyplot, by default.
+        colorbar : bool, optional
+            Whether a colour bar stands to the right of the image, by default yes.
+
+        Returns
+        -------
+        ax : `~matplotlib.axes.Axes`
+
+        Raises
+        ------
+        InputError
+            If there is no such panel.
+        """
+        from lenssr.result.plot import draw_one
+
+        return draw_one(self, panel, ax, colorbar)
+
     def summary(self) -> str:
         """Say in a few lines of text what came out: verdict, sizes, fit quality, parameters with errors."""
         return describe(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def __repr__(self) -> str:
         """Say size, verdict and fit quality in one line."""
@@ -539,45 +584,3 @@ class SuperResolution:
         verdict = "ok" if self.ok else "not ok"
         flags = f", flags: {', '.join(self.flags)}" if self.flags else ""
         return f"<SuperResolution {size}, {verdict}, reduced chi2 {self.reduced_chi2:.3g}{flags}>"
-
-
-class FailedResolution:
-    """Stands for a result that could not be made in the list of `~lenssr.SuperResolver.map`.
-
-    Parameters
-    ----------
-    error : Exception
-        The exception.
-    name : str
-        Name of the image.
-
-    Attributes
-    ----------
-    ok : bool
-        False. The object itself is false too, so that ``filter(None, results)`` keeps the results.
-    flags : tuple of str
-        ``("failed",)``.
-
-    Examples
-    --------
-    >>> from lenssr.result import FailedResolution
-    >>> failed = FailedResolution(ValueError("all pixels are masked"), "image 3")
-    >>> failed
-    <FailedResolution image 3: ValueError: all pixels are masked>
-    >>> bool(failed), failed.ok, failed.flags
-    (False, False, ('failed',))
-    """
-
-    ok = False
-    flags = ("failed",)
-
-    def __init__(self, error: Exception, name: str) -> None:
-        self.error, self.name = error, name
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __repr__(self) -> str:
-        # Of an error that lenssr did not mean to raise the type says more than the message.
-        kind = "" if isinstance(self.error, InputError) else f"{type(self.error).__name__}: "
-        return f"<FailedResolution {self.name}: {kind}{short_line(self.error)}>"

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lenssr._html import html_table
 from lenssr._wcs import pixel_side, scale_matrix
 
 
@@ -130,6 +131,24 @@ def describe_bands(result):
             padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
             lines.append(f"  {'  '.join(padded)}  {unit}".rstrip())
     return "\n".join(lines)
+
+
+def as_html(result):
+    """The summary of a result, and the table of its parameters, for a notebook."""
+    lines = result.summary().split("parameters (errors")[0].splitlines()
+    facts = [(line[:15].strip(), line[15:].strip()) for line in lines]
+    table = result.parameters
+    columns = ("band", "component", "name", "value", "error", "unit", "fixed")
+    names = [name for name in columns if name in table.colnames]
+    rows = [[_cell(row[name]) for name in names] for row in table]
+    return html_table(type(result).__name__, facts) + (html_table("parameters", rows, names) if rows else "")
+
+
+def _cell(value):
+    """A cell of the table of parameters; empty for no error, and for what is not fixed."""
+    if isinstance(value, float | np.floating):
+        return f"{value:.5g}" if np.isfinite(value) else ""
+    return ("yes" if value else "") if isinstance(value, bool | np.bool_) else str(value)
 
 
 def _size(image, scale):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lenssr.grids import conserves_sum
+from lenssr.result.lens_subtraction import without_lens
 
 if TYPE_CHECKING:
     from lenssr.result import SuperResolution
@@ -21,21 +21,12 @@ SIDE, COLOURS, QUALITY = 96, "magma", 85
 
 def panels_of(result: SuperResolution) -> list[NDArray[np.float64]]:
     """The four images, row 0 at the bottom; zeros where there is none."""
-    data = np.asarray(result.data.data, dtype=float)
+    data, subtracted = np.asarray(result.data.data, dtype=float), without_lens(result)
+    if result.data.mask is not None:  # a bright neighbour would leave the lens in the dark
+        data, subtracted = (np.where(result.data.mask, 0.0, plane) for plane in (data, subtracted))
     empty = np.zeros((2, 2))
     source = empty if result.source is None else np.asarray(result.source.data, dtype=float)
-    return [data, _without_lens(result, data), np.asarray(result.image.data, dtype=float), source]
-
-
-def _without_lens(result: SuperResolution, data: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Data less the light of the lens and the sky."""
-    left = data - float(result.sky.value)
-    if result.lens_light_image is None:
-        return left
-    fine = np.asarray(result.lens_light_image.data, dtype=float)
-    factor = fine.shape[0] // data.shape[0]
-    blocks = fine.reshape(data.shape[0], factor, data.shape[1], factor)
-    return left - (blocks.sum((1, 3)) if conserves_sum(result.data.unit) else blocks.mean((1, 3)))
+    return [data, subtracted, np.asarray(result.image.data, dtype=float), source]
 
 
 def _levels(image: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -371,7 +371,61 @@ def test_flags_have_names():
     assert decode_flags(int(SersicFlag.BOUND | SersicFlag.EDGE)) == ["BOUND", "EDGE"]
 
 
+# ------------------------------------------------------------------ residual images
+
+
+def test_residuals_of_a_file_are_those_of_its_image(field, tmp_path):
+    from astropy.io import fits
+
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(field, name="SCI")])
+    hdus["SCI"].header["BUNIT"] = "electron/s"
+    path = tmp_path / "field.fits"
+    hdus.writeto(path)
+    phot = SersicPhotometry(**OPTIONS, intervals="gaussian")
+    phot(path, error=SIGMA, init_params={"x": [20.0, 65.0], "y": [20.0, 33.0]})
+    plain = phot.make_residual_image(field * u.electron / u.s, include_sky=True)
+    assert abs(plain.value.std() - SIGMA) < 0.1 * SIGMA
+    for given in (path, str(path), hdus, hdus["SCI"]):
+        left = phot.make_residual_image(given, include_sky=True)
+        np.testing.assert_allclose(left.to_value(u.electron / u.s), plain.value, atol=1e-12)
+
+
+def test_residuals_of_another_image_are_refused(field):
+    phot = SersicPhotometry(**OPTIONS, intervals="gaussian")
+    phot(field, error=SIGMA, init_params=HERE)
+    for wrong in (field[:, :-1], field.T, field[0], CCDData(field[1:], unit="adu")):
+        with pytest.raises(InputError, match=r"the image has shape .*\(60, 90\)"):
+            phot.make_residual_image(wrong)
+
+
+def test_an_interval_of_no_width_is_no_error(field):
+    """A profile interval at a bound may be left with its round-off."""
+    phot = SersicPhotometry(**OPTIONS, intervals="gaussian")
+    phot(field, error=SIGMA, init_params=HERE)
+    found, _ = phot._rows.fits[0]
+    value = found.interval("ellip", 0, 0, 0)[0]
+    found.intervals["ellip", 0, 0, 0] = value - 6e-11, value + 6e-11
+    assert np.isnan(found.interval("ellip", 0, 0, 0)[1:]).all()
+    found.intervals["ellip", 0, 0, 0] = value - 6e-6, value + 6e-6
+    assert found.interval("ellip", 0, 0, 0)[1:] == pytest.approx((value - 6e-6, value + 6e-6))
+
+
 # ------------------------------------------------------------------ figure and command
+
+
+def test_every_galaxy_of_the_figure_has_its_number_beside_it(field):
+    phot = SersicPhotometry(**OPTIONS, intervals="gaussian")
+    table = phot(field, error=SIGMA, init_params={"x": [20.0, 65.0, 21.5], "y": [20.0, 33.0, 21.0]})
+    axes = phot.plot().axes[0]
+    ids = {text.get_text(): np.array(text.get_position()) for text in axes.texts}
+    assert sorted(ids) == ["1", "2", "3"]
+    assert len(axes.patches) == 3
+    for row in table:
+        place = ids[str(row["id"])]
+        radius = float(getattr(row["r_eff"], "value", row["r_eff"]))
+        assert radius < np.hypot(*(place - (row["x"], row["y"]))) < 2 * radius + 10
+        assert (place > 0).all() and (place < (90, 60)).all()
+    assert np.hypot(*(ids["1"] - ids["3"])) > 3
 
 
 @pytest.mark.parametrize("components", [1, 2])

@@ -32,10 +32,11 @@ def test_source_panel_is_where_the_source_is(figure, panels):
     np.testing.assert_allclose(extent, (0.05 - 0.55, 0.05 + 0.55, -0.08 - 0.5, -0.08 + 0.5))
 
 
-def test_source_panel_has_room_for_the_caustics(make, panels):
-    wide = make(lens=SIE(1.1, 0.5, 0.0))
+@pytest.mark.parametrize("stretched", [(0.5, 0.0), (0.75, 0.0)])
+def test_source_panel_has_room_for_the_caustics(make, panels, stretched):
+    wide = make(lens=SIE(1.1, *stretched))
     axes = panels(wide.plot())["source"]
-    x, y = np.concatenate([np.transpose(line.get_data()) for line in axes.lines]).T
+    x, y = np.concatenate([np.transpose(curve) for curve in wide.lens.caustics(1.44)]).T
     assert max(abs(x)) > 0.6
     for values, limits in ((x, axes.get_xlim()), (y, axes.get_ylim())):
         assert limits[0] < min(values)
@@ -54,15 +55,25 @@ def test_residual_is_in_sigma(result, figure, panels):
     np.testing.assert_allclose(shown.get_array()[good], (result.residual.data / 0.02)[good])
 
 
-@pytest.mark.parametrize("name", ["data", "residual"])
-def test_masked_pixels_are_left_out(result, figure, name, panels):
-    shown = panels(figure)[name].images[0].get_array()
+def test_masked_pixels_are_left_out_of_the_residual(result, figure, panels):
+    shown = panels(figure)["residual"].images[0].get_array()
     np.testing.assert_array_equal(np.ma.getmaskarray(shown), result.data.mask)
+
+
+def test_masks_are_outlined_over_the_data(result, figure, panels):
+    axes = panels(figure)["data"]
+    assert not np.ma.getmaskarray(axes.images[0].get_array()).any()
+    segments = np.concatenate(axes.collections[0].get_segments())
+    # Rows 2 to 6 and columns 25 to 31 of pixels of 0.08", from edges at -1.44" and -1.24".
+    assert segments.min(axis=0) == pytest.approx([25 * 0.08 - 1.44, 2 * 0.08 - 1.24])
+    assert segments.max(axis=0) == pytest.approx([32 * 0.08 - 1.44, 7 * 0.08 - 1.24])
+    assert len(axes.collections[0].get_segments()) == 2 * (5 + 7)
 
 
 def test_colour_bars_have_units(figure, panels):
     labels = [axes.child_axes[0].get_ylabel() for axes in panels(figure).values()]
-    assert labels == ["electron / s", "electron / s", "sigma", "electron / s", "electron / (s arcsec2)"]
+    rate, brightness = r"$\mathrm{e^{-}\,s^{-1}}$", r"$\mathrm{e^{-}\,s^{-1}\,arcsec^{-2}}$"
+    assert labels == [rate, rate, r"$\sigma$", rate, brightness]
 
 
 def test_curves_lie_where_the_lens_puts_them(result, figure, panels):
@@ -96,6 +107,84 @@ def test_plot_into_a_figure(result, panels):
     given = Figure()
     assert result.plot(figure=given) is given
     assert len(panels(given)) == 5
+
+
+def test_panels_are_drawn_in_the_order_asked_for(result):
+    figure = result.plot(panels=["residual", "lens_light", "data", "source_error"])
+    titles = [axes.get_title(loc="left").split(",")[0] for axes in figure.axes]
+    assert titles == ["residual", "lens light", "data", "error of the source"]
+    assert result.plot(panels=["data", "source"], columns=1).axes[1].get_subplotspec().rowspan.start == 1
+
+
+def test_a_figure_without_the_verdict_names_lens_and_band_alone(make):
+    result = make(meta=make().meta | {"OBJECT": "a lens", "filter": "F475X"})
+    assert result.plot(panels=["data", "source"]).get_suptitle() == "a lens, F475X"
+    assert result.plot().get_suptitle().startswith("a lens, F475X     reduced")
+
+
+def test_one_panel_goes_into_axes(make):
+    from matplotlib.figure import Figure
+
+    result = make(meta=make().meta | {"OBJECT": "a lens", "filter": "F475X"})
+    axes = Figure().subplots()
+    assert result.plot_panel("source", ax=axes) is axes
+    assert axes.get_title(loc="left") == "a lens, F475X: source, not lensed (model)"
+    assert len(axes.child_axes) == 1
+    assert not result.plot_panel("source", colorbar=False).child_axes
+
+
+def test_unknown_panels_are_refused(result):
+    with pytest.raises(InputError, match="no panel 'sauce': give some of data, lens_subtracted, model"):
+        result.plot(panels=["data", "sauce"])
+    with pytest.raises(InputError, match="no panels are asked for"):
+        result.plot(panels=[])
+    with pytest.raises(InputError, match="no panel 'sauce': give one of data"):
+        result.plot_panel("sauce")
+    with pytest.raises(InputError, match="columns"):
+        result.plot(columns=0)
+
+
+def test_data_less_lens_light_are_the_arcs_and_the_noise(solve):
+    result = solve("sersic", lens=solve.lens, fit_lens=False, lens_light="sersic")
+    shown = result.plot_panel("lens_subtracted").images[0].get_array()
+    fine = result.lensed_source.data.reshape(32, 2, 32, 2).sum((1, 3))
+    np.testing.assert_allclose(shown, result.residual.data + fine, atol=1e-9)
+
+
+def test_what_a_run_does_not_have_is_said(result, solve):
+    assert "models no lens light" in result.plot_panel("lens_subtracted").texts[0].get_text()
+    plain = solve("interpolation")
+    for name in ("source", "source_error", "lensed_source", "lens_light", "lens_subtracted"):
+        axes = plain.plot_panel(name)
+        assert axes.texts[0].get_text().startswith("no ")
+        assert not axes.images
+
+
+def test_north_and_length_are_marked_once_in_each_plane(figure, panels):
+    marked = [name for name, axes in panels(figure).items() if {"N", "E"} <= _words(axes)]
+    assert marked == ["data", "source"]
+    assert '0.5"' in _words(panels(figure)["data"])
+    bar = panels(figure)["data"].lines[0].get_xdata()
+    assert bar[1] - bar[0] == pytest.approx(0.5)
+
+
+def _words(axes):
+    return {text.get_text() for text in axes.texts}
+
+
+def test_names_are_symbols(figure):
+    words = {text.get_text() for text in figure.axes[5].texts}
+    assert {r"$\theta_\mathrm{E}$", r"$r_\mathrm{eff}$"} <= words
+    assert not {"theta_E", "theta_E_0"} & words
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_vector_files_are_small(make, tmp_path, suffix):
+    """All panels of an image of 260 x 260 fine pixels, in less than a megabyte."""
+    result = make(shape=(130, 130), scale=0.04)
+    path = tmp_path / f"out.{suffix}"
+    result.plot(panels=["data", "lensed_source", "model", "residual", "image", "source"], path=path)
+    assert 20_000 < path.stat().st_size < 1_000_000
 
 
 def test_flat_and_masked_images_are_drawn(plane, make):

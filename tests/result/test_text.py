@@ -29,3 +29,15 @@ def test_failed_resolution_is_false():
     failed = FailedResolution(error, "a.fits")
     assert not failed
     assert (failed.ok, failed.flags, failed.error, failed.name) == (False, ("failed",), error, "a.fits")
+
+
+def test_a_result_is_two_tables_in_a_notebook(result):
+    html = result._repr_html_()
+    assert html.count("<table>") == 2
+    assert "correlated_noise, psf_undersampled" in html
+    assert ">theta_E_0<" in html
+
+
+def test_draws_are_one_line(solve):
+    draws = solve("sersic", lens=solve.lens, fit_lens=False).sample(2)
+    assert repr(draws).startswith("<Draws: images, 2 of 64x64 in electron / s; sources, 2 of 80x80 in")

@@ -109,8 +109,8 @@ def test_numbers_of_a_row_are_those_of_the_result(write_cutout, tmp_path, here):
     assert row["slope"] == 2 and row["flux_unit_g"] == "electron / s" and row["source_flux_g"] > 0
     result = SuperResolution.read(tmp_path / "run" / row["product"])
     data, arcs, image, _ = panels_of(result)
-    light = result.lens_light_image.data.reshape(20, 2, 20, 2).sum((1, 3))
-    np.testing.assert_allclose(arcs, data - light - result.sky.value)
+    lensed = result.lensed_source.data.reshape(20, 2, 20, 2).sum((1, 3))
+    np.testing.assert_allclose(arcs, data - result.model_image.data + lensed)
     assert image.shape == (40, 40)
 
 

@@ -156,7 +156,7 @@ def test_the_figure_has_a_row_for_every_band(bands, panels, tmp_path):
         'F606W: data, 0.08" pixels',
         'F814W: data, 0.08" pixels',
     ]
-    assert {"super-resolved model, F606W F814W", "source, not lensed, F606W F814W"} <= set(titles)
+    assert {"super-resolved model, F606W + F814W", "source, not lensed, F606W + F814W"} <= set(titles)
     assert (tmp_path / "out.png").stat().st_size > 10_000
 
 
@@ -192,7 +192,7 @@ def test_colours_are_those_of_the_bands_in_one_frame(make):
 def test_colours_need_two_or_three_bands(bands):
     with pytest.raises(InputError, match="1 bands make no colours"):
         BandsResolution.of({"a": bands["F606W"]}).colour()
-    with pytest.raises(InputError, match="give one of 'data', 'image', 'source'"):
+    with pytest.raises(InputError, match="give one of 'data', 'lens_subtracted', 'model', 'image', 'source'"):
         bands.colour("mass")
 
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 
-from lenssr import _survey_command
+from lenssr import _demo_command, _survey_command
 from lenssr._files import (
     atomic,
     check_outputs,
@@ -39,8 +39,6 @@ __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-# Size and seed of the lens of the demo: a long arc and its counter-image behind a PSF of 0.1".
-DEMO_SCALE, DEMO_SEED = 2, 6
 # Exit code of --strict where a result is not ok.
 NOT_OK = 3
 # What a command writes if it is not told, {} for the name of its (first) input.
@@ -73,7 +71,7 @@ def _parser():
         ("survey", _survey, _survey_arguments, "super-resolve the lenses of a catalogue or folder"),
         ("inspect", _inspect, _inspect_arguments, "say what is read in a FITS file, and what is assumed"),
         ("sersic", _sersic, _sersic_arguments, "fit Sérsic profiles to the galaxies of an image"),
-        ("demo", _demo, _demo_arguments, "simulate a lens, super-resolve it, score it"),
+        ("demo", _demo, _demo_command.add_arguments, "super-resolve a real lens that comes with lenssr"),
         ("simulate", _simulate, _simulate_arguments, "write a data set of simulated lenses"),
         ("train", _train, _train_arguments, "train a network by a recipe (needs lenssr[train])"),
     ):
@@ -160,10 +158,6 @@ def _sersic_arguments(parser, add):
     _add_options(parser, PHOTOMETRY)
     add("--plot", metavar="OUT.png", help="draw data, model and residual")
     add("--overwrite", action="store_true", help="replace files that exist")
-
-
-def _demo_arguments(parser, add):
-    add("-o", "--output", metavar="DIR", default="lenssr-demo", help="default: lenssr-demo")
 
 
 def _simulate_arguments(parser, add):
@@ -379,38 +373,7 @@ def _sersic(arguments):
 
 
 def _demo(arguments):
-    folder = local_path(arguments.output, "output")
-    folder.mkdir(parents=True, exist_ok=True)
-    check_outputs([folder / "demo.fits", folder / "demo.png"], overwrite=True)
-    log.info("simulating a lens")
-    from lenssr.resolver import SuperResolver
-    from lenssr.simulation import LensPopulation
-
-    scene = LensPopulation(size=1, seed=DEMO_SEED, lens_light=False, scale=DEMO_SCALE)[0]
-    scene.low.meta["OBJECT"] = "simulated lens"
-    log.info("super-resolving it, lens unknown")
-    result = SuperResolver(scale=DEMO_SCALE)(scene.low, psf=scene.psf, noise=scene.noise)
-    result.write(folder / "demo.fits", overwrite=True)
-    result.plot(path=folder / "demo.png")
-    print(result.summary())
-    print("\n".join(_scores(scene, result)))
-    print(f"written        {folder / 'demo.fits'}, {folder / 'demo.png'}")
-
-
-def _scores(scene, result):
-    """Lines that compare a result with the truth and with bicubic interpolation."""
-    from lenssr import metrics
-    from lenssr.result.text import number_text
-
-    yield "against the truth     PSNR (dB)      SSIM"
-    bicubic = metrics.bicubic(scene.low.data, DEMO_SCALE)
-    for name, image in (("lenssr", result.image.data), ("bicubic", bicubic)):
-        scores = metrics.scores_t(image, scene.truth.data)
-        yield f"  {name:<19}{scores.psnr:>10.1f}{scores.ssim:>10.4f}"
-    yield "lens                      truth     found"
-    for name in ("theta_E", "e1", "e2", "gamma1", "gamma2"):
-        true, found = getattr(scene.lens, name), getattr(result.lens, name)
-        yield f"  {name:<19}{true.value:>10.4f}     {number_text(found.value, found.std)}"
+    _demo_command.run(arguments)
 
 
 def _simulate(arguments):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lenssr import cli
+from lenssr import _demo_command, cli
+from lenssr.datasets import hst_lens
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.options import RESOLVER, SOURCES
 from lenssr.result import SuperResolution
@@ -490,8 +491,41 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     (folder / "demo.fits").write_text("of an earlier demo")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert run("demo", "-o", folder) == 0
+        assert run("demo", "--simulated", "-o", folder) == 0
     return folder, printed.getvalue()
+
+
+@pytest.mark.slow
+def test_demo_resolves_the_real_lens(tmp_path, capsys):
+    assert run("demo", "-o", tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"demo.fits", "demo.png"}
+    result = SuperResolution.read(tmp_path / "demo.fits")
+    assert result.ok, result.flags
+    assert result.lens[0].theta_E.value == pytest.approx(1.28, abs=0.03)
+    assert result.image.shape == (224, 224)
+    printed = capsys.readouterr().out
+    assert all(f"  {line}".rstrip() in printed.splitlines() for line in _demo_command.code().splitlines())
+
+
+def test_the_code_that_the_demo_shows_is_what_it_runs(monkeypatch):
+    """Run the text with a stand-in for the resolver, whose arguments are compared."""
+    seen = {}
+
+    class Stand:
+        def __init__(self, **settings):
+            seen["settings"] = settings
+
+        def __call__(self, image):
+            seen["image"] = image
+            return self
+
+        def plot(self, path):
+            seen["plot"] = path
+
+    monkeypatch.setattr("lenssr.SuperResolver", Stand, raising=False)
+    exec(compile(_demo_command.code(), "demo", "exec"), {})
+    image = hst_lens()[_demo_command.BAND]
+    assert seen == {"settings": _demo_command.SETTINGS, "image": image, "plot": "demo.png"}
 
 
 def test_demo_writes_file_and_figure(demo):

@@ -99,7 +99,7 @@ def listed(images: Any) -> list[Any]:
             raise InputError(
                 f"{place} holds no FITS files (.fits, .fit, .fts, .fz, or compressed): give another"
             )
-    elif place.exists() or not any(letter in str(place) for letter in "*?["):
+    elif not is_pattern(place):
         return [place]
     else:
         found = [Path(one) for one in glob.glob(str(place), recursive=True) if os.path.isfile(one)]
@@ -108,7 +108,30 @@ def listed(images: Any) -> list[Any]:
     return sorted(found)
 
 
+def is_pattern(place: StrPath) -> bool:
+    """Whether a path is a pattern of several: it has wildcards, and nothing is called like that."""
+    return not Path(place).exists() and any(letter in str(place) for letter in "*?[")
+
+
+def split_band(given: StrPath) -> tuple[str | None, str]:
+    """Band and path of ``NAME=FILE``; no band where the whole is a file, or there is no such sign."""
+    text = str(given)
+    band, sign, path = text.partition("=")
+    if not sign or Path(text).exists() or "/" in band:
+        return None, text
+    if not band:
+        raise InputError(f"{text!r} names no band: give NAME=FILE")
+    return band, path
+
+
 # ---------------------------------------------------------------- writing
+
+
+def stem_of(path: StrPath) -> str:
+    """Name of a file, folder or pattern without ending and wildcards, for the name of what is made of it."""
+    name = Path(os.path.abspath(path)).name
+    name = _FITS.sub("", name) if _FITS.search(name) else Path(name).stem
+    return re.sub(r"[*?\[\]]+", "", name).strip("-_.") or "lenses"
 
 
 def check_output(path: StrPath, overwrite: bool = False, inputs: Iterable[Any] = ()) -> None:

@@ -15,7 +15,8 @@ def add_arguments(parser, add):
     """Add the options that other commands do not have."""
     what = "a table (ECSV, FITS, CSV, VOTable, Parquet), or a folder of cutouts"
     add("input", metavar="CATALOGUE", help=what)
-    add("-o", "--output", metavar="DIR", required=True, help="the folder of the survey; goes on with it")
+    folder = "the folder of the survey; goes on with it (default: survey-NAME, of CATALOGUE)"
+    add("-o", "--output", metavar="DIR", help=folder)
     pattern = "pattern of the files, such as {id}_{band}.fits, relative to CATALOGUE"
     add("--files", metavar="PATTERN", help=pattern)
     add("--keep", metavar="COLUMN", action="append", default=[], help="let a column through; * for all")

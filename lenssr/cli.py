@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The ``lenssr`` command.
 
 It can ``resolve`` an image, or the lenses of a catalogue (``survey``), say what it reads in a file
@@ -9,15 +10,25 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 import stat
 import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from lenssr import _survey_command
-from lenssr._files import atomic, check_outputs, local_path, package_version, read_text
+from lenssr import _demo_command, _survey_command
+from lenssr._files import (
+    atomic,
+    check_outputs,
+    is_pattern,
+    local_file,
+    local_path,
+    package_version,
+    read_text,
+    split_band,
+    stem_of,
+)
 from lenssr._limits import limited
 from lenssr._option import angle, memory_text, whole_number
 from lenssr._stop import Terminated, stoppable
@@ -28,8 +39,12 @@ __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-# Size and seed of the lens of the demo: a long arc and its counter-image behind a PSF of 0.1".
-DEMO_SCALE, DEMO_SEED = 2, 6
+# Exit code of --strict where a result is not ok.
+NOT_OK = 3
+# What a command writes if it is not told, {} for the name of its (first) input.
+OUTPUTS = {"resolve": "{}_sr.fits", "sersic": "{}_sersic.ecsv", "survey": "survey-{}", "train": "train-{}"}
+# Arguments that name a file which is read, whatever else they may be.
+READ_FILES = ("psf_file", "lens", "mask_file", "init", "error", "weight", "exposure")
 
 # ---------------------------------------------------------------- arguments
 
@@ -56,7 +71,7 @@ def _parser():
         ("survey", _survey, _survey_arguments, "super-resolve the lenses of a catalogue or folder"),
         ("inspect", _inspect, _inspect_arguments, "say what is read in a FITS file, and what is assumed"),
         ("sersic", _sersic, _sersic_arguments, "fit Sérsic profiles to the galaxies of an image"),
-        ("demo", _demo, _demo_arguments, "simulate a lens, super-resolve it, score it"),
+        ("demo", _demo, _demo_command.add_arguments, "super-resolve a real lens that comes with lenssr"),
         ("simulate", _simulate, _simulate_arguments, "write a data set of simulated lenses"),
         ("train", _train, _train_arguments, "train a network by a recipe (needs lenssr[train])"),
     ):
@@ -89,7 +104,7 @@ def _given(arguments, options):
 def _resolve_arguments(parser, add):
     several = "the cutout; of several bands or exposures one each, by FILTER, or NAME=IN.fits"
     add("input", metavar="IN.fits", nargs="+", help=several)
-    add("-o", "--output", metavar="OUT.fits", required=True, help="the file to write")
+    add("-o", "--output", metavar="OUT.fits", help="the file to write (default: NAME_sr.fits, of IN.fits)")
     _add_options(parser, READING)
     _psf_arguments(parser, add)
     add("--mask-file", metavar="F", help="a FITS file that hides pixels, by --mask-bits")
@@ -98,6 +113,7 @@ def _resolve_arguments(parser, add):
     _resolver_arguments(parser, add)
     add("--plot", metavar="OUT.png", help="draw the result too")
     add("--overwrite", action="store_true", help="replace files that exist")
+    add("--strict", action="store_true", help=f"end with the exit code {NOT_OK} if the result is not ok")
 
 
 def _survey_arguments(parser, add):
@@ -132,7 +148,8 @@ def _inspect_arguments(parser, add):
 
 def _sersic_arguments(parser, add):
     add("input", metavar="IN.fits", help="the image, with its errors where it has them")
-    add("-o", "--output", metavar="TABLE", required=True, help="the table to write: .ecsv, .fits, ...")
+    table = "the table to write: .ecsv, .fits, ... (default: NAME_sersic.ecsv, of IN.fits)"
+    add("-o", "--output", metavar="TABLE", help=table)
     _add_options(parser, READING)
     add("--psf-hdu", metavar="HDU", help="name of the HDU of the PSF (default: PSF, where there is one)")
     add("--mask", metavar="F", help="a FITS file of the image's shape: not 0 hides a pixel")
@@ -143,10 +160,6 @@ def _sersic_arguments(parser, add):
     add("--overwrite", action="store_true", help="replace files that exist")
 
 
-def _demo_arguments(parser, add):
-    add("-o", "--output", metavar="DIR", default="lenssr-demo", help="default: lenssr-demo")
-
-
 def _simulate_arguments(parser, add):
     add("--model", default="I", help="model of DeepLenseSim: I, II or III (default: I)")
     add("--lens", help="sis, sie or sie+shear (default: sie; in models II and III sie+shear)")
@@ -154,7 +167,7 @@ def _simulate_arguments(parser, add):
     add("--substructure", default="none", help="none, cdm or axion (default: none)")
     add("-n", "--number", dest="size", type=whole_number, default=100, help="how many (default: 100)")
     add("--seed", type=int, default=0, help="which ones (default: 0)")
-    add("-o", "--output", metavar="DIR", required=True, help="the folder to write them to")
+    add("-o", "--output", metavar="DIR", default="lenssr-lenses", help="default: lenssr-lenses")
 
 
 def _train_arguments(parser, add):
@@ -172,32 +185,46 @@ def _outputs(arguments):
     """Files to write, checked before any work."""
     from lenssr.result.plot import check_figure
 
-    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
-    check_outputs(outputs, arguments.overwrite, _inputs(arguments))
     if arguments.plot is not None:
         check_figure(arguments.plot)
-    return outputs
+    return _files_to_write(arguments)
+
+
+def _files_to_write(arguments):
+    return [path for path in (arguments.output, arguments.plot) if path is not None]
 
 
 def _inputs(arguments):
     """Files that a command reads."""
-    names = ("input", "psf_file", "psf", "lens", "mask", "init", "weights", "start", "recipe")
-    names += ("err_file", "wht_file", "mask_file", "exposure_file")
+    names = ("input", "psf", "mask", "weights", "start", "recipe", *READ_FILES)
     given = [getattr(arguments, name, None) for name in names]
     several = [path for one in given if isinstance(one, list) for path in one]
-    return [path for path in given if isinstance(path, str)] + [_without_band(path) for path in several]
+    return [path for path in given if isinstance(path, str)] + [split_band(path)[1] for path in several]
 
 
-def _without_band(given):
-    """The path of ``NAME=FILE``."""
-    from lenssr.imaging.groups_of_images import split_band
-
-    return split_band(given)[1]
+def _check_files(arguments):
+    """Refuse files that are not there, and outputs that cannot be written, before libraries are loaded."""
+    command = arguments.command
+    if command == "resolve":
+        for path in (split_band(one)[1] for one in arguments.input):
+            if local_path(path).is_dir():
+                raise InputError(f"{path} is a folder: lenssr survey {shlex.quote(path)} resolves its files")
+            local_file(path)
+    elif command in ("inspect", "sersic"):
+        local_file(arguments.input)
+    elif command == "survey" and not is_pattern(arguments.input):
+        if not local_path(arguments.input, "input").is_dir():
+            local_file(arguments.input)
+    for name in READ_FILES:
+        if getattr(arguments, name, None) is not None:
+            local_file(getattr(arguments, name))
+    if command in ("resolve", "sersic"):
+        check_outputs(_files_to_write(arguments), arguments.overwrite, _inputs(arguments))
 
 
 def _image(arguments, hdus):
     """The image to resolve: one file, or a dict of bands."""
-    from lenssr.imaging.groups_of_images import group_of_files, split_band
+    from lenssr.imaging.groups_of_images import group_of_files
 
     if len(arguments.input) == 1 and split_band(arguments.input[0])[0] is None:
         return arguments.input[0]
@@ -274,6 +301,7 @@ def _resolver(arguments):
 
 
 def _resolve(arguments):
+    from lenssr._advice import advice
     from lenssr.result.fits import check_name
 
     outputs = _outputs(arguments)
@@ -291,7 +319,10 @@ def _resolve(arguments):
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
     print(result.summary())
+    for line in advice(resolver.settings, arguments.mask or arguments.mask_file, result):
+        print(f"advice         {line}")
     print(f"written        {', '.join(outputs)}")
+    return NOT_OK if arguments.strict and not result.ok else 0
 
 
 def _survey(arguments):
@@ -344,38 +375,7 @@ def _sersic(arguments):
 
 
 def _demo(arguments):
-    folder = local_path(arguments.output, "output")
-    folder.mkdir(parents=True, exist_ok=True)
-    check_outputs([folder / "demo.fits", folder / "demo.png"], overwrite=True)
-    log.info("simulating a lens")
-    from lenssr.resolver import SuperResolver
-    from lenssr.simulation import LensPopulation
-
-    scene = LensPopulation(size=1, seed=DEMO_SEED, lens_light=False, scale=DEMO_SCALE)[0]
-    scene.low.meta["OBJECT"] = "simulated lens"
-    log.info("super-resolving it, lens unknown")
-    result = SuperResolver(scale=DEMO_SCALE)(scene.low, psf=scene.psf, noise=scene.noise)
-    result.write(folder / "demo.fits", overwrite=True)
-    result.plot(path=folder / "demo.png")
-    print(result.summary())
-    print("\n".join(_scores(scene, result)))
-    print(f"written        {folder / 'demo.fits'}, {folder / 'demo.png'}")
-
-
-def _scores(scene, result):
-    """Lines that compare a result with the truth and with bicubic interpolation."""
-    from lenssr import metrics
-    from lenssr.result.text import number_text
-
-    yield "against the truth     PSNR (dB)      SSIM"
-    bicubic = metrics.bicubic(scene.low.data, DEMO_SCALE)
-    for name, image in (("lenssr", result.image.data), ("bicubic", bicubic)):
-        scores = metrics.scores_t(image, scene.truth.data)
-        yield f"  {name:<19}{scores.psnr:>10.1f}{scores.ssim:>10.4f}"
-    yield "lens                      truth     found"
-    for name in ("theta_E", "e1", "e2", "gamma1", "gamma2"):
-        true, found = getattr(scene.lens, name), getattr(result.lens, name)
-        yield f"  {name:<19}{true.value:>10.4f}     {number_text(found.value, found.std)}"
+    _demo_command.run(arguments)
 
 
 def _simulate(arguments):
@@ -392,9 +392,8 @@ def _train(arguments):
     from lenssr.training.recipe import read_changes
 
     recipe = Recipe.load(arguments.recipe, read_changes(arguments.set))
-    folder = arguments.output or f"train-{Path(arguments.recipe).stem}"
     shown = sys.stdout.isatty() and not arguments.quiet
-    trained = train(recipe, folder, resume=arguments.resume, progress=shown)
+    trained = train(recipe, arguments.output, resume=arguments.resume, progress=shown)
     if trained.is_first:  # of several processes only one prints
         print(trained.summary())
 
@@ -466,10 +465,12 @@ def _run(arguments):
     """Run a command and return its exit code."""
     with _logged(arguments) as logger:
         try:
+            _name_output(arguments)
             if arguments.log_file is not None:
                 logger.addHandler(_log_file(arguments.log_file, arguments))
+            _check_files(arguments)
             with stoppable(), limited(memory=arguments.max_memory):
-                arguments.run(arguments)
+                return arguments.run(arguments) or 0
         except KeyboardInterrupt:
             log.critical("interrupted")
             return 130
@@ -481,20 +482,38 @@ def _run(arguments):
             name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
             log.error("%s%s", name, short_line(_one_line(error)), exc_info=True)
             return 1
-    return 0
+
+
+def _name_output(arguments):
+    """Give the output the name that it has by default."""
+    if arguments.command in OUTPUTS and arguments.output is None:
+        first = arguments.recipe if arguments.command == "train" else arguments.input
+        first = split_band(first[0])[1] if isinstance(first, list) else first
+        arguments.output = OUTPUTS[arguments.command].format(stem_of(first))
+
+
+def _complete(parser):
+    """Answer a shell that completes the command (extra ``completion``); it starts us with this variable."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``lenssr`` command; ``argv`` are its arguments, by default those of the process.
 
-    Returns the exit code: 0 if all went well, 1 if the command failed, 130 if it was interrupted (SIGINT),
-    143 if it was terminated (SIGTERM). Invalid arguments end the process with 2, as argparse does.
+    Returns the exit code: 0 if all went well, 1 if the command failed, 3 if the result is not ok and
+    ``--strict`` was given, 130 if it was interrupted (SIGINT), 143 if it was terminated (SIGTERM). Invalid
+    arguments end the process with 2, as argparse does.
 
     >>> from lenssr.cli import main
     >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
     1
     """
     parser = _parser()
+    _complete(parser)
     arguments = parser.parse_args(argv)
     if arguments.version:
         print(f"lenssr {package_version()}")

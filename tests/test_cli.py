@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lenssr import cli
+from lenssr import _demo_command, cli
+from lenssr.datasets import hst_lens
 from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.options import RESOLVER, SOURCES
 from lenssr.result import SuperResolution
@@ -146,6 +148,122 @@ def test_existing_output_is_kept(cutout, tmp_out, capsys):
     assert run("resolve", cutout, "-o", out) == 1
     assert out.read_text() == "precious"
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        (["resolve", "far/away/cutout.fits.gz"], "cutout_sr.fits"),
+        (["resolve", "blue=a.fits", "red=b.fits"], "a_sr.fits"),
+        (["sersic", "field.fits"], "field_sersic.ecsv"),
+        (["survey", "catalogue.ecsv"], "survey-catalogue"),
+        (["survey", "cutouts/"], "survey-cutouts"),
+        (["survey", "cutouts/*.fits"], "survey-lenses"),
+        (["train", "recipes/mine.yaml"], "train-mine"),
+        (["simulate"], "lenssr-lenses"),
+        (["resolve", "cutout.fits", "-o", "mine.fits"], "mine.fits"),
+    ],
+)
+def test_outputs_have_a_name_by_default(given, output):
+    arguments = cli._parser().parse_args(given)
+    cli._name_output(arguments)
+    assert arguments.output == output
+
+
+def test_without_a_name_the_output_goes_to_the_current_folder(cutout, tmp_out, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_out)
+    assert run("resolve", cutout, "--source", "interpolation") == 0
+    assert [path.name for path in tmp_out.iterdir()] == ["cutout_sr.fits"]
+    assert "written        cutout_sr.fits" in capsys.readouterr().out
+    assert run("resolve", cutout, "--source", "interpolation") == 1
+    assert "cutout_sr.fits exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("strict", "code"), [(["--strict"], 3), ([], 0)])
+def test_strict_tells_a_result_that_is_not_ok(tmp_path, tmp_out, strict, code):
+    """A constant image is flagged, and written all the same."""
+    flat = tmp_path / "flat.fits"
+    fits.PrimaryHDU(np.ones((20, 20))).writeto(flat)
+    options = ["--source", "interpolation", "--pixel-scale", "50mas", "--unit", "electron/s", *strict]
+    assert run("resolve", flat, "-o", tmp_out / "out.fits", *options) == code
+    assert not SuperResolution.read(tmp_out / "out.fits").ok
+
+
+def test_strict_leaves_a_good_result_alone(cutout, tmp_out):
+    options = ["--source", "interpolation", "--strict"]
+    assert run("resolve", cutout, "-o", tmp_out / "out.fits", *options) == 0
+
+
+def test_a_folder_leads_to_the_survey(tmp_path, capsys):
+    assert run("resolve", tmp_path) == 1
+    assert f"{tmp_path} is a folder: lenssr survey {tmp_path}" in capsys.readouterr().err
+
+
+def test_an_output_is_not_one_of_the_files_that_are_read(cutout, tmp_out, capsys):
+    weights = tmp_out / "weights.fits"
+    weights.write_bytes(cutout.read_bytes())
+    assert run("resolve", cutout, "-o", weights, "--overwrite", "--wht-file", weights) == 1
+    assert "is an input of this run" in capsys.readouterr().err
+    assert weights.read_bytes() == cutout.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["resolve", "missing.fits"],
+        ["resolve", "{here}", "--psf-file", "missing.fits"],
+        ["resolve", "{here}", "--mask-file", "missing.fits"],
+        ["resolve", "{here}", "--err-file", "missing.fits"],
+        ["resolve", "{here}", "--lens", "missing.yaml"],
+        ["resolve", "blue={here}", "red=missing.fits"],
+        ["inspect", "missing.fits"],
+        ["sersic", "missing.fits"],
+        ["sersic", "{here}", "--init", "missing.ecsv"],
+        ["survey", "missing.ecsv"],
+    ],
+)
+def test_missing_files_are_found_before_libraries_load(cutout, tmp_out, given):
+    code = (
+        "import sys; from lenssr.cli import main\n"
+        "heavy = {'torch', 'scipy', 'astropy.units', 'matplotlib', 'photutils', 'lenssr.imaging'}\n"
+        "print(main(sys.argv[1:]), sorted(heavy & set(sys.modules)))"
+    )
+    given = [one.format(here=cutout) for one in given]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], capture_output=True, text=True, check=True, cwd=tmp_out
+    )
+    assert done.stdout.splitlines()[-1] == "1 []"
+    assert "does not exist or is not a file" in done.stderr
+
+
+def test_the_package_is_the_command(tmp_out):
+    done = subprocess.run([sys.executable, "-m", "lenssr", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("lenssr ")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lenssr res", ["resolve "]),
+        ("lenssr resolve --str", ["--strict "]),
+        ("lenssr resolve in.fits --source per", ["perturbed_sersic "]),
+    ],
+)
+def test_a_shell_completes_the_command(tmp_path, line, offered):
+    pytest.importorskip("argcomplete", reason="the extra 'completion' is not installed")
+    answer = tmp_path / "answer"
+    shell = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_IFS": "\013",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "0",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    code = "from lenssr.cli import main; main()"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | shell, check=True)
+    assert answer.read_text().split("\013") == offered
 
 
 def test_overwrite_replaces(cutout, tmp_out):
@@ -373,8 +491,41 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     (folder / "demo.fits").write_text("of an earlier demo")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert run("demo", "-o", folder) == 0
+        assert run("demo", "--simulated", "-o", folder) == 0
     return folder, printed.getvalue()
+
+
+@pytest.mark.slow
+def test_demo_resolves_the_real_lens(tmp_path, capsys):
+    assert run("demo", "-o", tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"demo.fits", "demo.png"}
+    result = SuperResolution.read(tmp_path / "demo.fits")
+    assert result.ok, result.flags
+    assert result.lens[0].theta_E.value == pytest.approx(1.28, abs=0.03)
+    assert result.image.shape == (224, 224)
+    printed = capsys.readouterr().out
+    assert all(f"  {line}".rstrip() in printed.splitlines() for line in _demo_command.code().splitlines())
+
+
+def test_the_code_that_the_demo_shows_is_what_it_runs(monkeypatch):
+    """Run the text with a stand-in for the resolver, whose arguments are compared."""
+    seen = {}
+
+    class Stand:
+        def __init__(self, **settings):
+            seen["settings"] = settings
+
+        def __call__(self, image):
+            seen["image"] = image
+            return self
+
+        def plot(self, path):
+            seen["plot"] = path
+
+    monkeypatch.setattr("lenssr.SuperResolver", Stand, raising=False)
+    exec(compile(_demo_command.code(), "demo", "exec"), {})
+    image = hst_lens()[_demo_command.BAND]
+    assert seen == {"settings": _demo_command.SETTINGS, "image": image, "plot": "demo.png"}
 
 
 def test_demo_writes_file_and_figure(demo):

@@ -1,10 +1,13 @@
 """The README's command blocks are what a stranger copies and what .ci/run runs."""
 
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from lenssr import _demo_command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +27,20 @@ def test_one_block_runs_the_demo_and_one_the_tests():
 def test_blocks_install_with_the_constraints_into_a_new_environment(block):
     assert "python3 -m venv" in block
     assert all("-c constraints.txt" in line for line in block.splitlines() if line.startswith("pip install"))
+
+
+def test_the_first_block_is_the_demo():
+    """README and first page of the docs show the code that `lenssr demo` runs, and its picture."""
+    code, picture = _demo_command.code(), "_static/demo.png"
+    assert blocks("python")[0] == code
+    index = (ROOT / "docs" / "index.rst").read_text(encoding="utf-8")
+    assert textwrap.indent(code, "   ") in index
+    assert picture in index.partition(".. code-block")[0] and picture in README.partition("```python")[0]
+
+
+def test_torch_without_cuda_is_named_beside_the_first_block():
+    beside = README.partition("```bash")[2].partition("\n## ")[0]
+    assert "--index-url https://download.pytorch.org/whl/cpu" in beside and "GB" in beside
 
 
 @pytest.mark.parametrize("block", blocks("python"))

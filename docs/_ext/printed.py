@@ -1,5 +1,6 @@
 """Markup for what the package or a script says, so that the pages cannot say something else."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -94,6 +95,24 @@ class Printed(SphinxDirective):
         return [nodes.literal_block(text, text, language="none")]
 
 
+class ReleaseNotes(SphinxDirective):
+    """A section for each version of a changelog in Markdown: headings, lists and names in backquotes."""
+
+    required_arguments = 1
+
+    def run(self):
+        relative, absolute = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(relative)
+        text = Path(absolute).read_text(encoding="utf-8")
+        found = []
+        for heading, changes in re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", text, flags=re.MULTILINE):
+            section = nodes.section(ids=[nodes.make_id(f"version-{heading}")], names=[heading.lower()])
+            section += nodes.title(heading, heading)
+            section += self.parse_text_to_nodes(changes.replace("`", "``"))
+            found.append(section)
+        return found
+
+
 class PublicNames(SphinxDirective):
     """What imports from the package itself, each with the module in which it is documented."""
 
@@ -155,5 +174,6 @@ def setup(app):
     app.add_directive("plane-table", PlaneTable)
     app.add_directive("printed", Printed)
     app.add_directive("public-names", PublicNames)
+    app.add_directive("release-notes", ReleaseNotes)
     app.add_directive("source-table", SourceTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Number
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from astropy.io import fits
 
+from lenssr._files import split_band
 from lenssr.exceptions import InputError
 
-__all__ = ["exposures_of", "group_of_files", "is_group", "of_exposure", "split_band"]
+__all__ = ["exposures_of", "group_of_files", "is_group", "of_exposure"]
 
 # Options that are lists themselves.
 _LISTS = ("mask_bits", "centre", "size")
@@ -106,14 +105,3 @@ def group_of_files(names: Sequence[str], hdus: Mapping[str, Any] | None = None) 
                 raise InputError(f"{path} does not say its filter: give NAME={path}")
         found.setdefault(band, []).append(path)
     return found
-
-
-def split_band(given: str | PathLike[str]) -> tuple[str | None, str]:
-    """Band and path of ``NAME=FILE``; no band where the whole is a file, or there is no such sign."""
-    text = str(given)
-    band, sign, path = text.partition("=")
-    if not sign or Path(text).exists() or "/" in band:
-        return None, text
-    if not band:
-        raise InputError(f"{text!r} names no band: give NAME=FILE")
-    return band, path

@@ -22,7 +22,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
-from lenssr._files import listed, local_file, local_path
+from lenssr._files import is_pattern, listed, local_file, local_path
 from lenssr._limits import quoted
 from lenssr.exceptions import InputError
 from lenssr.photometry.positions import read_positions
@@ -163,7 +163,7 @@ def read_lens_list(
         name, base, table = "the table", Path.cwd(), source
     else:
         name, place = str(source), local_path(source, "input")
-        if place.is_dir() or (not place.exists() and any(letter in str(place) for letter in "*?[")):
+        if place.is_dir() or is_pattern(place):
             lenses = _in_folder(place, files, problems)
             _refuse(problems, name)
             return _checked(lenses, name, needs_places, problems, ())

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from lenssr._files import split_band
 from lenssr.exceptions import InputError
-from lenssr.imaging.groups_of_images import exposures_of, group_of_files, is_group, of_exposure, split_band
+from lenssr.imaging.groups_of_images import exposures_of, group_of_files, is_group, of_exposure
 
 IMAGE = np.eye(4)
 

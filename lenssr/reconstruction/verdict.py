@@ -30,6 +30,8 @@ LAG_SIGMA = 4.0
 MOST_DETERMINED = 0.75
 # Model and data differ in flux only beyond this many standard deviations of the sum.
 FLUX_SIGMA = 5.0
+# A lens is off its light only beyond this many standard errors of its place.
+OFF_LIGHT_SIGMA = 3.0
 # Saturated: at least 4 pixels share the highest value, at least 10 sigma above 0.
 FEWEST_FULL_PIXELS, FULL_SIGMA = 4, 10.0
 # Percentile of the lensed source that a fitted sky could take.
@@ -336,6 +338,19 @@ def brightest_image_hidden(run):
     """share of the light of images whose parity is positive below: behind an isothermal lens it is half"""
     light = np.where(run.arcs, run.lensed_source, 0.0)
     return float(light[~_flipped(run)].sum() / light.sum()) if light.any() else None
+
+
+@flag(above=decisions.OFF_LIGHT, serious=True, needs="theta_E")
+def mass_off_light(run):
+    """distance in arcsec of a fitted lens from its light, if it is 3 sigma, above: galaxies have 0.05"""
+    columns, fit = run.scene.lens_centre_columns, run.fit
+    if not run.scene.lights or not columns or not bool(run.scene.free[columns].all()):
+        return None
+    centre = fit.physical[columns]
+    lights = [fit.physical[[block.start + k for k in block.profile.centre]] for block in run.scene.lights]
+    offset = min(float((light - centre).norm()) for light in lights)
+    error = float(run.covariance[columns, columns].sum().sqrt())
+    return offset if offset > OFF_LIGHT_SIGMA * error else 0.0
 
 
 @flag(below=2.0, serious=True, needs="theta_E")

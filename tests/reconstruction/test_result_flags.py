@@ -75,6 +75,7 @@ def make(
     settings=None,
     image=None,
     sky=True,
+    light_off=0.0,
     **fit,
 ):
     """A run that nothing is wrong with, but for what is changed: its noise is 1, its model the source."""
@@ -85,6 +86,7 @@ def make(
     physical = torch.full((SCENE.size,), 0.1, dtype=torch.float64)
     physical[0], physical[PLACES["source"] + 1] = theta_E, r_eff
     physical[1:5] = 0.0
+    physical[PLACES["lens_light"] + 3 : PLACES["lens_light"] + 5] = torch.tensor([0.6, 0.8]) * light_off
     covariance = torch.eye(SCENE.size, dtype=torch.float64) * error**2
     model = observation.data - residual
     return Run(
@@ -192,6 +194,11 @@ CASES = {
         make(source=spot(71.0, *INSIDE) + spot(29.0, *OUTSIDE)),
         make(source=spot(69.0, *INSIDE) + spot(31.0, *OUTSIDE)),
         make(source=DARK),
+    ),
+    "mass_off_light": (
+        make(light_off=0.121),
+        make(light_off=0.119),
+        make(light_off=0.15, error=0.036),  # 3 standard errors of the place are 0.153
     ),
     "ring_unresolved": (make(theta_E=0.199), make(theta_E=0.201)),
     "source_off_grid": (

@@ -43,5 +43,5 @@ def _of_the_model(settings: Settings, mask: Any, flags: set[str]) -> Iterator[st
         yield "other objects are not hidden: if there are any, add --mask auto"
     if settings.kind == "sersic" and flags & ARCS_UNEXPLAINED:
         yield "the source may be no Sérsic: try --source pixelated"
-    if settings.lens is not None and not settings.fit_lens and flags & ARCS_UNEXPLAINED:
+    if settings.knows_lens and not settings.fit_lens and flags & ARCS_UNEXPLAINED:
         yield "the lens that was given may be a little off: add --fit-lens"

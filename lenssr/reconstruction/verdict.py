@@ -340,7 +340,7 @@ def brightest_image_hidden(run):
     return float(light[~_flipped(run)].sum() / light.sum()) if light.any() else None
 
 
-@flag(above=decisions.OFF_LIGHT, serious=True, needs="theta_E")
+@flag(above=decisions.OFF_LIGHT, needs="theta_E")
 def mass_off_light(run):
     """distance in arcsec of a fitted lens from its light, if it is 3 sigma, above: galaxies have 0.05"""
     columns, fit = run.scene.lens_centre_columns, run.fit

@@ -24,7 +24,7 @@ KNOWN = """
 """.split()
 SERIOUS = """
     bad_chi2 bad_arc_chi2 bad_field_chi2 residual_structure not_converged lens_at_bound source_at_bound
-    starts_disagree theta_E_uncertain no_arcs not_multiply_imaged brightest_image_hidden mass_off_light
+    starts_disagree theta_E_uncertain no_arcs not_multiply_imaged brightest_image_hidden
     ring_unresolved source_off_grid source_too_large flux_disagrees errors_too_small constant_image failed
 """.split()
 # Of what the networks below know, as the image is.

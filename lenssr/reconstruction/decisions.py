@@ -98,8 +98,8 @@ APART_SIGMA = 3.0
 MODE_START_SIGMA, MODE_START_REACH = 5.0, 1.0
 
 # Distance in arcsec of a fitted lens from the light of its galaxy above which it is doubted. Chosen after 12
-# real lenses: right ones have 0.01 to 0.07, and one 0.17, wrong ones 0.15 to 0.55. Of seven real lenses beyond
-# it five were wrong, which is too few to refuse them all.
+# real lenses: right ones have 0.01 to 0.07, and one 0.17, wrong ones 0.15 to 0.55. Of seven beyond it five
+# were wrong, which is too few to refuse them all.
 OFF_LIGHT = 0.12
 
 # ---------------------------------------------------------------- the trust region of a lens

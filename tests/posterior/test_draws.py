@@ -85,7 +85,7 @@ def test_a_corner_plot_with_the_truth_and_other_draws(tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "again", "truth"]
     lines = [line.get_xdata()[0] for line in figure.axes[0].lines]
     assert 1.2 in [pytest.approx(x) for x in lines]
-    assert figure.axes[2].get_xlabel() == "lens.theta_E [arcsec]"
+    assert figure.axes[2].get_xlabel() == r"$\theta_\mathrm{E}$ [arcsec]"
 
 
 def test_a_corner_plot_of_chosen_parameters():

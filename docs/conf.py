@@ -50,6 +50,7 @@ else:
 nitpick_ignore = [
     ("py:class", "Model"),  # an annotation that astropy's Fittable2DModel hands down
     ("py:class", "lenssr.light.profile.EllipticalLight"),  # bases that nobody imports
+    ("py:class", "lenssr.imaging.observation_text.Described"),
     ("py:class", "lenssr.mass.parameter.Parametrised"),
     ("py:class", "lenssr.mass.calculator.LensCalculator"),
     ("py:class", "lenssr._option.Options"),  # the base of the options, which is private

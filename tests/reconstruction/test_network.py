@@ -79,17 +79,24 @@ def test_a_drawing_that_does_not_explain_the_data_counts_for_little(resolve, ite
     assert off > 3 * apart
 
 
+@pytest.mark.slow
 def test_behind_a_psf_steps_take_from_the_drawing_where_it_is_smooth():
+    """Some of eight do, by the noise that they have, and all come nearer to the truth."""
     y, x = np.indices((40, 40)) - 20
     galaxy = np.exp(-np.hypot(x, y) / 4) + np.exp(-np.hypot(x - 8, y + 5) / 2)
-    item = GalaxyLenses([galaxy], size=3, seed=1, **GALAXY_CELLS['0.1"'])[1]
-    drawn, refined = (
-        SuperResolver(source=NetworkSource("relensing-broad", k), lens=item.lens)(item.low, **item.given)
-        for k in (0, 2)
-    )
-    before, after = (scores_t(one.image.data, item.truth.data).psnr for one in (drawn, refined))
-    assert refined.meta["prior"] == "local" and refined.ok
-    assert before > 45 and after > before + 1
+    priors, gains = [], []
+    for item in (
+        one for seed in (1, 2) for one in GalaxyLenses([galaxy], size=4, seed=seed, **GALAXY_CELLS['0.1"'])
+    ):
+        drawn, refined = (
+            SuperResolver(source=NetworkSource("relensing-broad", k), lens=item.lens)(item.low, **item.given)
+            for k in (0, 2)
+        )
+        before, after = (scores_t(one.image.data, item.truth.data).psnr for one in (drawn, refined))
+        assert refined.ok and before > 44 and after > before + 0.3
+        priors.append(refined.meta["prior"])
+        gains.append(after - before)
+    assert "local" in priors and np.mean(gains) > 1
 
 
 def test_steps_mend_what_was_drawn_for_a_lens_that_is_not_right(resolve, item):

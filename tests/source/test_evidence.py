@@ -28,6 +28,8 @@ class Pixels:
     reach = torch.tensor([torch.inf])
     parameter_prior = row([SKY]), row([SKY_ERROR**-2])
 
+    refines_steps = False
+
     def __init__(self, rng, side, pixels, sigma):
         self.side = side
         corners = rng.integers(0, side**2 - side - 1, pixels)[:, None] + np.array([0, 1, side, side + 1])
@@ -48,7 +50,7 @@ class Pixels:
     def adjoint(self, values, parameters, index):
         return row((self.matrix.T @ values[0].numpy().T).T)
 
-    def normal(self, parameters, index, *, exact=False):
+    def normal(self, parameters, index, *, exact=False, loosely=False):
         return [NormalMatrix(sparse.diags_array(1 / self.sigma) @ self.matrix, self.side)]
 
     @property

@@ -31,6 +31,8 @@ class Blurred:
     bounds, bright = (row([-np.inf]), row([np.inf])), torch.tensor([False])
     reach = torch.tensor([torch.inf])
 
+    refines_steps = False
+
     def __init__(self, rng, side=6, full=False, sigma=0.05):
         # Neighbours only, as interpolation makes it: a banded normal matrix.
         self.side = side
@@ -56,7 +58,7 @@ class Blurred:
     def adjoint(self, values, parameters, index):
         return row((self.matrix.T @ values[0].numpy().T).T)
 
-    def normal(self, parameters, index, *, exact=False):
+    def normal(self, parameters, index, *, exact=False, loosely=False):
         return [NormalMatrix(in_sigma(self.matrix, self.weight[0].numpy()), self.side)]
 
 

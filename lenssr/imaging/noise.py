@@ -33,6 +33,9 @@ __all__ = ["DeepLenseNoise", "GaussianNoise", "NoiseModel", "PoissonNoise", "sta
 # Least variance in counts: without it one stray photon where the model is almost 0 would outweigh the image.
 # Chosen.
 COUNT_FLOOR = 0.01
+# Counts below which none are drawn: what the rounding of a convolution leaves of darkness differs between
+# processors, and a draw, which takes numbers from the generator, would shift all that follow.
+DARK_COUNTS = 1e-9
 _COUNTS = (u.electron, u.ct, u.ph, u.adu, u.DN)
 
 
@@ -237,7 +240,7 @@ class PoissonNoise(NoiseModel):
     def draw(self, model: ArrayLike, rng: np.random.Generator) -> Array:
         """Poisson counts over the exposure, plus background; see `NoiseModel.draw`."""
         model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
-        image = rng.poisson(np.clip(model, 0, None) * exposure) / exposure
+        image = rng.poisson(_expected_counts(model * exposure)) / exposure
         rms = self._array("background_rms")
         return image + rms * rng.standard_normal(model.shape) if np.any(rms > 0) else image
 
@@ -309,7 +312,12 @@ class DeepLenseNoise(PoissonNoise):
         model, exposure = np.asarray(model, dtype=np.float64), self._array("exposure")
         shot = np.sqrt(np.clip(model, 0, None) / exposure) * rng.standard_normal(model.shape)
         background = self._array("background_rms") * rng.standard_normal(model.shape)
-        return rng.poisson(np.clip(exposure * (model + shot + background), 0, None)) / exposure
+        return rng.poisson(_expected_counts(exposure * (model + shot + background))) / exposure
+
+
+def _expected_counts(counts: Array) -> Array:
+    """Means to draw counts from: the same on every processor, or nearly."""
+    return np.where(counts > DARK_COUNTS, counts, 0.0)
 
 
 def stack_noise(models: Sequence[Noise]) -> Noise:

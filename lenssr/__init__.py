@@ -24,14 +24,15 @@ _HOMES = {
 }
 # Modules and subpackages, which are imported when they are first used, too.
 _ROOMS = (
-    "cosmology exceptions grids imaging light mass metrics model networks options photometry posterior "
+    "cosmology datasets exceptions grids imaging light mass metrics model networks options photometry posterior "
     "reconstruction resolver result simulation source survey training units"
 ).split()
 _HOME_OF = {name: f"lenssr.{home}" for home, names in _HOMES.items() for name in names.split()}
 
 if _typing.TYPE_CHECKING:  # the same names for type checkers; a test compares both lists
     # isort: off
-    import lenssr.cosmology as cosmology, lenssr.exceptions as exceptions, lenssr.grids as grids  # noqa: E401
+    import lenssr.cosmology as cosmology, lenssr.datasets as datasets  # noqa: E401
+    import lenssr.exceptions as exceptions, lenssr.grids as grids  # noqa: E401
     import lenssr.imaging as imaging, lenssr.light as light, lenssr.mass as mass  # noqa: E401
     import lenssr.metrics as metrics, lenssr.model as model, lenssr.networks as networks  # noqa: E401
     import lenssr.options as options, lenssr.photometry as photometry  # noqa: E401

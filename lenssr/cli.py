@@ -215,9 +215,10 @@ def _check_files(arguments):
     elif command == "survey" and not is_pattern(arguments.input):
         if not local_path(arguments.input, "input").is_dir():
             local_file(arguments.input)
-    for name in READ_FILES:
-        if getattr(arguments, name, None) is not None:
-            local_file(getattr(arguments, name))
+    for name in READ_FILES if command in ("resolve", "survey", "sersic", "inspect") else ():
+        given = getattr(arguments, name, None)
+        if given is not None and not (name == "lens" and given in FAMILIES):
+            local_file(given)
     if command in ("resolve", "sersic"):
         check_outputs(_files_to_write(arguments), arguments.overwrite, _inputs(arguments))
 

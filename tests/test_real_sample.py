@@ -73,7 +73,7 @@ def test_angles_are_those_on_the_sky(sample, turn, east):
 
 
 def test_a_failure_is_a_row(sample, tmp_path, capsys):
-    row = sample.row_of("J0000", tmp_path, ENTRY, "sersic", ["sersic"])
+    row = sample.row_of(0, "J0000", tmp_path, ENTRY, {"source": "sersic", "lens_light": ["sersic"]})
     assert len(row.cells) == len(sample.COLUMNS)
     assert row.cells[:2] == ("J0000", "F475X")
     assert not row.ok and np.isnan(row.ratio) and row.cells[-3] == "no"
@@ -81,16 +81,26 @@ def test_a_failure_is_a_row(sample, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("J0000 | F475X | 1.2")
 
 
+def test_hints_are_a_tenth_off_in_turn(sample):
+    told = [sample.hints_of(number, 1.5) for number in range(2)]
+    assert [one["theta_E"].to_value("arcsec") for one in told] == pytest.approx([1.65, 1.35])
+    assert [one["radius"].to_value("arcsec") for one in told] == pytest.approx([2.55] * 2)
+
+
 def test_counts(sample):
     ratios = [1.01, 0.96, 1.07, 1.4, 0.5, np.nan]
     passed = [True, False, True, True, False, False]
-    rows = [sample.Row((), *case) for case in zip(ratios, passed, [10, 20, 30, 40, 50, 600], strict=True)]
+    off = [(0.1, -0.02), (-0.2, 0.04), *[(0.9, 0.9)] * 4]
+    rows = [
+        sample.Row((), *case) for case in zip(ratios, off, passed, [10, 20, 30, 40, 50, 600], strict=True)
+    ]
     assert dict(sample.summary(rows)) == {
         "lenses": 6,
         "R_E within 5 %": 2,
         "R_E within 10 %": 3,
         "ok": 3,
         "ok, and wrong by more than 5 %": 2,
+        "mean absolute difference of q, shear": "0.15, 0.03",
         "seconds, median": "35",
         "seconds, worst": "600",
     }

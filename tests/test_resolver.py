@@ -76,7 +76,7 @@ BAD_OPTIONS = [
     ({"oversampling": "fine"}, "oversampling = 'fine'"),
     ({"seed": -1}, "seed = -1"),
     ({"seed": 0.5}, "seed = 0.5"),
-    ({"lens": "sie"}, "lens = 'sie' is not a mass model"),
+    ({"lens": "nfw"}, "lens = 'nfw' is not a mass model"),
     ({"fit_lens": "yes", "lens": SIE(1.0)}, "fit_lens = 'yes'"),
     ({"fit_lens": False}, "fit_lens = False without a lens"),
     ({"fit_lens": True, "lens": free_sheet()}, "mass-sheet degeneracy"),

@@ -134,7 +134,8 @@ def _prepared(method, observations, names, lenses, progress):
             if lens is not None:
                 settings = replace(settings, lens=lens, fit_lens=False, start=SEARCH)
             own = NetworkReconstruction(settings, known)
-            stack, ((scene, fit),) = own.begin([observation])
+            stack, *found = own.begin([observation])
+            ((scene, fit),) = own.parametric.with_slopes(stack, *found)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         prediction = own.predict(stack, scene, fit, observation)

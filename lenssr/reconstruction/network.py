@@ -39,7 +39,7 @@ class NetworkReconstruction:
         self.parametric = ParametricReconstruction(settings)
         # A network needs the arcs alone and a lens: unknown ones, and lens light, are fitted first.
         self.fits_first = bool(settings.fit_lens or settings.lens_light is not None)
-        self.begin = self.parametric.fit_fully if self.fits_first else self._unfitted
+        self.begin = self.parametric.fit if self.fits_first else self._unfitted
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches."""
@@ -51,17 +51,18 @@ class NetworkReconstruction:
 
         The observations have one shape, pixel scale, PSF and kind of unit.
         """
-        stack, pairs = self.begin(observations)
+        stack, scene, fits = self.begin(observations)
+        pairs = self.parametric.with_slopes(stack, scene, fits)
         return [
             finish(self._solve_one(stack.select([number]), *pair, one), one)
             for number, (pair, one) in enumerate(zip(pairs, observations, strict=True))
         ]
 
     def _unfitted(self, observations):
-        """Stack, and scenes without a source and fits behind a given lens: only the sky is measured."""
+        """Stack, scene without a source, and fits behind a given lens: only the sky is measured."""
         stack = stack_of(observations, self.settings)
         bare = self.parametric.scene(observations[0], stack.device).without("source")
-        return stack, [(bare, fit) for fit in _sky_fits(stack, bare, self.settings.lens)]
+        return stack, bare, _sky_fits(stack, bare, self.settings.lens)
 
     def _solve_one(self, stack, scene, fit, observation):
         prediction = self.predict(stack, scene, fit, observation)

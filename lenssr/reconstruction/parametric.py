@@ -77,14 +77,13 @@ class ParametricReconstruction:
         results : list
             What ``finish`` returns, for every image.
         """
-        pairs = self.fit_fully(observations)[1]  # the stack is large, and not needed any more
+        pairs = self.with_slopes(*self.fit(observations))  # the stack is large, and not needed any more
         return [finish(self.solved(*pair, one), one) for pair, one in zip(pairs, observations, strict=True)]
 
-    def fit_fully(self, observations):
-        """The stack, and the scene and the fit of each image, the slope of its lens free if it is to be."""
-        stack, scene, fits = self.fit(observations)
+    def with_slopes(self, stack, scene, fits):
+        """Scene and fit of each image, a list of pairs, the slope of its lens free if it is to be."""
         family = self.settings.family
-        return stack, [free_slope(stack, scene, fit, number, family) for number, fit in enumerate(fits)]
+        return [free_slope(stack, scene, fit, number, family) for number, fit in enumerate(fits)]
 
     def fit(self, observations):
         """Fit a group, the slope of an unknown lens held.

@@ -24,8 +24,8 @@ _HOMES = {
 }
 # Modules and subpackages, which are imported when they are first used, too.
 _ROOMS = (
-    "cosmology datasets exceptions grids imaging light mass metrics model networks options photometry posterior "
-    "reconstruction resolver result simulation source survey training units"
+    "cosmology datasets exceptions grids imaging light mass metrics model networks options photometry "
+    "posterior reconstruction resolver result simulation source survey training units"
 ).split()
 _HOME_OF = {name: f"lenssr.{home}" for home, names in _HOMES.items() for name in names.split()}
 

@@ -236,6 +236,24 @@ def large(count, place):
     )
 
 
+def page(count, place):
+    """A page of many lenses in a browser, loaded thrice."""
+    from survey_pages import load, open_browser, write_run
+
+    write_run(place / "page", count)
+    browser = open_browser(place / "browser")
+    if browser is None:
+        yield f"page of {count} lenses in a browser", "chromium or its driver is not installed", "<= 3 s"
+        return
+    seconds = [load(browser, place / "page") for _ in range(3)]
+    browser.quit()
+    yield (
+        f"page of {count} lenses in a browser: first time, again",
+        f"{seconds[0]:.2f} s, {min(seconds[1:]):.2f} s",
+        "<= 3 s",
+    )
+
+
 def system_calls(place):
     """Calls for one lens that change the metadata of the file system."""
     # Counted in the code: product and thumbnail are looked at, made and renamed; the row is appended.
@@ -269,6 +287,7 @@ def main():
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--kill-lenses", type=int, default=300)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the large catalogue")
+    parser.add_argument("--page", type=int, default=10_000, help="lenses of the page")
     options = parser.parse_args()
     common.header("Surveys", cores=os.cpu_count(), load=f"{os.getloadavg()[0]:.1f}")
     rows = []
@@ -277,6 +296,7 @@ def main():
         parts = [overhead(options.n, options.seed, place)] if options.n else []
         parts += [scheduling(options.tasks)] if options.tasks else []
         parts += [large(options.rows, place)] if options.rows else []
+        parts += [page(options.page, place)] if options.page else []
         parts += [kills(options.kills, options.kill_lenses, options.seed)] if options.kills else []
         for part in parts:
             for row in part:

@@ -1,22 +1,14 @@
-"""The page of a survey in a browser: what it shows, sorts and filters, and how soon."""
+"""The page of a survey in a browser: what it shows, sorts and filters."""
 
-import shutil
-import time
 from urllib.parse import quote
 
 import numpy as np
 import pytest
-from astropy.table import Table
-from PIL import Image
+from survey_pages import load, open_browser, table_of, wait, write_run
 
 from lenssr.survey.web_page import write_page
 
-webdriver = pytest.importorskip("selenium.webdriver")
-
-FLAGS = ["", "bad_chi2", "bad_chi2,psf_undersampled"]
-# Without a screen, and silent: it looks for no updates.
-SWITCHES = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-SWITCHES += " disable-component-update disable-sync window-size=1400,800"
+pytest.importorskip("selenium.webdriver")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -26,45 +18,17 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
+    found = open_browser(tmp_path_factory.mktemp("browser"))
+    if found is None:
         pytest.skip("chromium or its driver is not installed: .ci/run installs them")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for switch in SWITCHES.split():
-        options.add_argument(f"--{switch}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield found
     found.quit()
 
 
-def table_of(count):
-    """A catalogue of lenses that nobody has solved."""
-    rng = np.random.default_rng(1)
-    table = Table({"id": [f"lens {k}" for k in range(count)]})
-    table["grade"] = np.where(np.arange(count) % 4 == 3, "failed", "ok")
-    table["flags"] = [FLAGS[k % 3] for k in range(count)]
-    for name in ("ra", "dec", "R_E", "R_E_err", "q", "shear", "magnification", "reduced_chi2"):
-        table[name] = rng.uniform(0.5, 2, count)
-    table["R_E"][table["grade"] == "failed"] = np.nan
-    table["R_E"].unit = "arcsec"
-    table["seconds"] = np.arange(count)[::-1].astype(float)
-    for name in ("product", "figure", "thumbnail", "stage"):
-        table[name] = [f"thumbnails/{k % 10} #%.jpg" if name == "thumbnail" else "" for k in range(count)]
-    table["thumbnail"][table["grade"] == "failed"] = ""
-    table["failure"] = np.where(table["grade"] == "failed", "<b>too dark</b>", "")
-    return table
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("run")
-    (place / "thumbnails").mkdir()
-    for number in range(10):
-        Image.new("RGB", (384, 96), (25 * number, 80, 120)).save(place / "thumbnails" / f"{number} #%.jpg")
-    write_page(place, table_of(10_000), "some <catalogue>.ecsv")
+    place = tmp_path_factory.mktemp("page") / "run"
+    write_run(place, 10_000)
     return place
 
 
@@ -90,23 +54,15 @@ def count(page):
     return page.find_element("id", "count").text
 
 
-def test_ten_thousand_lenses_are_there_within_three_seconds(browser, folder):
-    started = time.monotonic()
-    browser.get(f"file://{folder}/index.html")
-    wait(browser, "return document.documentElement.dataset.ready === 'yes'")
-    wait(
-        browser,
-        "return [...document.images].length > 3 && [...document.images].every(one => one.naturalWidth)",
-    )
-    assert time.monotonic() - started < 3
+def test_ten_thousand_lenses_are_no_burden(browser, folder):
+    # How many seconds it takes is printed by benchmarks/survey.py: under 3.
+    load(browser, folder)
     assert count(browser) == "10000 of 10000"
-
-
-def wait(browser, script):
-    end = time.monotonic() + 10
-    while not browser.execute_script(script):
-        assert time.monotonic() < end, script
-        time.sleep(0.02)
+    lines, images = browser.execute_script(
+        "return [document.querySelectorAll('#body tr').length, document.images.length]"
+    )
+    assert 10 < lines < 100 and images < 100
+    assert sum(one.stat().st_size for one in folder.glob("*") if one.is_file()) < 1000 * 10_000
 
 
 def test_texts_are_shown_as_they_are(page):

@@ -35,7 +35,7 @@ def table_of(count):
     """A catalogue of lenses that nobody has solved."""
     rng = np.random.default_rng(1)
     table = Table({"id": [f"lens {k}" for k in range(count)]})
-    table["grade"] = np.where(np.arange(count) % 4 == 3, "failed", "ok")
+    table["grade"] = np.where(np.arange(count) % 4 == 3, "failed", "secure")
     table["flags"] = [FLAGS[k % 3] for k in range(count)]
     for name in ("ra", "dec", "R_E", "R_E_err", "q", "shear", "magnification", "reduced_chi2"):
         table[name] = rng.uniform(0.5, 2, count)

@@ -18,6 +18,18 @@ hypothesis.settings.register_profile("lenssr", derandomize=True, deadline=None, 
 hypothesis.settings.load_profile("lenssr")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Let slow tests begin first, and what a module makes for its tests be made once, in one process."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        shared = getattr(item, "_fixtureinfo", None)
+        made = {} if shared is None else shared.name2fixturedefs
+        if any(one.scope == "module" for found in made.values() for one in found):
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """A test on real images that skips although they were promised has failed."""

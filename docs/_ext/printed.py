@@ -16,16 +16,16 @@ from lenssr.result.fits import planes_of
 
 
 class FlagTable(SphinxDirective):
-    """Flags of a verdict with meaning and threshold: the serious ones, or with ``:doubtful:`` the rest."""
+    """Flags of a verdict by the best grades that they leave a result, with meaning and threshold."""
 
-    option_spec = {"doubtful": directives.flag}
+    required_arguments, final_argument_whitespace = 1, True
 
     def run(self):
-        serious = "doubtful" not in self.options
+        caps = self.arguments[0].split()
         lines = [".. list-table::", "   :header-rows: 1", "   :widths: 26 60 14", ""]
         lines += ["   * - Flag", "     - Set when", "     - Threshold"]
         for name, flag in FLAGS.items():
-            if flag.serious == serious:
+            if flag.cap in caps:
                 threshold = "" if flag.threshold is None else f"{flag.threshold:g}"
                 lines += [f"   * - ``{name}``", f"     - {flag.meaning}", f"     - {threshold}"]
         return self.parse_text_to_nodes("\n".join(lines))

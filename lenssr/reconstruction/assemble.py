@@ -81,7 +81,7 @@ def make_result(run, fields, *, meta, elapsed):
     ``elapsed()``, called last, returns the seconds that the image has taken.
     """
     observation, settings, verdict = run.observation, run.settings, judge(run)
-    log.info("verdict: %s", "ok" if verdict.ok else "not ok, " + ", ".join(verdict.serious))
+    log.info("verdict: %s", ", ".join((verdict.grade, *verdict.serious)))
     log.debug("measures %s", verdict.measures)
     unit, wcs = observation.unit, copy.deepcopy(observation.grid.wcs)
     seen = {"wcs": wcs, "error": run.sigma, "mask": observation.mask}
@@ -93,7 +93,7 @@ def make_result(run, fields, *, meta, elapsed):
         chi2_map=run.residual**2 * run.weight,
         reduced_chi2=run.chi2,
         flags=verdict.flags,
-        ok=verdict.ok,
+        grade=verdict.grade,
         meta={
             **settings.describe(),
             **observation.meta,

@@ -1,7 +1,8 @@
 """The flags of a result, one function each, and the verdict that measures all of them once.
 
-The docstring of a flag is its meaning, as the table in the docs has it; its threshold stands beside it. A new
-flag needs a function here, and a test; `judge` and the docs find it.
+The docstring of a flag is its meaning, as the table in the docs has it; its threshold stands beside it. The
+grade of a result is the worst that any of its flags leaves it. A new flag needs a function here, and a test;
+`judge` and the docs find it.
 """
 # ruff: noqa: D400, D403 - docstrings of flags are phrases of a table
 
@@ -20,6 +21,7 @@ from lenssr.model.scene import Scene
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.fine_images import is_extrapolated
+from lenssr.result.grade import OK_GRADES, worst
 
 # Reduced chi2 is bad only this many of its standard deviations above 1: sqrt(2 / degrees of freedom) each.
 CHI2_SIGMA = 5.0
@@ -36,6 +38,8 @@ OFF_LIGHT_SIGMA = 3.0
 FEWEST_FULL_PIXELS, FULL_SIGMA = 4, 10.0
 # Percentile of the lensed source that a fitted sky could take.
 FAINT_SHARE = 10
+# Keywords of a file whose image has passed a telescope.
+TELESCOPE = ("TELESCOP", "INSTRUME")
 # Light beyond the grid of a source is looked for within 2.5 times its size, in 25 x 25 cells.
 WIDER, CELLS = 2.5, 25
 
@@ -45,10 +49,10 @@ WIDER, CELLS = 2.5, 25
 
 @dataclass(frozen=True)
 class Verdict:
-    """Flags in the order of `FLAGS`, whether none is serious, and what was measured by the names of flags."""
+    """Flags in the order of `FLAGS`, what they come to, and what was measured by the names of flags."""
 
     flags: tuple[str, ...]
-    ok: bool
+    grade: str
     measures: dict[str, Any]
 
     @property
@@ -167,7 +171,7 @@ def judge(run):
     measured = {name: value for name, value in measured.items() if value is not None}
     flags = tuple(name for name, value in measured.items() if FLAGS[name].raised(value))
     measures = {name: np.asarray(value).tolist() for name, value in measured.items()}
-    return Verdict(flags, not any(FLAGS[name].serious for name in flags), measures)
+    return Verdict(flags, worst(FLAGS[name].cap for name in flags), measures)
 
 
 # ---------------------------------------------------------------- what a flag is
@@ -175,7 +179,7 @@ def judge(run):
 
 @dataclass(frozen=True)
 class Flag:
-    """One thing that can be wrong or doubtful; a ``serious`` one alone makes ``ok`` false.
+    """One thing that can be wrong or doubtful, and the best grade of a result that has it, its ``cap``.
 
     ``measure(run)`` is a number, which the threshold ``above`` or ``below`` judges, a bool, a pair (reduced
     chi2, degrees of freedom), or None. ``needs`` names an attribute of a `Run` that must not be None.
@@ -183,10 +187,15 @@ class Flag:
 
     measure: Callable = field(repr=False)
     meaning: str
-    serious: bool = False
+    cap: str = "secure"
     above: float | None = None
     below: float | None = None
     needs: str | None = None
+
+    @property
+    def serious(self):
+        """Whether a result that has it is not ok."""
+        return self.cap not in OK_GRADES
 
     @property
     def threshold(self):
@@ -210,37 +219,37 @@ class Flag:
 FLAGS: dict[str, Flag] = {}
 
 
-def flag(*, above=None, below=None, serious=False, needs="fit"):
+def flag(cap="secure", *, above=None, below=None, needs="fit"):
     """Make a flag of the function that measures it, by the function's name."""
 
     def register(measure):
-        FLAGS[measure.__name__] = Flag(measure, measure.__doc__, serious, above, below, needs)
+        FLAGS[measure.__name__] = Flag(measure, measure.__doc__, cap, above, below, needs)
         return measure
 
     return register
 
 
-def noted(name, meaning, *, serious=False):
+def noted(name, meaning, cap="secure"):
     """Make a flag of a note of the observation, or of the producer of a result."""
-    FLAGS[name] = Flag(lambda run: run.notes(name) or None, meaning, serious)
+    FLAGS[name] = Flag(lambda run: run.notes(name) or None, meaning, cap)
 
 
 # ---------------------------------------------------------------- does the model explain the data?
 
 
-@flag(above=decisions.BAD_CHI2, serious=True, needs=None)
+@flag("doubtful", above=decisions.BAD_CHI2, needs=None)
 def bad_chi2(run):
     """reduced chi2 above the threshold and 5 sigma above 1"""
     return None if run.notes("interpolated") else (run.chi2, max(run.degrees, 1) / run.widening**2)
 
 
-@flag(above=1.4, serious=True)
+@flag("doubtful", above=1.4)
 def bad_arc_chi2(run):
     """reduced chi2 of the pixels with arcs above the threshold and 5 sigma above 1"""
     return _chi2(run, run.arcs, run.determined[0]) if run.arcs.sum() >= FEWEST_ARC_PIXELS else None
 
 
-@flag(above=decisions.BAD_CHI2, serious=True)
+@flag("doubtful", above=decisions.BAD_CHI2)
 def bad_field_chi2(run):
     """reduced chi2 of the pixels without arcs above the threshold and 5 sigma above 1"""
     return _chi2(run, run.beside_arcs, run.determined[1])
@@ -252,7 +261,7 @@ def low_chi2(run):
     return run.chi2
 
 
-@flag(above=0.1, serious=True)
+@flag("doubtful", above=0.1)
 def residual_structure(run):
     """residuals of neighbouring pixels in the arcs correlate more than the sky's, by"""
     count = run.arcs.sum()
@@ -283,7 +292,7 @@ def lag_one(pulls, region):
 # ---------------------------------------------------------------- did the fit end well?
 
 
-@flag(serious=True)
+@flag("doubtful")
 def not_converged(run):
     """the fit stopped before it converged"""
     return not run.fit.converged
@@ -294,22 +303,22 @@ def _at_bound(role, run):
     return any(not kept[place] for place in run.fit.at_bound)
 
 
-for _role, _what, _serious in (
-    ("lens", "a lens parameter", True),
-    ("source", "a source parameter", True),
-    ("lens_light", "a parameter of the lens light", False),
+for _role, _what, _cap in (
+    ("lens", "a lens parameter", "doubtful"),
+    ("source", "a source parameter", "doubtful"),
+    ("lens_light", "a parameter of the lens light", "secure"),
 ):
     _meaning = f"{_what} ended on a bound"
-    FLAGS[f"{_role}_at_bound"] = Flag(partial(_at_bound, _role), _meaning, _serious, needs="fit")
+    FLAGS[f"{_role}_at_bound"] = Flag(partial(_at_bound, _role), _meaning, _cap, needs="fit")
 
 
-@flag(below=decisions.SECOND_MODE, serious=True)
+@flag("doubtful", below=decisions.SECOND_MODE)
 def starts_disagree(run):
     """another lens explains the data as well, chi2, or -2 ln(evidence), larger by less than"""
     return min((excess for excess, _ in run.fit.modes), default=np.inf)
 
 
-@flag(above=0.1, serious=True, needs="theta_E")
+@flag("doubtful", above=0.1, needs="theta_E")
 def theta_E_uncertain(run):
     """error of the Einstein radius over its value above"""
     column = run.scene.radius
@@ -321,26 +330,26 @@ def theta_E_uncertain(run):
 # ---------------------------------------------------------------- is it a lensed source?
 
 
-@flag(below=10.0, serious=True)
+@flag("doubtful", below=10.0)
 def no_arcs(run):
     """signal-to-noise of the lensed source below"""
     return _signal(run) / run.widening
 
 
-@flag(below=5.0, serious=True, needs="lens")
+@flag("doubtful", below=5.0, needs="lens")
 def not_multiply_imaged(run):
     """signal-to-noise of the images of negative parity below"""
     return _signal(run, _flipped(run))
 
 
-@flag(below=0.3, serious=True, needs="lens")
+@flag("doubtful", below=0.3, needs="lens")
 def brightest_image_hidden(run):
     """share of the light of images whose parity is positive below: behind an isothermal lens it is half"""
     light = np.where(run.arcs, run.lensed_source, 0.0)
     return float(light[~_flipped(run)].sum() / light.sum()) if light.any() else None
 
 
-@flag(above=decisions.OFF_LIGHT, needs="theta_E")
+@flag("probable", above=decisions.OFF_LIGHT, needs="theta_E")
 def mass_off_light(run):
     """distance in arcsec of a fitted lens from its light, if it is 3 sigma, above: galaxies have 0.05"""
     columns, fit = run.scene.lens_centre_columns, run.fit
@@ -353,13 +362,13 @@ def mass_off_light(run):
     return offset if offset > OFF_LIGHT_SIGMA * error else 0.0
 
 
-@flag(below=2.0, serious=True, needs="theta_E")
+@flag("doubtful", below=2.0, needs="theta_E")
 def ring_unresolved(run):
     """Einstein radius in pixels below"""
     return run.theta_E / run.observation.grid.pixel_scale
 
 
-@flag(above=8.0, serious=True, needs="inversion")
+@flag("doubtful", above=8.0, needs="inversion")
 def source_off_grid(run):
     """light on the rim of the source's grid, or that the data hold beyond it, in sigma above"""
     problem, solution = run.inversion
@@ -374,7 +383,7 @@ def source_off_grid(run):
     return max(float((on_rim * np.sqrt(run.weight.ravel())).max()), beyond)
 
 
-@flag(above=1.0, serious=True, needs="theta_E")
+@flag("doubtful", above=1.0, needs="theta_E")
 def source_too_large(run):
     """half-light radius of the source over the Einstein radius above"""
     # For a Sérsic times a field the larger radius counts.
@@ -432,7 +441,7 @@ def _half_light_radius(problem, solution):
 # ---------------------------------------------------------------- the image and its noise
 
 
-@flag(above=0.05, serious=True)
+@flag("doubtful", above=0.05)
 def flux_disagrees(run):
     """model and data differ in total flux by 5 sigma and a share above"""
     light = run.observation.data - run.residual - run.sky_level
@@ -444,7 +453,7 @@ def flux_disagrees(run):
     return float(offset / light[shining].sum()) if offset > FLUX_SIGMA * error else 0.0
 
 
-@flag()
+@flag("probable")
 def saturated(run):
     """several pixels share the highest value: mask them"""
     valid = run.observation.valid
@@ -453,7 +462,7 @@ def saturated(run):
     return bright and data.min() < highest and (data == highest).sum() >= FEWEST_FULL_PIXELS
 
 
-noted("small_image", "the image has fewer than 16 pixels along a side")
+noted("small_image", "the image has fewer than 16 pixels along a side", "probable")
 
 
 @flag(above=CORRELATED_ABOVE)
@@ -462,23 +471,27 @@ def correlated_noise(run):
     return run.noise.lag1
 
 
-@flag(above=decisions.ERRORS_TOO_SMALL, serious=True)
+@flag("doubtful", above=decisions.ERRORS_TOO_SMALL)
 def errors_too_small(run):
     """rms of the sky over the given errors above"""
     return run.noise.rms_ratio
 
 
-noted("constant_image", "all pixels have the same value", serious=True)
-noted("hdu_guessed", "the file has several images and names none SCI: the first was taken")
-noted("weight_guessed", "nothing says what the weight map holds: see meta['assumed']")
-noted("mask_guessed", "nothing says what the bits of the mask mean: all hide a pixel")
-noted("psf_place_guessed", "the PSF varies, and where the lens lies in its frame is not known: its middle")
+noted("constant_image", "all pixels have the same value", "failed")
+noted("hdu_guessed", "the file has several images and names none SCI: the first was taken", "probable")
+noted("weight_guessed", "nothing says what the weight map holds: see meta['assumed']", "probable")
+noted("mask_guessed", "nothing says what the bits of the mask mean: all hide a pixel", "probable")
+noted(
+    "psf_place_guessed",
+    "the PSF varies, and where the lens lies in its frame is not known: its middle",
+    "probable",
+)
 noted("errors_missing", "pixels whose error is 0, NaN or infinite: they are masked")
 noted("border_without_data", "zeros at the edge, where nothing was observed: they are masked")
-noted("single_exposure", "one exposure: its cosmic rays are in it")
-noted("cosmic_rays", "many pixels stand alone above all around them, as cosmic rays do")
-noted("gain_guessed", "counts of unknown gain: one electron each")
-noted("noise_guessed", "no error plane and no exposure: the noise was estimated from the image")
+noted("single_exposure", "one exposure: its cosmic rays are in it", "probable")
+noted("cosmic_rays", "many pixels stand alone above all around them, as cosmic rays do", "probable")
+noted("gain_guessed", "counts of unknown gain: one electron each", "probable")
+noted("noise_guessed", "no error plane and no exposure: the noise was estimated from the image", "probable")
 noted("noise_from_exposure", "no error plane: Poisson noise from the exposure, the sky's rms from the image")
 noted(
     "errors_follow_counts",
@@ -486,11 +499,17 @@ noted(
 )
 
 
-@flag()
+@flag("probable")
 def no_psf(run):
     """no PSF was given: the image is taken as sharp"""
     # Images sampled at pixel centres have not passed a telescope.
     return run.observation.psf is None and run.settings.oversampling == "auto"
+
+
+@flag("doubtful")
+def telescope_without_psf(run):
+    """no PSF was given, though the image names its telescope"""
+    return no_psf(run) and any(str(run.observation.meta.get(name, "")).strip() for name in TELESCOPE)
 
 
 @flag()
@@ -504,7 +523,7 @@ def psf_undersampled(run):
 
 
 noted("psf_cropped", "the PSF is larger than the image and was cropped")
-noted("psf_off_centre", "centroid of the PSF off by more than 0.05 pixel")
+noted("psf_off_centre", "centroid of the PSF off by more than 0.05 pixel", "probable")
 
 
 @flag()
@@ -516,6 +535,7 @@ def extrapolated(run):
 noted(
     "unlike_training",
     "pixel scale, PSF or signal-to-noise ratio beyond the network's training: see meta['network']",
+    "probable",
 )
 noted("unit_missing", "the image has no unit: taken as flux per pixel")
 
@@ -529,10 +549,19 @@ def no_wcs(run):
 noted(
     "posterior_not_gaussian",
     "Pareto k of draws (result.with_draws) above 0.7: take errors from draws of method='emcee'",
+    "probable",
 )
-noted("left_out", "the lens that the other bands share does not explain this band", serious=True)
-noted("down_weighted", "no lens explains this band, whose pixels therefore count for less")
-noted("pointing_off", "images of the same lens lie more than 1.5 pixels from where their WCSs put them")
-noted("failed", "the image could not be processed", serious=True)
-noted("interpolated", "no lens, no source: plain interpolation")
-noted("not_relensed", "a network without the lens equation: no lens, no source; errors of noise alone")
+noted("left_out", "the lens that the other bands share does not explain this band", "doubtful")
+noted("down_weighted", "no lens explains this band, whose pixels therefore count for less", "probable")
+noted(
+    "pointing_off",
+    "images of the same lens lie more than 1.5 pixels from where their WCSs put them",
+    "probable",
+)
+noted("failed", "the image could not be processed", "failed")
+noted("interpolated", "no lens, no source: plain interpolation", "probable")
+noted(
+    "not_relensed",
+    "a network without the lens equation: no lens, no source; errors of noise alone",
+    "probable",
+)

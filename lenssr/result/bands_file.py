@@ -25,12 +25,13 @@ from lenssr.result.fits import (
     result_hdus,
     shared_primary_hdu,
 )
+from lenssr.result.grade import grade_told
 from lenssr.result.hdus import ImageExtension, write_hdus
 
 __all__ = ["bands_hdus", "read", "write"]
 
 SHARED = "BANDS_META"
-EXACT = ("left_out", "flags", "ok", "meta")
+EXACT = ("left_out", "flags", "grade", "meta")
 # Cards that astropy writes itself, at the beginning of an HDU.
 STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM")
 
@@ -109,6 +110,8 @@ def read(path, kind, kind_of_band):
     except Exception as error:  # whatever astropy and JSON make of a damaged file
         why = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} cannot be read as a lenssr result ({why}): write it again") from error
+    told["grade"] = grade_told(told)
+    told.pop("ok", None)
     told["meta"] |= {} if seconds is None else {"seconds": seconds}
     told |= {name: tuple(told[name]) for name in ("left_out", "flags")}
     first = next(iter(bands.values()))

@@ -61,7 +61,7 @@ def _title(result, judged):
         if result.lens is not None:
             radius = number_text(result.R_E.value, result.R_E_error.value).replace("+-", "±")
             parts.append(rf'$R_\mathrm{{E}}$ = {radius}"')
-        parts.append("ok" if result.ok else "not ok: see the flags")
+        parts.append(result.grade if result.ok else f"{result.grade}: see the flags")
     return "     ".join(parts)
 
 
@@ -110,8 +110,15 @@ def draw_colour(result, name, axes, drawings=None, titled=False):
 def _draw_verdict(result, axes):
     axes.set_axis_off()
     write = {"transform": axes.transAxes, "va": "top", "ha": "left"}
-    verdict, colour = ("ok", GOOD) if result.ok else ("not ok", BAD)
-    axes.text(0.0, 1.0, f"all bands: {verdict}", color=colour, fontsize="x-large", weight="bold", **write)
+    axes.text(
+        0.0,
+        1.0,
+        f"all bands: {result.grade}",
+        color=GOOD if result.ok else BAD,
+        fontsize="x-large",
+        weight="bold",
+        **write,
+    )
     lines = ["flags:", *(f"  {flag}" for flag in result.flags)] if result.flags else ["no flags"]
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], "... see result.summary()"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
 from lenssr.result.bands_file import read, write
+from lenssr.result.grade import OK_GRADES, worst
 from lenssr.result.resolution import SuperResolution
 from lenssr.result.text import as_html, describe_bands
 
@@ -48,8 +49,8 @@ class BandsResolution:
         Bands that the lens does not explain: solved behind the lens of the others.
     flags : tuple of str
         Flags of all bands by their names; flags of single ones behind the band, ``"F814W: bad_chi2"``.
-    ok : bool
-        False if a serious flag is set for a band that is not left out, or if only one band is left.
+    grade : {"secure", "probable", "doubtful", "failed"}
+        The worst grade of a band that is not left out; "doubtful" at best if only one band is left.
     meta : dict
         ``seconds``, ``evidence`` of all bands, and the band in which the lens was found,
         ``lens_found_in``.
@@ -70,7 +71,7 @@ class BandsResolution:
     lens: MassModel | None = None
     left_out: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    ok: bool = True
+    grade: str = "probable"
     meta: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -99,11 +100,21 @@ class BandsResolution:
         out = tuple(left_out or ())
         shared = {name: one if lens is None else _with_lens(one, lens) for name, one in bands.items()}
         kept = [one for name, one in shared.items() if name not in out]
-        ok = all(one.ok for one in kept) and not (out and len(kept) < 2)
+        grade = worst([one.grade for one in kept] + ["doubtful"] * bool(out and len(kept) < 2))
         flags = _joined_flags(shared)
         return cls(
-            bands=MappingProxyType(shared), lens=lens, left_out=out, flags=flags, ok=ok, meta=dict(meta or {})
+            bands=MappingProxyType(shared),
+            lens=lens,
+            left_out=out,
+            flags=flags,
+            grade=grade,
+            meta=dict(meta or {}),
         )
+
+    @property
+    def ok(self) -> bool:
+        """Whether the grade is "secure" or "probable"."""
+        return self.grade in OK_GRADES
 
     def __getitem__(self, band: str) -> SuperResolution:
         if band not in self.bands:
@@ -287,10 +298,9 @@ class BandsResolution:
         return as_html(self)
 
     def __repr__(self) -> str:
-        verdict = "ok" if self.ok else "not ok"
         flags = f", flags: {', '.join(self.flags)}" if self.flags else ""
         names = ", ".join(self.bands)
-        return f"<BandsResolution {names}, {verdict}, reduced chi2 {self.reduced_chi2:.3g}{flags}>"
+        return f"<BandsResolution {names}, {self.grade}, reduced chi2 {self.reduced_chi2:.3g}{flags}>"
 
 
 def _made(told: dict[str, Any]) -> BandsResolution:

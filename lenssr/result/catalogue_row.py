@@ -50,6 +50,7 @@ def catalogue_row(result: SuperResolution) -> QTable:
     row: dict[str, Any] = {
         "id": identifier_of(result.meta),
         "file": file_of(result.meta),
+        "grade": result.grade,
         "ok": bool(result.ok),
         "flags": ",".join(result.flags),
         "reduced_chi2": float(result.reduced_chi2),

@@ -285,7 +285,7 @@ def result_from(kind: type, path: Any, scale: int) -> Any:
         lens_light=_one_or_all(lights["lens"]),
         sky=0.0 * unit,
         sky_error=0.0 * unit,
-        ok=False,
+        grade="doubtful",
         meta={"from": "COOLEST", "pixel_scale": template.pixel_scale, **_plain_meta(template)},
     )
 

@@ -17,6 +17,8 @@ class FailedResolution:
 
     Attributes
     ----------
+    grade : str
+        "failed".
     ok : bool
         False. The object itself is false too, so that ``filter(None, results)`` keeps the results.
     flags : tuple of str
@@ -32,6 +34,7 @@ class FailedResolution:
     (False, False, ('failed',))
     """
 
+    grade = "failed"
     ok = False
     flags = ("failed",)
 

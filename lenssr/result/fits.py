@@ -27,6 +27,7 @@ from lenssr.imaging.fits_checks import read_checked, same_hdus
 from lenssr.light import from_dict as light_from_dict
 from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
+from lenssr.result.grade import grade_told
 from lenssr.result.hdus import ImageExtension, cards_text, mark_long, write_hdus
 from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.provenance import iso_date, provenance_cards
@@ -63,7 +64,7 @@ STRUCTURAL = frozenset(
 # Tables and input planes follow the other planes in this order; all other HDUs come last.
 LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 # Fields that META holds as they are.
-EXACT = "reduced_chi2 sky sky_error covariance_names flags ok magnification magnification_error meta".split()
+EXACT = "reduced_chi2 sky sky_error covariance_names flags magnification magnification_error meta".split()
 # Ends of the names of files that are FITS.
 SUFFIXES = (".fits", ".fit", ".fts")
 # Columns of the LENS table, one row a parameter; ``key`` is its name in COVARIANCE and DRAWS.
@@ -219,7 +220,7 @@ class _WCSTexts(dict):
 
 def _exact(result):
     """Collect what the images and tables cannot hold."""
-    exact = {name: getattr(result, name) for name in EXACT}
+    exact = {name: getattr(result, name) for name in (*EXACT, "grade")}
     # The time stands in the first header alone, so that a second run writes the same table.
     exact["meta"] = {key: value for key, value in exact["meta"].items() if key != "seconds"}
     for name, plane in planes_of(result).items():
@@ -326,7 +327,7 @@ def _fields(hdulist, kind, exact):
     table = QTable(hdulist["PARAMETERS"].data, meta=exact["parameters.meta"])
     for name, column in table.columns.items():
         table[name] = column.astype(str) if column.dtype.kind in "SU" else _native(column)
-    told = {name: exact[name] for name in EXACT}
+    told = {name: exact[name] for name in EXACT} | {"grade": grade_told(exact)}
     told |= {name: tuple(told[name]) for name in ("covariance_names", "flags")}
     if "SECONDS" in hdulist[0].header:
         told["meta"].setdefault("seconds", hdulist[0].header["SECONDS"])
@@ -468,7 +469,8 @@ def meta_cards(header, meta, before=""):
 
 def verdict_cards(header, result):
     """Write the verdict of a result into a header."""
-    header["LSR_OK"] = (bool(result.ok), "False where a serious flag is set")
+    header["LSR_GRAD"] = (result.grade, "secure, probable, doubtful or failed")
+    header["LSR_OK"] = (bool(result.ok), "whether it is secure or probable")
     header["FLAGS"] = ",".join(result.flags) or "none"
     if np.isfinite(result.reduced_chi2):
         header["REDCHI2"] = (float(result.reduced_chi2), "over the pixels that are not masked")
@@ -502,7 +504,8 @@ def shared_primary_hdu(result):
     """Return the primary HDU of the file of a `~lenssr.result.BandsResolution`."""
     header = _written_by()
     header["BANDS"] = ",".join(map(str, result.bands))
-    header["LSR_OK"] = (bool(result.ok), "False where a serious flag is set")
+    header["LSR_GRAD"] = (result.grade, "secure, probable, doubtful or failed")
+    header["LSR_OK"] = (bool(result.ok), "whether it is secure or probable")
     header["FLAGS"] = ",".join(result.flags) or "none"
     header["LEFT_OUT"] = ",".join(result.left_out) or "none"
     header["REDCHI2"] = (float(result.reduced_chi2), "over the pixels of all bands")

@@ -316,8 +316,8 @@ def _verdict(drawing, axes):
     result = drawing.result
     axes.set_axis_off()
     write = {"transform": axes.transAxes, "va": "top", "ha": "left"}
-    verdict, colour = ("ok", GOOD) if result.ok else ("not ok", BAD)
-    axes.text(0.0, 1.0, verdict, color=colour, fontsize="x-large", weight="bold", **write)
+    colour = GOOD if result.ok else BAD
+    axes.text(0.0, 1.0, result.grade, color=colour, fontsize="x-large", weight="bold", **write)
     flags = textwrap.wrap(", ".join(result.flags), FLAG_WIDTH)
     listed = "flags: " + "\n".join(flags) if flags else "no flags"
     axes.text(0.0, 0.91, listed, color=PLAIN, linespacing=1.35, **write)

@@ -29,7 +29,7 @@ def _title(result, judged):
         parts.append(f"reduced $\\chi^2$ = {result.reduced_chi2:.3g}")
         if radius is not None:
             parts.append(rf'$\theta_\mathrm{{E}}$ = {radius.replace("+-", "±")}"')
-        parts.append("ok" if result.ok else "not ok: see the flags")
+        parts.append(result.grade if result.ok else f"{result.grade}: see the flags")
     return "     ".join(filter(None, parts))
 
 

@@ -20,6 +20,7 @@ from lenssr.posterior.sampling import Method, draw
 from lenssr.result.catalogue_row import catalogue_row
 from lenssr.result.coolest_files import result_from, write_coolest
 from lenssr.result.fits import plane, read, write
+from lenssr.result.grade import OK_GRADES
 from lenssr.result.magnitudes import PARTS, magnitude_of
 from lenssr.result.text import as_html, describe, pixel_scales
 from lenssr.units import positive_integer
@@ -104,8 +105,8 @@ class SuperResolution:
         The parameters along its axes.
     flags : tuple of str
         Names of what is wrong or doubtful; the page on verdicts explains them.
-    ok : bool
-        False when a serious flag is set.
+    grade : {"secure", "probable", "doubtful", "failed"}
+        What the flags come to: the page on verdicts says how often each is right.
     magnification, magnification_error : float
         Total magnification: flux of the lensed source before the PSF, over the flux of the source; and its
         error. Conditional on the family of the mass model, as are size and flux of the source: a sheet of
@@ -149,12 +150,17 @@ class SuperResolution:
     sky_error: u.Quantity
     parameters: QTable = field(default_factory=_no_parameters)
     flags: tuple[str, ...] = ()
-    ok: bool = True
+    grade: str = "probable"
     magnification: float = np.nan
     magnification_error: float = np.nan
     posterior: Any = field(default=None, repr=False)
     draws: PosteriorDraws | None = field(default=None, repr=False)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the grade is "secure" or "probable"."""
+        return self.grade in OK_GRADES
 
     @property
     def R_E(self) -> u.Quantity:
@@ -581,6 +587,5 @@ class SuperResolution:
         ny, nx = self.image.shape
         _, scale = pixel_scales(self)
         size = f"{nx}x{ny}" + ("" if scale is None else f' at {scale:.4g}"')
-        verdict = "ok" if self.ok else "not ok"
         flags = f", flags: {', '.join(self.flags)}" if self.flags else ""
-        return f"<SuperResolution {size}, {verdict}, reduced chi2 {self.reduced_chi2:.3g}{flags}>"
+        return f"<SuperResolution {size}, {self.grade}, reduced chi2 {self.reduced_chi2:.3g}{flags}>"

@@ -67,10 +67,10 @@ def describe(result):
     """Write the text of `~lenssr.SuperResolution.summary`."""
     coarse, fine = pixel_scales(result)
     kind = "model" if is_model(result) else "interpolated"
-    verdict, flags = "ok" if result.ok else "NOT OK", ", ".join(result.flags) or "none"
+    flags = ", ".join(result.flags) or "none"
     masked = 0 if result.data.mask is None else int(np.sum(result.data.mask))
     lines = [
-        f"verdict        {verdict}; flags: {flags}",
+        f"verdict        {result.grade}; flags: {flags}",
         f"data           {_size(result.data, coarse)}, {masked} masked",
         f"image          {_size(result.image, fine)}, {kind}, {_unit(result.image)}",
     ]
@@ -103,9 +103,9 @@ def describe(result):
 
 def describe_bands(result):
     """Write the text of `~lenssr.result.BandsResolution.summary`."""
-    verdict, flags = "ok" if result.ok else "NOT OK", ", ".join(result.flags) or "none"
+    flags = ", ".join(result.flags) or "none"
     lines = [
-        f"verdict        {verdict}; flags: {flags}",
+        f"verdict        {result.grade}; flags: {flags}",
         f"bands          {', '.join(map(str, result.bands))}",
     ]
     if result.left_out:

@@ -112,8 +112,7 @@ def columns_for(bands: Sequence[str], redshifts: bool) -> list[Column]:
 
 def grade_of(result: SuperResolution) -> str:
     """The verdict in a word."""
-    grade = getattr(result, "grade", None)
-    return str(grade) if grade is not None else "ok" if result.ok else "not ok"
+    return result.grade
 
 
 def failed_row(lens: ListedLens, stage: str, error: Any) -> dict[str, Any]:

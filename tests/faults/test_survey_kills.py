@@ -35,7 +35,7 @@ def test_a_survey_that_is_stopped_ends_at_once_and_goes_on(tmp_path, monkeypatch
     assert (code, told.splitlines()) == expected
     monkeypatch.setattr(engines, "SolverPool", HerePool)
     survey = Survey(cutouts, run, resolver=SuperResolver(source="interpolation"), figures=False)
-    assert survey.run().grades == {"ok": 12}
+    assert survey.run().grades == {"probable": 12}
     table = Table.read(run / "catalogue.ecsv")
     assert list(table["id"]) == [f"lens-{number:04d}" for number in range(12)]
     assert [path for path in run.rglob(".*") if path.is_file()] == []

@@ -151,6 +151,7 @@ EVERYWHERE = np.ones((60, 60), dtype=bool)
 INSIDE, OUTSIDE = (22, 22), (20, 38)  # of the critical curve, 0.35" and 1.85" from the centre
 DARK = np.zeros(SHAPE)
 BY_HAND = seen(10 * BLOCK + BOARD)
+OBSERVED = replace(BY_HAND, meta={**BY_HAND.meta, "TELESCOP": "HST"})
 
 # By flag: a run that has it, and runs that do not. All numbers are stated here, not read from the package.
 CASES = {
@@ -220,6 +221,11 @@ CASES = {
     "correlated_noise": (make(noise={"lag1": 0.151}), make(noise={"lag1": 0.149})),
     "errors_too_small": (make(noise={"rms_ratio": 1.31}), make(noise={"rms_ratio": 1.29})),
     "no_psf": (make(image=BY_HAND), make(), make(image=BY_HAND, settings={"oversampling": 1})),
+    "telescope_without_psf": (
+        make(image=OBSERVED),
+        make(image=BY_HAND),
+        make(image=OBSERVED, settings={"oversampling": 1}),
+    ),
     "psf_undersampled": (
         make(image=blurred(1.8)),
         make(image=blurred(2.3)),
@@ -274,6 +280,21 @@ def test_a_flag_is_also_set(name):
 @pytest.mark.parametrize("name", NOTED)
 def test_what_an_observation_notes_is_a_flag(name):
     assert judge(make(flags=[name])).flags == (name,)
+
+
+@pytest.mark.parametrize(
+    ("flags", "grade"),
+    [
+        ((), "secure"),
+        (("errors_missing", "psf_cropped"), "secure"),
+        (("errors_missing", "noise_guessed"), "probable"),
+        (("noise_guessed", "left_out"), "doubtful"),
+        (("left_out", "constant_image"), "failed"),
+    ],
+)
+def test_the_grade_is_the_worst_that_a_flag_leaves(flags, grade):
+    verdict = judge(make(flags=flags))
+    assert set(verdict.flags) == set(flags) and verdict.grade == grade
 
 
 @pytest.mark.parametrize("name", FACTS)

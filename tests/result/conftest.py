@@ -128,7 +128,7 @@ def make_result(shape=(31, 36), scale=0.08, **changes):
         "covariance": np.diag([1.44e-6, 1.5e-4, 4e-6]),
         "covariance_names": ("theta_E_0", "r_eff", "level"),
         "flags": ("correlated_noise", "psf_undersampled"),
-        "ok": True,
+        "grade": "secure",
         "magnification": 11.25,
         "magnification_error": 0.125,
         "information": np.linspace(0, 1, 40 * 44).reshape(40, 44),

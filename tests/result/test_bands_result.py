@@ -22,7 +22,7 @@ FRAME = {"turn": [[0.0, 1.0], [-1.0, 0.0]], "origin": [0.1, 0.0], "matrix": [[0.
 def bands(make):
     """Two bands: the second has a flag of its own, and is turned by a quarter."""
     first = make(flags=("correlated_noise",))
-    second = make(flags=("correlated_noise", "bad_chi2"), ok=False)
+    second = make(flags=("correlated_noise", "bad_chi2"), grade="doubtful")
     first, second = (
         replace(one, meta={**one.meta, "pixel_scale": 0.08, "frame": frame})
         for one, frame in ((first, None), (second, FRAME))
@@ -40,7 +40,7 @@ def test_what_is_shared_and_what_is_of_a_band(bands):
     assert bands.R_E == bands["F606W"].R_E
     assert bands.flags == ("correlated_noise", "F814W: bad_chi2")
     assert not bands.ok
-    assert repr(bands).startswith("<BandsResolution F606W, F814W, not ok, reduced chi2")
+    assert repr(bands).startswith("<BandsResolution F606W, F814W, doubtful, reduced chi2")
 
 
 @pytest.mark.parametrize("name", ["image", "source", "lens_light", "residual", "sky", "magnitudes"])
@@ -80,7 +80,7 @@ def test_the_table_and_the_text_show_every_band(bands):
     for line in (
         "bands          F606W, F814W",
         "band F814W",
-        "  verdict        NOT OK; flags: correlated_noise, bad_chi2",
+        "  verdict        doubtful; flags: correlated_noise, bad_chi2",
     ):
         assert line in text.splitlines()
     rows = [line.split()[:3] for line in text.splitlines()]

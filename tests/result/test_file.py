@@ -7,6 +7,9 @@ import astropy.units as u
 import pytest
 from astropy.io import fits
 
+from lenssr import InputError, SuperResolution
+from lenssr.result.grade import GRADES, grade_told
+
 UNIT = u.electron / u.s
 
 
@@ -99,3 +102,21 @@ def test_long_values_are_kept_whole(tmp_path, make):
     header = fits.getheader(tmp_path / "out.fits")
     assert header["FLAGS"] == ",".join(flags)
     assert header["LENS"] == lens
+
+
+def test_the_grade_comes_back(make, tmp_path):
+    for grade in GRADES:
+        make(grade=grade).write(tmp_path / f"{grade}.fits")
+        back = SuperResolution.read(tmp_path / f"{grade}.fits")
+        assert back.grade == grade and back.ok == (grade in ("secure", "probable"))
+        assert fits.getheader(tmp_path / f"{grade}.fits")["LSR_GRAD"] == grade
+
+
+@pytest.mark.parametrize(("ok", "grade"), [(True, "probable"), (False, "doubtful")])
+def test_older_files_without_a_grade_say_what_they_can(ok, grade):
+    assert grade_told({"ok": ok}) == grade
+
+
+def test_a_grade_that_is_none_is_refused():
+    with pytest.raises(InputError, match="'splendid' is none of failed, doubtful, probable, secure"):
+        grade_told({"grade": "splendid"})

@@ -14,14 +14,14 @@ def test_summary_says_verdict_and_errors(result):
 
 
 def test_repr_is_one_line(result):
-    assert repr(result).startswith('<SuperResolution 72x62 at 0.04", ok, reduced chi2 ')
+    assert repr(result).startswith('<SuperResolution 72x62 at 0.04", secure, reduced chi2 ')
     assert "\n" not in repr(result)
 
 
 def test_bad_verdict_is_said(make):
-    bad = make(shape=(8, 8), ok=False, flags=("bad_chi2",))
-    assert "not ok" in repr(bad)
-    assert "NOT OK; flags: bad_chi2" in bad.summary()
+    bad = make(shape=(8, 8), grade="doubtful", flags=("bad_chi2",))
+    assert "doubtful" in repr(bad)
+    assert "doubtful; flags: bad_chi2" in bad.summary()
 
 
 def test_failed_resolution_is_false():

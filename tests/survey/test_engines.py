@@ -36,7 +36,7 @@ def test_workers_give_what_a_loop_gives(folder, tmp_path, resolver, idle):
     _, loop = run(folder, tmp_path / "loop", resolver)
     summary, workers = run(folder, tmp_path / "workers", resolver, jobs=2)
     assert workers == loop
-    assert summary.grades == {"ok": 4, "failed": 1}
+    assert summary.grades == {"probable": 4, "failed": 1}
     assert sorted(idle.asked) == sorted(2 * list("abcde"))
     assert engines._pools == {}
 
@@ -62,7 +62,7 @@ def test_workers_of_another_scheduler_do_the_work(folder, tmp_path, resolver, id
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
     ) as cluster:
         summary, _ = run(folder, tmp_path / "run", resolver, scheduler=cluster.scheduler_address)
-        assert summary.grades == {"ok": 5}
+        assert summary.grades == {"probable": 5}
     assert engines._pools == {}
 
 

@@ -41,7 +41,7 @@ def test_every_lens_gets_a_row_and_files(survey, fitsverify):
     table = Table.read(survey.folder.path / "catalogue.ecsv")
     assert list(table["id"]) == list("abcde")
     assert list(table["note"]) == [f"note {name}" for name in "abcde"]
-    assert set(table["grade"]) == {"ok"} and summary.grades == {"ok": 5}
+    assert set(table["grade"]) == {"probable"} and summary.grades == {"probable": 5}
     np.testing.assert_allclose(table["ra"], 150 + np.arange(5), atol=1e-9)
     for row in table:
         product = SuperResolution.read(survey.folder.path / row["product"])
@@ -77,13 +77,13 @@ def test_a_failure_is_a_row_that_says_how_to_repeat_it(catalogue, folder, tmp_pa
     survey = survey_of(catalogue, tmp_path / "run", resolver, keep="note")
     survey.repeat_by("lenssr survey in.ecsv -o run --redo ID")
     summary = survey.run()
-    assert summary.grades == {"ok": 4, "failed": 1}
+    assert summary.grades == {"probable": 4, "failed": 1}
     (row,) = Table.read(survey.folder.path / "failures.ecsv")
     assert (row["id"], row["stage"]) == ("c", "reading")
     assert "c.fits" in row["failure"]
     assert row["repeat"] == "lenssr survey in.ecsv -o run --redo c"
     catalogue = Table.read(survey.folder.path / "catalogue.ecsv")
-    assert list(catalogue["grade"]) == ["ok", "ok", "failed", "ok", "ok"]
+    assert list(catalogue["grade"]) == ["probable", "probable", "failed", "probable", "probable"]
     assert "1 x" in summary.text()
 
 
@@ -148,7 +148,7 @@ def test_a_batch_gives_what_single_lenses_give(folder, tmp_path, resolver, here)
 def test_a_bad_lens_of_a_batch_fails_alone(folder, tmp_path, resolver, here):
     (folder / "b.fits").write_bytes(b"no FITS")
     survey = survey_of(folder, tmp_path / "run", resolver, batch=5)
-    assert survey.run().grades == {"ok": 4, "failed": 1}
+    assert survey.run().grades == {"probable": 4, "failed": 1}
 
 
 def test_the_einstein_radius_of_the_catalogue_is_where_the_fit_begins(folder, tmp_path, here):
@@ -206,7 +206,7 @@ def test_lenses_are_done_again(folder, tmp_path, resolver, idle, redo, expected)
     idle.asked.clear()
     summary = survey_of(folder, tmp_path / "run", resolver).run(redo=redo)
     assert idle.asked == expected
-    assert summary.grades == ({"ok": 5} if "c" in expected else {"ok": 4, "failed": 1})
+    assert summary.grades == ({"probable": 5} if "c" in expected else {"probable": 4, "failed": 1})
     assert len(Table.read(tmp_path / "run" / "catalogue.ecsv")) == 5
 
 
@@ -216,7 +216,7 @@ def test_half_a_line_is_a_lens_that_is_not_done(idle_survey, idle):
     (path,) = (survey.folder.path / "rows").glob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-20])
     idle.asked.clear()
-    assert survey.run().grades == {"ok": 5}
+    assert survey.run().grades == {"probable": 5}
     assert idle.asked == ["e"]
 
 

@@ -88,7 +88,7 @@ def test_a_click_sorts_and_another_one_turns_the_order(page):
         ("search", "LENS 99", lambda t: np.char.find(t["id"], "lens 99") >= 0),
         ("where", "R_E > 1.5 and q <= 0.8", lambda t: (t["R_E"] > 1.5) & (t["q"] <= 0.8)),
         ("where", "flags has chi2", lambda t: np.char.find(t["flags"], "chi2") >= 0),
-        ("where", "grade != ok, seconds<100", lambda t: (t["grade"] != "ok") & (t["seconds"] < 100)),
+        ("where", "grade != secure, seconds<100", lambda t: (t["grade"] != "secure") & (t["seconds"] < 100)),
     ],
 )
 def test_rows_are_filtered(page, field, text, expected):

@@ -45,7 +45,7 @@ HELD = 0.9  # share of their weight that the grid holds
 MOST_SIGMA = 30.0  # largest weight of one pixel
 OUTLIERS = 5.0  # degrees of freedom of Student's t
 # Trial lenses: Einstein radii, and shapes of each. Beside lens light radii lie closer, and the first shape is
-# that of the light, so that a ring, which is one radius and one shape, is found. Chosen on 10 of 26 real lenses.
+# that of the light: so a ring, which has one radius and one shape, is found. Chosen on 10 of 26 real lenses.
 TRIALS, LIT_TRIALS = (12, 6), (18, 4)
 WIDTHS = 0.5, 1.0, 1.0  # of their shapes over those of the priors: at first, and if none explains the arcs
 # Lenses that are kept and the steps that they then move, from round to round: many beside lens light, whose

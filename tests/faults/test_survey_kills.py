@@ -11,7 +11,7 @@ from lenssr.survey import Survey, engines
 from lenssr.survey.lens_solver import LensSolver
 
 
-LENSES = 40  # so many that some are left when a busy machine gets to the signal
+LENSES = 24  # so many that some are left when a busy machine gets to the signal
 
 
 class HerePool:

@@ -252,11 +252,15 @@ class FreeFormFit:
     def _first_field(self, kind, problem, parameters):
         """Field and parameters to begin with: none beside a Sérsic, else those of the parametric fit.
 
-        If that does not explain the data, these or those of the linear inversion, whichever fit.
+        If that does not explain the data, these or those of the linear inversion, whichever fit; after a look
+        where that has ended.
         """
         grid, positive = problem.grid, self.settings.positive
         if kind == "perturbed_sersic":
             return np.zeros(grid.size) if positive else np.ones(grid.size), parameters
+        if self.fit.look is not None:
+            values = self._seen_before(grid)
+            return (log_field(_positive_guide(values), problem.log_floor) if positive else values), parameters
         smooth, prior = self._parametric_at(grid), Prior("curvature", grid.side)
         if positive and _excess(self.fit, self.temperature) == 0:
             return log_field(_positive_guide(smooth), problem.log_floor), parameters
@@ -268,6 +272,11 @@ class FreeFormFit:
         starts = [(_positive_guide(values), beside) for values, beside in starts]
         values, beside = min(starts, key=lambda start: problem.chi2(*start))
         return log_field(values, problem.log_floor), beside
+
+    def _seen_before(self, grid):
+        """Brightness at the nodes of a grid of the source that a look has found."""
+        before = self.fit.look.problem.grid_at(self.fit.look.solution.parameters)
+        return before.matrix(*_within(before, grid)) @ self.fit.look.solution.values
 
     def _parametric_at(self, grid):
         """Brightness of the parametric source at the nodes of a grid."""
@@ -295,10 +304,7 @@ class FreeFormFit:
         """
         scene, coarse = problem.scene, problem.grid_at(solution.parameters)
         fine = coarse.refined(self.grid.side)
-        # Nodes on the rim of both grids are inside but for rounding.
-        rim, centre = coarse.half * (1 - 1e-12), (coarse.x_0, coarse.y_0)
-        nodes = [np.clip(axis, at - rim, at + rim) for axis, at in zip(fine.nodes, centre, strict=True)]
-        field, parameters = coarse.matrix(*nodes) @ solution.field, solution.parameters
+        field, parameters = coarse.matrix(*_within(coarse, fine)) @ solution.field, solution.parameters
         problem = self.problem(kind, scene, problem.physical(parameters)[0], fine)
         prior = Prior(solution.prior.name, fine.side)
         strength = solution.strength * solution.prior.finer(fine.side)
@@ -377,6 +383,13 @@ def moments_of(stack, model):
     moments = stack.moments(torch.as_tensor(model)[None], torch.tensor([0]))
     mean, _, variance = (part[0].numpy() for part in moments)
     return np.maximum(variance, np.finfo(float).tiny), mean - model
+
+
+def _within(grid, other):
+    """Nodes of another grid, those beyond a grid moved onto its rim."""
+    # Nodes on the rim of both are inside but for rounding.
+    rim, centre = grid.half * (1 - 1e-12), (grid.x_0, grid.y_0)
+    return [np.clip(axis, at - rim, at + rim) for axis, at in zip(other.nodes, centre, strict=True)]
 
 
 def _pixels_of(stack):

@@ -44,7 +44,7 @@ from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
-from lenssr.reconstruction.rival_lenses import likeliest, rivals, rough_fit, start_behind
+from lenssr.reconstruction.rival_lenses import at_end, likeliest, rivals, rough_fit, start_behind
 from lenssr.reconstruction.trial_lenses import lenses_differ, search_trial_lenses
 from lenssr.source.batching import ask
 
@@ -225,7 +225,8 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
     if scene.lights:
         given = stack, scene, plain, light, constraints, tolerance
         rough = [(rough_fit(one.lens, *given), one.oddity) for one in likely[: decisions.LOOKS]]
-        return _Found(likeliest(rough, functools.partial(begin, number)), None, rough=True)
+        fit, end = likeliest(rough, functools.partial(begin, number))
+        return _Found(fit if end is None else at_end(scene, fit, end), None, rough=True)
     physical = start_behind(lenses[0], stack, plain, light)
     near = constraints.trust_region(plain, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
     (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=tolerance)

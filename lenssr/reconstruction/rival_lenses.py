@@ -9,7 +9,7 @@ from lenssr.model.fit import Constraints, early_fit, refine, softened, template_
 from lenssr.model.initial_guess import source_start, without_light
 from lenssr.reconstruction import decisions
 
-__all__ = ["likeliest", "rivals", "rough_fit", "start_behind"]
+__all__ = ["at_end", "likeliest", "rivals", "rough_fit", "start_behind"]
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,24 @@ def rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
 def likeliest(fits, begin):
     """The fit from which ``begin(fit)`` leads to the likeliest free-form source, all at one temperature.
 
-    ``fits`` are pairs of a fit and of what its lens loses for being odd.
+    ``fits`` are pairs of a fit and of what its lens loses for being odd. Returns the fit, and where it led to;
+    None where nothing had to be decided.
     """
     if len(fits) == 1:
-        return fits[0][0]
+        return fits[0][0], None
     ends = [(begin(fit), oddity) for fit, oddity in fits]
     coolest = min(end.temperature for end, _ in ends)
     evidence = [end.evidence_at(coolest) - oddity for end, oddity in ends]
     log.debug("ln evidence behind trial lenses: %s", evidence)
-    return fits[int(np.argmax(evidence))][0]
+    best = int(np.argmax(evidence))
+    return fits[best][0], ends[best][0]
+
+
+def at_end(scene, fit, look):
+    """A fit with lens, lens light and sky as a look from it has left them, and with that look."""
+    physical = fit.physical.clone()
+    physical[scene.keep("source")] = look.problem.physical(look.solution.parameters)[0].to(physical)
+    return replace(fit, physical=physical, look=look)
 
 
 def start_behind(lens, stack, scene, light):

@@ -37,14 +37,14 @@ def test_the_likeliest_of_the_usual_lenses_is_a_rival_however_far_behind(odd):
 
 
 def test_without_a_rival_nothing_has_to_be_looked_at():
-    assert likeliest([("only", 50.0)], begin=None) == "only"
+    assert likeliest([("only", 50.0)], begin=None) == ("only", None)
 
 
 def test_evidence_of_one_temperature_decides_less_what_is_lost_for_being_odd():
     ends = {"odd": end(-50.0), "usual": end(-90.0), "poor": end(-70.0, temperature=2.0)}
     fits = [("odd", 30.0), ("usual", 0.0), ("poor", 0.0)]
-    assert likeliest(fits, ends.get) == "odd"
-    assert likeliest([("odd", 50.0), *fits[1:]], ends.get) == "usual"
+    assert likeliest(fits, ends.get) == ("odd", ends["odd"])
+    assert likeliest([("odd", 50.0), *fits[1:]], ends.get) == ("usual", ends["usual"])
 
 
 def test_nothing_is_lost_for_being_odd_within_the_limits():

@@ -181,9 +181,9 @@ class Fit:
     ``lensed_source`` (N,) are the expected data and the source's part of them; ``weight`` (N,) is the inverse
     variance that was used, 0 on masked pixels; ``leverage`` (N,), where it is known, is the diagonal of the
     hat matrix. ``modes`` are other lenses that the data allow: excess of chi2, or of -2 ln(evidence), and
-    their parameters (P,). ``look`` is where a short free-form fit from here ended, a
-    `~lenssr.reconstruction.freeform_fit.CoarseFit`, if there was one. ``lens_from`` is the method that found an unknown lens: "search", "network" or
-    "pixelated".
+    their parameters (P,). ``lens_from`` is the method that found an unknown lens: "search", "network" or
+    "pixelated". ``look`` is where a short free-form fit from here ended, a
+    `~lenssr.reconstruction.freeform_fit.CoarseFit`, if there was one.
     """
 
     physical: Tensor

@@ -166,8 +166,11 @@ class FreeFormFit:
         problem, solution = yield from self._update_weights(kind, problem, solution)
         return (yield from expand_trust_region(self, kind, problem, solution))
 
-    def begin(self):
-        """Find source and lens on the coarse grid only; yields requests, returns a `CoarseFit`."""
+    def begin(self, **steps):
+        """Find source and lens on the coarse grid only; yields requests, returns a `CoarseFit`.
+
+        ``steps`` are options of the request that frees the lens.
+        """
         grid = self._coarse_grid()
         if grid.side > MOST_TO_BEGIN:
             grid = self.grid.refined(MOST_TO_BEGIN)
@@ -175,7 +178,7 @@ class FreeFormFit:
         evidence = self.parametric.value(self.stack.data[0])
         self._set_temperature(problem, solution)
         problem, solution = yield from fit_jointly(
-            self, "pixelated", problem, solution, tolerance=COARSE_GAIN
+            self, "pixelated", problem, solution, tolerance=COARSE_GAIN, **steps
         )
         return CoarseFit(problem, solution, self.correlation, evidence, self.temperature)
 

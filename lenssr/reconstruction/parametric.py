@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 CPU_VALUES, GPU_VALUES = 2**22, 2**26
 PARAMETERS = 20
 LENS_WEIGHTS = "deflection"
+# Steps of the look behind a trial lens: which of them leads to the likeliest source shows before its end.
+BRIEFLY = {"max_iterations": 15}
 # Free-form sources, and the factor of the gains in chi2 at which the Sérsic fit from a trial lens ends: one
 # on a grid only begins there, the others keep the Sérsic.
 FREE_FORM = {"pixelated": 100.0, "perturbed_sersic": 1.0, "auto": 1.0}
@@ -109,7 +111,7 @@ class ParametricReconstruction:
                 return self._look(scene, fit, others, observations[number])
 
             def begin(number, fit):
-                return self._begin(scene.on("cpu"), fit, observations[number], prior="curvature")
+                return self._begin(scene.on("cpu"), fit, observations[number], prior="curvature", **BRIEFLY)
 
             options = {"seed": settings.seed, "network": self.lens_network, "look": look, "begin": begin}
             options["freeform"] = FREE_FORM.get(settings.source)
@@ -128,12 +130,14 @@ class ParametricReconstruction:
         found = refine_with_freeform_source(stack, scene, fit.on("cpu"), others, begin)
         return found.on(fit.physical.device)
 
-    def _begin(self, scene, fit, observation, stack=None, prior="auto"):
+    def _begin(self, scene, fit, observation, stack=None, prior="auto", **steps):
         """The `~lenssr.reconstruction.freeform_fit.CoarseFit` that starts from a fit, on the CPU."""
         stack = stack_of([observation], self.settings, "cpu") if stack is None else stack
         settings = replace(self.settings, source="pixelated", prior=prior, positive=True)
         radius = decisions.DOUBTED_RADIUS_REACH, decisions.DOUBTED_RADIUS_WIDTH
-        return alone(FreeFormFit(stack, scene, fit.on("cpu"), observation, settings, radius=radius).begin())
+        return alone(
+            FreeFormFit(stack, scene, fit.on("cpu"), observation, settings, radius=radius).begin(**steps)
+        )
 
     def solved(self, scene, fit, observation, **meta):
         """What a result is made of, from one fit."""

@@ -43,8 +43,8 @@ def rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
 def likeliest(fits, begin):
     """The fit from which ``begin(fit)`` leads to the likeliest free-form source, all at one temperature.
 
-    ``fits`` are pairs of a fit and of what its lens loses for being odd. Returns the fit, and where it led to;
-    None where nothing had to be decided.
+    ``fits`` are pairs of a fit and of what its lens loses for being odd. Returns the fit, and where it
+    led to, None where nothing had to be decided.
     """
     if len(fits) == 1:
         return fits[0][0], None

@@ -9,12 +9,14 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
-from archive_layouts import LAYOUTS
+from archive_layouts import DEC, LAYOUTS, RA, tan
+from astropy.io import fits
 from common import header, table
 
 from lenssr import SuperResolution, cli
@@ -73,6 +75,34 @@ def row(layout, folder):
     ]
 
 
+CUT = """
+import pathlib, re, sys, time
+from lenssr import Observation
+started = time.perf_counter()
+seen = Observation.from_any(sys.argv[1], centre=sys.argv[2], size=6.0, noise=1.0)
+spent = time.perf_counter() - started
+peak = re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]
+print(*seen.shape, spent, int(peak) * 1.024e-3)
+"""
+
+
+def large_mosaic(side=16384, scale=0.05):
+    """Seconds and memory of a cut of 6 arcsec from a mosaic, in a process of its own."""
+    sky = tan(side, scale, 0)
+    names = {"SIMPLE": True, "BITPIX": -32, "NAXIS": 2, "NAXIS1": side, "NAXIS2": side, "BUNIT": "nJy"}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mosaic.fits"
+        block = np.random.default_rng(1).normal(size=(256, side)).astype(">f4").tobytes()
+        with open(path, "wb") as file:
+            file.write(fits.Header(list((names | sky).items())).tostring().encode())
+            for _ in range(side // 256):
+                file.write(block)
+            file.write(bytes(-file.tell() % 2880))
+        command = [sys.executable, "-c", CUT, str(path), f"{RA} {DEC}"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return f"{told[0]} x {told[1]} pixels of {side} x {side}: {float(told[2]):.2f} s, {float(told[3]):.0f} MB"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="layouts (default: all)")
@@ -87,6 +117,7 @@ def main():
     fitted = np.array([[float(cell.split()[0]) for cell in one[7:9]] for one in rows if one[7]])
     print(f"{len(fitted)} of {len(rows)} read and fitted, the others refused with the remedy")
     print(f"largest deviation: theta_E {abs(fitted[:, 0]).max():.2f} %, flux {abs(fitted[:, 1]).max():.2f} %")
+    print(f"a cut of a mosaic, with all that the process imports: {large_mosaic()}")
 
 
 if __name__ == "__main__":

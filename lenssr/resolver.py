@@ -543,7 +543,7 @@ class SuperResolver:
         psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
         hidden = None if automatic else mask
         limit = MOST_INTERPOLATED if self.settings.kind == "interpolation" else MOST_PIXELS
-        given: Any = {"most_pixels": limit, "middle": True, **reading}
+        given: Any = {"most_pixels": limit, **reading}
         with limited(per_pixel=pixel_need(self.settings)):
             observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **given)
         check_sense(observation)

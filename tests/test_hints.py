@@ -46,11 +46,12 @@ def place(x, y):
     ("centre", "shape"), [((0.0, 0.0), (60, 80)), ((1.0, 0.0), (60, 60)), ((0.0, -0.5), (50, 80))]
 )
 def test_a_centre_becomes_the_middle_of_what_is_fitted(centre, shape):
-    seen = Observation.from_any(frame(), centre=place(*centre), middle=True, **GIVEN)
+    seen = Observation.from_any(frame(), centre=place(*centre), **GIVEN)
     assert seen.shape == shape
     middle = seen.grid.wcs.pixel_to_world((shape[1] - 1) / 2, (shape[0] - 1) / 2)
     assert middle.separation(place(*centre)) < 0.01 * u.arcsec
-    assert Observation.from_any(frame(), centre=place(*centre), **GIVEN).shape == (60, 80)
+    whole = Observation.from_any(frame(), centre=place(*centre), middle=False, **GIVEN)
+    assert whole.shape == (60, 80)
 
 
 def test_a_radius_is_that_of_the_field():

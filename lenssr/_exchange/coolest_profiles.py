@@ -83,6 +83,11 @@ def profile_of_light(name: str, values: Values) -> Named | None:
 
 def mass_of(kind: str, values: Values, isothermal: bool = False) -> Named:
     """The mass model of a profile; ``isothermal`` if the slope of a PEMD is held at 2."""
+    if kind == "NFW":
+        raise InputError(
+            "an NFW of COOLEST has no counterpart here: the format leaves the unit of rho_c open; give "
+            "lenssr.NFW.from_mass a mass and a concentration instead"
+        )
     if kind not in MASSES:
         raise InputError(f"a {quoted(kind)} of COOLEST has no counterpart here: give {', '.join(MASSES)}")
     return MASSES[kind](values, isothermal)
@@ -95,11 +100,13 @@ def _power_law(values: Values, isothermal: bool) -> Named:
 
 
 def _with_core(values: Values, isothermal: bool) -> Named:
-    if values["r_core"]:
-        raise InputError(
-            f"a core of {values['r_core']} is refused: COOLEST says only roughly what theta_E then is"
-        )
-    return _power_law(values, isothermal or "gamma" not in values)
+    theta_E, core, gamma = values["theta_E"], values["r_core"], values.get("gamma", 2.0)
+    if not core:
+        return _power_law(values, isothermal or "gamma" not in values)
+    # theta_E is where the mean convergence is 1, as in all of COOLEST; the strength b of its formulas is ours.
+    grown = math.hypot(theta_E, core) ** (3 - gamma) - core ** (3 - gamma)
+    strength = (theta_E**2 / grown) ** (1 / (gamma - 1))
+    return "CoredPowerLaw", {"theta_E": strength, "gamma": gamma, "core": core, **_ellipse(values)}
 
 
 def _chameleon(values: Values, _: bool) -> Named:

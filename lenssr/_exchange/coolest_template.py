@@ -5,6 +5,7 @@ Every quantity is in arcsec, or in the unit of the image; an image has its first
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from lenssr._files import check_outputs, read_text
 from lenssr._limits import quoted
 from lenssr.exceptions import InputError
 
-__all__ = ["Entity", "Grid", "Profile", "Template", "read_template", "write_template"]
+__all__ = ["Entity", "Grid", "Profile", "Template", "read_template", "write_templates"]
 
 MOST_BYTES = 20_000_000
 """Length of a template that is read."""
@@ -128,31 +129,54 @@ class _Folder:
         return make(name, check_fits_file=False, fits_file_dir=str(self.folder), **grid.fields)
 
 
-def write_template(
-    template: Template, path: Path, overwrite: bool, *, beside: Mapping[str, Any] | None = None
-) -> list[Path]:
-    """Write a template and its files, all of them or none; the template itself is the last to appear.
+def write_templates(
+    templates: Mapping[Path, Template], overwrite: bool, beside: Mapping[Path, Mapping[str, Any]]
+) -> None:
+    """Write templates of one folder and their files, all of them or none; a template is the last of its own.
 
-    ``beside`` are functions that write further files, by the end of their name.
+    ``beside`` are functions that write further files, by template and the end of their name.
     """
     package()
-    stem = path.name.removesuffix(".json")
-    check_outputs([path.with_name(f"{stem}.json")], overwrite)
-    with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=path.parent) as name:
-        files = _Folder(Path(name), stem)
-        made = _coolest_object(template, files)
-        for end, write in (beside or {}).items():
-            write(files.folder / f"{stem}_{end}")
-            files.names.append(f"{stem}_{end}")
-        _write_draws(template, made, files)
-        text = made.to_JSON(exclude_keys=made.exclude_keys)
-        (files.folder / f"{stem}.json").write_text(text, encoding="utf-8")
-        _load(files.folder / f"{stem}.json")
-        names = [*files.names, f"{stem}.json"]
-        check_outputs([path.with_name(one) for one in names], overwrite)
-        for one in names:
-            os.replace(files.folder / one, path.with_name(one))
-    return [path.with_name(one) for one in names]
+    check_outputs(list(templates), overwrite)
+    first = next(iter(templates))
+    with tempfile.TemporaryDirectory(prefix=f".{first.stem}-", dir=first.parent) as name:
+        names = list[str]()
+        for path, template in templates.items():
+            names += _prepared(template, _Folder(Path(name), path.stem), beside[path])
+        check_outputs([first.with_name(one) for one in names], overwrite)
+        _put(Path(name), names, first.parent)
+
+
+def _prepared(template: Template, files: _Folder, beside: Mapping[str, Any]) -> list[str]:
+    """Names of the files of a template, which are written and checked; the template itself is the last."""
+    made = _coolest_object(template, files)
+    for end, write in beside.items():
+        write(files.folder / f"{files.stem}_{end}")
+        files.names.append(f"{files.stem}_{end}")
+    _write_draws(template, made, files)
+    text = made.to_JSON(exclude_keys=made.exclude_keys)
+    (files.folder / f"{files.stem}.json").write_text(text, encoding="utf-8")
+    _load(files.folder / f"{files.stem}.json")
+    return [*files.names, f"{files.stem}.json"]
+
+
+def _put(made: Path, names: Sequence[str], folder: Path) -> None:
+    """Move files to a folder; if one of them cannot be, all are as before."""
+    done = list[str]()
+    try:
+        for name in names:
+            if (folder / name).exists():
+                shutil.copy2(folder / name, made / f"{name}.before")
+            os.replace(made / name, folder / name)
+            done.append(name)
+    except OSError as error:
+        for one in done:
+            if (made / f"{one}.before").exists():
+                os.replace(made / f"{one}.before", folder / one)
+            else:
+                (folder / one).unlink()
+        why = error.strerror or error
+        raise InputError(f"{folder / name} cannot be written ({why}): give another path") from error
 
 
 def _coolest_object(template: Template, files: _Folder) -> Any:

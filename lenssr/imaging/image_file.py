@@ -28,13 +28,15 @@ ROLES = {
     "var": ("VAR", "VARIANCE", "STAT"),
     "ivm": ("IVM", "INVVAR", "IVAR", "INVERSE_VARIANCE"),
     "wht": ("WHT", "WEIGHT", "WGT"),
-    "mask": ("DQ", "MASK", "MSK", "FLAG", "FLAGS", "BPM", "BADPIX", "QUALITY", "MASKBITS"),
+    "mask": ("DQ", "MASK", "MSK", "FLAG", "FLAGS", "FLG", "BPM", "BADPIX", "QUALITY", "MASKBITS"),
     "psf": ("PSF", "PSFIMAGE", "PSF_IMAGE"),
     "exptime": ("EXPTIME", "EXP", "EXPOSURE", "EXPMAP"),
 }
 HDU_ALIASES = {"ivar": "ivm", "weight": "wht", "rms": "err", "dq": "mask", "exposure": "exptime"}
 # Ends of names such as VIS_BGSUB, whose beginning is a band.
 _SCIENCE_ENDS = frozenset((*ROLES["sci"], "BGSUB", "IMG"))
+# What stands between the parts of such a name.
+_GAPS, _GAP = "_.- ", re.compile(r"[_.\- ]")
 _OTHERS = frozenset(
     "UNCERT CTX CON WMAP VAR_POISSON VAR_RNOISE VAR_FLAT AREA HDRTAB D2IMARR WCSDVARR WCSCORR ASDF SKY BKG "
     "BACKGROUND SAMP TIME".split()
@@ -207,12 +209,12 @@ class ImageFile:
     def _labels(self, hdu: Any) -> set[str]:
         """What a band may be called: values of keywords, and parts of the name of the HDU."""
         values = [hdu.header.get(name, self.primary.get(name)) for name in _BAND_KEYWORDS]
-        words = re.split(r"[_\-. ]", hdu.name) + [_prefix(hdu.name), hdu.name, hdu.header.get("EXTVER")]
+        words = _GAP.split(hdu.name) + [_prefix(hdu.name), hdu.name, hdu.header.get("EXTVER")]
         return {str(one).strip().lower() for one in (*values, *words) if one not in (None, "")}
 
     def _is_companion(self, hdu: Any) -> bool:
         name = _name(hdu)
-        parts = re.split(r"[_\-. ]", name)
+        parts = _GAP.split(name)
         ends = {parts[0], parts[-1]} if len(parts) > 1 else set()
         return bool({name, *ends} & _KNOWN_NAMES)
 
@@ -271,7 +273,8 @@ class ImageFile:
         images = [hdu for hdu in self.hdus if len(shape_of(hdu)) >= 2 and hdu is not self.science]
         prefix = _prefix(self.science.name)
         for name in (*names, *ROLES[role]):
-            wanted = {name} if not prefix else {f"{prefix}_{name}", f"{name}_{prefix}"}
+            pairs = ((prefix, name), (name, prefix))
+            wanted = {gap.join(pair) for gap in _GAPS for pair in pairs} if prefix else {name}
             found = [hdu for hdu in images if _name(hdu) in wanted]
             found = found or [hdu for hdu in images if _name(hdu) == name]
             if found:
@@ -351,12 +354,14 @@ def _shape_text(hdu: Any) -> str:
 
 
 def _prefix(name: str) -> str:
-    """VIS of VIS_BGSUB and of VIS; "" of SCI."""
+    """VIS of VIS_BGSUB, SCI_VIS and VIS, 3-4-F of 3-4-F.SCI; "" of SCI."""
     name = name.strip().upper()
     if name in ("", "PRIMARY", *_SCIENCE_ENDS):
         return ""
-    first, _, last = name.rpartition("_")
-    return first if first and last in _SCIENCE_ENDS else name
+    parts = _GAP.split(name)
+    if len(parts) > 1 and parts[-1] in _SCIENCE_ENDS:
+        return name[: -len(parts[-1]) - 1]
+    return name[len(parts[0]) + 1 :] if len(parts) > 1 and parts[0] in _SCIENCE_ENDS else name
 
 
 # 2.5 / ln 10, of asinh magnitudes (Lupton et al. 1999).

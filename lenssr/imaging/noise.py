@@ -453,8 +453,6 @@ def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNois
     subtracting a multiple of the data, clipped at zero or not, removes more than half of the scatter of the
     variance.
     """
-    from scipy import stats
-
     if observation.error is None:
         return None
     variance, data, valid = observation.error**2, observation.data, observation.valid
@@ -465,7 +463,7 @@ def noise_of_counts(observation: Observation, counts: Any = None) -> PoissonNois
     if np.count_nonzero(sky) < FEWEST_PIXELS:
         return None
     ripple = _ripple(variance)
-    if not stats.spearmanr(_ripple(data)[sky], ripple[sky]).statistic > _LEAST_CORRELATION:
+    if not _rank_correlation(_ripple(data)[sky], ripple[sky]) > _LEAST_CORRELATION:
         return None
     # The variance may follow data without negative counts, or all if a sky was subtracted.
     parts = (np.maximum(data, 0), data)
@@ -492,6 +490,20 @@ def _without_photons(
         return np.inf, 1.0, variance
     rest = variance - slope * scale * seen
     return _width(_ripple(rest)[sky]), 1 / (slope * scale), rest
+
+
+def _rank_correlation(one: Array, other: Array) -> float:
+    """Spearman's coefficient; 0 where all values are equal. ``scipy.stats`` would take a second to import."""
+    ranks = [_ranks(values) for values in (one, other)]
+    first, second = (values - values.mean() for values in ranks)
+    spread = math.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() / spread) if spread else 0.0
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks of values, those of equal ones averaged."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places.ravel()]
 
 
 def _ripple(image: Array) -> Array:

@@ -169,7 +169,7 @@ class Observation(Described):
         psf_oversampling: int | None = None,
         psf_includes_pixel: bool | None = None,
         most_pixels: int | None = None,
-        middle: bool = False,
+        middle: bool = True,
     ) -> Observation:
         """Read and check an image.
 
@@ -198,8 +198,8 @@ class Observation(Described):
         band : str or int, optional
             Of a file with several bands, of a cube, or of a dict: the filter, or the number of the plane.
         centre : `~astropy.coordinates.SkyCoord`, str or pair, optional
-            The lens's place on the sky, such as ``"10:00:28.6 +02:12:21"``. Where a PSF varies, it is
-            evaluated there.
+            The lens's place on the sky, such as ``"10:00:28.6 +02:12:21"``. It becomes the middle of the
+            image, and a PSF that varies is evaluated there.
         size : `~astropy.units.Quantity` or pair, optional
             Side of the cutout about ``centre``, or (height, width), a number in arcsec: only that much is
             read.
@@ -222,7 +222,8 @@ class Observation(Described):
         most_pixels : int, optional
             A frame with more is refused before it is read, unless it is cut.
         middle : bool, optional
-            Whether a ``centre`` without a size cuts the frame so that it becomes its middle, by default not.
+            Whether a ``centre`` without a size cuts the frame so that it becomes its middle, as it does by
+            default.
 
         Returns
         -------

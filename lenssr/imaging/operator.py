@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.sparse as sparse
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -338,6 +337,8 @@ class ImagingOperator:
 
         Cells beyond the margin, which some offsets reach, are dark.
         """
+        import scipy.signal
+
         kernel = torch.ones(1, 1) if self._convolution is None else self._convolution.kernel
         # A cell sends kernel[j] to the cell at distance j: a pixel collects with the kernel flipped.
         values = scipy.signal.convolve2d(kernel.flip(0, 1).cpu().numpy(), self._pattern.cpu().numpy())

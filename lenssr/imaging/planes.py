@@ -129,7 +129,7 @@ class Request:
     centre: Any = None  # place of the lens, as `lenssr.imaging.cutting.sky_place` takes it
     size: Any = None  # of the cutout
     radius: Any = None  # of the field about the lens
-    middle: bool = False  # whether the frame is cut so that the centre becomes its middle
+    middle: bool = True  # whether the frame is cut so that the centre becomes its middle
     mask_bits: Any = None  # bits that hide a pixel: their names, or an int
     weight_kind: str | None = None
     most_pixels: int | None = None  # a larger frame is refused before it is read

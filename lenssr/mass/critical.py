@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from lenssr.exceptions import InputError
 from lenssr.mass.mesh import INNERMOST, base_cells, field_of, graded_leaves
@@ -168,7 +167,7 @@ def _denser(line: Array, sagitta: float, number: int | None) -> tuple[Array, Arr
     length = np.append(0, np.cumsum(np.hypot(*np.diff(kept, axis=1))))
     if closed and kept.shape[1] < 4 or kept.shape[1] < 3:
         return line[:, : -1 if closed else None], np.ones_like(line[:, : -1 if closed else None])
-    spline = CubicSpline(length, kept, axis=1, bc_type="periodic" if closed else "not-a-knot")
+    spline = _spline(length, kept, closed)
     gap = np.diff(length)
     chords = _chords(spline(length, 2), gap, sagitta) if number is None else np.full(len(gap), number)
     first = np.repeat(np.cumsum(chords) - chords, chords)
@@ -220,6 +219,13 @@ def _onto(
     return points + after * across, good
 
 
+def _spline(length: Array, points: Array, closed: bool) -> Any:
+    """Cubic spline through points (2, n) at lengths along their line."""
+    from scipy.interpolate import CubicSpline  # it imports much of scipy
+
+    return CubicSpline(length, points, axis=1, bc_type="periodic" if closed else "not-a-knot")
+
+
 # ---------------------------------------------------------------- areas
 
 
@@ -229,7 +235,7 @@ def nodes(points: Array) -> tuple[Array, Array]:
     if points.shape[1] < 5:
         return np.zeros((2, 0)), np.zeros((2, 0))
     length = np.append(0, np.cumsum(np.hypot(*np.diff(points, axis=1))))
-    spline = CubicSpline(length, points, axis=1, bc_type="periodic")
+    spline = _spline(length, points, closed=True)
     places, weights = np.polynomial.legendre.leggauss(4)
     half = np.diff(length)[:, None] / 2
     where = (length[:-1, None] + half * (1 + places)).ravel()

@@ -120,14 +120,14 @@ def from_coolest(path: str | os.PathLike[str]) -> MassModel:
     Returns
     -------
     lens : `~lenssr.mass.MassModel`
-        A sum if there are several profiles. SIE, PEMD, Chameleon, external shear, sheet of convergence, and
-        the potential on a regular grid.
+        A sum if there are several profiles. SIE, PEMD, NIE and SPEMD with a core (a `CoredPowerLaw`),
+        Chameleon, external shear, sheet of convergence, and the potential on a regular grid.
 
     Raises
     ------
     InputError
         If the package is missing, its loader refuses the file, there is no mass, or a profile has no
-        counterpart here: an NFW, whose unit of density the format leaves open, or one with a core.
+        counterpart here: an NFW, whose unit of density the format leaves open.
 
     See Also
     --------

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from lenssr.exceptions import InputError
 from lenssr.mass.critical import Curve, area_of, curves_of, nodes
@@ -309,6 +308,8 @@ def _without_rings(
         if reach < RING:
             _refuse_ring(source, curve)
         if reach < NEARLY_RING * np.ptp(curve.points, axis=1).max():
+            from scipy.spatial import cKDTree
+
             distance, _ = cKDTree(curve.points.T).query(np.stack(cells.place(*cells.middle)[:2]).T)
             cells = cells.take(distance > 2 * cells.size + 10 * reach)
             guesses.append(_ring_guesses(rays, curve, off))

@@ -518,7 +518,8 @@ def _reason(problem: Exception) -> str:
 def _request(reading: dict) -> Request:
     """Which planes of a file are read."""
     asked = ("hdus", "band", "centre", "size", "radius")
-    return Request(**{name: reading[name] for name in asked if name in reading})
+    # A centre is where the PSF is wanted: all galaxies of the frame are measured.
+    return Request(**{name: reading[name] for name in asked if name in reading}, middle=False)
 
 
 def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
@@ -536,15 +537,9 @@ def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) 
         scale = float(np.sqrt(proj_plane_pixel_area(wcs.celestial))) * 3600
     if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
         psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
-    elif psf is not None:
-        told = {name: reading.get(f"psf_{name}") for name in ("oversampling", "includes_pixel")}
-        psf = PSF.from_any(psf, shape=planes.data.shape, image_scale=scale, **told)
-    given = reading | {"pixel_scale": scale}
+    given = reading | {"pixel_scale": scale, "middle": False}
     if error is not None and is_stored(error):
         given, error = given | {"error": error}, None
-    given = {
-        name: value for name, value in given.items() if not (name.startswith("psf_") and psf is not None)
-    }
     observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, **given)
     widening = _correlation_widening(observation)
     no_scale = wcs is None and reading.get("pixel_scale") is None

@@ -14,7 +14,7 @@ from astropy.table import QTable, vstack
 from numpy.typing import NDArray
 
 from lenssr.exceptions import InputError
-from lenssr.result.bands_file import read, write
+from lenssr.result.bands_file import prefixes, read, write
 from lenssr.result.grade import OK_GRADES, worst
 from lenssr.result.resolution import SuperResolution
 from lenssr.result.text import as_html, describe_bands
@@ -266,6 +266,39 @@ class BandsResolution:
         if path is not None:
             save(figure, path)
         return figure
+
+    def to_coolest(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        z_lens: float | None = None,
+        z_source: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a template of COOLEST for each band, and the files beside them: all of them, or none.
+
+        Parameters
+        ----------
+        path : str or `~pathlib.Path`
+            ``NAME.json``: the template of a band is ``NAME_BAND.json``.
+        z_lens, z_source : float, optional
+            Redshifts, which some codes ask for; unknown by default.
+        overwrite : bool, optional
+            Whether existing files may be replaced; no by default.
+
+        Raises
+        ------
+        InputError
+            As `SuperResolution.to_coolest` does.
+        """
+        from lenssr.result.coolest_files import template_path, write_coolest
+
+        place = template_path(path)
+        found = {
+            place.with_name(f"{place.stem}_{prefix.strip('_')}.json"): self.bands[name]
+            for name, prefix in prefixes(self.bands).items()
+        }
+        write_coolest(found, z_lens=z_lens, z_source=z_source, overwrite=overwrite)
 
     def plot_panel(self, panel: str, *, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
         """Draw the colour picture of two or three bands into axes; ``result[band].plot_panel`` draws a band.

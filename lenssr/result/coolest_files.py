@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import astropy.units as u
@@ -10,7 +11,7 @@ from astropy.nddata import CCDData, StdDevUncertainty
 from numpy.typing import NDArray
 
 from lenssr._exchange.coolest_profiles import FIELDS, light_of, profile_of_light, profile_of_mass
-from lenssr._exchange.coolest_template import Entity, Grid, Profile, Template, read_template, write_template
+from lenssr._exchange.coolest_template import Entity, Grid, Profile, Template, read_template, write_templates
 from lenssr._files import local_path, package_version
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
@@ -22,7 +23,7 @@ from lenssr.mass import MultiPlane
 from lenssr.mass.from_codes import lens_of
 from lenssr.result.text import pixel_scales
 
-__all__ = ["result_from", "write_coolest"]
+__all__ = ["result_from", "template_path", "write_coolest"]
 
 DRAWS = 500
 """Draws from the posterior, Gaussian as the covariance of a result says, that a template is given."""
@@ -37,13 +38,24 @@ Translate = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]] | None]
 # ---------------------------------------------------------------- writing
 
 
-def write_coolest(
-    result: Any, path: Any, *, z_lens: float | None, z_source: float | None, overwrite: bool
-) -> None:
-    """Write a template, see `~lenssr.SuperResolution.to_coolest`."""
+def template_path(path: Any) -> Path:
+    """Path of a template that is to be written."""
     place = local_path(path)
     if place.suffix != ".json":
         raise InputError(f"{place} does not end in .json: a template of COOLEST is a JSON file")
+    return place
+
+
+def write_coolest(
+    results: Mapping[Path, Any], *, z_lens: float | None, z_source: float | None, overwrite: bool
+) -> None:
+    """Write templates by path, all or none, see `~lenssr.SuperResolution.to_coolest`."""
+    templates = {path: _template(result, path, z_lens, z_source) for path, result in results.items()}
+    beside = {path: {"lenssr.fits": result.write} for path, result in results.items()}
+    write_templates(templates, overwrite, beside)
+
+
+def _template(result: Any, place: Path, z_lens: float | None, z_source: float | None) -> Template:
     if isinstance(result.lens, MultiPlane):
         raise InputError("COOLEST holds one plane: write the planes of a MultiPlane apart")
     if result.lens is None:
@@ -52,7 +64,7 @@ def write_coolest(
     scale = None if fine is None else fine * (result.image.shape[1] // result.data.shape[1])
     if scale is None:
         raise InputError("the result has no pixel scale: give pixel_scale= or a WCS with the image")
-    template = Template(
+    return Template(
         _entities(result, scale, z_lens, z_source),
         scale,
         _square(_filled(result.data.data) - result.sky.to_value(result.data.unit), 0.0),
@@ -65,8 +77,6 @@ def write_coolest(
         str(result.meta.get("FILTER", result.meta.get("filter", "")) or ""),
         _meta(result, place),
     )
-    write_template(template, place, overwrite, beside={"lenssr.fits": result.write})
-
 
 def _meta(result: Any, place: Any) -> dict[str, Any]:
     """What the format has no place for."""

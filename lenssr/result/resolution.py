@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import astropy.units as u
 import numpy as np
@@ -18,7 +18,7 @@ from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.posterior import PosteriorDraws
 from lenssr.posterior.sampling import Method, draw
 from lenssr.result.catalogue_row import catalogue_row
-from lenssr.result.coolest_files import result_from, write_coolest
+from lenssr.result.exchange import Exchange
 from lenssr.result.fits import plane, read, write
 from lenssr.result.grade import OK_GRADES
 from lenssr.result.magnitudes import PARTS, magnitude_of
@@ -61,7 +61,7 @@ def _no_parameters() -> QTable:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class SuperResolution:
+class SuperResolution(Exchange):
     """The result of one run of `~lenssr.SuperResolver`.
 
     Every image but ``data`` and ``residual`` is a model. Errors are conditional on the model, and correlated
@@ -450,64 +450,6 @@ class SuperResolution:
             If the file is missing, damaged or not a result.
         """
         return read(path, cls)
-
-    def to_coolest(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        z_lens: float | None = None,
-        z_source: float | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write a template of COOLEST, the format that lens-modelling codes share, and the files beside it.
-
-        It needs the package coolest (``pip install "lenssr[coolest]"``), whose loader checks what is written
-        before it appears. Data less sky, errors, mask and PSF; lens, lens light and source, on a regular grid
-        where the format has no such profile; errors of the parameters and 500 draws from their covariance.
-        The result itself, with the errors of its pixels, is ``NAME_lenssr.fits``. One file a band.
-
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The ``.json`` file to make.
-        z_lens, z_source : float, optional
-            Redshifts, which some codes ask for; unknown by default.
-        overwrite : bool, optional
-            Whether existing files may be replaced; no by default.
-
-        Raises
-        ------
-        InputError
-            If the package is missing, the lens has several planes, there is none, the image is not square
-            and cannot be made so evenly, or the files exist.
-        """
-        write_coolest(self, path, z_lens=z_lens, z_source=z_source, overwrite=overwrite)
-
-    @classmethod
-    def from_coolest(cls, path: str | os.PathLike[str], *, scale: int = 2) -> Self:
-        """Render a template of COOLEST that any code may have written.
-
-        It needs the package coolest (``pip install "lenssr[coolest]"``). Nothing in a file is run.
-
-        Parameters
-        ----------
-        path : str or `~pathlib.Path`
-            The ``.json`` file; files that it names lie beside it.
-        scale : int, optional
-            Number of pixels of ``image`` along one of the data, 2 by default.
-
-        Returns
-        -------
-        result : `SuperResolution`
-            The models of the template, what they look like, and how they fit its data. It has no errors and
-            was not judged: ``ok`` is False.
-
-        Raises
-        ------
-        InputError
-            If the package is missing, its loader refuses the file, or a profile has no counterpart here.
-        """
-        return cast("Self", result_from(cls, path, positive_integer(scale, "scale")))
 
     def plot(
         self,

@@ -95,6 +95,37 @@ def test_mass_comes_back(lens):
     np.testing.assert_allclose(back.vector, lens.vector, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize(("kind", "gamma"), [("NIE", None), ("SPEMD", 2.0), ("SPEMD", 1.8), ("SPEMD", 2.3)])
+@pytest.mark.parametrize("core", [0.0, 0.03, 0.4])
+def test_power_laws_with_a_core_have_their_einstein_radius(kind, gamma, core):
+    """The mean convergence within the ellipse of product-average radius theta_E is 1 (COOLEST, conventions)."""
+    values = {"theta_E": 1.2, "r_core": core, "q": 0.7, "phi": 30.0, "center_x": 0.1, "center_y": -0.2}
+    values |= {} if gamma is None else {"gamma": gamma}
+    name, numbers = coolest_profiles.mass_of(kind, values)
+    lens = mass.from_dict({name: numbers})
+    assert type(lens).__name__ == ("CoredPowerLaw" if core else "SIE" if gamma is None else "EPL")
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    radius, step = 1.2 * ((nodes + 1) / 2) ** 3, 1.2 * 1.5 * ((nodes + 1) / 2) ** 2 * weights
+    # Along the minor axis, which is at right angles to phi, counted from +y to -x.
+    minor = np.radians(30.0)
+    along = radius * np.sqrt(0.7)
+    kappa = lens.convergence(0.1 + along * np.cos(minor), -0.2 + along * np.sin(minor))
+    assert (kappa * 2 * radius * step).sum() / 1.2**2 == pytest.approx(1, abs=1e-6)
+
+
+def test_nie_is_that_of_lenstronomy_with_their_strength():
+    from lenstronomy.LensModel.lens_model import LensModel
+
+    values = {"theta_E": 1.2, "r_core": 0.3, "q": 0.7, "phi": 30.0, "center_x": 0.1, "center_y": -0.2}
+    name, numbers = coolest_profiles.mass_of("NIE", values)
+    turn = 2 * np.radians(30.0 + 90)
+    e = (1 - 0.7) / (1 + 0.7)
+    theirs = {"theta_E": 0.3 + np.hypot(0.3, 1.2), "s_scale": 0.3, "center_x": 0.1, "center_y": -0.2}
+    theirs |= {"e1": e * np.cos(turn), "e2": e * np.sin(turn)}
+    found = mass.from_dict({name: numbers}).deflection(X, Y)
+    np.testing.assert_allclose(found, LensModel(["NIE"]).alpha(X, Y, [theirs]), atol=1e-9)
+
+
 # ---------------------------------------------------------------- whole templates
 
 
@@ -239,6 +270,40 @@ def test_all_files_or_none(result, path, monkeypatch):
     assert {name: path.with_name(name).read_bytes() for name in os.listdir(path.parent)} == before
 
 
+def test_files_are_as_before_where_one_cannot_be_placed(result, path, monkeypatch):
+    before = {name: path.with_name(name).read_bytes() for name in os.listdir(path.parent)}
+    path.with_name("lens_noise.fits").unlink()
+    del before["lens_noise.fits"]
+    move = os.replace
+
+    def fails_at_the_template(source, target):
+        if str(target).endswith("lens.json") and not str(source).endswith(".before"):
+            raise OSError(28, "No space left on device")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_at_the_template)
+    with pytest.raises(InputError, match="lens.json cannot be written .No space"):
+        result.to_coolest(path, overwrite=True, z_lens=0.3)
+    assert {name: path.with_name(name).read_bytes() for name in os.listdir(path.parent)} == before
+
+
+def test_bands_are_a_template_each_all_or_none(result, tmp_path, monkeypatch):
+    from lenssr.result import BandsResolution
+
+    bands = BandsResolution.of({"F606W": result, "F814W/2": result})
+    bands.to_coolest(tmp_path / "lens.json", z_lens=0.5, z_source=2.0)
+    written = set(os.listdir(tmp_path))
+    assert {"lens_F606W.json", "lens_F814W_2.json", "lens_F814W_2_data.fits"} <= written
+    for name in ("lens_F606W.json", "lens_F814W_2.json"):
+        np.testing.assert_allclose(
+            mass.from_coolest(tmp_path / name).vector, result.lens.vector, rtol=1e-9, atol=1e-12
+        )
+    (tmp_path / "lens_F606W.json").unlink()
+    with pytest.raises(InputError, match="lens_F814W_2.json exists"):
+        bands.to_coolest(tmp_path / "lens.json")
+    assert set(os.listdir(tmp_path)) == written - {"lens_F606W.json"}
+
+
 def changed(path, old, new):
     path.write_text(path.read_text().replace(old, new))
     return path
@@ -256,7 +321,7 @@ def test_profile_without_counterpart_is_refused(path):
     profile["parameters"] |= {"r_s": gamma, "rho_c": gamma}
     del profile["parameters"]["theta_E"]
     path.write_text(json.dumps(text))
-    with pytest.raises(InputError, match="no counterpart"):
+    with pytest.raises(InputError, match="NFW of COOLEST has no counterpart.*unit of rho_c"):
         mass.from_coolest(path)
 
 

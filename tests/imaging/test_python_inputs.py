@@ -1,6 +1,8 @@
 """What people hold in Python is read with all that it says, or refused with the reason."""
 
 import io
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import astropy.units as u
@@ -151,6 +153,36 @@ def test_a_frame_is_refused_before_it_is_read(tmp_path):
         Observation.from_any(path, most_pixels=1024**2)
     seen = Observation.from_any(path, centre=LENS, size=1.0 * u.arcsec, noise=1.0, unit="nJy")
     assert seen.shape == (20, 20)
+
+
+CUT = """
+import pathlib, re, sys, time
+import lenssr.imaging
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+before = peak()
+started = time.process_time()
+seen = lenssr.imaging.Observation.from_any(sys.argv[1], centre="150.1 2.2", size=1.0, noise=1.0)
+spent = time.process_time() - started
+print(*seen.shape, spent, peak() - before)
+print(*(name for name in sys.argv[2:] if name in sys.modules))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sizes of processes are in other units elsewhere")
+def test_a_cut_of_a_mosaic_costs_no_more_than_the_cut(tmp_path):
+    path, side = tmp_path / "mosaic.fits", 16384
+    names = {"SIMPLE": True, "BITPIX": -32, "NAXIS": 2, "NAXIS1": side, "NAXIS2": side}
+    with open(path, "wb") as file:
+        file.write(fits.Header(list((names | CARDS | {"BUNIT": "nJy"}).items())).tostring().encode())
+        file.truncate(file.tell() + 4 * side**2 + -(4 * side**2) % 2880)
+    # Parts of scipy that take 40 MB, which reading does without.
+    parts = ["scipy.signal", "scipy.interpolate", "scipy.spatial", "scipy.stats"]
+    command = [sys.executable, "-c", CUT, str(path), *parts]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    height, width, seconds, grown = map(float, told[0].split())
+    assert (height, width) == (20, 20)
+    assert seconds < 2 and grown < 50 and told[1] == ""
 
 
 def test_asdf_needs_its_package(tmp_path):

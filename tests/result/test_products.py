@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -75,6 +76,44 @@ def test_every_plane_opens_as_ccddata(product, name):
 def test_sci_has_its_mask_without_being_asked(product):
     ccd = CCDData.read(product, hdu="SCI")
     assert ccd.mask.sum() == 4
+    by_number = CCDData.read(product)
+    np.testing.assert_array_equal(by_number.data, ccd.data)
+    assert by_number.mask.sum() == 4
+    # Astropy's own reader gives it, too.
+    assert CCDData.read(product, hdu="SCI", format="fits").mask.sum() == 4
+
+
+def test_every_image_opens_without_being_told_of_its_mask(product):
+    with fits.open(product) as hdus:
+        images = {hdu.name: hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None}
+    for name, values in images.items():
+        ccd = CCDData.read(product, hdu=name)
+        np.testing.assert_array_equal(ccd.data, values)
+        assert ccd.unit is not None
+        assert (ccd.mask is None) == (f"{name}_MASK" not in images)
+        assert (ccd.uncertainty is None) == (f"{name}_ERR" not in images)
+    assert CCDData.read(product, hdu="DATA").mask.sum() == 1
+
+
+@pytest.mark.parametrize("give", [str, lambda path: path, lambda path: open(path, "rb")])
+def test_products_are_known_by_path_and_as_open_files(product, give):
+    given = give(product)
+    ccd = CCDData.read(given, hdu="MODEL", hdu_uncertainty=None)
+    assert ccd.mask is None and ccd.uncertainty is None
+    if hasattr(given, "close"):
+        given.close()
+
+
+def test_products_of_the_first_layout_have_the_mask_of_sci_only():
+    path = Path(__file__).parents[1] / "data" / "result_layout_1.fits.gz"
+    assert CCDData.read(path, hdu="SCI").mask is not None
+    assert CCDData.read(path, hdu="MODEL").mask is None
+
+
+def test_other_files_are_left_to_astropy(tmp_path):
+    mask = np.eye(5, dtype=bool)
+    CCDData(np.ones((5, 5)), unit="Jy", mask=mask).write(tmp_path / "other.fits")
+    np.testing.assert_array_equal(CCDData.read(tmp_path / "other.fits").mask, mask)
 
 
 @pytest.mark.parametrize("name", ["PSF", "CHI2", "COVARIANCE", "ERR"])

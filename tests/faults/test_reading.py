@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import os
 
 import numpy as np
@@ -60,6 +61,24 @@ def test_a_stream_that_ends_early_is_refused(tmp_path, share):
     assert Observation.from_any(path, pixel_scale=0.05).error is not None
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_open_files_are_checked_as_others(tmp_path, packed):
+    raw = write(tmp_path / "a.fits").read_bytes()
+    whole, half = (gzip.compress(one) if packed else one for one in (raw, raw[: len(raw) // 2 + 100]))
+    half = whole[: len(whole) // 2] if packed else half
+    with pytest.raises(InputError, match="truncated"):
+        Observation.from_any(io.BytesIO(half), pixel_scale=0.05)
+    behind = io.BytesIO(b"something before" + whole)
+    behind.seek(16)
+    assert Observation.from_any(behind, pixel_scale=0.05).error is not None
+    with open(write(tmp_path / "b.fits", NAXIS1="-64"), "rb") as file:
+        with pytest.raises(InputError, match="NAXIS1 = -64"):
+            Observation.from_any(file, pixel_scale=0.05)
+    with open(tmp_path / "a.fits", encoding="latin-1") as file:
+        with pytest.raises(InputError, match="binary mode"):
+            Observation.from_any(file, pixel_scale=0.05)
+
+
 def test_sums_are_verified(tmp_path):
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(np.ones((20, 20))).writeto(path, checksum=True)
@@ -98,9 +117,10 @@ def test_a_fifo_is_refused(tmp_path):
         Observation.from_any(tmp_path / "fifo")
 
 
-def test_addresses_are_refused():
+@pytest.mark.parametrize("name", ["a.fits", "a.asdf"])
+def test_addresses_are_refused(name):
     with pytest.raises(InputError, match="is an address: download"):
-        Observation.from_any("http://localhost/a.fits")
+        Observation.from_any(f"http://localhost/{name}")
 
 
 @pytest.mark.parametrize("text", ["10**99999999 Jy", "(" * 20 + "m" + ")" * 20, "m^12345", "J" * 200])

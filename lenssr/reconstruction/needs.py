@@ -56,8 +56,9 @@ def check_need(settings: Settings, observation: Observation) -> None:
 
 def check_lens(lens: MassModel | str | None) -> None:
     """Refuse a lens that no galaxy or cluster is: an external shear of 1 has no image that is whole."""
-    shears = [one for one in getattr(lens, "components", [lens]) if isinstance(one, Shear)]
-    for shear in shears:
+    for part in getattr(lens, "components", ()):  # of a sum, or of several planes
+        check_lens(part)
+    for shear in [lens] if isinstance(lens, Shear) else []:
         modulus = float(np.hypot(shear.gamma1.value, shear.gamma2.value))
         if not modulus < LARGEST_SHEAR:
             raise InputError(f"a shear of {modulus:.4g}: give one below {LARGEST_SHEAR:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
@@ -269,6 +270,37 @@ class ImagingOperator:
         inside = torch.zeros(self.cells, dtype=torch.bool, device=self.x.device)
         self.crop(inside)[:] = True
         return inside.flatten()[self.shares[0]]
+
+    def collect_in_parts(
+        self, evaluate: Callable[[slice], tuple[Tensor, ...]], size: int
+    ) -> tuple[Tensor, ...]:
+        """`collect` of what ``evaluate(rays)`` gives for about ``size`` rays at a time, several tensors.
+
+        The brightness at all rays, which may be many times the size of the image, never is in memory at once.
+        """
+        extra, number = len(self._weight), self._number
+        plain = len(self.x) - extra
+        step = max(number, size // number * number)
+        found: list[tuple[Tensor, ...]] = []
+        for start in range(0, plain, step):
+            values = evaluate(slice(start, min(start + step, plain)))
+            sums = (one.unflatten(-1, (-1, number)).sum(-1) * (self._area / number) for one in values)
+            found.append(tuple(sums))
+        cells = tuple(torch.cat(parts, -1) for parts in zip(*found, strict=True))
+        del found
+        if extra:
+            wide = []
+            for one in cells:
+                empty = one.new_zeros(*one.shape[:-1], self.cells[0] * self.cells[1])
+                wide.append(empty.index_copy_(-1, self._plain, one))
+            cells = tuple(wide)
+            for start in range(0, extra, step):
+                values = evaluate(slice(plain + start, plain + min(start + step, extra)))
+                share = self._weight[start : start + step] * self._area
+                place = self._divided[self._index[start : start + step]]
+                for one, part in zip(cells, values, strict=True):
+                    one.index_add_(-1, place, part * share)
+        return tuple(one.unflatten(-1, self.cells) for one in cells)
 
     def crop(self, cells: Tensor) -> Tensor:
         """View of the cells (..., ny k, nx k) of the image, k along a pixel, out of those of `collect`."""

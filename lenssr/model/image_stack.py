@@ -19,9 +19,9 @@ OPTIONS = {"oversampling": "auto", "kernel_subsampling": 1, "includes_pixel": Fa
 OPTIONS |= {"device": "cpu", "dtype": torch.float64}
 
 
-# Values of derivatives at rays above which strips of an image are computed one by one; cells of a strip with
-# its margin; and its fewest rows.
-MOST_VALUES, STRIP_CELLS, FEWEST_ROWS = 2**23, 2**16, 8
+# Values of derivatives at rays above which strips of an image are computed one by one; those of a strip,
+# about, its fewest rows, and values of it that are computed at once.
+MOST_VALUES, STRIP_VALUES, FEWEST_ROWS, PART_VALUES = 2**23, 2**22, 8, 2**21
 
 
 def bin_kernel(kernel: NDArray, factor: int) -> NDArray:
@@ -104,7 +104,7 @@ class ImageStack:
         # Light of all cells within the kernel reaches a row; the margin of an operator holds most of them.
         reach = 0 if self.kernel is None else -(-(self.kernel.shape[0] // 2) // k)
         margin = 0 if self.kernel is None else margin_around(self.kernel, k)
-        rows = max(STRIP_CELLS // (k**2 * (nx + 2 * margin)), 2 * reach, FEWEST_ROWS)
+        rows = max(int(STRIP_VALUES / (points**2 * values * nx)), 2 * reach, FEWEST_ROWS)
         if ny * nx * points**2 * values <= MOST_VALUES or rows >= ny:
             return [(slice(None), self.operator, slice(None))]
         return self._strips(rows, max(reach - margin, 0))
@@ -199,13 +199,23 @@ class ImageStack:
         if not scene.lens_moves and isinstance(self._parts(4 * len(template)), list):
             positions = scene.source_positions(self.operator.x, self.operator.y, template)
 
-        def part(pixels, operator, rows, physical, index):
+        def cells(operator, physical, index, whole):
+            """Flux in cells, and its derivatives; those of a strip from some rays at a time."""
             here = None
-            if positions is not None and pixels == slice(None):
+            if whole and positions is not None:
                 here = tuple(axis[index] for axis in positions)
-            options = {"positions": here, "cusp": self.cusp}
-            value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, **options)
-            image, jacobian = (operator(one)[..., rows, :].flatten(-2) for one in (value, jacobian))
+
+            def light(rays):
+                where = operator.x[rays], operator.y[rays]
+                return scene.brightness_jacobian(*where, physical, positions=here, cusp=self.cusp)
+
+            if whole:
+                return (operator.collect(one) for one in light(slice(None)))
+            return operator.collect_in_parts(light, PART_VALUES // physical.numel())
+
+        def part(pixels, operator, rows, physical, index):
+            found = cells(operator, physical, index, pixels == slice(None))
+            image, jacobian = (operator.convolve(one)[..., rows, :].flatten(-2) for one in found)
             image = image * self.factor
             if self.factor != 1:
                 jacobian.mul_(self.factor)

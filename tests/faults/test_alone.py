@@ -91,6 +91,8 @@ def test_rows_that_mean_nothing_are_flagged():
 def test_bands_of_unequal_shapes_are_refused():
     with pytest.raises(InputError, match="the bands have the shapes"):
         photometry()({"g": FIELD, "r": FIELD[:50]}, error=0.02)
+    with pytest.raises(InputError, match="no bands"):
+        photometry()({}, error=0.02)
 
 
 @pytest.mark.parametrize(

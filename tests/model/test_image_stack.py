@@ -78,7 +78,7 @@ def test_strips_of_a_large_image_add_up_to_the_whole(monkeypatch, noise, options
     whole, slopes = stack.model(scene, physical)(fit, index)
     image = stack.image(scene, physical)
     monkeypatch.setattr(image_stack, "MOST_VALUES", 0)
-    monkeypatch.setattr(image_stack, "STRIP_CELLS", 0)
+    monkeypatch.setattr(image_stack, "STRIP_VALUES", 0)
     strips = list(stack.model(scene, physical)(fit, index))
     assert len(strips) > 1 and strips[0][0].start == 0
     torch.testing.assert_close(torch.cat([one[1] for one in strips], 1), whole, rtol=1e-10, atol=1e-12)

@@ -22,11 +22,15 @@ from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr import _wcs
+from lenssr._limits import check_memory
 from lenssr._wcs import pixel_side, scale_matrix, wcs_of_resampled
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer, strip_unit
 
 __all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "rows_of", "wcs_of_resampled"]
+
+# Bytes for the position of a pixel along an axis, while it is computed.
+POSITION_BYTES = 24.0
 
 
 def rows_of(grid: PixelGrid, first: int, last: int) -> PixelGrid:
@@ -304,12 +308,17 @@ class PixelGrid:
     @cached_property
     def x(self) -> NDArray[np.float64]:
         """Positions of the pixel centres along x in arcsec, shape (ny, nx)."""
-        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[0]
+        return self._positions(0)
 
     @cached_property
     def y(self) -> NDArray[np.float64]:
         """Positions of the pixel centres along y in arcsec, shape (ny, nx)."""
-        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[1]
+        return self._positions(1)
+
+    def _positions(self, axis: int) -> NDArray[np.float64]:
+        ny, nx = self.shape
+        check_memory(POSITION_BYTES * ny * nx, f"a grid of {ny} x {nx} pixels", "give a smaller one")
+        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[axis]
 
     def upsample(self, factor: int) -> PixelGrid:
         """Grid of the same field with pixels ``factor`` times smaller.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lenssr import InputError, SuperResolver
+from lenssr import SIE, InputError, PixelGrid, Sersic, SuperResolver
 from lenssr._limits import check_unit_text, limited, memory_size
 from lenssr._yaml import read_yaml
 from lenssr.exceptions import short_line
-from lenssr.imaging import PSF, Observation
+from lenssr.imaging import PSF, Observation, render
 from lenssr.imaging.archive_units import parse_unit
 
 
@@ -109,6 +109,17 @@ def test_a_small_file_of_a_large_image_is_refused_before_it_is_read(tmp_path):
         pytest.raises(InputError, match="needs about .* GB of memory, the limit is 1 GB"),
     ):
         SuperResolver(source="interpolation")(path, pixel_scale=0.05)
+
+
+def test_draws_and_grids_that_memory_does_not_hold_are_refused():
+    grid = PixelGrid((40, 40), 0.05)
+    image = render(grid, lens=SIE(0.5), source=Sersic(10.0, r_eff=0.1, x_0=0.05))
+    result = SuperResolver(lens=SIE(0.5))(image, pixel_scale=0.05, noise=image.max() / 30)
+    for draw in (result.sample, result.sample_posterior):
+        with pytest.raises(InputError, match=r"n = 1000000000 draws of .* needs about"):
+            draw(10**9)
+    with pytest.raises(InputError, match="100000 x 100000 pixels needs about"):
+        render(PixelGrid((100_000, 100_000), 0.05), source=Sersic(1.0, r_eff=1.0))
 
 
 def test_a_fifo_is_refused(tmp_path):

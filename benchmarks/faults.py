@@ -47,7 +47,8 @@ def main():
     options = parser.parse_args()
     common.header("Damaged inputs and killed runs", seed=options.seed)
     if options.only:
-        print(f"Hung: more than {SECONDS:g} s, twice; over 2 GB: {MEMORY / 1e9:g} GB in the process.\n")
+        told = f"hung: more than {SECONDS:g} s, waits for a busy processor apart"
+        print(f"{told.capitalize()}; over 2 GB: more than {MEMORY / 1e9:g} GB in the process.\n")
         rows = []
         for kind in options.only:
             rows.append([kind, *judge(kind, options)])

@@ -19,7 +19,7 @@ from lenssr._limits import limited
 from lenssr._yaml import read_yaml
 
 OUTCOMES = ("accepted", "refused", "other exception", "hung", "over 2 GB", "silently changed")
-# Seconds of the clock, and bytes. What took longer is judged once more: a machine may have been paused.
+# Seconds, without those in which others had the processor, and bytes.
 SECONDS, MEMORY = 10.0, 2e9
 # Mutants that one process judges, which are in memory together.
 AT_ONCE = 250
@@ -141,7 +141,7 @@ class Judge:
 
     def __init__(self, read, folder, expected=None):
         self.read, self.folder, self.expected = read, Path(folder), expected
-        self.counts, self.bad, self._slow = Counter(), [], None
+        self.counts, self.bad = Counter(), []
 
     def run(self, mutants):
         """Judge all of them, in order."""
@@ -165,7 +165,7 @@ class Judge:
             self._judge(rest, writing)
             os._exit(0)
         os.close(writing)
-        done, began, pending = 0, time.monotonic(), b""
+        done, began, pending = 0, _clock(child), b""
         os.set_blocking(reading, False)
         while True:
             with contextlib.suppress(BlockingIOError):
@@ -173,19 +173,16 @@ class Judge:
                 if not data:
                     break
                 pending += data
-                began = time.monotonic()
+                began = _clock(child)
             *lines, pending = pending.split(b"\n")
             for line in lines:
                 result, message = json.loads(line)
                 self._note(result, rest[done][1], message)
                 done += 1
-            stuck = "hung" if time.monotonic() - began > SECONDS else None
+            stuck = "hung" if _clock(child) - began > SECONDS else None
             stuck = "over 2 GB" if _memory(child) > MEMORY else stuck
             if stuck and done < len(rest):
                 os.kill(child, signal.SIGKILL)
-                if stuck == "hung" and self._slow != rest[done][0]:
-                    self._slow = rest[done][0]
-                    break
                 self._note(stuck, rest[done][1], "")
                 done += 1
                 break
@@ -213,6 +210,14 @@ class Judge:
                 found = outcome(self.read, mutant, path, self.expected)
                 path.unlink()
             os.write(writing, json.dumps([found[0], found[1][:300]]).encode() + b"\n")
+
+
+def _clock(process):
+    """Seconds of a clock that stands while a process waits for a processor that others have."""
+    waited = 0
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        waited = int(Path(f"/proc/{process}/schedstat").read_text().split()[1])
+    return time.monotonic() - waited / 1e9
 
 
 def _memory(process):

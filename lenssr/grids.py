@@ -22,7 +22,7 @@ from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr import _wcs
-from lenssr._limits import check_memory
+from lenssr._limits import check_memory, check_unit_text
 from lenssr._wcs import pixel_side, scale_matrix, wcs_of_resampled
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer, strip_unit
@@ -66,6 +66,8 @@ def conserves_sum(unit: u.UnitBase | str) -> bool:
     >>> conserves_sum("electron / s"), conserves_sum("MJy / sr")
     (True, False)
     """
+    if isinstance(unit, str):
+        check_unit_text(unit, "unit")
     unit = u.Unit(unit)
     if isinstance(unit, u.function.FunctionUnitBase) or u.mag in unit.bases or u.dex in unit.bases:
         raise InputError(f"unit {unit} is logarithmic: convert the image to a flux, for example nJy, first")

@@ -60,8 +60,8 @@ def sky_place(centre: Any) -> SkyCoord:
     except (ValueError, TypeError, AttributeError, u.UnitsError):
         pass
     raise InputError(
-        f"centre = {quoted(centre)} is no place on the sky: give a SkyCoord, or a text such as '150.1192 2.2058' "
-        "(degrees) or '10:00:28.6 +02:12:21'"
+        f"centre = {quoted(centre)} is no place on the sky: give a SkyCoord, or a text such as "
+        "'150.1192 2.2058' (degrees) or '10:00:28.6 +02:12:21'"
     )
 
 

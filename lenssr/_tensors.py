@@ -36,7 +36,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # there are devices without values, such as "meta"
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise InputError(f"device = {name!r} is not available here: give 'cpu' or 'auto'") from error
     return device

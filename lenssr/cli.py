@@ -39,6 +39,8 @@ __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
+# What a command says that was stopped, and its exit code.
+STOPS = {KeyboardInterrupt: ("interrupted", 130), Terminated: ("terminated", 143)}
 # Exit code of --strict where a result is not ok.
 NOT_OK = 3
 # What a command writes if it is not told, {} for the name of its (first) input.
@@ -470,14 +472,12 @@ def _run(arguments):
             if arguments.log_file is not None:
                 logger.addHandler(_log_file(arguments.log_file, arguments))
             _check_files(arguments)
-            with stoppable(), limited(memory=arguments.max_memory):
+            with limited(memory=arguments.max_memory):
                 return arguments.run(arguments) or 0
-        except KeyboardInterrupt:
-            log.critical("interrupted")
-            return 130
-        except Terminated:
-            log.critical("terminated")
-            return 143
+        except tuple(STOPS) as stop:
+            word, code = STOPS[type(stop)]
+            log.critical(word)
+            return code
         except Exception as error:
             # A user of a command wants the reason of any error, not our stack.
             name = "" if isinstance(error, (InputError, OSError)) else f"{type(error).__name__}: "
@@ -502,6 +502,19 @@ def _complete(parser):
             argcomplete.autocomplete(parser)
 
 
+def _main(argv):
+    parser = _parser()
+    _complete(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        print(f"lenssr {package_version()}")
+        return 0
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    return _run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``lenssr`` command; ``argv`` are its arguments, by default those of the process.
 
@@ -513,16 +526,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["resolve", "missing.fits", "-o", "no-such-folder/out.fits"])
     1
     """
-    parser = _parser()
-    _complete(parser)
-    arguments = parser.parse_args(argv)
-    if arguments.version:
-        print(f"lenssr {package_version()}")
-        return 0
-    if arguments.command is None:
-        parser.print_help()
-        return 2
-    code = _run(arguments)
+    try:
+        with stoppable():
+            code = _main(argv)
+    except tuple(STOPS) as stop:  # before or after a command runs
+        word, code = STOPS[type(stop)]
+        print(f"lenssr: {word}", file=sys.stderr)
     if argv is None and code in (130, 143):
         # Libraries take seconds to end, and there is nothing that they could still save.
         sys.stdout.flush()

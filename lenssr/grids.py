@@ -22,11 +22,23 @@ from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
 from lenssr import _wcs
+from lenssr._limits import check_memory, check_unit_text
 from lenssr._wcs import pixel_side, scale_matrix, wcs_of_resampled
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer, strip_unit
 
-__all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"]
+__all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "rows_of", "wcs_of_resampled"]
+
+# Bytes for the position of a pixel along an axis, while it is computed.
+POSITION_BYTES = 24.0
+
+
+def rows_of(grid: PixelGrid, first: int, last: int) -> PixelGrid:
+    """Grid of some rows of another, where they are in the image frame; it has no WCS."""
+    middle = ((first + last - 1) - (grid.shape[0] - 1)) / 2 * grid.pixel_scale
+    x, y = transformed(grid.unit_matrix, 0.0, middle)
+    origin = grid.origin[0] + float(x), grid.origin[1] + float(y)
+    return PixelGrid((last - first, grid.shape[1]), matrix=grid.matrix, origin=origin)
 
 
 def conserves_sum(unit: u.UnitBase | str) -> bool:
@@ -54,6 +66,8 @@ def conserves_sum(unit: u.UnitBase | str) -> bool:
     >>> conserves_sum("electron / s"), conserves_sum("MJy / sr")
     (True, False)
     """
+    if isinstance(unit, str):
+        check_unit_text(unit, "unit")
     unit = u.Unit(unit)
     if isinstance(unit, u.function.FunctionUnitBase) or u.mag in unit.bases or u.dex in unit.bases:
         raise InputError(f"unit {unit} is logarithmic: convert the image to a flux, for example nJy, first")
@@ -296,12 +310,17 @@ class PixelGrid:
     @cached_property
     def x(self) -> NDArray[np.float64]:
         """Positions of the pixel centres along x in arcsec, shape (ny, nx)."""
-        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[0]
+        return self._positions(0)
 
     @cached_property
     def y(self) -> NDArray[np.float64]:
         """Positions of the pixel centres along y in arcsec, shape (ny, nx)."""
-        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[1]
+        return self._positions(1)
+
+    def _positions(self, axis: int) -> NDArray[np.float64]:
+        ny, nx = self.shape
+        check_memory(POSITION_BYTES * ny * nx, f"a grid of {ny} x {nx} pixels", "give a smaller one")
+        return self.from_pixel(*np.indices(self.shape, sparse=True)[::-1])[axis]
 
     def upsample(self, factor: int) -> PixelGrid:
         """Grid of the same field with pixels ``factor`` times smaller.

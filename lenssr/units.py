@@ -35,7 +35,8 @@ def strip_unit(value: Any, unit: u.UnitBase, name: str, *, bare: bool = True) ->
 def positive_number(value: Any, unit: u.UnitBase | None, name: str, *, bare: bool = True) -> float:
     """`strip_unit` of one value that has to be positive and finite."""
     number = strip_unit(value, unit, name, bare=bare)
-    if np.ndim(number) or not (np.isfinite(number) and number > 0):
+    known = isinstance(number, float | int | np.number | np.ndarray | torch.Tensor)
+    if not known or np.ndim(number) or not (np.isfinite(number) and number > 0):
         remedy = "give one" if unit in (None, u.dimensionless_unscaled) else f"give one in {unit}"
         raise InputError(f"{name} = {value} is not a positive number: {remedy}")
     return float(number)

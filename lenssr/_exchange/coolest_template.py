@@ -294,8 +294,18 @@ def _load(path: Path) -> Any:
 
 
 def read_template(path: Path) -> Template:
-    """Read a template of any code, and the files beside it."""
+    """Read a template of any code, and the files beside it; `InputError` if it is damaged."""
     path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+    try:
+        return _read(path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the package makes of values that mean nothing
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} is not a template of COOLEST ({why}): give its .json file") from error
+
+
+def _read(path: Path) -> Template:
     text = json.loads(read_text(path, MOST_BYTES))
     _check_names(text, path.parent)
     made = _load(path)

@@ -10,10 +10,14 @@ import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData, StdDevUncertainty, VarianceUncertainty
 
+from lenssr._files import local_file
+from lenssr._limits import check_memory
 from lenssr.exceptions import InputError
 
 __all__ = ["read_asdf"]
 
+# Bytes in memory for one of the file: arrays as stored, and in double precision.
+MEMORY_FACTOR = 4
 _ERRORS = {"err": StdDevUncertainty, "var": VarianceUncertainty}
 
 
@@ -29,8 +33,10 @@ def read_asdf(path: str | PathLike[str]) -> NDData:
         import asdf
     except ImportError as error:
         raise InputError(f"{path} is an ASDF file: install lenssr[jwst], which reads them") from error
+    place = local_file(path)
+    check_memory(MEMORY_FACTOR * place.stat().st_size, str(place), "give a smaller file")
     try:
-        with asdf.open(path, memmap=False, lazy_load=False) as file:
+        with asdf.open(place, memmap=False, lazy_load=False) as file:
             node = next(_nodes(file.tree), None)
             if node is None:
                 raise InputError(

@@ -11,6 +11,7 @@ from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
 from lenssr import _wcs
+from lenssr._limits import check_unit_text, quoted
 from lenssr.exceptions import InputError
 from lenssr.imaging.fits_files import shape_of
 
@@ -22,6 +23,8 @@ __all__ = ["cut_file", "cut_size", "sky_place", "window_of"]
 
 # Without a size, frames are fitted up to this many pixels: beyond it a fit takes hours. Chosen.
 MOST_PIXELS = 1024**2
+# Characters of a text that can be a place on the sky.
+LONGEST_CENTRE = 200
 
 
 def sky_place(centre: Any) -> SkyCoord:
@@ -46,7 +49,7 @@ def sky_place(centre: Any) -> SkyCoord:
     try:
         if isinstance(centre, SkyCoord):
             place = centre
-        elif isinstance(centre, str):
+        elif isinstance(centre, str) and len(centre) <= LONGEST_CENTRE:
             sexagesimal = ":" in centre or "h" in centre.lower()
             place = SkyCoord(centre.replace(",", " "), unit=(u.hourangle if sexagesimal else u.deg, u.deg))
         else:
@@ -57,14 +60,16 @@ def sky_place(centre: Any) -> SkyCoord:
     except (ValueError, TypeError, AttributeError, u.UnitsError):
         pass
     raise InputError(
-        f"centre = {centre!r} is no place on the sky: give a SkyCoord, or a text such as '150.1192 2.2058' "
-        "(degrees) or '10:00:28.6 +02:12:21'"
+        f"centre = {quoted(centre)} is no place on the sky: give a SkyCoord, or a text such as "
+        "'150.1192 2.2058' (degrees) or '10:00:28.6 +02:12:21'"
     )
 
 
 def cut_size(size: Any) -> tuple[float, float]:
     """Height and width of a cutout in arcsec, from one angle or a pair."""
     try:
+        if isinstance(size, str):
+            check_unit_text(size, "size")
         sides = u.Quantity(size, u.arcsec) if not isinstance(size, str) else u.Quantity(size).to(u.arcsec)
         height, width = np.broadcast_to(sides.value, 2).tolist()
         if all(math.isfinite(side) and side > 0 for side in (height, width)):

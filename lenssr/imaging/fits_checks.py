@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,18 +61,18 @@ def read_checked(path: str | PathLike[str]) -> tuple[io.BytesIO, int]:
     return content, number
 
 
-def check_file(
-    path: str | PathLike[str], *, keep: bool = False, whole: bool = True
-) -> tuple[io.BytesIO | None, int]:
+def check_file(path: Any, *, keep: bool = False, whole: bool = True) -> tuple[io.BytesIO | None, int]:
     """Walk through a FITS file: its content if it is compressed or kept, and the number of its HDUs.
 
-    Pixels of others stay in the file, but where a sum has to be compared. Those of a file that is not read
-    ``whole`` need no memory.
+    The file is a path, or is open; then its place stays. Pixels of others stay in the file, but where a sum
+    has to be compared. Those of a file that is not read ``whole`` need no memory.
     """
-    place = local_file(path)
+    named = isinstance(path, str | PathLike)
+    place = local_file(path) if named else getattr(path, "name", "the file")
     try:
-        with _decompressed(place) as (file, size):
-            return _Walk(place, file, size, keep=keep or size is None, whole=whole).read()
+        with open(place, "rb") if named else _same_place(path) as opened:
+            with _decompressed(place, opened) as (file, size):
+                return _Walk(place, file, size, keep=keep or size is None, whole=whole).read()
     except InputError:
         raise
     except EOFError as error:
@@ -109,35 +108,49 @@ def same_hdus(path: Any, hdus: Any, number: int) -> None:
 
 
 @contextmanager
-def _decompressed(path: Path) -> Iterator[tuple[Any, int | None]]:
-    """File as a stream without compression, and its size where that is known before it is read."""
-    with open(path, "rb") as file:
-        start = file.read(6)
-        file.seek(0)
-        if start.startswith(b"\x1f\x8b"):
-            with gzip.GzipFile(fileobj=file) as stream:
+def _same_place(file: Any) -> Iterator[Any]:
+    """Bring an open file back to where it was."""
+    place = file.tell()
+    try:
+        yield file
+    finally:
+        file.seek(place)
+
+
+@contextmanager
+def _decompressed(path: Any, file: Any) -> Iterator[tuple[Any, int | None]]:
+    """Open file as a stream without compression, and its size where that is known before it is read."""
+    place = file.tell()
+    start = file.read(6)
+    if not isinstance(start, bytes):
+        raise InputError(f"{path} is open as text: open it in binary mode, by open(..., 'rb')")
+    file.seek(place)
+    if start.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=file) as stream:
+            yield stream, None
+    elif start.startswith(b"BZh"):
+        with bz2.BZ2File(file) as stream:
+            yield stream, None
+    elif start.startswith(b"\xfd7zXZ\x00"):
+        with lzma.LZMAFile(file) as stream:
+            yield stream, None
+    elif start.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(file) as archive:
+            members = archive.namelist()
+            if len(members) != 1:
+                raise InputError(f"{path} is an archive of {len(members)} files: unpack it")
+            with archive.open(members[0]) as stream:
                 yield stream, None
-        elif start.startswith(b"BZh"):
-            with bz2.BZ2File(file) as stream:
-                yield stream, None
-        elif start.startswith(b"\xfd7zXZ\x00"):
-            with lzma.LZMAFile(file) as stream:
-                yield stream, None
-        elif start.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(file) as archive:
-                members = archive.namelist()
-                if len(members) != 1:
-                    raise InputError(f"{path} is an archive of {len(members)} files: unpack it")
-                with archive.open(members[0]) as stream:
-                    yield stream, None
-        else:
-            yield file, path.stat().st_size
+    else:
+        size = file.seek(0, io.SEEK_END) - place
+        file.seek(place)
+        yield file, size
 
 
 class _Walk:
     """The walk through a file, HDU after HDU; what was read is kept where it is asked for."""
 
-    def __init__(self, path: Path, file: Any, size: int | None, *, keep: bool, whole: bool) -> None:
+    def __init__(self, path: Any, file: Any, size: int | None, *, keep: bool, whole: bool) -> None:
         self.path, self.file, self.size, self.keep, self.whole = path, file, size, keep, whole
         self.content, self.place, self.pixels = bytearray(), 0, 0
 
@@ -213,7 +226,7 @@ class _Walk:
         if not self.keep and not summed:
             if known is not None and known < padded:
                 raise self._truncated(f"HDU {about.hdu} announces {size} bytes")
-            self.file.seek(end)
+            self.file.seek(padded, io.SEEK_CUR)
             self.place = end
             return None
         while self.place < end:
@@ -307,7 +320,7 @@ def _text_of(value: bytes) -> str:
 class _Structure:
     """Kind and sizes of an HDU, from the cards of its header."""
 
-    def __init__(self, path: Path, hdu: int, cards: dict[bytes, bytes]) -> None:
+    def __init__(self, path: Any, hdu: int, cards: dict[bytes, bytes]) -> None:
         self.path, self.hdu, self.cards = path, hdu, cards
         self._check_others()
         self.kind = _text_of(cards[b"XTENSION"]) if hdu and b"XTENSION" in cards else ""

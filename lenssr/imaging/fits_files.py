@@ -35,7 +35,7 @@ def open_fits(path: Any, *, whole: bool = True) -> Iterator[fits.HDUList]:
     of a large file, which is not read ``whole``, costs no more than itself.
     """
     named = isinstance(path, (str, PathLike))
-    content, number = check_file(path, whole=whole) if named else (None, None)
+    content, number = check_file(path, whole=whole)
     name = path if named else getattr(path, "name", "the file")
     truncated = {"message": ".*truncated.*", "category": AstropyUserWarning, "action": "error"}
     with contextlib.ExitStack() as stack:
@@ -43,8 +43,7 @@ def open_fits(path: Any, *, whole: bool = True) -> Iterator[fits.HDUList]:
             # astropy does not close a file that it fails to read.
             file = content or (stack.enter_context(open(path, "rb")) if named else path)
             hdus = stack.enter_context(fits.open(file, memmap=None, lazy_load_hdus=False))
-            if number is not None:
-                same_hdus(name, hdus, number)
+            same_hdus(name, hdus, number)
             _check_ends(hdus)
         log.debug("read %s: %s", name, ", ".join(hdu.name or "no name" for hdu in hdus))
         yield hdus

@@ -121,6 +121,14 @@ class NoiseModel(ABC):
         """The noise of some images of a stack, along the first axis of every number."""
         return self.with_numbers(*(getattr(self, name)[index] for name in self.names))
 
+    def rows(self, rows: slice) -> Self:
+        """The noise of some rows of the images of a stack."""
+
+        def cut(value: Any) -> Any:
+            return value[..., rows, :] if value.ndim > 1 and value.shape[-2] > 1 else value
+
+        return self.with_numbers(*(cut(getattr(self, name)) for name in self.names))
+
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain values; a map is given as its median."""
         settings: dict[str, Any] = {"noise": type(self).__name__}

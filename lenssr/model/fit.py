@@ -11,7 +11,7 @@ from lenssr.grids import PixelGrid
 from lenssr.light.profile import FAINTEST
 from lenssr.model.image_stack import ImageStack
 from lenssr.model.initial_guess import light_start, source_start, without_light
-from lenssr.model.least_squares import levenberg_marquardt
+from lenssr.model.least_squares import levenberg_marquardt, parts_of
 from lenssr.model.scene import SLOPE, Block, Scene
 
 COARSE_SIDE = 25  # pixels along the side of a binned image
@@ -427,8 +427,9 @@ def joint_covariance(stack, scene, fit, lens):
     With the curvature F of chi2, the best light moves by -F_ss^-1 F_sl with the lens.
     """
     physical = fit.physical[None]
-    _, slopes = stack.model(scene, physical)(scene.to_fit(physical), torch.tensor([0]))
-    curvature = ((slopes[0] * fit.weight) @ slopes[0].T).double()
+    found = stack.model(scene, physical)(scene.to_fit(physical), torch.tensor([0]))
+    parts = ((slopes[0], fit.weight[pixels]) for pixels, _, slopes in parts_of(found))
+    curvature = sum(((slopes * weight) @ slopes.T).double() for slopes, weight in parts)
     slope = torch.where(scene.log, fit.physical, torch.ones_like(fit.physical))[scene.free]
     light = fit.covariance[scene.free][:, scene.free] / slope[:, None] / slope[None, :]
     count = len(lens)

@@ -1,15 +1,16 @@
 """Images of equal shape on one grid behind one telescope, ready to be fitted together."""
 
 import copy
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lenssr.grids import PixelGrid
+from lenssr.grids import PixelGrid, rows_of
 from lenssr.imaging.noise import GaussianNoise, NoiseModel, stack_noise
-from lenssr.imaging.operator import ImagingOperator, sharpened
+from lenssr.imaging.operator import ImagingOperator, margin_around, sharpened
 
 # Within this share of a pixel around a centre of light, derivatives with respect to position cancel.
 CUSP_PIXELS = 0.1
@@ -18,8 +19,9 @@ OPTIONS = {"oversampling": "auto", "kernel_subsampling": 1, "includes_pixel": Fa
 OPTIONS |= {"device": "cpu", "dtype": torch.float64}
 
 
-# Values of derivatives at rays, and rays, above which they are computed in parts, and of a part.
-MOST_VALUES, PART_RAYS = 2**23, 2**18
+# Values of derivatives at rays above which strips of an image are computed one by one; those of a strip,
+# about, its fewest rows, and values of it that are computed at once.
+MOST_VALUES, STRIP_VALUES, FEWEST_ROWS, PART_VALUES = 2**23, 2**22, 8, 2**21
 
 
 def bin_kernel(kernel: NDArray, factor: int) -> NDArray:
@@ -40,7 +42,8 @@ class ImageStack:
     ``data`` and ``valid`` (B, ny, nx) are tensors or arrays; ``noise`` is one model for each image, or a
     stack of all. ``kernel`` is the PSF at the sampling of ``grid`` over ``kernel_subsampling``; the operator
     refines its rays where ``refine`` is steep, and takes the other ``options``. Pixels are flux, or
-    brightness per solid angle if ``surface_brightness``.
+    brightness per solid angle if ``surface_brightness``. Large images are computed strip after strip: their
+    rays would take gigabytes together.
 
     ``shows_ghost`` says whether the data were sampled at points that include pixel centres, by default as
     ``oversampling`` does. At r = 0 the deflection of a singular lens is taken as 0, so such a pixel shows the
@@ -67,8 +70,7 @@ class ImageStack:
             shows_ghost = oversampling != "auto" and oversampling % 2 == 1
         self.surface_brightness, self.shows_ghost = surface_brightness, shows_ghost
         self._same = {"surface_brightness": surface_brightness, "shows_ghost": shows_ghost}
-        self.operator = ImagingOperator(grid, kernel, refine=refine, **self.options)
-        self._refined = refine is not None
+        self._refine = refine
         # Only where pixels are integrated; a point sample has the derivative that it has.
         self.cusp = CUSP_PIXELS * grid.pixel_scale if oversampling == "auto" else 0.0
         self.factor = 1 / grid.pixel_area if surface_brightness else 1.0
@@ -84,11 +86,43 @@ class ImageStack:
         """Where the tensors live."""
         return self.data.device
 
+    @cached_property
+    def operator(self):
+        """The `~lenssr.imaging.ImagingOperator` of the whole image."""
+        return self._operator(self.grid)
+
+    def _operator(self, grid):
+        return ImagingOperator(grid, self.kernel, refine=self._refine, **self.options)
+
+    def _parts(self, values):
+        """Parts of the images: one, or an iterator of strips where ``values`` at each ray would be too many.
+
+        Each is the slice of its pixels, an operator, and the slice of rows of what that gives.
+        """
+        k, (ny, nx) = self.options["kernel_subsampling"], self.grid.shape
+        points = 2 * k if self.options["oversampling"] == "auto" else self.options["oversampling"]
+        # Light of all cells within the kernel reaches a row; the margin of an operator holds most of them.
+        reach = 0 if self.kernel is None else -(-(self.kernel.shape[0] // 2) // k)
+        margin = 0 if self.kernel is None else margin_around(self.kernel, k)
+        rows = max(int(STRIP_VALUES / (points**2 * values * nx)), 2 * reach, FEWEST_ROWS)
+        if ny * nx * points**2 * values <= MOST_VALUES or rows >= ny:
+            return [(slice(None), self.operator, slice(None))]
+        return self._strips(rows, max(reach - margin, 0))
+
+    def _strips(self, rows, beyond) -> Iterator[tuple[slice, ImagingOperator, slice]]:
+        ny, nx = self.grid.shape
+        for first in range(0, ny, rows):
+            last = min(first + rows, ny)
+            low, high = max(first - beyond, 0), min(last + beyond, ny)
+            operator = self._operator(rows_of(self.grid, low, high))
+            yield slice(first * nx, last * nx), operator, slice(first - low, last - low)
+
     def single(self):
         """The same images behind the same operator in single precision."""
         twin = copy.copy(self)
-        twin.options = {**self.options, "dtype": torch.float32}
-        twin.operator, twin.data = self.operator.to(torch.float32), self.data.float()
+        twin.options, twin.data = {**self.options, "dtype": torch.float32}, self.data.float()
+        if "operator" in vars(self):
+            twin.operator = self.operator.to(torch.float32)
         return twin
 
     def select(self, indices, *, refine=None):
@@ -102,7 +136,7 @@ class ImageStack:
         pixels, chi2 changes by less than 0.5: enough to compare sources and to find a lens.
         """
         subsampling = self.options["kernel_subsampling"]
-        if subsampling == 1 or self.options["oversampling"] != "auto" or self._refined:
+        if subsampling == 1 or self.options["oversampling"] != "auto" or self._refine is not None:
             return self
         kernel = self.kernel
         if not self.options["includes_pixel"]:
@@ -114,10 +148,15 @@ class ImageStack:
         planes = self.data[index].reshape(shape), self.valid[index].reshape(shape), self.noise.select(index)
         return ImageStack(*planes, self.grid, kernel, **{**self._same, **self.options, **options})
 
-    def moments(self, model, index=None):
-        """Expected data (b, N) of images ``index``, by default all, d/d(model), and the variance."""
-        noise = self.noise if index is None else self.noise.select(index)
-        images = model.reshape(-1, *self.grid.shape)
+    def moments(self, model, index=None, pixels=slice(None)):
+        """Expected data (b, n) of images ``index``, by default all, d/d(model), and the variance.
+
+        ``pixels``, whole rows, are those of the model, by default all.
+        """
+        noise, nx = self.noise if index is None else self.noise.select(index), self.grid.shape[1]
+        if pixels != slice(None):
+            noise = noise.rows(slice(pixels.start // nx, pixels.stop // nx))
+        images = model.reshape(len(model), -1, nx)
         return tuple(part.to(model).expand_as(images).flatten(1) for part in noise.moments(images))
 
     def weights(self, model):
@@ -139,21 +178,12 @@ class ImageStack:
 
     def image(self, scene, physical, *, positions=None, roles=("source", "lens_light", "sky")):
         """Model images (b, N) without noise, in the unit of the data."""
-        operator = self.operator
-        if operator.x.numel() * len(physical) > MOST_VALUES // 4:
-
-            def evaluate(rays):
-                here = None if positions is None else tuple(axis[:, rays] for axis in positions)
-                light = scene.brightness(
-                    operator.x[rays], operator.y[rays], physical, roles=roles, positions=here
-                )
-                return (light,)
-
-            (cells,) = operator.collect_in_parts(evaluate, PART_RAYS)
-            image = operator.convolve(cells).flatten(-2) * self.factor
-        else:
-            value = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=positions)
-            image = operator(value).flatten(-2) * self.factor
+        parts = []
+        for pixels, operator, rows in self._parts(4 * len(physical)):
+            here = positions if pixels == slice(None) else None
+            light = scene.brightness(operator.x, operator.y, physical, roles=roles, positions=here)
+            parts.append(operator(light)[..., rows, :].flatten(-2) * self.factor)
+        image = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         if scene["sky"] is not None and "sky" in roles:
             image = image + physical[:, scene["sky"].slice].to(image)
         return image
@@ -165,20 +195,27 @@ class ImageStack:
 
     def model(self, scene, template):
         """The function that `levenberg_marquardt` fits: expected data and Jacobian from fit vectors."""
-        operator = self.operator
-        # Positions of all rays of a large image would take more memory than time.
-        traced = scene.lens_moves or operator.x.numel() * len(template) > MOST_VALUES // 4
-        positions = None if traced else scene.source_positions(operator.x, operator.y, template)
+        positions = None
+        if not scene.lens_moves and isinstance(self._parts(4 * len(template)), list):
+            positions = scene.source_positions(self.operator.x, self.operator.y, template)
 
-        def evaluate(fit, index):
-            physical = scene.to_physical(fit, template[index])
-            here = None if positions is None else tuple(axis[index] for axis in positions)
-            if operator.x.numel() * fit.numel() > MOST_VALUES:
-                image, jacobian = self._in_parts(scene, physical, here)
-            else:
-                options = {"positions": here, "cusp": self.cusp}
-                value, jacobian = scene.brightness_jacobian(operator.x, operator.y, physical, **options)
-                image, jacobian = operator(value).flatten(-2), operator(jacobian).flatten(-2)
+        def cells(operator, physical, index, whole):
+            """Flux in cells, and its derivatives; those of a strip from some rays at a time."""
+            here = None
+            if whole and positions is not None:
+                here = tuple(axis[index] for axis in positions)
+
+            def light(rays):
+                where = operator.x[rays], operator.y[rays]
+                return scene.brightness_jacobian(*where, physical, positions=here, cusp=self.cusp)
+
+            if whole:
+                return (operator.collect(one) for one in light(slice(None)))
+            return operator.collect_in_parts(light, PART_VALUES // physical.numel())
+
+        def part(pixels, operator, rows, physical, index):
+            found = cells(operator, physical, index, pixels == slice(None))
+            image, jacobian = (operator.convolve(one)[..., rows, :].flatten(-2) for one in found)
             image = image * self.factor
             if self.factor != 1:
                 jacobian.mul_(self.factor)
@@ -186,26 +223,18 @@ class ImageStack:
                 image = image + physical[:, scene["sky"].slice].to(image)
                 jacobian = torch.cat([jacobian, torch.ones_like(image).unsqueeze(1)], dim=1)
             if not self.gaussian:
-                mean, slope, _ = self.moments(image, index)
+                mean, slope, _ = self.moments(image, index, pixels)
                 image, jacobian = mean, jacobian.mul_(slope.unsqueeze(1))
             return image, jacobian
 
+        def evaluate(fit, index):
+            physical = scene.to_physical(fit, template[index])
+            parts = self._parts(fit.numel())
+            if isinstance(parts, list):
+                return part(*parts[0], physical, index)
+            return ((one[0], *part(*one, physical, index)) for one in parts)
+
         return evaluate
-
-    def _in_parts(self, scene, physical, positions):
-        """Images (b, N) and derivatives (b, P, N) of large images, a part of the rays at a time."""
-        operator = self.operator
-
-        def evaluate(rays):
-            here = None if positions is None else tuple(axis[:, rays] for axis in positions)
-            options = {"positions": here, "cusp": self.cusp}
-            return scene.brightness_jacobian(operator.x[rays], operator.y[rays], physical, **options)
-
-        value, slopes = operator.collect_in_parts(evaluate, PART_RAYS)
-        jacobian = slopes.new_empty(*slopes.shape[:2], operator.shape[0] * operator.shape[1])
-        for k in range(slopes.shape[1]):
-            jacobian[:, k] = operator.convolve(slopes[:, k]).flatten(-2)
-        return operator.convolve(value).flatten(-2), jacobian
 
     def binned(self, factor):
         """The stack with ``factor`` x ``factor`` pixels summed; masked ones take the mean of their block."""

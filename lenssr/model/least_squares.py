@@ -1,14 +1,15 @@
 """Batched Levenberg-Marquardt: many small nonlinear least-squares problems at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["LeastSquaresResult", "levenberg_marquardt"]
+__all__ = ["LeastSquaresResult", "levenberg_marquardt", "parts_of"]
 
-Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Part = tuple[slice, Tensor, Tensor]
+Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | Iterable[Part]]
 Prior = tuple[Tensor, Tensor] | None
 
 DAMPING_START = 1e-3
@@ -88,7 +89,8 @@ def levenberg_marquardt(
     model : callable
         ``model(parameters, index)`` takes parameters (b, P) of the problems numbered ``index`` (b,) and
         returns the model (b, N) and its derivatives (b, P, N), which are overwritten. Problems that have
-        finished are left out of the call.
+        finished are left out of the call. Or an iterator of parts: a slice of the N data, and model and
+        derivatives there, so that the derivatives of many data need not be in memory together.
     start : `torch.Tensor`, shape (B, P)
         Where to begin; moved inside the bounds.
     data, weight : `torch.Tensor`, shape (B, N)
@@ -186,6 +188,11 @@ def levenberg_marquardt(
     return LeastSquaresResult(state.parameters, state.chi2, state.curvature, iterations, converged, on_bound)
 
 
+def parts_of(found: tuple[Tensor, Tensor] | Iterable[Part]) -> Iterable[Part]:
+    """Parts of what a model returns, which may be one: all of it."""
+    return [(slice(None), *found)] if isinstance(found, tuple) else found
+
+
 class _Iterates:
     """Current parameters, chi2, gradient and curvature of every problem of the batch."""
 
@@ -197,13 +204,14 @@ class _Iterates:
 
     def expand(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Chi2, its gradient and its curvature, priors included, of some problems at parameters (b, P)."""
-        value, jacobian = self.model(parameters, index)
-        root = self.root[index]
-        residual = (self.data[index] - value) * root
-        weighted = jacobian.mul_(root.unsqueeze(1))
-        chi2 = residual.square().sum(1, dtype=torch.float64)
-        gradient = (weighted @ residual.unsqueeze(2)).squeeze(2).double()
-        curvature = (weighted @ weighted.mT).double()
+        chi2 = gradient = curvature = torch.zeros((), dtype=torch.float64, device=parameters.device)
+        for pixels, value, jacobian in parts_of(self.model(parameters, index)):
+            root = self.root[index, pixels]
+            residual = (self.data[index, pixels] - value) * root
+            weighted = jacobian.mul_(root.unsqueeze(1))
+            chi2 = chi2 + residual.square().sum(1, dtype=torch.float64)
+            gradient = gradient + (weighted @ residual.unsqueeze(2)).squeeze(2).double()
+            curvature = curvature + (weighted @ weighted.mT).double()
         if self.prior is not None:
             mean, stiffness = (part[index].double() for part in self.prior)
             pull = mean - parameters.double()

@@ -498,6 +498,8 @@ class SersicPhotometry:
     def _observe(self, image: Any, mask: Any, error: Any, psf: Any, reading: dict) -> dict[str, Observation]:
         """Observations of one image by band; a single band is named ""."""
         several, found = isinstance(image, dict), {}
+        if several and not image:
+            raise InputError("the image is a dict of no bands: give at least one")
         for name, one in (image if several else {"": image}).items():
             parts = mask, error, self.psf if psf is None else psf
             own = (part[name] if several and isinstance(part, dict) else part for part in parts)

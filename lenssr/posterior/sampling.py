@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
+from lenssr._limits import check_memory
 from lenssr._workers import count_jobs
 from lenssr.exceptions import InputError
 from lenssr.posterior.draws_of_posterior import PosteriorDraws
@@ -16,10 +17,17 @@ from lenssr.posterior.importance import laplace, psis
 from lenssr.posterior.targets import Target
 from lenssr.units import positive_integer
 
-__all__ = ["Method", "draw"]
+__all__ = ["Method", "check_draws", "draw"]
 
 Method = Literal["laplace", "psis", "emcee"]
+# Bytes for each number of each draw: normal deviates, changes, and values with their unit.
+DRAWING_BYTES = 40.0
 METHODS: tuple[str, ...] = get_args(Method)
+
+
+def check_draws(n: int, size: int) -> None:
+    """Refuse a number of draws, of so many numbers each, that memory does not hold."""
+    check_memory(DRAWING_BYTES * n * size, f"n = {n} draws of {size} numbers", "give fewer")
 
 
 def draw(
@@ -39,6 +47,7 @@ def draw(
     steps, jobs = positive_integer(steps, "steps"), count_jobs(jobs, target.physical.device)
     if not target.size:
         raise InputError("nothing was fitted: a result without free parameters has no posterior")
+    check_draws(n, target.size)
     rng, began = np.random.default_rng(seed), time.perf_counter()
     total = {"laplace": n, "psis": n, "emcee": ENSEMBLES * steps}[method]
     with tqdm(total=total, disable=not progress, unit="step" if method == "emcee" else "draw") as bar:

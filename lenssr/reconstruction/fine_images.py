@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.exceptions import InputError
-from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, transformed, wcs_of_resampled
+from lenssr.grids import PixelGrid, conserves_sum, resampling_factor, rows_of, transformed, wcs_of_resampled
 from lenssr.imaging.operator import ImagingOperator
 from lenssr.imaging.psf import PSF
 from lenssr.imaging.render_scene import kernel_options
@@ -283,12 +283,9 @@ class TiledScene(FineScene):
         rows = max(STRIP_CELLS // cells, 4 * margin, 8)
         for first in range(0, grid.shape[0], rows):
             last = min(first + rows, grid.shape[0])
-            middle = ((first + last - 1) - (grid.shape[0] - 1)) / 2 * grid.pixel_scale
-            x, y = transformed(grid.unit_matrix, 0.0, middle)
-            origin = grid.origin[0] + float(x), grid.origin[1] + float(y)
             strip = copy.copy(self)
             strip.__class__ = FineScene
-            strip.grid = PixelGrid((last - first, grid.shape[1]), matrix=grid.matrix, origin=origin)
+            strip.grid = rows_of(grid, first, last)
             strip._prepare(grid=strip.grid, margin=margin)
             yield slice(first, last), strip
 

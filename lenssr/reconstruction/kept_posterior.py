@@ -12,6 +12,7 @@ import astropy.units as u
 import numpy as np
 import torch
 
+from lenssr._limits import check_unit_text
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.noise import GaussianNoise
@@ -369,6 +370,7 @@ def _inversion_of(plain):
 def from_plain(plain):
     """Undo `KeptPosterior.plain`."""
     settings = Settings(**Settings.load(plain["settings"], "the file"))
+    check_unit_text(plain["unit"], "the unit of the image")
     unit = u.Unit(plain["unit"], parse_strict="silent")
     place = plain["grid"]
     grid = PixelGrid(place["shape"], matrix=np.array(place["matrix"]), origin=place["origin"])

@@ -71,6 +71,8 @@ COARSE_TOLERANCE = 0.1
 SURELY = 3.0
 # Slopes of an unknown lens, beyond which no galaxy has been seen.
 SLOPE_BOUNDS = 1.3, 2.8
+# Pixels of all images that are fitted together from other starts.
+MOST_DATA = 2**20
 # Width of the prior of the Einstein radius where it has none, as a share of itself.
 FREE_WIDTH = 0.1
 
@@ -300,12 +302,21 @@ def _try_other_starts(stack, scene, fits, physical, chi2, constraints, *, thorou
         starts += kept[1:]
     if not chosen:
         return fits
-    others = refine(stack.select(chosen), scene, torch.stack(starts), constraints.select(chosen))
+    others = _refined(stack, scene, chosen, starts, constraints)
     best, ends = list(fits), [[] for _ in fits]
     for i, other in zip(chosen, others, strict=True):
         best[i], loser = sorted((best[i], other), key=lambda fit: cost(scene, fit))
         ends[i].append((loser.chi2, loser.physical))
     return [_with_modes(scene, fit, found) for fit, found in zip(best, ends, strict=True)]
+
+
+def _refined(stack, scene, chosen, starts, constraints):
+    """Yield fits of images ``chosen`` from starts (P,), as many together as memory should hold."""
+    step = max(1, MOST_DATA // stack.data.shape[1])
+    for first in range(0, len(chosen), step):
+        some = slice(first, first + step)
+        index, begin = chosen[some], torch.stack(starts[some])
+        yield from refine(stack.select(index), scene, begin, constraints.select(index))
 
 
 def _with_modes(scene, fit, ends):

@@ -30,10 +30,14 @@ LARGEST_SHEAR = 1.0
 # above it beyond noise.
 NEGATIVE_SIGMA, NEGATIVE_PIXELS, NOISE_SIGMA, SMOOTH = 7.0, 12, 6.0, 5
 NEGATIVE_SHARE = 0.1  # of the lowest, beyond which the highest is light
-# Largest pixel in arcsec, largest pixel in FWHM of the PSF, and largest value of a pixel. Chosen: no lens has
-# its images in one pixel, nothing is left of a PSF 20 times as small as one, and squares of more overflow in
+# Smallest and largest pixel in arcsec, largest pixel in FWHM of the PSF, smallest and largest value of the
+# brightest pixel. Chosen: no interferometer resolves less, no lens has its images in one pixel, nothing is
+# left of a PSF 20 times as small as one, squares of smaller values vanish, those of larger ones overflow in
 # single precision.
-LARGEST_PIXEL, LARGEST_RATIO, LARGEST_VALUE = 20.0, 20.0, 1e18
+SMALLEST_PIXEL, LARGEST_PIXEL, LARGEST_RATIO = 1e-6, 20.0, 20.0
+SMALLEST_VALUE, LARGEST_VALUE = 1e-100, 1e18
+# Largest signal to noise of a pixel. Chosen: no detector counts 1e24 photons, and round-off is larger beyond.
+LARGEST_SIGNAL = 1e12
 
 
 def pixel_need(settings: Settings, pixels: float = math.inf) -> float:
@@ -56,8 +60,9 @@ def check_need(settings: Settings, observation: Observation) -> None:
 
 def check_lens(lens: MassModel | str | None) -> None:
     """Refuse a lens that no galaxy or cluster is: an external shear of 1 has no image that is whole."""
-    shears = [one for one in getattr(lens, "components", [lens]) if isinstance(one, Shear)]
-    for shear in shears:
+    for part in getattr(lens, "components", ()):  # of a sum, or of several planes
+        check_lens(part)
+    for shear in [lens] if isinstance(lens, Shear) else []:
         modulus = float(np.hypot(shear.gamma1.value, shear.gamma2.value))
         if not modulus < LARGEST_SHEAR:
             raise InputError(f"a shear of {modulus:.4g}: give one below {LARGEST_SHEAR:g}")
@@ -68,15 +73,25 @@ def check_sense(observation: Observation) -> None:
     side, valid = observation.pixel_scale, observation.valid
     if not side <= LARGEST_PIXEL:
         raise InputError(f"pixels of {side:g} arcsec hold whole lenses: check the WCS, or give pixel_scale=")
+    if not side >= SMALLEST_PIXEL:
+        raise InputError(f"pixels of {side:g} arcsec: check the WCS, or give pixel_scale= in arcsec")
     values = observation.data[valid]
     largest = float(np.abs(values).max())
     if not largest <= LARGEST_VALUE:
         raise InputError(
             f"the image has a value of {largest:.3g}: give it in a unit with values below {LARGEST_VALUE:g}"
         )
+    if 0 < largest < SMALLEST_VALUE:
+        raise InputError(
+            f"no pixel is above {largest:.3g}: give the image in a unit with values above {SMALLEST_VALUE:g}"
+        )
     sigma = observation.sigma()[valid]
     if not (np.all(np.isfinite(sigma)) and sigma.max() <= LARGEST_VALUE):
         raise InputError(f"the errors reach {sigma.max():.3g}: correct them, or mask those pixels")
+    if not largest <= LARGEST_SIGNAL * sigma.min():
+        raise InputError(
+            f"the errors go down to {sigma.min():.3g} where the image reaches {largest:.3g}: correct them"
+        )
     middle = np.median(values)
     pulls = np.zeros(observation.shape)
     # One sigma for all: where errors follow the light, bright pixels would count for less than dark ones.

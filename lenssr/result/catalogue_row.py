@@ -10,6 +10,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import QTable
 
+from lenssr._limits import check_unit_text
 from lenssr.result.text import meta_value
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _column(value: Any) -> Any:
 def _parameters(result: SuperResolution) -> Iterator[tuple[str, Any]]:
     """Name and value of each parameter, then of its error."""
     for entry in result.parameters:
+        check_unit_text(entry["unit"], "the unit of a parameter")
         unit = u.Unit(str(entry["unit"]), parse_strict="silent")
         name = parameter_name(str(entry["component"]), str(entry["name"]))
         for ending, number in (("", float(entry["value"])), ("_err", float(entry["error"]))):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lenssr._exchange.coolest_profiles import FIELDS, light_of, profile_of_light, profile_of_mass
 from lenssr._exchange.coolest_template import Entity, Grid, Profile, Template, read_template, write_templates
 from lenssr._files import local_path, package_version
+from lenssr._limits import check_unit_text
 from lenssr.exceptions import InputError
 from lenssr.grids import PixelGrid
 from lenssr.imaging.psf import PSF
@@ -267,7 +268,9 @@ def result_from(kind: type, path: Any, scale: int) -> Any:
         behind = not entity.mass and entity.redshift == furthest
         lights["source" if behind else "lens"] += [_light_model(one, template) for one in entity.light]
     data, sigma, mask = _own_part(template)
-    unit = u.Unit(str(template.meta.get("unit", "electron / s")))
+    spelled = str(template.meta.get("unit", "electron / s"))
+    check_unit_text(spelled, "the unit of the template")
+    unit = u.Unit(spelled)
     grid = PixelGrid(data.shape, template.pixel_scale)
     seen = {"lens": lens, "psf": _psf_of(template)}
     parts = {

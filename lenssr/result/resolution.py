@@ -16,7 +16,7 @@ from lenssr.exceptions import InputError
 from lenssr.mass import MassModel
 from lenssr.mass.critical import einstein_radius_gradient
 from lenssr.posterior import PosteriorDraws
-from lenssr.posterior.sampling import Method, draw
+from lenssr.posterior.sampling import Method, check_draws, draw
 from lenssr.result.catalogue_row import catalogue_row
 from lenssr.result.exchange import Exchange
 from lenssr.result.fits import plane, read, write
@@ -289,9 +289,15 @@ class SuperResolution(Exchange):
         ((3, 150, 150), Unit("electron / (s arcsec2)"))
         """
         n, seed = positive_integer(n, "n"), positive_integer(seed, "seed", 0)
-        changes = self._posterior().changes(n, np.random.default_rng(seed))
+        posterior = self._posterior()
+        self._check_images(n)
+        changes = posterior.changes(n, np.random.default_rng(seed))
         planes = zip((self.image, self.source), changes, strict=True)
         return Draws(*((plane.data + change) * plane.unit for plane, change in planes))
+
+    def _check_images(self, n: int) -> None:
+        """Refuse a number of draws of images that memory does not hold."""
+        check_draws(n, self.image.data.size + (0 if self.source is None else self.source.data.size))
 
     def _posterior(self) -> Any:
         if self.posterior is None:
@@ -370,6 +376,8 @@ class SuperResolution(Exchange):
         kept = self._posterior()
         if not hasattr(kept, "target"):
             raise InputError("the posterior of this result has draws of images only: see result.sample")
+        if images:
+            self._check_images(positive_integer(n, "n"))
         target = kept.target(method)
         draws, vectors = draw(target, n, method, seed=seed, steps=steps, jobs=jobs, progress=progress)
         if not images:

@@ -352,7 +352,9 @@ def write_dataset(
     told = {**dataset.settings(), "version": package_version()}
     notes = Notes(directory / _NOTES, told)
     done = None if overwrite else notes.read()
-    if done is None and not overwrite:
+    if done is not None:  # what was deleted since is made again
+        done = {index for index in done if (directory / _file_name(index)).is_file()}
+    elif not overwrite:
         _refuse_existing(directory, chosen)
     notes.begin()
     sweep(directory)

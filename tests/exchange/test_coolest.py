@@ -325,8 +325,9 @@ def test_profile_without_counterpart_is_refused(path):
         mass.from_coolest(path)
 
 
-def test_no_template(tmp_path):
-    (tmp_path / "a.json").write_text("{}")
+@pytest.mark.parametrize("text", ["{}", "", "[" * 100_000, '{"lensing_entities": [5]}', "nothing"])
+def test_no_template(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match="not a template"):
         mass.from_coolest(tmp_path / "a.json")
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -18,8 +19,10 @@ from lenssr._limits import limited
 from lenssr._yaml import read_yaml
 
 OUTCOMES = ("accepted", "refused", "other exception", "hung", "over 2 GB", "silently changed")
-# Seconds of the processor, or of a clock for what waits without working, and bytes.
-SECONDS, WAITING, MEMORY = 10, 150, 2e9
+# Seconds, without those in which others had the processor, and bytes.
+SECONDS, MEMORY = 10.0, 2e9
+# Mutants that one process judges, which are in memory together.
+AT_ONCE = 250
 
 
 def digest(planes):
@@ -142,10 +145,10 @@ class Judge:
 
     def run(self, mutants):
         """Judge all of them, in order."""
-        rest = list(enumerate(mutants))
-        while rest:
-            done = self._child(rest)
-            rest = rest[done:]
+        numbered = enumerate(mutants)
+        while rest := list(itertools.islice(numbered, AT_ONCE)):
+            while rest:
+                rest = rest[self._child(rest) :]
         return self.counts
 
     def _note(self, result, mutant, message):
@@ -162,7 +165,7 @@ class Judge:
             self._judge(rest, writing)
             os._exit(0)
         os.close(writing)
-        done, began, worked, pending = 0, time.monotonic(), 0.0, b""
+        done, began, pending = 0, _clock(child), b""
         os.set_blocking(reading, False)
         while True:
             with contextlib.suppress(BlockingIOError):
@@ -170,14 +173,13 @@ class Judge:
                 if not data:
                     break
                 pending += data
-                began, worked = time.monotonic(), _processor(child)
+                began = _clock(child)
             *lines, pending = pending.split(b"\n")
             for line in lines:
                 result, message = json.loads(line)
                 self._note(result, rest[done][1], message)
                 done += 1
-            busy = _processor(child)
-            stuck = "hung" if busy - worked > SECONDS or time.monotonic() - began > WAITING else None
+            stuck = "hung" if _clock(child) - began > SECONDS else None
             stuck = "over 2 GB" if _memory(child) > MEMORY else stuck
             if stuck and done < len(rest):
                 os.kill(child, signal.SIGKILL)
@@ -187,9 +189,10 @@ class Judge:
             time.sleep(0.002)
         os.close(reading)
         _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status) or done >= len(rest) or os.WTERMSIG(status) == signal.SIGKILL:
+        code = os.waitstatus_to_exitcode(status)
+        if done >= len(rest) or code in (0, -signal.SIGKILL):
             return done
-        self._note("other exception", rest[done][1], f"signal {os.WTERMSIG(status)}")
+        self._note("other exception", rest[done][1], f"exit code {code}")
         return done + 1
 
     def _judge(self, rest, writing):
@@ -209,12 +212,12 @@ class Judge:
             os.write(writing, json.dumps([found[0], found[1][:300]]).encode() + b"\n")
 
 
-def _processor(process):
-    """Seconds that a process has worked, which do not grow while it is paused."""
+def _clock(process):
+    """Seconds of a clock that stands while a process waits for a processor that others have."""
+    waited = 0
     with contextlib.suppress(OSError, IndexError, ValueError):
-        told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+        waited = int(Path(f"/proc/{process}/schedstat").read_text().split()[1])
+    return time.monotonic() - waited / 1e9
 
 
 def _memory(process):

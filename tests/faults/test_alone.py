@@ -6,7 +6,7 @@ import pytest
 from astropy.io import fits
 from astropy.modeling.models import Sersic2D
 
-from lenssr import SIE, FailedResolution, InputError, SersicPhotometry, Shear, SuperResolver
+from lenssr import SIE, FailedResolution, InputError, MultiPlane, SersicPhotometry, Shear, SuperResolver
 from lenssr.exceptions import LensSRWarning
 from lenssr.photometry import decode_flags
 
@@ -91,6 +91,8 @@ def test_rows_that_mean_nothing_are_flagged():
 def test_bands_of_unequal_shapes_are_refused():
     with pytest.raises(InputError, match="the bands have the shapes"):
         photometry()({"g": FIELD, "r": FIELD[:50]}, error=0.02)
+    with pytest.raises(InputError, match="no bands"):
+        photometry()({}, error=0.02)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,10 @@ def test_bands_of_unequal_shapes_are_refused():
         (lambda image: -image, {}, "darker than the sky and none is brighter"),
         (lambda image: image * 1e30, {"noise": 1e28}, "a value of"),
         (lambda image: image, {"pixel_scale": 3600.0}, "pixels of 3600 arcsec"),
+        (lambda image: image, {"pixel_scale": 1e-9}, "pixels of 1e-09 arcsec"),
+        (lambda image: image * 1e-300, {"noise": 1e-302}, "no pixel is above"),
         (lambda image: image, {"noise": 1e25}, "the errors reach"),
+        (lambda image: image, {"noise": 1e-300}, "the errors go down to 1e-300"),
         (lambda image: -image - 10, {}, "check the sign"),
         (lambda image: image, {"psf": 100 * u.arcsec}, "100 arcsec"),
         (lambda image: image, {"psf": 0.001 * u.arcsec}, "times as large as the PSF"),
@@ -111,6 +116,9 @@ def test_nonsense_is_refused(change, options, message):
         SuperResolver(source="interpolation")(change(FIELD), **options)
 
 
-def test_a_shear_of_1000_is_refused():
+@pytest.mark.parametrize("planes", [False, True])
+def test_a_shear_of_1000_is_refused(planes):
+    lens = SIE(1.0) + Shear(1000.0, 0.0)
+    lens = MultiPlane([(0.3, SIE(1.0)), (0.5, lens)], z_source=2.0) if planes else lens
     with pytest.raises(InputError, match="a shear of 1000"):
-        SuperResolver(lens=SIE(1.0) + Shear(1000.0, 0.0))
+        SuperResolver(lens=lens)

@@ -7,4 +7,4 @@ from kills import kill_runs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resolve", "simulate"])
 def test_killed_runs_lose_nothing(name):
-    assert kill_runs(1, 3, [name]) == {"right": 1}
+    assert kill_runs(1, 3, [name]) == {(name, "right"): 1}

@@ -39,11 +39,11 @@ def test_a_judge_sees_what_must_not_happen(tmp_path):
 
     import judges
 
-    before, judges.WAITING = judges.WAITING, 2.0
+    before, judges.SECONDS = judges.SECONDS, 1.0
     try:
         judge = Quick(read, tmp_path, "good")
         words = ["good", "fail", "hang", "other", "good"]
         counts = judge.run([Mutant(word, word, betrayed=True) for word in words])
     finally:
-        judges.WAITING = before
+        judges.SECONDS = before
     assert counts == {"accepted": 2, "other exception": 1, "hung": 1, "silently changed": 1}

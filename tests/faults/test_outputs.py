@@ -10,7 +10,7 @@ import torch
 from astropy.io import fits
 from cases import image_file, result_file
 
-from lenssr import InputError, SuperResolution, SuperResolver
+from lenssr import InputError, SersicPhotometry, SuperResolution, SuperResolver
 from lenssr._files import atomic, sweep
 from lenssr._quiet import quiet
 from lenssr.cli import main
@@ -149,6 +149,13 @@ def test_more_lenses_than_the_disk_holds_are_refused(tmp_path):
 
 
 # ---------------------------------------------------------------- the state of the caller
+
+
+@pytest.mark.parametrize("kind", [SuperResolver, SersicPhotometry])
+@pytest.mark.parametrize("name", ["meta", "cuda:999", "nowhere"])
+def test_devices_that_cannot_compute_are_refused(kind, name):
+    with pytest.raises(InputError, match="is not available here"):
+        kind(device=name)
 
 
 def test_modes_of_torch_change_nothing():

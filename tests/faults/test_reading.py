@@ -2,17 +2,18 @@
 
 import bz2
 import gzip
+import io
 import os
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
-from lenssr import InputError, SuperResolver
+from lenssr import SIE, InputError, PixelGrid, Sersic, SuperResolver
 from lenssr._limits import check_unit_text, limited, memory_size
 from lenssr._yaml import read_yaml
 from lenssr.exceptions import short_line
-from lenssr.imaging import PSF, Observation
+from lenssr.imaging import PSF, Observation, render
 from lenssr.imaging.archive_units import parse_unit
 
 
@@ -60,6 +61,24 @@ def test_a_stream_that_ends_early_is_refused(tmp_path, share):
     assert Observation.from_any(path, pixel_scale=0.05).error is not None
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_open_files_are_checked_as_others(tmp_path, packed):
+    raw = write(tmp_path / "a.fits").read_bytes()
+    whole, half = (gzip.compress(one) if packed else one for one in (raw, raw[: len(raw) // 2 + 100]))
+    half = whole[: len(whole) // 2] if packed else half
+    with pytest.raises(InputError, match="truncated"):
+        Observation.from_any(io.BytesIO(half), pixel_scale=0.05)
+    behind = io.BytesIO(b"something before" + whole)
+    behind.seek(16)
+    assert Observation.from_any(behind, pixel_scale=0.05).error is not None
+    with open(write(tmp_path / "b.fits", NAXIS1="-64"), "rb") as file:
+        with pytest.raises(InputError, match="NAXIS1 = -64"):
+            Observation.from_any(file, pixel_scale=0.05)
+    with open(tmp_path / "a.fits", encoding="latin-1") as file:
+        with pytest.raises(InputError, match="binary mode"):
+            Observation.from_any(file, pixel_scale=0.05)
+
+
 def test_sums_are_verified(tmp_path):
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(np.ones((20, 20))).writeto(path, checksum=True)
@@ -92,15 +111,27 @@ def test_a_small_file_of_a_large_image_is_refused_before_it_is_read(tmp_path):
         SuperResolver(source="interpolation")(path, pixel_scale=0.05)
 
 
+def test_draws_and_grids_that_memory_does_not_hold_are_refused():
+    grid = PixelGrid((40, 40), 0.05)
+    image = render(grid, lens=SIE(0.5), source=Sersic(10.0, r_eff=0.1, x_0=0.05))
+    result = SuperResolver(lens=SIE(0.5))(image, pixel_scale=0.05, noise=image.max() / 30)
+    for draw in (result.sample, result.sample_posterior):
+        with pytest.raises(InputError, match=r"n = 1000000000 draws of .* needs about"):
+            draw(10**9)
+    with pytest.raises(InputError, match="100000 x 100000 pixels needs about"):
+        render(PixelGrid((100_000, 100_000), 0.05), source=Sersic(1.0, r_eff=1.0))
+
+
 def test_a_fifo_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InputError, match="a FIFO"):
         Observation.from_any(tmp_path / "fifo")
 
 
-def test_addresses_are_refused():
+@pytest.mark.parametrize("name", ["a.fits", "a.asdf"])
+def test_addresses_are_refused(name):
     with pytest.raises(InputError, match="is an address: download"):
-        Observation.from_any("http://localhost/a.fits")
+        Observation.from_any(f"http://localhost/{name}")
 
 
 @pytest.mark.parametrize("text", ["10**99999999 Jy", "(" * 20 + "m" + ")" * 20, "m^12345", "J" * 200])

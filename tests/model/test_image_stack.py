@@ -9,6 +9,7 @@ from scipy.signal import fftconvolve
 from lenssr import SIE, Sersic, Shear
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, DeepLenseNoise, GaussianNoise, PoissonNoise, render
+from lenssr.model import image_stack
 from lenssr.model.fit import fit_known_lens
 from lenssr.model.image_stack import ImageStack, bin_kernel
 from lenssr.model.initial_guess import light_start, source_start, without_light
@@ -60,6 +61,29 @@ def test_jacobian_equals_finite_differences(noise, surface_brightness, free):
         numeric = (model(fit + shift, index)[0] - model(fit - shift, index)[0]) / 2e-6
         largest = float(numeric.abs().max())
         torch.testing.assert_close(jacobian[:, k], numeric, rtol=1e-4, atol=2e-5 * largest)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"oversampling": 2}, {"oversampling": 3, "kernel_subsampling": 3, "includes_pixel": True}],
+    ids=["pixels", "cells"],
+)
+@pytest.mark.parametrize("noise", [GaussianNoise(0.1), DeepLenseNoise(np.full(GRID.shape, 1e3), 0.01)])
+def test_strips_of_a_large_image_add_up_to_the_whole(monkeypatch, noise, options):
+    scene = scene_of()
+    physical, index = physical_of(scene), torch.zeros(1, dtype=torch.long)
+    fine = PSF.from_fwhm(0.25 * u.arcsec).kernel(0.1, subsampling=options.get("kernel_subsampling", 1))
+    stack = stack_of(noise=[noise], kernel=fine, **options)
+    fit = scene.to_fit(physical)
+    whole, slopes = stack.model(scene, physical)(fit, index)
+    image = stack.image(scene, physical)
+    monkeypatch.setattr(image_stack, "MOST_VALUES", 0)
+    monkeypatch.setattr(image_stack, "STRIP_VALUES", 0)
+    strips = list(stack.model(scene, physical)(fit, index))
+    assert len(strips) > 1 and strips[0][0].start == 0
+    torch.testing.assert_close(torch.cat([one[1] for one in strips], 1), whole, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(torch.cat([one[2] for one in strips], 2), slopes, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(stack.image(scene, physical), image, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("surface_brightness", [False, True])

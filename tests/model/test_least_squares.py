@@ -83,6 +83,19 @@ def test_agrees_with_scipy(rng):
         assert np.abs(in_sigma).max() < 1e-3
 
 
+def test_a_model_in_parts_gives_the_same(rng):
+    _, data, weight, start = problems(rng, 12)
+
+    def in_parts(parameters, index):
+        value, jacobian = batched(parameters, index)
+        for part in (slice(0, 7), slice(7, 40), slice(40, 60)):
+            yield part, value[:, part], jacobian[:, :, part]
+
+    whole, parts = (fit(model, start, data, weight) for model in (batched, in_parts))
+    torch.testing.assert_close(parts.parameters, whole.parameters, rtol=1e-9, atol=0)
+    torch.testing.assert_close(parts.curvature, whole.curvature, rtol=1e-9, atol=1e-9)
+
+
 def test_default_tolerance_ends_within_a_small_share_of_sigma(rng):
     _, data, weight, start = problems(rng, 8)
     loose = fit(batched, start, data, weight)

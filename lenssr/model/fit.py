@@ -64,9 +64,12 @@ class Constraints:
 
     @classmethod
     def of(cls, scene: Scene, count: int) -> "Constraints":
-        """The bounds of a scene, and no priors."""
+        """The bounds of a scene, and the priors that come with its lens."""
         lower, upper = scene.bounds(count)
-        return cls(lower, upper, torch.zeros_like(lower), torch.zeros_like(lower))
+        mean, stiffness = torch.zeros_like(lower), torch.zeros_like(lower)
+        for column, (value, sigma) in scene.priors.items():
+            mean[:, column], stiffness[:, column] = value, sigma**-2
+        return cls(lower, upper, mean, stiffness)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Constraints":
         return Constraints(*(change(part) for part in vars(self).values()))
@@ -99,11 +102,8 @@ class Constraints:
         lower, upper, mean, stiffness = (part.clone() for part in vars(self).values())
         columns = scene.lens_centre_columns
         lower[:, columns], upper[:, columns], mean[:, columns] = centres - reach, centres + reach, centres
-        source = scene["source"]
-        for block, priors in (
-            (scene["lens"], LENS_PRIORS),
-            (source, source.profile.shape_priors if source else {}),
-        ):
+        shapes = [(source, source.profile.shape_priors) for source in scene.sources]
+        for block, priors in [(scene["lens"], LENS_PRIORS), *shapes]:
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
         if scene.lights and not scene.follows_light:

@@ -361,13 +361,21 @@ class DoubleSourcePlane(MultiPlane):
         sx, sy = self.sphere.deflection_at(*first, sphere)
         return first, (x - ax - sx, y - ay - sy)
 
-    def rays_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor) -> tuple[Any, Any]:
-        """What `rays_at` returns, and the derivatives (B, P, R) of the positions by the parameters."""
+    def rays_jacobian_at(self, x: Tensor, y: Tensor, params: Tensor, cusp: float = 0.0) -> tuple[Any, Any]:
+        """What `rays_at` returns, and the derivatives (B, P, R) of the positions by the parameters.
+
+        Closer to the centre of the sphere than ``cusp`` (arcsec) its tidal field is that at this distance: it
+        grows without limit, and a few rays that come near would outweigh all others.
+        """
         number = params.shape[1] - 4
         main, sphere, beta = self._split(params)
         ax, ay, dax, day = self.lens.deflection_jacobian_at(x, y, main)
         first = x - beta * ax, y - beta * ay
         sx, sy, dsx, dsy = self.sphere.deflection_jacobian_at(*first, sphere)
+        if cusp:
+            distance = torch.hypot(first[0] - sphere[:, 1:2], first[1] - sphere[:, 2:])
+            near = (distance / cusp).clamp_max(1.0).unsqueeze(1)
+            dsx[:, 1:], dsy[:, 1:] = dsx[:, 1:] * near, dsy[:, 1:] * near
         # Where the sphere moves, its deflection changes as where the ray does, with the other sign.
         hxx, hxy, hyy = -dsx[:, 1:2], -dsx[:, 2:], -dsy[:, 2:]
         d_first = [torch.zeros(*a.shape[:1], number + 4, a.shape[-1]).to(a) for a in (ax, ay)]

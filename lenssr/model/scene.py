@@ -402,7 +402,7 @@ class Scene:
         physical = self.with_ties(physical).to(x)
         columns, moves = [], self.lens_moves
         if moves:
-            beta, bends = self._traced(x, y, physical)
+            beta, bends = self._traced(x, y, physical, cusp)
         else:
             beta = self.source_positions(x, y, physical) if positions is None else positions
         total, bent = 0, []
@@ -419,7 +419,7 @@ class Scene:
             columns.insert(0, -self._untied(sum(bent[1:], bent[0]), columns))
         return total, columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
-    def _traced(self, x, y, physical):
+    def _traced(self, x, y, physical, cusp):
         """Positions as of `source_positions`, and how they fall (B, L', R) as a parameter of the lens grows.
 
         The parameters are those that are free, then those that are tied.
@@ -428,7 +428,7 @@ class Scene:
         vector = physical[:, lens.slice]
         moving = self.free[lens.slice].nonzero().flatten().tolist() + [k - lens.start for k in self.tied[0]]
         if len(self.sources) == 2:
-            places, slopes = self.lens.rays_jacobian_at(x, y, vector)
+            places, slopes = self.lens.rays_jacobian_at(x, y, vector, cusp)
             (first, second), (d_first, d_second) = places, slopes
             return (*first, *second), tuple(-d[:, moving] for d in (*d_first, *d_second))
         alpha_x, alpha_y, *d_alpha = self.lens.deflection_jacobian_at(x, y, vector)

@@ -204,7 +204,7 @@ class SuperResolution:
 
     @property
     def magnitudes(self) -> dict[str, u.Quantity]:
-        """AB magnitudes of ``"source"`` (not lensed), ``"lensed_source"`` and ``"lens_light"``.
+        """AB magnitudes of ``"source"``, ``"second_source"`` (not lensed), ``"lensed_source"``, ``"lens_light"``.
 
         Those that there are; empty where the input has no zero point. That of the source is conditional on
         the family of the mass model.
@@ -525,10 +525,11 @@ class SuperResolution:
         ----------
         panels : sequence of str, optional
             In order, some of "data", "lens_subtracted", "model", "residual", "image", "error",
-            "lensed_source", "lens_light", "source", "source_error" and "verdict". By default data, model,
-            residual, super-resolved image, source, and the verdict with the parameters.
+            "lensed_source", "lens_light", "source", "second_source", "source_error" and "verdict". By
+            default data, model, residual, super-resolved image, source (both, and their lensed light, of
+            two), and the verdict with the parameters.
         columns : int, optional
-            Panels of a row, by default 3, or 2 of 4.
+            Panels of a row, by default 3, 2 of 4, and 4 of the eight of two sources.
         figure : `~matplotlib.figure.Figure` or subfigure, optional
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional

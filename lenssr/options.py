@@ -204,7 +204,7 @@ class Settings(Options):
         save=_plain_lens, load=_load_lens,
     )  # fmt: skip
     source_planes: SourcePlanes | None = option(
-        "two sources behind the lens: redshifts of it and of them, 0.22,0.61,2.4, or their scaling, 0.7+-0.05",
+        "two sources behind the lens: redshifts of all, 0.22,0.61,2.4, or their scaling, 0.7+-0.05",
         check=opt.unless((None,), _check_planes), flag="--source-planes", metavar="PLANES",
         parse=_planes_text,
         save=lambda planes: planes.to_dict(), load=_load_planes,
@@ -284,7 +284,9 @@ class Settings(Options):
             raise InputError(f"{why} start = {self.start!r}: leave it out")
         if self.knows_lens and self.source_planes is not None:
             if isinstance(self.lens, named("lenssr.mass.multi_plane:MultiPlane")):
-                raise InputError(f"source_planes = {self.source_planes!r}, but the lens has planes: leave it out")
+                raise InputError(
+                    f"source_planes = {self.source_planes!r}, but the lens has planes: leave it out"
+                )
 
     def _check_lens_options(self) -> None:
         """Refuse options of an unknown lens where it is known, and of a known one where it is not."""

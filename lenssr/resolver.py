@@ -54,9 +54,9 @@ class SuperResolver:
         The model of the source. "sersic" (default): a Sérsic profile. "pixelated": its brightness on a grid
         with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times a
         factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto": the one of these
-        three with the highest evidence; ``result.meta`` names it and its candidates. "network": a trained
-        network predicts it in milliseconds; a `~lenssr.NetworkSource` names the network, and the number of
-        free-form steps that follow; ``result.meta["network"]`` names it. "interpolation": bicubic, no model.
+        three with the highest evidence; ``result.meta`` names all. "network": a trained network predicts it in
+        milliseconds; a `~lenssr.NetworkSource` names it, and the number of free-form steps that follow, as
+        does ``result.meta["network"]``. "interpolation": bicubic, no model.
     lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional
         The lens, or what is fitted with external shear where it is unknown: a singular isothermal ellipsoid
         ("sie", the default; None means it, too), an elliptical power law, its slope 2.08 +- 0.2 a priori
@@ -107,8 +107,7 @@ class SuperResolver:
         with banded matrices, on other devices with dense ones, many images of `map` together; their errors
         and fine images are then made on the CPU, one image after the other.
     seed : int, optional
-        Seed of the random starts of the search for an unknown lens, and of the draws that give a pixelated
-        source its errors; by default 0.
+        Seed of the starts of the search for an unknown lens, and of draws for errors; by default 0.
 
     Raises
     ------

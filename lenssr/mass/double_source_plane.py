@@ -14,9 +14,8 @@ from torch import Tensor
 from lenssr.cosmology import lens_distances
 from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel, MassSystem, from_dict
-from lenssr.mass.calculator import Position
 from lenssr.mass.isothermal import SIS
-from lenssr.mass.kernels import Pair, Triple, WithJacobian, lift
+from lenssr.mass.kernels import Pair, Triple, WithJacobian
 from lenssr.mass.multi_plane import MultiPlane, plain_cosmology, read_cosmology, seen
 from lenssr.mass.parameter import Length, Parameter
 from lenssr.units import positive_number
@@ -67,7 +66,7 @@ class SourcePlanes:
     >>> from lenssr.mass import SourcePlanes
     >>> planes = SourcePlanes(z_lens=0.222, z_sources=(0.609, 2.4), cosmology="Planck18")
     >>> round(planes.beta, 4)
-    0.7052
+    0.7081
     >>> SourcePlanes(beta=0.7, beta_error=0.05)
     SourcePlanes(beta=0.7, beta_error=0.05)
     """
@@ -97,7 +96,9 @@ class SourcePlanes:
             ratios = [_ratio(z_lens, z, known) for z in redshifts]
             beta = ratios[0] / ratios[1]
         elif z_lens is not None or z_sources is not None or cosmology is not None:
-            raise InputError(f"beta = {beta!r} and redshifts or a cosmology: give one of them, or beta_error=")
+            raise InputError(
+                f"beta = {beta!r} and redshifts or a cosmology: give one of them, or beta_error="
+            )
         beta = positive_number(beta, u.one, "beta")
         if not beta < 1:
             raise InputError(f"beta = {beta} is refused: it is below 1, since the first source is the nearer")
@@ -419,7 +420,9 @@ class DoubleSourcePlane(MultiPlane):
         if planes.z_sources is None:
             raise InputError(f"{what} needs redshifts, but only beta is known: give z_lens and z_sources")
         if not math.isclose(beta, planes.beta, rel_tol=SAME_BETA):
-            raise InputError(f"{what} needs the beta of the redshifts, {planes.beta:.6g}, not {beta:.6g}: fix it")
+            raise InputError(
+                f"{what} needs the beta of the redshifts, {planes.beta:.6g}, not {beta:.6g}: fix it"
+            )
 
     def _times(self, x: Tensor, y: Tensor, source: Sequence[Any]) -> Tensor:
         self._need_redshifts("an order or time of arrival")

@@ -242,8 +242,7 @@ class MultiPlane(MassSystem):
         """The lens as curves and images need it: a chain of the maps of its planes."""
         every = self._weights_for([parameter.value for parameter in self.parameters])
         chain = [
-            (self.components[i]._ray_map(), weights)
-            for i, weights in zip(self._order, every, strict=False)
+            (self.components[i]._ray_map(), weights) for i, weights in zip(self._order, every, strict=False)
         ]
 
         def both(x: Array, y: Array) -> tuple[tuple[Array, Array], FourArrays]:

@@ -23,8 +23,8 @@ EARLY_TOLERANCE = 0.03
 LAST_TOLERANCE = 1e-3
 # Iterations of a fit, and the additional ones for each parameter beyond COMMON_NUMBER.
 ITERATIONS, MORE_ITERATIONS, COMMON_NUMBER = 60, 4, 22
-# Iterations without a gain after which a fit of two sources has ended: where one deflects the other, rays cross
-# its centre one by one, so that chi2 has small steps and its derivatives promise more than there is.
+# Iterations without a gain after which a fit of two sources has ended: where one deflects the other, rays
+# cross its centre one by one, so that chi2 has small steps and its derivatives promise more than there is.
 IDLE = 4
 # Fits with rays placed anew, and the change of a pixel, in sigma, below which the rays are good enough.
 POLISHES = 2

@@ -105,14 +105,15 @@ class Scene:
     as their `~lenssr.light.LightProfile` orders them, then the sky. A fit works on the free ones, with the
     logarithm of what must stay positive. ``scene["lens"]``, ``scene["source"]`` and ``scene["sky"]`` are the
     `Block` of that role, None without one, ``scene.sources`` those of the sources, two behind a
-    `~lenssr.mass.DoubleSourcePlane`, and ``scene.lights`` those of the lens light; ``blocks`` are all in order. Of shape (P,) are the bounds ``lower`` and ``upper``, ``log`` (fitted as logarithms) and
-    ``free``.
+    `~lenssr.mass.DoubleSourcePlane`, ``scene.lights`` those of the lens light; ``blocks`` are all in order.
+    Of shape (P,) are the bounds ``lower`` and ``upper``, ``log`` (fitted as logarithms) and ``free``.
 
     The ``lens`` gives names, bounds and the deflection, not its values; its parameters that are not ``fixed``
     are free if ``lens_free``. ``source`` and ``lens_light`` are profiles, or numbers of Sérsics, whose
-    centres stay within ``extent`` arcsec. While such a lens is fitted its sphere stays at the first source. ``sky`` adds a constant to every pixel. ``theta_E`` is what is
-    expected of an unknown lens, in arcsec, None if nothing is; ``follows_light`` whether it has priors around
-    the light of its galaxy. ``priors`` are those that come with the lens: mean and standard deviation by column.
+    centres stay within ``extent`` arcsec. While the lens of two sources is fitted, its sphere stays at the
+    first. ``sky`` adds a constant to every pixel. ``theta_E`` is what is expected of an unknown lens, in
+    arcsec, None if nothing is; ``follows_light`` whether it has priors around the light of its galaxy.
+    ``priors`` are those that come with the lens: mean and standard deviation by column.
     """
 
     def __init__(
@@ -386,9 +387,7 @@ class Scene:
             )
 
         lights = tuple(
-            _sizes(block, physical, trace(block))
-            for block in self.blocks
-            if block.profile is not None
+            _sizes(block, physical, trace(block)) for block in self.blocks if block.profile is not None
         )
         return KnownLights(lambda x, y: self.brightness(x, y, physical)[0], lights)
 

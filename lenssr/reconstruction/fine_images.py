@@ -179,7 +179,9 @@ class FineScene:
             found = [self.behind(block) for block in self.scene.sources]
             fields["second_source"] = sources[1]
         for start, pair in zip(("", "second_"), found, strict=False):
-            fields |= {f"{start}magnification{end}": one for end, one in zip(("", "_error"), pair, strict=True)}
+            fields |= {
+                f"{start}magnification{end}": one for end, one in zip(("", "_error"), pair, strict=True)
+            }
         return Products(images, errors, self.grid.wcs, self.kernel, self.scene.count("source"), fields)
 
     def behind(self, block):

@@ -204,7 +204,7 @@ class SuperResolution:
 
     @property
     def magnitudes(self) -> dict[str, u.Quantity]:
-        """AB magnitudes of ``"source"``, ``"second_source"`` (not lensed), ``"lensed_source"``, ``"lens_light"``.
+        """AB magnitudes: "source" and "second_source" (not lensed), "lensed_source", "lens_light".
 
         Those that there are; empty where the input has no zero point. That of the source is conditional on
         the family of the mass model.

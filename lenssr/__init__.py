@@ -13,9 +13,9 @@ _HOMES = {
     "grids": "PixelGrid",
     "imaging": "PSF Observation render",
     "light": "PixelatedSource Sersic",
-    "mass": "DPIE EPL NFW SIE SIS ConvergenceSheet CoredPowerLaw EllipticalMultipole EllipticalNFW "
-    "GaussianMass MassModel MassSystem MultiPlane Multipole PixelatedDeflection PointMass SersicMass Shear "
-    "TruncatedNFW",
+    "mass": "DPIE EPL NFW SIE SIS ConvergenceSheet CoredPowerLaw DoubleSourcePlane EllipticalMultipole "
+    "EllipticalNFW GaussianMass MassModel MassSystem MultiPlane Multipole PixelatedDeflection PointMass "
+    "SersicMass Shear SourcePlanes TruncatedNFW",
     "networks": "NetworkSource",
     "options": "register_source",
     "photometry": "SersicPhotometry",
@@ -49,6 +49,7 @@ if _typing.TYPE_CHECKING:  # the same names for type checkers; a test compares b
     from lenssr.mass import EllipticalNFW as EllipticalNFW, GaussianMass as GaussianMass
     from lenssr.mass import MultiPlane as MultiPlane, Multipole as Multipole, SersicMass as SersicMass
     from lenssr.mass import TruncatedNFW as TruncatedNFW
+    from lenssr.mass import DoubleSourcePlane as DoubleSourcePlane, SourcePlanes as SourcePlanes
     from lenssr.mass import MassModel as MassModel, MassSystem as MassSystem, PointMass as PointMass
     from lenssr.mass import ConvergenceSheet as ConvergenceSheet, PixelatedDeflection as PixelatedDeflection
     from lenssr.networks import NetworkSource as NetworkSource

@@ -7,6 +7,7 @@ line, the repr, files and the docs. Nothing here imports torch before it is need
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from lenssr.light import MultiGaussian, Sersic
     from lenssr.light.profile import LightProfile
-    from lenssr.mass import MassModel
+    from lenssr.mass import MassModel, SourcePlanes
     from lenssr.networks import NetworkSource
 
 __all__ = ["NETWORK", "PHOTOMETRY", "PIXEL", "READING", "RESOLVER", "SEARCH", "SOURCES", "Option"]
@@ -158,6 +159,22 @@ def _load_lens(plain: Any) -> Any:
     return plain if isinstance(plain, str) else named("lenssr.mass:from_dict")(plain)
 
 
+def _check_planes(name: str, value: Any) -> None:
+    if not isinstance(value, named("lenssr.mass:SourcePlanes")):
+        raise InputError(f"{name} = {value!r}: give lenssr.mass.SourcePlanes(...), or leave it out")
+
+
+def _planes_text(text: str) -> Any:
+    try:
+        return named("lenssr.mass:SourcePlanes").from_text(text)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+def _load_planes(plain: Any) -> Any:
+    return named("lenssr.mass:SourcePlanes")(**plain)
+
+
 def _load_psf_out(plain: Any) -> Any:
     return plain if isinstance(plain, str) else named("astropy.units:Quantity")(*plain)
 
@@ -185,6 +202,12 @@ class Settings(Options):
         "the lens, if it is known, or what is fitted: sie, epl (slope free), or auto, with shear",
         default=ISOTHERMAL, check=opt.unless((None,), _check_lens), flag="--lens", metavar="lens.yaml",
         save=_plain_lens, load=_load_lens,
+    )  # fmt: skip
+    source_planes: SourcePlanes | None = option(
+        "two sources behind the lens: redshifts of all, 0.22,0.61,2.4, or their scaling, 0.7+-0.05",
+        check=opt.unless((None,), _check_planes), flag="--source-planes", metavar="PLANES",
+        parse=_planes_text,
+        save=lambda planes: planes.to_dict(), load=_load_planes,
     )  # fmt: skip
     fit_lens: bool | None = option(
         "whether a lens that is given is refined",
@@ -252,8 +275,23 @@ class Settings(Options):
         if self.psf_out is not None and self.kind == "interpolation":
             raise InputError(f"psf_out = {self.psf_out!r} with source = 'interpolation': leave it out")
 
+    def _check_two_sources(self) -> None:
+        """Refuse what is not done for two sources."""
+        why = "two sources behind a lens with"
+        if self._entry.method != PARAMETRIC:
+            raise InputError(f"{why} source = {self.source!r}: give 'sersic', or a source of register_source")
+        if self.start != SEARCH:
+            raise InputError(f"{why} start = {self.start!r}: leave it out")
+        if self.knows_lens and self.source_planes is not None:
+            if isinstance(self.lens, named("lenssr.mass.multi_plane:MultiPlane")):
+                raise InputError(
+                    f"source_planes = {self.source_planes!r}, but the lens has planes: leave it out"
+                )
+
     def _check_lens_options(self) -> None:
         """Refuse options of an unknown lens where it is known, and of a known one where it is not."""
+        if self.sources == 2:
+            self._check_two_sources()
         if self.start != SEARCH and (self.knows_lens or self.kind == "interpolation"):
             raise InputError(f"start = {self.start!r} is for a fit of an unknown lens: leave it out")
         if isinstance(self.lens, str | None):
@@ -277,6 +315,12 @@ class Settings(Options):
     def knows_lens(self) -> bool:
         """Whether the lens is given, rather than a family that is fitted."""
         return not isinstance(self.lens, str)
+
+    @property
+    def sources(self) -> int:
+        """How many sources are behind the lens."""
+        double = self.knows_lens and isinstance(self.lens, named("lenssr.mass:DoubleSourcePlane"))
+        return 2 if double or self.source_planes is not None else 1
 
     @property
     def family(self) -> str | None:
@@ -309,6 +353,7 @@ class Settings(Options):
         return {name: getattr(self, name) for name in self.names()} | {
             "source": self.kind,
             "lens": self.family or repr(self.lens),
+            "source_planes": None if self.source_planes is None else repr(self.source_planes),
             "lens_light": named("lenssr.light.lens_light:describe_lens_light")(self.lens_light),
             "psf_out": None if self.psf_out is None else str(self.psf_out),
             "device": str(self.torch_device),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from astropy.units import Quantity
 
     from lenssr.light import MultiGaussian, Sersic
-    from lenssr.mass import MassModel
+    from lenssr.mass import MassModel, SourcePlanes
     from lenssr.networks import Card, NetworkSource
 
     LightChoice = Literal["sersic", "mge"] | Sersic | MultiGaussian
@@ -54,20 +54,20 @@ class SuperResolver:
         The model of the source. "sersic" (default): a Sérsic profile. "pixelated": its brightness on a grid
         with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times a
         factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto": the one of these
-        three with the highest evidence; ``result.meta`` names it and its candidates. "network": a trained
-        network predicts it in milliseconds; a `~lenssr.NetworkSource` names the network, and the number of
-        free-form steps that follow; ``result.meta["network"]`` names it. "interpolation": bicubic
-        interpolation without a model. A type checker takes other names only as `~lenssr.register_source`
-        returns them.
+        three with the highest evidence; ``result.meta`` names all. "network": a trained network predicts it in
+        milliseconds; a `~lenssr.NetworkSource` names it, and the number of free-form steps that follow, as
+        does ``result.meta["network"]``. "interpolation": bicubic, no model.
     lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional
         The lens, or what is fitted with external shear where it is unknown: a singular isothermal ellipsoid
         ("sie", the default; None means it, too), an elliptical power law, its slope 2.08 +- 0.2 a priori
         ("epl"), or a power law whose slope is 2 unless a free one is likelier ("auto"). Einstein radii to
         start from lie between 0.3" and 0.4 of the field, the centre within 0.3" of the light of the lens (of
         the image if none is fitted); weak priors are on the page on the method. A given lens has none.
+    source_planes : `~lenssr.mass.SourcePlanes`, optional
+        That there are two parametric sources, of which the nearer deflects the farther, and where they lie.
+        ``lens``, fitted or given, is that of the farther one. See the page on lens families.
     fit_lens : bool, optional
-        Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters; by default it
-        is kept.
+        Whether a given lens is refined, honouring ``fixed`` and ``bounds`` of its parameters (default: no).
     start : {"search", "network"} or path, optional
         Where the fit of an unknown lens begins: at Einstein radii all over the field (default), or at the
         estimate of a `~lenssr.networks.DeflectionNetwork`, its weights those that come with lenssr or in a
@@ -107,8 +107,7 @@ class SuperResolver:
         with banded matrices, on other devices with dense ones, many images of `map` together; their errors
         and fine images are then made on the CPU, one image after the other.
     seed : int, optional
-        Seed of the random starts of the search for an unknown lens, and of the draws that give a pixelated
-        source its errors; by default 0.
+        Seed of the starts of the search for an unknown lens, and of draws for errors; by default 0.
 
     Raises
     ------
@@ -132,6 +131,7 @@ class SuperResolver:
         scale: int = 2,
         source: SourceKind | SourceName | NetworkSource = "sersic",
         lens: MassModel | LensFamily | None = "sie",
+        source_planes: SourcePlanes | None = None,
         fit_lens: bool | None = None,
         start: str | PathLike[str] = "search",
         lens_light: LightChoice | Sequence[LightChoice] | None = None,

@@ -2,6 +2,7 @@
 
 from lenssr.mass.base import MassModel, MassSystem, from_dict
 from lenssr.mass.cored_power_law import CoredPowerLaw
+from lenssr.mass.double_source_plane import DoubleSourcePlane, SourcePlanes
 from lenssr.mass.dual_isothermal import DPIE
 from lenssr.mass.elliptical_nfw import EllipticalNFW
 from lenssr.mass.from_codes import from_autolens, from_coolest, from_lenstronomy
@@ -27,6 +28,7 @@ __all__ = [
     "SIS",
     "ConvergenceSheet",
     "CoredPowerLaw",
+    "DoubleSourcePlane",
     "EllipticalMixin",
     "EllipticalMultipole",
     "EllipticalNFW",
@@ -40,6 +42,7 @@ __all__ = [
     "PointMass",
     "SersicMass",
     "Shear",
+    "SourcePlanes",
     "TruncatedNFW",
     "centred",
     "from_autolens",

@@ -118,7 +118,7 @@ class MultiPlane(MassSystem):
             "redshifts": tuple(z for z, _ in read),
             "z_source": z_source,
             "z_reference": z_reference,
-            "cosmology": _cosmology(cosmology),
+            "cosmology": read_cosmology(cosmology),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -131,6 +131,11 @@ class MultiPlane(MassSystem):
         places = [*(self.redshifts[i] for i in self._order), self.z_source]
         weights = [[self._weight(front, place) for front in places[:j]] for j, place in enumerate(places)]
         object.__setattr__(self, "_weights", weights)
+
+    def _weights_for(self, params: Sequence[Any]) -> list[list[Any]]:
+        """Weights of deflections at later planes, and at the source, for these parameters."""
+        weights: list[list[Any]] = self._weights
+        return weights
 
     def _weight(self, front: float, back: float) -> float:
         """D_ij D_s / (D_j D_is)."""
@@ -171,11 +176,10 @@ class MultiPlane(MassSystem):
         """Where rays pass the planes that deflect, and the source, and their deflection there."""
         parts = list(self._parts())
         rays: list[tuple[Pair, Pair]] = []
-        for number, weights in zip([*self._order, None], self._weights, strict=True):
-            here = [
-                place - sum(w * alpha[k] for w, (_, alpha) in zip(weights, rays, strict=True) if w)
-                for k, place in enumerate((x, y))
-            ]
+        for number, weights in zip([*self._order, None], self._weights_for(params), strict=True):
+            pairs = zip(weights, rays, strict=True)
+            bent = [(w, alpha) for w, (_, alpha) in pairs if isinstance(w, Tensor) or w]
+            here = [place - sum(w * alpha[k] for w, alpha in bent) for k, place in enumerate((x, y))]
             if number is None:
                 return [*rays, ((here[0], here[1]), (0 * x, 0 * y))]
             component, part = parts[number]
@@ -194,7 +198,7 @@ class MultiPlane(MassSystem):
         """Add the deflection for numbers in place, plane by plane with the kernels of its model."""
         parts = list(self._parts())
         found: list[Pair] = []
-        for number, weights in zip(self._order, self._weights, strict=False):
+        for number, weights in zip(self._order, self._weights_for(numbers), strict=False):
             here_x, here_y = x, y
             for weight, (bx, by) in zip(weights, found, strict=True):
                 if weight:
@@ -203,7 +207,7 @@ class MultiPlane(MassSystem):
             component, part = parts[number]
             component._add_deflection(bx, by, here_x, here_y, *numbers[part])
             found.append((bx, by))
-        for weight, (bx, by) in zip(self._weights[-1], found, strict=True):
+        for weight, (bx, by) in zip(self._weights_for(numbers)[-1], found, strict=True):
             ax.add_(bx, alpha=weight)
             ay.add_(by, alpha=weight)
 
@@ -213,7 +217,8 @@ class MultiPlane(MassSystem):
         rays, parts = self._rays(x, y, lifted), list(self._parts())
         one = torch.ones_like(rays[-1][0][0])
         bent: list[Entries] = []
-        for number, weights, (here, _) in zip([*self._order, None], self._weights, rays, strict=True):
+        planes = zip([*self._order, None], self._weights_for(lifted), rays, strict=True)
+        for number, weights, (here, _) in planes:
             entries = [one, 0 * one, 0 * one, one]
             for weight, product in zip(weights, bent, strict=True):
                 entries = [entry - weight * part for entry, part in zip(entries, product, strict=True)]
@@ -235,15 +240,15 @@ class MultiPlane(MassSystem):
 
     def _ray_map(self) -> Rays:
         """The lens as curves and images need it: a chain of the maps of its planes."""
+        every = self._weights_for([parameter.value for parameter in self.parameters])
         chain = [
-            (self.components[i]._ray_map(), weights)
-            for i, weights in zip(self._order, self._weights, strict=False)
+            (self.components[i]._ray_map(), weights) for i, weights in zip(self._order, every, strict=False)
         ]
 
         def both(x: Array, y: Array) -> tuple[tuple[Array, Array], FourArrays]:
             bent: list[tuple[Array, ...]] = []
             start = x, y, np.ones_like(x), np.zeros_like(x), np.zeros_like(x), np.ones_like(x)
-            for rays, weights in [*chain, (None, self._weights[-1])]:
+            for rays, weights in [*chain, (None, every[-1])]:
                 here = start
                 for weight, part in zip(weights, bent, strict=True):
                     here = tuple(a - weight * b for a, b in zip(here, part, strict=True))
@@ -278,7 +283,7 @@ class MultiPlane(MassSystem):
         for i in self._order:
             centres = self.components[i]._centres()
             front = self.at(self.redshifts[i])
-            found += centres if not front._order else [at for c in centres for at in _seen(front, c)]
+            found += centres if not front._order else [at for c in centres for at in seen(front, c)]
         return found
 
     def time_delays(
@@ -427,7 +432,7 @@ class MultiPlane(MassSystem):
         if self.z_reference != self.z_source:
             entry["z_reference"] = self.z_reference
         if self.cosmology is not None:
-            entry["cosmology"] = _plain_cosmology(self.cosmology)
+            entry["cosmology"] = plain_cosmology(self.cosmology)
         if self.covariance is not None:
             entry["covariance"] = np.asarray(self.covariance)
         return {"MultiPlane": entry}
@@ -435,11 +440,11 @@ class MultiPlane(MassSystem):
     def __repr__(self) -> str:
         planes = ", ".join(f"({z!r}, {model!r})" for z, model in self.planes)
         more = "" if self.z_reference == self.z_source else f", z_reference={self.z_reference!r}"
-        more += "" if self.cosmology is None else f", cosmology={_plain_cosmology(self.cosmology)!r}"
+        more += "" if self.cosmology is None else f", cosmology={plain_cosmology(self.cosmology)!r}"
         return f"MultiPlane([{planes}], z_source={self.z_source!r}{more})"
 
 
-def _seen(front: MultiPlane, centre: tuple[float, float]) -> list[tuple[float, float]]:
+def seen(front: MultiPlane, centre: tuple[float, float]) -> list[tuple[float, float]]:
     """Images of the centre of a lens by the planes in front of it, at least the place where it is."""
     rays = front._ray_map()
     try:
@@ -463,7 +468,7 @@ def _plane(plane: Any) -> tuple[float, MassModel]:
     return positive_number(z, u.one, "z"), model
 
 
-def _cosmology(given: Any) -> Any:
+def read_cosmology(given: Any) -> Any:
     """A cosmology, or None, from one, its name, or ``{class: numbers}``."""
     if given is None:
         return None
@@ -482,7 +487,7 @@ def _cosmology(given: Any) -> Any:
         raise InputError(f"cosmology = {given!r} is not known: {remedy}") from error
 
 
-def _plain_cosmology(cosmology: Any) -> Any:
+def plain_cosmology(cosmology: Any) -> Any:
     """The name of a cosmology of astropy's, or its class and numbers."""
     import astropy.cosmology
 

@@ -23,6 +23,9 @@ EARLY_TOLERANCE = 0.03
 LAST_TOLERANCE = 1e-3
 # Iterations of a fit, and the additional ones for each parameter beyond COMMON_NUMBER.
 ITERATIONS, MORE_ITERATIONS, COMMON_NUMBER = 60, 4, 22
+# Iterations without a gain after which a fit of two sources has ended: where one deflects the other, rays
+# cross its centre one by one, so that chi2 has small steps and its derivatives promise more than there is.
+IDLE = 4
 # Fits with rays placed anew, and the change of a pixel, in sigma, below which the rays are good enough.
 POLISHES = 2
 POLISH_SIGMA = 0.05
@@ -66,9 +69,12 @@ class Constraints:
 
     @classmethod
     def of(cls, scene: Scene, count: int) -> "Constraints":
-        """The bounds of a scene, and no priors."""
+        """The bounds of a scene, and the priors that come with its lens."""
         lower, upper = scene.bounds(count)
-        return cls(lower, upper, torch.zeros_like(lower), torch.zeros_like(lower))
+        mean, stiffness = torch.zeros_like(lower), torch.zeros_like(lower)
+        for column, (value, sigma) in scene.priors.items():
+            mean[:, column], stiffness[:, column] = value, sigma**-2
+        return cls(lower, upper, mean, stiffness)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Constraints":
         return Constraints(*(change(part) for part in vars(self).values()))
@@ -101,11 +107,8 @@ class Constraints:
         lower, upper, mean, stiffness = (part.clone() for part in vars(self).values())
         columns = scene.lens_centre_columns
         lower[:, columns], upper[:, columns], mean[:, columns] = centres - reach, centres + reach, centres
-        source = scene["source"]
-        for block, priors in (
-            (scene["lens"], LENS_PRIORS),
-            (source, source.profile.shape_priors if source else {}),
-        ):
+        shapes = [(source, source.profile.shape_priors) for source in scene.sources]
+        for block, priors in [(scene["lens"], LENS_PRIORS), *shapes]:
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
         if scene.lights:
@@ -377,6 +380,7 @@ def refine(stack, scene, physical, constraints, refits=WEIGHT_REFITS, *, toleran
             weight = stack.weights(stack.image(scene, physical)) * shown
         # The end of a step below the tolerance is not evaluated.
         options = {"max_iterations": patience, "tolerance": tolerance * gain, "look": False}
+        options["patience"] = IDLE if scene.tied[0] else None
         fit = levenberg_marquardt(**system(where, scene, physical, weight, constraints), **options)
         physical = scene.to_physical(fit.parameters, physical)
         iterations += fit.iterations

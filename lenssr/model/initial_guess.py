@@ -15,6 +15,8 @@ EXPECTED_WITHIN = 1.4
 LIGHT_INDEX = 3.0
 # Largest distance in arcsec of the lens light from the expected centre, and of its fit from there.
 CENTRE_REACH = 0.3
+# Times that light is shared out anew between two sources.
+SHARINGS = 5
 # Excess over the smooth light, as a share of it, above which a pixel belongs to another object.
 OUTSTANDING = 0.3
 
@@ -67,27 +69,63 @@ def source_start(stack, scene, template, residual, weight):
     """
     # Only light that stands out of the noise counts.
     light = torch.where(residual * weight.sqrt() > 2, residual, 0)
-    template, source = template.clone(), scene["source"]
+    template = template.clone()
     if scene["sky"] is not None:
         template[:, scene["sky"].slice] = border_level(stack).unsqueeze(1).to(template)
-    if source is None:
-        return template
-    moments = _source_moments(stack, scene, template, light)
-    template[:, source.slice] = source.profile.from_moments(*moments).to(template)
-    shape = stack.image(scene, template, roles=("source",))
-    scale = (shape.square() * (light > 0)).sum(1).clamp_min(torch.finfo(shape.dtype).tiny)
-    factor = ((light * shape).sum(1) / scale).clamp_min(FAINTEST).to(template)
-    free = torch.tensor(source.profile.free, device=template.device)
-    scaled = source.profile.scaled(template[:, source.slice], factor)
-    template[:, source.slice] = torch.where(free, scaled, template[:, source.slice])
+    lights = _shared_out(stack, scene, template, light) if len(scene.sources) == 2 else [light]
+    for source, own in zip(scene.sources, lights, strict=False):
+        moments = _source_moments(stack, scene, template, own, source)
+        template[:, source.slice] = source.profile.from_moments(*moments).to(template)
+        template = scene.with_ties(template)
+    for source, own in zip(scene.sources, lights, strict=False):
+        shape = stack.image(scene, _alone(scene, template, source), roles=("source",))
+        scale = (shape.square() * (own > 0)).sum(1).clamp_min(torch.finfo(shape.dtype).tiny)
+        factor = ((own * shape).sum(1) / scale).clamp_min(FAINTEST).to(template)
+        free = torch.tensor(source.profile.free, device=template.device)
+        scaled = source.profile.scaled(template[:, source.slice], factor)
+        template[:, source.slice] = torch.where(free, scaled, template[:, source.slice])
     return template
 
 
-def _source_moments(stack, scene, template, light):
-    """Effective radius and centre x, y, each (B,) in arcsec, of light (B, N) traced back to the source."""
+def _alone(scene, physical, source):
+    """Physical vectors (B, P) with the other sources dark."""
+    physical = physical.clone()
+    for block in scene.sources:
+        if block is not source:
+            dark = torch.full_like(physical[:, 0], FAINTEST)
+            physical[:, block.slice] = block.profile.scaled(physical[:, block.slice], dark)
+    return physical
+
+
+def _shared_out(stack, scene, template, light):
+    """Light (B, N) of each of two sources: that which comes from nearer its own middle.
+
+    At first the light outside the geometric mean of both Einstein radii is that of the second.
+    """
+    first, second = scene.sources
+    x, y = (torch.as_tensor(c.ravel()).to(light) for c in (stack.grid.x, stack.grid.y))
+    centre = scene.lens_centre(template).to(light)
+    radius = template[:, scene.radius] * template[:, scene["lens"].stop - 1].sqrt()
+    inner = torch.hypot(x - centre[:, :1], y - centre[:, 1:]) < radius[:, None].to(light)
+    template = template.clone()
+    for _ in range(SHARINGS):
+        distances = []
+        for source, own in ((first, light * inner), (second, light * ~inner)):
+            _, x_0, y_0 = _source_moments(stack, scene, template, own, source)
+            template[:, [source.start + k for k in source.profile.centre]] = torch.stack([x_0, y_0], 1).to(
+                template
+            )
+            places = scene.source_positions(x, y, template)[2 * source.rank :]
+            distances.append(torch.hypot(places[0] - x_0[:, None], places[1] - y_0[:, None]))
+        inner = distances[0] < distances[1]
+    return [light * inner, light * ~inner]
+
+
+def _source_moments(stack, scene, template, light, source):
+    """Effective radius and centre x, y, each (B,) in arcsec, of light (B, N) traced back to a source."""
     grid = stack.grid
     x, y = (torch.as_tensor(c.ravel()).to(light) for c in (grid.x, grid.y))
-    beta_x, beta_y = scene.source_positions(x, y, template)
+    beta_x, beta_y = scene.source_positions(x, y, template)[2 * source.rank :][:2]
     total = light.sum(1).clamp_min(torch.finfo(light.dtype).tiny)
     centre_x, centre_y = ((light * beta).sum(1) / total for beta in (beta_x, beta_y))
     spread = (light * ((beta_x - centre_x[:, None]) ** 2 + (beta_y - centre_y[:, None]) ** 2)).sum(1) / total

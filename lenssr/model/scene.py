@@ -10,6 +10,7 @@ from lenssr.imaging.quadrature import CompactLights, KnownLights
 from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.profile import LightProfile
 from lenssr.light.sersic import SersicProfile
+from lenssr.mass import DoubleSourcePlane
 
 # Largest source, as a share of half the field: a larger one mimics the halo of the lens.
 SOURCE_SHARE = 0.3
@@ -51,11 +52,23 @@ def _sizes(block, physical, trace):
     return CompactLights(x_0, y_0, radius * root, radius / root, trace)
 
 
+def _plane(positions, block):
+    """What concerns the plane of one source, of a list of x and y for each plane."""
+    return positions[2 * block.rank : 2 * block.rank + 2]
+
+
+def _priors_of(lens, block):
+    """Mean and standard deviation of the prior of the scaling of two source planes, by its column."""
+    if not isinstance(lens, DoubleSourcePlane) or not 0 < lens.source_planes.beta_error < torch.inf:
+        return {}
+    return {block.stop - 1: (lens.source_planes.beta, lens.source_planes.beta_error)}
+
+
 @dataclass(frozen=True)
 class Block:
     """The place ``start:stop`` of one component in the parameter vector, and its light profile if it shines.
 
-    ``role`` is "lens", "source", "lens_light" or "sky".
+    ``role`` is "lens", "source", "lens_light" or "sky"; the second of two sources has the ``rank`` 1.
     """
 
     role: str
@@ -63,6 +76,12 @@ class Block:
     start: int
     stop: int
     profile: LightProfile | None = None
+    rank: int = 0
+
+    @property
+    def label(self) -> str:
+        """The component as users see it."""
+        return "second_source" if self.role == "source" and self.rank else self.role
 
     @property
     def slice(self) -> slice:
@@ -85,15 +104,16 @@ class Scene:
     The physical vector holds the lens parameters, then those of the source and of each profile on the lens,
     as their `~lenssr.light.LightProfile` orders them, then the sky. A fit works on the free ones, with the
     logarithm of what must stay positive. ``scene["lens"]``, ``scene["source"]`` and ``scene["sky"]`` are the
-    `Block` of that role, None without one, and ``scene.lights`` those of the lens light; ``blocks`` are all
-    in order. Of shape (P,) are the bounds ``lower`` and ``upper``, ``log`` (fitted as logarithms) and
-    ``free``.
+    `Block` of that role, None without one, ``scene.sources`` those of the sources, two behind a
+    `~lenssr.mass.DoubleSourcePlane`, ``scene.lights`` those of the lens light; ``blocks`` are all in order.
+    Of shape (P,) are the bounds ``lower`` and ``upper``, ``log`` (fitted as logarithms) and ``free``.
 
     The ``lens`` gives names, bounds and the deflection, not its values; its parameters that are not ``fixed``
     are free if ``lens_free``. ``source`` and ``lens_light`` are profiles, or numbers of Sérsics, whose
-    centres stay within ``extent`` arcsec. ``sky`` adds a constant to every pixel. ``theta_E`` is what is
-    expected of an unknown lens, in arcsec, None if nothing is; ``follows_light`` whether it has priors around
-    the light of its galaxy.
+    centres stay within ``extent`` arcsec. While the lens of two sources is fitted, its sphere stays at the
+    first. ``sky`` adds a constant to every pixel. ``theta_E`` is what is expected of an unknown lens, in
+    arcsec, None if nothing is; ``follows_light`` whether it has priors around the light of its galaxy.
+    ``priors`` are those that come with the lens: mean and standard deviation by column.
     """
 
     def __init__(
@@ -111,8 +131,9 @@ class Scene:
     ):
         self.lens, self.extent, self.theta_E, self.follows_light = lens, extent, theta_E, follows_light
         light = {"source": _profiles(source), "lens_light": _profiles(lens_light)}
-        if len(light["source"]) > 1:
-            raise InputError(f"a scene of {len(light['source'])} sources: give one, or none")
+        most = 2 if isinstance(lens, DoubleSourcePlane) else 1
+        if len(light["source"]) > most:
+            raise InputError(f"a scene of {len(light['source'])} sources: give {most}, or none")
         self._options = {"lens": lens, "lens_free": lens_free, "sky": sky, "extent": extent, "device": device}
         self._options |= light | {"theta_E": theta_E, "follows_light": follows_light}
         self.blocks = []
@@ -129,7 +150,8 @@ class Scene:
             columns.append((-torch.inf, torch.inf, False, True))
         lower, upper, log, free = zip(*columns, strict=True) if columns else ((), (), (), ())
         self.lights = tuple(block for block in self.blocks if block.role == "lens_light")
-        self._single = {block.role: block for block in self.blocks if block.role != "lens_light"}
+        self.sources = tuple(block for block in self.blocks if block.role == "source")
+        self._single = {block.label: block for block in self.blocks if block.role != "lens_light"}
         self.lower = torch.tensor(lower, dtype=torch.float64, device=device)
         self.upper = torch.tensor(upper, dtype=torch.float64, device=device)
         self.log = torch.tensor(log, dtype=torch.bool, device=device)
@@ -137,10 +159,17 @@ class Scene:
         for block in self.lights:
             for name in block.profile.bright:
                 self.bright[block.start + block.names.index(name)] = True
+        self.priors = _priors_of(lens, self["lens"])
+        # Columns of the place of the sphere of two source planes, and of the first source, where it stays.
+        self.tied = ([], [])
+        if len(self.sources) == 2 and lens_free:
+            first, stop = self.sources[0], self["lens"].stop
+            self.tied = [stop - 3, stop - 2], [first.start + k for k in first.profile.centre]
         self._set_free(torch.tensor(free, dtype=torch.bool, device=device))
 
     def _add(self, role, names, profile=None):
-        self.blocks.append(Block(role, tuple(names), self.size, self.size + len(names), profile))
+        rank = sum(block.role == role for block in self.blocks)
+        self.blocks.append(Block(role, tuple(names), self.size, self.size + len(names), profile, rank))
 
     def _set_free(self, free):
         self.free, self.free_index = free, torch.nonzero(free).squeeze(1)
@@ -199,6 +228,7 @@ class Scene:
     def with_lens_held(self):
         """The scene with its lens as it is given."""
         held = copy.copy(self)
+        held.tied = ([], [])
         held._set_free(self.free & self.keep("lens"))
         return held
 
@@ -286,6 +316,14 @@ class Scene:
         values = torch.where(self.log[self.free], fit.exp(), fit)
         physical = template.clone()
         physical[..., self.free] = values.to(template)
+        return self.with_ties(physical)
+
+    def with_ties(self, physical):
+        """Physical vectors (..., P) with the sphere of two source planes at the first source."""
+        mine, theirs = self.tied
+        if mine:
+            physical = physical.clone()
+            physical[..., mine] = physical[..., theirs]
         return physical
 
     def physical_covariance(self, covariance, physical):
@@ -294,14 +332,38 @@ class Scene:
         scaled = covariance * slope.unsqueeze(-1) * slope.unsqueeze(-2)
         full = covariance.new_zeros(*physical.shape, physical.shape[-1])
         full[..., self.free_index[:, None], self.free_index[None, :]] = scaled
+        mine, theirs = self.tied
+        if mine:
+            full[..., mine, :] = full[..., theirs, :]
+            full[..., mine] = full[..., theirs]
         return full
 
     def source_positions(self, x, y, physical):
-        """Where rays (R,) or (B, R) land in the source plane, each (B, R)."""
+        """Where rays (R,) or (B, R) land in the plane of the source, x and y, each (B, R).
+
+        Those in the plane of a second source follow.
+        """
         if self.lens is None:
             return x.expand(len(physical), -1), y.expand(len(physical), -1)
-        alpha_x, alpha_y = self.lens.deflection_at(x, y, physical[:, self["lens"].slice].to(x))
+        vector = self.with_ties(physical)[:, self["lens"].slice].to(x)
+        if len(self.sources) == 2:
+            first, second = self.lens.rays_at(x, y, vector)
+            return *first, *second
+        alpha_x, alpha_y = self.lens.deflection_at(x, y, vector)
         return x - alpha_x, y - alpha_y
+
+    def behind(self, source):
+        """The scene of the lens and one of two sources, a `Block`, and its columns (P',) in this one."""
+        lens, block = self["lens"], source
+        mine, _ = self.tied
+        free = self.free.clone()
+        free[mine] = True
+        profile = block.profile
+        one = {"lens": self.lens.of_source(block.rank + 1), "source": profile, "lens_light": (), "sky": False}
+        scene = Scene(**{**self._options, **one})
+        columns = [*range(lens.start, lens.stop), *range(block.start, block.stop)]
+        scene._set_free(free[columns])
+        return scene, columns
 
     def brightness(self, x, y, physical, *, roles=("source", "lens_light"), positions=None):
         """Surface brightness (B, R) at image-plane rays."""
@@ -310,20 +372,22 @@ class Scene:
             beta = self.source_positions(x, y, physical) if positions is None else positions
         for block in self.blocks:
             if block.role in roles and block.profile is not None:
-                where = beta if block.role == "source" else (x, y)
+                where = _plane(beta, block) if block.role == "source" else (x, y)
                 total = total + block.profile.brightness(*where, physical[:, block.slice].to(x))
         return total
 
     def brightness_at(self, physical):
         """Surface brightness (R,) of one physical vector (1, P) as a function of rays: a ``KnownLights``."""
 
-        def trace(x, y):
-            return tuple(axis[0] for axis in self.source_positions(x, y, physical))
+        def trace(block):
+            if block.role != "source":
+                return lambda x, y: (x, y)
+            return lambda x, y: tuple(
+                axis[0] for axis in _plane(self.source_positions(x, y, physical), block)
+            )
 
         lights = tuple(
-            _sizes(block, physical, trace if block.role == "source" else lambda x, y: (x, y))
-            for block in self.blocks
-            if block.profile is not None
+            _sizes(block, physical, trace(block)) for block in self.blocks if block.profile is not None
         )
         return KnownLights(lambda x, y: self.brightness(x, y, physical)[0], lights)
 
@@ -334,26 +398,52 @@ class Scene:
         ``cusp`` (arcsec) derivatives with respect to position are zero: there they grow without limit, and
         their integral over a small disc is zero by symmetry, which a few rays cannot reproduce.
         """
-        physical = physical.to(x)
-        lens_block, columns = self["lens"], []
-        if self.lens_moves:
-            alpha_x, alpha_y, *d_alpha = self.lens.deflection_jacobian_at(x, y, physical[:, lens_block.slice])
-            beta = (x - alpha_x, y - alpha_y)
+        physical = self.with_ties(physical).to(x)
+        columns, moves = [], self.lens_moves
+        if moves:
+            beta, bends = self._traced(x, y, physical, cusp)
         else:
             beta = self.source_positions(x, y, physical) if positions is None else positions
-        total = slope_x = slope_y = 0
+        total, bent = 0, []
         for block in (block for block in self.blocks if block.profile is not None):
             behind = block.role == "source"
-            where = beta if behind else (x, y)
-            value, d_x, d_y, derivative = self.light_derivatives(block, *where, physical, cusp)
+            where = _plane(beta, block) if behind else (x, y)
+            value, *slopes, derivative = self.light_derivatives(block, *where, physical, cusp)
             total = total + value
-            if behind:
-                slope_x, slope_y = slope_x + d_x, slope_y + d_y
+            if behind and moves:
+                (d_x, d_y), (bend_x, bend_y) = slopes, _plane(bends, block)
+                bent.append(d_x.unsqueeze(1) * bend_x + d_y.unsqueeze(1) * bend_y)
             columns.append(derivative)
-        if self.lens_moves:
-            d_x, d_y = (part[:, self.free[lens_block.slice]] for part in d_alpha)
-            columns.insert(0, -(slope_x.unsqueeze(1) * d_x + slope_y.unsqueeze(1) * d_y))
+        if moves:
+            columns.insert(0, -self._untied(sum(bent[1:], bent[0]), columns))
         return total, columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+
+    def _traced(self, x, y, physical, cusp):
+        """Positions as of `source_positions`, and how they fall (B, L', R) as a parameter of the lens grows.
+
+        The parameters are those that are free, then those that are tied.
+        """
+        lens = self["lens"]
+        vector = physical[:, lens.slice]
+        moving = self.free[lens.slice].nonzero().flatten().tolist() + [k - lens.start for k in self.tied[0]]
+        if len(self.sources) == 2:
+            places, slopes = self.lens.rays_jacobian_at(x, y, vector, cusp)
+            (first, second), (d_first, d_second) = places, slopes
+            return (*first, *second), tuple(-d[:, moving] for d in (*d_first, *d_second))
+        alpha_x, alpha_y, *d_alpha = self.lens.deflection_jacobian_at(x, y, vector)
+        every = len(moving) == lens.stop - lens.start
+        return (x - alpha_x, y - alpha_y), [d if every else d[:, moving] for d in d_alpha]
+
+    def _untied(self, bent, columns):
+        """Columns (B, L, R) of the free parameters of a lens; those of its tie are added to the source's."""
+        if not self.tied[0]:
+            return bent
+        free = self.free_index.tolist()
+        lens = sum(k < self["lens"].stop for k in free)
+        for extra, column in enumerate(self.tied[1]):
+            if column in free:
+                columns[0][:, free.index(column) - lens] -= bent[:, lens + extra]
+        return bent[:, :lens]
 
     def light_jacobian(self, x, y, physical, *, cusp=0.0):
         """Derivatives (B, F', R) of the lens light alone, with respect to its own part of the fit vector."""

@@ -155,11 +155,12 @@ def _model(scene, block, fit, covariance, unit):
 
 def _by_role(scene, models):
     """Models as fields of a result; several profiles of the lens light are a tuple."""
-    found = {role: [] for role in ("lens", "source", "lens_light", "sky")}
+    found = {label: [] for label in ("lens", "source", "second_source", "lens_light", "sky")}
     for block, model in zip(scene.blocks, models, strict=True):
-        found[block.role].append(model)
-    lens, source, light, _ = (tuple(one) if len(one) > 1 else next(iter(one), None) for one in found.values())
-    return {"lens": lens, "source_model": source, "lens_light": light}
+        found[block.label].append(model)
+    models = (tuple(one) if len(one) > 1 else next(iter(one), None) for one in found.values())
+    lens, source, second, light, _ = models
+    return {"lens": lens, "source_model": source, "second_source_model": second, "lens_light": light}
 
 
 def _shown_names(scene, block):
@@ -181,7 +182,7 @@ def _table(run, models, sky_error):
             parameter = _parameter(model, name)
             error = float(parameter.std) if is_free and parameter.std is not None else np.nan
             unit = "" if parameter.unit is None else parameter.unit.to_string()
-            rows.append((shown, block.role, float(parameter.value), error, unit, not is_free))
+            rows.append((shown, block.label, float(parameter.value), error, unit, not is_free))
     return QTable(rows=rows, names=PARAMETER_COLUMNS)
 
 
@@ -202,7 +203,7 @@ def _free_covariance(run):
     scene, slope, names = run.scene, np.eye(run.scene.size), []
     for block in scene.blocks:
         shown = _shown_names(scene, block)
-        names += [name if block.role == "sky" else f"{block.role}.{name}" for name in shown]
+        names += [name if block.role == "sky" else f"{block.label}.{name}" for name in shown]
         if block.profile is not None:
             slope[block.slice, block.slice] = block.profile.outward(
                 run.fit.physical[block.slice].cpu().numpy()

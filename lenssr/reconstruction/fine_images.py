@@ -166,19 +166,32 @@ class FineScene:
             image = image + self.scene.sky_of(self.physical[0]) * self.sky_factor
         return image.cpu().numpy()
 
-    def products(self, source):
-        """All images of the scene, with a given image of its source."""
+    def products(self, *sources):
+        """All images of the scene, with the images of its source, or of both."""
         lensed, light, errors, flux, inside = self.measured()
         sky = self.scene.sky_of(self.physical[0]) * self.sky_factor if self.scene["sky"] is not None else 0.0
         images = (lensed + light + sky, lensed, light)
-        magnification, magnification_error = self.magnification(flux, inside)
-        fields = {
-            "source": source,
-            "posterior": ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen),
-            "magnification": magnification,
-            "magnification_error": magnification_error,
-        }
+        posterior = ParametricPosterior(self.scene, self.physical[0], self.covariance, *self._seen)
+        fields = {"source": sources[0], "posterior": posterior}
+        if len(sources) == 1:
+            found = [self.magnification(flux, inside)]
+        else:
+            found = [self.behind(block) for block in self.scene.sources]
+            fields["second_source"] = sources[1]
+        for start, pair in zip(("", "second_"), found, strict=False):
+            fields |= {
+                f"{start}magnification{end}": one for end, one in zip(("", "_error"), pair, strict=True)
+            }
         return Products(images, errors, self.grid.wcs, self.kernel, self.scene.count("source"), fields)
+
+    def behind(self, block):
+        """Magnification of one of two sources, and its standard deviation."""
+        scene, columns = self.scene.behind(block)
+        covariance = self.covariance[columns][:, columns]
+        observation, seen = self._seen
+        alone = fine_scene(scene, self.physical[0, columns], covariance, observation, **seen)
+        *_, flux, inside = alone.measured()
+        return alone.magnification(flux, inside)
 
     def measured(self):
         """Images (ny, nx) of source and lens light, `errors`, and flux of the lensed source in the field."""
@@ -357,10 +370,12 @@ class ParametricPosterior:
         directions = root @ normals.T
         images = torch.cat([everything.double() for everything, *_ in fine.changes(directions)])
         block = scene["source"]
-        vector, free = self.physical[block.slice], scene.free_of("source")
+        vector, free = self.physical[block.slice], scene.free[block.slice]
         slope = torch.where(scene.log[block.slice], vector, 1.0)[free]
         view = _SourceView(block.profile, vector)
-        sources = (directions[scene.fit_rows("source")] * slope[:, None]).T @ view.jacobian[free]
+        start = int(scene.free[: block.start].sum())
+        rows = slice(start, start + int(free.sum()))
+        sources = (directions[rows] * slope[:, None]).T @ view.jacobian[free]
         return images.cpu().numpy(), sources.reshape(count, *view.grid.shape).cpu().numpy()
 
 
@@ -378,9 +393,8 @@ def window_wcs(grid, x_0, y_0, pixel_scale, side):
     return wcs
 
 
-def source_image(scene, physical, covariance, observation):
-    """The parametric source of a scene on its own grid, in surface brightness, with its errors."""
-    block = scene["source"]
+def source_image(block, physical, covariance, observation):
+    """A parametric source, a `Block`, on its own grid, in surface brightness, with its errors."""
     view = _SourceView(block.profile, physical[block.slice])
     covariance = covariance[block.slice, block.slice]
     variance = (view.jacobian * (covariance @ view.jacobian)).sum(0).clamp_min(0)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from lenssr.mass import EPL, SIE, Shear
+from lenssr.mass import EPL, SIE, DoubleSourcePlane, Shear
 from lenssr.model.fit import (
     NEAR_REFITS,
     WEIGHT_REFITS,
@@ -58,6 +58,7 @@ __all__ = [
     "posterior_modes",
     "refine_with_freeform_source",
     "search_other_modes",
+    "two_sources",
     "unknown_lens",
 ]
 
@@ -88,6 +89,17 @@ def unknown_lens(field, isothermal=True):
         main.gamma.bounds, main.gamma.fixed = SLOPE_BOUNDS, True
     lens = main + Shear(gamma1=0.0, gamma2=0.0)
     lens[0].theta_E.bounds = (min(0.05, 0.05 * field), 0.5 * field)
+    return lens
+
+
+def two_sources(lens, planes, lens_free):
+    """The lens in front of two sources in these planes, a `~lenssr.mass.SourcePlanes`.
+
+    Unless ``lens_free`` only what the planes add to the lens is fitted.
+    """
+    lens = DoubleSourcePlane(lens, planes)
+    for parameter in lens.lens.parameters:
+        parameter.fixed = parameter.fixed or not lens_free
     return lens
 
 

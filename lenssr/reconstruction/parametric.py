@@ -20,6 +20,7 @@ from lenssr.reconstruction.freeform_fit import FreeFormFit
 from lenssr.reconstruction.lens_search import (
     find_lens,
     refine_with_freeform_source,
+    two_sources,
     unknown_lens,
 )
 from lenssr.reconstruction.lens_slope import free_slope
@@ -116,7 +117,7 @@ class ParametricReconstruction:
             options = {"seed": settings.seed, "network": self.lens_network, "look": look, "begin": begin}
             options["freeform"] = FREE_FORM.get(settings.source)
             return stack, scene, find_lens(stack, scene, **options)
-        fits = fit_known_lens(stack, scene, settings.lens.vector.to(stack.device).expand(len(stack), -1))
+        fits = fit_known_lens(stack, scene, scene.lens.vector.to(stack.device).expand(len(stack), -1))
         return stack, scene, [polish(stack, scene, number, fit) for number, fit in enumerate(fits)]
 
     def _look(self, scene, fit, others, observation):
@@ -147,7 +148,8 @@ class ParametricReconstruction:
             covariance = fit.covariance * widening**2
             options = {name: getattr(settings, name) for name in ("scale", "oversampling", "psf_out")}
             fine = fine_scene(scene, fit.physical, covariance, observation, **options)
-            return fine.products(source_image(scene, fit.physical, covariance, observation))
+            seen = fit.physical, covariance, observation
+            return fine.products(*(source_image(block, *seen) for block in scene.sources))
 
         return Solved(scene, fit, products, meta=meta)
 
@@ -156,15 +158,18 @@ class ParametricReconstruction:
         settings = self.settings
         scale, shape = observation.grid.pixel_scale, observation.grid.shape
         extent = 0.5 * max(shape) * scale
+        lens = settings.lens
+        if not settings.knows_lens:
+            lens = unknown_lens(min(shape) * scale, settings.family == ISOTHERMAL)
+        if settings.source_planes is not None:
+            lens = two_sources(lens, settings.source_planes, settings.fit_lens)
         return Scene(
-            lens=settings.lens
-            if settings.knows_lens
-            else unknown_lens(min(shape) * scale, settings.family == ISOTHERMAL),
-            lens_free=settings.fit_lens,
+            lens=lens,
+            lens_free=settings.fit_lens or settings.source_planes is not None,
             lens_light=light_profiles(settings.lens_light, scale, extent, flux_unit(observation)),
             sky=settings.sky is not None,
             extent=extent,
-            source=settings.profile().in_unit(flux_unit(observation)),
+            source=[settings.profile().in_unit(flux_unit(observation)) for _ in range(settings.sources)],
             follows_light=settings.mass_follows_light,
             theta_E=observation.meta.get("hints", {}).get("theta_E"),
             device=device,

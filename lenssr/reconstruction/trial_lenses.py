@@ -580,7 +580,8 @@ def lenses_differ(block, first, second):
     apart = (first - second).abs()
     radii = [k - block.start for k in block.columns("theta_E")]
     shapes = [k - block.start for name in LENS_SHAPES for k in block.columns(name)]
+    # The sphere of two source planes is small, and known no better than the lens.
     return bool(
-        (apart[radii] > decisions.SAME_RADIUS * second[radii].abs()).any()
+        (apart[radii] > decisions.SAME_RADIUS * second[radii].abs().max()).any()
         or (apart[shapes] > decisions.SAME_SHAPE).any()
     )

@@ -386,10 +386,9 @@ def source_off_grid(run):
 @flag("doubtful", above=1.0, needs="theta_E")
 def source_too_large(run):
     """half-light radius of the source over the Einstein radius above"""
-    # For a Sérsic times a field the larger radius counts.
-    source, radii = run.scene["source"], []
-    if source is not None:
-        radii.append(float(source.profile.effective_radius(run.fit.physical[source.slice])))
+    # Of two sources, and for a Sérsic times a field, the larger radius counts.
+    physical = run.fit.physical
+    radii = [float(one.profile.effective_radius(physical[one.slice])) for one in run.scene.sources]
     if run.inversion is not None:
         radii.append(_half_light_radius(*run.inversion))
     return float(np.max(radii)) / run.theta_E if radii else None
@@ -399,8 +398,21 @@ def _flipped(run):
     """Where images have negative parity, bool (ny, nx)."""
     grid, physical = run.observation.grid, run.fit.physical
     x, y = (torch.as_tensor(axis.ravel()).to(physical) for axis in (grid.x, grid.y))
-    xx, xy, yx, yy = run.lens.jacobian_at(x, y, physical[run.scene["lens"].slice].unsqueeze(0))
-    return (xx * yy - xy * yx < 0)[0].reshape(grid.shape).cpu().numpy()
+    physical, vector = physical[None], physical[None, run.scene["lens"].slice]
+    if len(run.scene.sources) < 2:
+        flipped = _negative(run.lens.jacobian_at(x, y, vector))
+    else:  # in each pixel the brighter source counts
+        scenes = [run.scene.behind(block) for block in run.scene.sources]
+        lights = [one.brightness(x, y, physical[:, k], roles=("source",)) for one, k in scenes]
+        first, second = (_negative(one.lens.jacobian_at(x, y, vector)) for one, _ in scenes)
+        flipped = torch.where(lights[0] > lights[1], first, second)
+    return flipped[0].reshape(grid.shape).cpu().numpy()
+
+
+def _negative(jacobian):
+    """Whether the determinant of entries (1, N) of a jacobian is negative."""
+    xx, xy, yx, yy = jacobian
+    return xx * yy - xy * yx < 0
 
 
 def _signal(run, region=...):

@@ -93,7 +93,7 @@ def draw_colour(result, name, axes, drawings=None, titled=False):
     if name == "source":
         centre = [float(meta_value(plane.meta, key) or 0.0) for key in ("x_0", "y_0")]
         extent = extent_of(plane, sky_scale(plane) or 1.0, centre)
-        curves, style = drawing.caustics, marks.CAUSTIC
+        curves, style = drawing.caustics.get("source", []), marks.CAUSTIC
         view = marks.whole_view(extent, curves)
     else:
         extent = extent_of(plane, drawing.fine if name == "image" else drawing.coarse)

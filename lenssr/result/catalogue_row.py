@@ -61,6 +61,9 @@ def catalogue_row(result: SuperResolution) -> QTable:
     if np.isfinite(result.magnification):
         row |= {"magnification": float(result.magnification)}
         row |= {"magnification_err": float(result.magnification_error)}
+    if np.isfinite(result.second_magnification):
+        row |= {"second_magnification": float(result.second_magnification)}
+        row |= {"second_magnification_err": float(result.second_magnification_error)}
     row |= {f"{part}_mag": magnitude for part, magnitude in result.magnitudes.items()}
     row |= dict(_parameters(result))
     return QTable({name: _column(value) for name, value in row.items()})

@@ -65,6 +65,8 @@ STRUCTURAL = frozenset(
 LATER = ("PSF", "LENS", "DATA", "NOISE", "CHI2", "COVARIANCE", "PARAMETERS")
 # Fields that META holds as they are.
 EXACT = "reduced_chi2 sky sky_error covariance_names flags magnification magnification_error meta".split()
+# Those that only results of two sources have.
+OF_TWO = ("second_magnification", "second_magnification_error")
 # Ends of the names of files that are FITS.
 SUFFIXES = (".fits", ".fit", ".fts")
 # Columns of the LENS table, one row a parameter; ``key`` is its name in COVARIANCE and DRAWS.
@@ -122,6 +124,8 @@ def result_hdus(result):
     planes, wcs_texts = planes_of(result), _WCSTexts()
     hdus = [hdu for name, plane in planes.items() for hdu in _plane_hdus(result, name, plane, wcs_texts)]
     models = {"lens": result.lens, "source": result.source_model, "lens_light": result.lens_light}
+    if result.second_source_model is not None:
+        models["second_source"] = result.second_source_model
     plain = {"lens": None if result.lens is None else result.lens._plain()}
     plain |= {label: plain_light(model) for label, model in models.items() if label != "lens"}
     arrays = []
@@ -221,6 +225,8 @@ class _WCSTexts(dict):
 def _exact(result):
     """Collect what the images and tables cannot hold."""
     exact = {name: getattr(result, name) for name in (*EXACT, "grade")}
+    if result.second_source is not None:
+        exact |= {name: getattr(result, name) for name in OF_TWO}
     # The time stands in the first header alone, so that a second run writes the same table.
     exact["meta"] = {key: value for key, value in exact["meta"].items() if key != "seconds"}
     for name, plane in planes_of(result).items():
@@ -332,6 +338,8 @@ def _fields(hdulist, kind, exact):
     if "SECONDS" in hdulist[0].header:
         told["meta"].setdefault("seconds", hdulist[0].header["SECONDS"])
     told |= {"lens": models["lens"], "source_model": models["source"], "lens_light": models["lens_light"]}
+    told |= {"second_source_model": models.get("second_source")}
+    told |= {name: exact[name] for name in OF_TWO if name in exact}
     if exact.get("posterior") is not None:
         told["posterior"] = StoredPosterior(_with_arrays(exact["posterior"], arrays))
     if "draws" in exact:
@@ -484,6 +492,9 @@ def verdict_cards(header, result):
     if np.isfinite(result.magnification):
         header["MAGNIF"] = (float(result.magnification), "lensed over intrinsic flux of the source")
         header["MAGNERR"] = (_card_value(float(result.magnification_error)), "1 sigma of MAGNIF")
+        if np.isfinite(result.second_magnification):
+            header["MAGNIF2"] = (float(result.second_magnification), "the same of the second source")
+            header["MAGNERR2"] = (_card_value(float(result.second_magnification_error)), "1 sigma of MAGNIF2")
         header["COMMENT"] = FAMILY_NOTE
     for part, (_, keyword, comment) in PARTS.items():
         magnitude = magnitude_of(result, part)

@@ -17,6 +17,7 @@ __all__ = ["PARTS", "flux_of", "magnitude_of"]
 # Parts of the scene that have a magnitude, the field of each, and the keyword of the product.
 PARTS = {
     "source": ("source", "MAGSRC", "AB magnitude of the source, not lensed"),
+    "second_source": ("second_source", "MAGSRC2", "AB magnitude of the second source, not lensed"),
     "lensed_source": ("lensed_source", "MAGIMG", "AB magnitude of the lensed source"),
     "lens_light": ("lens_light_image", "MAGLENS", "AB magnitude of the lens galaxy's light"),
 }
@@ -28,8 +29,8 @@ def flux_of(result: SuperResolution, part: str) -> float:
     if image is None:
         return float("nan")
     total = float(np.sum(image.data))
-    # The source is a brightness per arcsec2; the others are so where the data are.
-    if part == "source":
+    # Sources are a brightness per arcsec2; the others are so where the data are.
+    if part in ("source", "second_source"):
         scale = sky_scale(image)
     elif conserves_sum(result.data.unit):
         return total

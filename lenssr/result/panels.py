@@ -14,6 +14,7 @@ from lenssr._figures import symbols, unit_text
 from lenssr._wcs import scale_matrix, unit_stretch
 from lenssr.exceptions import InputError
 from lenssr.grids import resampling_factor, transformed
+from lenssr.mass import DoubleSourcePlane
 from lenssr.result import marks
 from lenssr.result.lens_subtraction import can_subtract, without_lens
 from lenssr.result.text import is_model, meta_value, pixel_scales, rows_text, sky_scale
@@ -142,18 +143,26 @@ class Drawing:
     @cached_property
     def critical(self):
         """Critical curves in the frame of the image; a band has the lens of all in that of the first."""
-        lens, frame = self.result.lens, self.result.meta.get("frame")
-        curves = [] if lens is None else lens.critical_curves(self.half_width)
+        frame = self.result.meta.get("frame")
+        curves = [curve for lens in self.lenses for curve in lens.critical_curves(self.half_width)]
         if not frame:
             return curves
         x_0, y_0 = frame["origin"]
         return [transformed(frame["turn"], np.asarray(x) - x_0, np.asarray(y) - y_0) for x, y in curves]
 
     @cached_property
-    def caustics(self):
-        """Caustics in the source plane."""
+    def lenses(self):
+        """The lens of each source; none where there is no lens."""
         lens = self.result.lens
-        return [] if lens is None else lens.caustics(self.half_width)
+        if isinstance(lens, DoubleSourcePlane):
+            return [lens.of_source(1), lens.of_source(2)]
+        return [] if lens is None else [lens]
+
+    @cached_property
+    def caustics(self):
+        """Caustics in the plane of each source by the field of the result."""
+        fields = zip(("source", "second_source"), self.lenses, strict=False)
+        return {name: lens.caustics(self.half_width) for name, lens in fields}
 
     def show(self, axes, image, extent, title, unit, *, norm, ticks=None, cmap=IMAGE_MAP, hidden=False):
         """Show an image with its colour bar; what is hidden or not finite is hatched."""
@@ -256,17 +265,23 @@ def _error(drawing, axes):
 # ---------------------------------------------------------------- panels in the source plane
 
 
-def _source(drawing, axes):
-    source = drawing.result.source
-    if source is None:
-        drawing.absent(axes, "no source:\nthis run models none")
-        return
-    extent = _source_extent(source)
-    norm, ticks = stretch(source.data)
-    unit = unit_text(source.unit)
-    drawing.show(axes, source.data, extent, "source, not lensed (model)", unit, norm=norm, ticks=ticks)
-    _mark_prior(axes, source, extent)
-    _frame_source(drawing, axes, extent, IMAGE_MAP)
+def _source(name, title):
+    """Panel of a source, a field of the result."""
+
+    def draw(drawing, axes):
+        source = getattr(drawing.result, name)
+        if source is None:
+            drawing.absent(axes, f"no {title}:\nthis run models none")
+            return
+        extent = _source_extent(source)
+        norm, ticks = stretch(source.data)
+        unit = unit_text(source.unit)
+        told = f"{title}, not lensed (model)"
+        drawing.show(axes, source.data, extent, told, unit, norm=norm, ticks=ticks)
+        _mark_prior(axes, source, extent)
+        _frame_source(drawing, axes, extent, IMAGE_MAP, name)
+
+    return draw
 
 
 def _source_error(drawing, axes):
@@ -278,7 +293,7 @@ def _source_error(drawing, axes):
     norm, ticks = stretch(error)
     unit, title = unit_text(source.unit), r"error of the source, 1 $\sigma$"
     drawing.show(axes, error, extent, title, unit, norm=norm, ticks=ticks, cmap=ERROR_MAP)
-    _frame_source(drawing, axes, extent, ERROR_MAP)
+    _frame_source(drawing, axes, extent, ERROR_MAP, "source")
 
 
 def _source_extent(source):
@@ -286,12 +301,13 @@ def _source_extent(source):
     return extent_of(source, sky_scale(source) or 1.0, centre)
 
 
-def _frame_source(drawing, axes, extent, cmap):
+def _frame_source(drawing, axes, extent, cmap, name):
     """Draw the caustics, whole, and the edge of the grid, outside of which the source is dark."""
     axes.patches[0].set(facecolor=colormaps[cmap](0.0), hatch=None)
     edge = {"fill": False, "edgecolor": "0.55", "linestyle": ":", "linewidth": 0.8}
     axes.add_patch(Rectangle(extent[::2], extent[1] - extent[0], extent[3] - extent[2], **edge))
-    marks.curves_over(axes, drawing.caustics, marks.CAUSTIC, marks.whole_view(extent, drawing.caustics))
+    caustics = drawing.caustics.get(name, [])
+    marks.curves_over(axes, caustics, marks.CAUSTIC, marks.whole_view(extent, caustics))
 
 
 def _mark_prior(axes, source, extent):
@@ -371,7 +387,8 @@ PANELS = {
     "error": Panel(_error),
     "lensed_source": Panel(_fine("lensed_source", "lensed source"), "image"),
     "lens_light": Panel(_fine("lens_light_image", "lens light"), "image"),
-    "source": Panel(_source, "source"),
+    "source": Panel(_source("source", "source"), "source"),
+    "second_source": Panel(_source("second_source", "second source"), "second_source"),
     "source_error": Panel(_source_error),
     "verdict": Panel(_verdict),
 }
@@ -393,7 +410,7 @@ def draw_panels(drawing, named):
     for name, axes in named:
         panel = PANELS[name]
         panel.draw(drawing, axes)
-        plane = "source" if panel.place == "source" else "image"
+        plane = panel.place if panel.place.endswith("source") else "image"
         if not axes.images or not panel.place or plane in marked:
             continue
         marked.add(plane)

@@ -12,6 +12,8 @@ from lenssr.units import positive_integer
 __all__ = ["check_figure", "draw", "draw_one", "new_axes", "save"]
 
 DEFAULT = ("data", "model", "residual", "image", "source", "verdict")
+# The same of two sources.
+DEFAULT_OF_TWO = ("data", "model", "residual", "image", "source", "second_source", "lensed_source", "verdict")
 # Width and height of a panel in inches, with its colour bar and labels; and panels of a row, at most.
 WIDTH, HEIGHT, MOST_COLUMNS = 5.0, 4.6, 3
 
@@ -43,7 +45,10 @@ def _grid(number, columns):
 
 def draw(result, figure=None, panels=None, columns=None):
     """Draw panels into a figure, by default five images and the verdict into a new one."""
-    names, drawing = check_panels(DEFAULT if panels is None else panels), Drawing(result)
+    if panels is None and result.second_source is not None:
+        panels, columns = DEFAULT_OF_TWO, columns or len(DEFAULT_OF_TWO) // 2
+    panels = DEFAULT if panels is None else panels
+    names, drawing = check_panels(panels), Drawing(result)
     shape = _grid(len(names), columns)
     if figure is None:
         figure = Figure(figsize=(WIDTH * shape[1], HEIGHT * shape[0]), dpi=120, layout="constrained")

@@ -78,6 +78,8 @@ class SuperResolution(Exchange):
         The source without lens, on its own grid and WCS, in unit per arcsec2. Its meta holds the centre of
         the grid ``x_0``, ``y_0`` and its ``pixel_scale`` in arcsec. Its mask is True where ``information``
         is below 0.5: there it shows the prior rather than the data.
+    second_source, second_source_model, second_magnification, second_magnification_error
+        The same of the farther of two sources, ``source`` being the nearer; None, nan where there is one.
     data : `~astropy.nddata.CCDData`, shape (ny, nx)
         The input as it was used, with its mask; under the mask as it was read, 0 where that is not finite.
     model_image : `~astropy.nddata.CCDData`, shape (ny, nx)
@@ -97,8 +99,8 @@ class SuperResolution(Exchange):
     sky, sky_error : `~astropy.units.Quantity`
         The constant sky level of an input pixel, and its error.
     parameters : `~astropy.table.QTable`
-        Columns ``name``, ``component`` ("lens", "source", "lens_light", "sky"), ``value``, ``error`` (nan if
-        fixed), ``unit`` and ``fixed``.
+        Columns ``name``, ``component`` ("lens", "source", "second_source", "lens_light", "sky"), ``value``,
+        ``error`` (nan if fixed), ``unit`` and ``fixed``.
     covariance : `~numpy.ndarray`, shape (free, free)
         Covariance of the free parameters.
     covariance_names : tuple of str
@@ -132,6 +134,9 @@ class SuperResolution(Exchange):
     information: NDArray[np.float64] | None = plane(
         "INFORMATION", "1 - posterior / prior variance of SOURCE", array=True, wcs_of="source", default=None
     )
+    second_source: CCDData | None = plane(
+        "SOURCE2", "the second source galaxy, not lensed", beside=True, default=None
+    )
     model_image: CCDData = plane("MODEL", "model on the grid of the input")
     residual: CCDData = plane("RESIDUAL", "data minus model", error="NOISE")
     data: CCDData = plane("DATA", "the input as it was used")
@@ -145,6 +150,7 @@ class SuperResolution(Exchange):
     reduced_chi2: float
     lens: MassModel | None = None
     source_model: "Model | None" = None
+    second_source_model: "Model | None" = None
     lens_light: "Model | tuple[Model, ...] | None" = None
     sky: u.Quantity
     sky_error: u.Quantity
@@ -153,6 +159,8 @@ class SuperResolution(Exchange):
     grade: str = "probable"
     magnification: float = np.nan
     magnification_error: float = np.nan
+    second_magnification: float = np.nan
+    second_magnification_error: float = np.nan
     posterior: Any = field(default=None, repr=False)
     draws: PosteriorDraws | None = field(default=None, repr=False)
     meta: dict[str, Any] = field(default_factory=dict)
@@ -202,7 +210,7 @@ class SuperResolution(Exchange):
 
     @property
     def magnitudes(self) -> dict[str, u.Quantity]:
-        """AB magnitudes of ``"source"`` (not lensed), ``"lensed_source"`` and ``"lens_light"``.
+        """AB magnitudes: "source" and "second_source" (not lensed), "lensed_source", "lens_light".
 
         Those that there are; empty where the input has no zero point. That of the source is conditional on
         the family of the mass model.
@@ -473,10 +481,11 @@ class SuperResolution(Exchange):
         ----------
         panels : sequence of str, optional
             In order, some of "data", "lens_subtracted", "model", "residual", "image", "error",
-            "lensed_source", "lens_light", "source", "source_error" and "verdict". By default data, model,
-            residual, super-resolved image, source, and the verdict with the parameters.
+            "lensed_source", "lens_light", "source", "second_source", "source_error" and "verdict". By
+            default data, model, residual, super-resolved image, source (both, and their lensed light, of
+            two), and the verdict with the parameters.
         columns : int, optional
-            Panels of a row, by default 3, or 2 of 4.
+            Panels of a row, by default 3, 2 of 4, and 4 of the eight of two sources.
         figure : `~matplotlib.figure.Figure` or subfigure, optional
             Where to draw; a new figure, outside pyplot, by default.
         path : str or `~pathlib.Path`, optional

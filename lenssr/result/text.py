@@ -77,11 +77,17 @@ def describe(result):
     if result.source is not None:
         size = _size(result.source, sky_scale(result.source))
         lines.append(f"source         {size}, {_unit(result.source)}")
+    if result.second_source is not None:
+        size = _size(result.second_source, sky_scale(result.second_source))
+        lines.append(f"second source  {size}, {_unit(result.second_source)}")
     if np.isfinite(result.R_E):
         radius = number_text(result.R_E.value, result.R_E_error.value)
         lines.append(f"R_E            {radius} arcsec, of the area inside the tangential critical curve")
     if np.isfinite(result.magnification):
         total = number_text(result.magnification, result.magnification_error)
+        if np.isfinite(result.second_magnification):
+            second = number_text(result.second_magnification, result.second_magnification_error)
+            total += f", {second} of the second source"
         lines.append(f"magnification  {total}, conditional on the family of the mass model")
     if result.magnitudes:
         told = ", ".join(

@@ -9,6 +9,8 @@ from lenssr._tensors import forward_jacobian
 from lenssr.exceptions import InputError
 from lenssr.light.gaussians import GaussiansProfile
 from lenssr.light.sersic import SersicProfile
+from lenssr.mass import DoubleSourcePlane, SourcePlanes
+from lenssr.model.fit import Constraints
 from lenssr.model.scene import Scene
 
 SERSIC = [1.4, 0.2, 1.3, 0.05, -0.04, 0.1, -0.15]
@@ -244,3 +246,71 @@ def test_lens_centre_is_found():
         scene.lens_centre(physical_of(scene, 1)), torch.tensor([[0.02, 0.03]], dtype=torch.float64)
     )
     assert scene_of("none", free=False).lens_centre(torch.zeros(2, 8)).tolist() == [[0, 0], [0, 0]]
+
+
+# ---------------------------------------------------------------- two sources
+
+
+def double_scene(light=0):
+    lens = DoubleSourcePlane(lens_model("sie"), SourcePlanes(beta=0.7, beta_error=0.1), theta_E=0.2)
+    scene = Scene(lens=lens, lens_free=True, lens_light=light, sky=True, source=2, extent=2.0)
+    second = [0.9, 0.15, 1.1, -0.06, 0.02, 0.05, 0.1]
+    vector = scene.lens.vector.tolist() + SERSIC + second + LIGHT * light + [0.2]
+    steps = torch.linspace(1, 1.02, 2, dtype=torch.float64).unsqueeze(1)
+    return scene, scene.with_ties(torch.tensor(vector, dtype=torch.float64) * steps)
+
+
+@pytest.mark.parametrize("light", [0, 1])
+def test_jacobian_of_two_sources_equals_forward_differentiation(light, rng):
+    scene, physical = double_scene(light)
+    x, y = rays(rng)
+
+    def brightness(*fit):
+        return scene.brightness(x, y, scene.to_physical(torch.cat(fit, dim=1), physical))
+
+    value, derivatives = scene.brightness_jacobian(x, y, physical)
+    expected, slopes = forward_jacobian(brightness, scene.to_fit(physical))
+    lit = derivatives.shape[1]  # the sky does not pass the telescope
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(derivatives, slopes[:, :lit], rtol=1e-8, atol=1e-9)
+
+
+def test_each_source_is_lensed_by_what_is_in_front_of_it(rng):
+    scene, physical = double_scene()
+    x, y = rays(rng)
+    alone = [scene.behind(block) for block in scene.sources]
+    images = [one.brightness(x, y, physical[:, columns]) for one, columns in alone]
+    torch.testing.assert_close(sum(images), scene.brightness(x, y, physical))
+    places = scene.source_positions(x, y, physical)
+    for k, (one, columns) in enumerate(alone):
+        for mine, both in zip(
+            one.source_positions(x, y, physical[:, columns]), places[2 * k :], strict=False
+        ):
+            torch.testing.assert_close(mine, both)
+
+
+def test_the_sphere_stays_at_the_first_source(rng):
+    scene, physical = double_scene()
+    lens, (first, second) = scene["lens"], scene.sources
+    assert [first.label, second.label] == ["source", "second_source"] and scene["source"] is first
+    fit = scene.to_fit(physical)
+    moved = scene.to_physical(fit + 0.01, physical)
+    torch.testing.assert_close(
+        moved[:, lens.stop - 3 : lens.stop - 1], moved[:, first.start + 3 : first.start + 5]
+    )
+    root = torch.as_tensor(rng.normal(size=(2, fit.shape[1], fit.shape[1])))
+    covariance = scene.physical_covariance(root @ root.mT, physical)
+    sphere, place = lens.stop - 3, first.start + 3
+    torch.testing.assert_close(covariance[:, sphere], covariance[:, place])
+    torch.testing.assert_close(covariance[:, sphere, sphere], covariance[:, place, place])
+    assert scene.with_lens_held().tied == ([], [])
+
+
+def test_the_scaling_has_its_prior():
+    scene, _ = double_scene()
+    constraints = Constraints.of(scene, 1)
+    column = scene["lens"].column("beta")
+    assert scene.priors == {column: (0.7, 0.1)}
+    assert float(constraints.mean[0, column]) == 0.7
+    assert float(constraints.stiffness[0, column]) == pytest.approx(100)
+    assert int((constraints.stiffness > 0).sum()) == 1

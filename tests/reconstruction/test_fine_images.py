@@ -150,7 +150,7 @@ def test_windows_without_a_sky_have_no_wcs():
 
 def test_source_image_shows_the_source(rng):
     scene, vector, covariance = fitted(rng)
-    image = source_image(scene, vector, covariance, observed(wcs=sky_wcs()))
+    image = source_image(scene["source"], vector, covariance, observed(wcs=sky_wcs()))
     grid = PixelGrid(image.shape, image.meta["pixel_scale"])
     x, y = grid.x + image.meta["x_0"], grid.y + image.meta["y_0"]
     np.testing.assert_allclose(image.data, SOURCE(x, y), rtol=1e-9)
@@ -163,7 +163,7 @@ def test_source_image_shows_the_source(rng):
 
 def test_source_error_equals_monte_carlo(rng):
     scene, vector, covariance = fitted(rng, relative=0.003)
-    image = source_image(scene, vector, covariance, observed())
+    image = source_image(scene["source"], vector, covariance, observed())
     block = scene["source"].slice
     vector, covariance = vector[block], covariance[block, block]
     grid = PixelGrid(image.shape, image.meta["pixel_scale"])

@@ -17,8 +17,10 @@ release = installed_version("lenssr")
 version = ".".join(release.split(".")[:2])
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-extensions += ["sphinx_gallery.gen_gallery", "printed"]
+extensions += ["sphinx_gallery.gen_gallery", "sphinx_design", "from_package", "mathml", "tables"]
 html_static_path = ["_static"]
+html_css_files = ["lenssr.css"]
+html_math_renderer = "mathml"
 exclude_patterns += ["_build", "_templates", "**/GALLERY_HEADER.rst", "sg_execution_times.rst"]
 
 # -- Cross-references ---------------------------------------------------------
@@ -111,6 +113,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "plot_gallery": "True",
+    "within_subsection_order": "gallery_order.position",
 }
 
 # -- Pages --------------------------------------------------------------------

@@ -80,21 +80,6 @@ class PlaneTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-class Printed(SphinxDirective):
-    """The text file that a script printed; where it is missing, the build fails and says how to print it."""
-
-    required_arguments = 1
-    option_spec = {"command": directives.unchanged_required}
-
-    def run(self):
-        relative, absolute = self.env.relfn2path(self.arguments[0])
-        self.env.note_dependency(relative)
-        if not Path(absolute).is_file():
-            raise self.error(f"{relative} is not there: print it by {self.options['command']}")
-        text = Path(absolute).read_text(encoding="utf-8").rstrip()
-        return [nodes.literal_block(text, text, language="none")]
-
-
 class ReleaseNotes(SphinxDirective):
     """A section for each version of a changelog in Markdown: headings, lists and names in backquotes."""
 
@@ -172,7 +157,6 @@ def setup(app):
     app.add_directive("flag-table", FlagTable)
     app.add_directive("option-table", OptionTable)
     app.add_directive("plane-table", PlaneTable)
-    app.add_directive("printed", Printed)
     app.add_directive("public-names", PublicNames)
     app.add_directive("release-notes", ReleaseNotes)
     app.add_directive("source-table", SourceTable)

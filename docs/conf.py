@@ -17,7 +17,8 @@ release = installed_version("lenssr")
 version = ".".join(release.split(".")[:2])
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-extensions += ["sphinx_gallery.gen_gallery", "sphinx_design", "from_package", "mathml", "tables"]
+extensions += ["sphinx_gallery.gen_gallery", "sphinx_design"]
+extensions += ["attributes", "from_package", "mathml", "tables"]  # those of _ext
 html_static_path = ["_static"]
 html_css_files = ["lenssr.css"]
 html_math_renderer = "mathml"
@@ -99,6 +100,7 @@ def setup(app):
 
 automodapi_toctreedirnm = "api"
 automodapi_inheritance_diagram = False  # needs graphviz, a program outside Python
+autodoc_default_options = {"no-value": True}  # few are literals
 autodoc_typehints = "none"  # docstrings say what a parameter is, with shapes and units
 automodsumm_inherited_members = False  # astropy's base classes bring hundreds; lenssr's are asked for by name
 

@@ -33,7 +33,7 @@ figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
 lens.plot((0.1, 0.05), ax=axes[0], extent=2.4)
 axes[0].set_title("a source and its images")
 
-at = np.linspace(-0.7, 0.7, 29)
+at = np.linspace(-0.7, 0.7, 15)
 counts = [[len(lens.image_positions(x, y)[0]) for x in at] for y in at]
 shown = axes[1].pcolormesh(at, at, counts, cmap="viridis", shading="nearest")
 for x, y in lens.caustics():

@@ -48,7 +48,7 @@ print(table["id", "x", "y", "r_eff", "n", "ellip", "flags"][:6])
 
 # %%
 # Look at the residual before believing a row: galaxies are outlined, and flagged ones are blue.
-phot.plot()
+phot.plot(figure=plt.figure(figsize=(13.8, 3.8), layout="constrained"))
 plt.show()
 
 # %%

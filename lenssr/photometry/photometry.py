@@ -37,7 +37,7 @@ from lenssr.photometry.sources import Sources, find_sources
 from lenssr.photometry.table import Rows, make_table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["SersicPhotometry"]
 
@@ -383,7 +383,8 @@ class SersicPhotometry:
         image: int = 0,
         band: str | None = None,
         model_shape: int | tuple[int, int] | None = None,
-    ) -> Figure:
+        figure: Figure | SubFigure | None = None,
+    ) -> Figure | SubFigure:
         """Draw an image of the last run, the model of its galaxies, and the residual in sigma.
 
         Parameters
@@ -392,10 +393,12 @@ class SersicPhotometry:
             File of the figure; by default it is not saved.
         image, band, model_shape : optional
             As for `make_model_image`.
+        figure : `~matplotlib.figure.Figure` or `~matplotlib.figure.SubFigure`, optional
+            An empty one to draw into; by default a new one, which does not depend on pyplot.
 
         Returns
         -------
-        figure : `~matplotlib.figure.Figure`
+        figure : `~matplotlib.figure.Figure` or `~matplotlib.figure.SubFigure`
         """
         rows = self._results()
         observation = rows.images[image][0][self._band(band)]
@@ -404,7 +407,7 @@ class SersicPhotometry:
         table = QTable(rows.table[rows.of_image(image)])
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
-        return plot_residuals(observation, model, table, path=path)
+        return plot_residuals(observation, model, table, path=path, figure=figure)
 
     def __repr__(self) -> str:
         usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}

@@ -34,6 +34,8 @@ WIDTHS = (1400, 400)
 # Words of prose of a page, tables and code left out; those of the reference are made of docstrings.
 MOST_WORDS, LEAST_WORDS = 2500, 8
 EXAMPLES = 12
+# Seconds that the examples may take together.
+MOST_SECONDS = 300
 # Pages that Sphinx makes, and copies of the source.
 MADE = ("genindex", "search", "py-modindex", "_modules/")
 SWITCHES = (
@@ -147,12 +149,20 @@ class Site:
                 yield page, f"{word} is not for readers"
 
     def faults_of_gallery(self):
-        """Too few examples, or one without thumbnail or notebook; a first page that does not lead there."""
+        """Too few examples, or slow ones, or one without thumbnail or notebook; a first page that does not lead there."""
         examples = [page for page in self.pages if re.fullmatch(r"gallery/plot_\w+\.html", page)]
         if len(examples) < EXAMPLES:
             yield "gallery/index.html", f"has {len(examples)} examples, {EXAMPLES} are asked for"
         if "gallery/index.html" not in self.pages["index.html"].links:
             yield "index.html", "does not lead to the gallery"
+        times = self.folder / "gallery" / "times.xml"
+        told = times.read_text(encoding="utf-8") if times.is_file() else ""
+        ran = re.findall(r'<testcase classname="(\w+)".*? time="([\d.e-]+)"', told)
+        seconds = sum(float(one) for _, one in ran)
+        if seconds > MOST_SECONDS:
+            yield "gallery/index.html", f"took {seconds:.0f} seconds, {MOST_SECONDS} are allowed"
+        for page in {Path(page).stem for page in examples} - {name for name, _ in ran}:
+            yield f"gallery/{page}.html", "did not run: build the site anew"
         index = self.pages.get("gallery/index.html")
         for page in examples:
             name = Path(page).stem

@@ -115,6 +115,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "plot_gallery": "True",
+    "junit": "gallery/times.xml",  # which docs/check_site.py reads
     "within_subsection_order": "gallery_order.position",
 }
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from lenssr import SuperResolution, SuperResolver
 from lenssr.mass import from_coolest, from_lenstronomy
-from lenssr.simulation import DeepLense
+from lenssr.simulation import LensPopulation
 
 # %%
 # A lens that is resolved.
-item = DeepLense(lens="sie+shear", noise=True, size=1, seed=8)[0]
-result = SuperResolver(source="sersic", oversampling=1)(item.low, **item.given)
+item = LensPopulation(size=1, seed=6, lens_light=False)[0]
+result = SuperResolver(source="sersic")(item.low, **item.given)
 print(result)
 
 # %%

@@ -50,6 +50,8 @@ def site(tmp_path):
         for stem in stems:
             (gallery / f"{stem}.ipynb").write_text("{}")
             (gallery / f"{stem}.html").write_text(page(f'{WORDS}<a href="{stem}.ipynb">notebook</a>'))
+        case = '<testcase classname="{}" file="x" line="1" name="y" time="20.5"></testcase>'
+        (gallery / "times.xml").write_text("".join(map(case.format, stems)))
         bodies = {"index": WORDS + links + '<a href="gallery/index.html">gallery</a>', **pages}
         for name, body in bodies.items():
             path = tmp_path / f"{name}.html"
@@ -101,6 +103,20 @@ def test_faults_of_the_gallery_are_found(site, old, fault):
         path = folder / "gallery" / f"{name}.html"
         path.write_text(path.read_text().replace(old, "other"))
     assert ("gallery/plot_3.html", fault) in by_files(folder)
+
+
+def test_slow_examples_are_found(site):
+    folder = site()
+    times = folder / "gallery" / "times.xml"
+    times.write_text(times.read_text().replace("20.5", "30.5"))
+    assert by_files(folder) == [("gallery/index.html", "took 366 seconds, 300 are allowed")]
+
+
+def test_examples_that_did_not_run_are_found(site):
+    folder = site()
+    times = folder / "gallery" / "times.xml"
+    times.write_text(times.read_text().replace("plot_3", "plot_30"))
+    assert by_files(folder) == [("gallery/plot_3.html", "did not run: build the site anew")]
 
 
 def test_a_missing_example_is_found(site):

@@ -149,7 +149,7 @@ class Site:
                 yield page, f"{word} is not for readers"
 
     def faults_of_gallery(self):
-        """Too few examples, or slow ones, or one without thumbnail or notebook; a first page that does not lead there."""
+        """Examples that are too few, slow, or without thumbnail or notebook; a first page that leads elsewhere."""
         examples = [page for page in self.pages if re.fullmatch(r"gallery/plot_\w+\.html", page)]
         if len(examples) < EXAMPLES:
             yield "gallery/index.html", f"has {len(examples)} examples, {EXAMPLES} are asked for"
@@ -184,18 +184,24 @@ def browser(folder):
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
+def size_to(driver, width):
+    """Give the window a width in pixels."""
+    size = {"width": width, "height": 2000, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
 def look(site, widths=WIDTHS):
     """What the browser finds on every page, at every width: pairs of page and words."""
     pages = [page for page in site.pages if not page.startswith(MADE)]
     with tempfile.TemporaryDirectory() as profile:
         driver = browser(profile)
         try:
-            for width in widths:
-                size = {"width": width, "height": 2000, "deviceScaleFactor": 1, "mobile": False}
-                driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-                for page in pages:
-                    driver.get((site.folder / page).as_uri())
-                    driver.execute_script(UNFOLD)
+            for page in pages:
+                size_to(driver, widths[0])
+                driver.get((site.folder / page).as_uri())
+                driver.execute_script(UNFOLD)
+                for width in widths:
+                    size_to(driver, width)
                     for what in faults_of(width, driver.execute_script(LOOK)):
                         yield page, what
         finally:

@@ -149,7 +149,7 @@ class Site:
                 yield page, f"{word} is not for readers"
 
     def faults_of_gallery(self):
-        """Examples that are too few, slow, or without thumbnail or notebook; a first page that leads elsewhere."""
+        """Examples that are too few, slow, or without thumbnail or notebook; no way to them."""
         examples = [page for page in self.pages if re.fullmatch(r"gallery/plot_\w+\.html", page)]
         if len(examples) < EXAMPLES:
             yield "gallery/index.html", f"has {len(examples)} examples, {EXAMPLES} are asked for"

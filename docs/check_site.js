@@ -45,7 +45,7 @@ const elsewhere = loaded.map((node) => node.src || node.href);
 elsewhere.push(...performance.getEntriesByType("resource").map((entry) => entry.name));
 
 const prose = article.cloneNode(true);
-const rest = "table, pre, script, style, math, .toctree-wrapper, .sphx-glr-thumbnails";
+const rest = "details, table, pre, script, style, math, .toctree-wrapper, .sphx-glr-thumbnails";
 prose.querySelectorAll(rest).forEach((node) => node.remove());
 
 const formulas = [...article.querySelectorAll("math")].filter((node) => shown(node.parentElement));

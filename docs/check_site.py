@@ -31,7 +31,7 @@ from selenium import webdriver
 __all__ = ["Site", "problems"]
 
 WIDTHS = (1400, 400)
-# Words of prose of a page, tables and code left out; those of the reference are made of docstrings.
+# Words of prose of a page, less tables, code and what is folded; docstrings make up those of the reference.
 MOST_WORDS, LEAST_WORDS = 2500, 8
 EXAMPLES = 12
 # Seconds that the examples may take together.

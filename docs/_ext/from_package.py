@@ -1,6 +1,7 @@
 """Markup for what the package or a script says, so that the pages cannot say something else."""
 
 import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -81,7 +82,12 @@ class PlaneTable(SphinxDirective):
 
 
 class ReleaseNotes(SphinxDirective):
-    """A section for each version of a changelog in Markdown: headings, lists and names in backquotes."""
+    """A section for each version of a changelog in Markdown: headings, lists and names in backquotes.
+
+    Where a version has many changes, all but its latest are folded.
+    """
+
+    shown = 50
 
     required_arguments = 1
 
@@ -93,7 +99,11 @@ class ReleaseNotes(SphinxDirective):
         for heading, changes in re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", text, flags=re.MULTILINE):
             section = nodes.section(ids=[nodes.make_id(f"version-{heading}")], names=[heading.lower()])
             section += nodes.title(heading, heading)
-            section += self.parse_text_to_nodes(changes.replace("`", "``"))
+            entries = re.split(r"^(?=- )", changes.strip().replace("`", "``"), flags=re.MULTILINE)
+            section += self.parse_text_to_nodes("".join(entries[: self.shown]))
+            rest = textwrap.indent("".join(entries[self.shown :]), "   ")
+            if rest:
+                section += self.parse_text_to_nodes(f".. dropdown:: Earlier changes of {heading}\n\n{rest}")
             found.append(section)
         return found
 

@@ -3,7 +3,7 @@ A survey
 ========
 
 Many lenses are a table in, and a table and a page out, in a folder. A run that is stopped goes on where it
-was. This survey has six simulated lenses and one file that is damaged.
+was. This survey has four simulated lenses and one file that is damaged.
 """
 
 import tempfile
@@ -17,12 +17,12 @@ from lenssr.simulation import LensPopulation
 from lenssr.survey import Survey
 
 # %%
-# Six images in a folder, and a file that is none.
+# Four images in a folder, and a file that is none.
 folder = Path(tempfile.mkdtemp())
-data = LensPopulation(size=6, seed=6, lens_light=False)
+data = LensPopulation(size=4, seed=6, lens_light=False)
 files = [data.write(number, folder).name for number in range(len(data))]
 (folder / "damaged.fits").write_text("no image")
-names = [f"lens {number}" for number in range(len(data))]
+names = [f"lens{number}" for number in range(len(data))]
 Table({"id": [*names, "damaged"], "file": [*files, "damaged.fits"]}).write(folder / "catalogue.ecsv")
 
 # %%
@@ -39,8 +39,8 @@ print(catalogue["id", "grade", "R_E", "R_E_err", "reduced_chi2"])
 
 # %%
 # ``run/index.html`` shows these thumbnails, sorts and filters: data, lens subtracted, super-resolved, source.
-strips = sorted((folder / "run" / "thumbnails").rglob("*.png"))
-figure, axes = plt.subplots(3, 2, figsize=(10, 4.2), layout="constrained")
+strips = sorted((folder / "run" / "thumbnails").rglob("*.jpg"))
+figure, axes = plt.subplots(2, 2, figsize=(10, 3), layout="constrained")
 for ax, strip in zip(axes.flat, strips, strict=True):
     ax.imshow(plt.imread(strip))
     ax.set_title(strip.stem, fontsize="small")

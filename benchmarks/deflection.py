@@ -14,14 +14,10 @@ others; without that, codes that make many arrays, as lenstronomy does, take up 
 import argparse
 import ctypes
 import importlib.util
-import os
 import time
 import warnings
 
-# One thread for everybody; read when numpy and torch are imported.
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ[name] = "1"
-
+import common  # first: it sets one thread
 import numpy as np
 import torch
 from astropy.cosmology import FlatLambdaCDM
@@ -230,16 +226,13 @@ def main():
     differences = compare(calls)
     seconds = measure(calls, arguments.rounds)
     print(f"Deflection at {arguments.points} points, float64, one thread\n")
-    columns = f"{'lenssr is faster':>17} {'lowest':>8} {'to reach':>9} {'difference':>12}"
-    print(f"{'model':<16} {'code':<34} {'ms':>8} {columns}")
+    rows = []
     for key, values in seconds.items():
         ratios = values / seconds[key[0], "lenssr"]
         asked = f"{target(key):.1f} x" if target(key) else ""
-        print(
-            f"{key[0]:<16} {key[1]:<34} {np.median(values) * 1e3:8.1f} {np.median(ratios):15.1f} x "
-            f"{ratios.min():6.1f} x {asked:>9} "
-            f'{differences[key]:11.1e}"'
-        )
+        faster = f"{np.median(ratios):.1f} x", f"{ratios.min():.1f} x", asked
+        rows.append((*key, f"{np.median(values) * 1e3:.1f}", *faster, f'{differences[key]:.1e}"'))
+    common.table(("model", "code", "ms", "lenssr is faster", "lowest", "to reach", "difference"), rows)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ release = installed_version("lenssr")
 version = ".".join(release.split(".")[:2])
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-extensions += ["sphinx_gallery.gen_gallery", "printed"]
+extensions += ["sphinx_gallery.gen_gallery", "sphinx_design"]
+extensions += ["attributes", "from_package", "mathml", "tables"]  # those of _ext
 html_static_path = ["_static"]
+html_css_files = ["lenssr.css"]
+html_math_renderer = "mathml"
 exclude_patterns += ["_build", "_templates", "**/GALLERY_HEADER.rst", "sg_execution_times.rst"]
 
 # -- Cross-references ---------------------------------------------------------
@@ -97,6 +100,7 @@ def setup(app):
 
 automodapi_toctreedirnm = "api"
 automodapi_inheritance_diagram = False  # needs graphviz, a program outside Python
+autodoc_default_options = {"no-value": True}  # few are literals
 autodoc_typehints = "none"  # docstrings say what a parameter is, with shapes and units
 automodsumm_inherited_members = False  # astropy's base classes bring hundreds; lenssr's are asked for by name
 
@@ -111,6 +115,8 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "plot_gallery": "True",
+    "junit": "gallery/times.xml",  # which docs/check_site.py reads
+    "within_subsection_order": "gallery_order.position",
 }
 
 # -- Pages --------------------------------------------------------------------

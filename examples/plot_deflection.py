@@ -3,7 +3,7 @@ Where a lens sends light
 ========================
 
 A lens is a sum of mass models. This example draws what the lens equation,
-:math:`\boldsymbol\beta = \boldsymbol\theta - \boldsymbol\alpha(\boldsymbol\theta)`, does to a compact
+:math:`\boldsymbol{\beta} = \boldsymbol{\theta} - \boldsymbol{\alpha}(\boldsymbol{\theta})`, does to a compact
 source behind an isothermal ellipsoid with external shear.
 """
 

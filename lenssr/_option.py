@@ -34,16 +34,16 @@ def late(path: str) -> Callable[..., Any]:
 class Option:
     """One choice: what it means, and how the command line and files spell it."""
 
-    help: str  # one line for people
-    default: Any = None
-    check: Callable[[str, Any], object] | None = None  # raises InputError for (name, value)
-    flag: str | None = None  # such as "--scale", where the command line has it
-    metavar: str | None = None  # stands for its value there
-    parse: Callable[[str], Any] | None = None  # makes a value of the text there; by default the text itself
-    choices: Callable[[], tuple[Any, ...]] | None = None  # values that the command line takes
-    switch: bool = False  # whether the flag takes no value and means True
-    save: Callable[[Any], Any] | None = None  # plain data of a value for a file; by default the value itself
-    load: Callable[[Any], Any] | None = None  # and back
+    help: str  #: one line for people
+    default: Any = None  #: its value where nobody gives one
+    check: Callable[[str, Any], object] | None = None  #: raises InputError for (name, value)
+    flag: str | None = None  #: such as "--scale", where the command line has it
+    metavar: str | None = None  #: stands for its value there
+    parse: Callable[[str], Any] | None = None  #: makes a value of the text there; by default the text itself
+    choices: Callable[[], tuple[Any, ...]] | None = None  #: values that the command line takes
+    switch: bool = False  #: whether the flag takes no value and means True
+    save: Callable[[Any], Any] | None = None  #: plain data of a value for a file; by default the value itself
+    load: Callable[[Any], Any] | None = None  #: and back
 
     @property
     def meaning(self) -> str:

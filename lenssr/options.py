@@ -31,7 +31,7 @@ __all__ = ["NETWORK", "PHOTOMETRY", "PIXEL", "READING", "RESOLVER", "SEARCH", "S
 __all__ += ["PhotometryOptions", "Settings", "Source", "SourceName", "register_source"]
 
 SourceKind = Literal["interpolation", "pixelated", "perturbed_sersic", "auto", "sersic", "network"]
-# Priors of a source on a grid: "auto", and the names of `lenssr.source.PRIORS`.
+#: Priors of a source on a grid: "auto", and the names of `lenssr.source.PRIORS`.
 PriorName = Literal["auto", "gradient", "curvature", "curvature+laplacian3", "laplacian3", "matern32"]
 PRIORS: tuple[str, ...] = get_args(PriorName)
 # Families of an unknown lens, each with shear: isothermal, a power law, or whichever is likelier.
@@ -52,11 +52,11 @@ SourceName = NewType("SourceName", str)
 class Source:
     """A kind of source that `~lenssr.SuperResolver` knows by name."""
 
-    method: str  # the class that solves it, as "module:name": it takes a Settings
-    help: str = ""
-    has_prior: bool = False  # on its roughness
-    may_be_negative: bool = False
-    # Makes the profile of a parametric source, or "module:name"; for others the Sérsic that starts their fit.
+    method: str  #: the class that solves it, as "module:name": it takes a Settings
+    help: str = ""  #: one line for people
+    has_prior: bool = False  #: whether it has a prior on its roughness
+    may_be_negative: bool = False  #: whether the option ``positive`` may be False
+    #: Makes the profile of a parametric source, or "module:name"; for others the Sérsic that starts the fit.
     profile: str | Callable[[], LightProfile] = "lenssr.light.sersic:SersicProfile"
 
 
@@ -64,6 +64,7 @@ PARAMETRIC = "lenssr.reconstruction.parametric:ParametricReconstruction"
 FREEFORM = Source(
     method="lenssr.reconstruction.freeform:FreeFormReconstruction", has_prior=True, may_be_negative=True
 )
+#: Kinds of sources by name.
 SOURCES: dict[str, Source] = {
     "interpolation": Source(
         method="lenssr.reconstruction.model_free:InterpolationReconstruction",
@@ -393,6 +394,7 @@ class Settings(Options):
         return options
 
 
+#: Options of `~lenssr.SuperResolver` by name.
 RESOLVER: dict[str, Option] = {
     **Settings.options(),
     "psf": Option(help="the PSF of every image; by default the one in its file"),
@@ -400,7 +402,7 @@ RESOLVER: dict[str, Option] = {
     "mask": Option(help="what to hide; auto: other objects", flag="--mask", choices=lambda: ("auto",)),
 }
 
-# How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.
+#: How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.
 READING: dict[str, Option] = {
     "sci": Option(
         help="HDU of the image: a name, a number, or SCI,2 (default: SCI, IMAGE, DATA, or the only one)",
@@ -516,6 +518,7 @@ class PhotometryOptions(Options):
         return isinstance(self.fit_shape, str)
 
 
+#: Options of `~lenssr.SersicPhotometry` by name.
 PHOTOMETRY: dict[str, Option] = {
     **PhotometryOptions.options(),
     "psf": Option(

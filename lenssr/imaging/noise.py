@@ -49,7 +49,9 @@ class NoiseModel(ABC):
     whether the expected data are the noise-free model.
     """
 
+    #: Names of the numbers of the model, which it has as attributes.
     names: tuple[str, ...] = ()
+    #: Whether its variance is that of the noise, rather than a guess from the data.
     unbiased = True
 
     @abstractmethod

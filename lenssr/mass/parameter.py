@@ -133,6 +133,7 @@ class Parameter:
 class Parametrised:
     """Base of models with named parameters: their declaration, vector, copies and plain form."""
 
+    #: Names of the parameters, in the order of a vector of them.
     param_names: tuple[str, ...] = ()
     covariance: NDArray[np.float64] | None
     _declared: ClassVar[dict[str, Parameter]] = {}

@@ -192,6 +192,7 @@ class DeflectionNetwork(nn.Module):
     (torch.Size([2, 7]), ('theta_E_0', 'e1_0', 'e2_0'))
     """
 
+    #: The name of this kind of network in files of weights.
     kind = "DeflectionNetwork"
 
     def __init__(

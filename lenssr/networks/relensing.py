@@ -155,6 +155,7 @@ class RelensingNetwork(nn.Module):
     torch.Size([1, 20, 20])
     """
 
+    #: The name of this kind of network in files of weights.
     kind = "RelensingNetwork"
 
     def __init__(

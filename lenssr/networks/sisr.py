@@ -73,6 +73,7 @@ class SISR(nn.Module):
     torch.Size([1, 225, 225])
     """
 
+    #: The name of this kind of network in files of weights.
     kind = "SISR"
 
     def __init__(

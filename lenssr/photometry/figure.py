@@ -14,7 +14,7 @@ FLAGGED, PLAIN = "#4fd1ff", "w"
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
-def plot_residuals(observation, model, table, *, path=None):
+def plot_residuals(observation, model, table, *, path=None, figure=None):
     """Figure of data, model (with sky) and residual; the brightest galaxies of ``table`` are numbered."""
     from matplotlib.figure import Figure
 
@@ -24,7 +24,8 @@ def plot_residuals(observation, model, table, *, path=None):
     norm, ticks = stretch(data, float(np.median(sigma)))
     light = {"norm": norm, "cmap": IMAGE_MAP}
     left = {"vmin": -RESIDUAL_SIGMA, "vmax": RESIDUAL_SIGMA, "cmap": RESIDUAL_MAP}
-    figure = Figure(figsize=_size(data.shape), dpi=120, layout="constrained")
+    if figure is None:
+        figure = Figure(figsize=_size(data.shape), dpi=120, layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     images = (("data", data, light), ("model", model, light))
     images = (*images, (r"residual, data $-$ model", (data - model) / sigma, left))

@@ -71,8 +71,8 @@ class SersicFlag(enum.IntFlag):
     PROFILE_INTERVAL = 2048
     #: The image or its fit failed: ``table.meta["failures"]`` says which and why. The row is NaN.
     FAILED = 4096
-    # : A value of ``init_params`` means nothing, such as a negative radius: the fit began at an estimate, or
-    # was : not made where the value is needed.
+    #: A value of ``init_params`` means nothing, such as a negative radius: the fit began at an estimate, or
+    #: was not made where the value is needed.
     BAD_START = 8192
     #: An earlier row has the same position, which was fitted there. The row is NaN.
     DUPLICATE = 16384

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,17 +15,14 @@ import numpy as np
 from astropy.modeling.models import Sersic2D
 from astropy.nddata import NDData
 from astropy.table import QTable
-from astropy.wcs.utils import proj_plane_pixel_area
 
 from lenssr._files import listed
 from lenssr._limits import check_memory, limited
 from lenssr._option import pair
 from lenssr._tensors import usual_torch
-from lenssr._wcs import has_scale
 from lenssr.exceptions import InputError, LensSRWarning, short_line
 from lenssr.imaging.observation import Observation
-from lenssr.imaging.planes import Request, same_shape
-from lenssr.imaging.psf import PSF
+from lenssr.imaging.planes import same_shape
 from lenssr.imaging.reading import read_planes
 from lenssr.imaging.separate_planes import is_stored
 from lenssr.light.sersic import Sersic
@@ -33,14 +30,14 @@ from lenssr.photometry.figure import plot_residuals
 from lenssr.photometry.fit_constraints import FitSettings
 from lenssr.photometry.galaxy_light import model_image, refit_overlapping, sky_image
 from lenssr.photometry.groups import GroupTask, batches, make_tasks
+from lenssr.photometry.observing import image_request, observation_of, told_of_images
 from lenssr.photometry.parameters import MEASURED
 from lenssr.photometry.solve import GroupFit, Solver
 from lenssr.photometry.sources import Sources, find_sources
 from lenssr.photometry.table import Rows, make_table
-from lenssr.units import strip_unit
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["SersicPhotometry"]
 
@@ -48,10 +45,6 @@ log = logging.getLogger(__name__)
 
 # Values in the Jacobians of a batch, roughly: they fit into the cache of a CPU, or fill a GPU.
 CPU_BATCH_VALUES, GPU_BATCH_VALUES = 2**19, 2**25
-# Lag-1 autocorrelation of the border pixels above which the sky's correlation is measured. Chosen.
-SUSPECT_CORRELATION = 0.1
-# Largest value of a pixel: squares of more overflow.
-LARGEST_VALUE = 1e25
 # Bytes that take a pixel of an image that is read, and of a stamp that is fitted, measured.
 READING_PIXEL_BYTES, STAMP_PIXEL_BYTES = 150, 3500
 
@@ -157,8 +150,19 @@ class SersicPhotometry:
         init_params: Any = None,
         psf: Any = None,
         unit: u.UnitBase | str | None = None,
-        hdus: dict[str, Any] | None = None,
-        **more: Any,
+        hdus: Mapping[str, Any] | None = None,
+        zero_point: u.Quantity | float | None = None,
+        band: str | int | None = None,
+        centre: Any = None,
+        size: Any = None,
+        radius: Any = None,
+        weight: Any = None,
+        weight_kind: str | None = None,
+        exposure: Any = None,
+        mask_bits: Any = None,
+        psf_oversampling: int | None = None,
+        psf_includes_pixel: bool | None = None,
+        pixel_scale: u.Quantity | float | None = None,
     ) -> QTable:
         """Fit the galaxies of an image.
 
@@ -184,10 +188,10 @@ class SersicPhotometry:
         hdus : dict, optional
             For a FITS file: names or numbers of its HDUs by role, such as ``{"sci": "VIS_BGSUB", "err":
             "VIS_RMS", "psf": "VIS_PSF"}``, where they are not the usual ones.
-        **more
-            ``zero_point``, ``band``, ``centre``, ``size``, ``weight``, ``weight_kind``, ``exposure``,
-            ``mask_bits``, ``psf_oversampling``, ``psf_includes_pixel`` and ``pixel_scale``: see
-            `~lenssr.imaging.Observation.from_any`.
+        zero_point, band, centre, size, radius, weight, weight_kind, exposure : optional
+            What a file does not say, or of it what is to be read: see `~lenssr.imaging.Observation.from_any`.
+        mask_bits, psf_oversampling, psf_includes_pixel, pixel_scale : optional
+            As there, too.
 
         Returns
         -------
@@ -199,7 +203,7 @@ class SersicPhotometry:
         InputError
             If the input cannot be used; the message names the value and the remedy.
         """
-        reading = {"unit": unit, "hdus": hdus, **more}
+        reading = told_of_images(locals())
         return self._run([(image, mask, error, init_params, psf)], reading, numbered=False)
 
     def map(
@@ -211,8 +215,19 @@ class SersicPhotometry:
         init_params: Any = None,
         psf: Any = None,
         unit: u.UnitBase | str | None = None,
-        hdus: dict[str, Any] | None = None,
-        **more: Any,
+        hdus: Mapping[str, Any] | None = None,
+        zero_point: u.Quantity | float | None = None,
+        band: str | int | None = None,
+        centre: Any = None,
+        size: Any = None,
+        radius: Any = None,
+        weight: Any = None,
+        weight_kind: str | None = None,
+        exposure: Any = None,
+        mask_bits: Any = None,
+        psf_oversampling: int | None = None,
+        psf_includes_pixel: bool | None = None,
+        pixel_scale: u.Quantity | float | None = None,
     ) -> QTable:
         """Fit the galaxies of many images, such as cutouts; those of one shape and PSF in one batch.
 
@@ -223,8 +238,10 @@ class SersicPhotometry:
             FITS files in it in the order of their names.
         mask, error, init_params, psf : optional
             As in `__call__`: one for all images, or a list with one for each.
-        unit, hdus, **more : optional
-            As in `__call__`.
+        unit, hdus, zero_point, band, centre, size, radius, weight, weight_kind, exposure : optional
+            As in `__call__`, and one for all images.
+        mask_bits, psf_oversampling, psf_includes_pixel, pixel_scale : optional
+            As there, too.
 
         Returns
         -------
@@ -244,6 +261,7 @@ class SersicPhotometry:
         LensSRWarning
             With the number of rows that failed.
         """
+        reading = told_of_images(locals())
         images = listed(images)
         if not images:
             raise InputError("images is empty: give at least one")
@@ -254,7 +272,6 @@ class SersicPhotometry:
             elif len(value) != len(images):
                 number = len(images)
                 raise InputError(f"{name} has {len(value)} entries for {number} images: give one each or one")
-        reading = {"unit": unit, "hdus": hdus, **more}
         return self._run(list(zip(images, *extras.values(), strict=True)), reading, numbered=True)
 
     @property
@@ -345,7 +362,7 @@ class SersicPhotometry:
         """
         observed = self._results().images[image][0][self._band(band)]
         if is_stored(data) or isinstance(data, tuple | dict):
-            planes = read_planes(data, _request(self._reading))
+            planes = read_planes(data, image_request(self._reading))
             data = planes.data * (observed.unit if str(observed.unit) else 1)
         values = data.data if isinstance(data, NDData) else data
         same_shape(values, observed.shape, "the image")
@@ -366,7 +383,8 @@ class SersicPhotometry:
         image: int = 0,
         band: str | None = None,
         model_shape: int | tuple[int, int] | None = None,
-    ) -> Figure:
+        figure: Figure | SubFigure | None = None,
+    ) -> Figure | SubFigure:
         """Draw an image of the last run, the model of its galaxies, and the residual in sigma.
 
         Parameters
@@ -375,10 +393,12 @@ class SersicPhotometry:
             File of the figure; by default it is not saved.
         image, band, model_shape : optional
             As for `make_model_image`.
+        figure : `~matplotlib.figure.Figure` or `~matplotlib.figure.SubFigure`, optional
+            An empty one to draw into; by default a new one, which does not depend on pyplot.
 
         Returns
         -------
-        figure : `~matplotlib.figure.Figure`
+        figure : `~matplotlib.figure.Figure` or `~matplotlib.figure.SubFigure`
         """
         rows = self._results()
         observation = rows.images[image][0][self._band(band)]
@@ -387,7 +407,7 @@ class SersicPhotometry:
         table = QTable(rows.table[rows.of_image(image)])
         if self.settings.n_components > 1:
             table["x"], table["y"] = table["x_0"], table["y_0"]
-        return plot_residuals(observation, model, table, path=path)
+        return plot_residuals(observation, model, table, path=path, figure=figure)
 
     def __repr__(self) -> str:
         usual = {name: one.default for name, one in inspect.signature(type(self)).parameters.items()}
@@ -504,7 +524,7 @@ class SersicPhotometry:
             parts = mask, error, self.psf if psf is None else psf
             own = (part[name] if several and isinstance(part, dict) else part for part in parts)
             with limited(per_pixel=READING_PIXEL_BYTES):
-                found[str(name)] = _observation(one, *own, reading=reading)
+                found[str(name)] = observation_of(one, *own, reading=reading)
         shapes = {name: one.shape for name, one in found.items()}
         if len(set(shapes.values())) > 1:
             raise InputError(f"the bands have the shapes {shapes}: give images on one grid of pixels")
@@ -515,52 +535,6 @@ def _reason(problem: Exception) -> str:
     """Type of an exception, unless it is one of lenssr's own, and its message."""
     kind = "" if isinstance(problem, InputError) else f"{type(problem).__name__}: "
     return f"{kind}{short_line(problem)}"
-
-
-def _request(reading: dict) -> Request:
-    """Which planes of a file are read."""
-    asked = ("hdus", "band", "centre", "size", "radius")
-    # A centre is where the PSF is wanted: all galaxies of the frame are measured.
-    return Request(**{name: reading[name] for name in asked if name in reading}, middle=False)
-
-
-def _observation(image: Any, mask: Any, error: Any, psf: Any, *, reading: dict) -> Observation:
-    planes = read_planes(image, _request(reading))
-    values = np.abs(planes.data[np.isfinite(planes.data)])
-    if values.size and not values.max() <= LARGEST_VALUE:
-        raise InputError(f"the image has a value of {values.max():.3g}: give it in another unit")
-    celestial = planes.wcs is not None and planes.wcs.has_celestial and has_scale(planes.wcs)
-    wcs = planes.wcs if celestial else None
-    scale = 1.0
-    if reading.get("pixel_scale") is not None:
-        scale = strip_unit(reading["pixel_scale"], u.arcsec, "pixel_scale")
-    elif wcs is not None:
-        # Distorted images have pixels of about one size, which is all that a stamp needs.
-        scale = float(np.sqrt(proj_plane_pixel_area(wcs.celestial))) * 3600
-    if isinstance(psf, u.Quantity) and psf.isscalar and psf.unit == u.pix:
-        psf = PSF.from_fwhm(psf.value * scale * u.arcsec)
-    given = reading | {"pixel_scale": scale, "middle": False}
-    if error is not None and is_stored(error):
-        given, error = given | {"error": error}, None
-    observation = Observation.from_any(image, psf=psf, noise=error, mask=mask, **given)
-    widening = _correlation_widening(observation)
-    no_scale = wcs is None and reading.get("pixel_scale") is None
-    observation.meta.update(no_scale=no_scale, sigma=observation.sigma(), widening=widening)
-    return observation
-
-
-def _correlation_widening(observation: Observation) -> float:
-    """Factor on errors for noise that correlates from pixel to pixel; 1 for independent noise."""
-    z = (observation.data - np.median(observation.data[observation.valid])) / observation.sigma()
-    z = np.clip(np.where(observation.valid, z, 0.0), -5, 5)
-    depth = max(1, min(z.shape) // 8)
-    edges = z[:depth], z[-depth:], z[:, :depth].T, z[:, -depth:].T
-    edge = np.concatenate([(part - part.mean()).ravel() for part in edges])
-    # Most images have independent noise, which the pixels at the edge show at once.
-    if not (edge[1:] * edge[:-1]).mean() > SUSPECT_CORRELATION * (edge**2).mean():
-        return 1.0
-    sky = observation.sky
-    return sky.factor if sky.correlated else 1.0
 
 
 def _models(entry: tuple[GroupFit, int], bands: list[str]) -> Any:

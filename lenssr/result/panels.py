@@ -8,7 +8,10 @@ from functools import cached_property
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import ScaledTranslation
 
 from lenssr._figures import symbols, unit_text
 from lenssr._wcs import scale_matrix, unit_stretch
@@ -343,19 +346,31 @@ def _verdict(drawing, axes):
     top = 0.82 - 0.045 * listed.count("\n")
     # A little below the axes is free: the other panels have a label there.
     step = min(0.045, (top + 0.1) / (len(shown) + 1))
-    line = {**write, "fontsize": "small" if step > 0.038 else "x-small"}
-    last, told_as = None, _symbols_by_component(rows)
-    for i, (component, name, value, unit) in enumerate(shown):
+    size = "small" if step > 0.038 else "x-small"
+    cells, told_as, last = [], _symbols_by_component(rows), None
+    for component, name, value, unit in shown:
+        heading, last = component.replace("_", " ") if component != last else "", component
         value = value.replace("+-", "±").replace("-", MINUS)
-        heading = component.replace("_", " ") if component != last else ""
-        last = component
-        told = "" if not unit else unit_text(unit)
-        axes.text(0.0, top - step * i, heading, color="0.5", **line)
-        axes.text(0.2, top - step * i, told_as[component, name], color="k", **line)
-        axes.text(0.34, top - step * i, f"{value}  {told}", color="k", **line)
+        cells.append((heading, told_as[component, name], f"{value}  {unit_text(unit) if unit else ''}"))
     if len(rows) > len(shown):
-        rest = f"and {len(rows) - len(shown)} more: result.summary()"
-        axes.text(0.2, top - step * len(shown), rest, color="0.5", **line)
+        cells.append(("", f"and {len(rows) - len(shown)} more: result.summary()", ""))
+    starts = _column_starts([row for row in cells if row[2]], size)
+    for i, row in enumerate(cells):
+        colours = "0.5", "k" if row[2] else "0.5", "k"
+        for start, text, colour in zip(starts, row, colours, strict=True):
+            place = axes.transAxes + ScaledTranslation(start / 72, 0, axes.get_figure().dpi_scale_trans)
+            axes.text(0.0, top - step * i, text, **write | {"transform": place}, color=colour, fontsize=size)
+
+
+def _column_starts(rows, size, gap=8.0):
+    """Where the columns of a table begin, in points: each a gap behind the longest text of the one before."""
+    font = FontProperties(size=size)
+    points = font.get_size_in_points()
+    widths = [
+        max(TextPath((0, 0), text, size=points, prop=font).get_extents().width for text in column if text)
+        for column in list(zip(*rows, strict=True))[:-1]
+    ]
+    return np.cumsum([0.0, *(width + gap for width in widths)])
 
 
 def _symbols_by_component(rows):

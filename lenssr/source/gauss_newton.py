@@ -37,7 +37,22 @@ FIRST_STRENGTH, ROUNDS, MOST_LEFT = 100.0, 6, 0.8
 
 @dataclass(frozen=True)
 class Request:
-    """Arguments of a call of `solve`, with its keywords as ``options``."""
+    """Arguments of a call of `solve`.
+
+    Parameters
+    ----------
+    problem : `Problem`
+        Data, telescope and lens.
+    prior : `Prior`
+    strength : float or None
+        Of the prior; None finds it.
+    field : `~numpy.ndarray`, shape (n,)
+        Where the field of the source begins.
+    parameters : `~numpy.ndarray`, shape (K,)
+        Where the other parameters begin.
+    options : dict
+        Keywords of the call.
+    """
 
     problem: Problem
     prior: Prior

@@ -24,10 +24,10 @@ from lenssr.source.linalg import band_columns
 
 __all__ = ["PRIORS", "LocalPrior", "Prior"]
 
-# Spectra of the precision in the eigenvalue of the lattice Laplacian (its square wave number for long
-# waves), as powers. Integer ones are sparse stencils: 1 punishes gradients, 2 curvature. The spectrum of a
-# Matern field of smoothness 3/2 in two dimensions is (3 / length^2 + k^2)^(5/2), which is not; near the
-# waves that data of lenses just determine the sum of the powers 2 and 3 is like it.
+#: Priors by name. Spectra of the precision in the eigenvalue of the lattice Laplacian (its square wave
+#: number for long waves), as powers. Integer ones are sparse stencils: 1 punishes gradients, 2 curvature.
+#: The spectrum of a Matern field of smoothness 3/2 in two dimensions is (3 / length^2 + k^2)^(5/2), which
+#: is not; near the waves that data of lenses just determine the sum of the powers 2 and 3 is like it.
 PRIORS: dict[str, tuple[Any, ...]] = {
     "gradient": (1,),
     "curvature": (2,),

@@ -1,5 +1,7 @@
 """`SersicPhotometry`: its fits, and the table that they make."""
 
+import inspect
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy.signal import fftconvolve
 
 from lenssr import PixelGrid, Sersic, SersicPhotometry, render
 from lenssr.exceptions import InputError
+from lenssr.imaging.observation import Reading
 from lenssr.photometry.task_batch import TaskBatch
 
 FWHM, SIGMA = 2.5, 0.02
@@ -92,6 +95,14 @@ def test_fit_info_names_what_it_holds(fitted):
     assert info["converged"]
     assert info["covariance"].shape == (len(info["parameters"]),) * 2
     assert info["parameters"][-1] == "sky"
+
+
+@pytest.mark.parametrize("method", ["__call__", "map"])
+def test_keywords_are_in_the_signature(method):
+    """What `Observation.from_any` takes beside noise, PSF and mask; nothing hides behind two stars."""
+    parameters = inspect.signature(getattr(SersicPhotometry, method)).parameters
+    assert not [one for one in parameters.values() if one.kind is one.VAR_KEYWORD]
+    assert set(Reading.__annotations__) <= set(parameters)
 
 
 def test_nothing_fitted_yet_is_said():

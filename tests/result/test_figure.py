@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from lenssr.exceptions import InputError
 from lenssr.mass import SIE
@@ -88,6 +89,30 @@ def test_title_says_how_good(figure):
     title = figure.get_suptitle()
     assert "chi^2" in title
     assert "1.2000 ± 0.0012" in title
+
+
+def test_columns_of_the_parameters_stand_apart(make):
+    """Also where names and components are long."""
+    names = [f"flux_{k}_{number}" for number in range(2) for k in range(6)]
+    columns = {
+        "component": "lens_light",
+        "value": 12345.6,
+        "error": 0.123,
+        "unit": "electron",
+        "fixed": False,
+    }
+    parameters = Table({"name": names} | {name: [value] * len(names) for name, value in columns.items()})
+    figure = make(parameters=parameters).plot(panels=["verdict"])
+    figure.canvas.draw()
+    rows = {}
+    for text in figure.axes[0].texts:
+        rows.setdefault(round(text.get_position()[1], 6), []).append(text.get_window_extent())
+    rows = [sorted(boxes, key=lambda box: box.x0) for boxes in rows.values() if len(boxes) == 3]
+    assert len(rows) > 10
+    for boxes in rows:
+        assert all(
+            left.x1 + 3 < right.x0 for left, right in zip(boxes[:-1], boxes[1:], strict=True) if left.width
+        )
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])

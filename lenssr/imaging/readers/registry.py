@@ -34,6 +34,7 @@ class ArchiveReader:
     read: Callable[[ImageFile], Planes]
 
 
+#: Readers of archives by name, in the order in which they are asked.
 READERS: dict[str, ArchiveReader] = {}
 """Readers by name. One that was registered later is asked first."""
 

@@ -1,6 +1,7 @@
 """Markup for what the package or a script says, so that the pages cannot say something else."""
 
 import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -80,23 +81,13 @@ class PlaneTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-class Printed(SphinxDirective):
-    """The text file that a script printed; where it is missing, the build fails and says how to print it."""
-
-    required_arguments = 1
-    option_spec = {"command": directives.unchanged_required}
-
-    def run(self):
-        relative, absolute = self.env.relfn2path(self.arguments[0])
-        self.env.note_dependency(relative)
-        if not Path(absolute).is_file():
-            raise self.error(f"{relative} is not there: print it by {self.options['command']}")
-        text = Path(absolute).read_text(encoding="utf-8").rstrip()
-        return [nodes.literal_block(text, text, language="none")]
-
-
 class ReleaseNotes(SphinxDirective):
-    """A section for each version of a changelog in Markdown: headings, lists and names in backquotes."""
+    """A section for each version of a changelog in Markdown: headings, lists and names in backquotes.
+
+    Where a version has many changes, all but its latest are folded.
+    """
+
+    shown = 50
 
     required_arguments = 1
 
@@ -108,7 +99,11 @@ class ReleaseNotes(SphinxDirective):
         for heading, changes in re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", text, flags=re.MULTILINE):
             section = nodes.section(ids=[nodes.make_id(f"version-{heading}")], names=[heading.lower()])
             section += nodes.title(heading, heading)
-            section += self.parse_text_to_nodes(changes.replace("`", "``"))
+            entries = re.split(r"^(?=- )", changes.strip().replace("`", "``"), flags=re.MULTILINE)
+            section += self.parse_text_to_nodes("".join(entries[: self.shown]))
+            rest = textwrap.indent("".join(entries[self.shown :]), "   ")
+            if rest:
+                section += self.parse_text_to_nodes(f".. dropdown:: Earlier changes of {heading}\n\n{rest}")
             found.append(section)
         return found
 
@@ -172,7 +167,6 @@ def setup(app):
     app.add_directive("flag-table", FlagTable)
     app.add_directive("option-table", OptionTable)
     app.add_directive("plane-table", PlaneTable)
-    app.add_directive("printed", Printed)
     app.add_directive("public-names", PublicNames)
     app.add_directive("release-notes", ReleaseNotes)
     app.add_directive("source-table", SourceTable)

@@ -60,6 +60,7 @@ class Source:
     profile: str | Callable[[], LightProfile] = "lenssr.light.sersic:SersicProfile"
 
 
+LIGHT_CHOICE = "lenssr.reconstruction.light_choice:LightChoiceReconstruction"
 PARAMETRIC = "lenssr.reconstruction.parametric:ParametricReconstruction"
 FREEFORM = Source(
     method="lenssr.reconstruction.freeform:FreeFormReconstruction", has_prior=True, may_be_negative=True
@@ -219,7 +220,7 @@ class Settings(Options):
         default=SEARCH, flag="--start",
     )  # fmt: skip
     lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
-        "light of the lens galaxy, fitted too: sersic, mge, or several (with commas); by default none",
+        "light of the lens galaxy, fitted too: sersic, mge, several (with commas), or auto; by default none",
         check=_check_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
         save=opt.late("lenssr.light:to_dict"), load=opt.late("lenssr.light:from_dict"),
     )  # fmt: skip
@@ -347,7 +348,8 @@ class Settings(Options):
 
     def method(self) -> Any:
         """Make the object that solves images with these settings."""
-        return named(self._entry.method)(self)
+        chooses = self.lens_light == "auto" and self.kind != "interpolation"
+        return named(LIGHT_CHOICE if chooses else self._entry.method)(self)
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for people."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lenssr.mass import MassModel, SourcePlanes
     from lenssr.networks import Card, NetworkSource
 
-    LightChoice = Literal["sersic", "mge"] | Sersic | MultiGaussian
+    LightChoice = Literal["auto", "sersic", "mge"] | Sersic | MultiGaussian
 
 __all__ = ["SuperResolver"]
 
@@ -74,12 +74,12 @@ class SuperResolver:
         file. If that fit leaves more than noise and ends far from the estimate, or on a bound, the search
         follows; if a Sérsic leaves some of the arcs, a free-form source refines the lens before the Sérsic is
         fitted again. ``result.meta["lens_from"]`` says what found the lens.
-    lens_light : None, "sersic", "mge", model, or a list of these, optional
+    lens_light : None, "auto", "sersic", "mge", model, or a list of the last three, optional
         Light of the lens galaxy, fitted with the rest: a Sérsic profile; a multi-Gaussian expansion, which
         follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of them, such as
         ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
-        parameters. By default the galaxy does not shine.
+        parameters. "auto": none, up to two Sérsics, or up to three "mge", by evidence. Default: no light.
     mass_follows_light : bool, optional
         Whether an unknown lens has priors around place and shape of its light (default True).
     sky : {"constant", None}, optional

@@ -14,6 +14,8 @@ from lenssr.light.sersic import Sersic, SersicProfile
 __all__ = ["check_lens_light", "describe_lens_light", "from_dict", "light_profiles", "plain_light", "to_dict"]
 
 LENS_LIGHTS = ("sersic", "mge")
+# Leaves it to evidence, image by image.
+AUTOMATIC = "auto"
 
 Light: TypeAlias = "str | Sersic | MultiGaussian"
 LensLight: TypeAlias = "None | Light | list[Light] | tuple[Light, ...]"
@@ -27,11 +29,15 @@ def _items(lens_light: LensLight) -> list[Light]:
 
 def check_lens_light(lens_light: Any) -> None:
     """Raise `InputError` for an unknown name, an empty list, or a given model that cannot be fitted."""
+    if isinstance(lens_light, str) and lens_light == AUTOMATIC:
+        return
     items = _items(lens_light)
     for item in items:
         known = item in LENS_LIGHTS if isinstance(item, str) else isinstance(item, (Sersic, MultiGaussian))
         if not known:
-            names = ", ".join([*map(repr, (None, *LENS_LIGHTS)), "a Sersic", "a MultiGaussian", "a list"])
+            names = ", ".join(
+                [*map(repr, (None, AUTOMATIC, *LENS_LIGHTS)), "a Sersic", "a MultiGaussian", "a list"]
+            )
             raise InputError(f"lens_light = {lens_light!r}: give one of {names}")
     if lens_light is not None and not items:
         raise InputError(f"lens_light = {lens_light!r} is an empty list: give None for no light")

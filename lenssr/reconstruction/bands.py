@@ -122,6 +122,10 @@ class BandsReconstruction:
             raise InputError(
                 f"source = {settings.source!r} takes one image: for several bands or exposures give {known}"
             )
+        if settings.lens_light == "auto":
+            raise InputError(
+                "lens_light = 'auto' takes one image: name the light for several bands or exposures"
+            )
         self.settings = settings
         self.parametric = ParametricReconstruction(settings)
 

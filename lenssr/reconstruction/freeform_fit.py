@@ -107,13 +107,14 @@ class CoarseFit:
 class FreeFormFit:
     """The way of one image, alone in its stack, from its parametric fit to a free-form source.
 
-    ``radius`` is the share by which an unknown Einstein radius may move, and the width of its prior. Found
+    ``radius`` is the share by which an unknown Einstein radius may move, and the width of its prior. With
+    ``compares_light`` all of the lens light has priors, so that evidence compares models of it. Found
     are the ``candidates`` that were compared; the ``temperature``, by which chi2 counts less because noise is
     correlated or the errors are too small, by the factor ``excess`` (1 unless they clearly are); and other
     lenses, ``modes`` (see `~lenssr.reconstruction.lens_search.posterior_modes`).
     """
 
-    def __init__(self, stack, scene, fit, observation, settings, *, radius=RADIUS):
+    def __init__(self, stack, scene, fit, observation, settings, *, radius=RADIUS, compares_light=False):
         self.stack, self.scene, self.bare = stack, scene, scene.without("source")
         self.fit, self.observation, self.settings = fit, observation, settings
         self.sharp = stack.kernel is None
@@ -125,6 +126,7 @@ class FreeFormFit:
         keep = scene.keep("source")
         self.physical, self.source = fit.physical[keep], fit.physical[scene["source"].slice]
         whole = constraints_around(scene, fit, self.temperature, settings, radius=radius)
+        whole = with_light_ranges(whole, scene, fit) if compares_light else whole
         self.parts = {
             "pixelated": Part(self.bare, self.physical, whole.without(scene, "source")),
             "perturbed_sersic": Part(scene, fit.physical, whole),
@@ -434,6 +436,20 @@ def constraints_around(scene, fit, temperature, settings, *, radius=RADIUS):
     if not settings.knows_lens and scene.lens_moves:
         constraints = constraints.trust_region(scene, start, radius)
     return constraints
+
+
+def with_light_ranges(constraints, scene, fit):
+    """Constraints with a prior on each parameter of the lens light that has none, as evidence takes them."""
+    mean, stiffness = constraints.mean.clone(), constraints.stiffness.clone()
+    fitted = torch.where(scene.log, fit.physical.log(), fit.physical)[None]
+    for block in scene.lights:
+        widths = torch.tensor(block.profile.evidence_widths, dtype=torch.float64).expand_as(
+            fitted[:, block.slice]
+        )
+        bare = stiffness[:, block.slice] == 0
+        mean[:, block.slice] = torch.where(bare, fitted[:, block.slice], mean[:, block.slice])
+        stiffness[:, block.slice] = torch.where(bare, widths**-2, stiffness[:, block.slice])
+    return replace(constraints, mean=mean, stiffness=stiffness)
 
 
 def steep_light(stack, bare, physical, settings):

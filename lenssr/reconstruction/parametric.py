@@ -112,7 +112,7 @@ class ParametricReconstruction:
                 return self._look(scene, fit, others, observations[number])
 
             def begin(number, fit):
-                return self._begin(scene.on("cpu"), fit, observations[number], prior="curvature", **BRIEFLY)
+                return self.begin(scene.on("cpu"), fit, observations[number], prior="curvature", **BRIEFLY)
 
             options = {"seed": settings.seed, "network": self.lens_network, "look": look, "begin": begin}
             options["freeform"] = FREE_FORM.get(settings.source)
@@ -125,19 +125,20 @@ class ParametricReconstruction:
         stack, scene = stack_of([observation], self.settings, "cpu"), scene.on("cpu")
 
         def begin(start):
-            return self._begin(scene, start, observation, stack)
+            return self.begin(scene, start, observation, stack)
 
         others = [lens.cpu() for lens in others]
         found = refine_with_freeform_source(stack, scene, fit.on("cpu"), others, begin)
         return found.on(fit.physical.device)
 
-    def _begin(self, scene, fit, observation, stack=None, prior="auto", **steps):
+    def begin(self, scene, fit, observation, stack=None, prior="auto", compares_light=False, **steps):
         """The `~lenssr.reconstruction.freeform_fit.CoarseFit` that starts from a fit, on the CPU."""
         stack = stack_of([observation], self.settings, "cpu") if stack is None else stack
         settings = replace(self.settings, source="pixelated", prior=prior, positive=True)
         radius = decisions.DOUBTED_RADIUS_REACH, decisions.DOUBTED_RADIUS_WIDTH
+        options = {"radius": radius, "compares_light": compares_light}
         return alone(
-            FreeFormFit(stack, scene, fit.on("cpu"), observation, settings, radius=radius).begin(**steps)
+            FreeFormFit(stack, scene, fit.on("cpu"), observation, settings, **options).begin(**steps)
         )
 
     def solved(self, scene, fit, observation, **meta):

@@ -29,6 +29,4 @@ def read_euclid(file: ImageFile) -> Planes:
     """Read a mosaic, one of its cutouts, or a detector's quadrant; bits of NISP are not those of VIS."""
     names = {"err": ("RMS",), "mask": ("FLG", "FLAG", "DQ")}
     infrared = "NIS" in file.says("INSTRUME") or file.says("FILTER").startswith("NIR")
-    return standard_planes(
-        file, weight="inverse_variance", bits=None if infrared else BITS, names=names
-    )
+    return standard_planes(file, weight="inverse_variance", bits=None if infrared else BITS, names=names)

@@ -78,6 +78,7 @@ def _template(result: Any, place: Path, z_lens: float | None, z_source: float | 
         _meta(result, place),
     )
 
+
 def _meta(result: Any, place: Any) -> dict[str, Any]:
     """What the format has no place for."""
     return {

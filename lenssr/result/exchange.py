@@ -81,9 +81,7 @@ class Exchange:
             If the package is missing, the lens has several planes, there is none, the image is not square
             and cannot be made so evenly, or the files exist.
         """
-        write_coolest(
-            {template_path(path): self}, z_lens=z_lens, z_source=z_source, overwrite=overwrite
-        )
+        write_coolest({template_path(path): self}, z_lens=z_lens, z_source=z_source, overwrite=overwrite)
 
     @classmethod
     def from_coolest(cls, path: str | os.PathLike[str], *, scale: int = 2) -> Self:

@@ -103,7 +103,7 @@ def _with_core(values: Values, isothermal: bool) -> Named:
     theta_E, core, gamma = values["theta_E"], values["r_core"], values.get("gamma", 2.0)
     if not core:
         return _power_law(values, isothermal or "gamma" not in values)
-    # theta_E is where the mean convergence is 1, as in all of COOLEST; the strength b of its formulas is ours.
+    # The mean convergence within theta_E is 1, as in all of COOLEST; the b of its formulas is ours.
     grown = math.hypot(theta_E, core) ** (3 - gamma) - core ** (3 - gamma)
     strength = (theta_E**2 / grown) ** (1 / (gamma - 1))
     return "CoredPowerLaw", {"theta_E": strength, "gamma": gamma, "core": core, **_ellipse(values)}

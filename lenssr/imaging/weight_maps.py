@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.stats import sigma_clipped_stats
 
 from lenssr.imaging.planes import Array
+from lenssr.imaging.sky import noise_rms
 
 __all__ = ["stated_kind", "kind_of_weight"]
 
@@ -61,8 +62,8 @@ def kind_of_weight(weight: Array, data: Array, exposure: float | None) -> tuple[
     middle, highest = float(np.median(weight[good])), float(weight[good].max())
     if exposure is not None and abs(middle / exposure - 1) < SAME_EXPOSURE:
         return "exposure", f"its median {middle:g} is the exposure time {exposure:g} s", False
-    _, _, rms = sigma_clipped_stats(data[good], sigma=3, maxiters=10)
-    ratio = float(rms) * middle**0.5
+    rms = noise_rms(data, good)
+    ratio = rms * middle**0.5
     if LIKELY_RATIO[0] < ratio < LIKELY_RATIO[1]:
         return "inverse_variance", f"the sky's rms is {ratio:.2g} of its sigma", True
     if exposure is not None and highest < exposure * (1 + SAME_EXPOSURE) and middle > 0.01 * exposure:
@@ -73,12 +74,11 @@ def kind_of_weight(weight: Array, data: Array, exposure: float | None) -> tuple[
 
 
 def scaled_to_sky(weight: Array, data: Array) -> Array:
-    """Inverse variance from weights that are only proportional to it: the sky's rms sets their scale."""
+    """Inverse variance from weights that are only proportional to it: the noise's rms sets their scale."""
     good = np.isfinite(weight) & (weight > 0) & np.isfinite(data)
-    pulls = data[good] * np.sqrt(weight[good])
     _, level, _ = sigma_clipped_stats(data[good], sigma=3, maxiters=10)
-    _, _, rms = sigma_clipped_stats((data[good] - level) * np.sqrt(weight[good]), sigma=3, maxiters=10)
-    spread = float(rms) or float(np.std(pulls)) or 1.0
+    pulls = np.where(good, (data - level) * np.sqrt(np.where(good, weight, 0.0)), 0.0)
+    spread = noise_rms(pulls, good) or float(np.std(pulls[good])) or 1.0
     return np.where(good, weight / spread**2, 0.0)
 
 

@@ -1,8 +1,8 @@
 """``CCDData.read`` of products: each plane with its own mask and errors.
 
-Astropy's reader takes the HDU MASK as the mask of whatever is read, and refuses a plane of another shape. Once
-lenssr is imported, ``CCDData.read`` knows its files by their first header, and looks for ``NAME_MASK`` and
-``NAME_ERR`` of the plane NAME instead.
+Astropy's reader takes the HDU MASK as the mask of whatever is read, and refuses a plane of another shape.
+Once `lenssr.result` is imported, ``CCDData.read`` knows its files by their first header, and looks for
+``NAME_MASK`` and ``NAME_ERR`` of the plane NAME instead.
 """
 
 from __future__ import annotations

@@ -26,8 +26,14 @@ def lenstronomy_kwargs(result: Any) -> dict[str, Any]:
     light_options, light = to_lenstronomy([one for one in lights if one is not None])
     model["source_light_model_list"] = source_options["light_model_list"]
     model["lens_light_model_list"] = light_options["light_model_list"]
-    told = {"kwargs_model": model, "kwargs_lens": lens, "kwargs_source": source, "kwargs_lens_light": light}
-    return told | {"kwargs_data": _data(result)} | _psf(result)
+    return {
+        "kwargs_model": model,
+        "kwargs_lens": lens,
+        "kwargs_source": source,
+        "kwargs_lens_light": light,
+        "kwargs_data": _data(result),
+        **_psf(result),
+    }
 
 
 def _source(result: Any) -> Any:
@@ -60,7 +66,7 @@ def _data(result: Any) -> dict[str, Any]:
     grid, image = _grid(result), result.data
     x, y = (float(axis[0, 0]) for axis in np.broadcast_arrays(grid.x, grid.y))
     values = np.asarray(image.data, dtype=float) - result.sky.to_value(image.unit)
-    told = {
+    told: dict[str, Any] = {
         "image_data": np.where(np.isfinite(values), values, 0.0),
         "ra_at_xy_0": x,
         "dec_at_xy_0": y,

@@ -98,7 +98,7 @@ def test_mass_comes_back(lens):
 @pytest.mark.parametrize(("kind", "gamma"), [("NIE", None), ("SPEMD", 2.0), ("SPEMD", 1.8), ("SPEMD", 2.3)])
 @pytest.mark.parametrize("core", [0.0, 0.03, 0.4])
 def test_power_laws_with_a_core_have_their_einstein_radius(kind, gamma, core):
-    """The mean convergence within the ellipse of product-average radius theta_E is 1 (COOLEST, conventions)."""
+    """The mean convergence within the ellipse of radius theta_E is 1 (COOLEST, conventions)."""
     values = {"theta_E": 1.2, "r_core": core, "q": 0.7, "phi": 30.0, "center_x": 0.1, "center_y": -0.2}
     values |= {} if gamma is None else {"gamma": gamma}
     name, numbers = coolest_profiles.mass_of(kind, values)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from lenssr.exceptions import InputError
 from lenssr.imaging import DeepLenseNoise, GaussianNoise, NoiseModel, PoissonNoise, stack_noise
-from lenssr.imaging.noise import count_kind, effective_exposure
+from lenssr.imaging.noise import _rank_correlation, count_kind, effective_exposure
 
 MODELS = [
     GaussianNoise(0.3),
@@ -176,3 +177,11 @@ def test_an_unfinished_noise_model_cannot_be_made():
 
     with pytest.raises(TypeError, match="abstract"):
         Half()
+
+
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_rank_correlation_is_that_of_spearman(levels, rng):
+    one = rng.integers(0, levels, 400).astype(float)
+    other = one + rng.integers(0, levels, 400)
+    assert _rank_correlation(one, other) == pytest.approx(stats.spearmanr(one, other).statistic)
+    assert _rank_correlation(one, np.ones(400)) == 0

@@ -5,6 +5,8 @@ import pytest
 from scipy import ndimage, signal
 
 from lenssr.imaging import Observation, measure_sky
+from lenssr.imaging.sky import noise_rms
+from lenssr.imaging.weight_maps import scaled_to_sky
 
 SIDE = 256
 TENT = np.outer([1.0, 2.0, 1.0], [1.0, 2.0, 1.0])
@@ -85,3 +87,28 @@ def test_masked_pixels_do_not_count(rng):
     sky = measure_sky(observation)
     assert sky.lag1 == pytest.approx(autocorrelation(TENT)[0, 1], abs=0.03)
     assert sky.factor == pytest.approx(TENT.sum() / np.sqrt((TENT**2).sum()), rel=0.08)
+
+
+def filled(rng, kernel, shape=(64, 64)):
+    """A galaxy with an extended halo and arcs that fill the frame; noise of sigma 1, and its weight."""
+    y, x = (np.indices(shape) - 31.5) * 0.05
+    radius = np.hypot(x, y / 0.8)
+    arc = 25 * np.exp(-0.5 * ((radius - 1.1) / 0.06) ** 2) * (x > 0)
+    light = 20 * np.exp(-7.67 * (radius**0.25 - 1)) + arc
+    weight = np.where(x < 0, 4.0, 1.0)
+    return light + noise(kernel, rng, 1.0, shape) / np.sqrt(weight), weight
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("white", 1.5), ("pairs in a row", 1.5), ("square", 1.5), ("tent", 1.9)]
+)
+def test_light_that_fills_a_frame_hardly_raises_its_noise(name, most, rng):
+    """The clipped rms of this image is 11 times the noise."""
+    image, weight = filled(rng, KERNELS[name])
+    good = np.ones(image.shape, dtype=bool)
+    good[3:6, 8:12] = False
+    image[~good] = np.nan
+    sigma = 1 / np.sqrt(scaled_to_sky(0.02 * weight * good, image)[good])
+    assert 0.95 < np.median(sigma * np.sqrt(weight[good])) < most
+    pure = noise(KERNELS[name], rng, 0.3)
+    assert noise_rms(pure, np.ones(pure.shape, dtype=bool)) == pytest.approx(0.3, rel=0.05)

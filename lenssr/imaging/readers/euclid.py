@@ -1,4 +1,4 @@
-"""Euclid: MER mosaics and cutouts, VIS frames; zero points in MAGZERO, errors and flags in files of their own."""
+"""Euclid: MER mosaics and cutouts, VIS frames; zero points in MAGZERO, errors and flags often beside."""
 
 from lenssr.imaging.bit_masks import BitMask
 from lenssr.imaging.image_file import ImageFile
@@ -11,8 +11,8 @@ from lenssr.imaging.readers.standard import standard_planes
 _BITS = {
     "INVALID": 0, "HOT": 1, "COLD": 2, "SAT": 3, "COSMIC": 4, "GHOST": 5, "QUADEDGE": 6, "BAD_COLUMN": 7,
     "BAD_CLUSTER": 8, "CR_REGION": 9, "OVRCOL": 12, "EXTOBJ": 13, "SCATLIGHT": 14, "CHARINJ": 15,
-    "SATXTALKGHOST": 17, "STARSIGNAL": 18, "SATURATEDSTAR": 19, "CTICORRECTION": 20, "ADCMAX": 21, "NO_DATA": 22,
-    "STITCHBLOCK": 23, "OBJECTS": 24,
+    "SATXTALKGHOST": 17, "STARSIGNAL": 18, "SATURATEDSTAR": 19, "CTICORRECTION": 20, "ADCMAX": 21,
+    "NO_DATA": 22, "STITCHBLOCK": 23, "OBJECTS": 24,
 }  # fmt: skip
 BITS = BitMask(
     {name: 1 << bit for name, bit in _BITS.items()},

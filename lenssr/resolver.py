@@ -54,7 +54,7 @@ class SuperResolver:
         The model of the source. "sersic" (default): a Sérsic profile. "pixelated": its brightness on a grid
         with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times a
         factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto": the one of these
-        three with the highest evidence; ``result.meta`` names all. "network": a trained network predicts it in
+        three with the highest evidence; ``result.meta`` names all. "network": a network predicts it in
         milliseconds; a `~lenssr.NetworkSource` names it, and the number of free-form steps that follow, as
         does ``result.meta["network"]``. "interpolation": bicubic, no model.
     lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional

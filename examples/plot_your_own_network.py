@@ -34,7 +34,7 @@ print(resolver.training.scores)
 # The image that it never saw, against the truth.
 after = resolver(unseen.low, noise=unseen.noise)
 drawn = {
-    "bicubic": bicubic(unseen.low, 2),
+    "bicubic": bicubic(unseen.low.data, 2),
     "as it came": before.image.data,
     "fine-tuned": after.image.data,
 }

@@ -122,5 +122,12 @@ sphinx_gallery_conf = {
 # -- Pages --------------------------------------------------------------------
 
 html_title = f"lenssr {release.split('+')[0]}"  # without the commit
-html_theme_options = {**html_theme_options, "navigation_depth": 3, "show_toc_level": 2}
+# Pages with wide tables have no list of their headings beside them.
+wide = "benchmarks/* user/coming_from user/files user/hst_to_source user/networks user/sersic_photometry"
+html_theme_options = {
+    **html_theme_options,
+    "navigation_depth": 3,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": {"**": ["page-toc"], **dict.fromkeys(wide.split(), [])},
+}
 htmlhelp_basename = "lenssrdoc"

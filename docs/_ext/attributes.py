@@ -5,7 +5,10 @@ the comment ``#:`` above it, in whichever module that is.
 """
 
 import inspect
+import re
 import sys
+from importlib import import_module
+from pathlib import Path
 
 from numpydoc.docscrape import NumpyDocString
 from sphinx.pycode import ModuleAnalyzer
@@ -24,49 +27,42 @@ def sections_of(cls):
     }
 
 
-def comments_of(module):
-    """Comments ``#:`` of a module, by class ("" for none) and name."""
-    try:
-        return ModuleAnalyzer.for_module(module).find_attr_docs()
-    except Exception:  # what is no file of Python has no comments
-        return {}
+def described(cls):
+    """What docstring or option say of fields and attributes of a class itself, by name."""
+    own = {**getattr(cls, "__annotations__", {}), **vars(cls)}
+    told = {name: lines for name, lines in sections_of(cls).items() if name in own}
+    options = {name: getattr(one, "metadata", {}).get("option") for name, one in fields_of(cls).items()}
+    return told | {name: [one.meaning] for name, one in options.items() if one is not None and name in own}
 
 
-def of_attribute(path, name):
-    """What the docs of a class, or of one of its bases, say of an attribute."""
-    module, _, owner = path.rpartition(".")
-    for cls in getattr(sys.modules.get(module), owner, object).__mro__[:-1]:
-        option = getattr(cls, "__dataclass_fields__", {}).get(name)
-        if option is not None and "option" in option.metadata:
-            return [option.metadata["option"].meaning]
-        told = comments_of(cls.__module__).get((cls.__name__, name)) or sections_of(cls).get(name)
-        if told:
-            return told
-    return []
+def fields_of(cls):
+    """Fields of a dataclass by name; none of another class."""
+    return getattr(cls, "__dataclass_fields__", {})
 
 
-def of_constant(path, name):
-    """The comment above a constant in the module of lenssr that defines it."""
-    value = getattr(sys.modules.get(path), name, None)
-    for module in [one for one in sys.modules if one.startswith("lenssr")]:
-        if vars(sys.modules[module]).get(name) is value and value is not None:
-            told = comments_of(module).get(("", name))
-            if told:
-                return told
-    return []
-
-
-def fill(app, what, name, obj, options, lines):
-    """Fill an empty docstring."""
-    if any(line.strip() for line in lines) and not (
-        what == "data" and lines == type(obj).__doc__.splitlines()
-    ):
-        return
-    owner, _, last = name.rpartition(".")
-    if what in ("attribute", "property"):
-        lines[:] = of_attribute(owner, last)
-    elif what == "data":
-        lines[:] = of_constant(owner, last)
+def fill(app):
+    """Give the comments of Sphinx's reader of source files, which autodoc asks, what stands elsewhere."""
+    for page in Path(app.srcdir, "reference").glob("*.rst"):
+        for name in re.findall(r"automod\w+:: (\S+)", page.read_text(encoding="utf-8")):
+            import_module(name)
+    modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "lenssr"}
+    comments, constants = {}, {}
+    for name, module in modules.items():
+        analyzer = ModuleAnalyzer.for_module(name)
+        analyzer.analyze()
+        comments[name] = analyzer.attr_docs
+        for cls in [one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == name]:
+            for attribute, lines in described(cls).items():
+                comments[name].setdefault((cls.__qualname__, attribute), [*lines, ""])
+        constants |= {
+            (key, id(vars(module)[key])): lines
+            for (owner, key), lines in comments[name].items()
+            if not owner and key in vars(module)
+        }
+    for name, module in modules.items():
+        for key, value in vars(module).items():
+            if (key, id(value)) in constants:
+                comments[name].setdefault(("", key), constants[key, id(value)])
 
 
 def tidy(app, what, name, obj, options, signature, returns):
@@ -75,6 +71,6 @@ def tidy(app, what, name, obj, options, signature, returns):
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", fill, priority=400)
+    app.connect("builder-inited", fill)
     app.connect("autodoc-process-signature", tidy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -27,18 +27,10 @@ from lenssr._wcs import pixel_side, scale_matrix, wcs_of_resampled
 from lenssr.exceptions import InputError
 from lenssr.units import positive_integer, strip_unit
 
-__all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "rows_of", "wcs_of_resampled"]
+__all__ = ["PixelGrid", "conserves_sum", "resampling_factor", "wcs_of_resampled"]
 
 # Bytes for the position of a pixel along an axis, while it is computed.
 POSITION_BYTES = 24.0
-
-
-def rows_of(grid: PixelGrid, first: int, last: int) -> PixelGrid:
-    """Grid of some rows of another, where they are in the image frame; it has no WCS."""
-    middle = ((first + last - 1) - (grid.shape[0] - 1)) / 2 * grid.pixel_scale
-    x, y = transformed(grid.unit_matrix, 0.0, middle)
-    origin = grid.origin[0] + float(x), grid.origin[1] + float(y)
-    return PixelGrid((last - first, grid.shape[1]), matrix=grid.matrix, origin=origin)
 
 
 def conserves_sum(unit: u.UnitBase | str) -> bool:
@@ -105,6 +97,14 @@ def without_angle(unit: u.UnitBase) -> u.UnitBase:
         if base.physical_type in ("angle", "solid angle"):
             unit = unit / base**power
     return unit
+
+
+def rows_of(grid: PixelGrid, first: int, last: int) -> PixelGrid:
+    """Grid of some rows of another, where they are in the image frame; it has no WCS."""
+    middle = ((first + last - 1) - (grid.shape[0] - 1)) / 2 * grid.pixel_scale
+    x, y = transformed(grid.unit_matrix, 0.0, middle)
+    origin = grid.origin[0] + float(x), grid.origin[1] + float(y)
+    return PixelGrid((last - first, grid.shape[1]), matrix=grid.matrix, origin=origin)
 
 
 def transformed(matrix: ArrayLike, x: Any, y: Any) -> tuple[Any, Any]:

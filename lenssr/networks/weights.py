@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lenssr._files import atomic, local_file, local_path, package_version
 from lenssr._limits import check_memory, quoted
+from lenssr._quiet import same_filters
 from lenssr._tensors import usual_torch
 from lenssr.exceptions import InputError
 from lenssr.networks.deflection import DeflectionNetwork
@@ -261,6 +262,7 @@ def _described(network: Network, card: Card) -> dict[str, Any]:
     return {"kind": network.kind, "settings": network.settings, "card": asdict(card)}
 
 
+@same_filters()  # torch imports what changes them
 def _network(path: Path, about: dict[str, Any], tensors: Tensors) -> tuple[Any, Card]:
     """Network and `Card` of what a file says; refuse tensors whose names or shapes differ."""
     kind = about["kind"]

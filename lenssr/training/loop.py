@@ -130,8 +130,7 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = local_path(folder, "folder")
-    with same_environment():
-        lightning = import_lightning()
+    lightning = import_lightning()
     last = _check_folder(recipe, folder, resume)
     task, optimisation = recipe.build(), recipe.optimisation
     schedule = Schedule(recipe.datasets("data"), optimisation.batch_size, optimisation.seed)
@@ -286,9 +285,10 @@ def _module(lightning: Any, task: Any, recipe: Recipe, batches: Prefetcher) -> A
 
 
 def import_lightning() -> Any:
-    """Import Lightning, or say which extra holds it."""
+    """Import Lightning, which changes environment and warnings, or say which extra holds it."""
     try:
-        import lightning.pytorch as lightning
+        with same_environment():
+            import lightning.pytorch as lightning
     except ImportError as error:
         raise InputError("training needs Lightning: pip install 'lenssr[train]'") from error
     return lightning

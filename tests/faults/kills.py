@@ -75,7 +75,7 @@ def scenarios(image):
         "simulate": Scenario(_lenssr("simulate", "-n", "40", "-o", "sims"), ("sims/*",)),
         "train": Scenario(
             train,
-            ("net/weights/*", "net/recipe.yaml", "net/checkpoints/*"),
+            ("net/weights/*", "net/recipe.yaml", "net/checkpoints/[bl][ea]st.ckpt"),
             ("--resume",),
             "net/checkpoints/last.ckpt",
         ),
@@ -218,7 +218,7 @@ def kill_once(scenario, name, moment, number, folder, old):
     if handled and _hidden(folder):
         return "left behind"
     try:
-        for path in folder.rglob("*.fits"):
+        for path in folder.rglob("[!.]*.fits"):  # what is hidden was never finished, and is swept
             _content(path)
     except Exception:  # noqa: BLE001 - whatever is wrong with half a file
         return "half-written"
@@ -250,6 +250,8 @@ def _go_on(scenario, name, folder):
 def kill_runs(count, seed, names=None):
     """End ``count`` runs at random moments, and count what became of them, by the name of the run."""
     rng, counts = np.random.default_rng(seed), Counter()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background; runs would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
     with tempfile.TemporaryDirectory() as place:
         image = cases.image_file(Path(place) / "image.fits")

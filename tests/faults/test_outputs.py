@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -187,6 +189,24 @@ def test_networks_are_read_alike_under_any_default():
     assert torch.equal(torch.get_rng_state(), before)
     for one, two in zip(usual.parameters(), other.parameters(), strict=True):
         assert two.dtype == torch.float32 and torch.equal(one, two)
+
+
+GUEST = """
+import os, warnings, torch
+from lenssr import SuperResolver
+from lenssr.simulation import DeepLense
+item = DeepLense(lens="sie", noise=True, size=1, seed=11)[0]
+before = dict(os.environ), list(warnings.filters), torch.get_num_threads(), torch.is_grad_enabled()
+resolver = SuperResolver(source="network", oversampling=1)
+resolver.fine_tune([item.low], noise=item.noise, lenses=[item.lens], steps=1)
+after = dict(os.environ), list(warnings.filters), torch.get_num_threads(), torch.is_grad_enabled()
+assert after == before, [one for one in zip(before, after) if one[0] != one[1]]
+"""
+
+
+@pytest.mark.slow
+def test_lightning_is_imported_without_a_trace():
+    subprocess.run([sys.executable, "-c", GUEST], check=True)
 
 
 def test_filters_of_warnings_stay_also_with_threads():

@@ -40,8 +40,6 @@ GHOST_PIXELS = 1.4
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
-# The same of a centre around the light of the galaxy, in arcsec: from 0.02 to 0.05 is what the field takes.
-CENTRE_WIDTH = 0.05
 # Mean and standard deviation of the prior on the slope of an unknown lens: those of lens galaxies scatter by
 # 0.16 (Auger et al. 2010, ApJ 724, 511).
 SLOPE_PRIOR = 2.08, 0.2
@@ -111,8 +109,8 @@ class Constraints:
         for block, priors in [(scene["lens"], LENS_PRIORS), *shapes]:
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
-        if scene.lights:
-            stiffness[:, columns] = CENTRE_WIDTH**-2 if scene.follows_light else 0.0
+        if scene.lights and not scene.follows_light:
+            stiffness[:, columns] = 0.0
         if scene.theta_E is not None:
             mean[:, scene.radius], stiffness[:, scene.radius] = (
                 scene.theta_E,

@@ -40,7 +40,7 @@ def quiet(category: type[Warning] = Warning, *, message: str = "", action: str =
     with same_filters():
         with _lock:
             _open.append(entry)
-            warnings.filterwarnings(action, message, category)  # type: ignore[arg-type]  # a word that it knows
+            warnings.filterwarnings(action, message, category)  # type: ignore[arg-type]  # a known word
             mine = warnings.filters[0]
         try:
             yield

@@ -70,9 +70,8 @@ def check_file(path: Any, *, keep: bool = False, whole: bool = True) -> tuple[io
     named = isinstance(path, str | PathLike)
     place = local_file(path) if named else getattr(path, "name", "the file")
     try:
-        with open(place, "rb") if named else _same_place(path) as opened:
-            with _decompressed(place, opened) as (file, size):
-                return _Walk(place, file, size, keep=keep or size is None, whole=whole).read()
+        with _opened(place, None if named else path) as opened, _decompressed(place, opened) as (file, size):
+            return _Walk(place, file, size, keep=keep or size is None, whole=whole).read()
     except InputError:
         raise
     except EOFError as error:
@@ -108,8 +107,12 @@ def same_hdus(path: Any, hdus: Any, number: int) -> None:
 
 
 @contextmanager
-def _same_place(file: Any) -> Iterator[Any]:
-    """Bring an open file back to where it was."""
+def _opened(path: Any, file: Any) -> Iterator[Any]:
+    """Open a path; a file that is open is brought back to where it was."""
+    if file is None:
+        with open(path, "rb") as new:
+            yield new
+        return
     place = file.tell()
     try:
         yield file

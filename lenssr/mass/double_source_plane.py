@@ -246,7 +246,7 @@ class DoubleSourcePlane(MultiPlane):
     >>> lens.param_names
     ('theta_E_0', 'e1_0', 'e2_0', 'x_0_0', 'y_0_0', 'theta_E_1', 'x_0_1', 'y_0_1', 'beta_2')
     >>> lens.of_source(1).einstein_radius(), lens.einstein_radius()
-    (<Quantity 1.05 arcsec>, <Quantity 1.7 arcsec>)
+    (<Quantity 1.05 arcsec>, <Quantity 1.7011852 arcsec>)
     """
 
     source_planes: SourcePlanes

@@ -102,6 +102,10 @@ MODE_START_SIGMA, MODE_START_REACH = 5.0, 1.0
 # were wrong, which is too few to refuse them all.
 OFF_LIGHT = 0.12
 
+# Difference of the ellipticities of a fitted lens and of its light above which it is doubted. Chosen: 2.5
+# times FOLLOWS_LIGHT; of some twenty real lenses wrong ones had 0.4 and more, right ones less.
+UNLIKE_LIGHT = 0.3
+
 # ---------------------------------------------------------------- the trust region of a lens
 
 # Share of the parametric Einstein radius by which it may change, and the width of its prior. Chosen: farther

@@ -362,6 +362,21 @@ def mass_off_light(run):
     return offset if offset > OFF_LIGHT_SIGMA * error else 0.0
 
 
+@flag("doubtful", above=decisions.UNLIKE_LIGHT, needs="theta_E")
+def lens_unlike_light(run):
+    """difference between the ellipticities (e1, e2) of a fitted lens and of its light above"""
+    block, physical = run.scene["lens"], run.fit.physical
+    columns = [k for name in ("e1", "e2") for k in block.columns(name)]
+    lights = [one for one in run.scene.lights if {"e1", "e2"} <= set(one.profile.names)]
+    if not lights or len(columns) != 2 or not bool(run.scene.free[columns].all()):
+        return None
+    shapes = [
+        physical[[one.start + one.profile.names.index(name) for name in ("e1", "e2")]] for one in lights
+    ]
+    fluxes = torch.stack([one.profile.flux(physical[one.slice]) for one in lights]).clamp_min(1e-300)
+    return float((physical[columns] - fluxes @ torch.stack(shapes) / fluxes.sum()).norm())
+
+
 @flag("doubtful", below=2.0, needs="theta_E")
 def ring_unresolved(run):
     """Einstein radius in pixels below"""

@@ -76,6 +76,7 @@ def make(
     image=None,
     sky=True,
     light_off=0.0,
+    light_e=0.0,
     **fit,
 ):
     """A run that nothing is wrong with, but for what is changed: its noise is 1, its model the source."""
@@ -87,6 +88,7 @@ def make(
     physical[0], physical[PLACES["source"] + 1] = theta_E, r_eff
     physical[1:5] = 0.0
     physical[PLACES["lens_light"] + 3 : PLACES["lens_light"] + 5] = torch.tensor([0.6, 0.8]) * light_off
+    physical[PLACES["lens_light"] + 5 : PLACES["lens_light"] + 7] = torch.tensor([0.6, 0.8]) * light_e
     covariance = torch.eye(SCENE.size, dtype=torch.float64) * error**2
     model = observation.data - residual
     return Run(
@@ -201,6 +203,7 @@ CASES = {
         make(light_off=0.119),
         make(light_off=0.15, error=0.036),  # 3 standard errors of the place are 0.153
     ),
+    "lens_unlike_light": (make(light_e=0.301), make(light_e=0.299), make(light_e=-0.299)),
     "ring_unresolved": (make(theta_E=0.199), make(theta_E=0.201)),
     "source_off_grid": (
         on_grid(rim=8.1),

@@ -3,7 +3,7 @@ Critical curves, caustics and images
 ====================================
 
 Every lens, and every sum of lenses, is a calculator of its own; no image is needed. This one is a galaxy
-with shear and a satellite. A quasar behind it has five images, or three, or one, depending on where it is.
+with shear and a satellite. How many images a quasar behind it has depends on where it is.
 """
 
 import astropy.units as u
@@ -27,8 +27,8 @@ print(images)
 print(f"at least two images: {lens.cross_section():.3f}, at least four: {lens.cross_section(4):.3f}")
 
 # %%
-# Convergence, critical curves (left: the image plane has both), caustics, and the images of the source; then
-# the number of images of a source, place by place.
+# Convergence, critical curves, caustics, and the images of the source; then the number of images of a source,
+# place by place.
 figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
 lens.plot((0.1, 0.05), ax=axes[0], extent=2.4)
 axes[0].set_title("a source and its images")

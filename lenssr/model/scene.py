@@ -165,7 +165,9 @@ class Scene:
         if len(self.sources) == 2 and lens_free:
             first, stop = self.sources[0], self["lens"].stop
             self.tied = [stop - 3, stop - 2], [first.start + k for k in first.profile.centre]
-        self._set_free(torch.tensor(free, dtype=torch.bool, device=device))
+        free = torch.tensor(free, dtype=torch.bool, device=device)
+        free[self.tied[0]] = False
+        self._set_free(free)
 
     def _add(self, role, names, profile=None):
         rank = sum(block.role == role for block in self.blocks)

@@ -416,7 +416,8 @@ class DoubleSourcePlane(MultiPlane):
 
     def _need_redshifts(self, what: str) -> None:
         """Refuse what depends on redshifts where they are not known, or the scaling is not theirs."""
-        planes, beta = self.source_planes, self.components[-1].beta.value
+        scaling: Any = self.components[-1]
+        planes, beta = self.source_planes, scaling.beta.value
         if planes.z_sources is None:
             raise InputError(f"{what} needs redshifts, but only beta is known: give z_lens and z_sources")
         if not math.isclose(beta, planes.beta, rel_tol=SAME_BETA):

@@ -36,7 +36,7 @@ CPU_VALUES, GPU_VALUES = 2**22, 2**26
 PARAMETERS = 20
 LENS_WEIGHTS = "deflection"
 # Steps of the look behind a trial lens: which of them leads to the likeliest source shows before its end.
-BRIEFLY = {"max_iterations": 15}
+BRIEFLY = {"max_iterations": 25}
 # Free-form sources, and the factor of the gains in chi2 at which the Sérsic fit from a trial lens ends: one
 # on a grid only begins there, the others keep the Sérsic.
 FREE_FORM = {"pixelated": 100.0, "perturbed_sersic": 1.0, "auto": 1.0}

@@ -44,13 +44,14 @@ SHINES = 5.0  # sigma in 3 x 3 pixels above which a pixel places the grid
 HELD = 0.9  # share of their weight that the grid holds
 MOST_SIGMA = 30.0  # largest weight of one pixel
 OUTLIERS = 5.0  # degrees of freedom of Student's t
-# Trial lenses: Einstein radii, and shapes of each. Beside lens light radii lie closer, and the first shape is
-# that of the light: so a ring, which has one radius and one shape, is found. Chosen on 10 of 26 real lenses.
-TRIALS, LIT_TRIALS = (12, 6), (18, 4)
+RADII, SHAPES = 12, 6  # trial lenses
+# Beside lens light, radii of further ones that have its shape: a ring, of one radius and one shape, is missed
+# by all others. Chosen on 10 of 26 real lenses.
+LIKE_LIGHT = 24
 WIDTHS = 0.5, 1.0, 1.0  # of their shapes over those of the priors: at first, and if none explains the arcs
 # Lenses that are kept and the steps that they then move, from round to round: many beside lens light, whose
 # evidence says little before they have moved.
-QUICK, THOROUGH = ((7, 5), (3, 20)), ((72, 2), (30, 4), (8, 20))
+QUICK, THOROUGH = ((7, 5), (3, 20)), ((RADII * SHAPES + LIKE_LIGHT, 2), (30, 4), (8, 20))
 ROUNDS, MORE_ROUNDS = 2, 4  # in which strength and weights are found: nearby, and anew
 PROBES = 8  # random vectors that estimate a trace
 WEAKEST, STRONGEST = 1e-6, 1e3  # strengths of the prior, over that at which it weighs as much as the data
@@ -428,8 +429,7 @@ def _search(pixels, scene, prior, vectors):
     score = first.evidence / temperature + prior(vectors)
     rounds, score = THOROUGH, score - _oddity(*_sizes(pixels, scene, vectors, first))
     if not scene.lights:
-        radii, shapes = TRIALS
-        best = score.reshape(radii, shapes).argmax(1) + shapes * torch.arange(radii)
+        best = score.reshape(RADII, SHAPES).argmax(1) + SHAPES * torch.arange(RADII)
         rounds, score, vectors = QUICK, score[best], vectors[best]
     for kept, steps in rounds:
         vectors = vectors[score.argsort(descending=True)[:kept]]
@@ -470,21 +470,26 @@ class _LensPrior:
         return torch.minimum(torch.maximum(vectors, self.lower), self.upper)
 
     def draw(self, scene, pixels, grid, width, rng):
-        """Vectors (T, L): Einstein radii all over the field, the rest from the priors."""
-        number, shapes = LIT_TRIALS if scene.lights else TRIALS
+        """Vectors (T, L): Einstein radii all over the field, the rest from the priors or at their means."""
         block, vector = scene["lens"], scene.lens.vector.double()
-        noise = torch.as_tensor(rng.normal(size=(number * shapes, len(vector))))
+        noise = rng.normal(size=(RADII * SHAPES, len(vector)))
+        radii = np.repeat(_spread_radii(scene, pixels, grid, RADII), SHAPES)
         if scene.lights:
-            noise[::shapes] = 0.0
+            noise = np.concatenate([noise, np.zeros((LIKE_LIGHT, len(vector)))])
+            radii = np.concatenate([radii, _spread_radii(scene, pixels, grid, LIKE_LIGHT)])
         spread = torch.where(self.stiffness > 0, width * self.stiffness.clamp_min(1e-30) ** -0.5, 0.0)
-        field = min(grid.shape) * grid.pixel_scale
         mean = torch.where(self.stiffness > 0, self.mean, vector)
-        vectors = torch.where(self.free, mean + spread * noise, vector)
-        radii = np.geomspace(max(SMALLEST, 1.5 * pixels.size), LARGEST * field, number)
-        if scene.theta_E is not None:
-            radii = radii_near(scene.theta_E, number)
-        vectors[:, block.column("theta_E") - block.start] = torch.as_tensor(np.repeat(radii, shapes))
+        vectors = torch.where(self.free, mean + spread * torch.as_tensor(noise), vector)
+        vectors[:, block.column("theta_E") - block.start] = torch.as_tensor(radii)
         return self.clipped(vectors)
+
+
+def _spread_radii(scene, pixels, grid, count):
+    """Einstein radii all over the field, or near the one that is expected."""
+    if scene.theta_E is not None:
+        return radii_near(scene.theta_E, count)
+    field = min(grid.shape) * grid.pixel_scale
+    return np.geomspace(max(SMALLEST, 1.5 * pixels.size), LARGEST * field, count)
 
 
 def _in_parts(solve, vectors):

@@ -16,7 +16,8 @@ from lenssr.simulation import DeepLense
 KNOWN = """
     bad_chi2 bad_arc_chi2 bad_field_chi2 low_chi2 residual_structure not_converged lens_at_bound
     source_at_bound lens_light_at_bound starts_disagree theta_E_uncertain no_arcs
-    not_multiply_imaged brightest_image_hidden mass_off_light lens_unlike_light ring_unresolved source_off_grid
+    not_multiply_imaged brightest_image_hidden mass_off_light lens_unlike_light
+    ring_unresolved source_off_grid
     source_too_large flux_disagrees saturated
     small_image correlated_noise errors_too_small constant_image hdu_guessed gain_guessed
     noise_guessed noise_from_exposure errors_follow_counts no_psf telescope_without_psf psf_undersampled

@@ -56,6 +56,7 @@ nitpick_ignore = [
     ("py:class", "lenssr.imaging.observation_text.Described"),
     ("py:class", "lenssr.mass.parameter.Parametrised"),
     ("py:class", "lenssr.mass.calculator.LensCalculator"),
+    ("py:class", "lenssr.result.exchange.Exchange"),
     ("py:class", "lenssr._option.Options"),  # the base of the options, which is private
 ]
 # Classes without a page, in annotations of ``lenssr.source``.
@@ -123,11 +124,12 @@ sphinx_gallery_conf = {
 
 html_title = f"lenssr {release.split('+')[0]}"  # without the commit
 # Pages with wide tables have no list of their headings beside them.
-wide = "benchmarks/* user/coming_from user/files user/hst_to_source user/networks user/sersic_photometry"
+wide = "user/coming_from user/files user/hst_to_source user/networks user/sersic_photometry".split()
+wide += [f"benchmarks/{page.stem}" for page in Path(__file__).parent.glob("benchmarks/*.rst")]
 html_theme_options = {
     **html_theme_options,
     "navigation_depth": 3,
     "show_toc_level": 2,
-    "secondary_sidebar_items": {"**": ["page-toc"], **dict.fromkeys(wide.split(), [])},
+    "secondary_sidebar_items": {"**": ["page-toc"], **dict.fromkeys(wide, [])},
 }
 htmlhelp_basename = "lenssrdoc"

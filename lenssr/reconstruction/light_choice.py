@@ -82,6 +82,8 @@ def evidence_of_lights(settings: Settings, lens: Any, observation: Observation) 
 
 
 def chosen(evidence: list[list[Any]]) -> Any:
-    """The likeliest light; of those that are as likely the simplest."""
-    best = max(value for _, value in evidence)
-    return next(light for light, value in evidence if value > best - decisions.SAME_EVIDENCE)
+    """The likeliest light; of those as likely the simplest, and none unless one is seen at 5 sigma."""
+    best, none = max(value for _, value in evidence), evidence[0][1]
+    if best < none + decisions.SECOND_MODE / 2:
+        return None
+    return next(light for light, value in evidence[1:] if value > best - decisions.SAME_EVIDENCE)

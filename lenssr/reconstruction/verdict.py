@@ -36,12 +36,8 @@ FLUX_SIGMA = 5.0
 OFF_LIGHT_SIGMA = 3.0
 # Saturated: at least 4 pixels share the highest value, at least 10 sigma above 0.
 FEWEST_FULL_PIXELS, FULL_SIGMA = 4, 10.0
-# Percentile of the lensed source that a fitted sky could take.
-FAINT_SHARE = 10
-# Keywords of a file whose image has passed a telescope.
-TELESCOPE = ("TELESCOP", "INSTRUME")
-# Light beyond the grid of a source is looked for within 2.5 times its size, in 25 x 25 cells.
-WIDER, CELLS = 2.5, 25
+FAINT_SHARE = 10  # percentile of the lensed source that a fitted sky could take
+WIDER, CELLS = 2.5, 25  # sizes of the grid of a source within which light beyond it is looked for, in cells
 
 
 # ---------------------------------------------------------------- one run and its verdict
@@ -362,6 +358,14 @@ def mass_off_light(run):
     return offset if offset > OFF_LIGHT_SIGMA * error else 0.0
 
 
+@flag("doubtful", above=decisions.LIGHTS_APART, needs="theta_E")
+def lights_apart(run):
+    """distance between two parts of a fitted lens light over the Einstein radius above: one is in the arcs"""
+    lights = [block for block in run.scene.lights if block.profile.given is None]
+    places = [run.fit.physical[[block.start + k for k in block.profile.centre]] for block in lights]
+    return max((float((a - b).norm()) for a in places for b in places), default=0.0) / run.theta_E
+
+
 @flag("doubtful", above=decisions.UNLIKE_LIGHT, needs="theta_E")
 def lens_unlike_light(run):
     """difference between the ellipticities (e1, e2) of a fitted lens and of its light above"""
@@ -536,7 +540,9 @@ def no_psf(run):
 @flag("doubtful")
 def telescope_without_psf(run):
     """no PSF was given, though the image names its telescope"""
-    return no_psf(run) and any(str(run.observation.meta.get(name, "")).strip() for name in TELESCOPE)
+    return no_psf(run) and any(
+        str(run.observation.meta.get(name, "")).strip() for name in ("TELESCOP", "INSTRUME")
+    )
 
 
 @flag()

@@ -104,6 +104,18 @@ def make(
     )
 
 
+def two_lights(apart):
+    """A run with two parts of the lens light, so many arcsec apart."""
+    run, scene = make(), Scene(lens=SIE(THETA_E), lens_free=True, lens_light=2, sky=False, extent=2.0)
+    physical = torch.full((scene.size,), 0.1, dtype=torch.float64)
+    physical[0], physical[1:5] = THETA_E, 0.0
+    for block, x in zip(scene.lights, (0.0, apart), strict=True):
+        physical[block.start + 3 : block.start + 7] = torch.tensor([x, 0.0, 0.0, 0.0])
+    covariance = torch.eye(scene.size, dtype=torch.float64) * 1e-6
+    source = run.fit.lensed_source.reshape(SHAPE).numpy()
+    return replace(run, scene=scene, fit=fit_of(physical, covariance, source, run.model))
+
+
 def on_grid(rim=0.0, beyond=0.0, radius=0.2, **changes):
     """A run with a source on a grid of 2" through which rays go straight; light on its rim, or beside it."""
     grid = SourceGrid(0.0, 0.0, 1.0, 21)
@@ -203,6 +215,7 @@ CASES = {
         make(light_off=0.119),
         make(light_off=0.15, error=0.036),  # 3 standard errors of the place are 0.153
     ),
+    "lights_apart": (two_lights(0.51 * THETA_E), two_lights(0.49 * THETA_E), make()),
     "lens_unlike_light": (make(light_e=0.301), make(light_e=0.299), make(light_e=-0.299)),
     "ring_unresolved": (make(theta_E=0.199), make(theta_E=0.201)),
     "source_off_grid": (

@@ -3,6 +3,7 @@
 import astropy.units as u
 import numpy as np
 import pytest
+import torch
 from astropy.nddata import CCDData, StdDevUncertainty
 
 from lenssr import SIE, Sersic, SuperResolver
@@ -129,11 +130,13 @@ def test_one_image_that_fails_is_an_error(monkeypatch):
         resolver_of(True)(image_of(0), psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
 
 
-def test_where_a_device_leads():
+def test_where_a_device_leads(monkeypatch):
     resolver = SuperResolver(source="pixelated", lens=LENS, device="cpu")
     assert not resolver._method.batched
-    # A device that holds no values stands for any that is no CPU.
-    method = FreeFormReconstruction(SuperResolver(source="pixelated", lens=LENS, device="meta").settings)
+    # A device that holds no values, which is refused as an option, stands for any that is no CPU.
+    settings = SuperResolver(source="pixelated", lens=LENS).settings
+    monkeypatch.setattr(type(settings), "torch_device", torch.device("meta"))
+    method = FreeFormReconstruction(settings)
     assert method.batched and method.device.type == "meta"
     observation = Observation.from_any(image_of(0), psf=PSF_IN, pixel_scale=0.12 * u.arcsec)
     members = [(number, observation) for number in range(3)]

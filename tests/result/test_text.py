@@ -6,7 +6,7 @@ from lenssr.result import FailedResolution
 
 def test_summary_says_verdict_and_errors(result):
     text = result.summary()
-    assert "ok; flags: correlated_noise, psf_undersampled" in text
+    assert "secure; flags: correlated_noise, psf_undersampled" in text
     assert "1.2000 +- 0.0012" in text
     assert "(fixed)" in text
     assert '36 x 31 pixels of 0.08"' in text

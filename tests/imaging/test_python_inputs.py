@@ -155,7 +155,7 @@ def test_a_frame_is_refused_before_it_is_read(tmp_path):
     assert seen.shape == (20, 20)
 
 
-CUT = """
+CUTTING = """
 import pathlib, re, sys, time
 import lenssr.imaging
 def peak():
@@ -178,7 +178,7 @@ def test_a_cut_of_a_mosaic_costs_no_more_than_the_cut(tmp_path):
         file.truncate(file.tell() + 4 * side**2 + -(4 * side**2) % 2880)
     # Parts of scipy that take 40 MB, which reading does without.
     parts = ["scipy.signal", "scipy.interpolate", "scipy.spatial", "scipy.stats"]
-    command = [sys.executable, "-c", CUT, str(path), *parts]
+    command = [sys.executable, "-c", CUTTING, str(path), *parts]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     height, width, seconds, grown = map(float, told[0].split())
     assert (height, width) == (20, 20)

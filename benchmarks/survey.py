@@ -254,6 +254,15 @@ def page(count, place):
     )
 
 
+def stopped(count, place):
+    """Ctrl-C in the middle of a run of many lenses."""
+    from survey_kills import interrupt, make_cutouts
+
+    seconds, code, _, gone = interrupt(make_cutouts(place / "stopped", count), place / "stopped run")
+    left = "no process is left" if gone else "processes are left"
+    yield "Ctrl-C until the run has ended", f"{seconds:.1f} s, exit code {code}, {left}", "<= 5 s"
+
+
 def system_calls(place):
     """Calls for one lens that change the metadata of the file system."""
     # Counted in the code: product and thumbnail are looked at, made and renamed; the row is appended.
@@ -288,6 +297,7 @@ def main():
     parser.add_argument("--kill-lenses", type=int, default=300)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the large catalogue")
     parser.add_argument("--page", type=int, default=10_000, help="lenses of the page")
+    parser.add_argument("--stopped", type=int, default=100, help="lenses of the run that is interrupted")
     options = parser.parse_args()
     common.header("Surveys", cores=os.cpu_count(), load=f"{os.getloadavg()[0]:.1f}")
     rows = []
@@ -297,6 +307,7 @@ def main():
         parts += [scheduling(options.tasks)] if options.tasks else []
         parts += [large(options.rows, place)] if options.rows else []
         parts += [page(options.page, place)] if options.page else []
+        parts += [stopped(options.stopped, place)] if options.stopped else []
         parts += [kills(options.kills, options.kill_lenses, options.seed)] if options.kills else []
         for part in parts:
             for row in part:

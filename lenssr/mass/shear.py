@@ -143,6 +143,7 @@ class ConvergenceSheet(MassModel):
     (0.1, 0.2)
     """
 
+    #: True: a free sheet changes the scale of the source, and nothing that is seen.
     needs_prior = True
     kappa = Parameter("convergence", fixed=True)
     _potential = staticmethod(sheet_potential)

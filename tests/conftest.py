@@ -21,7 +21,12 @@ hypothesis.settings.load_profile("lenssr")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Let slow tests begin first, and what a module makes for its tests be made once, in one process."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+    def haste(item):
+        real = "real_data" in getattr(item, "fixturenames", ())  # these take longest
+        return item.get_closest_marker("slow") is None, not real
+
+    items.sort(key=haste)
     for item in items:
         shared = getattr(item, "_fixtureinfo", None)
         made = {} if shared is None else shared.name2fixturedefs

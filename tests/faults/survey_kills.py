@@ -166,4 +166,4 @@ def interrupt(cutouts, run, number=signal.SIGINT):
         one.send_signal(number)
         _, told = one.communicate(timeout=60)
     seconds = time.monotonic() - began
-    return seconds, one.returncode, told.decode(), started and _gone(started, 5.0)
+    return seconds, one.returncode, told.decode(), started and _gone(started, 30.0)

@@ -33,6 +33,7 @@ import numpy as np
 from lenssr import EPL, Shear, SuperResolver
 from lenssr.options import FAMILIES
 from lenssr.reconstruction.verdict import FLAGS
+from lenssr.result.grade import OK_GRADES
 
 BANDS = ("F606W", "F475X", "F555W", "F814W")
 COLUMNS = (
@@ -45,20 +46,20 @@ COLUMNS = (
     "shear",
     "PA off",
     "slope",
-    "ok",
-    "serious flags",
+    "grade",
+    "flags that leave less than secure",
     "seconds",
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One lens: its cells, R_E over the published one (nan: it failed), offs of q and shear, ok, seconds."""
+    """One lens: its cells, R_E over the published one (nan: it failed), offs of q, shear, grade, seconds."""
 
     cells: tuple[str, ...]
     ratio: float
     shape_off: tuple[float, float]
-    ok: bool
+    grade: str
     seconds: float
 
 
@@ -101,12 +102,12 @@ def row_of(number, name, folder, entry, options, bands="one", hints=False):
     resolver = SuperResolver(mask="auto", **options)
     try:
         result = resolver({one: folder / f"{name}_{one}.fits" for one in used}, **told)
-        cells, ratio, ok = compared(result, entry, radius), result.R_E.value / radius, result.ok
+        cells, ratio, grade = compared(result, entry, radius), result.R_E.value / radius, result.grade
         off = shape_off(result, entry)
     except Exception as error:  # whatever it is, other lenses go on
-        cells, ratio, ok, off = failed(error, folder), math.nan, False, (math.nan, math.nan)
+        cells, ratio, grade, off = failed(error, folder), math.nan, "failed", (math.nan, math.nan)
     seconds = time.perf_counter() - start
-    row = Row((name, band, f"{radius:.3f}", *cells, f"{seconds:.0f}"), ratio, off, bool(ok), seconds)
+    row = Row((name, band, f"{radius:.3f}", *cells, f"{seconds:.0f}"), ratio, off, grade, seconds)
     print(" | ".join(row.cells), file=sys.stderr, flush=True)
     return row
 
@@ -123,7 +124,7 @@ def shape_off(result, entry):
 
 
 def compared(result, entry, radius):
-    """Cells from R_E to the serious flags."""
+    """Cells from R_E to the flags that count."""
     first = next(iter(result.bands.values())) if hasattr(result, "bands") else result
     mass, modulus = result.lens[0], modulus_of(result.lens)
     gamma = mass.gamma.value if "gamma" in mass.param_names else 2.0
@@ -134,21 +135,22 @@ def compared(result, entry, radius):
         f"{modulus:.2f} ({entry['shear'][0]:.2f})",
         f"{angle_off(mass, first.data.wcs, entry['pa'][0]):+.0f}",
         f"{gamma:.2f} ({entry['gamma'][0]:.2f})",
-        "yes" if result.ok else "no",
-        ", ".join(flag for flag in result.flags if FLAGS[flag.split(": ")[-1]].serious),
+        result.grade,
+        ", ".join(flag for flag in result.flags if FLAGS[flag.split(": ")[-1]].cap != "secure"),
     )
 
 
 def failed(error, folder):
     """The same cells for a lens that cannot be solved, the reason in place of flags."""
     reason = " ".join(str(error).split()).replace(f"{folder}{os.sep}", "").replace("|", "/")
-    return ("-",) * 6 + ("no", f"{type(error).__name__}: {reason}"[:80])
+    return ("-",) * 6 + ("failed", f"{type(error).__name__}: {reason}"[:80])
 
 
 def summary(rows):
     """Counts over all lenses, as (what, value); R_E is wrong where it is more than 5 % off, or nan."""
     off = np.array([abs(row.ratio - 1) for row in rows])
-    ok = np.array([row.ok for row in rows])
+    secure = np.array([row.grade == "secure" for row in rows])
+    ok = np.array([row.grade in OK_GRADES for row in rows])
     seconds = [row.seconds for row in rows]
     right = np.array([row.shape_off for row, far in zip(rows, off, strict=True) if far <= 0.05]).reshape(
         -1, 2
@@ -157,7 +159,9 @@ def summary(rows):
         ("lenses", len(rows)),
         ("R_E within 5 %", int((off <= 0.05).sum())),
         ("R_E within 10 %", int((off <= 0.10).sum())),
-        ("ok", int(ok.sum())),
+        ("graded secure", int(secure.sum())),
+        ("secure, and wrong by more than 5 %", int((secure & ~(off <= 0.05)).sum())),
+        ("ok: secure or probable", int(ok.sum())),
         ("ok, and wrong by more than 5 %", int((ok & ~(off <= 0.05)).sum())),
         ("mean absolute difference of q, shear", "{:.2f}, {:.2f}".format(*np.abs(right).mean(axis=0))),
         ("seconds, median", f"{np.median(seconds):.0f}"),

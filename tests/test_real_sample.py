@@ -76,7 +76,7 @@ def test_a_failure_is_a_row(sample, tmp_path, capsys):
     row = sample.row_of(0, "J0000", tmp_path, ENTRY, {"source": "sersic", "lens_light": ["sersic"]})
     assert len(row.cells) == len(sample.COLUMNS)
     assert row.cells[:2] == ("J0000", "F475X")
-    assert not row.ok and np.isnan(row.ratio) and row.cells[-3] == "no"
+    assert row.grade == row.cells[-3] == "failed" and np.isnan(row.ratio)
     assert "J0000_F475X.fits" in row.cells[-2]
     assert capsys.readouterr().err.startswith("J0000 | F475X | 1.2")
 
@@ -89,16 +89,18 @@ def test_hints_are_a_tenth_off_in_turn(sample):
 
 def test_counts(sample):
     ratios = [1.01, 0.96, 1.07, 1.4, 0.5, np.nan]
-    passed = [True, False, True, True, False, False]
+    grades = ["secure", "doubtful", "secure", "probable", "doubtful", "failed"]
     off = [(0.1, -0.02), (-0.2, 0.04), *[(0.9, 0.9)] * 4]
     rows = [
-        sample.Row((), *case) for case in zip(ratios, off, passed, [10, 20, 30, 40, 50, 600], strict=True)
+        sample.Row((), *case) for case in zip(ratios, off, grades, [10, 20, 30, 40, 50, 600], strict=True)
     ]
     assert dict(sample.summary(rows)) == {
         "lenses": 6,
         "R_E within 5 %": 2,
         "R_E within 10 %": 3,
-        "ok": 3,
+        "graded secure": 2,
+        "secure, and wrong by more than 5 %": 1,
+        "ok: secure or probable": 3,
         "ok, and wrong by more than 5 %": 2,
         "mean absolute difference of q, shear": "0.15, 0.03",
         "seconds, median": "35",

@@ -32,8 +32,6 @@ LAG_SIGMA = 4.0
 MOST_DETERMINED = 0.75
 # Model and data differ in flux only beyond this many standard deviations of the sum.
 FLUX_SIGMA = 5.0
-# A lens is off its light only beyond this many standard errors of its place.
-OFF_LIGHT_SIGMA = 3.0
 # Saturated: at least 4 pixels share the highest value, at least 10 sigma above 0.
 FEWEST_FULL_PIXELS, FULL_SIGMA = 4, 10.0
 FAINT_SHARE = 10  # percentile of the lensed source that a fitted sky could take
@@ -314,13 +312,17 @@ def starts_disagree(run):
     return min((excess for excess, _ in run.fit.modes), default=np.inf)
 
 
-@flag("doubtful", above=0.1, needs="theta_E")
+@flag("doubtful", above=decisions.PROBABLE_ERROR, needs="theta_E")
 def theta_E_uncertain(run):
     """error of the Einstein radius over its value above"""
     column = run.scene.radius
-    if not bool(run.scene.free[column]):
-        return None
-    return float(run.covariance[column, column].sqrt()) / run.theta_E
+    return float(run.covariance[column, column].sqrt()) / run.theta_E if run.scene.free[column] else None
+
+
+@flag("probable", above=decisions.SECURE_ERROR, needs="theta_E")
+def theta_E_imprecise(run):
+    """5 % of the Einstein radius are less than three of its errors: error over value above"""
+    return theta_E_uncertain(run)
 
 
 # ---------------------------------------------------------------- is it a lensed source?
@@ -347,15 +349,13 @@ def brightest_image_hidden(run):
 
 @flag("probable", above=decisions.OFF_LIGHT, needs="theta_E")
 def mass_off_light(run):
-    """distance in arcsec of a fitted lens from its light, if it is 3 sigma, above: galaxies have 0.05"""
-    columns, fit = run.scene.lens_centre_columns, run.fit
+    """distance in arcsec of a fitted lens from its light above: galaxies have 0.05"""
+    columns, physical = run.scene.lens_centre_columns, run.fit.physical
     if not run.scene.lights or not columns or not bool(run.scene.free[columns].all()):
         return None
-    centre = fit.physical[columns]
-    lights = [fit.physical[[block.start + k for k in block.profile.centre]] for block in run.scene.lights]
-    offset = min(float((light - centre).norm()) for light in lights)
-    error = float(run.covariance[columns, columns].sum().sqrt())
-    return offset if offset > OFF_LIGHT_SIGMA * error else 0.0
+    centre = physical[columns]
+    lights = [physical[[block.start + k for k in block.profile.centre]] for block in run.scene.lights]
+    return min(float((light - centre).norm()) for light in lights)
 
 
 @flag("doubtful", above=decisions.LIGHTS_APART, needs="theta_E")

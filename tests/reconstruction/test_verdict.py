@@ -15,8 +15,8 @@ from lenssr.simulation import DeepLense
 
 KNOWN = """
     bad_chi2 bad_arc_chi2 bad_field_chi2 low_chi2 residual_structure not_converged lens_at_bound
-    source_at_bound lens_light_at_bound starts_disagree theta_E_uncertain no_arcs
-    not_multiply_imaged brightest_image_hidden mass_off_light lights_apart lens_unlike_light
+    source_at_bound lens_light_at_bound starts_disagree theta_E_uncertain theta_E_imprecise
+    no_arcs not_multiply_imaged brightest_image_hidden mass_off_light lights_apart lens_unlike_light
     ring_unresolved source_off_grid
     source_too_large flux_disagrees saturated
     small_image correlated_noise errors_too_small constant_image hdu_guessed gain_guessed

@@ -259,8 +259,11 @@ class ImagingOperator:
 
     def to(self, dtype: torch.dtype, *, device: Device | None = None) -> ImagingOperator:
         """The same operator in another precision, or on another device (by default the same)."""
+        device = self.x.device if device is None else torch.device(device)
+        if (dtype, device) == (self.x.dtype, self.x.device):
+            return self
         twin = copy.copy(self)
-        twin._cast(dtype, self.x.device if device is None else device)
+        twin._cast(dtype, device)
         return twin
 
     @property

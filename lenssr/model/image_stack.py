@@ -120,6 +120,7 @@ class ImageStack:
     def single(self):
         """The same images behind the same operator in single precision."""
         twin = copy.copy(self)
+        vars(twin).pop("_sparser", None)
         twin.options, twin.data = {**self.options, "dtype": torch.float32}, self.data.float()
         if "operator" in vars(self):
             twin.operator = self.operator.to(torch.float32)
@@ -127,6 +128,8 @@ class ImageStack:
 
     def select(self, indices, *, refine=None):
         """The images with these numbers, behind an operator refined where ``refine`` is steep."""
+        if refine is None and self._refine is None and list(indices) == list(range(len(self))):
+            return self
         return self._twin(torch.as_tensor(indices, device=self.device), self.kernel, refine=refine)
 
     def sparser(self):
@@ -135,9 +138,14 @@ class ImageStack:
         The kernel makes up to second order for the light that a cell then misses. Behind PSFs of 1.7 and 2
         pixels, chi2 changes by less than 0.5: enough to compare sources and to find a lens.
         """
+        return self if self._sparser is None else self._sparser
+
+    @cached_property
+    def _sparser(self):
+        """The stack of `sparser`, made once; None where that is this one."""
         subsampling = self.options["kernel_subsampling"]
         if subsampling == 1 or self.options["oversampling"] != "auto" or self._refine is not None:
-            return self
+            return None
         kernel = self.kernel
         if not self.options["includes_pixel"]:
             kernel = sharpened(torch.as_tensor(kernel), -1 / 12).numpy()

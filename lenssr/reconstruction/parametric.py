@@ -112,7 +112,8 @@ class ParametricReconstruction:
                 return self._look(scene, fit, others, observations[number])
 
             def begin(number, fit):
-                return self.begin(scene.on("cpu"), fit, observations[number], prior="curvature", **BRIEFLY)
+                own = stack if len(stack) == 1 and stack.device.type == "cpu" else None
+                return self.begin(scene.on("cpu"), fit, observations[number], own, "curvature", **BRIEFLY)
 
             options = {"seed": settings.seed, "network": self.lens_network, "look": look, "begin": begin}
             options["freeform"] = FREE_FORM.get(settings.source)

@@ -36,7 +36,7 @@ def rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
     constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
     constraints = constraints.with_light_priors(scene, physical)
     near = constraints.trust_region(scene, physical, reach)
-    (fit,) = refine(stack, scene, physical, near, 0, tolerance=tolerance, patience=BRIEFLY)
+    (fit,) = refine(stack.sparser(), scene, physical, near, 0, tolerance=tolerance, patience=BRIEFLY)
     return replace(fit, constraints=constraints)
 
 

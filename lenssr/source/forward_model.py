@@ -363,13 +363,11 @@ class _View:
         """Transpose of `image_of`, (..., N) to (..., C)."""
         return self.operator.spread(images.unflatten(-1, self.operator.shape)).flatten(-2)
 
-    def weighted(
-        self, matrix: sparse.csr_array, weight: NDArray, *, thin: bool = False
-    ) -> sparse.csr_array:
+    def weighted(self, matrix: sparse.csr_array, weight: NDArray, *, thin: bool = False) -> sparse.csr_array:
         """Sparse map from nodes to pixels in sigma, behind the core of the PSF, of that to cells (C, n).
 
-        Only of pixels that count: the wings of a PSF contribute little to most of an image. ``thin`` lets every
-        other pixel, as on a chessboard, stand for its neighbours too.
+        Only of pixels that count: the wings of a PSF contribute little to most of an image. ``thin`` lets
+        every other pixel, as on a chessboard, stand for its neighbours too.
         """
         if thin:
             weight = 2 * weight * (np.indices(self.operator.shape).sum(0) % 2).ravel()

@@ -40,6 +40,9 @@ GHOST_PIXELS = 1.4
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
+# Standard deviation of each coordinate of an unknown lens around the light of its galaxy, in arcsec. Chosen:
+# those of real lenses that are right lie within 0.07 of it.
+OFF_LIGHT = 0.05
 # Mean and standard deviation of the prior on the slope of an unknown lens: those of lens galaxies scatter by
 # 0.16 (Auger et al. 2010, ApJ 724, 511).
 SLOPE_PRIOR = 2.08, 0.2
@@ -109,8 +112,8 @@ class Constraints:
         for block, priors in [(scene["lens"], LENS_PRIORS), *shapes]:
             sigma = _by_column(scene, block, priors)
             stiffness = torch.where(sigma.isfinite(), sigma**-2, stiffness)
-        if scene.lights and not scene.follows_light:
-            stiffness[:, columns] = 0.0
+        if scene.lights:
+            stiffness[:, columns] = OFF_LIGHT**-2 if scene.follows_light else 0.0
         if scene.theta_E is not None:
             mean[:, scene.radius], stiffness[:, scene.radius] = (
                 scene.theta_E,
@@ -144,6 +147,18 @@ class Constraints:
         mean[:, columns] = start[:, columns]
         stiffness[:, columns] = (radius[1] * start[:, columns]) ** -2
         return Constraints(lower, upper, mean, stiffness)
+
+    def tied_to_lens(self, scene: Scene, start: Tensor, width: float) -> "Constraints":
+        """Constraints that hardly let the lens of a fit leave its start (1, P).
+
+        ``width`` is that of the prior of its parameters, of lengths over the Einstein radius.
+        """
+        mean, stiffness, lens = self.mean.clone(), self.stiffness.clone(), scene["lens"].slice
+        lengths = [*scene["lens"].columns("theta_E"), *scene.lens_centre_columns]
+        widths = torch.full_like(stiffness, width)
+        widths[:, lengths] *= start[:, scene["lens"].columns("theta_E")]
+        mean[:, lens], stiffness[:, lens] = start[:, lens], widths[:, lens] ** -2
+        return replace(self, mean=mean, stiffness=stiffness)
 
     def binding(self, scene: Scene, place: Tensor, within: "Constraints") -> Tensor:
         """Whether (B,) a lens that ends at ``place`` (B, P) is on a bound that `narrowed` has set."""

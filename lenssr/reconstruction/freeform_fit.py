@@ -358,17 +358,31 @@ class FreeFormFit:
         operator, shape = self.stack.operator, self.stack.grid.shape
         rays = self.scene.source_positions(operator.x, operator.y, self.fit.physical[None])
         x, y = (axis[0].numpy() for axis in rays)
-        bright = self._pulls(self.stack) > decisions.GRID_EDGE_SIGMA
+        pulls = self._pulls(self.stack)
+        bright = pulls > decisions.GRID_EDGE_SIGMA
         if not bright.any():
             bright[:] = True
+        within = self._within_reach(x, y, np.where(bright, pulls, 0.0))
+        bright &= within
         place = SourceGrid.around(x[bright], y[bright], SIDE)
         # What the parametric source leaves of the arcs may be another part of the galaxy, not far from it.
         root = (self.fit.weight / self.temperature).sqrt()
         left = ((self.stack.data[0] - self.fit.model) * root).numpy().reshape(shape)
         left = 3 * ndimage.uniform_filter(left, 3)[_pixels_of(self.stack)] > significant
         near = np.hypot(x - place.x_0, y - place.y_0) < decisions.GRID_LEFT_REACH * place.half
-        bright |= left & near
+        bright |= left & near & within
         return source_grid(x[bright], y[bright], self.observation)
+
+    def _within_reach(self, x, y, pulls):
+        """Rays (R,) that a source may reach: near its middle if a galaxy shines and the lens is free, or all.
+
+        Its halo would look like a source as large as the galaxy, behind a lens that makes up for the rest.
+        """
+        if not (self.bare.lights and self.bare.lens_moves) or self.scene.radius is None:
+            return np.ones(len(x), dtype=bool)
+        weight = np.minimum(pulls, decisions.GRID_MOST_SIGMA) ** 2
+        away = np.maximum(*(np.abs(axis - weighted_median(axis, weight)) for axis in (x, y)))
+        return away <= decisions.LARGEST_SOURCE * float(self.fit.physical[self.scene.radius])
 
     def _pulls(self, stack):
         """The parametric source in the pixel of each ray of a stack, in sigma."""
@@ -381,6 +395,13 @@ class FreeFormFit:
         bright = pulls > decisions.GRID_EDGE_SIGMA
         seen = bright & stack.operator.inside.numpy()
         return np.where(seen, pulls, 0.0) ** 2 if bright.any() else np.ones(len(pulls))
+
+
+def weighted_median(values, weight):
+    """Median of values (N,) that count by weights (N,)."""
+    order = np.argsort(values)
+    below = weight[order].cumsum()
+    return float(values[order[np.searchsorted(below, below[-1] / 2)]])
 
 
 def moments_of(stack, model):

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # Iterations of a Sérsic from a trial lens beside lens light: it only has to say where the source begins.
 BRIEFLY = 15
+# Width of the prior that ties a lens to its start meanwhile, of shapes; of lengths over the Einstein radius.
+TIED = 3e-3
 
 
 def rivals(trials):
@@ -26,16 +28,18 @@ def rivals(trials):
 
 
 def rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
-    """Where a free-form source begins near a trial lens (L,), beside lens light: a few steps of a Sérsic."""
+    """Where a free-form source begins behind a trial lens (L,), beside lens light: a few steps of a Sérsic.
+
+    They hardly move the lens: a source that is no Sérsic would, to where no free-form one finds back from.
+    """
     physical = start_behind(lens, stack, plain, light)
-    reach = decisions.RADIUS_REACH, decisions.RADIUS_WIDTH
     if plain is not scene:
-        near = constraints.trust_region(plain, physical, reach)
+        near = constraints.tied_to_lens(plain, physical, TIED)
         physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))
     centres = physical[:, scene.lens_centre_columns]
     constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
     constraints = constraints.with_light_priors(scene, physical)
-    near = constraints.trust_region(scene, physical, reach)
+    near = constraints.tied_to_lens(scene, physical, TIED)
     (fit,) = refine(stack.sparser(), scene, physical, near, 0, tolerance=tolerance, patience=BRIEFLY)
     return replace(fit, constraints=constraints)
 

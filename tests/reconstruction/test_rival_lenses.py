@@ -2,11 +2,19 @@
 
 from types import SimpleNamespace
 
+import astropy.units as u
+import numpy as np
 import pytest
 import torch
 
+from lenssr import SIE, Sersic, Shear, SuperResolver
+from lenssr.grids import PixelGrid
+from lenssr.imaging import PSF, Observation, render
+from lenssr.model.fit import Constraints
+from lenssr.model.initial_guess import light_start
 from lenssr.reconstruction import decisions
-from lenssr.reconstruction.rival_lenses import likeliest, rivals
+from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
+from lenssr.reconstruction.rival_lenses import likeliest, rivals, rough_fit
 from lenssr.reconstruction.trial_lenses import TrialLens, _oddity
 
 
@@ -53,3 +61,22 @@ def test_nothing_is_lost_for_being_odd_within_the_limits():
     assert lost[:2].tolist() == [0, 0]
     # ln(2)^2 of what the limits are multiplied with
     assert lost[2:].tolist() == pytest.approx([0.48045 * decisions.WIDE, 0.48045 * decisions.NEAR], rel=1e-4)
+
+
+def test_a_source_that_is_no_sersic_does_not_move_a_trial_lens():
+    """Of two clumps one Sérsic makes a lens that spreads it over both."""
+    grid, psf, sigma = PixelGrid((50, 50), 0.08), PSF.from_fwhm(0.15 * u.arcsec), 0.3
+    lens = SIE(1.0, 0.1, -0.05) + Shear(0.03, -0.02)
+    clumps = [Sersic(40.0, r_eff=0.06, n=1.0, x_0=x, y_0=y) for x, y in ((0.22, -0.05), (-0.1, 0.25))]
+    galaxy = Sersic(900.0, r_eff=0.5, n=3.0, e1=0.1)
+    low = sum(render(grid, psf=psf, lens=lens, source=one) for one in clumps)
+    low = low + render(grid, psf=psf, source=galaxy)
+    data = low + np.random.default_rng(3).normal(0, sigma, low.shape)
+    image = Observation.from_any(data, noise=sigma, pixel_scale=0.08, psf=psf, unit="electron")
+    settings = SuperResolver(source="pixelated", lens_light="mge").settings
+    stack = stack_of([image], settings)
+    scene = ParametricReconstruction(settings).scene(image, "cpu")
+    plain, light = scene.with_plain_light(), light_start(stack, scene)
+    true = lens.vector
+    fit = rough_fit(true, stack, scene, plain, light, Constraints.of(plain, 1), 100.0)
+    assert (fit.physical[scene["lens"].slice][: len(true)] - true).abs().max() < 0.01

@@ -4,9 +4,7 @@ import math
 from typing import Self
 
 import astropy.units as u
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.cosmology import Cosmology, nfw_from_mass
@@ -27,6 +25,9 @@ SERIES_TERMS = 16
 
 NEAR = 0.9
 """Squared radius, in scale radii, inside which the form without cancellation at the centre is precise."""
+
+VANISHING = 1e-36
+"""Squared radius, in scale radii, of the centre."""
 
 TINY = 1e-30
 """Least 1 - x^2, where arctanh(sqrt(1 - x^2)) / sqrt(1 - x^2) is 1 to rounding."""
@@ -62,8 +63,7 @@ def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     """Add `nfw_deflection` for numbers in place."""
     r_s, alpha_rs, x_0, y_0 = numbers
     x, y = x - x_0, y - y_0
-    square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
-    mean = torch.from_numpy(plain_profile(square.numpy())[0])
+    mean = plain_profile(plain_square(x, y, r_s))[0]
     ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
     ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
 
@@ -153,68 +153,59 @@ def _tangent_series(z: Tensor) -> Pair:
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
 
 
-def plain_profile(square: NDArray, *, whole: bool = False) -> list[NDArray]:
-    """The last of `_profile` of an array x^2, each branch only where it is needed.
+def plain_square(x: Tensor, y: Tensor, r_s: float) -> Tensor:
+    """Squared radius in scale radii, which is not 0 in the centre."""
+    scale = 1 / r_s**2
+    return torch.addcmul(x.new_tensor(VANISHING), x, x, value=scale).addcmul_(y, y, value=scale)
+
+
+def plain_profile(square: Tensor, *, whole: bool = False) -> list[Tensor]:
+    """The last of `_profile` of numbers x^2, each branch only where it is needed.
 
     If ``whole``, also the first of `_profile`, and ln(x / 2).
     """
-    if square.max(initial=0.0) < NEAR:
+    if not len(square) or square.max() < NEAR:
         return _inside(square, whole)
     near, far = square < NEAR, square >= 1
     if far.all():
         return _outside(square, whole)
-    results = [np.empty_like(square) for _ in range(3 if whole else 1)]
+    results = [torch.empty_like(square) for _ in range(3 if whole else 1)]
     for where, branch in ((near, _inside), (~(near | far), _around), (far, _outside)):
-        index = np.flatnonzero(where)
+        index = where.nonzero()[:, 0]
         if len(index):
             for result, part in zip(results, branch(square[index], whole), strict=True):
                 result[index] = part
     return results
 
 
-def _inside(square: NDArray, whole: bool) -> list[NDArray]:
-    """With s = sqrt(1 - x^2) the mean is (-ln(x / 2) + ln((1 + s) / 2) / (1 - s)) / (s (1 + s))."""
-    root = 1 - square
-    np.sqrt(root, out=root)
-    more = root + 1
-    # Minus half of 1 - s, without cancellation.
-    less = np.divide(square, more)
-    less *= -0.5
-    half = np.log1p(less)
-    logarithm = square * 0.25
-    np.log(logarithm, out=logarithm)
-    if whole:
-        f = (half - 0.5 * logarithm) / root
-    more *= root
-    half /= less
-    half += logarithm
-    half *= -0.5
-    half /= more
-    return [half, f, 0.5 * logarithm] if whole else [half]
+def _inside(square: Tensor, whole: bool) -> list[Tensor]:
+    """With w = (1 + s) / 2, s = sqrt(1 - x^2), the mean is -(2 ln(x / 2) + ln(w) / (w - 1)) / (4 w s).
+
+    Of a w that is rounded, but not to 1, ln(w) / (w - 1) is right to rounding.
+    """
+    root = kernels.in_place("sqrt", 1 - square).clamp_max_(1 - 2 * torch.finfo(square.dtype).eps)
+    w = torch.add(root.new_tensor(0.5), root, alpha=0.5)
+    half, logarithm = kernels.in_place("log", w.clone()), _log_of_half(square)
+    f = [torch.sub(half, logarithm).div_(root), logarithm] if whole else []
+    root.mul_(w).mul_(-4)
+    return [half.div_(w.sub_(1)).add_(logarithm, alpha=2).div_(root), *f]
 
 
-def _around(square: NDArray, whole: bool) -> list[NDArray]:
-    root = np.sqrt(np.maximum(1 - square, TINY))
-    f, logarithm = np.arctanh(root) / root, _log_of_half(square)
-    return [(logarithm + f) / square, f, logarithm][: 3 if whole else 1]
+def _around(square: Tensor, whole: bool) -> list[Tensor]:
+    root = torch.sqrt((1 - square).clamp_min_(TINY))
+    f, logarithm = torch.atanh(root).div_(root), _log_of_half(square)
+    return [(logarithm + f).div_(square), f, logarithm][: 3 if whole else 1]
 
 
-def _outside(square: NDArray, whole: bool) -> list[NDArray]:
-    root = np.sqrt(np.maximum(square - 1, TINY))
-    f = np.arctan(root)
-    f /= root
-    logarithm = _log_of_half(square)
-    mean = logarithm + f
-    mean /= square
-    return [mean, f, logarithm] if whole else [mean]
+def _outside(square: Tensor, whole: bool) -> list[Tensor]:
+    root = kernels.in_place("sqrt", (square - 1).clamp_min_(TINY))
+    f, logarithm = kernels.in_place("arctan", root.clone()).div_(root), _log_of_half(square)
+    return [(logarithm + f).div_(square), f, logarithm][: 3 if whole else 1]
 
 
-def _log_of_half(square: NDArray) -> NDArray:
+def _log_of_half(square: Tensor) -> Tensor:
     """ln(x / 2) of x^2."""
-    logarithm = square * 0.25
-    np.log(logarithm, out=logarithm)
-    logarithm *= 0.5
-    return logarithm
+    return kernels.in_place("log", square * 0.25).mul_(0.5)
 
 
 class NFW(MassModel):

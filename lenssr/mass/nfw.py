@@ -26,6 +26,9 @@ SERIES_TERMS = 16
 NEAR = 0.9
 """Squared radius, in scale radii, inside which the form without cancellation at the centre is precise."""
 
+CLOSE = 0.1
+"""Distance of x^2 from 1 below which the surface density is summed as a series."""
+
 VANISHING = 1e-36
 """Squared radius, in scale radii, of the centre."""
 
@@ -83,24 +86,29 @@ def _add_nfw_hessian(
 ) -> None:
     """Add `nfw_hessian` for numbers in place, and the deflection to ``alpha``."""
     r_s, alpha_rs, x_0, y_0 = numbers
-    x, y = x - x_0, y - y_0
-    square = x * x + y * y
-    radius = torch.sqrt(square.clamp_min(CORE**2)) / r_s
-    density, mean = torch.empty_like(radius), torch.empty_like(radius)
-    # Each formula only where it holds.
-    inside = radius < INNER
-    for part, formula in ((inside, _inner_profile), (~inside, _profile)):
-        _, density[part], mean[part] = formula(radius[part])
-    scale = alpha_rs / (NORM * r_s)
+    x, y, scale = x - x_0, y - y_0, alpha_rs / (NORM * r_s)
+    square = plain_square(x, y, r_s)
+    mean, f, _ = plain_profile(square, whole=True)
     if alpha is not None:
         alpha[0].addcmul_(x, mean, value=scale)
         alpha[1].addcmul_(y, mean, value=scale)
-    kappa = density.mul(scale / 2)
-    tangential = mean.mul(scale).sub_(kappa).div_(safe_divisor(square))
+    kappa = _plain_density(square, f).mul_(scale / 2)
+    # Over r^2 in arcsec2, in which it has no unit.
+    tangential = mean.mul_(scale).sub_(kappa).div_(square).mul_(1 / r_s**2)
     gamma1 = (y * y).addcmul_(x, x, value=-1).mul_(tangential)
     xx.add_(kappa).add_(gamma1)
     xy.addcmul_(torch.mul(x, y), tangential, value=-2)
     yy.add_(kappa).sub_(gamma1)
+
+
+def _plain_density(square: Tensor, f: Tensor) -> Tensor:
+    """The second of `_profile` of numbers x^2 and of the first: of that, but where it cancels."""
+    less = square - 1
+    density = torch.rsub(f, 1).div_(less)
+    close = (less.abs_() < CLOSE).nonzero()[:, 0]
+    if len(close):
+        density[close] = _profile(torch.sqrt(square[close]))[1]
+    return density
 
 
 def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:

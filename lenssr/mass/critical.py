@@ -40,7 +40,7 @@ SMALL = 1e-6
 RING_ANGLES = 16
 # Secant steps towards a curve, length of the first and way at most, in units of a chord, and the error
 # in arcsec at which they end.
-SECANTS, FIRST_STEP, REACH, CLOSE = 8, 1e-4, 2.0, 1e-12
+SECANTS, FIRST_STEP, REACH, CLOSE = 8, 1e-5, 2.0, 1e-12
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def shows_keywords(typed: type) -> Callable[[type], type]:
             signature = inspect.signature(method)
             own = list(signature.parameters.values())
             if own and own[-1].annotation == f"Unpack[{typed.__name__}]":
-                method.__signature__ = signature.replace(parameters=[*own[:-1], *named])
+                method.__dict__["__signature__"] = signature.replace(parameters=[*own[:-1], *named])
         return cls
 
     return showing

@@ -100,13 +100,13 @@ def main():
     starts = [{"x": [galaxy.x], "y": [galaxy.y]} for galaxy in alone]
     own, _, seconds = timed(lambda: phot.map(list(stamps), error=1.0, init_params=starts))
     columns = (
-        "galaxies",
-        "s of processors each",
+        "fit",
+        "s a galaxy",
         "r_eff, relative",
         "n",
         "ellip",
         "position, pixel",
-        "failed",
+        "failures",
     )
     found = fits_of(table)
     rows = [

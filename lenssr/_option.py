@@ -1,6 +1,7 @@
 """Options: their declaration, their checks, values from texts of the command line, forms in files."""
 
 import argparse
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -25,6 +26,28 @@ def named(path: str) -> Any:
 def late(path: str) -> Callable[..., Any]:
     """Make a function that calls the one which `named` finds."""
     return lambda *values: named(path)(*values)
+
+
+def shows_keywords(typed: type) -> Callable[[type], type]:
+    """Decorator of a class: methods that take the keywords of a typed dict by two stars show them by name.
+
+    What asks for their signatures sees them, such as the completion of a shell, and the docs.
+    """
+    kinds = {name: getattr(kind, "__forward_arg__", kind) for name, kind in typed.__annotations__.items()}
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in kinds.items()
+    ]
+
+    def showing(cls: type) -> type:
+        for method in filter(inspect.isfunction, vars(cls).values()):
+            signature = inspect.signature(method)
+            own = list(signature.parameters.values())
+            if own and own[-1].annotation == f"Unpack[{typed.__name__}]":
+                method.__dict__["__signature__"] = signature.replace(parameters=[*own[:-1], *named])
+        return cls
+
+    return showing
 
 
 # ---------------------------------------------------------------- declarations

@@ -501,6 +501,9 @@ class PhotometryOptions(Options):
         "where errors come from", default="auto", check=opt.one_of(("auto", "gaussian", "profile"))
     )
     device: str = option("cpu, cuda or auto", default="auto", check=_check_device, flag="--device")
+    progress_bar: bool = option(
+        "whether a bar counts the fits", default=False, check=opt.one_of((False, True))
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

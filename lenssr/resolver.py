@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lenssr._files import listed
 from lenssr._limits import limited
+from lenssr._option import shows_keywords
 from lenssr._tensors import usual_torch
 from lenssr._workers import count_jobs, solve_parts
 from lenssr.exceptions import InputError, LensSRDeprecationWarning
@@ -42,6 +43,7 @@ __all__ = ["SuperResolver"]
 MOST_INTERPOLATED = 4096**2
 
 
+@shows_keywords(Reading)
 class SuperResolver:
     """Super-resolve images of strong lenses with a model of lens and source.
 
@@ -188,11 +190,9 @@ class SuperResolver:
             The Einstein radius that is expected of an unknown lens, a number in arcsec: where its search
             begins, and a prior of 20 %. By default all radii are tried.
         **reading
+            What the image does not hold or say, as `~lenssr.imaging.Observation.from_any` takes it:
             ``pixel_scale``, ``unit``, ``zero_point``, ``hdus``, ``band``, ``centre`` (the lens's place),
-            ``size`` or ``radius`` (of the field that holds lens and arcs), ``error``,
-            ``weight``, ``weight_kind``, ``exposure``, ``mask_bits``, ``psf_oversampling`` and
-            ``psf_includes_pixel``, where the image does not hold or say them; see
-            `~lenssr.imaging.Observation.from_any`.
+            ``size`` or ``radius`` (of the field that holds lens and arcs), ``error``, ``weight``, ...
 
         Returns
         -------

@@ -20,6 +20,7 @@ from lenssr import (
     register_source,
     render,
 )
+from lenssr.imaging.observation import Reading
 from lenssr.light import LightProfile
 from lenssr.light.sersic import SersicProfile
 from lenssr.options import PHOTOMETRY, PIXEL, PRIORS, RESOLVER, SEARCH, SOURCES, Settings
@@ -53,6 +54,14 @@ def test_signatures_have_the_options_and_their_defaults(cls, options):
         name: one.default for name, one in options.items()
     }
     assert all(one.kind is inspect.Parameter.KEYWORD_ONLY for one in signature)
+
+
+@pytest.mark.parametrize("method", ["__call__", "map", "fine_tune"])
+def test_what_is_said_of_an_image_is_in_the_signature(method):
+    """What `Observation.from_any` takes; nothing hides behind two stars."""
+    parameters = inspect.signature(getattr(SuperResolver, method)).parameters
+    assert not [one for one in parameters.values() if one.kind is one.VAR_KEYWORD]
+    assert set(Reading.__annotations__) <= set(parameters)
 
 
 @pytest.mark.parametrize("cls", [SuperResolver, SersicPhotometry])

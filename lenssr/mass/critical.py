@@ -38,8 +38,9 @@ SHORT = 0.2
 SMALL = 1e-6
 # Angles of the rings on which signs around a centre are looked at.
 RING_ANGLES = 16
-# Secant steps towards a curve, and the length of the first, in units of a chord.
-SECANTS, FIRST_STEP = 8, 1e-3
+# Secant steps towards a curve, length of the first and way at most, in units of a chord, and the error
+# in arcsec at which they end.
+SECANTS, FIRST_STEP, REACH, CLOSE = 8, 1e-5, 2.0, 1e-12
 
 
 @dataclass(frozen=True)
@@ -199,24 +200,31 @@ def _apart(line: Array) -> Array:
 def _onto(
     levels: _Levels, points: Array, steps: Array, which: NDArray[np.intp]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Points moved onto the curve across their chords by the secant method, and which of them got there."""
-    across = np.stack((-steps[1], steps[0])) * FIRST_STEP
+    """Points moved onto the curve across their chords by the secant method, and which of them got there.
+
+    The error after a step is at most about the product of it and the one before, in units of chords.
+    """
+    across = np.stack((-steps[1], steps[0]))
     size = np.hypot(*across)
-    before, after = np.zeros(len(size)), np.ones(len(size))
-    old, new = (levels.at(points + t * across, which) for t in (before, after))
-    swap = np.abs(old) < np.abs(new)
-    before, after = np.where(swap, after, before), np.where(swap, before, after)
-    old, new = np.where(swap, new, old), np.where(swap, old, new)
-    reach = 2 / FIRST_STEP
+    place, last = np.full(len(size), FIRST_STEP), np.full(len(size), FIRST_STEP)
+    old = levels.at(points, which)
+    good = np.zeros(len(size), dtype=bool)
+    left = np.arange(len(size))
     for _ in range(SECANTS):
+        moved = points[:, left] + place[left] * across[:, left]
+        new = levels.at(moved, which[left])
         slope = new - old
-        step = np.where(slope == 0, 0.0, -new * (after - before) / np.where(slope == 0, 1.0, slope))
-        before, after = after, np.clip(after + step, -reach, reach)
-        if (np.abs(after - before) * size < 1e-13).all():
+        step = np.where(slope == 0, 0.0, -new * last[left] / np.where(slope == 0, 1.0, slope))
+        step = np.clip(place[left] + step, -REACH, REACH) - place[left]
+        error = np.abs(step) * np.minimum(np.abs(last[left]) + np.abs(step), 1) * size[left]
+        place[left] += step
+        last[left] = step
+        good[left] = (error < 1e-9) & (np.abs(place[left]) < REACH)
+        missing = (error >= CLOSE) & (step != 0)
+        left, old = left[missing], new[missing]
+        if not len(left):
             break
-        old, new = new, levels.at(points + after * across, which)
-    good = (np.abs(after - before) * size < 1e-9) & (np.abs(after) < reach)
-    return points + after * across, good
+    return points + place * across, good
 
 
 def _spline(length: Array, points: Array, closed: bool) -> Any:

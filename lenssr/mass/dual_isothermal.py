@@ -4,14 +4,13 @@ import math
 from functools import partial
 
 import astropy.units as u
-import numpy as np
 import torch
 from torch import Tensor
 
 from lenssr.exceptions import InputError
 from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
-from lenssr.mass.isothermal import NO_ELLIPTICITY, VANISHING, _by_ellipticity
+from lenssr.mass.isothermal import NO_ELLIPTICITY, VANISHING, _by_ellipticity, add_arctangents
 from lenssr.mass.kernels import Pair, Real, Triple, centred, lift, times
 from lenssr.mass.parameter import EllipticalMixin, Length, Parameter, centre, ellipticities, shape
 
@@ -122,22 +121,19 @@ def _add_dpie(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> 
         return _add_round(ax, ay, x, y, theta_E, core, edge, x_0, y_0)
     if e1 < 0:
         return _add_dpie(ay, ax, y, x, theta_E, core, edge, -e1, e2, y_0, x_0)
-    p, r, inner, axes = _along_axes(x - x_0, y - y_0, core, e1, e2)
-    q, f, cos, _ = axes
+    p, r, inner, (q, f, cos, sin) = _along_axes(x - x_0, y - y_0, core, e1, e2)
     core, edge = core / cos, edge / cos
     outer = inner + (edge * edge - core * core) / (f * f)
-    # Tangents are p over R / f + s / f q; across, r over that less f s. numpy's roots take half of the time.
-    np.sqrt(inner.numpy(), out=inner.numpy())
-    np.sqrt(outer.numpy(), out=outer.numpy())
-    inner.add_(core / (f * q))
-    outer.add_(edge / (f * q))
+    # Tangents are p over R / f + s / f q; across, r over that less f s.
+    kernels.in_place("sqrt", inner).add_(core / (f * q))
+    kernels.in_place("sqrt", outer).add_(edge / (f * q))
     difference = outer - inner
     low = torch.addcmul(p * p, inner, outer)
     p.mul_(difference).div_(low)
     inner.sub_(f * core)
     high = torch.mul(inner, outer.sub_(f * edge), out=low).addcmul_(r, r, value=-1)
     r.mul_(difference.sub_(f * (edge - core))).div_(high)
-    _add_angles(ax, ay, p, r, theta_E, *axes)
+    add_arctangents(ax, ay, p, r, theta_E, 1 / f, cos, sin)
 
 
 def add_cored(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
@@ -145,13 +141,11 @@ def add_cored(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> 
     theta_E, core, e1, e2, x_0, y_0 = numbers
     if e1 < 0:
         return add_cored(ay, ax, y, x, theta_E, core, -e1, e2, y_0, x_0)
-    p, r, radius, axes = _along_axes(x - x_0, y - y_0, core, e1, e2)
-    q, f, cos, _ = axes
+    p, r, radius, (q, f, cos, sin) = _along_axes(x - x_0, y - y_0, core, e1, e2)
     core = core / cos
-    np.sqrt(radius.numpy(), out=radius.numpy())
-    p.div_(radius.add_(core / (f * q)))
+    p.div_(kernels.in_place("sqrt", radius).add_(core / (f * q)))
     r.div_(radius.sub_(f * core))
-    _add_angles(ax, ay, p, r, theta_E, *axes)
+    add_arctangents(ax, ay, p, r, theta_E, 1 / f, cos, sin)
 
 
 def _along_axes(
@@ -171,29 +165,16 @@ def _along_axes(
     return p, r, square.addcmul_(r, r, value=1 / (q * f * f)), (q, f, cos, sin)
 
 
-def _add_angles(
-    ax: Tensor, ay: Tensor, p: Tensor, r: Tensor, theta_E: float, q: float, f: float, cos: float, sin: float
-) -> None:
-    """Add the arctangent along the axis, and the hyperbolic one across."""
-    # numpy's functions take a third of the time of torch's.
-    np.arctan(p.numpy(), out=p.numpy())
-    np.arctanh(r.numpy(), out=r.numpy())
-    scale = theta_E / f
-    ax.add_(p, alpha=scale * cos).sub_(r, alpha=scale * sin)
-    ay.add_(p, alpha=scale * sin).add_(r, alpha=scale * cos)
-
-
 def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> None:
     """Add the deflection of a round dPIE, theta_E w (1 / (R_core + core) - 1 / (R_edge + edge))."""
     theta_E, core, edge, x_0, y_0 = numbers
     x, y = x - x_0, y - y_0
     inner = torch.addcmul(x.new_tensor(max(core * core, VANISHING)), x, x).addcmul_(y, y)
     outer = inner + (edge * edge - core * core)
-    np.sqrt(inner.numpy(), out=inner.numpy())
-    np.sqrt(outer.numpy(), out=outer.numpy())
+    kernels.in_place("sqrt", inner).add_(core)
+    kernels.in_place("sqrt", outer).add_(edge)
     # The difference of the denominators over their product.
-    inner.add_(core)
-    difference = outer.add_(edge).sub(inner).div_(inner.mul_(outer))
+    difference = (outer - inner).div_(inner.mul_(outer))
     ax.addcmul_(x, difference, value=theta_E)
     ay.addcmul_(y, difference, value=theta_E)
 

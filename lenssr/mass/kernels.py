@@ -115,6 +115,19 @@ def power_series(coefficients: Sequence[Real], re: Tensor, im: Tensor, square: T
 
 # ---------------------------------------------------------------- without derivatives, block by block
 
+WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
+"""Whether numpy's transcendental functions are two to three times faster than torch's, rather than slower."""
+
+
+def in_place(name: str, values: Tensor) -> Tensor:
+    """A function by its name in numpy and torch, in place, by the one that is faster on this machine."""
+    # numpy's square root is always the faster one.
+    if WIDE or name == "sqrt":
+        array = values.numpy()
+        getattr(np, name)(array, out=array)
+        return values
+    return getattr(torch, name)(values, out=values)
+
 
 def tracked(*tensors: Tensor) -> bool:
     """Whether a derivative, in either mode, is taken through one of the tensors."""

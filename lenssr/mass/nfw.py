@@ -4,9 +4,7 @@ import math
 from typing import Self
 
 import astropy.units as u
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lenssr.cosmology import Cosmology, nfw_from_mass
@@ -27,6 +25,12 @@ SERIES_TERMS = 16
 
 NEAR = 0.9
 """Squared radius, in scale radii, inside which the form without cancellation at the centre is precise."""
+
+CLOSE = 0.1
+"""Distance of x^2 from 1 below which the surface density is summed as a series."""
+
+VANISHING = 1e-36
+"""Squared radius, in scale radii, of the centre."""
 
 TINY = 1e-30
 """Least 1 - x^2, where arctanh(sqrt(1 - x^2)) / sqrt(1 - x^2) is 1 to rounding."""
@@ -62,8 +66,7 @@ def _add_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) -> N
     """Add `nfw_deflection` for numbers in place."""
     r_s, alpha_rs, x_0, y_0 = numbers
     x, y = x - x_0, y - y_0
-    square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
-    mean = torch.from_numpy(plain_profile(square.numpy())[0])
+    mean = plain_profile(plain_square(x, y, r_s))[0]
     ax.addcmul_(x, mean, value=alpha_rs / (NORM * r_s))
     ay.addcmul_(y, mean, value=alpha_rs / (NORM * r_s))
 
@@ -83,24 +86,29 @@ def _add_nfw_hessian(
 ) -> None:
     """Add `nfw_hessian` for numbers in place, and the deflection to ``alpha``."""
     r_s, alpha_rs, x_0, y_0 = numbers
-    x, y = x - x_0, y - y_0
-    square = x * x + y * y
-    radius = torch.sqrt(square.clamp_min(CORE**2)) / r_s
-    density, mean = torch.empty_like(radius), torch.empty_like(radius)
-    # Each formula only where it holds.
-    inside = radius < INNER
-    for part, formula in ((inside, _inner_profile), (~inside, _profile)):
-        _, density[part], mean[part] = formula(radius[part])
-    scale = alpha_rs / (NORM * r_s)
+    x, y, scale = x - x_0, y - y_0, alpha_rs / (NORM * r_s)
+    square = plain_square(x, y, r_s)
+    mean, f, _ = plain_profile(square, whole=True)
     if alpha is not None:
         alpha[0].addcmul_(x, mean, value=scale)
         alpha[1].addcmul_(y, mean, value=scale)
-    kappa = density.mul(scale / 2)
-    tangential = mean.mul(scale).sub_(kappa).div_(safe_divisor(square))
+    kappa = _plain_density(square, f).mul_(scale / 2)
+    # Over r^2 in arcsec2, in which it has no unit.
+    tangential = mean.mul_(scale).sub_(kappa).div_(square).mul_(1 / r_s**2)
     gamma1 = (y * y).addcmul_(x, x, value=-1).mul_(tangential)
     xx.add_(kappa).add_(gamma1)
     xy.addcmul_(torch.mul(x, y), tangential, value=-2)
     yy.add_(kappa).sub_(gamma1)
+
+
+def _plain_density(square: Tensor, f: Tensor) -> Tensor:
+    """The second of `_profile` of numbers x^2 and of the first: of that, but where it cancels."""
+    less = square - 1
+    density = torch.rsub(f, 1).div_(less)
+    close = (less.abs_() < CLOSE).nonzero()[:, 0]
+    if len(close):
+        density[close] = _profile(torch.sqrt(square[close]))[1]
+    return density
 
 
 def _radius(x: Tensor, y: Tensor, r_s: Tensor) -> Tensor:
@@ -153,68 +161,59 @@ def _tangent_series(z: Tensor) -> Pair:
     return tangent, torch.where(near, g, ((1 + z) * tangent - 1) / z.where(~near, 1.0))
 
 
-def plain_profile(square: NDArray, *, whole: bool = False) -> list[NDArray]:
-    """The last of `_profile` of an array x^2, each branch only where it is needed.
+def plain_square(x: Tensor, y: Tensor, r_s: float) -> Tensor:
+    """Squared radius in scale radii, which is not 0 in the centre."""
+    scale = 1 / r_s**2
+    return torch.addcmul(x.new_tensor(VANISHING), x, x, value=scale).addcmul_(y, y, value=scale)
+
+
+def plain_profile(square: Tensor, *, whole: bool = False) -> list[Tensor]:
+    """The last of `_profile` of numbers x^2, each branch only where it is needed.
 
     If ``whole``, also the first of `_profile`, and ln(x / 2).
     """
-    if square.max(initial=0.0) < NEAR:
+    if not len(square) or square.max() < NEAR:
         return _inside(square, whole)
     near, far = square < NEAR, square >= 1
     if far.all():
         return _outside(square, whole)
-    results = [np.empty_like(square) for _ in range(3 if whole else 1)]
+    results = [torch.empty_like(square) for _ in range(3 if whole else 1)]
     for where, branch in ((near, _inside), (~(near | far), _around), (far, _outside)):
-        index = np.flatnonzero(where)
+        index = where.nonzero()[:, 0]
         if len(index):
             for result, part in zip(results, branch(square[index], whole), strict=True):
                 result[index] = part
     return results
 
 
-def _inside(square: NDArray, whole: bool) -> list[NDArray]:
-    """With s = sqrt(1 - x^2) the mean is (-ln(x / 2) + ln((1 + s) / 2) / (1 - s)) / (s (1 + s))."""
-    root = 1 - square
-    np.sqrt(root, out=root)
-    more = root + 1
-    # Minus half of 1 - s, without cancellation.
-    less = np.divide(square, more)
-    less *= -0.5
-    half = np.log1p(less)
-    logarithm = square * 0.25
-    np.log(logarithm, out=logarithm)
-    if whole:
-        f = (half - 0.5 * logarithm) / root
-    more *= root
-    half /= less
-    half += logarithm
-    half *= -0.5
-    half /= more
-    return [half, f, 0.5 * logarithm] if whole else [half]
+def _inside(square: Tensor, whole: bool) -> list[Tensor]:
+    """With w = (1 + s) / 2, s = sqrt(1 - x^2), the mean is -(2 ln(x / 2) + ln(w) / (w - 1)) / (4 w s).
+
+    Of a w that is rounded, but not to 1, ln(w) / (w - 1) is right to rounding.
+    """
+    root = kernels.in_place("sqrt", 1 - square).clamp_max_(1 - 2 * torch.finfo(square.dtype).eps)
+    w = torch.add(root.new_tensor(0.5), root, alpha=0.5)
+    half, logarithm = kernels.in_place("log", w.clone()), _log_of_half(square)
+    f = [torch.sub(half, logarithm).div_(root), logarithm] if whole else []
+    root.mul_(w).mul_(-4)
+    return [half.div_(w.sub_(1)).add_(logarithm, alpha=2).div_(root), *f]
 
 
-def _around(square: NDArray, whole: bool) -> list[NDArray]:
-    root = np.sqrt(np.maximum(1 - square, TINY))
-    f, logarithm = np.arctanh(root) / root, _log_of_half(square)
-    return [(logarithm + f) / square, f, logarithm][: 3 if whole else 1]
+def _around(square: Tensor, whole: bool) -> list[Tensor]:
+    root = torch.sqrt((1 - square).clamp_min_(TINY))
+    f, logarithm = torch.atanh(root).div_(root), _log_of_half(square)
+    return [(logarithm + f).div_(square), f, logarithm][: 3 if whole else 1]
 
 
-def _outside(square: NDArray, whole: bool) -> list[NDArray]:
-    root = np.sqrt(np.maximum(square - 1, TINY))
-    f = np.arctan(root)
-    f /= root
-    logarithm = _log_of_half(square)
-    mean = logarithm + f
-    mean /= square
-    return [mean, f, logarithm] if whole else [mean]
+def _outside(square: Tensor, whole: bool) -> list[Tensor]:
+    root = kernels.in_place("sqrt", (square - 1).clamp_min_(TINY))
+    f, logarithm = kernels.in_place("arctan", root.clone()).div_(root), _log_of_half(square)
+    return [(logarithm + f).div_(square), f, logarithm][: 3 if whole else 1]
 
 
-def _log_of_half(square: NDArray) -> NDArray:
+def _log_of_half(square: Tensor) -> Tensor:
     """ln(x / 2) of x^2."""
-    logarithm = square * 0.25
-    np.log(logarithm, out=logarithm)
-    logarithm *= 0.5
-    return logarithm
+    return kernels.in_place("log", square * 0.25).mul_(0.5)
 
 
 class NFW(MassModel):

@@ -55,6 +55,9 @@ FAINTEST = 1e-12
 SOLVED = 1e-10
 """Largest distance in arcsec between the source and where an image maps to."""
 
+CONVERGED = 1e-13
+"""Error in arcsec of a position at which Newton's method ends."""
+
 NEWTON_STEPS = 30
 
 # Corners of a cell in turn, and lower corners of its parts, in units of its sides.
@@ -255,7 +258,8 @@ def _polished(
         length = np.maximum(np.abs(step_a) / cells.side_a, np.abs(step_b) / cells.side_b)
         shorten = 1 / np.maximum(length, 1)
         a, b = _within(cells, a + shorten * step_a, b + shorten * step_b, field)
-        if (length * cells.size < 1e-13).all():
+        # In cells that are nearly linear the next step is about the square of this one.
+        if (length * np.minimum(length, 1) * cells.size < CONVERGED).all():
             break
     x, y, _ = cells.place(a, b)
     landed = np.stack(rays.trace(x, y))

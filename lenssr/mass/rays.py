@@ -131,7 +131,8 @@ def single_plane(components: Any, centres: list[tuple[float, float]], limits: Li
     def second(x: Array, y: Array, alpha: tuple[Tensor, Tensor] | None) -> Entries:
         """The Jacobian; the deflection is added to ``alpha``, which is little more work for some models."""
         tx, ty = torch.from_numpy(x), torch.from_numpy(y)
-        sums = tuple(torch.zeros(len(x), dtype=torch.float64) for _ in range(3))
+        entries = np.zeros((3, len(x)))
+        sums = torch.from_numpy(entries).unbind()
         for kernel, (component, numbers, params) in zip(kernels, parts, strict=True):
             if kernel is not None:
                 kernel(*sums, tx, ty, *numbers, alpha=alpha)
@@ -140,7 +141,8 @@ def single_plane(components: Any, centres: list[tuple[float, float]], limits: Li
                 component._add_deflection(*alpha, tx, ty, *numbers)
             for total, entry in zip(sums, component._hessian(tx, ty, *params), strict=True):
                 total += entry
-        xx, xy, yy = (total.neg_().numpy() for total in sums)
+        np.negative(entries, out=entries)
+        xx, xy, yy = entries
         xx += 1
         yy += 1
         return xx, xy, xy, yy

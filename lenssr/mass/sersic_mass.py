@@ -137,10 +137,8 @@ def _add_round(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: float) ->
     x, y = x - x_0, y - y_0
     b = float(scipy.special.gammaincinv(2 * n, 0.5))
     exponent = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2)
-    # numpy's functions take half of the time of torch's.
-    np.log(exponent.numpy(), out=exponent.numpy())
-    exponent.mul_(0.5 / n).add_(math.log(b) - math.log(r_eff) / n)
-    np.exp(exponent.numpy(), out=exponent.numpy())
+    kernels.in_place("log", exponent).mul_(0.5 / n).add_(math.log(b) - math.log(r_eff) / n)
+    kernels.in_place("exp", exponent)
     middle, series = _series(n)
     from_centre = exponent - middle
     total = torch.zeros_like(exponent)

@@ -3,7 +3,6 @@
 import math
 
 import astropy.units as u
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from lenssr.mass import kernels
 from lenssr.mass.base import MassModel
 from lenssr.mass.homoeoids import gauss_nodes
 from lenssr.mass.kernels import CORE, Pair, Real, Triple, centred, lift, safe_divisor
-from lenssr.mass.nfw import NORM, _profile, plain_profile
+from lenssr.mass.nfw import NORM, _profile, plain_profile, plain_square
 from lenssr.mass.parameter import Length, Parameter, centre
 
 __all__ = ["TruncatedNFW"]
@@ -82,14 +81,10 @@ def _add_truncated_nfw(ax: Tensor, ay: Tensor, x: Tensor, y: Tensor, *numbers: f
     """Add `truncated_nfw_deflection` for numbers in place; both logarithms of the root are one."""
     r_s, alpha_rs, r_t, x_0, y_0 = numbers
     x, y, edge = x - x_0, y - y_0, r_t / r_s
-    square = torch.mul(x, x).addcmul_(y, y).clamp_min_(CORE**2).mul_(1 / r_s**2)
-    profile = plain_profile(square.numpy(), whole=True)
-    mean, f, logarithm = (torch.from_numpy(part) for part in profile)
-    inverse = square + edge * edge
-    np.sqrt(inverse.numpy(), out=inverse.numpy())
-    inverse.add_(edge).reciprocal_()
-    grown = torch.mul(square, inverse).mul_(0.5 / edge)
-    np.log1p(grown.numpy(), out=grown.numpy())
+    square = plain_square(x, y, r_s)
+    mean, f, logarithm = plain_profile(square, whole=True)
+    inverse = kernels.in_place("sqrt", square + edge * edge).add_(edge).reciprocal_()
+    grown = kernels.in_place("log1p", torch.mul(square, inverse).mul_(0.5 / edge))
     mean.addcdiv_(grown, square, value=-1).addcmul_(logarithm.sub_(grown), inverse, value=1 / edge)
     rest = edge * edge - 1
     # The part of the logarithm that is the edge's goes along with the last term.

@@ -26,6 +26,11 @@ MOST_LEAVES = 20_000
 EDGE_STEPS = 2
 # Corners and middles of a cell, in units of half its size.
 STENCIL_X, STENCIL_Y = (c.ravel() for c in np.meshgrid(np.arange(3), np.arange(3)))
+CORNERS = np.array([0, 2, 8, 6])
+# The 25 points of a cell's four parts: the nine of each part, the nine of the cell, and the others.
+PARTS = [5 * (2 * j + STENCIL_Y) + 2 * i + STENCIL_X for j in (0, 1) for i in (0, 1)]
+WHOLE = 2 * (5 * STENCIL_Y + STENCIL_X)
+OTHERS = np.setdiff1d(np.arange(25), WHOLE)
 # Lines of three through the nine points, and those along its edges.
 THREES = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]])
 EDGES = THREES[[0, 2, 3, 5]]
@@ -39,8 +44,7 @@ def zero_lines(levels: Any, leaves: Leaves) -> list[tuple[int, Array]]:
 
     ``levels`` has ``all_at(x, y)``, the values of each function, and ``at(places, which)``.
     """
-    leaves = _divided(levels, leaves)
-    tree = _Corners(levels, leaves)
+    tree = _Corners(*_divided(levels, leaves))
     segments = [_segments(tree, k) for k in range(len(tree.values))]
     if not any(len(links) for _, links in segments):
         return []
@@ -54,27 +58,35 @@ def zero_lines(levels: Any, leaves: Leaves) -> list[tuple[int, Array]]:
     return lines
 
 
-def _divided(levels: Any, leaves: Leaves) -> Leaves:
-    """Leaves that are so small that lines through them are nearly straight."""
+def _divided(levels: Any, leaves: Leaves) -> tuple[Leaves, Array]:
+    """Leaves so small that lines through them are nearly straight, and values (k, n, 4) at their corners."""
     done, smallest = [], max(2, round(INNERMOST / max(leaves.unit)))
-    for _ in range(ROUNDS):
-        half = leaves.size // 2
-        x, y = leaves.place(
-            leaves.x[:, None] + half[:, None] * STENCIL_X, leaves.y[:, None] + half[:, None] * STENCIL_Y
-        )
+    values = _values(levels, leaves, STENCIL_X, STENCIL_Y, 2)
+    for left in reversed(range(ROUNDS + 1)):
         divide = np.zeros(len(leaves.x), dtype=bool)
-        for values in levels.all_at(x.ravel(), y.ravel()):
-            divide |= _coarse(values.reshape(x.shape))
-        divide &= (leaves.size > smallest) & (divide.sum() < MOST_LEAVES)
-        done.append(leaves.take(~divide))
-        leaves = leaves.take(divide)
-        if not len(leaves.x):
+        for nine in values:
+            divide |= _coarse(nine)
+        divide &= (leaves.size > smallest) & (divide.sum() < MOST_LEAVES) & (left > 0)
+        done.append((leaves.take(~divide), values[:, ~divide][..., CORNERS]))
+        if not divide.any():
             break
+        leaves = leaves.take(divide)
+        grown = np.empty((len(values), len(leaves.x), 25))
+        grown[..., WHOLE] = values[:, divide]
+        grown[..., OTHERS] = _values(levels, leaves, OTHERS % 5, OTHERS // 5, 4)
+        values = np.concatenate([grown[..., part] for part in PARTS], axis=1)
         leaves = leaves.divided()
-    found = done[0]
-    for others in [*done[1:], leaves]:
+    found, corners = done[0]
+    for others, _ in done[1:]:
         found = found.with_others(others)
-    return found
+    return found, np.concatenate([corners for _, corners in done], axis=1)
+
+
+def _values(levels: Any, leaves: Leaves, along_x: Whole, along_y: Whole, steps: int) -> Array:
+    """Values (k, n, m) of each function at m points of each leaf, counted in so many steps across it."""
+    step = leaves.size[:, None] // steps
+    x, y = leaves.place(leaves.x[:, None] + step * along_x, leaves.y[:, None] + step * along_y)
+    return np.stack([values.reshape(x.shape) for values in levels.all_at(x.ravel(), y.ravel())])
 
 
 def _coarse(values: Array) -> Flags:
@@ -87,15 +99,15 @@ def _coarse(values: Array) -> Flags:
     positive = values >= 0
     edge = positive[:, EDGES]
     twice = ((edge[..., 0] == edge[..., 2]) & (edge[..., 0] != edge[..., 1])).any(axis=1)
-    corners = positive[:, [0, 2, 8, 6]]
+    corners = positive[:, CORNERS]
     changes = (corners != np.roll(corners, 1, axis=1)).sum(axis=1)
     return near | (crossed & ((bend > BEND * (high - low)) | twice | (changes != 2)))
 
 
 class _Corners:
-    """Values at the corners of all leaves, each computed once, to be looked up by integer coordinates."""
+    """Values (k, n, 4) at the corners of all leaves, to be looked up by integer coordinates."""
 
-    def __init__(self, levels: Any, leaves: Leaves) -> None:
+    def __init__(self, leaves: Leaves, values: Array) -> None:
         self.leaves = leaves
         # Corners counter-clockwise from the lower left.
         self.x = leaves.x[:, None] + leaves.size[:, None] * np.array([0, 1, 1, 0])
@@ -103,7 +115,7 @@ class _Corners:
         self.keys, first, back = np.unique(self.key(self.x, self.y), return_index=True, return_inverse=True)
         self.corner = back.reshape(self.x.shape)
         self.vertex_x, self.vertex_y = self.x.ravel()[first], self.y.ravel()[first]
-        self.values = levels.all_at(*leaves.place(self.vertex_x, self.vertex_y))
+        self.values = values.reshape(len(values), -1)[:, first]
 
     def key(self, x: Whole, y: Whole) -> Whole:
         """One integer for two coordinates."""
@@ -195,7 +207,7 @@ def _joined(tree: _Corners, number: int, owner: Whole, edge: Whole, falls: Flags
 def _crossings(levels: Any, tree: _Corners, edges: Whole, which: NDArray[np.intp]) -> Array:
     """Positions (2, n) in arcsec where lines cross edges, by a few steps of regula falsi."""
     ends = [np.stack(tree.leaves.place(tree.vertex_x[v], tree.vertex_y[v])) for v in edges.T]
-    f = [np.choose(which, [values[v] for values in tree.values]) for v in edges.T]
+    f = [tree.values[which, v] for v in edges.T]
     low, high = np.zeros(len(which)), np.ones(len(which))
     f_low, f_high = f
     for _ in range(EDGE_STEPS):
@@ -217,25 +229,25 @@ def _root(low: Array, high: Array, f_low: Array, f_high: Array) -> Array:
 
 def _chains(number: int, links: Whole) -> list[list[int]]:
     """Edges in the order in which pairs join them; a closed chain ends where it begins."""
-    neighbours: list[list[int]] = [[] for _ in range(number)]
-    for a, b in links.tolist():
-        neighbours[a].append(b)
-        neighbours[b].append(a)
+    ends, others = links.T.ravel(), links[:, ::-1].T.ravel()
+    order = np.argsort(ends, kind="stable")
+    _, start, count = np.unique(ends[order], return_index=True, return_counts=True)
+    # Each edge is a side of two leaves at most, and so has two neighbours at most.
+    pairs = np.full((2, number), -1)
+    pairs[0, ends[order[start]]] = others[order[start]]
+    pairs[1, ends[order[start[count > 1]]]] = others[order[start[count > 1] + 1]]
+    one, two = pairs.tolist()
     chains, used = [], [False] * number
     # Open ones first, from their ends.
-    for start in sorted(range(number), key=lambda edge: len(neighbours[edge])):
-        if used[start] or not neighbours[start]:
+    for begin in np.concatenate([ends[order[start[count == n]]] for n in (1, 2)]).tolist():
+        if used[begin]:
             continue
-        chain, here = [start], start
-        used[start] = True
-        while True:
-            onward = [edge for edge in neighbours[here] if not used[edge]]
-            if not onward:
-                break
-            here = onward[0]
+        chain, here = [], begin
+        while here >= 0 and not used[here]:
             used[here] = True
             chain.append(here)
-        if len(neighbours[start]) == 2 and start in neighbours[here] and len(chain) > 2:
-            chain.append(start)
+            here = one[here] if one[here] >= 0 and not used[one[here]] else two[here]
+        if two[begin] >= 0 and len(chain) > 2 and begin in (one[chain[-1]], two[chain[-1]]):
+            chain.append(begin)
         chains.append(chain)
     return chains

@@ -15,6 +15,7 @@ import numpy as np
 from astropy.modeling.models import Sersic2D
 from astropy.nddata import NDData
 from astropy.table import QTable
+from tqdm import tqdm
 
 from lenssr._files import listed
 from lenssr._limits import check_memory, limited
@@ -90,6 +91,9 @@ class SersicPhotometry:
         from round. Groups of more than two galaxies have Gaussian errors.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ...
+    progress_bar : bool, optional
+        Whether a bar counts the fits of galaxies; those in the light of others are fitted more than once.
+        Default False.
 
     Attributes
     ----------
@@ -132,11 +136,13 @@ class SersicPhotometry:
         loss: Literal["huber", "cauchy"] | None = None,
         intervals: Literal["auto", "gaussian", "profile"] = "auto",
         device: str = "auto",
+        progress_bar: bool = False,
     ) -> None:
         options = locals()  # the keywords above, by name: nothing else is local yet
         self._given = {name: value for name, value in options.items() if name != "self"}
         self.settings = FitSettings(**{name: options[name] for name in FitSettings.names()})
         self.psf, self.grouper = psf, self.settings.make_grouper()
+        self._progress: Any = None
         self.table: QTable | None = None
         self._rows: Rows | None = None
         self._reading: dict[str, Any] = {}
@@ -466,12 +472,14 @@ class SersicPhotometry:
         self._rows, self._solver, self._problems = rows, Solver(self.settings), failures
         together = [task for own in tasks for task in own]
         log.info("%d galaxies in %d groups", row, len(together))
-        self._fit(together)
-        for own in tasks:
-            try:
-                refit_overlapping(own, rows, self._solver, self._fit)
-            except Exception as problem:  # noqa: BLE001 - the first fits stand
-                self._note(problem, [row for task in own for row in task.rows.tolist()])
+        with tqdm(desc="fits", total=0, disable=not self.settings.progress_bar) as self._progress:
+            self._fit(together)
+            for own in tasks:
+                try:
+                    refit_overlapping(own, rows, self._solver, self._fit)
+                except Exception as problem:  # noqa: BLE001 - the first fits stand
+                    self._note(problem, [row for task in own for row in task.rows.tolist()])
+        self._progress = None
         self._report()
         settings = {"psf": repr(self.psf), **self.settings.describe(), "grouper": repr(self.grouper)}
         self.table = rows.table = make_table(rows, settings, numbered=numbered)
@@ -480,10 +488,13 @@ class SersicPhotometry:
     def _fit(self, tasks: list[GroupTask], last: bool = True) -> None:
         """Fit groups and enter the results, with Gaussian intervals if they will be fitted again."""
         limit = CPU_BATCH_VALUES if self.settings.torch_device.type == "cpu" else GPU_BATCH_VALUES
-        for batch in batches([task for task in tasks if min(task.shape) > 0], limit):
+        tasks = [task for task in tasks if min(task.shape) > 0]
+        self._progress.total += sum(len(task.rows) for task in tasks)
+        for batch in batches(tasks, limit):
             for fit in self._solved(batch, last):
                 for galaxy, row in enumerate(fit.task.rows):
                     self._results().fits[row] = fit, galaxy
+            self._progress.update(sum(len(task.rows) for task in batch))
 
     def _solved(self, batch: list[GroupTask], last: bool) -> list[GroupFit]:
         """Fits of a batch; after a failure each group by itself, so that only the guilty ones fail."""

@@ -221,6 +221,13 @@ def test_stages_are_logged(image, caplog):
     assert "1 galaxies in 1 groups" in caplog.messages
 
 
+def test_a_bar_counts_the_fits(image, capsys):
+    SersicPhotometry(**OPTIONS, progress_bar=True)(image)
+    assert "fits: 100%" in capsys.readouterr().err
+    SersicPhotometry(**OPTIONS)(image)
+    assert not capsys.readouterr().err
+
+
 def test_magnitudes_and_colours_where_there_are_zero_points():
     """Magnitudes by hand from the fluxes; those of surface brightness are the same."""
     galaxy = Sersic(20.0, r_eff=0.3, n=1.0)

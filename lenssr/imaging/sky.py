@@ -35,8 +35,8 @@ _SMOOTH_SCALE = 8.0
 # Differences of neighbours below this share of those of pixels two apart mean noise that is spread so widely
 # that pixels three apart are compared. Theory: noise smoothed by 0.6 pixels has 0.65, by 1 pixel 0.4.
 _WIDE_SHARE = 0.5
-# Rms of the sky over that of differences above which light is in it. Theory: 1.4 for noise smoothed by 1.5 pixels,
-# which correlates by 0.9.
+# Rms of the sky over that of differences above which light is in it. Theory: 1.4 for noise smoothed by 1.5
+# pixels, which correlates by 0.9.
 _MOST_OVER_DIFFERENCES = 1.5
 
 

@@ -43,10 +43,13 @@ _WORDS = {
 SPELLINGS = {word: unit for unit, words in _WORDS.items() for word in words.split()}
 """Spellings in any case, alone or in products and quotients such as ``ELECTRONS/S`` and ``counts/pixel/s``.
 
-``pixel`` stands for 1, because images hold values per pixel. Case matters for ``mJy`` and ``MJy`` only.
+``pixel`` stands for 1, because images hold values per pixel. Case matters for ``mJy`` and ``MJy`` only;
+``MJY`` is refused unless it is per steradian.
 """
 
 _CASED = {"MJy": u.MJy, "MJY": u.MJy, "mJy": u.mJy, "Mjy": u.MJy, "MJansky": u.MJy, "mJansky": u.mJy}
+# In capitals mega and milli are the same; nobody has mJy/sr.
+_CAPITAL = re.compile(r"\bMJY\b")
 _RATES = {"cps": u.ct / u.s, "eps": u.electron / u.s}
 _UNKNOWN = frozenset("n/a na none null unknown uncalib uncalibrated undefined".split())
 _MAGNITUDES = re.compile(r"^(ab|st|vega|m_?)?mags?\b|\bmags?\b|magnitude", re.IGNORECASE)
@@ -84,6 +87,8 @@ def _from_spelling(text: str) -> u.UnitBase:
         raise _unknown(text)
     known = _known(text)
     if known is not None:
+        if _CAPITAL.search(text) and u.sr not in known.bases:
+            raise InputError(f"unit {text!r} is MJy or mJy, a factor of 1e9: give unit= (--unit)")
         return known
     for form in (None, "fits"):
         with contextlib.suppress(ValueError, TypeError, ArithmeticError), quiet(u.UnitsWarning):

@@ -34,7 +34,7 @@ from lenssr.imaging.psf import PSF, PSFLike, Scale, Shape
 from lenssr.imaging.psf_of_image import psf_of_image
 from lenssr.imaging.reading import read_planes
 from lenssr.imaging.separate_planes import is_stored
-from lenssr.imaging.sky import SkyNoise, measure_sky
+from lenssr.imaging.sky import SkyNoise, measure_sky, noise_rms
 from lenssr.imaging.suspicions import border_without_data, has_cosmic_rays
 from lenssr.imaging.zero_points import zero_point_of_unit
 from lenssr.units import strip_unit
@@ -560,7 +560,7 @@ def _sigma_plane(noise: Any, observation: Observation) -> Array:
 
 def _noise_of(observation: Observation, planes: Planes, flags: list[str]) -> NoiseModel:
     """Noise of an image without an error plane."""
-    sky, rms = _sky_level(observation.data[observation.valid])
+    sky, rms = _sky_level(observation.data, observation.valid)
     exposure = _unit_counts(planes, observation)
     if exposure is None:
         flags.append("noise_guessed")
@@ -592,9 +592,9 @@ def _unit_counts(planes: Planes, observation: Observation, *, strict: bool = Tru
     return effective_exposure(exposure, observation.unit, pixel_area=area, gain=gain)
 
 
-def _sky_level(values: Array) -> tuple[float, float]:
-    """Level and rms of the pixels that sigma clipping leaves; the rms is never 0."""
-    _, level, rms = sigma_clipped_stats(values, sigma=3, maxiters=20)
+def _sky_level(data: Array, valid: Mask) -> tuple[float, float]:
+    """Level of the sky and rms of its noise, which is never 0."""
+    level = float(sigma_clipped_stats(data[valid], sigma=3, maxiters=20)[1])
     # Clipping takes everything but the commonest value from images that are mostly zeros.
-    rms = next((float(value) for value in (rms, np.std(values)) if value > 0), 0.0)
-    return float(level), rms or max(abs(float(level)), 1.0) * 1e-3
+    rms = noise_rms(data, valid) or float(np.std(data[valid]))
+    return level, rms or max(abs(level), 1.0) * 1e-3

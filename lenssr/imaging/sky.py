@@ -35,6 +35,9 @@ _SMOOTH_SCALE = 8.0
 # Differences of neighbours below this share of those of pixels two apart mean noise that is spread so widely
 # that pixels three apart are compared. Theory: noise smoothed by 0.6 pixels has 0.65, by 1 pixel 0.4.
 _WIDE_SHARE = 0.5
+# Rms of the sky over that of differences above which light is in it. Theory: 1.4 for noise smoothed by 1.5
+# pixels, which correlates by 0.9.
+_MOST_OVER_DIFFERENCES = 1.5
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,17 @@ def sky_noise(image: Array, sigma: Array, free: Mask, *, radius: int = 3) -> Sky
 
 
 def noise_rms(image: Array, good: Mask) -> float:
-    """Rms of the noise of an image that light may fill: of its sky, or of differences if they say less."""
-    clipped = float(sigma_clipped_stats(image[good], sigma=3, maxiters=10)[2])
-    return min(clipped, _rms_of_differences(image, good) or clipped)
+    """Rms of the noise of an image that light may fill: of its sky, or of differences where there is little.
+
+    0 where the image is constant.
+    """
+    _, level, clipped = (float(one) for one in sigma_clipped_stats(image[good], sigma=3, maxiters=20))
+    free = good & ~_light(image, good, level, clipped) if clipped > 0 else np.zeros_like(good)
+    steps = _rms_of_differences(image, good) or clipped
+    if np.count_nonzero(free) < FEWEST_PIXELS:
+        return min(clipped, steps)
+    rms = sky_noise(image, np.full(image.shape, clipped), free).rms or clipped
+    return min(clipped, rms if rms < _MOST_OVER_DIFFERENCES * steps else steps)
 
 
 def _rms_of_differences(image: Array, good: Mask) -> float:
@@ -186,7 +197,12 @@ def source_mask(observation: Observation) -> Mask:
     """Sources (ny, nx): connected pixels of the smoothed image that are significant, grown outward."""
     valid = observation.valid
     level = sigma_clipped_stats(observation.data[valid], sigma=3, maxiters=20)[1]
-    z = np.where(valid, (observation.data - level) / observation.sigma(), 0.0)
+    return _light(observation.data, valid, level, observation.sigma())
+
+
+def _light(image: Array, valid: Mask, level: float, sigma: Array | float) -> Mask:
+    """`source_mask` of an image whose sky has this level."""
+    z = np.where(valid, (image - level) / sigma, 0.0)
     smooth = ndimage.gaussian_filter(z, 2.0)
     _, middle, scatter = sigma_clipped_stats(smooth[valid], sigma=3, maxiters=20)
     if scatter <= 0:

@@ -1,8 +1,8 @@
 """Every way to find or refine a lens: radii, trial lenses, network, free-form look, modes, trust region.
 
 1. `find_lens` fits scenes whose lens is unknown, from Einstein radii spread over the field (multi-start),
-   from trial lenses where a free-form source will follow and lens light is fitted or no Sérsic explains
-   binned pixels, or from a network's estimate, which the first way checks where it is in doubt.
+   from trial lenses where a free-form source will follow and no Sérsic explains the image, or from a
+   network's estimate, which the first way checks where it is in doubt.
 2. `refine_with_freeform_source` decides where no parametric source explains the arcs.
 3. Behind a free-form source `fit_jointly` frees the lens, `search_other_modes` looks for other lenses, and
    `expand_trust_region` lets one go on that only its distance from the parametric fit has stopped.
@@ -44,13 +44,13 @@ from lenssr.model.least_squares import levenberg_marquardt
 from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
+from lenssr.reconstruction.agreement import agreement_wanted, explains
 from lenssr.reconstruction.rival_lenses import at_end, likeliest, rivals, rough_fit, start_behind
 from lenssr.reconstruction.trial_lenses import lenses_differ, search_trial_lenses
 from lenssr.source.batching import ask
 
 __all__ = [
     "Mode",
-    "agreement_wanted",
     "expand_trust_region",
     "find_lens",
     "fit_jointly",
@@ -114,8 +114,8 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None, begin=None, free
     doubt after a look with a free-form source from it and from other lenses (L,),
     `refine_with_freeform_source`; a network and a free-form source need it. ``freeform`` is None unless such
     a source follows: trial lenses then say where to begin wherever no Sérsic explains binned pixels, and it
-    is the ``tolerance`` of `~lenssr.model.fit.refine` for the fit from there. Above 1, where a Sérsic is only
-    a beginning, they do so beside all lens light.
+    is the ``tolerance`` of `~lenssr.model.fit.refine` for the fit from there. Above 1 they do so beside all
+    lens light, but where this is one Sérsic and with one behind the lens explains all pixels.
     """
     rng = np.random.default_rng(seed)
     if network is None:
@@ -184,16 +184,21 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
     near = starts is not None
     given = stack, scene, constraints, light, rng, look, begin, tolerance
     search = functools.partial(_from_trial_lenses, *given)
-    if look is not None and scene.lights and tolerance > 1:
+    lit = look is not None and bool(scene.lights) and tolerance > 1
+    if lit and plain is not scene:
         found = [search(row) for row in range(len(stack))]
         if all(found):
             return found
-    vectors = starts if near else radii_starts(plain, coarse.grid, constraints.mean, rng, STARTS)
-    hopeless = None if look is None or scene.lights else decisions.HOPELESS_START
+    unsure = lit and plain is scene
+    asks = unsure or (look is not None and not scene.lights)
+    # Beside lens light trial lenses are drawn as if no radii had been.
+    radii_rng = rng.spawn(1)[0] if unsure else rng
+    vectors = starts if near else radii_starts(plain, coarse.grid, constraints.mean, radii_rng, STARTS)
+    hopeless = decisions.HOPELESS_START if asks else None
     fitted = _coarse_fits(coarse, plain, vectors, light, constraints, near=near, hopeless=hopeless)
     physical, chi2 = fitted
     found = list(beside or [None] * len(stack))
-    if hopeless is not None:
+    if asks:
         misfit = chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)
         for row in (misfit > hopeless).nonzero().flatten().tolist():
             found[row] = search(row)
@@ -214,11 +219,13 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
         some = stack if len(rows) == len(stack) else stack.select(rows)
         refits = NEAR_REFITS if near else WEIGHT_REFITS
         fits = fit_from(some, scene, begun[rows], constraints.select(rows), refits)
-        thorough = not near and beside is None
+        thorough = not near and beside is None and not unsure
         places = physical[rows], chi2[rows]
         best = _try_other_starts(some, scene, fits, *places, constraints.select(rows), thorough=thorough)
         for row, first, fit in zip(rows, fits, best, strict=True):
             found[row] = _Found(fit, begun[row] if torch.equal(first.physical, fit.physical) else None)
+            if unsure and not explains(fit, stack.data[row]):
+                found[row] = search(row) or found[row]
     return found
 
 
@@ -380,16 +387,6 @@ def _checked_by_radii(stack, scene, rng, found, estimate):
         for number, other in zip(doubted, others, strict=True):
             fits[number] = min(fits[number], other.fit, key=lambda fit: cost(scene, fit))
     return fits
-
-
-def agreement_wanted(fit, data):
-    """Sigma from the network's estimate within which a fit of data (N,) needs no second look."""
-    arcs = fit.lensed_source * fit.weight.sqrt() > decisions.ARC_SIGMA
-    chi2, number = float((fit.weight * (data - fit.model) ** 2)[arcs].sum()), int(arcs.sum())
-    if chi2 > decisions.HOPELESS_CHI2 * number:
-        return 0.0
-    arcs_left = chi2 > number + decisions.ARCS_LEFT_SIGMA * (2 * number) ** 0.5
-    return decisions.AGREES_WITH_ARCS_LEFT if arcs_left else decisions.AGREES
 
 
 # ---------------------------------------------------------------- a look with a free-form source

@@ -22,12 +22,13 @@ from lenssr.light import PixelatedSource, Sersic
 from lenssr.light.light_codes import numbers_of
 from lenssr.mass import MultiPlane
 from lenssr.mass.from_codes import lens_of
+from lenssr.result.catalogue_row import parameter_name
 from lenssr.result.text import pixel_scales
 
 __all__ = ["result_from", "template_path", "write_coolest"]
 
 DRAWS = 500
-"""Draws from the posterior, Gaussian as the covariance of a result says, that a template is given."""
+"""Draws from the posterior that a template is given: of those kept, or Gaussian as the covariance says."""
 
 WIDER, FINER = 1.25, 2
 """How much wider than the image maps of a potential are, and how many of their pixels are along one of it."""
@@ -191,8 +192,12 @@ def _profile(
 
 
 def _deviations(result: Any) -> dict[str, NDArray[np.float64]]:
-    """Draws of what the free parameters may be off by, with their correlations, by name."""
+    """Draws of what parameters are off by, by name: of a posterior that was kept, or of the covariance."""
     names = result.covariance_names
+    if result.draws is not None:
+        values = {parameter_name(one["component"], one["name"]): one["value"] for one in result.parameters}
+        drawn = result.draws.resampled(DRAWS).values.T
+        return {name: column - values[name] for name, column in zip(result.draws.names, drawn, strict=True)}
     if not names or not np.all(np.isfinite(result.covariance)):
         return {}
     rng = np.random.default_rng(0)

@@ -63,8 +63,9 @@ class Exchange:
 
         It needs the package coolest (``pip install "lenssr[coolest]"``), whose loader checks what is written
         before it appears. Data less sky, errors, mask and PSF; lens, lens light and source, on a regular grid
-        where the format has no such profile; errors of the parameters and 500 draws from their covariance.
-        The result itself, with the errors of its pixels, is ``NAME_lenssr.fits``. One file a band.
+        where the format has no such profile; errors of the parameters and 500 draws: of those that
+        `with_draws` has kept, by their weights, or else from the covariance. The result itself, with the
+        errors of its pixels, is ``NAME_lenssr.fits``. One file a band.
 
         Parameters
         ----------

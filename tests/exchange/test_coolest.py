@@ -12,6 +12,7 @@ from lenssr import SIE, InputError, Sersic, Shear, SuperResolution, SuperResolve
 from lenssr._exchange import coolest_profiles
 from lenssr.grids import PixelGrid
 from lenssr.imaging import PSF, render
+from lenssr.posterior import PosteriorDraws
 
 their_light = pytest.importorskip("coolest.api.profiles.light")
 their_mass = pytest.importorskip("coolest.api.profiles.mass")
@@ -143,6 +144,26 @@ def test_their_loader_reads_what_is_written(path, result):
     assert (
         SuperResolution.read(path.with_name(made.meta["lenssr_file"])).lens.to_dict() == result.lens.to_dict()
     )
+
+
+def test_a_posterior_that_was_kept_is_in_the_template(result, tmp_path):
+    """Its draws are skewed and weighed, as those of the covariance cannot be."""
+    rng = np.random.default_rng(4)
+    names, values = result.covariance_names, {one["name"]: one["value"] for one in result.parameters}
+    point = [values[name.split(".")[-1]] if "." in name else 0.0 for name in names]
+    drawn = np.array(point) + 1e-4 * rng.normal(size=(1500, len(names)))
+    excess = 0.01 * rng.exponential(size=1500)
+    drawn[:, names.index("lens.theta_E_0")] = values["theta_E_0"] + excess
+    about = {"units": ("",) * len(names), "method": "psis", "weights": np.exp(-excess / 0.01)}
+    draws = PosteriorDraws(names=names, values=drawn, **about)
+    result.with_draws(draws).to_coolest(tmp_path / "kept.json")
+    stats = (
+        loaded(tmp_path / "kept.json").lensing_entities[0].mass_model[0].parameters["theta_E"].posterior_stats
+    )
+    # Weighed so, the scale of the exponential is halved; its quantiles are -ln(1 - p).
+    expected = values["theta_E_0"] - 0.005 * np.log(1 - np.array([0.16, 0.5, 0.84]))
+    found = [stats.percentile_16th, stats.median, stats.percentile_84th]
+    np.testing.assert_allclose(found, expected, atol=8e-4)
 
 
 def test_lens_and_result_come_back(path, result):

@@ -31,7 +31,8 @@ FLAM = u.erg / u.s / u.cm**2 / u.AA
         ("MJy2 / sr2", (u.MJy / u.sr) ** 2),
         ("el/s", u.electron / u.s),
         ("e-", u.electron),
-        ("MJY", u.MJy),
+        ("MJY/SR", u.MJy / u.sr),
+        ("mjy", u.mJy),
         ("JY/BEAM", u.Jy / u.beam),
         ("Jy beam-1", u.Jy / u.beam),
     ],
@@ -47,4 +48,10 @@ def test_what_is_no_unit_is_refused(text):
         assert parse_unit(text).is_equivalent(u.dimensionless_unscaled)
         return
     with pytest.raises(InputError, match="is not known: give unit="):
+        parse_unit(text)
+
+
+@pytest.mark.parametrize("text", ["MJY", "MJY/BEAM", "1e-3 MJY"])
+def test_mega_or_milli_in_capitals_is_refused(text):
+    with pytest.raises(InputError, match="is MJy or mJy, a factor of 1e9"):
         parse_unit(text)

@@ -112,3 +112,21 @@ def test_light_that_fills_a_frame_hardly_raises_its_noise(name, most, rng):
     assert 0.95 < np.median(sigma * np.sqrt(weight[good])) < most
     pure = noise(KERNELS[name], rng, 0.3)
     assert noise_rms(pure, np.ones(pure.shape, dtype=bool)) == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize(("smoothed", "within"), [(0.0, 0.05), (0.5, 0.05), (1.0, 0.1), (1.5, 0.2)])
+@pytest.mark.parametrize("unit", ["nanomaggy", "electron"])
+def test_noise_that_is_estimated_is_that_of_the_sky_beside_a_ring(smoothed, within, unit, rng):
+    """The clipped rms is 1.6 times the noise. Photons of the image add nothing: they are 1e6."""
+    y, x = (np.indices((64, 64)) - 31.5) * 0.05
+    ring = 40 * np.exp(-0.5 * ((np.hypot(x, y) - 1.1) / 0.1) ** 2) * (1.2 + x / np.hypot(x, y)) / 2.2
+    pure = ndimage.gaussian_filter(rng.normal(size=ring.shape), smoothed, mode="wrap")
+    sigma = 1e3 if unit == "electron" else 0.1
+    image = sigma * (ring + pure / pure.std())
+    image[:, :8] = 0
+    seen = Observation.from_any(image, pixel_scale=0.05, unit=unit)
+    assert {"border_without_data", "noise_guessed" if unit == "nanomaggy" else "noise_from_exposure"} <= set(
+        seen.flags
+    )
+    rms = seen.noise.background_rms if unit == "electron" else seen.noise.sigma
+    assert rms == pytest.approx(sigma, rel=within)

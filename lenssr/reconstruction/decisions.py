@@ -59,8 +59,8 @@ HOPELESS_START = 1.5
 # Difference of ln(posterior) of two trial lenses below which a free-form source is looked for behind both.
 # Chosen: the coarse grid misjudges them by tens.
 RIVAL_TRIAL = 30.0
-# Most trial lenses beside lens light behind which one is looked for. Chosen: each takes some five seconds. The
-# fourth is right for HST F600LP.
+# Most trial lenses beside lens light behind which one is looked for. Chosen: each takes some five seconds;
+# the fourth is right for HST F600LP.
 LOOKS = 5
 # Median chi2 of the arcs' binned pixels, over that of noise, above which no trial lens is believed. Chosen:
 # right ones have 0.5 to 1.2, wrong ones 2.2 to 14 (nine simulated galaxies).

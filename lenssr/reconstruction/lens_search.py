@@ -236,7 +236,8 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
     beside lens light, with ``look`` otherwise.
     """
     stack, plain = stack.select([number]), scene.with_plain_light()
-    constraints, light = constraints.select([number]), None if light is None else light[[number]]
+    constraints = constraints.select([number]).kept_to_light(plain)
+    light = None if light is None else light[[number]]
     trials = search_trial_lenses(stack, plain, constraints, rng, light)
     if not trials:
         return None

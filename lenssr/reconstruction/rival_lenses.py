@@ -38,6 +38,7 @@ def rough_fit(lens, stack, scene, plain, light, constraints, tolerance):
         physical = scene.from_plain_light(plain, early_fit(stack, plain, physical, near))
     centres = physical[:, scene.lens_centre_columns]
     constraints = Constraints.of(scene, 1).centred_on(scene, centres, decisions.CENTRE_BOUND)
+    constraints = constraints.kept_to_light(scene)
     constraints = constraints.with_light_priors(scene, physical)
     near = constraints.tied_to_lens(scene, physical, TIED)
     (fit,) = refine(stack.sparser(), scene, physical, near, 0, tolerance=tolerance, patience=BRIEFLY)

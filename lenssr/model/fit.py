@@ -40,8 +40,8 @@ GHOST_PIXELS = 1.4
 # scatter by 0.1-0.2 (Bolton et al. 2008, ApJ 682, 964), external shears by 0.05 (Keeton et al. 1997,
 # ApJ 482, 604).
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
-# The same of each coordinate of the centre of a trial lens, in arcsec, around the light of its galaxy. Chosen:
-# those of real lenses that are right lie within 0.07 of it. A lens in front of a Sérsic makes up for more.
+# The same of each coordinate of the centre of a trial lens, in arcsec, around the light of its galaxy, where
+# real lenses that are right lie within 0.07. Chosen. A lens in front of a Sérsic makes up for more.
 OFF_LIGHT = 0.05
 # Mean and standard deviation of the prior on the slope of an unknown lens: those of lens galaxies scatter by
 # 0.16 (Auger et al. 2010, ApJ 724, 511).
@@ -122,7 +122,7 @@ class Constraints:
         return Constraints(lower, upper, mean, stiffness)
 
     def kept_to_light(self, scene: Scene) -> "Constraints":
-        """Constraints whose lens has a narrow prior around the centre it has one around, where light is fitted."""
+        """Constraints with a narrower prior on the centre of a lens whose light is fitted."""
         stiffness = self.stiffness.clone()
         if scene.lights and scene.follows_light:
             stiffness[:, scene.lens_centre_columns] = OFF_LIGHT**-2

@@ -81,7 +81,9 @@ class PosteriorDraws:
             )
         if weights.shape != (count,) or not weights.sum() > 0 or weights.min() < 0:
             raise InputError(f"weights of shape {weights.shape} for {count} draws: give one each, 0 or more")
-        object.__setattr__(self, "weights", weights / weights.sum())
+        # Weights of a file add up to 1 but for rounding, and stay as they are.
+        total = 1.0 if abs(weights.sum() - 1) < count * np.finfo(float).eps else weights.sum()
+        object.__setattr__(self, "weights", weights / total)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -258,8 +258,7 @@ def _polished(
         length = np.maximum(np.abs(step_a) / cells.side_a, np.abs(step_b) / cells.side_b)
         shorten = 1 / np.maximum(length, 1)
         a, b = _within(cells, a + shorten * step_a, b + shorten * step_b, field)
-        # In cells that are nearly linear the next step is about the square of this one.
-        if (length * np.minimum(length, 1) * cells.size < CONVERGED).all():
+        if (length * cells.size < CONVERGED).all():
             break
     x, y, _ = cells.place(a, b)
     landed = np.stack(rays.trace(x, y))

@@ -103,7 +103,8 @@ MODE_START_SIGMA, MODE_START_REACH = 5.0, 1.0
 SECURE_ERROR, PROBABLE_ERROR = 0.05 / 3, 0.1
 
 # Distance in arcsec of a fitted lens from the light of its galaxy above which it is doubted. Chosen after 12
-# real lenses: right ones had 0.01 to 0.07, and one 0.17. Of thirteen fits beyond it ten were wrong.
+# real lenses: right ones had 0.01 to 0.07, and one 0.17. Of thirteen fits beyond it ten were wrong, but both
+# bands of an HST lens that is right lie there too.
 OFF_LIGHT = 0.12
 
 # Difference of the ellipticities of a fitted lens and of its light above which it is doubted. Chosen: 2.5

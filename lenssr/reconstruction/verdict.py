@@ -347,7 +347,7 @@ def brightest_image_hidden(run):
     return float(light[~_flipped(run)].sum() / light.sum()) if light.any() else None
 
 
-@flag("doubtful", above=decisions.OFF_LIGHT, needs="theta_E")
+@flag("probable", above=decisions.OFF_LIGHT, needs="theta_E")
 def mass_off_light(run):
     """distance in arcsec of a fitted lens from its light above: galaxies have 0.05"""
     columns, physical = run.scene.lens_centre_columns, run.fit.physical

@@ -283,8 +283,10 @@ def _distinct(rays: Rays, x: Array, y: Array, field: Limits) -> tuple[Array, Arr
     determinant = rays.determinant(x, y) if len(x) else np.zeros(0)
     with np.errstate(divide="ignore"):
         magnification = 1 / np.abs(determinant)
+        # Of two that are as bright, but for rounding, the one of positive parity arrives first.
+        brightness = np.round(np.log(magnification), 6)
     chosen: list[int] = []
-    for k in np.argsort(-magnification, kind="stable"):
+    for k in np.lexsort((determinant < 0, -brightness)):
         same = (
             math.hypot(x[k] - x[j], y[k] - y[j]) < SAME and (determinant[k] > 0) == (determinant[j] > 0)
             for j in chosen

@@ -10,7 +10,7 @@ from lenssr import SuperResolver
 from lenssr.survey import Survey, engines
 from lenssr.survey.lens_solver import LensSolver
 
-LENSES = 100  # so many that some are left when a busy machine gets to the signal
+LENSES = 150  # so many that some are left when a busy machine gets to the signal
 
 
 class HerePool:

@@ -42,7 +42,7 @@ GHOST_PIXELS = 1.4
 LENS_PRIORS = {"e1": 0.2, "e2": 0.2, "gamma1": 0.1, "gamma2": 0.1, "x_0": 0.1, "y_0": 0.1}
 # The same of each coordinate of the centre of a trial lens, in arcsec, around the light of its galaxy, where
 # real lenses that are right lie within 0.07. Chosen. A lens in front of a Sérsic makes up for more.
-OFF_LIGHT = 0.05
+CENTRE_WIDTH = 0.05
 # Mean and standard deviation of the prior on the slope of an unknown lens: those of lens galaxies scatter by
 # 0.16 (Auger et al. 2010, ApJ 724, 511).
 SLOPE_PRIOR = 2.08, 0.2
@@ -125,7 +125,7 @@ class Constraints:
         """Constraints with a narrower prior on the centre of a lens whose light is fitted."""
         stiffness = self.stiffness.clone()
         if scene.lights and scene.follows_light:
-            stiffness[:, scene.lens_centre_columns] = OFF_LIGHT**-2
+            stiffness[:, scene.lens_centre_columns] = CENTRE_WIDTH**-2
         return replace(self, stiffness=stiffness)
 
     def with_slope_prior(self, scene: Scene) -> "Constraints":

@@ -549,9 +549,9 @@ class SuperResolver:
         check_sense(observation)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
         if automatic:
-            from lenssr.reconstruction.field_mask import auto_mask
+            from lenssr.reconstruction.field_mask import without_others
 
-            return observation.masked(auto_mask(observation))
+            return without_others(observation)
         return observation
 
 

@@ -1,18 +1,23 @@
-"""Segments of the field: other objects, arcs and counter-images."""
+"""Segments of the field: other objects, arcs and counter-images; and the cosmic rays among them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lenssr.imaging.cosmic_rays import cosmic_rays
 from lenssr.imaging.detection import FieldObjects, Segment
 from lenssr.imaging.observation import Observation
+from lenssr.imaging.suspicions import has_cosmic_rays
 from lenssr.reconstruction import decisions
+
+FILLED = 7  # pixels along a side whose median fills a hit where only the middle of the galaxy is wanted
 
 
 def auto_mask(observation: Observation) -> NDArray[np.bool_]:
-    """Mask of the other objects in the field: stars and neighbours, not the lens, arcs and counter-images.
+    """Mask of what is not the lens, its arcs or counter-images: stars, neighbours, cosmic rays.
 
     Parameters
     ----------
@@ -22,11 +27,12 @@ def auto_mask(observation: Observation) -> NDArray[np.bool_]:
     Returns
     -------
     mask : `~numpy.ndarray` of bool, shape (ny, nx)
-        True on other objects; pixels that the observation masks are False.
+        True on other objects and cosmic rays; pixels that the observation masks are False.
 
     Notes
     -----
-    After the central galaxy is subtracted, segments of at least 2.5 sigma in the smoothed image are
+    Cosmic rays are found by `~lenssr.imaging.cosmic_rays.cosmic_rays`, but for the middle of the central
+    galaxy, which may be as sharp. After that galaxy is subtracted, segments of at least 2.5 sigma in the smoothed image are
     deblended. Those that are stretched along the circle about the centre count as arcs. If there are
     any, other segments that lie more than 1.3 times as far out as they are masked. If there are none,
     segments farther out than 0.36 of the field are, and nearer ones without light across the centre, which
@@ -47,6 +53,32 @@ def auto_mask(observation: Observation) -> NDArray[np.bool_]:
     >>> bool(mask[8, 52]), bool(mask[30, 30])
     (True, False)
     """
+    return without_others(observation).mask & observation.valid
+
+
+def without_others(observation: Observation) -> Observation:
+    """The observation with all that `auto_mask` finds masked; a flag and ``meta`` say so of cosmic rays."""
+    observation = _without_cosmic_rays(observation)
+    return observation.masked(_other_objects(observation))
+
+
+def _without_cosmic_rays(observation: Observation) -> Observation:
+    """The observation with cosmic rays masked, but for the middle of the central galaxy."""
+    hit = cosmic_rays(observation)
+    if hit.any():
+        around = ndimage.median_filter(observation.data, FILLED)
+        scene = FieldObjects(replace(observation, data=np.where(hit, around, observation.data)))
+        hit &= scene.radius > decisions.CORE_FWHM * scene.fwhm
+    if not hit.any():
+        return observation
+    masked = observation.masked(hit)
+    left = [name for name in masked.flags if name != "cosmic_rays" or has_cosmic_rays(masked)]
+    meta = masked.meta | {"cosmic_ray_pixels": int(hit.sum())}
+    return replace(masked, flags=(*left, "cosmic_rays_masked"), meta=meta)
+
+
+def _other_objects(observation: Observation) -> NDArray[np.bool_]:
+    """Mask (ny, nx) of other objects."""
     scene = FieldObjects(observation)
     segments = scene.segments()
     arcs = [segment for segment in segments if _is_arc(segment)]

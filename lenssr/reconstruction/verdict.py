@@ -19,7 +19,7 @@ from lenssr.imaging.sky import CORRELATED_ABOVE, SkyNoise
 from lenssr.model.fit import Fit
 from lenssr.model.scene import Scene
 from lenssr.options import Settings
-from lenssr.reconstruction import decisions
+from lenssr.reconstruction import decisions, source_extent
 from lenssr.reconstruction.fine_images import is_extrapolated
 from lenssr.result.grade import OK_GRADES, worst
 
@@ -35,7 +35,6 @@ FLUX_SIGMA = 5.0
 # Saturated: at least 4 pixels share the highest value, at least 10 sigma above 0.
 FEWEST_FULL_PIXELS, FULL_SIGMA = 4, 10.0
 FAINT_SHARE = 10  # percentile of the lensed source that a fitted sky could take
-WIDER, CELLS = 2.5, 25  # sizes of the grid of a source within which light beyond it is looked for, in cells
 
 
 # ---------------------------------------------------------------- one run and its verdict
@@ -390,16 +389,13 @@ def ring_unresolved(run):
 @flag("doubtful", above=8.0, needs="inversion")
 def source_off_grid(run):
     """light on the rim of the source's grid, or that the data hold beyond it, in sigma above"""
-    problem, solution = run.inversion
-    grid = problem.grid_at(solution.parameters)
-    rows, columns = np.divmod(np.arange(grid.size), grid.side)
-    rim = (np.minimum(rows, columns) == 0) | (np.maximum(rows, columns) == grid.side - 1)
-    on_rim = problem.lensed_source(np.where(rim, solution.values, 0.0), solution.parameters)[
-        : run.weight.size
-    ]
-    # Errors that are too small turn noise into significant spots.
-    beyond = _beyond(run, grid) / (run.widening * max(run.noise.rms_ratio, 1.0))
-    return max(float((on_rim * np.sqrt(run.weight.ravel())).max()), beyond)
+    return None if source_extent.is_cut(run) else source_extent.off_grid(run)
+
+
+@flag("probable", above=8.0, needs="inversion")
+def source_cut(run):
+    """the same where the grid has to end an Einstein radius from the middle of the source, in sigma above"""
+    return source_extent.off_grid(run) if source_extent.is_cut(run) else None
 
 
 @flag("doubtful", above=1.0, needs="theta_E")
@@ -409,7 +405,7 @@ def source_too_large(run):
     physical = run.fit.physical
     radii = [float(one.profile.effective_radius(physical[one.slice])) for one in run.scene.sources]
     if run.inversion is not None:
-        radii.append(_half_light_radius(*run.inversion))
+        radii.append(source_extent.half_light_radius(*run.inversion))
     return float(np.max(radii)) / run.theta_E if radii else None
 
 
@@ -439,34 +435,6 @@ def _signal(run, region=...):
     light = run.lensed_source
     level = np.percentile(light[run.weight > 0], FAINT_SHARE) if run.scene["sky"] else 0.0
     return float(np.sqrt((np.maximum(light - level, 0) ** 2 * run.weight)[region].sum()))
-
-
-def _beyond(run, grid):
-    """Significance of the brightest spot that the data would have in the source plane, off the grid."""
-    problem, solution = run.inversion
-    x, y = (torch.as_tensor(axis.ravel()) for axis in (run.observation.grid.x, run.observation.grid.y))
-    rays = problem.scene.source_positions(x, y, problem.physical(solution.parameters))
-    across, along = (rays[0][0].numpy() - grid.x_0) / grid.half, (rays[1][0].numpy() - grid.y_0) / grid.half
-    outside = (np.maximum(np.abs(across), np.abs(along)) > 1) & (np.hypot(across, along) < WIDER)
-    cell = [np.floor((axis[outside] + WIDER) / (2 * WIDER) * CELLS).astype(int) for axis in (across, along)]
-    where = cell[1] * CELLS + cell[0]
-    weight, residual = run.weight.ravel()[outside], run.residual.ravel()[outside]
-    signal = np.bincount(where, weight * residual, minlength=CELLS**2)
-    information = np.bincount(where, weight, minlength=CELLS**2)
-    return float((signal / np.sqrt(np.maximum(information, np.finfo(float).tiny))).max())
-
-
-def _half_light_radius(problem, solution):
-    """Radius around the centre of light that holds half of the light of a source on a grid, in arcsec."""
-    grid = problem.grid_at(solution.parameters)
-    brightness = problem.node_brightness(solution.values, solution.parameters)
-    step = np.gradient(grid.offsets)
-    light = np.maximum(brightness, 0) * np.outer(step, step).ravel()
-    light /= max(light.sum(), np.finfo(float).tiny)
-    x, y = grid.nodes
-    radius = np.hypot(x - light @ x, y - light @ y)
-    order = np.argsort(radius)
-    return float(radius[order][np.searchsorted(light[order].cumsum(), 0.5).clip(max=grid.size - 1)])
 
 
 # ---------------------------------------------------------------- the image and its noise
@@ -521,6 +489,7 @@ noted("errors_missing", "pixels whose error is 0, NaN or infinite: they are mask
 noted("border_without_data", "zeros at the edge, where nothing was observed: they are masked")
 noted("single_exposure", "one exposure: its cosmic rays are in it", "probable")
 noted("cosmic_rays", "many pixels stand alone above all around them, as cosmic rays do", "probable")
+noted("cosmic_rays_masked", "cosmic rays were found and masked: meta['cosmic_ray_pixels'] of them")
 noted("gain_guessed", "counts of unknown gain: one electron each", "probable")
 noted("noise_guessed", "no error plane and no exposure: the noise was estimated from the image", "probable")
 noted("noise_from_exposure", "no error plane: Poisson noise from the exposure, the sky's rms from the image")
@@ -586,11 +555,7 @@ noted(
 )
 noted("left_out", "the lens that the other bands share does not explain this band", "doubtful")
 noted("down_weighted", "no lens explains this band, whose pixels therefore count for less", "probable")
-noted(
-    "pointing_off",
-    "images of the same lens lie more than 1.5 pixels from where their WCSs put them",
-    "probable",
-)
+noted("pointing_off", "images of a lens lie more than 1.5 pixels from where their WCSs put them", "probable")
 noted("failed", "the image could not be processed", "failed")
 noted("interpolated", "no lens, no source: plain interpolation", "probable")
 noted(

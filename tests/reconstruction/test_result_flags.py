@@ -22,6 +22,7 @@ from lenssr.reconstruction.verdict import FLAGS, Run, arc_pixels, judge, lag_one
 from lenssr.source import SourceGrid
 
 SHAPE, PIXEL, THETA_E = (40, 40), 0.1, 0.8
+LARGE = 1.2  # an Einstein radius that does not limit the grid of a source below
 QUIET = SkyNoise(level=0.0, rms=1.0, rms_ratio=1.0, lag1=0.0, factor=1.0, pixels=500)
 SETTINGS = SimpleNamespace(scale=2, oversampling="auto", psf_out=None)
 SCENE = Scene(lens=SIE(THETA_E), lens_free=True, lens_light=1, sky=False, extent=2.0)
@@ -219,13 +220,15 @@ CASES = {
     "lens_unlike_light": (make(light_e=0.301), make(light_e=0.299), make(light_e=-0.299)),
     "ring_unresolved": (make(theta_E=0.199), make(theta_E=0.201)),
     "source_off_grid": (
+        on_grid(rim=8.1, theta_E=LARGE),
+        on_grid(rim=7.9, theta_E=LARGE),
+        on_grid(beyond=7.9, theta_E=LARGE),
+        on_grid(beyond=8.1, theta_E=LARGE, noise={"factor": 1.1}),
+        on_grid(beyond=8.1, theta_E=LARGE, noise={"rms_ratio": 1.1}),
         on_grid(rim=8.1),
-        on_grid(rim=7.9),
-        on_grid(beyond=7.9),
-        on_grid(beyond=8.1, noise={"factor": 1.1}),
-        on_grid(beyond=8.1, noise={"rms_ratio": 1.1}),
         make(),
     ),
+    "source_cut": (on_grid(rim=8.1), on_grid(rim=7.9), on_grid(rim=8.1, theta_E=LARGE), make()),
     "source_too_large": (make(r_eff=1.01 * THETA_E), make(r_eff=0.99 * THETA_E), on_grid(radius=0.75)),
     "flux_disagrees": (
         make(source=10 * BLOCK, residual=0.51 * BLOCK),
@@ -260,12 +263,16 @@ CASES = {
 NOTED = (
     "small_image constant_image hdu_guessed gain_guessed noise_guessed noise_from_exposure "
     "errors_follow_counts psf_cropped psf_off_centre unit_missing failed weight_guessed mask_guessed "
-    "psf_place_guessed errors_missing border_without_data single_exposure cosmic_rays posterior_not_gaussian "
-    "left_out down_weighted pointing_off"
+    "psf_place_guessed errors_missing border_without_data single_exposure cosmic_rays cosmic_rays_masked "
+    "posterior_not_gaussian left_out down_weighted pointing_off"
 ).split()
 FACTS = ["interpolated", "not_relensed", "unlike_training"]
 ALSO = {
-    "source_off_grid": [on_grid(beyond=8.1), on_grid(beyond=8.1, noise={"rms_ratio": 0.9})],
+    "source_off_grid": [
+        on_grid(beyond=8.1, theta_E=LARGE),
+        on_grid(beyond=8.1, theta_E=LARGE, noise={"rms_ratio": 0.9}),
+    ],
+    "source_cut": [on_grid(beyond=8.1)],
     "source_too_large": [on_grid(radius=1.25), on_grid(r_eff=1.01 * THETA_E)],
     "bad_chi2": [
         make(residual=1.9**0.5 * BOARD, noise={"factor": 5.0}),

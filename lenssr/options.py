@@ -421,7 +421,7 @@ READING: dict[str, Option] = {
         flag="--size", metavar="ANGLE", parse=opt.angle,
     ),
     "radius": Option(
-        help="half of it, about --centre or the middle, such as 3arcsec",
+        help="or: radius that holds lens and arcs, such as 2arcsec; half as much again is read",
         flag="--radius", metavar="ANGLE", parse=opt.angle,
     ),
     "error": Option(help="a FITS file of the errors (or variances)", flag="--err-file", metavar="F"),

@@ -56,12 +56,13 @@ def test_a_centre_becomes_the_middle_of_what_is_fitted(centre, shape):
 
 def test_a_radius_is_that_of_the_field():
     seen = Observation.from_any(frame(), radius=2 * u.arcsec, **GIVEN)
-    assert seen.shape == (40, 40) and seen.meta["hints"] == {"radius": "2.0 arcsec"}
-    middle = seen.grid.wcs.pixel_to_world(19.5, 19.5)
+    # Half as much again on all sides, for sky and lens light.
+    assert seen.shape == (60, 60) and seen.meta["hints"] == {"radius": "2.0 arcsec"}
+    middle = seen.grid.wcs.pixel_to_world(29.5, 29.5)
     assert middle.separation(MIDDLE) < 0.01 * u.arcsec
-    seen = Observation.from_any(frame(), centre=place(1.0, 0.5), radius=2, **GIVEN)
-    assert seen.shape == (40, 40)
-    assert seen.grid.wcs.pixel_to_world(19.5, 19.5).separation(place(1.0, 0.5)) < 0.01 * u.arcsec
+    seen = Observation.from_any(frame(), centre=place(1.0, 0.5), radius=1, **GIVEN)
+    assert seen.shape == (30, 30)
+    assert seen.grid.wcs.pixel_to_world(14.5, 14.5).separation(place(1.0, 0.5)) < 0.01 * u.arcsec
 
 
 def test_hints_of_the_field_are_refused_where_they_cannot_be_used():

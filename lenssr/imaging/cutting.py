@@ -23,8 +23,8 @@ __all__ = ["cut_file", "cut_size", "sky_place", "window_of"]
 
 # Without a size, frames are fitted up to this many pixels: beyond it a fit takes hours. Chosen.
 MOST_PIXELS = 1024**2
-# Half the side that is read over the radius of the field that holds lens and arcs. Chosen: in a field as small
-# as that there is no telling sky, lens light and arcs apart (four of the first eight real lenses were wrong).
+# Half the side that is read over the radius of the field that holds lens and arcs. Chosen: in a field as
+# small as that sky, lens light and arcs cannot be told apart (four of the first nine real lenses were wrong).
 AROUND = 1.5
 # Characters of a text that can be a place on the sky.
 LONGEST_CENTRE = 200

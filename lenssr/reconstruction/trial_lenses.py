@@ -4,7 +4,7 @@ On binned pixels and a coarse grid of nodes, source, light and sky are the solut
 every lens (variable projection), so that many can be compared by their evidence before any other model is
 fitted, and none of them assumes what the source looks like:
 
-1. `Pixels` holds what is compared: binned data, which of them shine, and the linear parts of the lens light.
+1. `~lenssr.reconstruction.trial_pixels.Pixels` holds what is compared.
 2. `solve_behind` gives evidence and source behind a batch of lenses. Pixels that no lens explains
    (neighbours, cosmic rays) count as outliers of Student's t, not as data to be met.
 3. `search_trial_lenses` draws shapes at Einstein radii all over the field, lets the best of each radius move
@@ -22,28 +22,17 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from lenssr.model.fit import GHOST_PIXELS
-from lenssr.model.initial_guess import LENS_SHAPES, first_galaxy, radii_near, without_light
+from lenssr.model.initial_guess import LENS_SHAPES, radii_near
 from lenssr.reconstruction import decisions
+from lenssr.reconstruction.trial_pixels import CHI2_MEDIAN, OUTLIERS, Pixels
 from lenssr.source.priors import Prior
 
-__all__ = ["Pixels", "TrialLens", "lenses_differ", "search_trial_lenses", "solve_behind"]
+__all__ = ["TrialLens", "lenses_differ", "search_trial_lenses", "solve_behind"]
 
 
 SIDE = 16  # nodes along a side of the source grid
-FIELD_PIXELS = 48  # pixels along a side of the binned field, or more where that leaves FINEST arcsec
-FINEST = 0.1
-SEARCHED = 0.5  # radius of the pixels that are compared, as a share of the field's side
-GAUSSIANS, TWISTED = (
-    10,
-    8,
-)  # of the lens light, from a pixel to half the field; of these with a shape of their own
-LIGHT_ERROR, ARC_ERROR = 0.03, 0.05  # shares of lens light and arcs by which a coarse model may be off
 MOST_ELLIPTICAL = 0.3  # of a lens, where its light is flatter still
-SHINES = 5.0  # sigma in 3 x 3 pixels above which a pixel places the grid
 HELD = 0.9  # share of their weight that the grid holds
-MOST_SIGMA = 30.0  # largest weight of one pixel
-OUTLIERS = 5.0  # degrees of freedom of Student's t
 RADII, SHAPES = 12, 6  # trial lenses
 # Beside lens light, radii of further ones that have its shape: a ring, of one radius and one shape, is missed
 # by all others. Chosen on 10 of 26 real lenses.
@@ -61,7 +50,6 @@ PROBE_SEED = 18
 GAIN = 0.3
 LEAST_LIT = 8  # pixels that shine, without which there is nothing to compare
 SMALLEST, LARGEST = 0.2, 0.4  # Einstein radii: in arcsec, and as a share of the field
-CHI2_MEDIAN = 0.455  # median of chi2 of one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -95,94 +83,6 @@ class TrialLens:
     def is_odd(self):
         """Whether its source is wide, or its brightest images are hidden."""
         return self.extent > decisions.WIDEST_SOURCE or self.reach < 1
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The P pixels that are compared.
-
-    Attributes
-    ----------
-    x, y : `torch.Tensor`, shape (P,)
-        Centres in arcsec.
-    size : float
-        Side of a pixel in arcsec.
-    data, residual : `torch.Tensor`, shape (P,)
-        Data in sigma, with and without sky and first lens light; sigma allows for a coarse model.
-    light : `torch.Tensor`, shape (K, P)
-        Linear components of sky and lens light in sigma, each of unit length.
-    root : `torch.Tensor`, shape (P,)
-        1 / sigma.
-    shining : `torch.Tensor`, shape (P,)
-        Weight by which a pixel places the source grid; 0 for a dark one.
-    shape : `torch.Tensor`, shape (2,)
-        Ellipticity (e1, e2) of the lens light; zeros where none is fitted.
-    """
-
-    x: torch.Tensor
-    y: torch.Tensor
-    size: float
-    data: torch.Tensor
-    residual: torch.Tensor
-    light: torch.Tensor
-    root: torch.Tensor
-    shining: torch.Tensor
-    shape: torch.Tensor
-
-    @classmethod
-    def of(cls, stack, scene, light=None):
-        """Pixels of a stack that holds one image, with a first lens light (1, 8) where there is one."""
-        binned = stack.binned(_bin_factor(stack))
-        grid, weight = binned.grid, binned.first_weights[0]
-        x, y = (torch.as_tensor(axis.ravel()) for axis in (grid.x, grid.y))
-        smooth, galaxy = torch.zeros_like(weight), None
-        if light is not None:
-            galaxy = light[0, 3:7]
-            x, y = x - galaxy[0], y - galaxy[1]
-            smooth = binned.image(first_galaxy(scene, binned), light, roles=("lens_light",))[0]
-        residual, away = without_light(binned, scene, light)[0], torch.hypot(x, y) / grid.pixel_scale
-        used = binned.valid[0] & (weight > 0) & (away < SEARCHED * min(grid.shape))
-        if binned.shows_ghost:
-            used &= away > GHOST_PIXELS
-        arcs = _mean3(torch.where(used, residual, 0), grid.shape)
-        root = (weight / (1 + weight * ((LIGHT_ERROR * smooth) ** 2 + (ARC_ERROR * arcs) ** 2))).sqrt()
-        sigma = torch.where(used, residual * root, 0)
-        signal = torch.maximum(sigma, 3 * _mean3(sigma, grid.shape))
-        shining = torch.where(signal > SHINES, signal.clamp_max(MOST_SIGMA) ** 2, 0)
-        columns = _linear_light(x, y, grid, scene["sky"] is not None, galaxy)[:, used] * root[used]
-        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        if galaxy is not None:
-            x, y = x + galaxy[0], y + galaxy[1]
-        planes = x, y, binned.data[0] * root, sigma, root, shining
-        x, y, data, residual, root, shining = (plane[used] for plane in planes)
-        shape = root.new_zeros(2) if galaxy is None else galaxy[2:].to(root)
-        return cls(x, y, grid.pixel_scale, data, residual, columns, root, shining, shape)
-
-
-def _linear_light(x, y, grid, sky, galaxy):
-    """Sky, and Gaussians around the origin of the ellipticity of a galaxy, or nearly (K, N)."""
-    columns = [x.new_zeros(0, len(x)), torch.ones(int(sky), len(x)).to(x)]
-    if galaxy is not None:
-        e = torch.hypot(galaxy[2], galaxy[3]).clamp_max(0.6)
-        q, phi = (1 - e) / (1 + e), torch.atan2(galaxy[3], galaxy[2]) / 2
-        along, across = x * phi.cos() + y * phi.sin(), y * phi.cos() - x * phi.sin()
-        square = q * along**2 + across**2 / q
-        widths = torch.as_tensor(np.geomspace(1, 0.5 * min(grid.shape), GAUSSIANS) * grid.pixel_scale)
-        gaussians = torch.exp(-square / (2 * widths[:, None] ** 2))
-        inner = gaussians[:TWISTED] / widths[:TWISTED, None] ** 2
-        columns += [gaussians, inner * (along**2 - across**2), inner * along * across]
-    return torch.cat(columns)
-
-
-def _bin_factor(stack):
-    """How many pixels along an axis make one of those that are compared."""
-    scale, side = stack.grid.pixel_scale, min(stack.grid.shape)
-    return max(1, round(max(side / FIELD_PIXELS, FINEST / scale)))
-
-
-def _mean3(image, shape):
-    """Mean of 3 x 3 pixels (N,) of an image."""
-    return torch.nn.functional.avg_pool2d(image.reshape(1, 1, *shape), 3, 1, 1).flatten()
 
 
 @dataclass
@@ -223,7 +123,7 @@ def solve_behind(pixels, lens, vectors, *, temperature=1.0, last=None):
 
     Parameters
     ----------
-    pixels : `Pixels`
+    pixels : `~lenssr.reconstruction.trial_pixels.Pixels`
     lens : `~lenssr.mass.MassModel`
     vectors : `torch.Tensor`, shape (T, L)
     temperature : float, optional

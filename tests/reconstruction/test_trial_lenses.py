@@ -13,7 +13,8 @@ from lenssr.model.initial_guess import light_start
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
-from lenssr.reconstruction.trial_lenses import Pixels, _LensPrior, search_trial_lenses, solve_behind
+from lenssr.reconstruction.trial_lenses import _LensPrior, search_trial_lenses, solve_behind
+from lenssr.reconstruction.trial_pixels import Pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:`axes` should not be `None`:DeprecationWarning")
 

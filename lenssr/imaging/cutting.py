@@ -126,7 +126,8 @@ def window_of(wcs: WCS | None, shape: tuple[int, int], request: Request) -> tupl
     if request.radius is None:
         asked = cut_size(request.size)
     else:
-        asked = tuple(2 * AROUND * radius for radius in cut_size(request.radius))
+        height, width = cut_size(request.radius)
+        asked = 2 * AROUND * height, 2 * AROUND * width
     sides = [max(round(side / scale), 1) for side in asked]
     window = []
     for middle, side, full in zip((row, column), sides, shape, strict=True):

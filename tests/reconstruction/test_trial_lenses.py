@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lenssr.grids import PixelGrid
 from lenssr.imaging import Observation
 from lenssr.model.fit import Constraints, bin_factor
 from lenssr.model.initial_guess import light_start
@@ -14,7 +15,7 @@ from lenssr.options import Settings
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.reconstruction.trial_lenses import _LensPrior, search_trial_lenses, solve_behind
-from lenssr.reconstruction.trial_pixels import Pixels
+from lenssr.reconstruction.trial_pixels import Pixels, _halo_left
 
 pytestmark = pytest.mark.filterwarnings("ignore:`axes` should not be `None`:DeprecationWarning")
 
@@ -152,3 +153,20 @@ def test_shapes_of_trial_lenses_lie_around_that_of_the_light_or_not(follows):
     assert prior.mean[columns].tolist() == pytest.approx((pixels.shape * follows).tolist())
     width = decisions.FOLLOWS_LIGHT if follows else 0.2
     assert prior.stiffness[columns].tolist() == pytest.approx([width**-2] * 2)
+
+
+def test_the_rest_of_a_halo_goes_and_arcs_stay():
+    """Patches of a halo that is flatter outside than the first lens light, beside a thin arc."""
+    grid = PixelGrid((48, 48), 0.15)
+    x, y = (torch.as_tensor(axis.ravel()) for axis in (grid.x, grid.y))
+    radius, angle = torch.hypot(x, y), torch.atan2(y, x)
+    flat = torch.exp(-((x / 3.0) ** 2 + (y / 1.5) ** 2) / 2) - torch.exp(-(radius**2) / 2 / 2.0**2)
+    arc = 8 * torch.exp(-((radius - 1.2) ** 2) / 2 / 0.1**2) * (angle.abs() < 1.0)
+    noise = torch.as_tensor(np.random.default_rng(2).normal(size=len(x)))
+    residual, galaxy = 20 * flat + arc + noise, torch.zeros(4, dtype=torch.float64)
+    left = residual - _halo_left(residual, torch.ones_like(x), x, y, grid, galaxy)
+    patches = 20 * flat > 3
+    assert residual[patches].mean() > 3 and left[patches & (arc < 0.1)].mean().abs() < 0.5
+    assert left[arc > 4].mean() > 0.85 * (arc + noise)[arc > 4].mean()
+    trough = 20 * flat < -3
+    assert residual[trough].mean() < -3 and left[trough & (arc < 0.1)].mean().abs() < 0.5

@@ -27,7 +27,16 @@ def imported():
 
 @pytest.mark.parametrize(
     "module",
-    ["matplotlib", "photutils", "lightning", "pytorch_lightning", "dask", "lenstronomy", "skimage", "astroscrappy"],
+    [
+        "matplotlib",
+        "photutils",
+        "lightning",
+        "pytorch_lightning",
+        "dask",
+        "lenstronomy",
+        "skimage",
+        "astroscrappy",
+    ],
 )
 def test_import_brings_in_no_heavy_package(imported, module):
     assert "lenssr" in imported

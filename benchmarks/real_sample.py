@@ -11,10 +11,11 @@ brackets are the published ones; "PA off" is the position angle of the mass in d
 published. Published angles run from east to north, as in lenstronomy, where x is the right ascension: the
 light of the lens galaxies lies along them so, and not from north to east. Means of the differences in q and
 shear are over the lenses whose R_E is within 5 %. A lens that cannot be solved is a
-row with the reason. Rows go to stderr as they come.
+row with the reason. Rows go to stderr as they come. ``--figures`` draws each into a folder.
 
     python benchmarks/real_sample.py [--bands one] [--lenses SL2SJ0226-0406 SL2SJ0849-0251] [--jobs 1]
                                      [--lens sie] [--source pixelated] [--lens-light mge mge] [--hints]
+                                     [--figures FOLDER]
 """
 
 import argparse
@@ -36,6 +37,7 @@ from lenssr.reconstruction.verdict import FLAGS
 from lenssr.result.grade import OK_GRADES
 
 BANDS = ("F606W", "F475X", "F555W", "F814W")
+PANELS = ("data", "lens_subtracted", "residual", "source")
 COLUMNS = (
     "lens",
     "band",
@@ -93,8 +95,8 @@ def hints_of(number, radius):
     return {"theta_E": radius * (0.9 if number % 2 else 1.1) * u.arcsec, "radius": 1.7 * radius * u.arcsec}
 
 
-def row_of(number, name, folder, entry, options, bands="one", hints=False):
-    """Resolve a lens, in one band or in all, and compare it."""
+def row_of(number, name, folder, entry, options, bands="one", hints=False, figures=None):
+    """Resolve a lens, in one band or in all, and compare it; draw it where a folder of figures is given."""
     used = entry["bands"] if bands == "all" else [band_of(entry["bands"])]
     band, start = "+".join(used), time.perf_counter()
     radius = published_lens(entry).einstein_radius().value
@@ -109,7 +111,24 @@ def row_of(number, name, folder, entry, options, bands="one", hints=False):
     seconds = time.perf_counter() - start
     row = Row((name, band, f"{radius:.3f}", *cells, f"{seconds:.0f}"), ratio, off, grade, seconds)
     print(" | ".join(row.cells), file=sys.stderr, flush=True)
+    if figures and grade != "failed":
+        for one, part in getattr(result, "bands", {band: result}).items():
+            title = f"{name} {one}: {ratio:.3f} of the published R_E, {grade}"
+            draw(part, figures / f"{name}_{one}.jpg", title)
     return row
+
+
+def draw(result, path, title):
+    """Data, data less the galaxy's light, residual and source of a lens, as a small picture."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({"font.size": 7}):
+        figure, axes = plt.subplots(1, len(PANELS), figsize=(9.6, 2.5), layout="constrained")
+        for panel, ax in zip(PANELS, axes, strict=True):
+            result.plot_panel(panel, ax=ax, colorbar=False).set_title(panel.replace("_", " "))
+        figure.suptitle(title)
+        figure.savefig(path, dpi=90, pil_kwargs={"quality": 75})
+        plt.close(figure)
 
 
 def modulus_of(lens):
@@ -179,6 +198,7 @@ def main(folder):
     parser.add_argument("--source", default="pixelated")
     parser.add_argument("--bands", default="one", choices=("one", "all"), help="of each lens")
     parser.add_argument("--lens-light", nargs="+", default=["mge", "mge"])
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw each lens into it")
     parser.add_argument("--hints", action="store_true", help="tell Einstein radius and field")
     chosen = parser.parse_args()
     light = "+".join(chosen.lens_light)
@@ -186,7 +206,7 @@ def main(folder):
     about = {"lens": chosen.lens, "source": chosen.source, "lens_light": light, "processes": chosen.jobs}
     common.header(title, **about)
     options = {"lens": chosen.lens, "source": chosen.source, "lens_light": chosen.lens_light}
-    how = options, chosen.bands, chosen.hints
+    how = options, chosen.bands, chosen.hints, chosen.figures
     tasks = [
         (number, name, folder, published[name], *how)
         for number, name in enumerate(published)

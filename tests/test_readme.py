@@ -57,5 +57,5 @@ def test_links_and_pictures_exist():
 def test_core_dependencies_are_the_agreed_ones():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {re.split(r"[<>=~!\[ ]", requirement)[0] for requirement in project["dependencies"]}
-    agreed = "numpy scipy astropy photutils scikit-image torch matplotlib tqdm pyyaml"
+    agreed = "numpy scipy astropy photutils scikit-image astroscrappy torch matplotlib tqdm pyyaml"
     assert names == set(agreed.split())

@@ -10,7 +10,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from lenstronomy.LensModel.lens_model import LensModel
 from lenstronomy.LensModel.lens_model_extensions import LensModelExtensions
+from PIL import Image
 
+from lenssr import Sersic, SuperResolver, render
+from lenssr.grids import PixelGrid
+from lenssr.imaging import PSF
 from lenssr.mass import SIE
 
 ENTRY = {
@@ -127,3 +131,17 @@ def test_published_angles_run_along_the_light(sample, real_data):
             light = SIE.from_q_phi(1.0, q=0.7, phi=np.arctan2(2 * xy, xx - yy) / 2 * u.rad)
             off.append(abs(sample.angle_off(light, wcs, entry["pa"][0])))
     assert len(off) > 10 and np.median(off) < 10
+
+
+def test_a_lens_is_drawn(sample, tmp_path):
+    image = render(
+        PixelGrid((24, 24), 0.1),
+        lens=SIE(0.7),
+        source=Sersic(5.0, 0.15, 1.0, x_0=0.05, y_0=0.0),
+        psf=PSF.from_fwhm(0.15 * u.arcsec),
+    )
+    noisy = np.asarray(getattr(image, "value", image)) + np.random.default_rng(1).normal(0, 0.01, (24, 24))
+    resolver = SuperResolver(source="sersic", lens=SIE(0.7), psf=0.15 * u.arcsec)
+    sample.draw(resolver(noisy, pixel_scale=0.1, noise=0.01), tmp_path / "lens.jpg", "title")
+    with Image.open(tmp_path / "lens.jpg") as picture:
+        assert picture.format == "JPEG" and picture.width > 800

@@ -125,7 +125,7 @@ def draw(result, path, title):
     with plt.rc_context({"font.size": 7}):
         figure, axes = plt.subplots(1, len(PANELS), figsize=(9.6, 2.5), layout="constrained")
         for panel, ax in zip(PANELS, axes, strict=True):
-            result.plot_panel(panel, ax=ax, colorbar=False).set_title(panel.replace("_", " "))
+            result.plot_panel(panel, ax=ax, colorbar=False).set_title("", loc="left")
         figure.suptitle(title)
         figure.savefig(path, dpi=90, pil_kwargs={"quality": 75})
         plt.close(figure)

@@ -204,9 +204,8 @@ class Observation(Described):
             Side of the cutout about ``centre``, or (height, width), a number in arcsec: only that much is
             read.
         radius : `~astropy.units.Quantity` or float, optional
-            Instead of ``size``: the radius of the field that holds lens and arcs, about ``centre`` or the
-            middle of the frame. Half as much again is read on all sides, where the sky and the rest of the
-            lens light are seen.
+            Instead of ``size``: that of the field that holds lens and arcs, about ``centre`` or the frame's
+            middle. Half as much again is read on all sides, for the sky and the rest of the lens light.
         error, weight, exposure : path, HDU, array or `~astropy.units.Quantity`, optional
             Planes in files or arrays of their own. An error plane is a variance, or an inverse variance,
             where its name or unit says so. A weight map is what ``weight_kind`` says, or its header, or its

@@ -168,5 +168,5 @@ def test_the_rest_of_a_halo_goes_and_arcs_stay():
     patches = 20 * flat > 3
     assert residual[patches].mean() > 3 and left[patches & (arc < 0.1)].mean().abs() < 0.5
     assert left[arc > 4].mean() > 0.85 * (arc + noise)[arc > 4].mean()
-    trough = 20 * flat < -3
-    assert residual[trough].mean() < -3 and left[trough & (arc < 0.1)].mean().abs() < 0.5
+    hollow = 20 * flat < -3
+    assert residual[hollow].mean() < -3 and left[hollow & (arc < 0.1)].mean().abs() < 0.5

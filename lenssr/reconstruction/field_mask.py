@@ -31,13 +31,13 @@ def auto_mask(observation: Observation) -> NDArray[np.bool_]:
 
     Notes
     -----
-    Cosmic rays are found by `~lenssr.imaging.cosmic_rays.cosmic_rays`, but for the middle of the central
-    galaxy, which may be as sharp. After that galaxy is subtracted, segments of at least 2.5 sigma in the
-    smoothed image are deblended. Those that are stretched along the circle about the centre count as arcs. If
-    there are any, other segments that lie more than 1.3 times as far out as they are masked. If there are
-    none, segments farther out than 0.36 of the field are, and nearer ones without light across the centre,
-    which every lensed image has. An object projected onto the arcs is not found; mask it by hand. This is
-    what ``SuperResolver(mask="auto")`` does.
+    Where a PSF is known, cosmic rays are found by L.A.Cosmic (van Dokkum 2001, PASP 113, 1420), but for the
+    middle of the central galaxy, which may be as sharp. After that galaxy is subtracted, segments of at least
+    2.5 sigma in the smoothed image are deblended. Those that are stretched along the circle about the centre
+    count as arcs. If there are any, other segments that lie more than 1.3 times as far out as they are
+    masked. If there are none, segments farther out than 0.36 of the field are, and nearer ones without light
+    across the centre, which every lensed image has. An object projected onto the arcs is not found; mask it
+    by hand. This is what ``SuperResolver(mask="auto")`` does.
 
     Examples
     --------

@@ -201,6 +201,8 @@ def main(folder):
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw each lens into it")
     parser.add_argument("--hints", action="store_true", help="tell Einstein radius and field")
     chosen = parser.parse_args()
+    if chosen.figures:
+        chosen.figures.mkdir(parents=True, exist_ok=True)
     light = "+".join(chosen.lens_light)
     title = "Real lenses, Einstein radius and field told" if chosen.hints else "Real lenses without a hint"
     about = {"lens": chosen.lens, "source": chosen.source, "lens_light": light, "processes": chosen.jobs}

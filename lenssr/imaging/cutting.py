@@ -24,7 +24,7 @@ __all__ = ["cut_file", "cut_size", "sky_place", "window_of"]
 # Without a size, frames are fitted up to this many pixels: beyond it a fit takes hours. Chosen.
 MOST_PIXELS = 1024**2
 # Half the side that is read over the radius of the field that holds lens and arcs. Chosen: in a field as
-# small as that sky, lens light and arcs cannot be told apart (four of the first nine real lenses were wrong).
+# small as that sky, lens light and arcs cannot be told apart (three of the first nine real lenses were lost).
 AROUND = 1.5
 # Characters of a text that can be a place on the sky.
 LONGEST_CENTRE = 200

@@ -229,6 +229,14 @@ CASES = {
         make(),
     ),
     "source_cut": (on_grid(rim=8.1), on_grid(rim=7.9), on_grid(rim=8.1, theta_E=LARGE), make()),
+    "galaxy_in_source": (
+        make(light_off=0.121, error=0.0168 * THETA_E),
+        make(light_off=0.119, error=0.0168 * THETA_E),
+        make(light_off=0.121, error=0.0166 * THETA_E),
+        on_grid(rim=8.1),
+        on_grid(rim=7.9, light_off=0.121),
+        on_grid(rim=8.1, theta_E=LARGE, light_off=0.121),  # off its grid, not cut
+    ),
     "source_too_large": (make(r_eff=1.01 * THETA_E), make(r_eff=0.99 * THETA_E), on_grid(radius=0.75)),
     "flux_disagrees": (
         make(source=10 * BLOCK, residual=0.51 * BLOCK),

@@ -17,7 +17,7 @@ KNOWN = """
     bad_chi2 bad_arc_chi2 bad_field_chi2 low_chi2 residual_structure not_converged lens_at_bound
     source_at_bound lens_light_at_bound starts_disagree theta_E_uncertain theta_E_imprecise
     no_arcs not_multiply_imaged brightest_image_hidden mass_off_light lights_apart lens_unlike_light
-    ring_unresolved source_off_grid
+    ring_unresolved source_off_grid galaxy_in_source
     source_too_large flux_disagrees saturated
     small_image correlated_noise errors_too_small constant_image hdu_guessed gain_guessed
     noise_guessed noise_from_exposure errors_follow_counts no_psf telescope_without_psf psf_undersampled
@@ -28,7 +28,7 @@ SERIOUS = """
     bad_chi2 bad_arc_chi2 bad_field_chi2 residual_structure not_converged lens_at_bound source_at_bound
     starts_disagree theta_E_uncertain no_arcs not_multiply_imaged brightest_image_hidden
     ring_unresolved source_off_grid source_too_large flux_disagrees errors_too_small constant_image failed
-    telescope_without_psf lights_apart lens_unlike_light
+    telescope_without_psf lights_apart lens_unlike_light galaxy_in_source
 """.split()
 # Of what the networks below know, as the image is.
 LIMITS = {"pixel_scale": [0.05, 0.05], "psf_fwhm": [0.0, 0.0], "snr": [20.0, 5000.0]}

@@ -1,7 +1,9 @@
 """Round trips to other codes: every family of lenses and every light profile, there and back.
 
 "there" is the largest difference of deflections (arcsec) or brightnesses (over the largest) between lenssr
-and the other code at 200 places; "back" is the largest change of a parameter after the way there and back.
+and the other code at 200 places; "image" the largest difference of the images of one Sérsic source behind
+both (of COOLEST: behind the lens and behind what is read back), over its largest brightness; "back" the
+largest change of a parameter, or with COOLEST of a deflection, after the way there and back.
 lenstronomy and the package coolest evaluate their own profiles; PyAutoLens is compared by its published
 formula of the convergence, since it is not installed.
 
@@ -9,6 +11,7 @@ formula of the convergence, since it is not installed.
 """
 
 import warnings
+from types import SimpleNamespace
 
 import common  # first: it sets one thread
 import numpy as np
@@ -21,11 +24,15 @@ from lenssr import light, mass
 from lenssr._exchange import coolest_profiles
 from lenssr.exceptions import InputError
 from lenssr.light.light_codes import numbers_of
+from lenssr.result import coolest_files
 
 AT = {"x_0": 0.1, "y_0": -0.2}
 E = {"e1": 0.12, "e2": -0.08, **AT}
 X, Y = np.random.default_rng(5).normal(scale=1.2, size=(2, 200))
 FEW = 20  # of a profile that lenstronomy integrates
+SOURCE = light.Sersic(1.0, 0.3, 1.5, 0.05, -0.1, 0.2, 0.1)
+FIELD, PIXEL = 140, 0.1  # of the data of a template, whose grids have pixels half as wide
+MAP, NARROW = "PixelatedDeflection", 32  # pixels within a map
 CELLS = np.mgrid[-20:21, -20:21] * 0.1
 LENSES = {
     "SIS": mass.SIS(1.1, **AT),
@@ -74,20 +81,32 @@ def changed(before, after):
 
 
 def places(lens, name):
-    if name == "PixelatedDeflection":  # lenstronomy interpolates linearly: at the pixels
+    if name == MAP:  # lenstronomy interpolates linearly: at the pixels
         return CELLS[1].ravel(), CELLS[0].ravel()
     return (X[:FEW], Y[:FEW]) if name == "SersicMass" else (X, Y)
+
+
+def named(models):
+    """Names of models joined by a plus, a long list of one name in short."""
+    return f"{len(models)} {models[0]}" if len(models) > 9 else " + ".join(models)
+
+
+def image_apart(x, y, ours, theirs):
+    """Largest difference of the images of a source at two sets of deflections, over the brightest."""
+    one, other = (SOURCE(x - alpha[0], y - alpha[1]) for alpha in (ours, theirs))
+    return np.abs(one - other).max() / one.max()
 
 
 def to_lenstronomy(name, lens):
     try:
         options, kwargs = lens.to_lenstronomy()
     except InputError as error:
-        return (name, "-", "-", "-", str(error).split(":")[0])
+        return (name, *"----", str(error).split(":")[0])
     x, y = places(lens, name)
-    there = np.abs(np.array(lens.deflection(x, y)) - LensModel(**options).alpha(x, y, kwargs)).max()
-    back = mass.from_lenstronomy(options, kwargs)
-    return (name, " + ".join(options["lens_model_list"]), f"{there:.0e}", f"{changed(lens, back):.0e}", "")
+    ours, theirs = lens.deflection(x, y), LensModel(**options).alpha(x, y, kwargs)
+    apart, image = np.abs(np.array(ours) - theirs).max(), image_apart(x, y, ours, theirs)
+    gap = changed(lens, mass.from_lenstronomy(options, kwargs))
+    return (name, named(options["lens_model_list"]), *(f"{one:.0e}" for one in (apart, image, gap)), "")
 
 
 def light_to_lenstronomy(name, galaxy):
@@ -102,26 +121,34 @@ def light_to_lenstronomy(name, galaxy):
 def to_coolest(name, lens):
     family = type(lens).__name__
     if family == "MultiPlane":
-        return (name, "-", "-", "-", "COOLEST holds one plane")
-    found = coolest_profiles.profile_of_mass(family, lens._described())
+        return (name, *"----", "COOLEST holds one plane")
+    x, y = (np.clip(axis, -NARROW / 20, NARROW / 20) for axis in (X, Y)) if family == MAP else (X, Y)
+    ours, found = lens.deflection(x, y), coolest_profiles.profile_of_mass(family, lens._described())
     if found is None:
-        return (name, "PixelatedRegularGridPotential", "-", "-", "as a map of the potential")
-    kind, values = found
-    theirs = getattr(coolest_mass, kind, None)
-    there = "-"
-    if theirs is not None:
-        there = f"{np.abs(np.array(lens.deflection(X, Y)) - theirs().deflection(X, Y, **values)).max():.0e}"
-    back = mass.from_dict(dict([coolest_profiles.mass_of(kind, values, family in ("SIS", "SIE"))]))
-    gap = np.abs(np.array(lens.deflection(X, Y)) - back.deflection(X, Y)).max()
-    note = "" if theirs is not None else "which the package does not evaluate"
-    return (name, kind, there, f"{gap:.0e}", note)
+        kind, note = "PixelatedRegularGridPotential", "as a map of the potential"
+        pixels = SimpleNamespace(data=np.zeros((NARROW if family == MAP else FIELD,) * 2))
+        potential = coolest_files._potential([lens], pixels, PIXEL)
+        back, there = mass.PixelatedDeflection.from_potential(potential.values, potential.pixel_scale), "-"
+    else:
+        kind, values = found
+        theirs = getattr(coolest_mass, kind, None)
+        note = "" if theirs is not None else "which the package does not evaluate"
+        there = "-" if theirs is None else np.abs(np.array(ours) - theirs().deflection(x, y, **values)).max()
+        there = there if theirs is None else f"{there:.0e}"
+        back = mass.from_dict(dict([coolest_profiles.mass_of(kind, values, family in ("SIS", "SIE"))]))
+    returned = back.deflection(x, y)
+    gap = np.abs(np.array(ours) - returned).max()
+    return (name, kind, there, f"{image_apart(x, y, ours, returned):.0e}", f"{gap:.0e}", note)
 
 
 def light_to_coolest(name, galaxy):
     kind = type(galaxy).__name__
     found = coolest_profiles.profile_of_light(kind, numbers_of(galaxy))
     if found is None:
-        return (name, "PixelatedRegularGrid", "-", "-")
+        axis = (np.arange(2 * FIELD) - FIELD + 0.5) * PIXEL / 2
+        back = light.PixelatedSource(galaxy(*np.meshgrid(axis, axis)), PIXEL / 2)
+        gap = np.abs(back(X, Y) - galaxy(X, Y)).max() / galaxy(X, Y).max()
+        return (name, "PixelatedRegularGrid", "-", f"{gap:.0e} of the brightness")
     theirs, ours = coolest_light.Sersic().evaluate_surface_brightness(X, Y, **found[1]), galaxy(X, Y)
     back = light.Sersic(**coolest_profiles.light_of(*found)[1])
     there, gap = np.abs(theirs - ours).max() / ours.max(), np.abs(back.parameters - galaxy.parameters).max()
@@ -148,14 +175,20 @@ def main():
     warnings.filterwarnings("ignore", message="Cosmology is provided")
     common.header("Round trips to other codes", places=len(X))
     print("lenstronomy: lenses")
-    columns = ("family", "name there", "there", "back", "note")
+    columns = ("family", "name there", "there", "image", "back", "note")
     common.table(columns, [to_lenstronomy(name, lens) for name, lens in LENSES.items()])
     print("lenstronomy: light")
-    common.table(columns[:-1], [light_to_lenstronomy(name, one) for name, one in LIGHTS.items()])
+    common.table(
+        ("profile", "name there", "there", "back"),
+        [light_to_lenstronomy(name, one) for name, one in LIGHTS.items()],
+    )
     print("COOLEST: lenses (back: deflections)")
     common.table(columns, [to_coolest(name, lens) for name, lens in LENSES.items()])
     print("COOLEST: light")
-    common.table(columns[:-1], [light_to_coolest(name, one) for name, one in LIGHTS.items()])
+    common.table(
+        ("profile", "name there", "there", "back"),
+        [light_to_coolest(name, one) for name, one in LIGHTS.items()],
+    )
     print("PyAutoLens: parameters, and the largest relative difference of the convergence")
     common.table(("profile", "here", "convergence"), [from_autolens(*one) for one in AUTOLENS])
 

@@ -19,6 +19,7 @@ __all__ = ["approximate_b", "light_from", "light_to", "mass_from", "mass_to", "s
 
 Values: TypeAlias = dict[str, Any]
 Named: TypeAlias = tuple[str, Values]
+Ellipsoids: TypeAlias = Sequence[tuple[float, float]]
 
 CENTRE = {"center_x": "x_0", "center_y": "y_0"}
 ELLIPSE = {"e1": "e1", "e2": "e2", **CENTRE}
@@ -29,7 +30,6 @@ RENAMED: dict[str, tuple[str, dict[str, str]]] = {
     "SIE": ("SIE", {"theta_E": "theta_E", **ELLIPSE}),
     "EPL": ("EPL", {"theta_E": "theta_E", "gamma": "gamma", **ELLIPSE}),
     "NFW": ("NFW", {"Rs": "r_s", "alpha_Rs": "alpha_rs", **CENTRE}),
-    "EllipticalNFW": ("NFW_ELLIPSE_CSE", {"Rs": "r_s", "alpha_Rs": "alpha_rs", **ELLIPSE}),
     "TruncatedNFW": ("TNFW", {"Rs": "r_s", "alpha_Rs": "alpha_rs", "r_trunc": "r_t", **CENTRE}),
     "PointMass": ("POINT_MASS", {"theta_E": "theta_E", **CENTRE}),
     "Shear": ("SHEAR", {"gamma1": "gamma1", "gamma2": "gamma2", "ra_0": "x_0", "dec_0": "y_0"}),
@@ -75,7 +75,8 @@ def mass_to(name: str, values: Values) -> list[Named]:
     """Models of lenstronomy that are together one of ours.
 
     ``values`` holds the numbers of the family and its other arguments; those of a map are "x" and "y" of its
-    columns and rows, the potential "f_" and its derivatives "f_x", "f_y", "f_xx", "f_xy" and "f_yy".
+    columns and rows, the potential "f_" and its derivatives "f_x", "f_y", "f_xx", "f_xy" and "f_yy"; those of
+    an elliptical NFW are "ellipsoids", core radii and strengths for a scale radius and a deflection of 1.
     """
     if name in RENAMED:
         theirs, keywords = RENAMED[name]
@@ -101,6 +102,12 @@ def _cored(values: Values) -> list[Named]:
 def _projection(gamma: float) -> float:
     """Convergence over density times core radius, lenstronomy's ``sigma0``, at the centre of ``SPL_CORE``."""
     return math.sqrt(math.pi) * math.gamma((gamma - 1) / 2) / math.gamma(gamma / 2)
+
+
+def _elliptical_nfw(values: Values) -> list[Named]:
+    r_s, shape = values["r_s"], _ellipse(values)
+    scale = values["alpha_rs"] * r_s**2
+    return [("CSE", {"a": scale * a, "s": r_s * s, **shape}) for s, a in values["ellipsoids"]]
 
 
 def _dpie(values: Values) -> list[Named]:
@@ -158,6 +165,7 @@ def _interpolated(values: Values) -> list[Named]:
 TO: dict[str, Callable[[Values], list[Named]]] = {
     "CoredPowerLaw": _cored,
     "DPIE": _dpie,
+    "EllipticalNFW": _elliptical_nfw,
     "SersicMass": _sersic_mass,
     "GaussianMass": _gaussian_mass,
     "Multipole": _multipole,
@@ -169,12 +177,17 @@ TO: dict[str, Callable[[Values], list[Named]]] = {
 # ---------------------------------------------------------------- mass, from lenstronomy
 
 
-def mass_from(names: Sequence[str], kwargs: Sequence[Values]) -> list[Named]:
-    """Models of ours from the names and keywords of lenstronomy."""
-    return list(_read(names, kwargs, _one_mass))
+def mass_from(names: Sequence[str], kwargs: Sequence[Values], ellipsoids: Ellipsoids) -> list[Named]:
+    """Models of ours from the names and keywords of lenstronomy.
+
+    ``ellipsoids`` are core radii and strengths of what makes up an elliptical NFW, as in `mass_to`.
+    """
+    return list(_read(names, kwargs, _one_mass, ellipsoids))
 
 
-def _read(names: Sequence[str], kwargs: Sequence[Values], one: Callable[..., Named]) -> Iterator[Named]:
+def _read(
+    names: Sequence[str], kwargs: Sequence[Values], one: Callable[..., Named], ellipsoids: Ellipsoids = ()
+) -> Iterator[Named]:
     if isinstance(names, str) or len(names) != len(kwargs):
         raise InputError(
             f"{quoted(names)} and {len(kwargs)} dictionaries: give a list of names, and one each"
@@ -184,8 +197,35 @@ def _read(names: Sequence[str], kwargs: Sequence[Values], one: Callable[..., Nam
         name, values = left.pop(0)
         if name == "NIE" and left and _is_edge(values, left[0]):
             yield "DPIE", _from_pair(values, left.pop(0)[1])
+        elif name == "CSE" and ellipsoids:
+            others, left = left[: len(ellipsoids) - 1], left[len(ellipsoids) - 1 :]
+            yield "EllipticalNFW", _from_ellipsoids([(name, values), *others], ellipsoids)
         else:
             yield one(name, values)
+
+
+def _from_ellipsoids(found: list[Named], ellipsoids: Ellipsoids) -> Values:
+    """The elliptical NFW that these ellipsoids with a core make up, and no others."""
+    s, a = ellipsoids[0]
+    keywords = {"a": "a", "s": "s", **ELLIPSE}
+    numbers = _numbers("CSE", found[0][1], keywords)
+    numbers["r_s"] = numbers.pop("s") / s
+    numbers["alpha_rs"] = numbers.pop("a") / (a * numbers["r_s"] ** 2)
+    wanted = _elliptical_nfw({**numbers, "ellipsoids": ellipsoids})
+    if len(found) != len(wanted) or not all(map(_is_same, found, wanted)):
+        raise InputError(
+            f"lenstronomy's CSE has no counterpart here, unless it is one of the {len(wanted)} that an "
+            "EllipticalNFW is written as: give NFW_ELLIPSE_CSE"
+        )
+    return numbers
+
+
+def _is_same(found: Named, wanted: Named) -> bool:
+    """Whether two models have the same name and numbers, to rounding."""
+    (name, values), (other, numbers) = found, wanted
+    return name == other and all(
+        math.isclose(values.get(key, 0.0), number, rel_tol=1e-9) for key, number in numbers.items()
+    )
 
 
 def _is_edge(core: Values, other: Named) -> bool:
@@ -243,6 +283,11 @@ def _from_spl_core(values: Values) -> Named:
     gamma, sigma0 = numbers["gamma"], numbers.pop("sigma0") * _projection(numbers["gamma"])
     strength = (2 * sigma0 / (3 - gamma)) ** (1 / (gamma - 1))
     return "CoredPowerLaw", {"theta_E": numbers["core"] * strength, **numbers}
+
+
+def _from_elliptical_nfw(values: Values) -> Named:
+    keywords = {"Rs": "r_s", "alpha_Rs": "alpha_rs", **ELLIPSE}
+    return "EllipticalNFW", _numbers("NFW_ELLIPSE_CSE", values, keywords)
 
 
 def _from_pjaffe(values: Values) -> Named:
@@ -323,6 +368,7 @@ def _from_shear_polar(values: Values) -> Named:
 
 FROM: dict[str, Callable[[Values], Named]] = {
     "NIE": _from_nie,
+    "NFW_ELLIPSE_CSE": _from_elliptical_nfw,
     "SPL_CORE": _from_spl_core,
     "PJAFFE": _from_pjaffe,
     "SERSIC": _from_sersic_mass,

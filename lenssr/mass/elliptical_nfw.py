@@ -2,7 +2,7 @@
 
 import math
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import astropy.units as u
 import torch
@@ -37,6 +37,14 @@ def _cores() -> list[tuple[float, float]]:
         s = math.exp(STRETCH * math.sinh(k * STEP / STRETCH))
         found.append((s, STEP * math.cosh(k * STEP / STRETCH) * s**3 / (1 + s * s)))
     return found
+
+
+def ellipsoids() -> list[tuple[float, float]]:
+    """Core radii s and strengths a of the ellipsoids that make up a halo with r_s = alpha_rs = 1.
+
+    Their convergence is a / (2 (s^2 + m^2)^(3/2)).
+    """
+    return [(s, weight / NORM) for s, weight in _cores()]
 
 
 def _scaled(x: Tensor, y: Tensor, r_s: Tensor, e1: Tensor, e2: Tensor) -> tuple[Tensor, ...]:
@@ -188,6 +196,10 @@ class EllipticalNFW(EllipticalMixin, MassModel):
         phi: u.Quantity | None = None,
     ) -> None:
         super().__init__(r_s=r_s, alpha_rs=alpha_rs, **shape(e1, e2, q, phi), x_0=x_0, y_0=y_0)
+
+    def _described(self) -> dict[str, Any]:
+        """Numbers by name, and the ellipsoids with a core that lenstronomy is told."""
+        return {**super()._described(), "ellipsoids": ellipsoids()}
 
     @classmethod
     def from_mass(

@@ -11,6 +11,7 @@ from lenssr._exchange.lenstronomy_names import mass_from
 from lenssr._files import local_path
 from lenssr.exceptions import InputError
 from lenssr.mass.base import MassModel, MassSystem, from_dict
+from lenssr.mass.elliptical_nfw import ellipsoids
 from lenssr.mass.multi_plane import MultiPlane
 from lenssr.mass.pixelated import PixelatedDeflection
 
@@ -38,7 +39,8 @@ def from_lenstronomy(
     -------
     lens : `~lenssr.mass.MassModel`
         A sum if there are several models; a `~lenssr.mass.MultiPlane` if the options say so. A pair of
-        ``NIE`` that differ in sign and core is a `~lenssr.mass.DPIE`.
+        ``NIE`` that differ in sign and core is a `~lenssr.mass.DPIE`, the set of ``CSE`` that an
+        `~lenssr.mass.EllipticalNFW` is written as is one again; ``NFW_ELLIPSE_CSE`` is one as well.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def from_lenstronomy(
 
 
 def _lens(names: Sequence[str], kwargs: Sequence[dict[str, Any]]) -> MassModel:
-    models = [from_dict({name: values}) for name, values in mass_from(names, kwargs)]
+    models = [from_dict({name: values}) for name, values in mass_from(names, kwargs, ellipsoids())]
     return models[0] if len(models) == 1 else MassSystem(*models)
 
 

@@ -22,6 +22,8 @@ LENSES = {
     "CoredPowerLaw, round": mass.CoredPowerLaw(1.2, 2.3, 0.2, **AT),
     "DPIE": mass.DPIE(1.2, 0.1, 3.0, **E),
     "NFW": mass.NFW(2.0, 1.3, **AT),
+    "EllipticalNFW": mass.EllipticalNFW(2.0, 1.3, **E),
+    "EllipticalNFW, round": mass.EllipticalNFW(2.0, 1.3, **AT),
     "TruncatedNFW": mass.TruncatedNFW(2.0, 1.3, 5.0, **AT),
     "SersicMass, round": mass.SersicMass(0.2, 1.0, 4.0, **AT, mass_to_light=2.0),
     "SersicMass": mass.SersicMass(0.2, 1.0, 2.5, **E, mass_to_light=2.0),
@@ -67,10 +69,38 @@ def test_lens_comes_back(name):
     np.testing.assert_allclose(back.deflection(X, Y), lens.deflection(X, Y), rtol=1e-12, atol=1e-13)
 
 
-def test_elliptical_nfw_is_as_good_as_their_fit_of_it():
+def test_fit_of_an_elliptical_nfw_that_they_have():
     halo = mass.EllipticalNFW(2.0, 1.3, **E)
-    assert 1e-6 < apart(halo) < 2e-3
-    assert mass.from_lenstronomy(*halo.to_lenstronomy()).to_dict() == halo.to_dict()
+    keywords = {"Rs": 2.0, "alpha_Rs": 1.3, "e1": E["e1"], "e2": E["e2"]}
+    centre = {"center_x": E["x_0"], "center_y": E["y_0"]}
+    back = mass.from_lenstronomy(["NFW_ELLIPSE_CSE"], [{**keywords, **centre}])
+    assert back.to_dict() == halo.to_dict()
+    theirs = LensModel(["NFW_ELLIPSE_CSE"]).alpha(X, Y, [{**keywords, **centre}])
+    assert np.abs(np.array(halo.deflection(X, Y)) - theirs).max() < 2e-3
+
+
+def test_ellipsoids_of_halos_beside_others_come_back():
+    lens = (
+        mass.SIE(1.2)
+        + mass.EllipticalNFW(2.0, 1.3, **E)
+        + mass.EllipticalNFW(3.0, 0.3)
+        + mass.Shear(0.1, 0.0)
+    )
+    assert mass.from_lenstronomy(*lens.to_lenstronomy()).to_dict() == lens.to_dict()
+
+
+@pytest.mark.parametrize("change", ["one less", "other strength", "other shape", "alone"])
+def test_other_ellipsoids_are_refused(change):
+    options, kwargs = mass.EllipticalNFW(2.0, 1.3, **E).to_lenstronomy()
+    names = options["lens_model_list"]
+    if change == "other strength":
+        kwargs[40]["a"] *= 1.001
+    elif change == "other shape":
+        kwargs[40]["e1"] = 0.0
+    else:
+        names = names[: -1 if change == "one less" else 1]
+    with pytest.raises(InputError, match="NFW_ELLIPSE_CSE"):
+        mass.from_lenstronomy(names, kwargs[: len(names)])
 
 
 def test_map_is_the_same_at_its_pixels():

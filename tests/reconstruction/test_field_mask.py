@@ -7,6 +7,7 @@ from scipy import ndimage
 from lenssr.imaging import Observation, light_census, measure_sky
 from lenssr.imaging.detection import label_objects
 from lenssr.reconstruction.field_mask import auto_mask
+from lenssr.simulation import BroadLenses
 
 SIDE = 120
 Y, X = np.indices((SIDE, SIDE), dtype=float)
@@ -118,6 +119,20 @@ def test_census_finds_arcs():
     assert census.arcs > 8
     assert np.allclose(census.center, 0, atol=0.005)  # a tenth of a pixel
     assert light_census(observe(ARCS)).arcs > 8
+
+
+def test_the_galaxy_is_what_light_surrounds():
+    hit = LENS + ARCS
+    hit[50, 64:67] += 3000  # brighter than the galaxy
+    assert np.allclose(light_census(observe(hit)).center, 0, atol=0.005)
+    # A bright arc near the middle is no galaxy, and an empty middle has none.
+    assert light_census(observe(arc(12, 20, 120, 50) + arc(20, 200, 280, 20))).center == (0.0, 0.0)
+
+
+def test_images_of_a_clumpy_source_are_kept_without_a_lens_galaxy():
+    dataset = BroadLenses(size=20, seed=5)
+    masks = [auto_mask(Observation.from_any(item.low)) for item in dataset]
+    assert not any(mask.any() for mask in masks)
 
 
 def correlated(kernel, shape=(140, 140), seed=0):

@@ -60,7 +60,7 @@ class Source:
     profile: str | Callable[[], LightProfile] = "lenssr.light.sersic:SersicProfile"
 
 
-LIGHT_CHOICE = "lenssr.reconstruction.light_choice:LightChoiceReconstruction"
+LIGHT_CHOICE = "lenssr.reconstruction.light_choice:method_with_light"
 PARAMETRIC = "lenssr.reconstruction.parametric:ParametricReconstruction"
 FREEFORM = Source(
     method="lenssr.reconstruction.freeform:FreeFormReconstruction", has_prior=True, may_be_negative=True
@@ -348,8 +348,13 @@ class Settings(Options):
 
     def method(self) -> Any:
         """Make the object that solves images with these settings."""
-        chooses = self.lens_light == "auto" and self.kind != "interpolation"
-        return named(LIGHT_CHOICE if chooses else self._entry.method)(self)
+        if self.lens_light == "auto":
+            return named(LIGHT_CHOICE)(self)
+        # Beside Gaussians of lens light no Sérsic source is looked for that a factor could multiply.
+        lights = self.lens_light if isinstance(self.lens_light, list | tuple) else [self.lens_light]
+        free = self.source == "auto" and any(one == "mge" for one in lights if isinstance(one, str))
+        settings = replace(self, source="pixelated") if free else self
+        return named(settings._entry.method)(settings)
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for people."""

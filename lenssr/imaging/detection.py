@@ -165,12 +165,13 @@ class FieldObjects:
         sky = observation.sky
         self.sky, self.factor = sky.level, sky.factor
         self.error = observation.sigma() * max(1.0, sky.rms_ratio)
-        self.center = _center(observation, self)
+        bare = np.where(observation.valid, observation.data - self.sky, 0.0)
+        self.center = galaxy_place(bare, observation) or observation.grid.center
         rows, columns = np.indices(observation.shape)
         self.dx, self.dy = columns - self.center[0], rows - self.center[1]
         self.radius = np.hypot(self.dx, self.dy)
         self.galaxy = _elliptical_profile(observation, self)
-        self.residual = np.where(observation.valid, observation.data - self.sky - self.galaxy, 0.0)
+        self.residual = np.where(observation.valid, bare - self.galaxy, 0.0)
         self.tolerance = np.hypot(self.error, PROFILE_TRUST * self.galaxy)
 
     def significance(self, image: Array, error: Array) -> Array:
@@ -215,29 +216,40 @@ def psf_width(observation: Observation) -> float:
     return float(np.clip(width, LEAST_FWHM, min(observation.shape) / 4))
 
 
-def _center(observation: Observation, scene: FieldObjects) -> tuple[float, float]:
-    """Brightest significant point of the inner field that light surrounds, or the image's centre."""
+def galaxy_place(image: Array, observation: Observation) -> tuple[float, float] | None:
+    """Brightest significant point of the inner part of the field that light surrounds, column and row.
+
+    Parameters
+    ----------
+    image : `~numpy.ndarray`, shape (ny, nx)
+        Of the observation, less its sky or a model; 0 where pixels are masked.
+    observation : `~lenssr.imaging.Observation`
+
+    Returns
+    -------
+    place : tuple of float or None
+        In pixels; None where no galaxy is seen.
+    """
     from photutils.centroids import centroid_quadratic, centroid_sources
     from photutils.detection import find_peaks
     from photutils.utils.exceptions import NoDetectionsWarning
 
-    middle = observation.grid.center
-    smooth = ndimage.gaussian_filter(
-        np.where(observation.valid, observation.data - scene.sky, 0.0), scene.sigma
-    )
+    middle, fwhm = observation.grid.center, psf_width(observation)
+    smooth = ndimage.gaussian_filter(image, fwhm * gaussian_fwhm_to_sigma)
     rows, columns = np.indices(observation.shape)
     far = np.hypot(columns - middle[0], rows - middle[1]) >= CENTRE_REACH * min(observation.shape)
+    error = observation.sigma() * max(1.0, observation.sky.rms_ratio)
     with quiet(NoDetectionsWarning):
-        peaks = find_peaks(smooth, CENTRE_SIGMA * scene.error, box_size=3, mask=far)
+        peaks = find_peaks(smooth, CENTRE_SIGMA * error, box_size=3, mask=far)
     places = [] if peaks is None else peaks[np.argsort(-peaks["peak_value"])]["x_peak", "y_peak"]
     for column, row in places[:MOST_PEAKS]:
-        if _is_surrounded(smooth, column, row, scene.fwhm):
+        if _is_surrounded(smooth, column, row, fwhm):
             # Where the fit fails: the brightest pixel.
             with quiet(AstropyUserWarning):
                 options = {"box_size": 5, "centroid_func": centroid_quadratic}
                 (x,), (y,) = centroid_sources(smooth, column, row, **options)
             return (float(x), float(y)) if np.isfinite(x + y) else (float(column), float(row))
-    return middle
+    return None
 
 
 def _is_surrounded(smooth: Array, column: int, row: int, fwhm: float) -> bool:

@@ -14,10 +14,14 @@ def agreement_wanted(fit, data):
     return decisions.AGREES_WITH_ARCS_LEFT if arcs_left else decisions.AGREES
 
 
-def explains(fit, data):
-    """Whether a Sérsic leaves noise alone of data (N,), also in the arcs: then no trial lenses are needed."""
+def explains(fit, data, *, arcs_seen=True):
+    """Whether a Sérsic leaves noise alone of data (N,), also in the arcs: then no trial lenses are needed.
+
+    Without arcs it does not, unless they need not be ``arcs_seen``.
+    """
     chi2, number = _left_in_arcs(fit, data)
-    return fit.chi2 < decisions.BAD_CHI2 * fit.used and 0 < chi2 < decisions.BAD_CHI2 * number
+    enough = number > 0 or not arcs_seen
+    return enough and fit.chi2 < decisions.BAD_CHI2 * fit.used and chi2 <= decisions.BAD_CHI2 * number
 
 
 def _left_in_arcs(fit, data):

@@ -28,6 +28,7 @@ from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import RADIUS
 from lenssr.reconstruction.lens_search import Mode, posterior_modes
 from lenssr.reconstruction.lens_slope import keep_held, slope_of
+from lenssr.reconstruction.light_choice import FIRST, shows_galaxy
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.reconstruction.registration import in_one_frame, offset_between
 from lenssr.reconstruction.trial_lenses import lenses_differ
@@ -103,6 +104,11 @@ def place(group):
     return placed
 
 
+def with_light_shown(settings, observations):
+    """Settings for images of one lens of which the light is "auto": none, or what follows real galaxies."""
+    return replace(settings, lens_light=FIRST if any(map(shows_galaxy, observations)) else None)
+
+
 class BandsReconstruction:
     """Solve bands and exposures of one lens together.
 
@@ -117,14 +123,11 @@ class BandsReconstruction:
     """
 
     def __init__(self, settings):
+        settings = replace(settings, source=KIND) if settings.kind == "auto" else settings
         if settings.kind not in KINDS:
             known = " or ".join(map(repr, KINDS))
             raise InputError(
                 f"source = {settings.source!r} takes one image: for several bands or exposures give {known}"
-            )
-        if settings.lens_light == "auto":
-            raise InputError(
-                "lens_light = 'auto' takes one image: name the light for several bands or exposures"
             )
         self.settings = settings
         self.parametric = ParametricReconstruction(settings)
@@ -137,6 +140,8 @@ class BandsReconstruction:
         """
         if self.settings.kind == "interpolation":
             return self._interpolated(group, finish)
+        if self.settings.lens_light == "auto":
+            return type(self)(with_light_shown(self.settings, group)).solve(group, finish, started)
         placed = place(group)
         fits = {name: self._own_fit(exposures) for name, exposures in placed.items()}
         joint = self._best_candidate(placed, fits)

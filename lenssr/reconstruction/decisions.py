@@ -18,6 +18,9 @@ ARC_SIGMA = 3.0
 # makes it smaller than 1, an error plane without the sky's photons larger.
 ERRORS_TOO_SMALL = 1.3
 
+# Einstein radius in pixels below which arcs are not separated. Theory: Nyquist.
+RESOLVED_RING = 2.0
+
 # ---------------------------------------------------------------- other objects in the field
 
 # Chosen on simulated lenses and a few HST fields. What each does when 30 % lower and higher is in the table

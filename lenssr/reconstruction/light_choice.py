@@ -1,70 +1,169 @@
-"""``lens_light="auto"``: how the galaxy that lenses shines, by evidence.
+"""``lens_light="auto"``: whether and how the galaxy that lenses shines, as simply as the image allows.
 
-The lens is found with the light that follows galaxies most closely; behind it, every description of that
-light has a free-form source of its own, whatever the source of the result is.
+1. No light where no galaxy is seen, in the image and in what a fit without it leaves; or where such a fit
+   explains all pixels with one Sérsic.
+2. One Sérsic where this and one behind the lens explain all pixels.
+3. Else two groups of Gaussians, if they and the source explain them.
+4. Else the likeliest of all, by evidence: behind the lens that was found, each description of the light has a
+   free-form source of its own, whatever the source of the result is.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lenssr.imaging.detection import galaxy_place
 from lenssr.imaging.observation import Observation
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
+from lenssr.reconstruction.agreement import explains
+from lenssr.reconstruction.model_free import InterpolationReconstruction, SISRReconstruction
 from lenssr.reconstruction.parametric import ParametricReconstruction
 
-__all__ = ["FIRST", "LIGHTS", "LightChoiceReconstruction", "chosen"]
+__all__ = ["FIRST", "LIGHTS", "LightChoiceReconstruction", "chosen", "method_with_light", "shows_galaxy"]
 
 log = logging.getLogger(__name__)
+
+Finish: TypeAlias = Callable[[Any, Observation], Any]
 
 # From simple to complex.
 LIGHTS: tuple[Any, ...] = (
     None, "sersic", ["sersic", "sersic"], "mge", ["mge", "mge"], ["mge", "mge", "mge"],
 )  # fmt: skip
-# With which the lens is found.
+# With which the lens is found beside a galaxy that is no Sérsic.
 FIRST = ["mge", "mge"]
+# Options of a fit with one Sérsic behind the lens, whatever the source of the result is.
+PLAIN: dict[str, Any] = {"source": "sersic", "prior": "auto", "positive": True, "start": "search"}
+
+
+def method_with_light(settings: Settings) -> Any:
+    """What solves images with ``lens_light="auto"``; methods without a model of the image know no light."""
+    dark = replace(settings, lens_light=None).method()
+    model_free = isinstance(dark, InterpolationReconstruction | SISRReconstruction)
+    return dark if model_free else LightChoiceReconstruction(settings, dark)
 
 
 class LightChoiceReconstruction:
-    """Solve images one after the other, each with the light of its lens galaxy that is the likeliest.
+    """Solve images with the light of their lens galaxies that they need.
 
     Parameters
     ----------
     settings : `~lenssr.options.Settings`
         With ``lens_light="auto"``.
+    dark : object
+        What solves them without lens light.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, dark: Any) -> None:
+        self.settings, self.dark = settings, dark
+        self.networks = getattr(dark, "networks", [])
 
     def parts(self, members: list[Any]) -> list[list[Any]]:
         """Cut a list of (number, observation) into pieces for processes to share."""
-        return [[member] for member in members]
+        lit = [shows_galaxy(observation) for _, observation in members]
+        dark = [member for member, shines in zip(members, lit, strict=True) if not shines]
+        alone = [[member] for member, shines in zip(members, lit, strict=True) if shines]
+        return [*(self.dark.parts(dark) if dark else ()), *alone]
 
-    def solve(self, observations: list[Observation], finish: Callable[[Any, Observation], Any]) -> list[Any]:
+    def solve(self, observations: list[Observation], finish: Finish) -> list[Any]:
         """Results ``finish(solved, observation)`` of images; an image that fails gives an exception."""
-        return [self._solve(observation, finish) for observation in observations]
+        lit = {number for number, one in enumerate(observations) if shows_galaxy(one)}
+        dark = [number for number in range(len(observations)) if number not in lit]
+        found: list[Any] = [None] * len(observations)  # None where a galaxy has to be described
+        tell = _telling(finish, None)
 
-    def _solve(self, observation: Observation, finish: Callable[[Any, Observation], Any]) -> Any:
-        solved = self._with_light(FIRST, observation, lambda solved, _: solved)
+        def unless_lit(solved: Any, observation: Observation) -> Any:
+            return None if _leaves_galaxy(solved.fit, observation) else tell(solved, observation)
+
+        solved = self.dark.solve([observations[number] for number in dark], unless_lit) if dark else []
+        for number, one in zip(dark, solved, strict=True):
+            found[number] = one
+        for number, observation in enumerate(observations):
+            if found[number] is None:
+                found[number] = self._beside_galaxy(observation, finish, sure=number not in lit)
+        return found
+
+    def _beside_galaxy(self, observation: Observation, finish: Finish, *, sure: bool) -> Any:
+        """The result of an image that seems to show a galaxy, or is ``sure`` to."""
+        light = self._simple_light(observation, sure)
+        if light != FIRST:
+            return self._with_light(light, observation, finish)
+        (solved,) = self._method(FIRST).solve([observation], lambda solved, _: solved)
         if isinstance(solved, Exception):
             return solved
+        if _explains(solved.fit, observation):
+            return _telling(finish, FIRST)(solved, observation)
         lens = solved.scene.lens.with_vector(solved.fit.physical[solved.scene["lens"].slice].cpu())
         evidence = list(evidence_of_lights(self.settings, lens, observation))
         light = chosen(evidence)
-        told = {"lens_light": light, "lens_lights": evidence}
-        log.info("the lens light is %s", light)
+        if light == FIRST:
+            return _telling(finish, light, lens_lights=evidence)(solved, observation)
+        return self._with_light(light, observation, finish, lens_lights=evidence)
 
-        def tell(solved: Any, observation: Observation) -> Any:
-            return finish(replace(solved, meta=solved.meta | told), observation)
+    def _simple_light(self, observation: Observation, sure: bool) -> Any:
+        """No light, or one Sérsic, where with a Sérsic behind the lens it explains all pixels; or `FIRST`."""
+        _, lit = self._plain_fit("sersic", observation)
+        if not sure:
+            scene, dark = self._plain_fit(None, observation)
+            # A galaxy may pass for a source that is not lensed, or that its own light explains better.
+            radius = math.inf if scene.radius is None else float(dark.physical[scene.radius])
+            lensed = radius > decisions.RESOLVED_RING * observation.pixel_scale
+            if lensed and _explains(dark, observation) and dark.chi2 < lit.chi2 + decisions.SECOND_MODE:
+                return None
+        return "sersic" if _explains(lit, observation) else FIRST
 
-        return tell(solved, observation) if light == FIRST else self._with_light(light, observation, tell)
+    def _method(self, light: Any) -> Any:
+        """The method of the source with a light of the lens galaxy."""
+        return replace(self.settings, lens_light=light).method()
 
-    def _with_light(self, light: Any, observation: Observation, finish: Callable[..., Any]) -> Any:
-        """What the method of the source gives of one image with a light of the lens galaxy."""
-        (found,) = replace(self.settings, lens_light=light).method().solve([observation], finish)
+    def _plain_fit(self, light: Any, observation: Observation) -> Any:
+        """Scene and fit with one Sérsic behind the lens and a light of its galaxy."""
+        method = ParametricReconstruction(replace(self.settings, lens_light=light, **PLAIN))
+        _, scene, (fit,) = method.fit([observation])
+        return scene, fit
+
+    def _with_light(self, light: Any, observation: Observation, finish: Finish, **told: Any) -> Any:
+        """The result of one image with a light of the lens galaxy."""
+        log.info("the light of the lens galaxy: %s", light or "none")
+        (found,) = self._method(light).solve([observation], _telling(finish, light, **told))
         return found
+
+
+def _telling(finish: Finish, light: Any, **told: Any) -> Finish:
+    """A ``finish`` whose results tell what the light is."""
+    told["lens_light"] = light
+    return lambda solved, observation: finish(replace(solved, meta=solved.meta | told), observation)
+
+
+# ---------------------------------------------------------------- what an image needs
+
+
+def shows_galaxy(observation: Observation) -> bool:
+    """Whether an image seems to show the galaxy that lenses: light that falls off on all sides."""
+    return _has_galaxy(observation.data - observation.sky.level, observation)
+
+
+def _leaves_galaxy(fit: Any, observation: Observation) -> bool:
+    """Whether a fit without lens light leaves a galaxy."""
+    return _has_galaxy(observation.data - fit.model.reshape(observation.shape).cpu().numpy(), observation)
+
+
+def _has_galaxy(image: NDArray[np.float64], observation: Observation) -> bool:
+    return galaxy_place(np.where(observation.valid, image, 0.0), observation) is not None
+
+
+def _explains(fit: Any, observation: Observation) -> bool:
+    """Whether a fit leaves noise alone, as large as that of the sky where the errors are larger."""
+    data = np.where(observation.valid, observation.data, 0.0).ravel()
+    smaller = min(1.0, observation.sky.rms_ratio) ** 2
+    scaled = replace(fit, chi2=fit.chi2 / smaller, weight=fit.weight / smaller)
+    return explains(scaled, torch.as_tensor(data).to(fit.model), arcs_seen=False)
 
 
 def evidence_of_lights(settings: Settings, lens: Any, observation: Observation) -> Iterator[list[Any]]:

@@ -385,7 +385,7 @@ def lens_unlike_light(run):
     return float((physical[columns] - fluxes @ torch.stack(shapes) / fluxes.sum()).norm())
 
 
-@flag("doubtful", below=2.0, needs="theta_E")
+@flag("doubtful", below=decisions.RESOLVED_RING, needs="theta_E")
 def ring_unresolved(run):
     """Einstein radius in pixels below"""
     return run.theta_E / run.observation.grid.pixel_scale

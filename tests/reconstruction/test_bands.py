@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from lenssr import SIE, PixelGrid, Shear, SuperResolver
 from lenssr.exceptions import InputError
 from lenssr.imaging import Observation
-from lenssr.reconstruction.bands import Group, place
+from lenssr.reconstruction.bands import BandsReconstruction, Group, place, with_light_shown
 from lenssr.reconstruction.registration import offset_between
 
 SCALE, SIGMA, FINE = 0.12, 0.02, 5
@@ -132,10 +132,20 @@ def test_images_with_and_without_a_place_are_refused(blue):
         resolver()({"blue": blue, "red": plain}, pixel_scale=SCALE)
 
 
-@pytest.mark.parametrize("source", ["sersic", "network", "auto", "perturbed_sersic"])
+@pytest.mark.parametrize("source", ["sersic", "network", "perturbed_sersic"])
 def test_other_sources_take_one_image(blue, red, source):
     with pytest.raises(InputError, match=f"source = '{source}' takes one image"):
         SuperResolver(source=source)({"blue": blue, "red": red})
+
+
+def test_light_is_what_the_bands_show(blue, red):
+    settings = SuperResolver(source="auto", lens_light="auto").settings
+    assert BandsReconstruction(settings).settings.source == "pixelated"
+    assert with_light_shown(settings, [observed(blue), observed(red)]).lens_light is None
+    middle = np.hypot(*(np.indices(blue.shape) - (np.array(blue.shape).reshape(2, 1, 1) - 1) / 2))
+    lit = CCDData(blue, uncertainty=blue.uncertainty)
+    lit.data = blue.data + 5 * np.exp(-middle / 2)
+    assert with_light_shown(settings, [observed(lit), observed(red)]).lens_light == ["mge", "mge"]
 
 
 # ---------------------------------------------------------------- two bands

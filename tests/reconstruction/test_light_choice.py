@@ -4,8 +4,8 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from lenssr import InputError, SuperResolver
-from lenssr.imaging import PSF
+from lenssr import SuperResolver
+from lenssr.imaging import PSF, Observation
 from lenssr.reconstruction.light_choice import LIGHTS, chosen
 
 SIDE, PIXEL, FWHM, SIGMA = 30, 0.1, 0.2, 0.02
@@ -16,8 +16,8 @@ GALAXY = {
 }  # fmt: skip
 
 
-def rendered(galaxy):
-    """An image of lenstronomy, with noise."""
+def rendered(shines, *, galaxy=GALAXY, source=True, noise=True):
+    """An image of lenstronomy."""
     from lenstronomy.Data.imaging_data import ImageData
     from lenstronomy.Data.psf import PSF as TheirPSF
     from lenstronomy.ImSim.image_model import ImageModel
@@ -29,13 +29,13 @@ def rendered(galaxy):
         image_data=np.zeros((SIDE, SIDE)), ra_at_xy_0=edge, dec_at_xy_0=edge,
         transform_pix2angle=PIXEL * np.eye(2),
     )  # fmt: skip
-    lights = {"lens_light_model_class": LightModel(["SERSIC_ELLIPSE"])} if galaxy else {}
+    lights = {"lens_light_model_class": LightModel(["SERSIC_ELLIPSE"])} if shines else {}
     model = ImageModel(
         data, TheirPSF("GAUSSIAN", fwhm=FWHM, pixel_size=PIXEL), LensModel(["SIE"]),
         LightModel(["SERSIC"]), kwargs_numerics={"supersampling_factor": 4}, **lights,
     )  # fmt: skip
-    image = model.image(LENS, [SOURCE], [GALAXY] if galaxy else None)
-    return image + SIGMA * np.random.default_rng(3).normal(size=image.shape)
+    image = model.image(LENS, [{**SOURCE, "amp": SOURCE["amp"] * source}], [galaxy] if shines else None)
+    return image + noise * SIGMA * np.random.default_rng(3).normal(size=image.shape)
 
 
 @pytest.mark.parametrize(
@@ -51,21 +51,59 @@ def test_of_lights_that_are_as_likely_the_simplest_is_chosen(evidence, light):
     assert chosen(evidence) == light
 
 
-@pytest.mark.slow
+def observed(image):
+    options = {"pixel_scale": PIXEL * u.arcsec, "noise": SIGMA, "unit": "electron/s"}
+    return Observation.from_any(image, psf=PSF.from_fwhm(FWHM * u.arcsec), **options)
+
+
+def resolve(image, **options):
+    return SuperResolver(**{"source": "sersic", "lens_light": "auto"} | options)(observed(image))
+
+
 @pytest.mark.parametrize("galaxy", [False, True])
 def test_a_galaxy_is_seen_where_there_is_one(galaxy):
     pytest.importorskip("lenstronomy")
-    resolver = SuperResolver(source="sersic", lens_light="auto", psf=PSF.from_fwhm(FWHM * u.arcsec))
-    result = resolver(rendered(galaxy), pixel_scale=PIXEL * u.arcsec, noise=SIGMA, unit="electron/s")
-    evidence = dict(zip(map(str, LIGHTS), (value for _, value in result.meta["lens_lights"]), strict=True))
-    assert [light for light, _ in result.meta["lens_lights"]] == list(LIGHTS)
-    assert (result.lens_light is not None) == galaxy, evidence
-    if galaxy:
-        assert result.meta["lens_light"] == "sersic"
-        assert evidence["sersic"] > evidence["None"] + 100
+    image, light = rendered(galaxy), "sersic" if galaxy else None
+    result, same = resolve(image), resolve(image, lens_light=light)
+    assert result.meta["lens_light"] == light and "lens_lights" not in result.meta
+    np.testing.assert_array_equal(result.image.data, same.image.data)
     assert result.R_E.value == pytest.approx(0.8, rel=0.02)
 
 
-def test_several_bands_name_their_light():
-    with pytest.raises(InputError, match="takes one image"):
-        SuperResolver(source="pixelated", lens_light="auto")({"a": np.ones((9, 9)), "b": np.ones((9, 9))})
+def test_a_galaxy_alone_is_light_and_no_source():
+    pytest.importorskip("lenstronomy")
+    method = SuperResolver(lens_light="auto").settings.method()
+    assert method._simple_light(observed(rendered(True, source=False)), sure=False) == "sersic"
+
+
+@pytest.mark.slow
+def test_a_galaxy_that_no_sersic_describes_is_described_by_evidence():
+    pytest.importorskip("lenstronomy")
+    bar = {**GALAXY, "amp": 60.0, "R_sersic": 0.25, "n_sersic": 0.5, "e1": -0.3, "e2": 0.2}
+    image = rendered(True) + rendered(True, galaxy=bar, source=False, noise=False)
+    result = resolve(image)
+    evidence = result.meta.get("lens_lights")
+    assert result.meta["lens_light"] not in (None, "sersic")
+    assert evidence is None or [light for light, _ in evidence] == list(LIGHTS)
+    assert result.R_E.value == pytest.approx(0.8, rel=0.02)
+
+
+def test_images_that_show_a_galaxy_are_parts_of_their_own():
+    pytest.importorskip("lenstronomy")
+    bright, dark = (observed(rendered(galaxy)) for galaxy in (True, False))
+    method = SuperResolver(source="sersic", lens_light="auto").settings.method()
+    parts = method.parts([(0, dark), (1, bright), (2, dark)])
+    assert [[number for number, _ in part] for part in parts] == [[0, 2], [1]]
+
+
+def test_methods_without_a_model_know_no_light():
+    image = rendered(True)
+    found = [resolve(image, source="interpolation", lens_light=light) for light in ("auto", None)]
+    np.testing.assert_array_equal(*(one.image.data for one in found))
+
+
+@pytest.mark.parametrize(
+    ("light", "source"), [("mge", "pixelated"), (["sersic", "mge"], "pixelated"), ("sersic", "auto")]
+)
+def test_beside_gaussians_auto_is_a_source_on_a_grid(light, source):
+    assert SuperResolver(source="auto", lens_light=light).settings.method().settings.source == source

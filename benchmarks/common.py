@@ -178,3 +178,8 @@ def peak_memory(path, options, module, constants=None):
 
 def _rounded(value):
     return [_rounded(v) for v in value] if isinstance(value, list) else float(f"{value:.3g}")
+
+
+def one_or_more(words):
+    """The only one of some words, or all of them."""
+    return words[0] if len(words) == 1 else words

@@ -237,13 +237,14 @@ def main():
     chosen = parser.parse_args()
     counts = dict(zip(GROUPS, (chosen.n, chosen.against, chosen.no_lensing), strict=True))
     tasks = [(group, k, chosen.seed) for group, count in counts.items() for k in range(count)]
+    light = common.one_or_more(chosen.lens_light)
     if not tasks:
         parser.error("there is nothing to draw: ask for one image or more")
     if chosen.figure:
         draw_figure(chosen.figure, tasks)
         return
     try:
-        SuperResolver(**FAMILIES[chosen.lens], source=chosen.source, lens_light=chosen.lens_light)
+        SuperResolver(**FAMILIES[chosen.lens], source=chosen.source, lens_light=light)
     except InputError as error:
         parser.error(str(error))
     common.header(
@@ -253,7 +254,7 @@ def main():
         source=chosen.source,
         lens_light="+".join(chosen.lens_light),
     )
-    options = chosen.lens, chosen.source, chosen.lens_light
+    options = chosen.lens, chosen.source, light
     rows = list(common.in_processes(row_of, [(*task, *options) for task in tasks], chosen.jobs))
     common.table(COLUMNS, [row.cells for row in rows])
     common.table(("all", "number"), summary(rows))

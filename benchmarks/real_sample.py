@@ -207,7 +207,11 @@ def main(folder):
     title = "Real lenses, Einstein radius and field told" if chosen.hints else "Real lenses without a hint"
     about = {"lens": chosen.lens, "source": chosen.source, "lens_light": light, "processes": chosen.jobs}
     common.header(title, **about)
-    options = {"lens": chosen.lens, "source": chosen.source, "lens_light": chosen.lens_light}
+    options = {
+        "lens": chosen.lens,
+        "source": chosen.source,
+        "lens_light": common.one_or_more(chosen.lens_light),
+    }
     how = options, chosen.bands, chosen.hints, chosen.figures
     tasks = [
         (number, name, folder, published[name], *how)

@@ -275,8 +275,6 @@ class Observation(Described):
             name: str(value) for name, value in (("centre", centre), ("radius", radius)) if value is not None
         }
         meta |= {"hints": hints} if hints else {}
-        if psf is not None and is_stored(psf):
-            meta["reading"] = meta.get("reading", {}) | {"psf": str(getattr(psf, "name", psf)).split("/")[-1]}
         told = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
         given = psf_of_image(planes.psf if psf is None else psf, grid, flags, meta, told, centre)
         seen = data if not bad.any() else np.where(np.isfinite(planes.data), planes.data, 0.0)

@@ -92,6 +92,8 @@ class PSF:
     0.25
     """
 
+    said = ""  # what a file says of the sampling, and by which keyword
+
     def __init__(
         self, array: ArrayLike, oversampling: int = 1, includes_pixel: bool = False, pixel_scale: Scale = None
     ) -> None:
@@ -577,6 +579,20 @@ def _from_stored(
     image_scale: float | None,
 ) -> PSF:
     """PSF of a file from its samples at one place; what the user says of it wins."""
+    made = _sampled(stored, samples, oversampling, includes_pixel, pixel_scale, image_scale)
+    told = oversampling is not None or pixel_scale is not None
+    made.said = ", sampled as told" if told else stored.sampling
+    return made
+
+
+def _sampled(
+    stored: StoredPSF,
+    samples: Array,
+    oversampling: int | None,
+    includes_pixel: bool | None,
+    pixel_scale: Scale,
+    image_scale: float | None,
+) -> PSF:
     includes = stored.includes_pixel if includes_pixel is None else includes_pixel
     factor = 1 if oversampling is None else positive_integer(oversampling, "oversampling")
     if pixel_scale is not None:

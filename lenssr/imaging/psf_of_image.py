@@ -11,6 +11,7 @@ from lenssr.grids import PixelGrid
 from lenssr.imaging.cutting import sky_place
 from lenssr.imaging.psf import PSF, PSFLike
 from lenssr.imaging.psf_files import frame_of_psf
+from lenssr.imaging.separate_planes import is_stored
 
 __all__ = ["psf_of_image"]
 
@@ -38,8 +39,11 @@ def psf_of_image(
         )
     if psf is None:
         return None
-    place = _place_of(psf, grid, flags, meta, centre)
+    place, given = _place_of(psf, grid, flags, meta, centre), psf
     psf = PSF.from_any(psf, shape=grid.shape, place=place, image_scale=grid.pixel_scale, **told)
+    if is_stored(given) or psf.said:
+        name = str(getattr(given, "name", given)).split("/")[-1] if is_stored(given) else "a file"
+        meta["reading"] = meta.get("reading", {}) | {"psf": f"{name}{psf.said}"}
     if psf.pixel_scale is not None and psf.pixel_scale / psf.oversampling > grid.pixel_scale * (1 + COARSER):
         raise InputError(
             f"the PSF has samples of {psf.pixel_scale / psf.oversampling:.4g} arcsec, coarser than the "

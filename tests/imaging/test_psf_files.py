@@ -62,6 +62,25 @@ def test_sampling(tmp_path, sample, header, where):
     np.testing.assert_allclose(kernel[middle, middle], true.max(), rtol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("header", "options", "said"),
+    [
+        (cards(PIXELSCL=0.02), {}, "psf.fits, 0.02 arcsec a sample (PIXELSCL)"),
+        (cards(OVERSAMP=5), {}, "psf.fits, 5 samples a pixel (OVERSAMP)"),
+        (cards(PIXELSCL=0.02), {"psf_oversampling": 5}, "psf.fits, sampled as told"),
+        (cards(), {}, "psf.fits"),
+    ],
+)
+def test_the_reading_says_what_gave_the_sampling(tmp_path, header, options, said):
+    fits.PrimaryHDU(gaussian(0.02), header).writeto(tmp_path / "psf.fits")
+    assert observe(tmp_path / "psf.fits", **options).meta["reading"]["psf"] == said
+    if not options:
+        psf = PSF.from_fits(tmp_path / "psf.fits", image_scale=SCALE)
+        assert observe(psf).meta.get("reading", {}).get("psf", "psf.fits") == said.replace(
+            "psf.fits,", "a file,"
+        )
+
+
 def test_what_the_user_says_wins():
     hdu = fits.PrimaryHDU(gaussian(SCALE / 5))
     seen = observe(hdu, psf_oversampling=5, psf_includes_pixel=True)

@@ -358,6 +358,7 @@ def _sersic(arguments):
     from lenssr.photometry import SersicPhotometry
     from lenssr.photometry.flags import NOTICES
     from lenssr.photometry.positions import read_positions
+    from lenssr.photometry.table import FITS_ENDINGS, fits_form
 
     outputs = _outputs(arguments)
     positions = None if arguments.init is None else read_positions(arguments.init)
@@ -367,7 +368,7 @@ def _sersic(arguments):
     table = phot(arguments.input, mask=arguments.mask, init_params=positions, **reading)
     with atomic(arguments.output, arguments.overwrite) as temporary:
         try:
-            table.write(temporary)
+            (fits_form(table) if str(temporary).endswith(FITS_ENDINGS) else table).write(temporary)
         except Exception as error:
             raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
     if arguments.plot is not None:

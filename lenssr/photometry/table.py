@@ -1,6 +1,7 @@
 """The table of a run: columns, units and errors."""
 
 import datetime
+import json
 
 import astropy.units as u
 import numpy as np
@@ -12,7 +13,9 @@ from lenssr.photometry.flags import SersicFlag, flags_of
 from lenssr.photometry.intervals import PROFILED
 from lenssr.photometry.parameters import MEASURED
 
-__all__ = ["Rows", "make_table"]
+__all__ = ["FITS_ENDINGS", "Rows", "fits_form", "make_table"]
+
+FITS_ENDINGS = (".fits", ".fit", ".fits.gz")
 
 RECORDED_PACKAGES = ("lenssr", "astropy", "photutils", "numpy", "torch")
 # Columns on the sky, and those of the pixels that they follow.
@@ -101,12 +104,29 @@ def make_table(rows, settings, *, numbered=False):
     _add_magnitudes(table, rows)
     if all(images[0].grid.wcs is not None for images, _, _ in rows.images):
         _add_sky_columns(table, rows)
-    today = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="seconds")
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")  # as FITS wants DATE
     versions = {name: package_version(name) for name in RECORDED_PACKAGES}
     table.meta = {"date": today, "versions": versions, "settings": settings}
     if rows.failures:
         table.meta["failures"] = {str(row): why for row, why in sorted(rows.failures.items())}
     return table
+
+
+def fits_form(table):
+    """The table as a FITS file holds it: places as ``ra`` and ``dec``, its meta as comments of JSON."""
+    from astropy.coordinates import SkyCoord
+
+    columns = {}
+    for name in table.colnames:
+        column = table[name]
+        if isinstance(column, SkyCoord):
+            end, place = name.removeprefix("skycoord"), column.icrs
+            columns |= {f"ra{end}": place.ra.to(u.deg), f"dec{end}": place.dec.to(u.deg)}
+        else:
+            columns[name] = column
+    told = {name: value for name, value in table.meta.items() if name != "date"}
+    comments = [f"{name}: {json.dumps(value, default=str)}" for name, value in told.items()]
+    return QTable(columns, meta={"date": table.meta["date"], "comments": comments})
 
 
 def total_flux_unit(observation):

@@ -64,7 +64,7 @@ def catalogue_row(result: SuperResolution) -> QTable:
     if np.isfinite(result.second_magnification):
         row |= {"second_magnification": float(result.second_magnification)}
         row |= {"second_magnification_err": float(result.second_magnification_error)}
-    row |= {f"{part}_mag": magnitude for part, magnitude in result.magnitudes.items()}
+    row |= {f"{part}_mag": magnitude.value * u.mag for part, magnitude in result.magnitudes.items()}
     row |= dict(_parameters(result))
     return QTable({name: _column(value) for name, value in row.items()})
 

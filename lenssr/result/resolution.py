@@ -223,8 +223,8 @@ class SuperResolution(Exchange):
         """The result as one row of a catalogue, a column for each quantity, with its unit and its error.
 
         ``id`` (of ``meta["id"]`` or ``meta["name"]``, the target, or the file), ``file``, ``ok``, ``flags``
-        (joined by commas), ``reduced_chi2``; ``R_E``, ``magnification`` and their errors, ``NAME_mag`` of
-        `magnitudes`, where there are any; then every parameter by its name of ``covariance_names``, fixed
+        (joined by commas), ``reduced_chi2``; ``R_E``, ``magnification`` and their errors, ``NAME_mag``, the
+        AB `magnitudes`, where there are any; then every parameter by its name of ``covariance_names``, fixed
         ones too, and its error (nan if fixed) by that name and ``_err``. Rows of several results, also in
         other units, go together by `astropy.table.vstack`; ``parameters`` is the long form, one row a
         parameter.

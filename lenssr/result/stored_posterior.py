@@ -43,11 +43,16 @@ class StoredPosterior:
 
 def draws_table(draws):
     """The DRAWS table: a column for each parameter, with its unit, and ``weight``."""
-    table = Table({name: draws.values[:, k] for k, name in enumerate(draws.names)})
+    table = Table({_column_name(name): draws.values[:, k] for k, name in enumerate(draws.names)})
     for name, unit in zip(draws.names, draws.units, strict=True):
-        table[name].unit = _fits_unit(unit)
+        table[_column_name(name)].unit = _fits_unit(unit)
     table[WEIGHT] = draws.weights
     return table
+
+
+def _column_name(name):
+    """A parameter's name in letters, digits and underscores, as FITS wants those of columns."""
+    return name.replace(".", "_")
 
 
 def _fits_unit(text):
@@ -74,6 +79,8 @@ def plain_draws(draws):
 def draws_of(about, found):
     """Draws from what META holds, and the data of their HDUs by name."""
     table, planes = found["DRAWS"], {}
+    # Older files have the names of the parameters themselves.
+    columns = [name if name in table.dtype.names else _column_name(name) for name in about["names"]]
     for field, hdu in DRAWN_PLANES.items():
         if hdu in found:
             check_unit_text(about[f"{field}.unit"], f"the unit of {hdu}")
@@ -82,7 +89,7 @@ def draws_of(about, found):
         check_unit_text(unit, "the unit of a parameter")
     return PosteriorDraws(
         names=tuple(about["names"]),
-        values=np.stack([np.asarray(table[name], dtype=float) for name in about["names"]], axis=1),
+        values=np.stack([np.asarray(table[name], dtype=float) for name in columns], axis=1),
         units=tuple(about["units"]),
         method=about["method"],
         weights=np.asarray(table[WEIGHT], dtype=float),

@@ -463,6 +463,27 @@ def test_the_command_writes_table_and_figure(field, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+def test_the_command_writes_a_table_that_verifies(field, tmp_path, fitsverify, recwarn):
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    from lenssr.cli import main
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [-1e-5, 1e-5]
+    header = wcs.to_header()
+    header.update({"BUNIT": "electron/s", "MAGZERO": 25.0})
+    planes = [fits.PrimaryHDU(), fits.ImageHDU(field, header, name="SCI")]
+    planes += [fits.ImageHDU(np.full(field.shape, SIGMA), header, name="ERR")]
+    fits.HDUList(planes).writeto(tmp_path / "field.fits")
+    assert main(["sersic", str(tmp_path / "field.fits"), "-o", str(tmp_path / "table.fits")]) == 0
+    fitsverify(tmp_path / "table.fits")
+    table = QTable.read(tmp_path / "table.fits")
+    assert {"x", "flux", "mag", "ra", "dec"} <= set(table.colnames)
+    assert table["ra"][0].to_value("deg") == pytest.approx(150.0, abs=0.01)
+    assert any(line.startswith("settings: {") for line in table.meta["comments"])
+
+
 @pytest.mark.parametrize(("psf", "match"), [("2.5", "no unit"), ("-1arcsec", "not a positive angle")])
 def test_the_command_refuses_widths_without_meaning(psf, match, capsys):
     from lenssr.cli import main

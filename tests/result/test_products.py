@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData
+from astropy.table import QTable, vstack
 
 from lenssr import SuperResolution, SuperResolver, cli
 from lenssr.exceptions import InputError
@@ -52,6 +53,25 @@ def product(solve, image, tmp_path_factory):
 def test_it_verifies(product, path, fitsverify):
     fitsverify(product)
     fitsverify(path)
+
+
+def test_draws_verify_and_come_back(solve, image, tmp_path, fitsverify):
+    result = SuperResolver(lens=solve.lens, psf=0.2 * u.arcsec)(image)
+    draws = result.sample_posterior(30, "laplace")
+    result.with_draws(draws).write(tmp_path / "draws.fits")
+    fitsverify(tmp_path / "draws.fits")
+    read = SuperResolution.read(tmp_path / "draws.fits").draws
+    assert read.names == draws.names
+    np.testing.assert_array_equal(read.values, draws.values)
+
+
+def test_a_row_has_magnitudes(product, tmp_path):
+    result = SuperResolution.read(product)
+    rows = vstack([result.table, result.table])
+    assert rows["source_mag"].unit == u.mag
+    assert rows["source_mag"][1].value == result.magnitudes["source"].value
+    rows.write(tmp_path / "rows.ecsv")
+    assert QTable.read(tmp_path / "rows.ecsv")["lensed_source_mag"].unit == u.mag
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def _halo_left(residual, weight, x, y, grid, galaxy):
     for _ in range(ROUNDS):
         rows = (root * trust.sqrt())[used]
         system, right = wide[:, used] * rows, residual[used] * rows
-        amplitudes = torch.linalg.lstsq(system.T, right[:, None]).solution[:, 0]
+        # By singular values: torch's lstsq gives other last bits from one call to the next.
+        amplitudes = torch.linalg.pinv(system.T) @ right
         left = (residual - amplitudes @ wide) * root
         scatter = (left[used] ** 2).median() / CHI2_MEDIAN
         trust = 1 / (1 + left**2 / (OUTLIERS * scatter.clamp_min(1.0)))

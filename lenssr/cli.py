@@ -358,7 +358,7 @@ def _sersic(arguments):
     from lenssr.photometry import SersicPhotometry
     from lenssr.photometry.flags import NOTICES
     from lenssr.photometry.positions import read_positions
-    from lenssr.photometry.table import FITS_ENDINGS, fits_form
+    from lenssr.photometry.table import FITS_ENDINGS, write_fits
 
     outputs = _outputs(arguments)
     positions = None if arguments.init is None else read_positions(arguments.init)
@@ -366,9 +366,10 @@ def _sersic(arguments):
     log.info("fitting %s", arguments.input)
     reading = _reading(arguments, arguments.psf_hdu)
     table = phot(arguments.input, mask=arguments.mask, init_params=positions, **reading)
+    is_fits = arguments.output.lower().endswith(FITS_ENDINGS)
     with atomic(arguments.output, arguments.overwrite) as temporary:
         try:
-            (fits_form(table) if str(temporary).endswith(FITS_ENDINGS) else table).write(temporary)
+            write_fits(table, temporary) if is_fits else table.write(temporary)
         except Exception as error:
             raise InputError(f"{arguments.output} cannot be written: {_one_line(error)}") from error
     if arguments.plot is not None:

@@ -5,15 +5,19 @@ import json
 
 import astropy.units as u
 import numpy as np
-from astropy.table import QTable
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.io.fits import table_to_hdu
+from astropy.table import QTable, Table
 
 from lenssr._files import package_version
 from lenssr.grids import transformed, without_angle
+from lenssr.imaging.provenance import provenance_cards
 from lenssr.photometry.flags import SersicFlag, flags_of
 from lenssr.photometry.intervals import PROFILED
 from lenssr.photometry.parameters import MEASURED
 
-__all__ = ["FITS_ENDINGS", "Rows", "fits_form", "make_table"]
+__all__ = ["FITS_ENDINGS", "Rows", "make_table", "write_fits"]
 
 FITS_ENDINGS = (".fits", ".fit", ".fits.gz")
 
@@ -106,27 +110,55 @@ def make_table(rows, settings, *, numbered=False):
         _add_sky_columns(table, rows)
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")  # as FITS wants DATE
     versions = {name: package_version(name) for name in RECORDED_PACKAGES}
-    table.meta = {"date": today, "versions": versions, "settings": settings}
+    inputs = [
+        # An image that failed has one source, at no place, and the observation of another.
+        {} if np.isnan(one.x).all() else dict(zip(rows.bands, map(_provenance, images), strict=True))
+        for images, one, _ in rows.images
+    ]
+    table.meta = {"date": today, "inputs": inputs, "versions": versions, "settings": settings}
     if rows.failures:
         table.meta["failures"] = {str(row): why for row, why in sorted(rows.failures.items())}
     return table
 
 
-def fits_form(table):
-    """The table as a FITS file holds it: places as ``ra`` and ``dec``, its meta as comments of JSON."""
-    from astropy.coordinates import SkyCoord
+def _provenance(observation):
+    """What is known of where an image comes from, by keyword."""
+    return {keyword: value for keyword, value, _ in provenance_cards(observation.meta)}
 
-    columns = {}
+
+def write_fits(table, path):
+    """Write a table as FITS wants it: places as ``ra`` and ``dec``, units as text, the rest as cards.
+
+    Cards are what is known of the input where there is one; ``meta`` as a whole is JSON in comments.
+    """
+    plain = Table()
     for name in table.colnames:
-        column = table[name]
-        if isinstance(column, SkyCoord):
-            end, place = name.removeprefix("skycoord"), column.icrs
-            columns |= {f"ra{end}": place.ra.to(u.deg), f"dec{end}": place.dec.to(u.deg)}
+        if isinstance(table[name], SkyCoord):
+            end, place = name.removeprefix("skycoord"), table[name].icrs
+            plain[f"ra{end}"], plain[f"dec{end}"] = place.ra.deg * u.deg, place.dec.deg * u.deg
         else:
-            columns[name] = column
-    told = {name: value for name, value in table.meta.items() if name != "date"}
-    comments = [f"{name}: {json.dumps(value, default=str)}" for name, value in told.items()]
-    return QTable(columns, meta={"date": table.meta["date"], "comments": comments})
+            plain[name] = table[name]
+    units = [getattr(plain[name], "unit", None) for name in plain.colnames]
+    hdu = table_to_hdu(
+        Table({name: np.asarray(getattr(plain[name], "value", plain[name])) for name in plain.colnames})
+    )
+    for number, unit in enumerate(units, 1):
+        if unit not in (None, u.dimensionless_unscaled):
+            hdu.header[f"TUNIT{number}"] = _unit_text(unit)
+    inputs = [one for images in table.meta["inputs"] for one in images.values()]
+    cards = inputs[0] if len(inputs) == 1 else {}
+    hdu.header.update({"DATE": table.meta["date"], **cards, "EXTNAME": "GALAXIES"})
+    for name, value in table.meta.items():
+        hdu.header["COMMENT"] = f"{name}: {json.dumps(value, default=str)}"
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, checksum=True)
+
+
+def _unit_text(unit):
+    """A unit as FITS spells it, or as astropy does where FITS cannot; all magnitudes are AB."""
+    try:
+        return "mag" if isinstance(unit, u.MagUnit) else unit.to_string("fits")
+    except ValueError:
+        return str(unit)
 
 
 def total_flux_unit(observation):
@@ -186,7 +218,7 @@ def _is_flux(name, ending, endings):
 
 def _add_sky_columns(table, rows):
     """Add sky coordinates, and the ellipses on the sky."""
-    from astropy.coordinates import SkyCoord, concatenate
+    from astropy.coordinates import concatenate
 
     for suffix in rows.suffixes:
         names = [name + suffix for name in ("x", "y", "r_eff", "ellip", "theta")]

@@ -24,13 +24,13 @@ from lenssr._quiet import quiet
 from lenssr._wcs import scale_matrix
 from lenssr.exceptions import InputError
 from lenssr.imaging.fits_checks import read_checked, same_hdus
+from lenssr.imaging.provenance import iso_date, provenance_cards
 from lenssr.light import from_dict as light_from_dict
 from lenssr.light.lens_light import plain_light
 from lenssr.mass import from_dict as mass_from_dict
 from lenssr.result.grade import grade_told
 from lenssr.result.hdus import ImageExtension, cards_text, mark_long, write_hdus
 from lenssr.result.magnitudes import PARTS, magnitude_of
-from lenssr.result.provenance import iso_date, provenance_cards
 from lenssr.result.stored_posterior import DRAWN_PLANES, StoredPosterior, draws_of, draws_table, plain_draws
 from lenssr.result.text import is_model
 

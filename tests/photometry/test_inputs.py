@@ -463,7 +463,7 @@ def test_the_command_writes_table_and_figure(field, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
-def test_the_command_writes_a_table_that_verifies(field, tmp_path, fitsverify, recwarn):
+def test_the_command_writes_a_table_that_verifies(field, tmp_path, fitsverify, capsys):
     from astropy.io import fits
     from astropy.wcs import WCS
 
@@ -472,16 +472,31 @@ def test_the_command_writes_a_table_that_verifies(field, tmp_path, fitsverify, r
     wcs = WCS(naxis=2)
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [-1e-5, 1e-5]
     header = wcs.to_header()
-    header.update({"BUNIT": "electron/s", "MAGZERO": 25.0})
+    header.update({"BUNIT": "electron/s", "MAGZERO": 25.0, "TELESCOP": "HST"})
     planes = [fits.PrimaryHDU(), fits.ImageHDU(field, header, name="SCI")]
     planes += [fits.ImageHDU(np.full(field.shape, SIGMA), header, name="ERR")]
     fits.HDUList(planes).writeto(tmp_path / "field.fits")
     assert main(["sersic", str(tmp_path / "field.fits"), "-o", str(tmp_path / "table.fits")]) == 0
     fitsverify(tmp_path / "table.fits")
-    table = QTable.read(tmp_path / "table.fits")
-    assert {"x", "flux", "mag", "ra", "dec"} <= set(table.colnames)
-    assert table["ra"][0].to_value("deg") == pytest.approx(150.0, abs=0.01)
-    assert any(line.startswith("settings: {") for line in table.meta["comments"])
+    assert not capsys.readouterr().err.count("warning")
+    header = fits.getheader(tmp_path / "table.fits", "GALAXIES")
+    units = {header[f"TTYPE{k}"]: header.get(f"TUNIT{k}") for k in range(1, header["TFIELDS"] + 1)}
+    wanted = {"x": None, "flux": "electron / s", "mag": "mag", "ra": "deg", "dec": "deg", "r_eff": "pix"}
+    assert {name: units[name] for name in wanted} == wanted
+    assert (header["INFILE"], header["TELESCOP"], header["ZEROPNT"]) == ("field.fits", "HST", 25.0)
+    assert 'settings: {"psf": "None"' in str(header["COMMENT"]).replace("\n", "")
+    assert fits.getdata(tmp_path / "table.fits")["ra"][0] == pytest.approx(150.0, abs=0.01)
+
+
+def test_tables_say_where_images_come_from(tmp_path, field):
+    from astropy.io import fits
+
+    for name in ("a", "b"):
+        header = fits.Header({"FILTER": name, "BUNIT": "electron/s"})
+        fits.writeto(tmp_path / f"{name}.fits", field, header)
+    with pytest.warns(LensSRWarning, match="missing.fits"):
+        table = SersicPhotometry(**OPTIONS).map([tmp_path / f"{name}.fits" for name in ("a", "missing", "b")])
+    assert [one and one[""]["FILTER"] for one in table.meta["inputs"]] == ["a", {}, "b"]
 
 
 @pytest.mark.parametrize(("psf", "match"), [("2.5", "no unit"), ("-1arcsec", "not a positive angle")])

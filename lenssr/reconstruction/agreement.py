@@ -2,7 +2,7 @@
 
 from lenssr.reconstruction import decisions
 
-__all__ = ["agreement_wanted", "explains"]
+__all__ = ["agreement_wanted", "explains", "explains_beside_arcs"]
 
 
 def agreement_wanted(fit, data):
@@ -22,6 +22,12 @@ def explains(fit, data, *, arcs_seen=True):
     chi2, number = _left_in_arcs(fit, data)
     enough = number > 0 or not arcs_seen
     return enough and fit.chi2 < decisions.BAD_CHI2 * fit.used and chi2 <= decisions.BAD_CHI2 * number
+
+
+def explains_beside_arcs(fit, data):
+    """Whether a fit leaves noise alone of those data (N,) where no source shines."""
+    chi2, number = _left_in_arcs(fit, data)
+    return fit.chi2 - chi2 < decisions.BAD_CHI2 * (fit.used - number)
 
 
 def _left_in_arcs(fit, data):

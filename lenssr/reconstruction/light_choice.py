@@ -3,7 +3,7 @@
 1. No light where no galaxy is seen, in the image and in what a fit without it leaves; or where such a fit
    explains all pixels with one Sérsic.
 2. One Sérsic where this and one behind the lens explain all pixels.
-3. Else two groups of Gaussians, if they and the source explain them.
+3. Else two groups of Gaussians, if they explain what lies beside the arcs.
 4. Else the likeliest of all, by evidence: behind the lens that was found, each description of the light has a
    free-form source of its own, whatever the source of the result is.
 """
@@ -22,7 +22,7 @@ from lenssr.imaging.detection import galaxy_place
 from lenssr.imaging.observation import Observation
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
-from lenssr.reconstruction.agreement import explains
+from lenssr.reconstruction.agreement import explains, explains_beside_arcs
 from lenssr.reconstruction.model_free import InterpolationReconstruction, SISRReconstruction
 from lenssr.reconstruction.parametric import ParametricReconstruction
 
@@ -97,7 +97,7 @@ class LightChoiceReconstruction:
         (solved,) = self._method(FIRST).solve([observation], lambda solved, _: solved)
         if isinstance(solved, Exception):
             return solved
-        if _explains(solved.fit, observation):
+        if explains_beside_arcs(*_scaled(solved.fit, observation)):
             return _telling(finish, FIRST)(solved, observation)
         lens = solved.scene.lens.with_vector(solved.fit.physical[solved.scene["lens"].slice].cpu())
         evidence = list(evidence_of_lights(self.settings, lens, observation))
@@ -159,11 +159,16 @@ def _has_galaxy(image: NDArray[np.float64], observation: Observation) -> bool:
 
 
 def _explains(fit: Any, observation: Observation) -> bool:
-    """Whether a fit leaves noise alone, as large as that of the sky where the errors are larger."""
+    """Whether a fit leaves noise alone."""
+    return explains(*_scaled(fit, observation), arcs_seen=False)
+
+
+def _scaled(fit: Any, observation: Observation) -> tuple[Any, torch.Tensor]:
+    """A fit whose errors are as large as the noise of the sky where they are larger, and its data (N,)."""
     data = np.where(observation.valid, observation.data, 0.0).ravel()
     smaller = min(1.0, observation.sky.rms_ratio) ** 2
     scaled = replace(fit, chi2=fit.chi2 / smaller, weight=fit.weight / smaller)
-    return explains(scaled, torch.as_tensor(data).to(fit.model), arcs_seen=False)
+    return scaled, torch.as_tensor(data).to(fit.model)
 
 
 def evidence_of_lights(settings: Settings, lens: Any, observation: Observation) -> Iterator[list[Any]]:

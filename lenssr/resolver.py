@@ -56,10 +56,9 @@ class SuperResolver:
         The model of the source. "sersic" (default): a Sérsic profile. "pixelated": its brightness on a grid
         with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times a
         factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto": the one of these
-        three with the highest evidence, ``result.meta`` names all; beside "mge" it is "pixelated".
-        "network": a network predicts it in milliseconds; a `~lenssr.NetworkSource` names it, and the number
-        of free-form steps that follow, as does ``result.meta["network"]``. "interpolation": bicubic, no
-        model.
+        three with the highest evidence, ``result.meta`` names all; "pixelated" beside "mge". "network": a
+        network predicts it in milliseconds; a `~lenssr.NetworkSource` names it, and the number of steps that
+        follow. "interpolation": bicubic, no model.
     lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional
         The lens, or what is fitted with external shear where it is unknown: a singular isothermal ellipsoid
         ("sie", the default; None means it, too), an elliptical power law, its slope 2.08 +- 0.2 a priori
@@ -82,9 +81,8 @@ class SuperResolver:
         follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of them, such as
         ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
-        parameters. "auto": none where no galaxy is seen, one Sérsic where it explains the image, else
-        ``["mge", "mge"]`` where they do, else the likeliest of none, up to two Sérsics and up to three "mge",
-        by evidence; ``result.meta["lens_light"]`` names it. Default: no light.
+        parameters. "auto": the simplest of none, a Sérsic and ``["mge", "mge"]`` that explains the image, or
+        by evidence up to two Sérsics or three "mge"; ``result.meta`` names it. Default: none.
     mass_follows_light : bool, optional
         Whether an unknown lens has priors around place and shape of its light (default True).
     sky : {"constant", None}, optional

@@ -579,34 +579,23 @@ def _from_stored(
     image_scale: float | None,
 ) -> PSF:
     """PSF of a file from its samples at one place; what the user says of it wins."""
-    made = _sampled(stored, samples, oversampling, includes_pixel, pixel_scale, image_scale)
     told = oversampling is not None or pixel_scale is not None
-    made.said = ", sampled as told" if told else stored.sampling
-    return made
-
-
-def _sampled(
-    stored: StoredPSF,
-    samples: Array,
-    oversampling: int | None,
-    includes_pixel: bool | None,
-    pixel_scale: Scale,
-    image_scale: float | None,
-) -> PSF:
-    includes = stored.includes_pixel if includes_pixel is None else includes_pixel
     factor = 1 if oversampling is None else positive_integer(oversampling, "oversampling")
-    if pixel_scale is not None:
-        return PSF(samples, factor, includes, pixel_scale)
-    sample = stored.sample
-    if oversampling is not None and image_scale is not None:
-        sample = None
-    if sample is not None and not (image_scale and abs(sample / image_scale - 1) < SAME_SAMPLING):
-        return PSF(samples, factor, includes, sample * factor)
+    sample = None if oversampling is not None and image_scale is not None else stored.sample
     per_pixel = stored.per_pixel if oversampling is None and sample is None else None
-    if per_pixel is None or abs(per_pixel - 1) < SAME_SAMPLING:
-        return PSF(samples, factor, includes)
-    if abs(per_pixel - round(per_pixel)) < 1e-6 * per_pixel:
-        return PSF(samples, round(per_pixel), includes)
-    if image_scale is None:
-        raise InputError(f"the PSF has {per_pixel:.4g} samples a pixel: give image_scale=, arcsec of a pixel")
-    return PSF(samples, 1, includes, image_scale / per_pixel)
+    if pixel_scale is not None:
+        sample = per_pixel = None
+    if sample is not None and not (image_scale and abs(sample / image_scale - 1) < SAME_SAMPLING):
+        pixel_scale = sample * factor
+    elif per_pixel is not None and abs(per_pixel - 1) >= SAME_SAMPLING:
+        if abs(per_pixel - round(per_pixel)) < 1e-6 * per_pixel:
+            factor = round(per_pixel)
+        elif image_scale is not None:
+            pixel_scale = image_scale / per_pixel
+        else:
+            what = f"the PSF has {per_pixel:.4g} samples a pixel"
+            raise InputError(f"{what}: give image_scale=, arcsec of a pixel")
+    includes = stored.includes_pixel if includes_pixel is None else includes_pixel
+    psf = PSF(samples, factor, includes, pixel_scale)
+    psf.said = ", sampled as told" if told else stored.sampling
+    return psf

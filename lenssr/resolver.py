@@ -81,8 +81,7 @@ class SuperResolver:
         follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of them, such as
         ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
-        parameters. "auto": the simplest of none, a Sérsic and ``["mge", "mge"]`` that explains the image, or
-        by evidence up to two Sérsics or three "mge"; ``result.meta`` names it. Default: none.
+        parameters. "auto": the simplest that explains the image, from none to three "mge". Default: none.
     mass_follows_light : bool, optional
         Whether an unknown lens has priors around place and shape of its light (default True).
     sky : {"constant", None}, optional

@@ -593,8 +593,7 @@ def _from_stored(
         elif image_scale is not None:
             pixel_scale = image_scale / per_pixel
         else:
-            what = f"the PSF has {per_pixel:.4g} samples a pixel"
-            raise InputError(f"{what}: give image_scale=, arcsec of a pixel")
+            raise InputError(f"the PSF has {per_pixel:.4g} samples a pixel: give image_scale= in arcsec")
     includes = stored.includes_pixel if includes_pixel is None else includes_pixel
     psf = PSF(samples, factor, includes, pixel_scale)
     psf.said = ", sampled as told" if told else stored.sampling

@@ -92,8 +92,6 @@ class PSF:
     0.25
     """
 
-    said = ""  # what a file says of the sampling, and by which keyword
-
     def __init__(
         self, array: ArrayLike, oversampling: int = 1, includes_pixel: bool = False, pixel_scale: Scale = None
     ) -> None:
@@ -103,7 +101,8 @@ class PSF:
         self.pixel_scale = None if pixel_scale is None else _side_in_arcsec(pixel_scale)
         offset = _core_offset(self.array)
         self.offset = tuple(shift / self.oversampling for shift in offset)
-        self.flags: tuple[str, ...] = ()
+        # What a file says of the sampling, and by which keyword, is `said`.
+        self.flags, self.said = tuple[str, ...](), ""
         if math.hypot(*self.offset) > CENTROID_TOLERANCE:
             self.flags = ("psf_off_centre",)
             dx, dy = self.offset
@@ -423,7 +422,7 @@ class GaussianPSF(PSF):
     def __init__(self, fwhm: u.Quantity) -> None:
         self._fwhm = positive_number(fwhm, u.arcsec, "fwhm", bare=False)
         self.oversampling, self.includes_pixel, self.pixel_scale = 1, False, None
-        self.offset, self.flags = (0.0, 0.0), ()
+        self.offset, self.flags, self.said = (0.0, 0.0), (), ""
 
     def __repr__(self) -> str:
         return f"PSF.from_fwhm({self._fwhm:g} * u.arcsec)"

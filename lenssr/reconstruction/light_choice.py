@@ -2,7 +2,7 @@
 
 1. No light where no galaxy is seen, in the image and in what a fit without it leaves; or where such a fit
    explains all pixels with one Sérsic.
-2. One Sérsic where this and one behind the lens explain all pixels.
+2. One Sérsic where this and one behind the lens explain all pixels, and leave no object.
 3. Else two groups of Gaussians, if they explain what lies beside the arcs.
 4. Else the likeliest of all, by evidence: behind the lens that was found, each description of the light has a
    free-form source of its own, whatever the source of the result is.
@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from astropy.stats import gaussian_fwhm_to_sigma
 from numpy.typing import NDArray
 
-from lenssr.imaging.detection import galaxy_place
+from lenssr.imaging.detection import galaxy_place, psf_width, significance_map
 from lenssr.imaging.observation import Observation
 from lenssr.options import Settings
 from lenssr.reconstruction import decisions
@@ -116,7 +117,9 @@ class LightChoiceReconstruction:
             lensed = radius > decisions.RESOLVED_RING * observation.pixel_scale
             if lensed and _explains(dark, observation) and dark.chi2 < lit.chi2 + decisions.SECOND_MODE:
                 return None
-        return "sersic" if _explains(lit, observation) else FIRST
+        # Arcs before a bright galaxy may be lost among its pixels: they are objects that chi2 does not see.
+        alone = _brightest_spot(lit, observation) < decisions.OBJECT_PEAK
+        return "sersic" if alone and _explains(lit, observation) else FIRST
 
     def _method(self, light: Any) -> Any:
         """The method of the source with a light of the lens galaxy."""
@@ -161,6 +164,14 @@ def _has_galaxy(image: NDArray[np.float64], observation: Observation) -> bool:
 def _explains(fit: Any, observation: Observation) -> bool:
     """Whether a fit leaves noise alone."""
     return explains(*_scaled(fit, observation), arcs_seen=False)
+
+
+def _brightest_spot(fit: Any, observation: Observation) -> float:
+    """Significance of what a fit leaves where it leaves most, smoothed by the PSF, in sigma."""
+    model, weight = (one.reshape(observation.shape).cpu().numpy() for one in (fit.model, fit.weight))
+    residual = np.where(observation.valid, observation.data - model, 0.0)
+    sigma = psf_width(observation) * gaussian_fwhm_to_sigma
+    return float(significance_map(residual, weight, sigma).max()) / observation.sky.factor
 
 
 def _scaled(fit: Any, observation: Observation) -> tuple[Any, torch.Tensor]:

@@ -6,6 +6,7 @@ import pytest
 
 from lenssr import SuperResolver
 from lenssr.imaging import PSF, Observation
+from lenssr.reconstruction import light_choice
 from lenssr.reconstruction.light_choice import LIGHTS, chosen
 
 SIDE, PIXEL, FWHM, SIGMA = 30, 0.1, 0.2, 0.02
@@ -86,6 +87,17 @@ def test_a_galaxy_that_no_sersic_describes_is_described_by_evidence():
     assert result.meta["lens_light"] not in (None, "sersic")
     assert evidence is None or [light for light, _ in evidence] == list(LIGHTS)
     assert result.R_E.value == pytest.approx(0.8, rel=0.02)
+
+
+def test_a_sersic_that_leaves_an_object_is_not_enough():
+    pytest.importorskip("lenstronomy")
+    image = rendered(True, source=False)
+    image[22:25, 9:12] += 3 * SIGMA  # too few pixels for chi2
+    method = SuperResolver(lens_light="auto").settings.method()
+    _, fit = method._plain_fit("sersic", observed(rendered(True, source=False)))
+    assert light_choice._brightest_spot(fit, observed(rendered(True, source=False))) < 4.5
+    assert light_choice._explains(fit, observed(image))
+    assert light_choice._brightest_spot(fit, observed(image)) > 4.5
 
 
 def test_images_that_show_a_galaxy_are_parts_of_their_own():

@@ -112,7 +112,9 @@ def make_table(rows, settings, *, numbered=False):
     versions = {name: package_version(name) for name in RECORDED_PACKAGES}
     inputs = [
         # An image that failed has one source, at no place, and the observation of another.
-        {} if np.isnan(one.x).all() else dict(zip(rows.bands, map(_provenance, images), strict=True))
+        {}
+        if len(one.x) and np.isnan(one.x).all()
+        else dict(zip(rows.bands, map(_provenance, images), strict=True))
         for images, one, _ in rows.images
     ]
     table.meta = {"date": today, "inputs": inputs, "versions": versions, "settings": settings}

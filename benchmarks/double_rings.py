@@ -35,7 +35,7 @@ def solve(seed, held=False):
         middle = right + np.random.default_rng([27, seed]).normal(0, PRIOR)
         planes = SourcePlanes(beta=float(np.clip(middle, 0.3, 0.95)), beta_error=PRIOR)
     start = time.process_time()
-    resolver = SuperResolver(source_planes=planes)
+    resolver = SuperResolver(source="sersic", source_planes=planes)
     result = resolver(ring.draw(), noise=ring.sigma, psf=FWHM * u.arcsec, pixel_scale=PIXEL)
     truths = ring.sources
     beta = result.lens.beta

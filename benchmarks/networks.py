@@ -358,7 +358,7 @@ def read_lens(item):
 
 def fitted_lens(start):
     """The Einstein radius after a fit of a Sérsic that a search or the network starts."""
-    return lambda item: SuperResolver(start=start)(item.low, **item.given).lens.theta_E.value
+    return lambda item: SuperResolver(source="sersic", start=start)(item.low, **item.given).lens.theta_E.value
 
 
 READ, SEARCH = "network alone", "fit, started by a search"

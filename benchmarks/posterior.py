@@ -179,7 +179,7 @@ def show_real(options):
     for name in options.lenses:
         folder = Path(options.real)
         files = sorted(folder.glob(f"{name}*F814W*.fits")) or sorted(folder.glob(f"{name}*.fits"))
-        result = SuperResolver(lens_light="sersic")(files[0], mask="auto")
+        result = SuperResolver(source="sersic", lens_light="sersic")(files[0], mask="auto")
         for method in ("laplace", "psis", *(("emcee",) if options.sampler_real else ())):
             began = time.process_time()
             draws = result.sample_posterior(options.draws, method, steps=options.steps)

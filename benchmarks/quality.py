@@ -31,6 +31,7 @@ from lenssr.simulation import DeepLense, LensPopulation
 CHUNK = 10
 SCALE = 2
 MIXED = "mixed"
+SERSIC = {"source": "sersic"}
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,14 @@ class Method:
 
 BICUBIC = Method("bicubic", lambda item: {"source": "interpolation"})
 KNOWN = Method(
-    "Sérsic, known lens", lambda item: {"lens": item.lens, "oversampling": 1}, lambda item: item.lens
+    "Sérsic, known lens", lambda item: SERSIC | {"lens": item.lens, "oversampling": 1}, lambda item: item.lens
 )
 UNKNOWN = Method(
-    "Sérsic, unknown SIE + shear", lambda item: {"oversampling": 1}, lambda item: common.as_fitted(item.lens)
-)
-FREE = Method(
     "Sérsic, unknown SIE + shear",
-    lambda item: {} if item.lens_light is None else {"lens_light": "sersic"},
+    lambda item: SERSIC | {"oversampling": 1},
+    lambda item: common.as_fitted(item.lens),
 )
+FREE = Method("Sérsic, unknown SIE + shear", lambda item: SERSIC)
 
 
 @dataclass(frozen=True)

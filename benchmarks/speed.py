@@ -78,7 +78,7 @@ def map_seconds(number, repeats, known):
     }
     for _ in range(repeats):
         for name, items in cells.items():
-            resolver = SuperResolver(lens=items[0].lens if known else None, oversampling=1)
+            resolver = SuperResolver(source="sersic", lens=items[0].lens if known else None, oversampling=1)
             images, noise = [item.low for item in items], [item.noise for item in items]
             start = time.process_time()
             results = resolver.map(images, noise=noise)

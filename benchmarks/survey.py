@@ -57,7 +57,7 @@ def processor_seconds():
 
 def alone(files):
     """Wall and processor seconds of `resolver(image)`, summed over files, in this process."""
-    resolver = SuperResolver()
+    resolver = SuperResolver(source="sersic")
     resolver(files[0])  # what is imported late is imported now
     began, used = time.perf_counter(), time.process_time()
     for file in files:
@@ -87,7 +87,7 @@ def overhead(count, seed, place):
     files = sorted((place / "cutouts").glob("*.fits"))
     before = side_by_side(files[::2])
     # The same list, without the table that write_dataset leaves in the folder.
-    survey = Survey(place / "cutouts", place / "run", resolver=SuperResolver(), figures=False)
+    survey = Survey(place / "cutouts", place / "run", resolver=SuperResolver(source="sersic"), figures=False)
     held, ended = [], threading.Event()
     watch = threading.Thread(
         target=lambda: [held.append(memory_now()) for _ in iter(lambda: ended.wait(0.5), True)]
@@ -162,7 +162,7 @@ def _scheduled(count, solve):
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "rows").mkdir()
-        engine = DaskEngine(Job(SuperResolver(), folder), jobs=WORKERS, solve=solve)
+        engine = DaskEngine(Job(SuperResolver(source="sersic"), folder), jobs=WORKERS, solve=solve)
         began, used = time.perf_counter(), processor_seconds()
         found = [row["id"] for rows in engine.run(_empty_batches(count)) for row in rows]
         wall, used = time.perf_counter() - began, processor_seconds() - used

@@ -23,7 +23,7 @@ noise = 0.012
 image = render(grid, lens=lens, source=source, oversampling=1)
 image += np.random.default_rng(4).normal(0, noise, grid.shape)
 
-resolver = SuperResolver(lens=lens, fit_lens=True, oversampling=1)
+resolver = SuperResolver(source="sersic", lens=lens, fit_lens=True, oversampling=1)
 result = resolver(image * u.electron / u.s, noise=noise, pixel_scale=0.09)
 print(result)
 

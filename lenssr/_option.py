@@ -13,8 +13,9 @@ import numpy as np
 from lenssr._limits import check_unit_text, memory_size, quoted
 from lenssr.exceptions import InputError
 
-# Words that options may be: where an unknown lens is looked for, and pixels as the PSF of the output.
-SEARCH, NETWORK, PIXEL = "search", "network", "pixel"
+# Words that options may be: where an unknown lens is looked for, pixels as the PSF of the output, and None on
+# the command line.
+SEARCH, NETWORK, PIXEL, NONE = "search", "network", "pixel", "none"
 
 
 def named(path: str) -> Any:
@@ -65,6 +66,7 @@ class Option:
     parse: Callable[[str], Any] | None = None  #: makes a value of the text there; by default the text itself
     choices: Callable[[], tuple[Any, ...]] | None = None  #: values that the command line takes
     switch: bool = False  #: whether the flag takes no value and means True
+    none: bool = False  #: whether the command line's word "none" means None
     save: Callable[[Any], Any] | None = None  #: plain data of a value for a file; by default the value itself
     load: Callable[[Any], Any] | None = None  #: and back
 
@@ -79,6 +81,12 @@ class Option:
     def text(self) -> str:
         """The help line with choices and default."""
         return self.meaning + ("" if self.default is None else f" (default: {self.default})")
+
+    def given(self, value: Any) -> Any:
+        """The value that the command line means: the default where nothing was given."""
+        if value is None:
+            return self.default
+        return None if self.none and value == NONE else value
 
     def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
         """Add it to a parser of the command line, under its name."""

@@ -100,7 +100,7 @@ def _add_options(parser, options, *, without=()):
 def _given(arguments, options):
     """Values of these options, their defaults where they are not given."""
     values = {name: getattr(arguments, name) for name, one in options.items() if one.flag is not None}
-    return {name: options[name].default if value is None else value for name, value in values.items()}
+    return {name: options[name].given(value) for name, value in values.items()}
 
 
 def _resolve_arguments(parser, add):
@@ -300,6 +300,8 @@ def _resolver(arguments):
     given = _given(arguments, RESOLVER) | {"source": _source(arguments)}
     if arguments.lens is not None and arguments.lens not in FAMILIES:
         given["lens"] = _read_lens(arguments.lens)
+    if arguments.mask is None and getattr(arguments, "mask_file", None) is not None:
+        given["mask"] = None  # the file says what to hide
     return SuperResolver(**given)
 
 
@@ -322,7 +324,7 @@ def _resolve(arguments):
     if arguments.plot is not None:
         result.plot(path=arguments.plot)
     print(result.summary())
-    for line in advice(resolver.settings, arguments.mask or arguments.mask_file, result):
+    for line in advice(resolver.settings, resolver.mask or arguments.mask_file, result):
         print(f"advice         {line}")
     print(f"written        {', '.join(outputs)}")
     return NOT_OK if arguments.strict and not result.ok else 0

@@ -197,7 +197,7 @@ class Settings(Options):
     )  # fmt: skip
     source: SourceKind | SourceName | NetworkSource = option(
         "the model of the source",
-        default="sersic", check=_check_source,
+        default=AUTO, check=_check_source,
         flag="--source", metavar="SOURCE", choices=lambda: tuple(SOURCES),
     )  # fmt: skip
     lens: MassModel | LensFamily | None = option(
@@ -220,8 +220,9 @@ class Settings(Options):
         default=SEARCH, flag="--start",
     )  # fmt: skip
     lens_light: str | Sersic | MultiGaussian | list[Any] | tuple[Any, ...] | None = option(
-        "light of the lens galaxy, fitted too: sersic, mge, several (with commas), or auto; by default none",
-        check=_check_light, flag="--lens-light", metavar="MODEL", parse=opt.names_text,
+        "light of the lens galaxy, fitted too: none, sersic, mge, several (with commas), or auto",
+        default=AUTO, check=_check_light,
+        flag="--lens-light", metavar="MODEL", parse=opt.names_text, none=True,
         save=opt.late("lenssr.light:to_dict"), load=opt.late("lenssr.light:from_dict"),
     )  # fmt: skip
     mass_follows_light: bool = option(
@@ -280,7 +281,7 @@ class Settings(Options):
     def _check_two_sources(self) -> None:
         """Refuse what is not done for two sources."""
         why = "two sources behind a lens with"
-        if self._entry.method != PARAMETRIC:
+        if self._entry.method != PARAMETRIC and self.source != AUTO:
             raise InputError(f"{why} source = {self.source!r}: give 'sersic', or a source of register_source")
         if self.start != SEARCH:
             raise InputError(f"{why} start = {self.start!r}: leave it out")
@@ -348,12 +349,13 @@ class Settings(Options):
 
     def method(self) -> Any:
         """Make the object that solves images with these settings."""
-        if self.lens_light == "auto":
+        if self.lens_light == AUTO:
             return named(LIGHT_CHOICE)(self)
         # Beside Gaussians of lens light no Sérsic source is looked for that a factor could multiply.
         lights = self.lens_light if isinstance(self.lens_light, list | tuple) else [self.lens_light]
-        free = self.source == "auto" and any(one == "mge" for one in lights if isinstance(one, str))
-        settings = replace(self, source="pixelated") if free else self
+        free = any(one == "mge" for one in lights if isinstance(one, str))
+        source: SourceKind = "sersic" if self.sources == 2 else "pixelated" if free else "auto"
+        settings = replace(self, source=source) if self.kind == AUTO else self
         return named(settings._entry.method)(settings)
 
     def describe(self) -> dict[str, Any]:
@@ -406,7 +408,13 @@ RESOLVER: dict[str, Option] = {
     **Settings.options(),
     "psf": Option(help="the PSF of every image; by default the one in its file"),
     "noise": Option(help="the noise of every image; by default its error plane"),
-    "mask": Option(help="what to hide; auto: other objects", flag="--mask", choices=lambda: ("auto",)),
+    "mask": Option(
+        help="what to hide; auto: other objects",
+        default=AUTO,
+        flag="--mask",
+        none=True,
+        choices=lambda: (AUTO, opt.NONE),
+    ),
 }
 
 #: How images are read; in Python the names of HDUs are hdus={"sci": ..., "err": ...}.

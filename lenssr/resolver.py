@@ -7,6 +7,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -23,9 +24,12 @@ from lenssr.exceptions import InputError, LensSRDeprecationWarning
 from lenssr.imaging.cutting import MOST_PIXELS
 from lenssr.imaging.groups_of_images import exposures_of, is_group, of_exposure
 from lenssr.imaging.observation import ImageLike, NoiseLike, Observation, PSFLike, Reading
-from lenssr.options import RESOLVER, LensFamily, PriorName, Settings, SourceKind, SourceName
+from lenssr.options import AUTO, RESOLVER, LensFamily, PriorName, Settings, SourceKind, SourceName
 from lenssr.reconstruction.fine_images import check_output_psf
+from lenssr.reconstruction.light_choice import hiding_others
+from lenssr.reconstruction.model_free import ModelFreeReconstruction
 from lenssr.reconstruction.needs import check_lens, check_need, check_sense, expecting, pixel_need
+from lenssr.reconstruction.parametric import kind_of
 from lenssr.result import BandsResolution, FailedResolution, SuperResolution
 
 if TYPE_CHECKING:
@@ -53,12 +57,12 @@ class SuperResolver:
         Number of output pixels along an input pixel, by default 2.
     source : {"sersic", "pixelated", "perturbed_sersic", "auto", "network", "interpolation"}, a name of \
 `~lenssr.register_source`, or `~lenssr.NetworkSource`, optional
-        The model of the source. "sersic" (default): a Sérsic profile. "pixelated": its brightness on a grid
-        with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times a
-        factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto": the one of these
-        three with the highest evidence, ``result.meta`` names all; "pixelated" beside "mge". "network": a
-        network predicts it in milliseconds; a `~lenssr.NetworkSource` names it, and the number of steps that
-        follow. "interpolation": bicubic, no model.
+        The model of the source. "sersic": a Sérsic profile, the quickest. "pixelated": its brightness on a
+        grid with a prior on its roughness, started from the Sérsic fit. "perturbed_sersic": that Sérsic times
+        a factor on a grid with such a prior, which leaves the cusp to the Sérsic. "auto" (default): the one
+        of these three with the highest evidence, ``result.meta`` names all; "pixelated" beside "mge",
+        "sersic" where there are two. "network": a network predicts it in milliseconds; a
+        `~lenssr.NetworkSource` names it, and the number of steps that follow. "interpolation": bicubic.
     lens : {"sie", "epl", "auto"} or `~lenssr.mass.MassModel`, optional
         The lens, or what is fitted with external shear where it is unknown: a singular isothermal ellipsoid
         ("sie", the default; None means it, too), an elliptical power law, its slope 2.08 +- 0.2 a priori
@@ -81,13 +85,13 @@ class SuperResolver:
         follows real galaxies more closely (`~lenssr.light.MultiGaussian`); or several of them, such as
         ``["sersic", "sersic"]`` for a bulge and a disc. A `~lenssr.light.Sersic` or
         `~lenssr.light.MultiGaussian` is where the fit begins, honouring ``fixed`` and ``bounds`` of its
-        parameters. "auto": the simplest that explains the image, from none to three "mge". Default: none.
+        parameters. "auto" (default): the simplest that explains the image, from None to three "mge".
     mass_follows_light : bool, optional
         Whether an unknown lens has priors around place and shape of its light (default True).
     sky : {"constant", None}, optional
         Whether a constant sky level is fitted; it is by default.
     psf, noise, mask : optional
-        As in `__call__`, for every image.
+        As in `__call__`, for every image. ``mask`` is "auto" by default, None hides nothing.
     oversampling : int or "auto", optional
         An integer s samples the model at s x s points of a pixel (1: at its centre, as the DeepLense images
         are); "auto", the default, integrates over the pixel.
@@ -106,8 +110,7 @@ class SuperResolver:
         below zero.
     device : str, optional
         "auto" (default: CUDA where there is one), "cpu", "cuda", ... On a CPU a source on a grid is solved
-        with banded matrices, on other devices with dense ones, many images of `map` together; their errors
-        and fine images are then made on the CPU, one image after the other.
+        with banded matrices, on other devices with dense ones, many images of `map` together.
     seed : int, optional
         Seed of the starts of the search for an unknown lens, and of draws for errors; by default 0.
 
@@ -131,17 +134,17 @@ class SuperResolver:
         self,
         *,
         scale: int = 2,
-        source: SourceKind | SourceName | NetworkSource = "sersic",
+        source: SourceKind | SourceName | NetworkSource = "auto",
         lens: MassModel | LensFamily | None = "sie",
         source_planes: SourcePlanes | None = None,
         fit_lens: bool | None = None,
         start: str | PathLike[str] = "search",
-        lens_light: LightChoice | Sequence[LightChoice] | None = None,
+        lens_light: LightChoice | Sequence[LightChoice] | None = "auto",
         mass_follows_light: bool = True,
         sky: Literal["constant"] | None = "constant",
         psf: PSFLike | None = None,
         noise: NoiseLike | None = None,
-        mask: ArrayLike | Literal["auto"] | None = None,
+        mask: ArrayLike | Literal["auto"] | None = "auto",
         oversampling: int | Literal["auto"] = "auto",
         psf_out: Quantity | Literal["pixel"] | None = None,
         prior: PriorName = "auto",
@@ -155,6 +158,7 @@ class SuperResolver:
             self.settings = Settings(**{name: options[name] for name in Settings.names()})
             check_lens(self.settings.lens)
             self._method = self.settings.method()
+            self._model_free = isinstance(self._method, ModelFreeReconstruction)
 
     def __repr__(self) -> str:
         values = {name: getattr(self.settings, name, getattr(self, name, None)) for name in RESOLVER}
@@ -185,14 +189,14 @@ class SuperResolver:
         noise : `~lenssr.imaging.NoiseModel`, Quantity, number or array, optional
             Noise model, or one standard deviation per pixel. By default the error plane of the image.
         mask : array of bool, shape (ny, nx), "auto", path or HDU, optional
-            True hides a pixel; "auto" hides other objects in the field and keeps the arcs.
+            True hides a pixel; "auto", the resolver's default, hides other objects in the field and keeps the
+            arcs (nothing, where there is no model of lens and source).
         theta_E : `~astropy.units.Quantity` or float, optional
             The Einstein radius that is expected of an unknown lens, a number in arcsec: where its search
             begins, and a prior of 20 %. By default all radii are tried.
         **reading
             What the image does not hold or say, as `~lenssr.imaging.Observation.from_any` takes it:
-            ``pixel_scale``, ``unit``, ``zero_point``, ``hdus``, ``band``, ``centre`` (the lens's place),
-            ``size`` or ``radius`` (of the field that holds lens and arcs), ``error``, ``weight``, ...
+            ``pixel_scale``, ``unit``, ``hdus``, ``centre`` (the lens's place), ``size``, ``error``, ...
 
         Returns
         -------
@@ -202,15 +206,16 @@ class SuperResolver:
         ------
         InputError
             If the image cannot be used; the message names the value and the remedy. Several bands or
-            exposures need ``source="pixelated"`` and one place on the sky (bands may be interpolated, too).
+            exposures need ``source="auto"`` and one place on the sky, or are interpolated.
         """
         started = time.perf_counter()
         if is_group(image, reading.get("band")):
-            group = self._observe_group(image, psf, noise, mask, theta_E, reading)
+            group = self._observe_group(image, psf, noise, mask, theta_E, reading).hiding_others()
             return self._bands().solve(group, _finisher(self.settings, len(group.bands), started), started)
         observation = expecting(self.settings, theta_E, self._observe(image, psf, noise, mask, reading))
         check_need(self.settings, observation)
-        (result,) = self._method.solve([observation], _finisher(self.settings, 1, started))
+        seen = [hiding_others(observation, self.settings)]
+        (result,) = self._method.solve(seen, _finisher(self.settings, 1, started))
         if isinstance(result, Exception):
             raise result
         return result
@@ -230,8 +235,7 @@ class SuperResolver:
     ) -> list[SuperResolution | BandsResolution | FailedResolution]:
         """Super-resolve many images, in batches and in several processes; failures are results, too.
 
-        Sérsic sources of images of one shape and telescope are fitted together, and on a GPU sources on a
-        grid.
+        Sérsic sources of images of one shape and telescope are fitted together; on a GPU others are, too.
 
         Parameters
         ----------
@@ -242,8 +246,8 @@ class SuperResolver:
             As in `__call__`: one for all images, or a list with one for each.
         jobs : int, optional
             Number of processes that solve images on the CPU, by default 1; -1 or None: one for each core.
-            Each has one thread, unless ``OMP_NUM_THREADS`` says otherwise. Results do not depend on it, at
-            the same number of threads. On a GPU it is 1, because batches fill the GPU.
+            Each has one thread, unless ``OMP_NUM_THREADS`` says otherwise; with as many, results do not
+            depend on it. On a GPU it is 1, because batches fill the GPU.
         progress : bool, optional
             Whether a progress bar is shown, by default not.
         **reading
@@ -265,7 +269,6 @@ class SuperResolver:
         -----
         A script that asks for several processes must do so below ``if __name__ == "__main__":``, because each
         of them imports the script. If a process ends, for example for lack of memory, only its image fails.
-        Log records of other processes reach the handlers of this one with the results.
         """
         images = listed(images)
         jobs = count_jobs(jobs, self._method.settings.torch_device)
@@ -286,7 +289,7 @@ class SuperResolver:
                         self.settings, theta_E, self._observe(image, psf, noise, mask, reading)
                     )
                     check_need(self.settings, observation)
-                key = _group_key(observation)
+                key = kind_of(observation)
             except Exception as error:  # noqa: BLE001 - one image must not stop the rest
                 results[i] = FailedResolution(error, names[i])
                 continue
@@ -386,7 +389,7 @@ class SuperResolver:
         names = [_name(image, i) for i, image in enumerate(images)]
         *extras, lenses = _extras(len(images), psf=psf, noise=noise, mask=mask, lenses=lenses)
         given = zip(images, *extras, strict=True)
-        observations = [self._observe(*(*each, reading)) for each in given]
+        observations = [hiding_others(self._observe(*(*each, reading)), self.settings) for each in given]
         options = {"steps": steps, "learning_rate": learning_rate, "folder": folder, "progress": progress}
         self._method = fine_tune(self._method, observations, names, lenses, **options)
         return self
@@ -435,12 +438,13 @@ class SuperResolver:
         """
         from lenssr.networks.weights import save_bundle
 
-        for name in ("psf", "noise", "mask"):
-            if getattr(self, name) is not None:
+        mask = None if _is_found(self.mask) else self.mask
+        for name, value in (("psf", self.psf), ("noise", self.noise), ("mask", mask)):
+            if value is not None:
                 raise InputError(f"{name}= is not saved with a resolver: leave it out, give it with images")
         known = getattr(self._method, "networks", [])
         networks = [(one.network, one.card, one.origin) for one in known]
-        save_bundle(path, self.settings.save(), networks)
+        save_bundle(path, self.settings.save() | {"mask": self.mask}, networks)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -466,7 +470,8 @@ class SuperResolver:
         from lenssr.networks.weights import load_bundle
 
         try:
-            return cls(**Settings.load(load_bundle(path), path))
+            plain = load_bundle(path)
+            return cls(mask=plain.pop("mask", None), **Settings.load(plain, path))  # old files have no mask
         except InputError:
             raise
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -537,22 +542,17 @@ class SuperResolver:
 
     def _observe(self, image: Any, psf: Any, noise: Any, mask: Any, reading: Reading) -> Observation:
         mask = self.mask if mask is None else mask
-        automatic = isinstance(mask, str) and not Path(mask).is_file()
-        if automatic and mask != "auto":
-            raise InputError(f"mask = {mask!r}: give an array of bool, a file, 'auto' or None")
+        found = _is_found(mask)
         psf, noise = self.psf if psf is None else psf, self.noise if noise is None else noise
-        hidden = None if automatic else mask
+        hidden = None if found else mask
         limit = MOST_INTERPOLATED if self.settings.kind == "interpolation" else MOST_PIXELS
         given: Any = {"most_pixels": limit, **reading}
         with limited(per_pixel=pixel_need(self.settings)):
             observation = Observation.from_any(image, psf=psf, noise=noise, mask=hidden, **given)
         check_sense(observation)
         check_output_psf(self.settings.psf_out, observation, self.settings.scale)
-        if automatic:
-            from lenssr.reconstruction.field_mask import without_others
-
-            return without_others(observation)
-        return observation
+        hides = {"mask": AUTO} if found and not self._model_free else {}
+        return replace(observation, meta=observation.meta | hides)
 
 
 def reconstruct(method: Any, observations: list[Any]) -> list[Any]:
@@ -564,9 +564,10 @@ def reconstruct(method: Any, observations: list[Any]) -> list[Any]:
     if not isinstance(observations[0], Observation):
         from lenssr.reconstruction.bands import BandsReconstruction
 
-        (group,) = observations
+        group = observations[0].hiding_others()
         finish = _finisher(settings, len(group.bands), started)
         return [BandsReconstruction(settings).solve(group, finish, started)]
+    observations = [hiding_others(one, settings) for one in observations]
     return method.solve(observations, _finisher(settings, len(observations), started))
 
 
@@ -579,13 +580,12 @@ def _finisher(settings: Settings, count: int, started: float) -> Callable[[Any, 
     return lambda solved, observation: solved.result(observation, settings, seconds)
 
 
-def _group_key(observation: Observation) -> tuple[Any, ...]:
-    """Images with the same key are solved together: one shape, sampling, PSF, kind of unit and of noise."""
-    psf, matrix = observation.psf, observation.grid.matrix
-    kernel = None if psf is None else (psf.kernel(matrix).tobytes(), psf.includes_pixel)
-    pixels = tuple(matrix.round(9).ravel().tolist())
-    hint = observation.meta.get("hints", {}).get("theta_E")
-    return observation.shape, pixels, kernel, observation.conserves_sum, type(observation.noise), hint
+def _is_found(mask: Any) -> bool:
+    """Whether what a mask hides is to be found, rather than given."""
+    found = isinstance(mask, str) and not Path(mask).is_file()
+    if found and mask != AUTO:
+        raise InputError(f"mask = {mask!r}: give an array of bool, a file, 'auto' or None")
+    return found
 
 
 def _extras(count: int, **values: Any) -> list[list[Any]]:

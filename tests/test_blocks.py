@@ -104,7 +104,9 @@ def known(tmp_path_factory):
     image.wcs = wcs
     image.write(folder / "field.fits")
     Table({"id": ["one"], "file": ["cutout.fits"]}).write(folder / "catalogue.ecsv")
-    result = SuperResolver(lens_light="sersic", psf=0.2 * u.arcsec)(folder / "cutout.fits", theta_E=0.9)
+    result = SuperResolver(source="sersic", lens_light="sersic", psf=0.2 * u.arcsec)(
+        folder / "cutout.fits", theta_E=0.9
+    )
     result.write(folder / "resolved.fits")
     items = [DeepLense(size=2, seed=1)[k] for k in range(2)]
     names = {

@@ -130,7 +130,7 @@ def test_a_start_reaches_the_resolver(cutout, tmp_out, monkeypatch):
     monkeypatch.setattr("lenssr.resolver.SuperResolver", stop)
     for given, expected in (([], "search"), (["--start", "network"], "network")):
         assert run("resolve", cutout, "-o", tmp_out / "out.fits", *given) == 1
-        assert seen["start"] == expected and seen["source"] == "sersic"
+        assert seen["start"] == expected and seen["source"] == "auto"
 
 
 def test_pixel_scale_reaches_the_result(cutout, tmp_path, tmp_out):
@@ -278,7 +278,11 @@ def test_overwrite_replaces(cutout, tmp_out):
     [
         (["missing.fits"], "missing.fits"),
         (["{cutout}", "--lens-light", "magic"], "lens_light = 'magic'"),
-        (["{cutout}", "--prior", "gradient"], "prior = 'gradient' with source = 'sersic'"),
+        (["{cutout}", "--lens-light", "none,mge"], "lens_light = ['none', 'mge']"),
+        (
+            ["{cutout}", "--prior", "gradient", "--source", "sersic"],
+            "prior = 'gradient' with source = 'sersic'",
+        ),
         (["{cutout}", "--lens", "missing.yaml"], "missing.yaml"),
         (["{cutout}", "--lens", "{cutout}"], "cannot be read as text in UTF-8"),
         (["{cutout}", "--sci", "FOO"], "FOO"),
@@ -340,6 +344,14 @@ def test_a_registered_source_is_known_to_the_command(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run("resolve", "--help")
     assert ", ".join(SOURCES) in " ".join(capsys.readouterr().out.split())
+
+
+def test_none_leaves_lens_light_and_other_objects_alone():
+    arguments = cli._parser().parse_args(["resolve", "in.fits", "--lens-light", "none", "--mask", "none"])
+    given = cli._given(arguments, RESOLVER)
+    assert given["lens_light"] is None and given["mask"] is None and given["source"] == "auto"
+    resolver = cli._resolver(cli._parser().parse_args(["resolve", "in.fits", "--mask-file", "mask.fits"]))
+    assert resolver.mask is None and resolver.settings.lens_light == "auto"
 
 
 def test_what_the_command_does_not_say_is_the_default():

@@ -100,7 +100,9 @@ def checked():
     found = []
     for seed in range(LENSES):
         lens = Simulated(seed)
-        resolver = SuperResolver(lens=lens.near, fit_lens=True, psf=lens.psf, noise=NOISE, scale=SCALE)
+        resolver = SuperResolver(
+            source="sersic", lens=lens.near, fit_lens=True, psf=lens.psf, noise=NOISE, scale=SCALE
+        )
         found.append(lens.check(resolver(lens.image, pixel_scale=PIXEL_SCALE)))
     return found
 

@@ -436,7 +436,7 @@ class TestFlagged:
         case = spoiled(kind, seed=3)
         cut = case.image[35:65, 35:65]
         image = CCDData(cut.data, unit=cut.unit, wcs=cut.wcs)
-        result = SuperResolver()(image, **case.given)
+        result = SuperResolver(source="sersic")(image, **case.given)
         assert not result.ok and result.flags
         assert np.isfinite(result.image.data).all() and result.image.shape == (60, 60)
         if kind == "constant":
@@ -446,12 +446,12 @@ class TestFlagged:
 
     @pytest.mark.parametrize("value", [0.0, 3.0])
     def test_a_constant_image_without_noise(self, value):
-        result = SuperResolver()(np.full((30, 30), value), pixel_scale=0.1)
+        result = SuperResolver(source="sersic")(np.full((30, 30), value), pixel_scale=0.1)
         assert "constant_image" in result.flags and not result.ok
         np.testing.assert_allclose(result.image.data, value / 4, atol=2e-3 * max(value, 1))
 
     @pytest.mark.parametrize("kind", ["star", "noise"])
     def test_no_lens_behind_a_known_lens(self, kind):
         case = spoiled(kind, seed=4)
-        result = SuperResolver(lens=SIE(1.0))(case.image, **case.given)
+        result = SuperResolver(source="sersic", lens=SIE(1.0))(case.image, **case.given)
         assert not result.ok

@@ -79,7 +79,7 @@ def test_help_is_one_line(options):
 def test_words_are_those_of_the_rooms_that_use_them():
     assert PRIORS == ("auto", *SPECTRA)
     assert RESOLVER["start"].default == SEARCH
-    assert SuperResolver(psf_out=PIXEL).settings.psf_out == PIXEL
+    assert SuperResolver(source="sersic", psf_out=PIXEL).settings.psf_out == PIXEL
     for loss in LOSSES:
         assert SersicPhotometry(loss=loss).settings.loss == loss
 

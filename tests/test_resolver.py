@@ -39,7 +39,9 @@ def simulate(seed=0, *, shape=(36, 36), scale=2, sky=0.01, wcs=None, light=None,
 
 
 def run(image, *, noise=SIGMA, pixel_scale=0.1, **options):
-    return SuperResolver(**{"lens": LENS, **options})(image, noise=noise, pixel_scale=pixel_scale)
+    return SuperResolver(**{"source": "sersic", "lens": LENS, **options})(
+        image, noise=noise, pixel_scale=pixel_scale
+    )
 
 
 def free_sheet():
@@ -68,7 +70,7 @@ BAD_OPTIONS = [
     ({"psf_out": -1 * u.arcsec}, "psf_out = <Quantity -1. arcsec>: give"),
     ({"psf_out": [0.1, 0.2] * u.arcsec}, "psf_out = .*give a positive FWHM"),
     ({"psf_out": "pixel", "source": "interpolation"}, "with source = 'interpolation'"),
-    ({"prior": "curvature"}, "prior = 'curvature' with source = 'sersic'"),
+    ({"source": "sersic", "prior": "curvature"}, "prior = 'curvature' with source = 'sersic'"),
     ({"source": "interpolation", "positive": False}, "positive = False with source = 'interpolation'"),
     ({"lens_light": "gaussian"}, "lens_light = 'gaussian'"),
     ({"sky": "tilted"}, "sky = 'tilted'"),
@@ -103,7 +105,7 @@ def test_options_are_keywords():
 
 
 def test_repr_shows_the_options():
-    resolver = SuperResolver(scale=3, lens=SIE(1.2, 0.1, 0.0), fit_lens=True, noise=0.1)
+    resolver = SuperResolver(source="sersic", scale=3, lens=SIE(1.2, 0.1, 0.0), fit_lens=True, noise=0.1)
     text = repr(resolver)
     assert text.startswith("SuperResolver(scale=3, source='sersic', lens=SIE(") and "noise=0.1" in text
 
@@ -120,7 +122,7 @@ class TestDeepLense:
     @pytest.mark.parametrize("lens", ["sis", "sie"])
     def test_known_lens(self, lens, noise, least):
         items = list(DeepLense(lens=lens, noise=noise, size=4, seed=11))
-        resolver = SuperResolver(lens=items[0].lens, oversampling=1)
+        resolver = SuperResolver(source="sersic", lens=items[0].lens, oversampling=1)
         results = [resolver(item.low, noise=item.noise) for item in items]
         scores = [psnr(r.image.data, item.truth.data) for r, item in zip(results, items, strict=True)]
         assert np.mean(scores) > least and min(scores) > least - 4
@@ -130,7 +132,7 @@ class TestDeepLense:
     @pytest.mark.parametrize("noise", [True, False])
     def test_unknown_lens(self, noise):
         items = list(DeepLense(lens="sie", noise=noise, size=3, seed=12))
-        results = SuperResolver(oversampling=1).map(
+        results = SuperResolver(source="sersic", oversampling=1).map(
             [item.low for item in items], noise=[item.noise for item in items]
         )
         for item, result in zip(items, results, strict=True):
@@ -156,7 +158,7 @@ class TestMap:
     @pytest.mark.parametrize("options", [{"lens": LENS}, {"lens": None}], ids=["known", "unknown"])
     def test_equals_single_calls(self, options):
         images = [simulate(k)[0] for k in range(2)]
-        resolver = SuperResolver(**options, noise=SIGMA)
+        resolver = SuperResolver(source="sersic", **options, noise=SIGMA)
         for image, result in zip(images, resolver.map(images, pixel_scale=0.1), strict=True):
             single = resolver(image, pixel_scale=0.1)
             assert result.flags == single.flags
@@ -169,7 +171,7 @@ class TestMap:
         shapes = [(36, 36), (30, 36), (36, 36), (36, 30)]
         images = [simulate(k, shape=shape)[0] for k, shape in enumerate(shapes)]
         images = [CCDData(image.data + k, unit=ELECTRON) for k, image in enumerate(images)]
-        results = SuperResolver(lens=LENS, noise=SIGMA).map(images, pixel_scale=0.1)
+        results = SuperResolver(source="sersic", lens=LENS, noise=SIGMA).map(images, pixel_scale=0.1)
         assert [result.data.shape for result in results] == shapes
         assert [round(result.sky.value) for result in results] == [0, 1, 2, 3]
         assert all(result.meta["seconds"] > 0 and "lenssr" in result.meta["versions"] for result in results)
@@ -178,13 +180,13 @@ class TestMap:
         good = simulate()[0]
         images = [good, tmp_path / "missing.fits", good, np.full((36, 36), np.nan) * ELECTRON, np.zeros(5)]
         with pytest.warns(Warning, match="not finite"):
-            results = SuperResolver(lens=LENS, noise=SIGMA).map(images, pixel_scale=0.1)
+            results = SuperResolver(source="sersic", lens=LENS, noise=SIGMA).map(images, pixel_scale=0.1)
         assert [bool(result) for result in results] == [True, False, True, False, False]
         assert "missing.fits" in results[1].name and isinstance(results[1].error, InputError)
         assert "all 1296 pixels" in str(results[3].error) and results[4].flags == ("failed",)
 
     def test_an_image_that_breaks_the_fit_fails_alone(self, monkeypatch):
-        resolver = SuperResolver(lens=LENS, noise=SIGMA)
+        resolver = SuperResolver(source="sersic", lens=LENS, noise=SIGMA, mask=None)
         solve, seen = resolver._method.solve, []
 
         def fragile(observations, finish):
@@ -208,7 +210,8 @@ class TestMap:
         images = [simulate(k, psf=psf)[0] for k, psf in enumerate(psfs)]
         images[1].data[masks[1]] = 1e4
         noise = [SIGMA, GaussianNoise(SIGMA), np.full((36, 36), 2 * SIGMA)]
-        results = SuperResolver(lens=LENS).map(images, psf=psfs, noise=noise, mask=masks, pixel_scale=0.1)
+        given = {"psf": psfs, "noise": noise, "mask": masks, "pixel_scale": 0.1}
+        results = SuperResolver(source="sersic", lens=LENS).map(images, **given)
         chi2 = [result.reduced_chi2 for result in results]
         assert chi2 == pytest.approx([1, 1, 0.25], rel=0.15)
         assert results[0].image.psf is None and results[1].image.psf.shape < results[2].image.psf.shape
@@ -217,10 +220,10 @@ class TestMap:
 
     def test_lists_must_be_as_long_as_the_images(self):
         with pytest.raises(InputError, match="noise has 2 entries for 1 images"):
-            SuperResolver(lens=LENS).map([simulate()[0]], noise=[1, 2], pixel_scale=0.1)
+            SuperResolver(source="sersic", lens=LENS).map([simulate()[0]], noise=[1, 2], pixel_scale=0.1)
 
     def test_no_images(self):
-        assert SuperResolver().map([]) == []
+        assert SuperResolver(source="sersic").map([]) == []
 
 
 class TestFitLens:

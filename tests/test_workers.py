@@ -226,7 +226,7 @@ def test_numbers_of_processes_are_checked(jobs):
 
 def test_map_checks_the_number_of_processes():
     with pytest.raises(InputError, match="jobs = 0"):
-        SuperResolver().map([], jobs=0)
+        SuperResolver(source="sersic").map([], jobs=0)
     assert SuperResolver(source="pixelated").map([], jobs=-1) == []
 
 

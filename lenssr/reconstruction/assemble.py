@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 
 import astropy.units as u
@@ -15,6 +15,7 @@ from lenssr.grids import conserves_sum
 from lenssr.imaging.sky import residual_noise
 from lenssr.model.fit import Fit
 from lenssr.model.scene import Scene
+from lenssr.options import Settings
 from lenssr.reconstruction.fine_images import Products, ccd, describe_psf_out
 from lenssr.reconstruction.kept_posterior import keep_posterior
 from lenssr.reconstruction.verdict import Run, judge
@@ -34,7 +35,8 @@ class Solved:
 
     ``products(widening)`` gives the `Products`, with errors wider by this factor than for independent noise.
     ``inversion``, `~lenssr.source.Problem` and `~lenssr.source.Solution`, is that of a source on a grid, from
-    which ``fit`` is made. ``facts`` and ``meta`` are as of `make_result`.
+    which ``fit`` is made. ``facts`` and ``meta`` are as of `make_result`; ``settings`` those that were chosen
+    where the ones asked for leave a choice.
     """
 
     scene: Scene
@@ -43,6 +45,7 @@ class Solved:
     inversion: tuple | None = None
     facts: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
+    settings: Settings | None = None
 
     def result(self, observation, settings, elapsed):
         """The `~lenssr.SuperResolution`; ``elapsed()``, asked last, gives the seconds that it has taken."""
@@ -70,7 +73,8 @@ class Solved:
         }
         units = dict(_named_units(fields["parameters"]))
         ready = fields.pop("posterior", None)
-        fields["posterior"] = keep_posterior(run, ready, names, [units[name] for name in names]) or ready
+        chosen = replace(run, settings=self.settings or settings)
+        fields["posterior"] = keep_posterior(chosen, ready, names, [units[name] for name in names]) or ready
         return make_result(run, fields, meta=_fit_meta(run) | self.meta, elapsed=elapsed)
 
 

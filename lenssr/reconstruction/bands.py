@@ -24,11 +24,12 @@ from lenssr.model.fit import fit_known_lens
 from lenssr.options import AUTO, ISOTHERMAL
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.band_fit import COARSE, KIND, BandFit, Inversion
+from lenssr.reconstruction.field_mask import without_others
 from lenssr.reconstruction.freeform import as_fit, solved_freeform
 from lenssr.reconstruction.freeform_fit import RADIUS
-from lenssr.reconstruction.lens_search import Mode, posterior_modes
+from lenssr.reconstruction.lens_modes import Mode, posterior_modes
 from lenssr.reconstruction.lens_slope import keep_held, slope_of
-from lenssr.reconstruction.light_choice import FIRST, shows_galaxy
+from lenssr.reconstruction.light_choice import with_light_shown
 from lenssr.reconstruction.parametric import ParametricReconstruction, stack_of
 from lenssr.reconstruction.registration import in_one_frame, offset_between
 from lenssr.reconstruction.trial_lenses import lenses_differ
@@ -60,6 +61,14 @@ class Group:
 
     def __iter__(self):
         return (one for exposures in self.bands.values() for one in exposures)
+
+    def hiding_others(self):
+        """The group with other objects masked in each image of which they are to be found."""
+        searched = {
+            name: [without_others(one) if one.meta.get("mask") == AUTO else one for one in exposures]
+            for name, exposures in self.bands.items()
+        }
+        return replace(self, bands=searched)
 
     @property
     def first(self):
@@ -102,11 +111,6 @@ def place(group):
             first = placed[name][0].observation  # exposures of a band show the same galaxies
             frame = frame or first
     return placed
-
-
-def with_light_shown(settings, observations):
-    """Settings for images of one lens of which the light is "auto": none, or what follows real galaxies."""
-    return replace(settings, lens_light=FIRST if any(map(shows_galaxy, observations)) else None)
 
 
 class BandsReconstruction:

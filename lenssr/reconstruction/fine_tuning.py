@@ -15,8 +15,9 @@ from lenssr.exceptions import InputError, LensSRWarning
 from lenssr.networks.network_source import TrainedNetwork
 from lenssr.networks.relensing import RelensingNetwork
 from lenssr.networks.weights import Card, checksum_of, save_weights
-from lenssr.options import SEARCH
+from lenssr.options import AUTO, SEARCH
 from lenssr.reconstruction import decisions
+from lenssr.reconstruction.light_choice import LightChoiceReconstruction, with_light_shown
 from lenssr.reconstruction.network import NetworkReconstruction, subtract_foreground
 from lenssr.training import Optimisation, data_consistency, draw_hidden, loop
 from lenssr.training.data import ORDER_STREAM, hidden_pixel_generator
@@ -61,7 +62,7 @@ class TrainingImage:
 
 
 def fine_tune(method, observations, names, lenses, *, steps, learning_rate, folder, progress):
-    """Train the network of a resolver further: a `NetworkReconstruction` with that network alone.
+    """Train the network of a resolver further: its method with that network alone.
 
     ``names`` of the images are for messages; ``lenses`` are one for each image, or None: as the settings of
     the method have it. The other arguments are those of `~lenssr.SuperResolver.fine_tune`.
@@ -101,12 +102,16 @@ def fine_tune(method, observations, names, lenses, *, steps, learning_rate, fold
     if folder is not None:
         save_weights(network, Path(folder) / "source.safetensors", card)
     name = start.name.removesuffix(LABEL) + LABEL
-    return NetworkReconstruction(settings, [TrainedNetwork(name, network, card, checksum_of(network))])
+    trained = [TrainedNetwork(name, network, card, checksum_of(network))]
+    if isinstance(method, LightChoiceReconstruction):
+        dark = NetworkReconstruction(method.dark.settings, trained)
+        return LightChoiceReconstruction(settings, dark)
+    return NetworkReconstruction(settings, trained)
 
 
 def check_method(method):
-    """Refuse the method of a resolver that is not a `NetworkReconstruction`."""
-    if isinstance(method, NetworkReconstruction):
+    """Refuse the method of a resolver that is no `NetworkReconstruction`, whatever the lens light."""
+    if isinstance(getattr(method, "dark", method), NetworkReconstruction):
         return
     kind = method.settings.kind
     what = "an SISR, which knows no lens" if kind == "network" else "not a network"
@@ -133,6 +138,8 @@ def _prepared(method, observations, names, lenses, progress):
         try:
             if lens is not None:
                 settings = replace(settings, lens=lens, fit_lens=False, start=SEARCH)
+            if settings.lens_light == AUTO:
+                settings = with_light_shown(settings, [observation])
             own = NetworkReconstruction(settings, known)
             stack, *found = own.begin([observation])
             ((scene, fit),) = own.parametric.with_slopes(stack, *found)

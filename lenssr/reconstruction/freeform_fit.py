@@ -111,7 +111,7 @@ class FreeFormFit:
     ``compares_light`` all of the lens light has priors, so that evidence compares models of it. Found
     are the ``candidates`` that were compared; the ``temperature``, by which chi2 counts less because noise is
     correlated or the errors are too small, by the factor ``excess`` (1 unless they clearly are); and other
-    lenses, ``modes`` (see `~lenssr.reconstruction.lens_search.posterior_modes`).
+    lenses, ``modes`` (see `~lenssr.reconstruction.lens_modes.posterior_modes`).
     """
 
     def __init__(self, stack, scene, fit, observation, settings, *, radius=RADIUS, compares_light=False):

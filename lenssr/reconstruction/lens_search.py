@@ -45,17 +45,15 @@ from lenssr.networks.deflection import LENS_NAMES
 from lenssr.options import NETWORK
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.agreement import agreement_wanted, explains
+from lenssr.reconstruction.lens_modes import Mode, other_starts, posterior_modes
 from lenssr.reconstruction.rival_lenses import at_end, likeliest, rivals, rough_fit, start_behind
 from lenssr.reconstruction.trial_lenses import lenses_differ, search_trial_lenses
 from lenssr.source.batching import ask
 
 __all__ = [
-    "Mode",
     "expand_trust_region",
     "find_lens",
     "fit_jointly",
-    "other_starts",
-    "posterior_modes",
     "refine_with_freeform_source",
     "search_other_modes",
     "two_sources",
@@ -74,8 +72,6 @@ SURELY = 3.0
 SLOPE_BOUNDS = 1.3, 2.8
 # Pixels of all images that are fitted together from other starts.
 MOST_DATA = 2**20
-# Width of the prior of the Einstein radius where it has none, as a share of itself.
-FREE_WIDTH = 0.1
 
 
 def unknown_lens(field, isothermal=True):
@@ -159,12 +155,14 @@ def _log_lenses(scene, fits):
 class _Found:
     """A fit, and the parameters (P,) of its start; None where another start than the best has won.
 
-    A ``rough`` one is where a free-form source begins, and is polished no further.
+    A ``rough`` one is where a free-form source begins, and is polished no further. ``rivals`` are lenses (L,)
+    that are nearly as likely.
     """
 
     fit: Fit
     begun: torch.Tensor | None
     rough: bool = False
+    rivals: tuple = ()
 
 
 def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begin=None, tolerance=None):
@@ -182,7 +180,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
     plain = scene.with_plain_light()
     constraints = Constraints.of(plain, len(stack)).centred_on(plain, centres, decisions.CENTRE_BOUND)
     near = starts is not None
-    given = stack, scene, constraints, light, rng, look, begin, tolerance
+    given = stack, scene, constraints, light, rng, begin, tolerance
     search = functools.partial(_from_trial_lenses, *given)
     lit = look is not None and bool(scene.lights) and tolerance > 1
     if lit and plain is not scene:
@@ -202,7 +200,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
         misfit = chi2.amin(dim=1) / (coarse.first_weights > 0).sum(dim=1)
         for row in (misfit > hopeless).nonzero().flatten().tolist():
             found[row] = search(row)
-        rows = [row for row, one in enumerate(found) if one is None]
+        rows = [row for row, one in enumerate(found) if _is_open(one, stack, row)]
         if not rows:
             return found
     best = torch.arange(len(stack), device=stack.device), chi2.argmin(dim=1)
@@ -214,7 +212,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
         constraints = Constraints.of(scene, len(stack)).centred_on(scene, centres, decisions.CENTRE_BOUND)
         constraints = constraints.with_light_priors(scene, physical[best])
     begun = physical[best]
-    rows = [row for row in _elsewhere(scene, begun, beside) if beside is not None or found[row] is None]
+    rows = [row for row in _elsewhere(scene, begun, beside) if beside or _is_open(found[row], stack, row)]
     if rows:
         some = stack if len(rows) == len(stack) else stack.select(rows)
         refits = NEAR_REFITS if near else WEIGHT_REFITS
@@ -223,17 +221,39 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
         places = physical[rows], chi2[rows]
         best = _try_other_starts(some, scene, fits, *places, constraints.select(rows), thorough=thorough)
         for row, first, fit in zip(rows, fits, best, strict=True):
+            if beside is None and found[row] is not None:
+                found[row] = _looked_behind(
+                    found[row], fit, scene, stack.data[row], functools.partial(look, row)
+                )
+                continue
             found[row] = _Found(fit, begun[row] if torch.equal(first.physical, fit.physical) else None)
             if unsure and not explains(fit, stack.data[row]):
                 found[row] = search(row) or found[row]
     return found
 
 
-def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, tolerance, number):
+def _is_open(found, stack, row):
+    """Whether a Sérsic has to look for the lens of an image: no trial lens is it, or none yet."""
+    return found is None or (not found.rough and not explains(found.fit, stack.data[row]))
+
+
+def _looked_behind(found, fit, scene, data, look):
+    """What began at trial lenses, or at radii where a Sérsic does better from there, as `_Found`.
+
+    ``look(fit, others)``, as of `find_lens`, decides if no Sérsic explains the ``data`` (N,).
+    """
+    if explains(fit, data):
+        return _Found(fit, None)
+    better = cost(scene, fit) < cost(scene, found.fit) and _differ(scene, fit.physical, found.fit.physical)
+    others = [*([fit.physical[scene["lens"].slice]] if better else ()), *found.rivals]
+    return _Found(look(found.fit, others) if others else found.fit, None)
+
+
+def _from_trial_lenses(stack, scene, constraints, light, rng, begin, tolerance, number):
     """The fit of one image near the likeliest trial lens, as `_Found`; None if nothing shines.
 
-    Where others are nearly as likely, a look with a free-form source behind each decides, with ``begin``
-    beside lens light, with ``look`` otherwise.
+    Where others are nearly as likely, a short look with a free-form source behind each, ``begin``, decides
+    beside lens light; without it they are left as rivals.
     """
     stack, plain = stack.select([number]), scene.with_plain_light()
     constraints = constraints.select([number]).kept_to_light(plain)
@@ -252,8 +272,7 @@ def _from_trial_lenses(stack, scene, constraints, light, rng, look, begin, toler
     physical = start_behind(lenses[0], stack, plain, light)
     near = constraints.trust_region(plain, physical, (decisions.RADIUS_REACH, decisions.RADIUS_WIDTH))
     (fit,) = fit_from(stack, scene, physical, near, NEAR_REFITS, tolerance=tolerance)
-    fit = replace(fit, constraints=constraints)
-    return _Found(look(number, fit, lenses[1:]) if lenses[1:] else fit, None)
+    return _Found(replace(fit, constraints=constraints), None, rivals=tuple(lenses[1:]))
 
 
 def _coarse_fits(coarse, scene, vectors, light, constraints, *, near, hopeless=None):
@@ -469,7 +488,7 @@ def search_other_modes(freeform, problem, solution, **options):
     solution : `~lenssr.source.Solution`
         The likeliest.
     modes : list of (float, `torch.Tensor`)
-        The other lenses, as `posterior_modes` gives them.
+        The other lenses, as `~lenssr.reconstruction.lens_modes.posterior_modes` gives them.
     """
     if freeform.settings.knows_lens or not problem.scene.lens_moves:
         return solution, []
@@ -528,68 +547,3 @@ def _prior_z2(problem, solution):
     mean, stiffness = problem.parameter_prior
     pulls = stiffness * (solution.parameters - mean) ** 2
     return float(pulls[: problem.scene.count("lens")].mean())
-
-
-# ---------------------------------------------------------------- modes
-
-
-@dataclass(frozen=True)
-class Mode:
-    """Where a fit with a free-form source and a free lens ended.
-
-    Attributes
-    ----------
-    evidence : float
-    lens : `~numpy.ndarray`, shape (L,)
-        Free parameters of the lens.
-    variance : `~numpy.ndarray`, shape (L,)
-    physical : `torch.Tensor`, shape (P,)
-        All parameters.
-    """
-
-    evidence: float
-    lens: np.ndarray
-    variance: np.ndarray
-    physical: torch.Tensor
-
-    @classmethod
-    def of(cls, problem, solution):
-        """The mode of a `~lenssr.source.Solution` of a `~lenssr.source.Problem`."""
-        lens = slice(0, problem.scene.count("lens"))
-        variance = solution.factor.parameter_covariance.diagonal()[lens]
-        physical = problem.physical(solution.parameters)[0]
-        return cls(solution.evidence, solution.parameters[lens], variance, physical)
-
-    def differs(self, other):
-        """Whether any parameter of the lens differs by more than its errors."""
-        error = np.sqrt(self.variance + other.variance)
-        return bool((np.abs(self.lens - other.lens) > decisions.APART_SIGMA * error).any())
-
-
-def other_starts(problem, solution, modes):
-    """Parameters (K,) to look for other modes of a lens from, a list.
-
-    There and back along the direction of the lens that data determine worst, in units of the priors' widths;
-    and at the modes of a parametric fit, as `~lenssr.model.fit.Fit` has them, within the bounds.
-    """
-    scene, (lower, upper) = problem.scene, problem.bounds
-    count = scene.count("lens")
-    stiffness = problem.parameter_prior[1][:count]
-    own = FREE_WIDTH * np.maximum(np.abs(solution.parameters[:count]), FREE_WIDTH)
-    widths = np.where(stiffness > 0, np.maximum(stiffness, np.finfo(float).tiny) ** -0.5, own)
-    covariance = solution.factor.parameter_covariance[:count, :count] / np.outer(widths, widths)
-    variances, directions = np.linalg.eigh(covariance)
-    reach = min(decisions.MODE_START_SIGMA * np.sqrt(max(variances[-1], 0.0)), decisions.MODE_START_REACH)
-    step = reach * widths * directions[:, -1]
-    lenses = [np.clip(solution.parameters[:count] + by, lower[:count], upper[:count]) for by in (step, -step)]
-    free = scene.free_of("lens")
-    for _, place in modes:
-        lens = place[scene["lens"].slice][free].cpu().numpy()
-        if ((lens > lower[:count]) & (lens < upper[:count])).all():
-            lenses.append(lens)
-    return [np.concatenate([lens, solution.parameters[count:]]) for lens in lenses]
-
-
-def posterior_modes(best, modes):
-    """By how much -2 ln(evidence) is larger, and the parameters, of the modes that differ from the best."""
-    return [(2 * (best.evidence - one.evidence), one.physical) for one in modes if one.differs(best)]

@@ -1,5 +1,9 @@
 """``lens_light="auto"``: whether and how the galaxy that lenses shines, as simply as the image allows.
 
+And ``mask="auto"``: other objects are hidden, unless one Sérsic behind a lens explains the image with them.
+
+For the light of the lens galaxy:
+
 1. No light where no galaxy is seen, in the image and in what a fit without it leaves; or where such a fit
    explains all pixels with one Sérsic.
 2. One Sérsic where this and one behind the lens explain all pixels, and leave no object.
@@ -10,7 +14,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -21,13 +25,15 @@ from numpy.typing import NDArray
 
 from lenssr.imaging.detection import galaxy_place, psf_width, significance_map
 from lenssr.imaging.observation import Observation
-from lenssr.options import Settings
+from lenssr.options import AUTO, Settings
 from lenssr.reconstruction import decisions
 from lenssr.reconstruction.agreement import explains, explains_beside_arcs
-from lenssr.reconstruction.model_free import InterpolationReconstruction, SISRReconstruction
+from lenssr.reconstruction.field_mask import without_others
+from lenssr.reconstruction.model_free import ModelFreeReconstruction
 from lenssr.reconstruction.parametric import ParametricReconstruction
 
 __all__ = ["FIRST", "LIGHTS", "LightChoiceReconstruction", "chosen", "method_with_light", "shows_galaxy"]
+__all__ += ["with_light_shown"]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +52,7 @@ PLAIN: dict[str, Any] = {"source": "sersic", "prior": "auto", "positive": True, 
 def method_with_light(settings: Settings) -> Any:
     """What solves images with ``lens_light="auto"``; methods without a model of the image know no light."""
     dark = replace(settings, lens_light=None).method()
-    model_free = isinstance(dark, InterpolationReconstruction | SISRReconstruction)
-    return dark if model_free else LightChoiceReconstruction(settings, dark)
+    return dark if isinstance(dark, ModelFreeReconstruction) else LightChoiceReconstruction(settings, dark)
 
 
 class LightChoiceReconstruction:
@@ -77,7 +82,7 @@ class LightChoiceReconstruction:
         lit = {number for number, one in enumerate(observations) if shows_galaxy(one)}
         dark = [number for number in range(len(observations)) if number not in lit]
         found: list[Any] = [None] * len(observations)  # None where a galaxy has to be described
-        tell = _telling(finish, None)
+        tell = self._telling(finish, None)
 
         def unless_lit(solved: Any, observation: Observation) -> Any:
             return None if _leaves_galaxy(solved.fit, observation) else tell(solved, observation)
@@ -98,24 +103,23 @@ class LightChoiceReconstruction:
         (solved,) = self._method(FIRST).solve([observation], lambda solved, _: solved)
         if isinstance(solved, Exception):
             return solved
-        if explains_beside_arcs(*_scaled(solved.fit, observation)):
-            return _telling(finish, FIRST)(solved, observation)
+        # Two sources are parametric: there is no free one to compare lights by.
+        if self.settings.sources == 2 or explains_beside_arcs(*_scaled(solved.fit, observation)):
+            return self._telling(finish, FIRST)(solved, observation)
         lens = solved.scene.lens.with_vector(solved.fit.physical[solved.scene["lens"].slice].cpu())
         evidence = list(evidence_of_lights(self.settings, lens, observation))
         light = chosen(evidence)
         if light == FIRST:
-            return _telling(finish, light, lens_lights=evidence)(solved, observation)
+            return self._telling(finish, light, lens_lights=evidence)(solved, observation)
         return self._with_light(light, observation, finish, lens_lights=evidence)
 
     def _simple_light(self, observation: Observation, sure: bool) -> Any:
         """No light, or one Sérsic, where with a Sérsic behind the lens it explains all pixels; or `FIRST`."""
-        _, lit = self._plain_fit("sersic", observation)
+        _, lit = plain_fit(self._settings("sersic"), observation)
         if not sure:
-            scene, dark = self._plain_fit(None, observation)
-            # A galaxy may pass for a source that is not lensed, or that its own light explains better.
-            radius = math.inf if scene.radius is None else float(dark.physical[scene.radius])
-            lensed = radius > decisions.RESOLVED_RING * observation.pixel_scale
-            if lensed and _explains(dark, observation) and dark.chi2 < lit.chi2 + decisions.SECOND_MODE:
+            scene, dark = plain_fit(self._settings(None), observation)
+            # The galaxy's own light may explain it better.
+            if _is_lensed(scene, dark, observation) and dark.chi2 < lit.chi2 + decisions.SECOND_MODE:
                 return None
         # Arcs before a bright galaxy may be lost among its pixels: they are objects that chi2 does not see.
         alone = _brightest_spot(lit, observation) < decisions.OBJECT_PEAK
@@ -123,28 +127,58 @@ class LightChoiceReconstruction:
 
     def _method(self, light: Any) -> Any:
         """The method of the source with a light of the lens galaxy."""
-        return replace(self.settings, lens_light=light).method()
+        return self.dark.with_light(light) if self.networks else self._settings(light).method()
 
-    def _plain_fit(self, light: Any, observation: Observation) -> Any:
-        """Scene and fit with one Sérsic behind the lens and a light of its galaxy."""
-        method = ParametricReconstruction(replace(self.settings, lens_light=light, **PLAIN))
-        _, scene, (fit,) = method.fit([observation])
-        return scene, fit
+    def _settings(self, light: Any) -> Settings:
+        return replace(self.settings, lens_light=light)
+
+    def _telling(self, finish: Finish, light: Any, **told: Any) -> Finish:
+        """A ``finish`` whose results tell what the light is."""
+        told["lens_light"], chosen = light, self._settings(light)
+        return lambda solved, observation: finish(
+            replace(solved, settings=chosen, meta=solved.meta | told), observation
+        )
 
     def _with_light(self, light: Any, observation: Observation, finish: Finish, **told: Any) -> Any:
         """The result of one image with a light of the lens galaxy."""
         log.info("the light of the lens galaxy: %s", light or "none")
-        (found,) = self._method(light).solve([observation], _telling(finish, light, **told))
+        (found,) = self._method(light).solve([observation], self._telling(finish, light, **told))
         return found
 
 
-def _telling(finish: Finish, light: Any, **told: Any) -> Finish:
-    """A ``finish`` whose results tell what the light is."""
-    told["lens_light"] = light
-    return lambda solved, observation: finish(replace(solved, meta=solved.meta | told), observation)
-
-
 # ---------------------------------------------------------------- what an image needs
+
+
+def hiding_others(observation: Observation, settings: Settings) -> Observation:
+    """The observation with other objects masked where they are to be found, and where there are any.
+
+    What seem to be some are none where a fit without lens light explains the image as it is.
+    """
+    if observation.meta.get("mask") != AUTO:
+        return observation
+    masked = without_others(observation)
+    if settings.lens_light not in (None, AUTO) or np.array_equal(masked.mask, observation.mask):
+        return masked
+    scene, fit = plain_fit(replace(settings, lens_light=None), observation)
+    alone = _brightest_spot(fit, observation) < decisions.OBJECT_PEAK
+    return observation if alone and _is_lensed(scene, fit, observation) else masked
+
+
+def plain_fit(settings: Settings, observation: Observation) -> Any:
+    """Scene and fit with one Sérsic behind the lens, whatever the source of the result is."""
+    _, scene, (fit,) = ParametricReconstruction(replace(settings, **PLAIN)).fit([observation])
+    return scene, fit
+
+
+def _is_lensed(scene: Any, fit: Any, observation: Observation) -> bool:
+    """Whether a fit explains an image by a source that is lensed: a galaxy may pass for one that is not."""
+    radius = math.inf if scene.radius is None else float(fit.physical[scene.radius])
+    return radius > decisions.RESOLVED_RING * observation.pixel_scale and _explains(fit, observation)
+
+
+def with_light_shown(settings: Settings, observations: Iterable[Observation]) -> Settings:
+    """Settings for images of one lens of which the light is "auto": none, or what follows real galaxies."""
+    return replace(settings, lens_light=FIRST if any(map(shows_galaxy, observations)) else None)
 
 
 def shows_galaxy(observation: Observation) -> bool:

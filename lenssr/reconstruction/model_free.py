@@ -25,8 +25,8 @@ APART = 6
 COPIES = 16
 
 
-class _OneByOne:
-    """A reconstruction that solves one image after the other, by ``_solve_one`` of its subclasses."""
+class ModelFreeReconstruction:
+    """Solve images one after the other, by ``_solve_one`` of subclasses; they know no objects."""
 
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each."""
@@ -37,7 +37,7 @@ class _OneByOne:
         return [finish(self._solve_one(observation), observation) for observation in observations]
 
 
-class InterpolationReconstruction(_OneByOne):
+class InterpolationReconstruction(ModelFreeReconstruction):
     """Interpolate images; a masked pixel takes the mean of its neighbours first."""
 
     def __init__(self, settings):
@@ -49,7 +49,7 @@ class InterpolationReconstruction(_OneByOne):
         return ModelFree(bicubic(filled, scale), _bicubic_error(sigma, scale), {"interpolated": True})
 
 
-class SISRReconstruction(_OneByOne):
+class SISRReconstruction(ModelFreeReconstruction):
     """Solve images with an `~lenssr.networks.SISR`, the ``known`` network.
 
     Errors are what the noise of the data leaves in the output of the network; its own mistakes are not in

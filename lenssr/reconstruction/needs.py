@@ -12,7 +12,7 @@ from lenssr.exceptions import InputError
 from lenssr.imaging.observation import Observation
 from lenssr.imaging.psf import GaussianPSF
 from lenssr.mass import MassModel, Shear
-from lenssr.options import Settings
+from lenssr.options import AUTO, Settings
 from lenssr.reconstruction.fine_images import LARGE_IMAGE
 from lenssr.units import positive_number
 
@@ -55,7 +55,9 @@ def check_need(settings: Settings, observation: Observation) -> None:
     """Refuse an image for which a run would take more memory than there is."""
     ny, nx = observation.shape
     what = f"an image of {ny} x {nx} pixels with source = {settings.kind!r} and scale = {settings.scale}"
-    check_memory(pixel_need(settings, ny * nx) * ny * nx, what, "give a smaller cutout or scale")
+    simpler = ", or source='sersic'" if settings.kind == AUTO else ""
+    remedy = f"give a smaller cutout or scale{simpler}"
+    check_memory(pixel_need(settings, ny * nx) * ny * nx, what, remedy)
 
 
 def check_lens(lens: MassModel | str | None) -> None:

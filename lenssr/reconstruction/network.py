@@ -41,6 +41,10 @@ class NetworkReconstruction:
         self.fits_first = bool(settings.fit_lens or settings.lens_light is not None)
         self.begin = self.parametric.fit if self.fits_first else self._unfitted
 
+    def with_light(self, light):
+        """The reconstruction with the same networks and another light of the lens galaxy."""
+        return NetworkReconstruction(replace(self.settings, lens_light=light), self.networks)
+
     def parts(self, members):
         """Cut a list of (number, observation) into pieces: one each, for processes to share, or batches."""
         batched = self.settings.torch_device.type != "cpu"

@@ -26,7 +26,7 @@ from lenssr.reconstruction.lens_search import (
 from lenssr.reconstruction.lens_slope import free_slope
 from lenssr.source.batching import alone
 
-__all__ = ["ParametricReconstruction", "stack_of"]
+__all__ = ["ParametricReconstruction", "kind_of", "stack_of"]
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +176,15 @@ class ParametricReconstruction:
             theta_E=observation.meta.get("hints", {}).get("theta_E"),
             device=device,
         )
+
+
+def kind_of(observation):
+    """Images of one kind are solved together: of one shape, sampling, PSF, kind of unit and of noise."""
+    psf, matrix = observation.psf, observation.grid.matrix
+    kernel = None if psf is None else (psf.kernel(matrix).tobytes(), psf.includes_pixel)
+    pixels = tuple(matrix.round(9).ravel().tolist())
+    hint = observation.meta.get("hints", {}).get("theta_E")
+    return observation.shape, pixels, kernel, observation.conserves_sum, type(observation.noise), hint
 
 
 def stack_of(observations, settings, device=None):

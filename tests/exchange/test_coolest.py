@@ -29,7 +29,7 @@ X, Y = np.random.default_rng(3).normal(scale=1.0, size=(2, 50))
 def resolved(**options):
     image = render(GRID, lens=LENS, source=SOURCE, lens_light=Sersic(5.0, 0.6, 1.0, e1=0.1), psf=PSF_)
     data = image + 0.02 * np.random.default_rng(0).standard_normal(image.shape)
-    settings = {"lens": LENS, "fit_lens": True, "lens_light": "sersic", **options}
+    settings = {"source": "sersic", "lens": LENS, "fit_lens": True, "lens_light": "sersic", **options}
     return SuperResolver(psf=PSF_, **settings)(data, noise=0.02, pixel_scale=SCALE)
 
 

@@ -26,7 +26,7 @@ PSF_ = PSF.from_fwhm(0.25 * u.arcsec)
 def resolved(grid=GRID, **options):
     image = render(grid, lens=LENS, source=SOURCE, lens_light=GALAXY, psf=PSF_)
     data = image + 0.02 * np.random.default_rng(0).standard_normal(image.shape)
-    settings = {"lens": LENS, "lens_light": "sersic", "psf": PSF_, **options}
+    settings = {"source": "sersic", "lens": LENS, "lens_light": "sersic", "psf": PSF_, **options}
     return SuperResolver(**settings)(CCDData(data, unit="electron/s"), noise=0.02, pixel_scale=0.1)
 
 

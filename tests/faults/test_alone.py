@@ -121,4 +121,4 @@ def test_a_shear_of_1000_is_refused(planes):
     lens = SIE(1.0) + Shear(1000.0, 0.0)
     lens = MultiPlane([(0.3, SIE(1.0)), (0.5, lens)], z_source=2.0) if planes else lens
     with pytest.raises(InputError, match="a shear of 1000"):
-        SuperResolver(lens=lens)
+        SuperResolver(source="sersic", lens=lens)

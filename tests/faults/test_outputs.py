@@ -164,7 +164,7 @@ def test_modes_of_torch_change_nothing():
     item = DeepLense(lens="sie", noise=True, size=1, seed=11)[0]
 
     def run():
-        resolver = SuperResolver(lens=item.lens, oversampling=1)
+        resolver = SuperResolver(source="sersic", lens=item.lens, oversampling=1)
         return resolver(item.low, noise=item.noise).image.data
 
     usual = run()

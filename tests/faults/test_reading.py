@@ -114,7 +114,7 @@ def test_a_small_file_of_a_large_image_is_refused_before_it_is_read(tmp_path):
 def test_draws_and_grids_that_memory_does_not_hold_are_refused():
     grid = PixelGrid((40, 40), 0.05)
     image = render(grid, lens=SIE(0.5), source=Sersic(10.0, r_eff=0.1, x_0=0.05))
-    result = SuperResolver(lens=SIE(0.5))(image, pixel_scale=0.05, noise=image.max() / 30)
+    result = SuperResolver(source="sersic", lens=SIE(0.5))(image, pixel_scale=0.05, noise=image.max() / 30)
     for draw in (result.sample, result.sample_posterior):
         with pytest.raises(InputError, match=r"n = 1000000000 draws of .* needs about"):
             draw(10**9)

@@ -47,7 +47,7 @@ def flux_of(profile, vectors, grid):
 )
 def test_what_lens_light_may_be(lens_light, kinds):
     assert [type(profile) for profile in profiles_of(lens_light)] == kinds
-    SuperResolver(lens_light=lens_light)
+    SuperResolver(source="sersic", lens_light=lens_light)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_what_lens_light_may_be(lens_light, kinds):
 )
 def test_wrong_lens_light_is_refused_when_built(lens_light, match):
     with pytest.raises(InputError, match=match):
-        SuperResolver(lens_light=lens_light)
+        SuperResolver(source="sersic", lens_light=lens_light)
 
 
 def test_settings_describe_models_in_words():
-    described = SuperResolver(lens_light=[Sersic(), "mge"]).settings.describe()["lens_light"]
+    described = SuperResolver(source="sersic", lens_light=[Sersic(), "mge"]).settings.describe()["lens_light"]
     assert described[1] == "mge" and described[0].startswith("<Sersic")
-    assert SuperResolver(lens_light="mge").settings.describe()["lens_light"] == "mge"
+    assert SuperResolver(source="sersic", lens_light="mge").settings.describe()["lens_light"] == "mge"
 
 
 MODELS = [

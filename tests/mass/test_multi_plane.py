@@ -137,7 +137,8 @@ def test_a_resolver_takes_one_as_known_lens(tmp_path):
     item = DeepLense(lens="sie", noise=False, size=1, seed=1)[0]
     lens = MultiPlane([(0.5, item.lens), (0.5, SIS(1e-9))], 1.0)
     alone, several = (
-        SuperResolver(lens=one, oversampling=1)(item.low, noise=item.noise) for one in (item.lens, lens)
+        SuperResolver(source="sersic", lens=one, oversampling=1)(item.low, noise=item.noise)
+        for one in (item.lens, lens)
     )
     assert several.ok
     np.testing.assert_allclose(

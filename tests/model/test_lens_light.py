@@ -29,7 +29,7 @@ def image_of(*light, source=SOURCE, seed=0, unit=None):
 
 
 def resolve(image, **options):
-    resolver = SuperResolver(lens=LENS, psf=BLUR, noise=NOISE, **options)
+    resolver = SuperResolver(source="sersic", lens=LENS, psf=BLUR, noise=NOISE, **options)
     return resolver(image, pixel_scale=0.1, unit="electron / s")
 
 

@@ -27,7 +27,7 @@ def lens():
 
 
 def resolver(lens, **options):
-    options = {"lens": lens.mass, "lens_light": "sersic", **options}
+    options = {"source": "sersic", "lens": lens.mass, "lens_light": "sersic", **options}
     return SuperResolver(psf=lens.fwhm * u.arcsec, noise=lens.sigma, **options)
 
 
@@ -81,7 +81,11 @@ def test_surface_brightness_has_the_same_planes(lens, result):
     area = lens.pixel_scale**2
     image = CCDData(lens.draw(1).data / area, unit="nJy / arcsec2")
     found = SuperResolver(
-        lens=lens.mass, lens_light="sersic", psf=lens.fwhm * u.arcsec, noise=lens.sigma / area
+        source="sersic",
+        lens=lens.mass,
+        lens_light="sersic",
+        psf=lens.fwhm * u.arcsec,
+        noise=lens.sigma / area,
     )(image, pixel_scale=lens.pixel_scale)
     fine = area / 4
     for name in ("image", "lensed_source", "lens_light_image"):
@@ -143,7 +147,7 @@ def drawn(request):
     if request.param == "correlated":
         noises = ndimage.uniform_filter(noises, (0, 2, 2), mode="wrap") * 2
     images = [lens.draw(noise=noise) for noise in noises]
-    method = SuperResolver(lens=lens.mass, psf=lens.fwhm * u.arcsec)
+    method = SuperResolver(source="sersic", lens=lens.mass, psf=lens.fwhm * u.arcsec)
     return method.map(images, noise=GaussianNoise(lens.sigma), pixel_scale=lens.pixel_scale)
 
 

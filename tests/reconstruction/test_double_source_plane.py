@@ -21,13 +21,13 @@ GIVEN = {"noise": RING.sigma, "psf": RINGS.FWHM * u.arcsec, "pixel_scale": RINGS
 @pytest.fixture(scope="module")
 def result():
     """A fit without a hint, beta with a prior."""
-    return SuperResolver(source_planes=PLANES, scale=1)(RING.draw(), **GIVEN)
+    return SuperResolver(source="sersic", source_planes=PLANES, scale=1)(RING.draw(), **GIVEN)
 
 
 @pytest.fixture(scope="module")
 def known():
     """Both sources behind the lens as it is, in an image that gives it away."""
-    return SuperResolver(lens=RING.lens, scale=1)(RING.draw(), **GIVEN)
+    return SuperResolver(source="sersic", lens=RING.lens, scale=1)(RING.draw(), **GIVEN)
 
 
 def test_lens_both_sources_and_beta_are_found(result):
@@ -103,7 +103,7 @@ def test_the_figure_shows_both_sources(result):
 
 def test_settings_are_saved_and_loaded(tmp_path):
     planes = SourcePlanes(z_lens=0.2, z_sources=(0.6, 2.4), cosmology="Planck15", beta_error=0.02)
-    resolver = SuperResolver(source_planes=planes, lens=SIE(1.2) + Shear(0.0, 0.0))
+    resolver = SuperResolver(source="sersic", source_planes=planes, lens=SIE(1.2) + Shear(0.0, 0.0))
     resolver.save(tmp_path / "resolver.safetensors")
     assert SuperResolver.load(tmp_path / "resolver.safetensors").settings.source_planes == planes
     assert RESOLVER["source_planes"].parse("0.7+-0.1") == SourcePlanes(beta=0.7, beta_error=0.1)
@@ -137,4 +137,4 @@ def test_a_lens_of_two_sources_needs_parametric_ones():
 def test_several_bands_are_refused():
     image = RING.draw()
     with pytest.raises(InputError):
-        SuperResolver(source_planes=PLANES)({"F606W": image, "F814W": image}, **GIVEN)
+        SuperResolver(source="sersic", source_planes=PLANES)({"F606W": image, "F814W": image}, **GIVEN)

@@ -170,7 +170,7 @@ def test_images_come_in_a_list(source, images):
 
 def test_what_draws_no_source_is_refused(tmp_path):
     with pytest.raises(InputError, match="source = 'sersic' is not a network"):
-        SuperResolver().fine_tune([])
+        SuperResolver(source="sersic").fine_tune([])
     path = tmp_path / "finer.safetensors"
     save_weights(SISR(channels=4, depth=1), path, Card({}, 0, "cpu", 0.0, 0, {}, LIMITS))
     with pytest.raises(InputError, match="an SISR, which knows no lens"):
@@ -188,4 +188,4 @@ def test_fit_is_the_deprecated_name():
         pytest.warns(LensSRDeprecationWarning, match="fine_tune"),
         pytest.raises(InputError, match="not a network"),
     ):
-        SuperResolver().fit([])
+        SuperResolver(source="sersic").fit([])

@@ -19,7 +19,7 @@ from lenssr.networks.deflection import LensEstimate
 from lenssr.networks.network_source import LensNetwork
 from lenssr.options import PARAMETRIC, SOURCES, Source
 from lenssr.reconstruction import decisions, lens_search
-from lenssr.reconstruction.lens_search import Mode, other_starts, posterior_modes
+from lenssr.reconstruction.lens_modes import Mode, other_starts, posterior_modes
 from lenssr.simulation import BroadLenses
 
 
@@ -33,7 +33,7 @@ def exponential():
 
 
 def resolve(item, **options):
-    return SuperResolver(psf=item.psf, noise=item.noise, **options)(item.low)
+    return SuperResolver(source="sersic", psf=item.psf, noise=item.noise, **options)(item.low)
 
 
 def test_a_network_finds_the_lens(item):

@@ -75,13 +75,17 @@ def test_the_prior_holds_a_slope_that_data_do_not_know():
 
 
 def test_words_that_a_lens_may_be(tmp_path):
-    assert SuperResolver().settings.lens == "sie" == SuperResolver(lens=None).settings.lens
+    assert (
+        SuperResolver(source="sersic").settings.lens
+        == "sie"
+        == SuperResolver(source="sersic", lens=None).settings.lens
+    )
     with pytest.raises(InputError, match="lens = 'nfw' is not a mass model.*'sie', 'epl', 'auto'"):
-        SuperResolver(lens="nfw")
+        SuperResolver(source="sersic", lens="nfw")
     with pytest.raises(InputError, match="fit_lens = False without a lens"):
-        SuperResolver(lens="epl", fit_lens=False)
+        SuperResolver(source="sersic", lens="epl", fit_lens=False)
     with pytest.raises(InputError, match="lens = 'epl' with source = 'interpolation'"):
         SuperResolver(lens="epl", source="interpolation")
     path = tmp_path / "resolver.safetensors"
-    SuperResolver(lens="auto").save(path)
+    SuperResolver(source="sersic", lens="auto").save(path)
     assert SuperResolver.load(path).settings.lens == "auto"

@@ -73,7 +73,7 @@ def test_a_galaxy_is_seen_where_there_is_one(galaxy):
 
 def test_a_galaxy_alone_is_light_and_no_source():
     pytest.importorskip("lenstronomy")
-    method = SuperResolver(lens_light="auto").settings.method()
+    method = SuperResolver(source="sersic", lens_light="auto").settings.method()
     assert method._simple_light(observed(rendered(True, source=False)), sure=False) == "sersic"
 
 
@@ -93,8 +93,8 @@ def test_a_sersic_that_leaves_an_object_is_not_enough():
     pytest.importorskip("lenstronomy")
     image = rendered(True, source=False)
     image[22:25, 9:12] += 3 * SIGMA  # too few pixels for chi2
-    method = SuperResolver(lens_light="auto").settings.method()
-    _, fit = method._plain_fit("sersic", observed(rendered(True, source=False)))
+    settings = SuperResolver(source="sersic", lens_light="sersic").settings
+    _, fit = light_choice.plain_fit(settings, observed(rendered(True, source=False)))
     assert light_choice._brightest_spot(fit, observed(rendered(True, source=False))) < 4.5
     assert light_choice._explains(fit, observed(image))
     assert light_choice._brightest_spot(fit, observed(image)) > 4.5

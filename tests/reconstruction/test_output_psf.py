@@ -31,7 +31,7 @@ def data(psf=BLUR):
 
 
 def run(*, psf=BLUR, **options):
-    resolver = SuperResolver(lens=LENS, lens_light="sersic", sky=None, **options)
+    resolver = SuperResolver(source="sersic", lens=LENS, lens_light="sersic", sky=None, **options)
     return resolver(data(psf), psf=psf, noise=SIGMA, pixel_scale=0.1)
 
 

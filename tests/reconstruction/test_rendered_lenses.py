@@ -29,7 +29,7 @@ def lenses():
 
 def resolve(rendered, seed=1, **options):
     """The result of a noisy image; of the telescope only the FWHM is told."""
-    options = {"lens_light": "sersic" if rendered.light else None, **options}
+    options = {"source": "sersic", "lens_light": "sersic" if rendered.light else None, **options}
     resolver = SuperResolver(psf=rendered.fwhm * u.arcsec, noise=rendered.sigma, **options)
     return resolver(rendered.draw(seed), pixel_scale=rendered.pixel_scale)
 

@@ -116,5 +116,5 @@ def test_a_result_is_frozen(resolver, item, tmp_path):
 
 
 def test_an_image_that_cannot_be_solved_says_so(resolver):
-    (failed,) = SuperResolver(lens=SIE(1.0)).map([np.zeros(5)], pixel_scale=0.1)
+    (failed,) = SuperResolver(source="sersic", lens=SIE(1.0)).map([np.zeros(5)], pixel_scale=0.1)
     assert not failed.ok and failed.flags == ("failed",) and isinstance(failed.error, InputError)

@@ -15,7 +15,7 @@ from lenssr.simulation import DeepLense
 @pytest.fixture(scope="module")
 def results():
     items = DeepLense(lens="sie", noise=True, size=2, seed=4)
-    resolver = SuperResolver(lens=items[0].lens, fit_lens=True, oversampling=1)
+    resolver = SuperResolver(source="sersic", lens=items[0].lens, fit_lens=True, oversampling=1)
     return [resolver(item.low, noise=item.noise) for item in items]
 
 

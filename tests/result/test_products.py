@@ -46,7 +46,7 @@ def image(solve, tmp_path_factory):
 @pytest.fixture(scope="module")
 def product(solve, image, tmp_path_factory):
     path = tmp_path_factory.mktemp("output") / "out.fits"
-    SuperResolver(lens=solve.lens, psf=0.2 * u.arcsec)(image).write(path)
+    SuperResolver(source="sersic", lens=solve.lens, psf=0.2 * u.arcsec)(image).write(path)
     return path
 
 
@@ -56,7 +56,7 @@ def test_it_verifies(product, path, fitsverify):
 
 
 def test_draws_verify_and_come_back(solve, image, tmp_path, fitsverify):
-    result = SuperResolver(lens=solve.lens, psf=0.2 * u.arcsec)(image)
+    result = SuperResolver(source="sersic", lens=solve.lens, psf=0.2 * u.arcsec)(image)
     draws = result.sample_posterior(30, "laplace")
     result.with_draws(draws).write(tmp_path / "draws.fits")
     fitsverify(tmp_path / "draws.fits")
@@ -168,13 +168,15 @@ def test_magnitudes(product):
 def test_colours(solve):
     def run(factor, **given):
         image = CCDData(factor * solve.data, unit="nJy")
-        resolver = SuperResolver(lens=solve.lens, psf=0.2 * u.arcsec)
+        resolver = SuperResolver(source="sersic", lens=solve.lens, psf=0.2 * u.arcsec)
         return resolver(image, pixel_scale=0.1, noise=factor * solve.sigma, **given)
 
     one, other = run(1.0), run(10.0)
     for value in one.colours(other).values():
         assert value.value == pytest.approx(2.5, abs=1e-3)
-    bare = SuperResolver(lens=solve.lens)(solve.data, pixel_scale=0.1, noise=solve.sigma, unit="electron/s")
+    bare = SuperResolver(source="sersic", lens=solve.lens)(
+        solve.data, pixel_scale=0.1, noise=solve.sigma, unit="electron/s"
+    )
     assert bare.magnitudes == {}
     with pytest.raises(InputError, match="no colours: give zero_point="):
         one.colours(bare)
@@ -185,7 +187,7 @@ def test_surface_brightness_has_the_same_magnitudes(solve):
     per_pixel = (1 * u.nJy / (0.1 * u.arcsec) ** 2).to_value(u.MJy / u.sr)
     found = []
     for factor, unit in ((1.0, "nJy"), (per_pixel, "MJy/sr")):
-        resolver = SuperResolver(lens=solve.lens, psf=0.2 * u.arcsec)
+        resolver = SuperResolver(source="sersic", lens=solve.lens, psf=0.2 * u.arcsec)
         image = CCDData(factor * solve.data, unit=unit)
         found.append(resolver(image, pixel_scale=0.1, noise=factor * solve.sigma).magnitudes)
     for part in ("source", "lensed_source"):
@@ -202,7 +204,7 @@ def test_names_that_are_not_of_fits_are_refused(result, image, tmp_path, name):
 
 @pytest.mark.slow
 def test_a_second_run_writes_the_same_but_for_the_time(product, solve, image, tmp_path):
-    SuperResolver(lens=solve.lens, psf=0.2 * u.arcsec)(image).write(tmp_path / "out.fits")
+    SuperResolver(source="sersic", lens=solve.lens, psf=0.2 * u.arcsec)(image).write(tmp_path / "out.fits")
     timed = {"DATE", "SECONDS", "CHECKSUM", "DATASUM"}
     with fits.open(product) as one, fits.open(tmp_path / "out.fits") as other:
         assert [hdu.name for hdu in one] == [hdu.name for hdu in other]

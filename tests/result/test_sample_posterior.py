@@ -23,7 +23,7 @@ def sharp():
     y, x = (np.indices(shape) - 19.5) * side
     a_x, a_y = lens.deflection(x, y)
     data = galaxy(x - a_x, y - a_y) * side**2 + rng.normal(0, 0.01, shape)
-    resolver = SuperResolver(lens=lens, fit_lens=True, oversampling=1, sky=None)
+    resolver = SuperResolver(source="sersic", lens=lens, fit_lens=True, oversampling=1, sky=None)
     return resolver(data, noise=0.01, pixel_scale=side, unit="electron/s")
 
 

@@ -92,7 +92,7 @@ def test_numbers_of_a_row_are_those_of_the_result(write_cutout, tmp_path, here):
     path = write_cutout(tmp_path / "x.fits", 1)
     lens = SIE(0.5, e1=0.1, e2=-0.05) + Shear(0.03, 0.04)
     table = Table({"id": ["x"], "file_g": [str(path)], "z_lens": [0.5], "z_source": [2.0]})
-    resolver = SuperResolver(lens=lens, psf=0.15 * u.arcsec, lens_light="sersic", seed=1)
+    resolver = SuperResolver(source="sersic", lens=lens, psf=0.15 * u.arcsec, lens_light="sersic", seed=1)
     survey = survey_of(table, tmp_path / "run", resolver)
     survey.run()
     row = QTable.read(tmp_path / "run" / "catalogue.ecsv")[0]
@@ -162,7 +162,7 @@ def test_the_einstein_radius_of_the_catalogue_is_where_the_fit_begins(folder, tm
         rows = {row["id"]: SuperResolution.read(run / row["product"]) for row in survey.collect()}
         assert rows["a"].meta["hints"] == {"theta_E": 0.7} and "hints" not in rows["c"].meta
     with pytest.raises(InputError, match="the catalogue has theta_E, but the lens is given"):
-        survey_of(table, tmp_path / "other", SuperResolver(lens=SIE(1.0)))
+        survey_of(table, tmp_path / "other", SuperResolver(source="sersic", lens=SIE(1.0)))
 
 
 # ---------------------------------------------------------------- going on

@@ -10,7 +10,7 @@ value and its standard error: for R_E, for q along the fitted ellipticity, and f
 shear. Rows go to stderr as they come; a lens that cannot be solved is a row with the reason.
 
     python benchmarks/foreign_lenses.py [-n 160] [--against 40] [--no-lensing 50] [--seed 0] [--jobs 1]
-                                        [--lens sie] [--source pixelated] [--lens-light mge mge]
+                                        [--lens sie] [--source auto] [--lens-light auto]
                                         [--figure cutouts.png]
 """
 
@@ -231,8 +231,8 @@ def main():
     parser.add_argument("--against", type=int, default=40, help="lenses drawn against one of these")
     parser.add_argument("--no-lensing", type=int, default=50, help="galaxies without a lens")
     parser.add_argument("--lens", choices=list(FAMILIES), default="sie", help="mass, each with shear")
-    parser.add_argument("--source", default="pixelated")
-    parser.add_argument("--lens-light", nargs="+", default=["mge", "mge"])
+    parser.add_argument("--source", default="auto")
+    parser.add_argument("--lens-light", nargs="+", default=["auto"])
     parser.add_argument("--figure", type=Path, help="draw cutouts into this file, and do nothing else")
     chosen = parser.parse_args()
     counts = dict(zip(GROUPS, (chosen.n, chosen.against, chosen.no_lensing), strict=True))

@@ -14,7 +14,7 @@ shear are over the lenses whose R_E is within 5 %. A lens that cannot be solved 
 row with the reason. Rows go to stderr as they come. ``--figures`` draws each into a folder.
 
     python benchmarks/real_sample.py [--bands one] [--lenses SL2SJ0226-0406 SL2SJ0849-0251] [--jobs 1]
-                                     [--lens sie] [--source pixelated] [--lens-light mge mge] [--hints]
+                                     [--lens sie] [--source auto] [--lens-light auto] [--hints]
                                      [--figures FOLDER]
 """
 
@@ -101,7 +101,7 @@ def row_of(number, name, folder, entry, options, bands="one", hints=False, figur
     band, start = "+".join(used), time.perf_counter()
     radius = published_lens(entry).einstein_radius().value
     told = hints_of(number, radius) if hints else {}
-    resolver = SuperResolver(mask="auto", **options)
+    resolver = SuperResolver(**options)
     try:
         result = resolver({one: folder / f"{name}_{one}.fits" for one in used}, **told)
         cells, ratio, grade = compared(result, entry, radius), result.R_E.value / radius, result.grade
@@ -195,9 +195,9 @@ def main(folder):
     parser.add_argument("--lenses", nargs="+", default=list(published), choices=list(published), metavar="L")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--lens", default="sie", choices=FAMILIES)
-    parser.add_argument("--source", default="pixelated")
+    parser.add_argument("--source", default="auto")
     parser.add_argument("--bands", default="one", choices=("one", "all"), help="of each lens")
-    parser.add_argument("--lens-light", nargs="+", default=["mge", "mge"])
+    parser.add_argument("--lens-light", nargs="+", default=["auto"])
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw each lens into it")
     parser.add_argument("--hints", action="store_true", help="tell Einstein radius and field")
     chosen = parser.parse_args()

@@ -71,7 +71,7 @@ def _simulated():
     scene = LensPopulation(size=1, seed=SEED, lens_light=False, scale=SCALE)[0]
     scene.low.meta["OBJECT"] = "simulated lens"
     log.info("super-resolving it, lens unknown")
-    result = SuperResolver(scale=SCALE)(scene.low, psf=scene.psf, noise=scene.noise)
+    result = SuperResolver(scale=SCALE, source="sersic")(scene.low, psf=scene.psf, noise=scene.noise)
     return result, list(_scores(scene, result))
 
 

@@ -43,6 +43,21 @@ def test_settings_survive(options, tmp_path):
     assert after.settings.describe() == before.settings.describe()
 
 
+@pytest.mark.parametrize("mask", ["auto", None])
+def test_what_is_hidden_survives(mask, tmp_path):
+    path = tmp_path / "one.safetensors"
+    SuperResolver(mask=mask).save(path)
+    assert SuperResolver.load(path).mask == mask
+    with pytest.raises(InputError, match="mask= is not saved with a resolver"):
+        SuperResolver(mask=np.zeros((5, 5), dtype=bool)).save(path)
+
+
+def test_files_from_before_masks_were_saved_hide_nothing(tmp_path, monkeypatch):
+    plain = SuperResolver().settings.save()
+    monkeypatch.setattr("lenssr.networks.weights.load_bundle", lambda path: dict(plain))
+    assert SuperResolver.load(tmp_path / "old.safetensors").mask is None
+
+
 def test_fixed_and_bounds_of_a_lens_survive(tmp_path):
     lens = SIE(1.2, 0.1)
     lens.theta_E.bounds, lens.x_0.fixed = (1.0, None), True

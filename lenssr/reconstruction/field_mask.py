@@ -59,7 +59,8 @@ def auto_mask(observation: Observation) -> NDArray[np.bool_]:
 def without_others(observation: Observation) -> Observation:
     """The observation with all that `auto_mask` finds masked; a flag and ``meta`` say so of cosmic rays."""
     observation = _without_cosmic_rays(observation)
-    return observation.masked(_other_objects(observation))
+    others = _other_objects(observation)
+    return observation.masked(others) if others.any() else observation  # which knows its sky
 
 
 def _without_cosmic_rays(observation: Observation) -> Observation:

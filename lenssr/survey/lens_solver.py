@@ -98,7 +98,10 @@ class LensSolver:
                 results.append(("reading", error))
         read = [k for k, one in enumerate(results) if not isinstance(one, tuple)]
         radii = [_expected(lenses[k]) for k in read]
-        solved = self.job.resolver.map([results[k] for k in read], theta_E=radii) if read else []
+        # A lens with a mask of its own, which it has been read with, hides nothing else.
+        masks = [np.zeros(results[k].shape, bool) if lenses[k].mask else None for k in read]
+        images = [results[k] for k in read]
+        solved = self.job.resolver.map(images, mask=masks, theta_E=radii) if read else []
         for k, one in zip(read, solved, strict=True):
             results[k] = one if one else ("solving", getattr(one, "error", one))
         return results

@@ -34,7 +34,8 @@ def make(rendered):
 
 
 def resolve(image, draw=1, **options):
-    options = {"source": "sersic", "lens_light": "sersic" if image.light else None, "scale": 1, **options}
+    light = "sersic" if image.light else None
+    options = {"source": "sersic", "lens_light": light, "mask": None, "scale": 1, **options}
     resolver = SuperResolver(psf=image.fwhm * u.arcsec, noise=image.sigma, **options)
     return resolver(image.draw(draw), pixel_scale=image.pixel_scale)
 

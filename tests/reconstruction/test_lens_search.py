@@ -20,7 +20,7 @@ from lenssr.networks.network_source import LensNetwork
 from lenssr.options import PARAMETRIC, SOURCES, Source
 from lenssr.reconstruction import decisions, lens_search
 from lenssr.reconstruction.lens_modes import Mode, other_starts, posterior_modes
-from lenssr.simulation import BroadLenses
+from lenssr.simulation import BroadLenses, LensPopulation
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,11 @@ def test_another_lens_is_told_with_its_evidence():
     elsewhere = replace(best, evidence=-104.0, lens=best.lens + [0, 0, 0.1, 0, 0, 0, 0])
     modes = posterior_modes(best, [best, within, elsewhere])
     assert modes == [(8.0, elsewhere.physical)]
+
+
+@pytest.mark.slow
+def test_where_no_trial_lens_is_right_that_of_a_sersic_is():
+    """A bright compact source: trial lenses are half as wide, and no Sérsic explains the binned pixels."""
+    item = LensPopulation(size=1, seed=6, lens_light=False, scale=2)[0]
+    result = SuperResolver(source="pixelated", psf=item.psf, noise=item.noise)(item.low)
+    assert result.ok and result.R_E.value == pytest.approx(item.lens.einstein_radius().value, rel=0.02)

@@ -1,10 +1,12 @@
 """The light of the lens galaxy by evidence, on images that lenstronomy renders."""
 
+from dataclasses import replace
+
 import astropy.units as u
 import numpy as np
 import pytest
 
-from lenssr import SuperResolver
+from lenssr import SuperResolution, SuperResolver
 from lenssr.imaging import PSF, Observation
 from lenssr.reconstruction import light_choice
 from lenssr.reconstruction.light_choice import LIGHTS, chosen
@@ -98,6 +100,38 @@ def test_a_sersic_that_leaves_an_object_is_not_enough():
     assert light_choice._brightest_spot(fit, observed(rendered(True, source=False))) < 4.5
     assert light_choice._explains(fit, observed(image))
     assert light_choice._brightest_spot(fit, observed(image)) > 4.5
+
+
+def test_draws_beside_a_chosen_light_are_there_after_a_file(tmp_path):
+    pytest.importorskip("lenstronomy")
+    result = resolve(rendered(True))
+    assert result.meta["lens_light"] == "sersic" and result.meta["source"] == "sersic"
+    result.write(tmp_path / "one.fits")
+    again = SuperResolution.read(tmp_path / "one.fits")
+    first, second = (one.sample_posterior(4, method="laplace", seed=1) for one in (result, again))
+    for name in first.names:
+        np.testing.assert_allclose(second[name].value, first[name].value, rtol=1e-6)
+
+
+def test_what_one_sersic_behind_a_lens_explains_is_no_other_object(monkeypatch):
+    pytest.importorskip("lenstronomy")
+    settings = SuperResolver(source="sersic").settings
+
+    def crossed(observation):
+        return observation.masked(np.broadcast_to(np.arange(SIDE) < 8, (SIDE, SIDE)))
+
+    def hidden(image, settings=settings, **meta):
+        image = observed(image)
+        return int(light_choice.hiding_others(replace(image, meta=image.meta | meta), settings).mask.sum())
+
+    monkeypatch.setattr(light_choice, "without_others", crossed)
+    ring = rendered(False)
+    beside = ring.copy()
+    beside[3:5, 3:5] += 30 * SIGMA
+    assert hidden(ring, mask="auto") == 0 and hidden(beside, mask="auto") == 8 * SIDE
+    assert hidden(beside) == 0
+    # Beside a light that is asked for, nothing is tried.
+    assert hidden(ring, replace(settings, lens_light="mge"), mask="auto") == 8 * SIDE
 
 
 def test_images_that_show_a_galaxy_are_parts_of_their_own():

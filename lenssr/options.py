@@ -255,6 +255,10 @@ class Settings(Options):
     # Kept with the settings: another process has not registered the source.
     _entry: Source = field(init=False, repr=False, compare=False)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        SOURCES.setdefault(self.kind, self._entry)
+
     def __post_init__(self) -> None:
         if self.lens is None:
             object.__setattr__(self, "lens", ISOTHERMAL)

@@ -51,8 +51,10 @@ def light_profiles(
     """Profiles of the option for one image.
 
     ``pixel_scale`` and ``extent``, half the field, are in arcsec and choose the widths of Gaussians;
-    ``unit``, for models with units, belongs to the flux in a pixel.
+    ``unit``, for models with units, belongs to the flux in a pixel. "auto" has been decided before.
     """
+    if isinstance(lens_light, str) and lens_light == AUTOMATIC:
+        raise ValueError("lens_light = 'auto' has no profiles before it is decided for an image")
     items = _items(lens_light)
     crowded = len(items) > 1
     profiles: list[LightProfile] = []

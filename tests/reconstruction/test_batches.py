@@ -33,7 +33,9 @@ def coarse(monkeypatch):
 
 
 def resolver_of(batched, **options):
-    resolver = SuperResolver(**{"source": "pixelated", "lens": LENS, "device": "cpu", **options})
+    resolver = SuperResolver(
+        **{"source": "pixelated", "lens": LENS, "lens_light": None, "device": "cpu", **options}
+    )
     resolver._method = FreeFormReconstruction(resolver.settings, batched=batched)
     # Starts that are fitted together differ from those fitted alone by as much as the fit converges.
     resolver._method.parts = lambda members: [members]
@@ -131,10 +133,10 @@ def test_one_image_that_fails_is_an_error(monkeypatch):
 
 
 def test_where_a_device_leads(monkeypatch):
-    resolver = SuperResolver(source="pixelated", lens=LENS, device="cpu")
+    resolver = SuperResolver(source="pixelated", lens=LENS, lens_light=None, device="cpu")
     assert not resolver._method.batched
     # A device that holds no values, which is refused as an option, stands for any that is no CPU.
-    settings = SuperResolver(source="pixelated", lens=LENS).settings
+    settings = resolver.settings
     monkeypatch.setattr(type(settings), "torch_device", torch.device("meta"))
     method = FreeFormReconstruction(settings)
     assert method.batched and method.device.type == "meta"

@@ -26,7 +26,7 @@ def fitted():
     low = render(grid, lens=lens, source=Sersic(60.0, r_eff=0.2, n=1.0, x_0=0.05, y_0=-0.06))
     data = low + np.random.default_rng(3).normal(0, sigma, low.shape)
     image = Observation.from_any(CCDData(data, unit="electron"), noise=sigma, pixel_scale=0.08)
-    settings = SuperResolver(source="pixelated", oversampling=1, prior="curvature").settings
+    settings = SuperResolver(source="pixelated", oversampling=1, prior="curvature", lens_light=None).settings
     parametric = ParametricReconstruction(settings)
     stack, scene, (fit,) = parametric.fit([image])
 

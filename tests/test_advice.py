@@ -17,10 +17,14 @@ def told(settings, flags, *, ok=False, mask="auto"):
 @pytest.mark.parametrize(
     ("settings", "flags", "text"),
     [
-        ({}, ("bad_chi2",), "the lens galaxy is not modelled: if it is seen, add --lens-light mge,mge"),
-        ({}, ("source_too_large",), "the lens galaxy is not modelled"),
+        (
+            {"lens_light": None},
+            ("bad_chi2",),
+            "the lens galaxy is not modelled: if it is seen, add --lens-light mge,mge",
+        ),
+        ({"lens_light": None}, ("source_too_large",), "the lens galaxy is not modelled"),
         ({"lens_light": "sersic"}, ("bad_field_chi2",), "the lens galaxy may be no Sérsic"),
-        ({"lens_light": "mge"}, ("residual_structure",), "try --source pixelated"),
+        ({"source": "sersic", "lens_light": "mge"}, ("residual_structure",), "try --source pixelated"),
         ({"lens_light": "mge", "lens": SIE(1.0)}, ("bad_arc_chi2",), "add --fit-lens"),
     ],
 )

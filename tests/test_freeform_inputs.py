@@ -35,7 +35,8 @@ def noisy(image, seed=0):
 def solve(image, *, noise=SIGMA, psf=None, mask=None, pixel_scale=0.1, **settings):
     settings = {"source": "pixelated", "lens": LENS, "oversampling": 1, "prior": "curvature"} | settings
     image = image if isinstance(image, u.Quantity) else image * ELECTRON
-    return SuperResolver(**settings)(image, noise=noise, psf=psf, mask=mask, pixel_scale=pixel_scale)
+    resolver = SuperResolver(mask=mask, **settings)
+    return resolver(image, noise=noise, psf=psf, pixel_scale=pixel_scale)
 
 
 def psnr(result, truth):

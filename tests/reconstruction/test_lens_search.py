@@ -33,7 +33,8 @@ def exponential():
 
 
 def resolve(item, **options):
-    return SuperResolver(source="sersic", psf=item.psf, noise=item.noise, **options)(item.low)
+    nothing = {"source": "sersic", "lens_light": None, "mask": None}
+    return SuperResolver(**nothing, psf=item.psf, noise=item.noise, **options)(item.low)
 
 
 def test_a_network_finds_the_lens(item):
@@ -69,7 +70,7 @@ def test_a_galaxy_that_is_no_sersic_does_not_bend_the_lens():
 
 def test_a_source_that_another_process_registered_may_be_doubted(monkeypatch):
     monkeypatch.setitem(SOURCES, "disc", Source(method=PARAMETRIC, profile=exponential))
-    sent = pickle.dumps(SuperResolver(source="disc", start="network", scale=1).settings)
+    sent = pickle.dumps(SuperResolver(source="disc", lens_light=None, start="network", scale=1).settings)
     monkeypatch.delitem(SOURCES, "disc")
     item = BroadLenses(size=100, seed=11)[55]
     observation = Observation.from_any(item.low, **item.given)

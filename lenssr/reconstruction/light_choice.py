@@ -115,11 +115,13 @@ class LightChoiceReconstruction:
 
     def _simple_light(self, observation: Observation, sure: bool) -> Any:
         """No light, or one Sérsic, where with a Sérsic behind the lens it explains all pixels; or `FIRST`."""
-        _, lit = plain_fit(self._settings("sersic"), observation)
+        shining, lit = plain_fit(self._settings("sersic"), observation)
         if not sure:
             scene, dark = plain_fit(self._settings(None), observation)
-            # The galaxy's own light may explain it better.
-            if _is_lensed(scene, dark, observation) and dark.chi2 < lit.chi2 + decisions.SECOND_MODE:
+            # The galaxy's own light may explain it better; one on a bound is no galaxy.
+            as_good = _explains(dark, observation) and dark.chi2 < lit.chi2 + decisions.SECOND_MODE
+            spurious = _light_at_bound(shining, lit) and _is_noise(dark)
+            if _is_lensed(scene, dark, observation) and (as_good or spurious):
                 return None
         # Arcs before a bright galaxy may be lost among its pixels: they are objects that chi2 does not see.
         alone = _brightest_spot(lit, observation) < decisions.OBJECT_PEAK
@@ -161,7 +163,8 @@ def hiding_others(observation: Observation, settings: Settings) -> Observation:
         return masked
     scene, fit = plain_fit(replace(settings, lens_light=None), observation)
     alone = _brightest_spot(fit, observation) < decisions.OBJECT_PEAK
-    return observation if alone and _is_lensed(scene, fit, observation) else masked
+    explained = _explains(fit, observation) and _is_lensed(scene, fit, observation)
+    return observation if alone and explained else masked
 
 
 def plain_fit(settings: Settings, observation: Observation) -> Any:
@@ -171,9 +174,21 @@ def plain_fit(settings: Settings, observation: Observation) -> Any:
 
 
 def _is_lensed(scene: Any, fit: Any, observation: Observation) -> bool:
-    """Whether a fit explains an image by a source that is lensed: a galaxy may pass for one that is not."""
+    """Whether the source of a fit is lensed: a galaxy may pass for one that is not."""
     radius = math.inf if scene.radius is None else float(fit.physical[scene.radius])
-    return radius > decisions.RESOLVED_RING * observation.pixel_scale and _explains(fit, observation)
+    return radius > decisions.RESOLVED_RING * observation.pixel_scale
+
+
+def _light_at_bound(scene: Any, fit: Any) -> bool:
+    """Whether a parameter of the lens light ended on a bound."""
+    return any(
+        block.slice.start <= column < block.slice.stop for block in scene.lights for column in fit.at_bound
+    )
+
+
+def _is_noise(fit: Any) -> bool:
+    """Whether chi2 of all pixels together is that of noise, within three standard deviations."""
+    return bool(fit.chi2 < fit.used + 3 * math.sqrt(2 * fit.used))
 
 
 def with_light_shown(settings: Settings, observations: Iterable[Observation]) -> Settings:

@@ -10,6 +10,7 @@ from lenssr import SuperResolution, SuperResolver
 from lenssr.imaging import PSF, Observation
 from lenssr.reconstruction import light_choice
 from lenssr.reconstruction.light_choice import LIGHTS, chosen
+from lenssr.simulation import LensPopulation
 
 SIDE, PIXEL, FWHM, SIGMA = 30, 0.1, 0.2, 0.02
 LENS = [{"theta_E": 0.8, "e1": 0.1, "e2": 0.05, "center_x": 0.0, "center_y": 0.0}]
@@ -153,3 +154,12 @@ def test_methods_without_a_model_know_no_light():
 )
 def test_beside_gaussians_auto_is_a_source_on_a_grid(light, source):
     assert SuperResolver(source="auto", lens_light=light).settings.method().settings.source == source
+
+
+@pytest.mark.slow
+def test_arcs_that_a_source_explains_get_no_galaxy_on_a_bound():
+    """Images so bright that a Sérsic of lens light, on its bounds, still takes a hundredth of their chi2."""
+    item = LensPopulation(size=4, seed=6, lens_light=False)[2]
+    result = SuperResolver(source="sersic", psf=item.psf, noise=item.noise)(item.low)
+    assert light_choice.shows_galaxy(Observation.from_any(item.low, **item.given))
+    assert result.meta["lens_light"] is None and result.grade == "secure"

@@ -102,7 +102,7 @@ def two_sources(lens, planes, lens_free):
 # ---------------------------------------------------------------- an unknown lens
 
 
-def find_lens(stack, scene, *, seed=0, network=None, look=None, begin=None, freeform=None):
+def find_lens(stack, scene, *, seed=0, network=None, look=None, begin=None, freeform=None, thorough=True):
     """The `~lenssr.model.fit.Fit` of every image whose lens is unknown.
 
     Starts are Einstein radii all over the field, or the estimates of a ``network`` (a ``LensNetwork``);
@@ -111,12 +111,14 @@ def find_lens(stack, scene, *, seed=0, network=None, look=None, begin=None, free
     `refine_with_freeform_source`; a network and a free-form source need it. ``freeform`` is None unless such
     a source follows: trial lenses then say where to begin wherever no Sérsic explains binned pixels, and it
     is the ``tolerance`` of `~lenssr.model.fit.refine` for the fit from there. Above 1 they do so beside all
-    lens light, but where this is one Sérsic and with one behind the lens explains all pixels.
+    lens light, but where this is one Sérsic and with one behind the lens explains all pixels. Unless
+    ``thorough`` the best start alone has a turn where it leaves more than noise.
     """
     rng = np.random.default_rng(seed)
     if network is None:
         log.info("looking for the lens from %d Einstein radii", STARTS)
         options = {"look": look if freeform else None, "begin": begin, "tolerance": freeform}
+        options["every"] = thorough
         found = _multi_start(stack, scene, rng, **options)
         fits = [
             one.fit if one.rough else polish(stack, scene, number, one.fit)
@@ -165,12 +167,14 @@ class _Found:
     rivals: tuple = ()
 
 
-def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begin=None, tolerance=None):
+def _multi_start(
+    stack, scene, rng, *, starts=None, beside=None, look=None, begin=None, tolerance=None, every=True
+):
     """Fit binned pixels from many lenses, the best ones to all pixels; a list of `_Found`.
 
-    ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then all
-    of them are fitted to all pixels where the best leaves more than noise. ``beside``, a list of `_Found`, is
-    returned where binned pixels lead to where one of them began; what a Sérsic does not tell is then found
+    ``starts`` (B, S, L) are nearly right; by default they are Einstein radii all over the field, and then
+    ``every`` one is fitted to all pixels where the best leaves more than noise. ``beside`` (`_Found` each)
+    is returned where binned pixels lead to where one of them began; what a Sérsic does not tell is then found
     out elsewhere. With a ``look`` images whose binned pixels no Sérsic explains are left to trial lenses.
     """
     coarse = stack.binned(bin_factor(stack.grid))
@@ -217,7 +221,7 @@ def _multi_start(stack, scene, rng, *, starts=None, beside=None, look=None, begi
         some = stack if len(rows) == len(stack) else stack.select(rows)
         refits = NEAR_REFITS if near else WEIGHT_REFITS
         fits = fit_from(some, scene, begun[rows], constraints.select(rows), refits)
-        thorough = not near and beside is None and not unsure
+        thorough = every and not near and beside is None and not unsure
         places = physical[rows], chi2[rows]
         best = _try_other_starts(some, scene, fits, *places, constraints.select(rows), thorough=thorough)
         for row, first, fit in zip(rows, fits, best, strict=True):

@@ -168,8 +168,12 @@ def hiding_others(observation: Observation, settings: Settings) -> Observation:
 
 
 def plain_fit(settings: Settings, observation: Observation) -> Any:
-    """Scene and fit with one Sérsic behind the lens, whatever the source of the result is."""
-    _, scene, (fit,) = ParametricReconstruction(replace(settings, **PLAIN)).fit([observation])
+    """Scene and fit with one Sérsic behind the lens, whatever the source of the result is.
+
+    Without lens light it is to explain the image or not, and gives up early.
+    """
+    method = ParametricReconstruction(replace(settings, **PLAIN))
+    _, scene, (fit,) = method.fit([observation], thorough=settings.lens_light is not None)
     return scene, fit
 
 

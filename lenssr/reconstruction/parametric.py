@@ -88,12 +88,14 @@ class ParametricReconstruction:
         family = self.settings.family
         return [free_slope(stack, scene, fit, number, family) for number, fit in enumerate(fits)]
 
-    def fit(self, observations):
+    def fit(self, observations, *, thorough=True):
         """Fit a group, the slope of an unknown lens held.
 
         Parameters
         ----------
         observations : list of `~lenssr.imaging.Observation`
+        thorough : bool, optional
+            Whether every start has a turn where the best one leaves more than noise, by default True.
 
         Returns
         -------
@@ -116,7 +118,7 @@ class ParametricReconstruction:
                 return self.begin(scene.on("cpu"), fit, observations[number], own, "curvature", **BRIEFLY)
 
             options = {"seed": settings.seed, "network": self.lens_network, "look": look, "begin": begin}
-            options["freeform"] = FREE_FORM.get(settings.source)
+            options |= {"freeform": FREE_FORM.get(settings.source), "thorough": thorough}
             return stack, scene, find_lens(stack, scene, **options)
         fits = fit_known_lens(stack, scene, scene.lens.vector.to(stack.device).expand(len(stack), -1))
         return stack, scene, [polish(stack, scene, number, fit) for number, fit in enumerate(fits)]

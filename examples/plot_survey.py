@@ -27,8 +27,9 @@ Table({"id": [*names, "damaged"], "file": [*files, "damaged.fits"]}).write(folde
 
 # %%
 # ``jobs=4`` would take four processes; ``lenssr survey catalogue.ecsv -o run`` does the same. What fails
-# costs its own row.
-survey = Survey(folder / "catalogue.ecsv", folder / "run", resolver=SuperResolver(source="sersic"))
+# costs its own row. These lenses are simulated without light of their galaxies.
+resolver = SuperResolver(source="sersic", lens_light=None)
+survey = Survey(folder / "catalogue.ecsv", folder / "run", resolver=resolver)
 summary = survey.run()
 print(summary.text())
 
